@@ -1,0 +1,193 @@
+"""Critics, the generator of CycleGAN and their strided convolutions: sizes, what an output depends on, known sums."""
+
+import pytest
+import torch
+from calling import ask, channels, count
+from torch import nn
+
+from rows import every_row
+from voxlate.science.nets.critic import Critic
+from voxlate.science.nets.resnet import ResNet, ResNetNet
+from voxlate.science.nets.strided import DoublingConv, HalvingConv
+
+
+@every_row(
+    "options, expected",
+    [
+        ({}, (2, 1, 6)),
+        ({"maps": 3}, (2, 3, 6)),
+        ({"maps": 3, "output": "patches"}, (2, 3, 6, 6, 10)),
+        ({"maps": 3, "dimensions": 3}, (2, 3, 1)),
+        ({"maps": 3, "dimensions": 3, "output": "patches"}, (2, 3, 3, 6, 10)),
+        (
+            {"dimensions": 3, "output": "patches", "kernel": 3, "all_halve": True},
+            (2, 1, 3, 4, 6),
+        ),
+    ],
+)
+@every_row("norm", ["none", "instance", "batch"])
+def test_outputs_have_a_map_for_each_label_and_one_place_a_slice_or_patch(options, expected, norm):
+    critic = Critic(widths=(4, 6, 6), norm=norm, **options).build(channels=2)
+    assert critic(torch.randn(2, 2, 6, 32, 48)).shape == expected
+
+
+def test_a_critic_of_slices_sees_each_slice_alone_and_one_of_volumes_does_not():
+    torch.manual_seed(0)
+    images = torch.randn(1, 1, 6, 16, 16)
+    changed = images.clone()
+    changed[:, :, 4] += 1
+    for dimensions, expected in ((2, [False] * 4 + [True, False]), (3, [True])):
+        critic = Critic(widths=(4, 8), dimensions=dimensions).build(channels=1)
+        moved = (critic(changed) - critic(images)).abs() > 1e-6
+        assert moved.flatten().tolist() == expected
+
+
+def test_the_gradient_of_a_volume_critic_can_be_differentiated_again():
+    """A gradient penalty needs it."""
+    critic = Critic(widths=(4, 4), dimensions=3).build(channels=1)
+    images = torch.randn(2, 1, 5, 8, 8, requires_grad=True)
+    (gradient,) = torch.autograd.grad(critic(images).sum(), images, create_graph=True)
+    (gradient.flatten(1).norm(dim=1) - 1).square().mean().backward()
+    assert all(
+        parameter.grad is not None
+        for name, parameter in critic.named_parameters()
+        if name.endswith("weight")
+    )
+
+
+@every_row(
+    "options", [{"output": "patches"}, {"output": "image"}, {"output": "patches", "kernel": 3}]
+)
+def test_a_critic_of_each_channel_scores_it_by_itself_and_by_its_place(options):
+    torch.manual_seed(0)
+    settings = Critic(widths=(4, 8), maps=3, separate=True, norm="instance", **options)
+    critic, images = settings.build(channels=5), torch.randn(2, 5, 2, 16, 16)
+    outputs = critic(images)
+    assert outputs.shape[:3] == (2, 3, 2)
+    # the second of the last three channels, and one of the context
+    for channel, expected in ((3, [False, True, False]), (0, [True] * 3)):
+        other = images.clone()
+        other[:, channel] += torch.randn(2, 2, 16, 16)
+        changed = (critic(other) != outputs).reshape(2, 3, 2, -1).any(3)
+        assert (changed == torch.tensor(expected)[None, :, None]).all()
+    images[:, 3] = images[:, 2]  # the same image, said to be of another modality
+    equal = critic(images)
+    assert not torch.equal(equal[:, 0], equal[:, 1])
+
+
+@every_row(
+    "critic, channels, side, shape, parameters",
+    [
+        # of MM-GAN: kernels of 4x4, 8 -> 64 -> 128 -> 256 -> 512 -> 4 channels, with biases
+        (
+            Critic(
+                widths=(64, 128, 256, 512),
+                norm="instance",
+                output="patches",
+                all_halve=True,
+                maps=4,
+            ),
+            *(8, 256, (1, 4, 1, 16, 16), 2_794_436),
+        ),
+        # of Hi-Net: kernels of 3x3, 1 -> 32 -> 64 -> 128 -> 256 -> 1 channels, biases of the ends, norms between
+        (
+            Critic(
+                widths=(32, 64, 128, 256), norm="batch", output="patches", kernel=3, all_halve=True
+            ),
+            *(1, 128, (1, 1, 1, 8, 8), 390_593),
+        ),
+    ],
+)
+def test_critics_halve_four_times_and_have_their_published_sizes(
+    critic, channels, side, shape, parameters
+):
+    net = critic.build(channels=channels)
+    assert net(torch.zeros(1, channels, 1, side, side)).shape == shape
+    assert count(net) == parameters
+
+
+def built(net: ResNet, sources: int = 1, targets: int = 1) -> ResNetNet:
+    return net.build(channels(0, sources, targets, noisy=False))
+
+
+def test_its_kernels_start_with_the_published_spread_and_its_biases_at_0():
+    torch.manual_seed(0)
+    for module in built(ResNet(blocks=1)).modules():
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            assert module.weight.std().item() == pytest.approx(0.02, rel=0.05)
+            assert module.bias is not None
+            assert not module.bias.any()
+
+
+@every_row("dimensions, expected", [(2, [False] * 4 + [True, False]), (3, [True] * 6)])
+def test_a_slice_is_translated_by_itself_but_in_three_dimensions(dimensions, expected):
+    torch.manual_seed(0)
+    net = built(ResNet(width=4, blocks=1, dimensions=dimensions)).double()
+    images = torch.randn(2, 1, 6, 16, 16, dtype=torch.double)
+    changed = images.clone()
+    changed[1, :, 4] *= torch.randn(16, 16)  # not by a number, which the norms take away
+    moved = (ask(net, None, changed, None) - ask(net, None, images, None)).abs() > 1e-9
+    assert moved.flatten(3).any(3)[:, 0].tolist() == [[False] * 6, expected]
+
+
+@every_row("dimensions, depth", [(2, 1), (3, 4)])
+def test_brightness_and_contrast_of_a_whole_image_are_normalised_away(dimensions, depth):
+    """Reflection keeps a constant constant to the border, so instance norms remove any line of grey values."""
+    torch.manual_seed(0)
+    net = built(ResNet(width=4, blocks=2, dimensions=dimensions)).double()
+    images = (
+        torch.randn(1, 1, depth, 16, 16, dtype=torch.double) * 100
+    )  # large against the norm's epsilon
+    a, b = (ask(net, None, x, None) for x in (images, 3 * images + 70))
+    torch.testing.assert_close(a, b, rtol=0, atol=1e-4)
+
+
+@every_row("kernel", [3, 4])
+def test_a_depth_is_halved_rounding_up_while_four_slices_are_left_and_comes_back(
+    kernel,
+):
+    down, up = HalvingConv(1, 2, kernel, stride=2), DoublingConv(2, 1, kernel, stride=2)
+    for depth, expected in {1: 1, 2: 2, 3: 3, 4: 2, 5: 3, 6: 3, 7: 4, 32: 16}.items():
+        halved = down(torch.randn(1, 1, depth, 8, 6))
+        assert halved.shape == (1, 2, expected, 4, 3)
+        assert up(halved, depth).shape == (1, 1, depth, 8, 6)
+
+
+@every_row("kernel", [3, 4])
+@every_row("depth", [2, 3, 5, 8])
+def test_with_the_same_kernels_doubling_is_the_transpose_of_halving(kernel, depth):
+    """<halve(x), y> = <x, double(y)>: both pad the same places."""
+    torch.manual_seed(0)
+    down = HalvingConv(1, 3, kernel, stride=2, bias=False).double()
+    up = DoublingConv(3, 1, kernel, stride=2, bias=False).double()
+    up.load_state_dict(down.state_dict())
+    x = torch.randn(1, 1, depth, 6, 8, dtype=torch.double)
+    halved = down(x)
+    y = torch.randn_like(halved)
+    torch.testing.assert_close((halved * y).sum(), (x * up(y, depth)).sum())
+
+
+def test_a_sum_over_ones_counts_the_voxels_inside():
+    down = HalvingConv(1, 1, 4, stride=2, bias=False)
+    torch.nn.init.ones_(down.weight)
+    sums = down(torch.ones(1, 1, 8, 8, 8))[0, 0]
+    assert sums[1, 1, 1] == 4 * 4 * 4
+    assert sums[0, 0, 0] == 3 * 3 * 3  # one voxel before the first is outside each way
+    kept = down(torch.ones(1, 1, 3, 8, 8))[0, 0, :, 1, 1] / 16
+    assert kept.tolist() == [3, 3, 2]  # one slice before is outside, and two behind
+
+
+@every_row("kernel", [3, 4])
+@every_row("depth", [1, 2, 3, 4])
+def test_gradients_in_bfloat16_are_those_of_float32_to_its_rounding(kernel, depth):
+    """torch 2.13 gives nan for two slices that a convolution pads itself."""
+    torch.manual_seed(0)
+    down, up = HalvingConv(32, 32, kernel, stride=2), DoublingConv(32, 32, kernel, stride=2)
+    images, found = torch.randn(1, 32, depth, 8, 8), []
+    for reduced in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=reduced):
+            made = up(down(images), depth)
+        weights = [down.weight, up.weight]
+        found.append(torch.autograd.grad((made.float() * images).sum(), weights))
+    for plain, reduced in zip(*found):
+        assert (plain - reduced).norm() < 0.02 * plain.norm()
