@@ -1,7 +1,6 @@
 """Blocks and the KL autoencoder, against plain formulas."""
 
 import math
-from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -30,12 +29,6 @@ def test_attention_is_the_softmax_average_of_the_values():
     weights = (torch.einsum("nqhc,nkhc->nhqk", query, key) / math.sqrt(4)).softmax(-1)
     mixed = layer.out(torch.einsum("nhqk,nkhc->nqhc", weights, value).flatten(2))
     assert_close(layer(h), h + mixed.mT.reshape(h.shape), atol=1e-5, rtol=1e-5)
-
-
-def gradients(out: torch.Tensor, leaves: Iterable[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    """Of a sum over the output with weights that differ."""
-    wave = torch.arange(out.numel()).reshape(out.shape).sin()
-    return torch.autograd.grad((out.float() * wave).sum(), leaves)
 
 
 @every_row("depth", [1, 2, 4])

@@ -161,10 +161,13 @@ CYCLEGAN |= {"critics.to_target": 2_762_689, "critics.to_source": 2_765_761}
 
 @every_row(
     "name, counts",
-    [("cyclegan_tmax", CYCLEGAN), ("pix2pix_tmax", {"generator": 54_410_880, "critic": 2_767_681})],
+    [
+        ("cyclegan_tmax", CYCLEGAN),
+        ("pix2pix_tmax", {"generator": 54_410_880, "critic": 2_767_681}),
+    ],
 )
-def test_the_recipes_networks_are_the_published_ones_with_other_channels(name, counts):
-    """The published counts for 3 to 3 channels, with first and last kernels of 4 to 1 (or 1 to 4) instead."""
+def test_the_recipes_networks_have_the_published_sizes(name, counts):
+    """Of GANs the counts for 3 to 3 channels, with first and last kernels of 4 to 1 (or 1 to 4) instead."""
     with torch.device("meta"):
         method = recipe.read(name).build()
     for part, number in counts.items():

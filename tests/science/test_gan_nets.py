@@ -42,19 +42,6 @@ def test_a_critic_of_slices_sees_each_slice_alone_and_one_of_volumes_does_not():
         assert moved.flatten().tolist() == expected
 
 
-def test_the_gradient_of_a_volume_critic_can_be_differentiated_again():
-    """A gradient penalty needs it."""
-    critic = Critic(widths=(4, 4), dimensions=3).build(channels=1)
-    images = torch.randn(2, 1, 5, 8, 8, requires_grad=True)
-    (gradient,) = torch.autograd.grad(critic(images).sum(), images, create_graph=True)
-    (gradient.flatten(1).norm(dim=1) - 1).square().mean().backward()
-    assert all(
-        parameter.grad is not None
-        for name, parameter in critic.named_parameters()
-        if name.endswith("weight")
-    )
-
-
 @every_row(
     "options", [{"output": "patches"}, {"output": "image"}, {"output": "patches", "kernel": 3}]
 )

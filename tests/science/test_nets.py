@@ -26,6 +26,7 @@ from voxlate.science.nets.xmodality.adm import ADM
 from voxlate.science.nets.xmodality.baseline_unet import PlainUNet
 from voxlate.science.nets.xmodality.dit import DiT
 from voxlate.science.nets.xmodality.uvit import UViT
+from voxlate.training import recipe as recipes
 
 SMALL_LATENT = UNet(width=64, multipliers=(1, 2, 3, 4), attention=(2, 3))
 OF_000 = UNet(
@@ -47,6 +48,7 @@ def images_only(sides, out=None):
     [
         (OF_000, channels(1, 4, 1), 62_639_617),  # sec. 3 of its specification
         (OF_000, channels(1, 4, 1, features=Bran().feature_channels), 62_639_617 + 5_855_424),
+        (recipes.read("umm_csgm").net, replace(COMPLETE, noisy=True), 21_076_548),
         (OF_002, channels(1, 1, 1), 26_118_721 - 128),  # and 128 fixed frequencies
         (SMALL_LATENT, channels(3, 3, 3), 22_082_051),
         (replace(SMALL_LATENT, volumetric=True), channels(3, 3, 3), 22_082_051 + 5_021_982),

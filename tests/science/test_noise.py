@@ -140,18 +140,6 @@ def test_neighbours_correlate_by_the_most_that_a_sum_over_so_many_slices_can(n):
     assert found == pytest.approx(math.cos(math.pi / (n + 1)), abs=1e-9)
 
 
-@given(st.floats(0.05, 1.2))
-def test_correlation_over_fine_slices_is_that_of_half_a_cosine_with_itself(share):
-    """Its overlap with itself at u lengths: (1 - u) cos(pi u) + sin(pi u) / pi, and 0 from one length on."""
-    spacing_mm, length_mm = 0.02, 20.0
-    distance = round(share * length_mm / spacing_mm)
-    u = distance * spacing_mm / length_mm
-    curve = (1 - u) * math.cos(math.pi * u) + math.sin(math.pi * u) / math.pi if u < 1 else 0.0
-    assert expected(Correlated(length_mm=length_mm), distance, spacing_mm) == pytest.approx(
-        curve, abs=1e-4
-    )
-
-
 @every_row("kind", [Independent(), Shared(), Correlated(length_mm=12.0)])
 def test_draws_have_the_correlation_that_the_weights_say_at_every_draw(kind):
     noise = SynthesisNoise(0, items(kind))
