@@ -24,7 +24,6 @@ from torch.testing import assert_close
 
 from refusals import refuses
 from rows import every_row, slow
-from stand_ins import recipe_of
 from voxlate.base.config import fill
 from voxlate.science.diffusion.noise import Noise
 from voxlate.science.diffusion.sample import SAMPLERS, SamplerSettings, sample
@@ -240,19 +239,6 @@ def test_sampling_from_a_noised_initial_image_keeps_the_law_of_the_data(name, sc
     assert float(x.std()) == pytest.approx(0.2, rel=4 / (2 * count) ** 0.5 + 0.06)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@every_row("name", [name for name in SAMPLERS if name != "rk45"])  # which must know its errors
-def test_samplers_never_wait_for_the_gpu(name):
-    known = torch.zeros(SHAPE, device="cuda")
-    mask = torch.ones(2, 1, 1, 6, 5, device="cuda")
-    try:
-        for steps, mode in ((2, "default"), (4, "error")):
-            torch.cuda.set_sync_debug_mode(mode)
-            sample(quick(name, steps=steps), odd_network, Cosine(), Noise(0, [1, 2]), known, mask)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-
-
 @every_sampler
 def test_temperature_multiplies_the_spread_and_leaves_the_mean(name):
     """For Gaussian data every sampler is affine in its noise, so the deviation from the mean grows in proportion."""
@@ -278,36 +264,15 @@ def twice(denoise, schedule, x, times, noise, eta):
     return x
 
 
-@with_traits(Traits(end="image"))
-def still(denoise, schedule, x, times, noise):
-    return x
-
-
 def test_a_sampler_of_ones_own_states_its_evaluations_grid_end_and_options():
-    def with_synth(**synth):
-        return recipe_of(
-            {"source": ["a"], "target": ["b"], "patch": [1, 8, 8]},
-            {key: {"kind": "zscore"} for key in "ab"},
-            method={"kind": "diffusion"},
-            net={"kind": "unet", "width": 8, "groups": 4},
-            synth={"sampler": f"{__name__}:twice", "eta": 0.5, **synth},
-        )
-
-    own = with_synth(steps=9)
-    assert own.synth.evaluations == 18
-    assert own.all_stages[-1].evaluations(own.synth) == 19
+    own = SamplerSettings(sampler=f"{__name__}:twice", steps=9, eta=0.5)
     schedule = ExponentialVE()
-    assert torch.equal(own.synth.times(schedule), grid("log_snr", schedule, 8, end=1 / 9))
-    open_end = replace(own.synth, close=False)
-    assert len(times_asked(open_end, schedule)) == 18
-    assert float(run(open_end, zeros, schedule).std()) > 0.2
-    assert len(times_asked(own.synth, schedule)) == 17  # 8 steps and the closing evaluation
+    assert own.evaluations == 18
+    assert torch.equal(own.times(schedule), grid("log_snr", schedule, 8, end=1 / 9))
+    assert len(times_asked(own, schedule)) == 17  # 8 steps and the closing evaluation
+    assert float(run(replace(own, close=False), zeros, schedule).std()) > 0.2
     with refuses("overshoot"):
-        with_synth(steps=4, schedule={"kind": "exact:LeavesNoise"})
-    plain = SamplerSettings(sampler=f"{__name__}:still", steps=5)
-    assert (plain.evaluations, float(plain.times(Cosine())[-1])) == (5, 0.0)
-    with refuses(r"synth\.eta: expected 0"):
-        SamplerSettings(sampler=f"{__name__}:still", eta=0.5)
+        run(replace(own, steps=4), zeros, SCHEDULES["leaves_noise"])
 
 
 @every_row("name", ["no_such_module:f", "exact:no_such_function"])
