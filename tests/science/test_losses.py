@@ -16,9 +16,7 @@ from voxlate.science.methods.losses import LOSSES
 from voxlate.science.methods.method import Problem
 from voxlate.science.methods.regression import Regression, RegressionSettings
 from voxlate.science.methods.tasks import Complete, Translate
-from voxlate.science.nets.bran import Bran
 from voxlate.science.nets.completion.coca_gan import CocaGAN
-from voxlate.science.nets.completion.mm_syn import MMSYN
 from voxlate.science.nets.interface import NetworkInput, Output
 from voxlate.training import recipe
 
@@ -139,14 +137,7 @@ def test_a_regression_weighs_the_losses_of_extras():
 @every_row(
     "net, extras, labels, said",
     [
-        (Bran(), {"codes": 1.0}, [], r"expected method\.extras of none"),
         (CocaGAN(), {"segmentation": 1.0}, ["seg"], r"expected method\.extras of modality_logits"),
-        (
-            MMSYN(),
-            {"codes": 1.0},
-            [],
-            r"reconstructions, images_by_latent, latent_variance, which the network gives",
-        ),
         (CocaGAN(classes=2), {"segmentation": 1.0}, [], r"expected one label map in data\.labels"),
     ],
 )

@@ -41,19 +41,6 @@ def test_a_slice_wise_checkpoint_lacks_only_volumetric_keys_and_gives_the_same_o
         assert (ask(flat, *inputs) - ask(deep, *inputs)).abs().max() <= 1e-6
 
 
-def test_a_slice_reaches_as_far_along_depth_as_there_are_volumetric_layers():
-    net = _tiny(multipliers=(1,), volumetric=True, middle_attention=True)
-    weights = [one for name, one in _volumetric(net).items() if name.endswith("weight")]
-    for weight in weights:
-        nn.init.normal_(weight, std=0.3)
-    reach = len(weights)
-    assert reach == 2 * 5 + 2  # 5 residual blocks, stem and head
-    x, condition, log_snr = _inputs(2 * reach + 3, 4, 4, batch=1)
-    out = ask(net, x.requires_grad_(), condition, log_snr)[0, 0, 0].sum()
-    touched = torch.autograd.grad(out, x)[0].flatten(3).any(3).flatten() > 0
-    assert touched.tolist() == [True] * (reach + 1) + [False] * (reach + 2)
-
-
 def test_a_fresh_network_gives_zero():
     assert not ask(_tiny(zero_init=True), *_inputs(1, 8, 8)).any()
 
