@@ -200,17 +200,6 @@ def test_inside_a_mask_nothing_outside_is_seen_or_made_and_what_is_present_stays
 
 
 @every_row(
-    "task, factor, offset",
-    [(Translate(inside=True), 0, -1), (ResidualTask(Residual(inside=True), Half()), 1 / 2, 0)],
-)
-def test_an_empty_mask_gives_the_picture_that_was_there_before(task, factor, offset):
-    full = batch(channels=1)
-    full.mask[0] = 0
-    made = Diffusion(DiffusionSettings(), Wild(), task, 1).synthesise(full, noise(full), HOW)
-    assert torch.equal(made[0], full.source[0] * factor + offset)
-
-
-@every_row(
     "task",
     [Translate(inside=True), ResidualTask(Residual(inside=True, predictor_weight=0.1), Half())],
 )

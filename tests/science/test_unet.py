@@ -53,13 +53,6 @@ def test_a_denoiser_hears_the_noise_level_and_outlives_infinite_ones(time):
     assert (low - high).abs().max() > 1e-3
 
 
-def test_the_state_comes_before_the_condition_images():
-    net, (x, *others) = _tiny(), _inputs(1, 8, 8)
-    with torch.no_grad():
-        net.stem.weight[:, 0].zero_()
-    assert torch.equal(ask(net, x, *others), ask(net, torch.zeros_like(x), *others))
-
-
 @every_row("inject, heard", [("all", True), ("decoder", False)])
 def test_the_code_changes_the_encoder_only_where_it_is_injected_there(inject, heard):
     net, encoded = _tiny(code=4, inject=inject), []

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 import torch.nn.functional as F
-from calling import ask, channels, shaken
+from calling import channels, shaken
 from safetensors.torch import load_file
 from small_nets import XMODALITY, asked, built
 from torch import Tensor
@@ -79,15 +79,6 @@ def test_every_weight_gets_a_gradient(name):
     net = built(name).requires_grad_()
     net(asked(name, (1, 16, 16))).image.square().mean().backward()
     assert [key for key, one in net.named_parameters() if not one.grad.any()] == []
-
-
-@every_row("name", XMODALITY)
-def test_the_condition_and_the_state_may_come_in_one_piece(name):
-    net, given = built(name), asked(name, (1, 16, 16))
-    (condition,) = given.images.values()
-    parts = (given.state, condition) if name == "dit" else (condition, given.state)
-    joined = ask(net, None, torch.cat(parts, 1), given.log_snr)
-    assert_close(joined, net(given).image)
 
 
 def test_fresh_weights_have_the_published_spreads():
