@@ -26,7 +26,13 @@ from refusals import refuses
 from rows import every_row
 from voxlate.base.config import fill
 from voxlate.science.diffusion.noise import Noise
-from voxlate.science.diffusion.sample import SAMPLERS, SamplerSettings, sample
+from voxlate.science.diffusion.sample import (
+    SAMPLERS,
+    SamplerSettings,
+    Windows,
+    denoise_windows,
+    sample,
+)
 from voxlate.science.diffusion.samplers import Traits, at, with_traits
 from voxlate.science.diffusion.schedules import (
     Cosine,
@@ -36,7 +42,6 @@ from voxlate.science.diffusion.schedules import (
     LinearVP,
 )
 from voxlate.science.diffusion.times import grid
-from voxlate.science.diffusion.windows import Windows, denoise_windows
 
 every_sampler = for_every(name=SAMPLERS)
 STARTED_LATE = [name for name in SAMPLERS if name != "rk45"]
