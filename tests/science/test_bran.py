@@ -10,7 +10,6 @@ from calling import ask, channels, count, shaken
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from refusals import refuses
 from rows import every_row
 from voxlate.science.nets.asymmetry import AsymmetryPrior, Sampling, mirror, on_grid
 from voxlate.science.nets.blocks import BlockOptions
@@ -77,19 +76,6 @@ def test_dropped_squares_leave_the_wanted_share_and_the_mean(side):
         centres = pool(kept.float()) == 0
         assert (kept | (pool(centres.float()) > 0))[..., 2:-2, 2:-2].all()
     assert torch.equal(drop.eval()(ones), ones)
-
-
-@every_row(
-    "options, words",
-    [
-        ({"regions": 3}, "multiple of 3 regions"),
-        ({"drop_block": 2}, "odd side"),
-        ({"dimensions": 3}, r"net\.dimensions = 3"),
-    ],
-)
-def test_settings_that_do_not_fit_are_refused(options, words):
-    with refuses(words):
-        Bran(**options)
 
 
 SMALL = UNet(width=8, multipliers=(1, 2, 2), blocks=1, groups=4, head_width=4, resampling="block")

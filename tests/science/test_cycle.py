@@ -5,7 +5,6 @@ import torch
 from calling import batch_of, count
 from torch import nn
 
-from refusals import refuses
 from rows import every_row, slow
 from trainings import same_tensors, same_weights, stop_at, weights_of
 from voxlate.base.errors import Stopped
@@ -115,15 +114,6 @@ def test_each_turn_moves_its_own_side_alone():
         assert list(method.parameters_of(turn)) == own
         moved = {name: {one.grad is not None for one in side} for name, side in sides.items()}
         assert moved == {name: {name == turn} for name in sides}
-
-
-def test_other_tasks_and_an_identity_between_unequal_channels_are_refused():
-    plain = recipe.to_dict(recipe.read("cyclegan_tmax_small"))
-    data = plain["data"] | {"target": plain["data"]["source"]}
-    with refuses(r"task\.kind 'translate'"):
-        recipe.from_dict(plain | {"task": {"kind": "complete"}, "data": data}, "x")
-    with refuses("found 4 and 1"):
-        recipe.from_dict(plain | {"method": plain["method"] | {"identity": 5.0}}, "x")
 
 
 def test_the_history_shows_half_old_images_each_at_most_twice_and_none_that_was_never_made():

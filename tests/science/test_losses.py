@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,9 +15,7 @@ from voxlate.science.methods.losses import LOSSES
 from voxlate.science.methods.method import Problem
 from voxlate.science.methods.regression import Regression, RegressionSettings
 from voxlate.science.methods.tasks import Complete, Translate
-from voxlate.science.nets.completion.coca_gan import CocaGAN
 from voxlate.science.nets.interface import NetworkInput, Output
-from voxlate.training import recipe
 
 SIZE = (1, 2, 3)
 
@@ -134,21 +131,6 @@ def test_a_regression_weighs_the_losses_of_extras():
     assert method.run(Complete().pose(full)).extras == {}
 
 
-@every_row(
-    "net, extras, labels, said",
-    [
-        (CocaGAN(), {"segmentation": 1.0}, ["seg"], r"expected method\.extras of modality_logits"),
-        (CocaGAN(classes=2), {"segmentation": 1.0}, [], r"expected one label map in data\.labels"),
-    ],
-)
-def test_extras_that_a_stage_cannot_give_or_score_are_refused(net, extras, labels, said):
-    data = SimpleNamespace(labels=labels, apart=False, weigh={})
-    stage = SimpleNamespace(name="final", net=net, task=Translate(), data=data)
-    with refuses(said):
-        RegressionSettings(extras=extras).check(stage, "mine")
-    RegressionSettings().check(stage, "mine")
-
-
 BRAIN = (-1 / 3, -0.28)
 
 
@@ -167,12 +149,6 @@ def test_an_error_within_a_window_counts_as_its_share_of_the_window(image, truth
     losses = method.compare(torch.full(size, image), problem)
     assert losses["windows.brain"].item() == pytest.approx(expected, abs=1e-5)
     assert losses["total"].item() == pytest.approx(expected + abs(truth - image), abs=1e-5)
-
-
-@every_row("window", ["[0.2, 0.1]", "[5, 80]"])
-def test_a_window_with_swapped_ends_or_in_another_unit_is_refused(window):
-    with refuses(r"method\.windows\.brain as \[low, high\] with low < high"):
-        recipe.read("t1_to_t2_brain", {"method.windows.brain": window})
 
 
 def test_a_border_counts_1_less_the_dice_of_what_lies_above_it_or_below_it_by_the_sign_of_its_width():
@@ -200,8 +176,3 @@ def test_an_offset_has_no_error_of_slopes_and_a_step_that_is_missed_has_its_heig
     assert method.compare(truth + 0.1, problem)["gradient"].item() == pytest.approx(0, abs=1e-6)
     missed = method.compare(torch.zeros_like(truth), problem)["gradient"].item()
     assert missed == pytest.approx(0.5 * 0.8 / 4)
-
-
-def test_a_border_without_a_width_is_refused():
-    with refuses(r"method\.borders\.bone, found 0"):
-        recipe.read("t1_to_t2_brain", {"method.borders": "{ bone = [0, 0, 1] }"})

@@ -7,7 +7,6 @@ import torch
 from calling import batch_of
 from torch import nn
 
-from refusals import refuses
 from rows import every_row
 from voxlate.science.batch import Batch
 from voxlate.science.diffusion.noise import Noise
@@ -173,11 +172,6 @@ def test_the_critic_sees_with_an_image_what_its_context_says(context, channels):
         assert torch.equal(method.critic.seen[:, :4], full.target)
     settings = OpponentSettings(context=context, critic=Critic(widths=(4,), maps=4))
     assert settings.build(completing()).critic.layers[0].in_channels == channels
-
-
-def test_a_critic_of_each_channel_needs_a_map_for_each():
-    with refuses(r"opponent\.critic\.maps"):
-        OpponentSettings(critic=Critic(separate=True)).build(completing())
 
 
 def test_an_opponent_that_begins_late_leaves_the_generator_alone_until_then():

@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from refusals import refuses
 from rows import every_row
 from voxlate.science.diffusion.objective import (
     MinSnr,
@@ -171,12 +170,6 @@ def test_a_table_of_x0_weights_is_turned_into_those_of_the_output():
     table = WeightTable(log_snr=(-2.0, 2.0), weight=(1.0, 1.0), of="x0")
     alpha, sigma = Cosine()(T)
     assert_close(table(alpha, sigma, "eps"), 1 / snr(alpha, sigma))
-
-
-@every_row("log_snr, weight", [((1.0, 0.0), (1.0, 1.0)), ((0.0, 1.0), (1.0, 1.0, 1.0))])
-def test_a_table_out_of_order_is_refused(log_snr, weight):
-    with refuses("rising log_snr"):
-        WeightTable(log_snr=log_snr, weight=weight)
 
 
 def brain() -> torch.Tensor:

@@ -7,7 +7,6 @@ from calling import batch_of
 from torch import nn
 from torch.testing import assert_close
 
-from refusals import refuses
 from voxlate.science.batch import Batch
 from voxlate.science.diffusion.noise import Noise
 from voxlate.science.diffusion.schedules import ExponentialVE
@@ -69,10 +68,3 @@ def test_outside_the_mask_is_the_lower_end_of_the_range():
     restored = task.restore(half.mask, problem)
     for image, end in ((problem.known, 0), (problem.inputs.joined, 0), (restored, -1)):
         assert (image[..., 4:] == end).all()
-
-
-def test_ranges_that_do_not_fit_are_refused():
-    with refuses(r"task\.range: expected a lower and an upper end"):
-        Translate(range=(1, 0))
-    with refuses(r"task\.range"):
-        recipes.read("mr_to_ct_cnn", {"method.leak": "0.1"})

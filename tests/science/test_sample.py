@@ -24,7 +24,6 @@ from torch.testing import assert_close
 
 from refusals import refuses
 from rows import every_row
-from voxlate.base.config import fill
 from voxlate.science.diffusion.noise import Noise
 from voxlate.science.diffusion.sample import (
     SAMPLERS,
@@ -125,19 +124,6 @@ def test_noise_that_a_schedule_leaves_at_time_zero_is_denoised_once_more():
 def test_eta_is_refused_where_it_means_nothing(name):
     with refuses("eta"):
         quick(name, eta=0.5)
-
-
-@every_row(
-    "table",
-    [
-        {"r": 0},
-        {"atol": -1e-5},
-        {"correctors": 0},
-    ],
-)
-def test_impossible_options_are_refused_in_one_sentence(table):
-    with refuses(f"^synth: .*{next(iter(table))}.* found"):
-        fill(SamplerSettings, table, "synth")
 
 
 @every_row("name", ["euler_maruyama", "predictor_corrector"])
@@ -306,8 +292,3 @@ def test_windows_that_disagree_are_averaged_where_they_overlap():
     )
     found = denoise(torch.zeros(1, 1, 8, 1, 1), torch.zeros(1))
     assert found.flatten().tolist() == [0, 0, 1, 1, 3, 3, 4, 4]  # windows from 0, 2 and 4
-
-
-def test_an_overlap_of_a_whole_window_is_refused():
-    with refuses(r"synth\.windows: .* found 4 and 4"):
-        Windows(size=4, overlap=4)
