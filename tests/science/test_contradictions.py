@@ -39,6 +39,8 @@ SCORE, MAP = "mr_to_ct_em_small", "mrdpm_small"
         ),
         (SCORE, {"synth.windows": "{ size = 4, overlap = 4 }"}, r"synth\.windows"),
         (SCORE, {"synth.sampler": "no_such"}, r"synth\.sampler"),
+        (SCORE, {"synth.sampler": "dpmpp_2m", "synth.eta": "0.5"}, r"synth\.eta"),
+        (SCORE, {"synth.noise": '{ kind = "correlated", length_mm = 0 }'}, "length_mm"),
         (SCORE, {"synth.r": "0"}, r"synth.*r.* found"),
     ],
 )

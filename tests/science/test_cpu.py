@@ -68,20 +68,6 @@ def test_convolutions_over_volumes_are_exact_where_the_cpu_multiplies_tiles(monk
     torch.testing.assert_close(found, gradient())
 
 
-def test_slices_stay_in_bfloat16(monkeypatch):
-    monkeypatch.setattr(cpu, "_multiplies_tiles", lambda: True)
-    with torch.autocast("cpu", torch.bfloat16), cpu.volumes_in_float32(torch.device("cpu")):
-        assert F.conv2d(torch.randn(1, 1, 8, 8), torch.randn(1, 1, 3, 3)).dtype == torch.bfloat16
-
-
-def test_wide_volumes_have_finite_gradients_on_any_cpu():
-    weight = torch.randn(8, 8, 3, 3, 3, requires_grad=True)
-    with torch.autocast("cpu", torch.bfloat16), cpu.volumes_in_float32(torch.device("cpu")):
-        F.conv3d(torch.randn(1, 8, 3, 102, 102), weight, padding=1).mean().backward()
-    assert weight.grad is not None
-    assert torch.isfinite(weight.grad).all()
-
-
 def test_a_limit_of_instructions_without_tiles_is_respected(monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
     for limit, expected in {

@@ -7,9 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refusals import refuses
 from rows import every_row
-from voxlate.base.config import fill
 from voxlate.base.items import stable_id
 from voxlate.base.streams import Correlated, Independent, Shared, Tile
 from voxlate.science.diffusion.noise import Noise, SynthesisNoise
@@ -158,9 +156,3 @@ def test_independent_slices_draw_the_streams_that_plain_ids_start():
     assert torch.equal(
         SynthesisNoise(3, items(Independent()), 2).normal((4, 50)), plain.normal((4, 50))
     )
-
-
-@every_row("length_mm", [0, -3, math.inf, 1e9])
-def test_an_invalid_correlation_length_is_refused(length_mm):
-    with refuses("length_mm"):
-        fill(Correlated, {"length_mm": length_mm}, "synthesis options")

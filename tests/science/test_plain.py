@@ -69,11 +69,6 @@ def test_a_module_that_asks_for_the_noise_level_gets_it():
     assert torch.allclose(lifted.mean((1, 2, 3, 4)), log_snr, atol=1e-5)
 
 
-def test_a_module_without_a_noise_level_is_refused_for_a_diffusion():
-    with refuses("expected a network that takes the noise level"):
-        settings_of(TwoLayers)().build(NOISY)
-
-
 def test_an_image_of_another_size_is_one_sentence():
     made = settings_of(Halving)().build(ONE)
     with refuses(r"of shape \(1, 1, 2, 4, 4\), found \(1, 1, 1, 2, 2\)"):

@@ -75,14 +75,6 @@ def test_a_clean_state_gives_itself(kind):
     assert torch.equal(found, x0)
 
 
-@for_every(kind=["x0", "v"])
-def test_pure_noise_gives_the_image_where_the_algebra_allows(kind):
-    x0, eps = pair()
-    alpha, sigma = torch.zeros(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64)
-    out = target(x0, eps, alpha, sigma, kind)
-    assert_close(to_x0(out, eps, alpha, sigma, kind), x0)
-
-
 def test_a_denoiser_clips_the_image_and_keeps_the_type_of_the_state():
     x_t = torch.full((1, 1, 1, 2, 2), 7.0)
     denoise = denoiser(lambda x, log_snr: torch.zeros_like(x), Cosine(), "eps", clip=(-1.0, 0.5))
