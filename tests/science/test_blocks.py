@@ -12,7 +12,6 @@ from voxlate.science.nets.autoencoder import AutoencoderNet, KLAutoencoder
 from voxlate.science.nets.blocks import (
     Attention,
     BlockOptions,
-    FourierFeatures,
     Volumetric,
     sinusoids,
     to_slices,
@@ -46,13 +45,6 @@ def test_sinusoids_start_at_one_radian_a_unit_and_end_near_the_longest_period():
     sines, cosines = sinusoids(value, 8, 4)
     assert_close(sines, phase.sin())
     assert_close(cosines, phase.cos())
-
-
-def test_fourier_frequencies_are_fixed_but_saved():
-    features = FourierFeatures(6, std=30.0)
-    assert not list(features.parameters())
-    phase = 2 * math.pi * 0.3 * features.state_dict()["frequency"]
-    assert_close(features(torch.tensor([0.3])), torch.cat([phase.sin(), phase.cos()])[None])
 
 
 TINY = KLAutoencoder(width=8, multipliers=(1, 2, 2), blocks=1, groups=4)

@@ -75,12 +75,6 @@ def test_a_slab_of_slices_draws_what_the_slices_alone_draw(kind):
         assert torch.equal(slab.normal((2, 5, 4, 3)), slices[:, :, :, 0].transpose(1, 2))
 
 
-@every_row("kind", KINDS)
-def test_noise_of_another_number_of_slices_is_refused(kind):
-    with pytest.raises(ValueError, match="noise for 3 slices an item cannot fill"):
-        kind(0, volumes(2, 3)).normal((1, 4, 5, 5))
-
-
 @every_row(
     "corners, size, image, scale",
     [(((0, 0), (0, 4), (5, 4)), (7, 6), (12, 10), 1), (((4, 4),), (8, 4), (12, 8), 2)],

@@ -42,11 +42,6 @@ def test_early_heavy_indices_have_the_published_probabilities():
     assert_close(share, expected, rtol=0, atol=1.01 / len(EVEN))
 
 
-def test_uniform_times_fill_their_range():
-    times = UniformTimes(low=0.001, high=0.5)(EVEN, TABLE)
-    assert stats.kstest(times.numpy(), stats.uniform(0.001, 0.499).cdf).statistic < 1e-5
-
-
 @for_every(name=SCHEDULES)
 def test_log_snr_laws_hold_under_every_schedule(name):
     schedule, u = SCHEDULES[name], EVEN[50::100]
