@@ -2,8 +2,10 @@
 
 import copy
 import re
+import tomllib
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -11,9 +13,15 @@ import voxlate as package
 from refusals import refuses
 from rows import every_row
 from trainings import weights_of
+from voxlate.base import messages
 from voxlate.base.config import settings
+from voxlate.checks import check_table
+from voxlate.checks.fingerprint import fingerprint
+from voxlate.evaluation.scoring.scores import read_scores
+from voxlate.scans.images.grid import Volume
 from voxlate.science.methods.regression import RegressionSettings
 from voxlate.science.nets.interface import Channels, NetSettings, NetworkInput, Output
+from voxlate.science.nets.plain import settings_of
 from voxlate.training import recipe
 from voxlate.training.planning.plan import Plan
 from voxlate.training.planning.probe import Limits
@@ -36,7 +44,7 @@ def test_the_documented_example_trains_synthesises_and_is_scored(
     typed, cohort, prepared, tmp_path, monkeypatch
 ):
     code = block("python")
-    assert len([line for line in code.splitlines() if line.strip()]) <= 32
+    assert len([line for line in code.splitlines() if line.strip()]) <= 34
     (tmp_path / "my_parts.py").write_text(code)
     (tmp_path / "my_recipe.toml").write_text(block("toml"))
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -47,6 +55,48 @@ def test_the_documented_example_trains_synthesises_and_is_scored(
     needed = ["my_parts:Small", "my_parts:charbonnier"]
     assert read_header(Run(tmp_path / "run").weights())["imports"] == needed
     assert typed("info run --json").json["needs code"] == ", ".join(needed)
+    found = read_scores(tmp_path / "out" / "metrics.json").means["t2"]["synthesis"]
+    assert found["worst"]["mean"] > found["mae"]["mean"]
+
+
+@every_row("state, noise", [(0, None), (1, torch.tensor([-20.0, 20.0]))])
+def test_the_documented_module_gets_slices_the_noisy_image_first_and_a_noise_level_of_each_slice(
+    state, noise, monkeypatch
+):
+    names: dict = {"nn": nn}
+    exec(block("py"), names)
+    two_layers = names["TwoLayers"]
+    channels = Channels({"t1": 1, "flair": 1}, out=1, state=state, noisy=bool(state))
+    made = settings_of(two_layers)(width=8).build(channels)
+    assert made.module.layers[0].in_channels == 2 + state
+    given: list = []
+    made.module.register_forward_pre_hook(
+        lambda _, images, levels: given.append((*images, levels["log_snr"])), with_kwargs=True
+    )
+    image = torch.randn(2, 2, 3, 8, 8)
+    images = {"t1": image[:, :1], "flair": image[:, 1:]}
+    noisy = torch.randn(2, 1, 3, 8, 8)
+    made(NetworkInput(images, noisy if state else None, log_snr=noise))
+    if not state:
+        return
+    ((slices, levels),) = given
+    assert torch.equal(slices[:, 0], noisy.transpose(1, 2).flatten(0, 2))
+    assert levels.tolist() == [-20.0] * 3 + [20.0] * 3
+
+
+def test_the_documented_check_says_its_code_where_its_conditions_hold(monkeypatch):
+    (row,) = tomllib.loads(block("toml", 1))["row"]
+    code = tomllib.loads(block("toml", 2))
+    monkeypatch.setattr(check_table, "table", lambda: (check_table.Row(**row),))
+    monkeypatch.setattr(
+        messages, "codes", lambda: {name: messages.Code(**entry) for name, entry in code.items()}
+    )
+    body = np.pad(np.ones((8, 30, 30), np.float32), 6)
+    scan = Volume(body[None], np.eye(4), "a.u.", "t1")
+    measured = fingerprint(scan).numbers
+    for height_mm, codes in ((measured["height_mm"], ["few-slices"]), (20.0, [])):
+        said = check_table.ask("scan", {**measured, "height_mm": height_mm, "ct": 0.0}, "t1")
+        assert [one.code for one in said] == codes
 
 
 def test_the_documented_sampler_and_schedule_train_and_synthesise(

@@ -1,7 +1,6 @@
 """How much of the data's spread a sampler's settings keep, apart from any network."""
 
 import dataclasses
-import math
 from collections.abc import Sequence
 
 import torch
@@ -44,13 +43,3 @@ def kept_shares(
 
     made = sample(dataclasses.replace(sampling, windows=None), denoise, schedule, draw, space)
     return (made.flatten(1).std(1) / variance.sqrt()).tolist()
-
-
-def share_after_closing(sampling: SamplerSettings, schedule: Schedule, std: float) -> float:
-    """What the closing denoising alone keeps, after stepping without error: 1 / sqrt(1 + (sigma/alpha)² / std²)."""
-    if not sampling.closes(schedule):
-        return 1.0
-    alpha, sigma = (
-        float(one) for one in (sampling.schedule or schedule)(sampling.times(schedule)[-1])
-    )
-    return 1 / math.hypot(1.0, sigma / alpha / std)

@@ -1,17 +1,17 @@
-"""Blocks against plain formulas."""
+"""Blocks and the KL autoencoder, against plain formulas."""
 
 import math
-from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
+from calling import channels
 from torch.testing import assert_close
 
 from rows import every_row
+from voxlate.science.nets.autoencoder import AutoencoderNet, KLAutoencoder
 from voxlate.science.nets.blocks import (
     Attention,
     BlockOptions,
-    FourierFeatures,
     Volumetric,
     sinusoids,
     to_slices,
@@ -28,12 +28,6 @@ def test_attention_is_the_softmax_average_of_the_values():
     weights = (torch.einsum("nqhc,nkhc->nhqk", query, key) / math.sqrt(4)).softmax(-1)
     mixed = layer.out(torch.einsum("nhqk,nkhc->nqhc", weights, value).flatten(2))
     assert_close(layer(h), h + mixed.mT.reshape(h.shape), atol=1e-5, rtol=1e-5)
-
-
-def gradients(out: torch.Tensor, leaves: Iterable[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    """Of a sum over the output with weights that differ."""
-    wave = torch.arange(out.numel()).reshape(out.shape).sin()
-    return torch.autograd.grad((out.float() * wave).sum(), leaves)
 
 
 @every_row("depth", [1, 2, 4])
@@ -53,8 +47,39 @@ def test_sinusoids_start_at_one_radian_a_unit_and_end_near_the_longest_period():
     assert_close(cosines, phase.cos())
 
 
-def test_fourier_frequencies_are_fixed_but_saved():
-    features = FourierFeatures(6, std=30.0)
-    assert not list(features.parameters())
-    phase = 2 * math.pi * 0.3 * features.state_dict()["frequency"]
-    assert_close(features(torch.tensor([0.3])), torch.cat([phase.sin(), phase.cos()])[None])
+TINY = KLAutoencoder(width=8, multipliers=(1, 2, 2), blocks=1, groups=4)
+
+
+def _tiny() -> AutoencoderNet:
+    torch.manual_seed(0)
+    return TINY.build(channels(0, 1, 1, noisy=False)).eval()
+
+
+def test_slices_are_encoded_one_by_one_at_a_quarter_of_their_sides_and_decoded_one_by_one():
+    net, x = _tiny(), torch.randn(2, 1, 3, 16, 24)
+    mean, logvar = net.encode(x)
+    assert mean.shape == logvar.shape == (2, 3, 3, 4, 6)
+    assert torch.isfinite(logvar.exp()).all()
+    assert TINY.factor == KLAutoencoder().factor == 4
+    assert_close(net.encode(x[:, :, 1:2])[0], mean[:, :, 1:2], atol=1e-5, rtol=1e-4)
+    assert_close(net.decode(mean[:, :, 1:2]), net.decode(mean)[:, :, 1:2], atol=1e-5, rtol=1e-4)
+
+
+@every_row("size", [(7, 9), (8, 10)])
+def test_other_sizes_are_mirrored_and_cropped(size):
+    net, x = _tiny(), torch.randn(1, 1, 1, *size)
+    mean, _ = net.encode(x)
+    padded = torch.nn.functional.pad(x, (0, -size[1] % 4, 0, -size[0] % 4, 0, 0), mode="reflect")
+    assert_close(net.encode(padded)[0], mean)
+    assert net.decode(mean, size).shape == x.shape
+
+
+def test_halving_pads_the_far_sides_only():
+    """The last column of an even map meets padding, the first does not (unlike a padding of one all round)."""
+    net = _tiny()
+    halve = next(part for part in net.encoder if type(part).__name__ == "Halving")
+    with torch.no_grad():
+        halve.conv.weight.fill_(1.0)
+        halve.conv.bias.zero_()
+    out = halve(torch.ones(1, 8, 4, 4))[0, 0]
+    assert torch.equal(out, 8 * torch.tensor([[9.0, 6.0], [6.0, 4.0]]))

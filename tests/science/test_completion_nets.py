@@ -3,40 +3,23 @@
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from small_nets import COMPLETE, COMPLETION, asked, built
+from torch import Tensor
 from torch.testing import assert_close
 
 from rows import every_row
-from voxlate.science.nets.completion.coca_gan import CocaGAN, reverse_gradient
-from voxlate.science.nets.completion.hi_net import HiNet
-from voxlate.science.nets.completion.mm_gan import MMGAN
-from voxlate.science.nets.completion.mm_syn import MMSYN
+from voxlate.science.nets.completion.coca_gan import reverse_gradient
 from voxlate.science.nets.completion.shared import fuse_maps
-from voxlate.science.nets.completion.ucd_gan import UcDGAN
-from voxlate.science.nets.interface import Channels, NetworkInput
+from voxlate.science.nets.interface import NetworkInput
 
-NETS = {
-    "mm_gan": MMGAN(widths=(4, 8, 8), dropout=0.0),
-    "hi_net": HiNet(width=4),
-    "coca_gan": CocaGAN(widths=(4, 6, 8), classes=3),
-    "ucd_gan": UcDGAN(width=4, blocks=1),
-    "mm_syn": MMSYN(widths=(4, 6, 8), latent=3, decoder=4),
-}
-COMPLETE = Channels(images={}, state=4, out=4, code=4)
 INCOMPLETE = replace(COMPLETE, code=8)
 SINGLE = torch.eye(4)  # codes: each misses one modality
-TRANSLATE = Channels(images={"t1": 1, "t1c": 1, "t2": 1}, out=1)
+NAMES = [*COMPLETION]
+SIZE = (2, 16, 24)
 
 
-def built(name: str, channels: Channels = COMPLETE) -> nn.Module:
-    torch.manual_seed(0)
-    return NETS[name].build(channels).eval()
-
-
-def asked(name: str, code: Tensor, size: tuple[int, ...] = (2, 16, 24)) -> NetworkInput:
-    """Random images of four modalities, those that are missing with noise in their place; all extras are asked for."""
-    state = torch.rand(len(code), 4, *size, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    return NetworkInput(state=state, code=code, extras=NETS[name].extras)
+def asked_for(name: str, code: Tensor, size: tuple[int, ...] = SIZE) -> NetworkInput:
+    return asked(name, size, code=code)
 
 
 def mirrored(given: NetworkInput, place: object) -> NetworkInput:
@@ -49,28 +32,28 @@ def mirrored(given: NetworkInput, place: object) -> NetworkInput:
 def test_mm_syn_gives_the_images_of_each_latent_and_of_their_maximum():
     """Of one available modality the maximum is its latent; of two that see the same image their variance is known."""
     net = built("mm_syn")
-    output = net(asked("mm_syn", 1 - SINGLE))
+    output = net(asked_for("mm_syn", 1 - SINGLE))
     alone = torch.stack([output.extras["images_by_latent"][item][item] for item in range(4)])
     assert_close(alone, output.image)
     assert output.extras["reconstructions"] is output.image
     assert output.extras["latent_variance"].shape == (4, 1, 2, 16, 24)
     assert not output.extras["latent_variance"].any()
     assert (output.image >= -1).all()
-    given = asked("mm_syn", torch.tensor([[0.0, 0, 1, 1]]))
+    given = asked_for("mm_syn", torch.tensor([[0.0, 0, 1, 1]]))
     first, second = (net.encoders[number](given.state[:, number, :1] + 1) for number in (0, 1))
     spread = ((first - second) / 2).square().mean(dim=1)
     assert_close(net(given).extras["latent_variance"][:, 0, 0], spread)
 
 
 def test_hi_net_repeats_a_modality_from_its_own_image_alone():
-    net, given = built("hi_net"), asked("hi_net", torch.zeros(1, 4))
+    net, given = built("hi_net"), asked_for("hi_net", torch.zeros(1, 4))
     before, after = (net(one).extras["reconstructions"] for one in (given, mirrored(given, (0, 1))))
     assert before.shape == given.state.shape
     assert (after != before).flatten(2).any(2).tolist() == [[False, True, False, False]]
 
 
 def test_coca_gan_asks_of_each_modalitys_features_alone_which_one_it_is():
-    net, given = built("coca_gan"), asked("coca_gan", torch.zeros(2, 4))
+    net, given = built("coca_gan"), asked_for("coca_gan", torch.zeros(2, 4))
     extras = net(given).extras
     logits, changed = (
         extras["modality_logits"],
@@ -90,13 +73,16 @@ def test_a_reversed_gradient_keeps_numbers_and_turns_their_gradient():
 
 def test_ucd_gan_reads_anatomy_whatever_the_modality():
     """Swapping the images of two available modalities changes nothing."""
-    net, given = built("ucd_gan"), asked("ucd_gan", torch.tensor([[0.0, 1, 0, 0]]))
+    net, given = built("ucd_gan"), asked_for("ucd_gan", torch.tensor([[0.0, 1, 0, 0]]))
     swapped = replace(given, state=given.state[:, [2, 1, 0, 3]])
     assert_close(net(swapped).image, net(given).image)
 
 
 def test_ucd_gan_makes_what_is_missing_and_repeats_what_is_available():
-    net, given = built("ucd_gan"), asked("ucd_gan", torch.tensor([[0.0, 1, 0, 1], [1, 0, 0, 0]]))
+    net, given = (
+        built("ucd_gan"),
+        asked_for("ucd_gan", torch.tensor([[0.0, 1, 0, 1], [1, 0, 0, 0]])),
+    )
     output = net(given)
     for images, expected in (
         (output.image, given.code == 1),
@@ -109,22 +95,22 @@ def test_ucd_gan_makes_what_is_missing_and_repeats_what_is_available():
     assert_close(of_made[2], net.encoder(output.image[1, 0, :1].unsqueeze(1))[0])
 
 
-@every_row("name", NETS)
+@every_row("name", NAMES)
 def test_a_brain_at_the_far_side_has_no_mirror_image_beyond_it(name):
     """Cut at the brain's edge or with as much background as the network pads: the same input, so the same output."""
     net, code = built(name), SINGLE[:1]
-    height, width = (size + -size % NETS[name].multiple for size in (18, 19))
+    height, width = (size + -size % COMPLETION[name].multiple for size in (18, 19))
     whole = torch.full((1, 4, 1, height, width), -1.0)
-    whole[..., 6:18, 8:19] = asked(name, code, (1, 12, 11)).state
+    whole[..., 6:18, 8:19] = asked_for(name, code, (1, 12, 11)).state
     cut = whole[..., :18, :19]
     made, wanted = (net(NetworkInput(state=one, code=code)).image for one in (cut, whole))
     assert torch.allclose(made, wanted[..., :18, :19], atol=1e-5)
 
 
-@every_row("name", NETS)
+@every_row("name", NAMES)
 @every_row("channels, code", [(COMPLETE, [[1, 0, 1, 0]]), (INCOMPLETE, [[1, 0, 0, 0, 0, 0, 1, 0]])])
 def test_what_a_missing_or_absent_channel_holds_changes_nothing(name, channels, code):
-    given, net = asked(name, torch.tensor(code, dtype=torch.float32)), built(name, channels)
+    given, net = asked_for(name, torch.tensor(code, dtype=torch.float32)), built(name, channels)
     hidden = given.state.clone()
     hidden[:, [0, 2]] = torch.nan
     first = net(given).image

@@ -8,7 +8,6 @@ from calling import batch_of
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from refusals import refuses
 from rows import every_row
 from voxlate.science.batch import Batch
 from voxlate.science.diffusion.noise import Noise
@@ -18,7 +17,6 @@ from voxlate.science.methods.flow import Flow, FlowSettings
 from voxlate.science.methods.stage_tasks import Residual, ResidualTask
 from voxlate.science.methods.tasks import Translate
 from voxlate.science.nets.interface import NetworkInput, Output
-from voxlate.training.recipe import from_dict
 
 MEAN, STD, SIGMA_S = 0.3, 0.5, 0.8  # of x0, and of the noise at the start of the paths
 SMALLEST = 1 / 8
@@ -130,12 +128,6 @@ def test_half_steps_without_a_gradient_take_none_from_the_network_in_bfloat16():
     assert layer.weight.grad.any()
 
 
-def test_keys_of_the_sampling_that_even_steps_do_not_have_are_refused():
-    with refuses(r"synth\.eta: expected no other key .* found 1\.0"):
-        FlowSettings().check_sampler(SamplerSettings(eta=1.0))
-    FlowSettings().check_sampler(SamplerSettings(steps=3, temperature=1.1))
-
-
 def test_the_network_sees_the_image_on_its_path_and_nothing_else():
     class Mean(nn.Module):
         """A predictor whose image is 0.5 everywhere."""
@@ -156,15 +148,3 @@ def test_the_network_sees_the_image_on_its_path_and_nothing_else():
     assert net.seen.images == {}
     assert_close(net.seen.state, 0.5 + SIGMA_S * eps / 4, rtol=0, atol=1e-3)
     assert_close(image, net.seen.state, rtol=0, atol=1e-3)  # its velocity is 0
-
-
-def test_a_flow_without_a_mean_is_refused():
-    recipe = {
-        "title": "without a mean",
-        "data": {"source": ["a"], "target": ["b"], "patch": [1, 16, 16]},
-        "intensity": {name: {"kind": "window", "low": 0, "high": 1} for name in "ab"},
-        "net": {"kind": "unet", "width": 8, "multipliers": [1, 2], "groups": 4},
-        "method": {"kind": "flow"},
-    }
-    with refuses(r"expected task\.kind = 'residual' .* found 'translate'"):
-        from_dict(recipe, "recipe")

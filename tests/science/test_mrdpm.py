@@ -4,7 +4,6 @@ import dataclasses
 
 import pytest
 
-from refusals import refuses
 from rows import every_row
 from voxlate.science.diffusion.schedules import LinearBetas
 from voxlate.training import recipe as recipes
@@ -47,19 +46,3 @@ def test_the_rows_of_the_ablation_switch_on_one_thing_after_another(size):
         differ = ("title", "task", "method", "stages", "train", "synth")
         said = {name: getattr(rows[0], name) for name in differ}
         assert dataclasses.replace(row, **said) == rows[0]
-
-
-@every_row(
-    "changes, sentence",
-    [
-        ({"net": {"kind": "xmodality_unet"}}, "'unet' of the network"),
-        ({"synth": {"slices": {"kind": "tiled"}}}, "expected whole slices"),
-        ({"stages": [{"net": {"kind": "unet"}}]}, "'bran' of the predictor"),
-    ],
-)
-def test_an_asymmetry_that_cannot_be_is_refused_before_training(changes, sentence):
-    text = recipes.to_dict(recipes.read("mrdpm_small"))
-    if "stages" in changes:
-        changes = {"stages": [text["stages"][0] | changes["stages"][0]]}
-    with refuses(sentence):
-        recipes.from_dict(text | changes, "changed")

@@ -16,7 +16,7 @@ NET = UNet(
 )
 
 
-def _completing(patch: int = 2) -> ResidualUNet:
+def _completing(patch: int) -> ResidualUNet:
     """A network that completes three modalities."""
     torch.manual_seed(2)
     channels = Channels(images={}, state=3, out=3, code=3)
@@ -33,30 +33,29 @@ def _state(place: int) -> torch.Tensor:
     return state
 
 
-@every_row("patch", [1, 2])
-def test_a_translation_gives_what_the_whole_network_completes_of_one_modality(patch):
-    whole, code = _completing(patch), torch.tensor([1.0, 0.0, 1.0])
-    wanted = whole(NetworkInput(state=_state(1), code=code.expand(2, 3))).image[:, 2:]
-    part = narrow(whole, [1], [2], code, ())
-    found = part(NetworkInput(images={"t2": SCAN})).image
-    assert_close(found, wanted, rtol=0, atol=1e-5)
-    assert not any("embed" in name for name, _ in part.named_parameters())
-
-
-def test_a_completion_of_two_modalities_keeps_their_places_of_the_code():
-    whole, state = _completing(), _state(2)
-    missing = torch.tensor([1.0, 1.0, 0.0]).expand(2, 3)
-    wanted = whole(NetworkInput(state=state, code=missing)).image[:, [2, 0]]
-    part = narrow(whole, [2, 0], [2, 0], torch.tensor([0.0, 1.0, 0.0]), [2, 0])
-    given = NetworkInput(state=state[:, [2, 0]], code=missing[:, [2, 0]])
+@every_row(
+    "patch, place, missing, sees, gives, code",
+    [
+        (1, 1, (1.0, 0.0, 1.0), [1], [2], []),  # a translation
+        (2, 1, (1.0, 0.0, 1.0), [1], [2], []),
+        (2, 2, (1.0, 1.0, 0.0), [2, 0], [2, 0], [2, 0]),  # a completion with two bits of the code
+    ],
+)
+def test_a_part_gives_what_the_whole_network_completes(patch, place, missing, sees, gives, code):
+    whole, bits = _completing(patch), torch.tensor(missing).expand(2, 3)
+    wanted = whole(NetworkInput(state=_state(place), code=bits)).image[:, gives]
+    fixed = bits[0].index_fill(0, torch.tensor(code, dtype=torch.int64), 0.0)
+    part = narrow(whole, sees, gives, fixed, code)
+    seen = _state(place)[:, sees]
+    given = NetworkInput(state=seen, code=bits[:, code]) if code else NetworkInput({"t2": seen})
     assert_close(part(given).image, wanted, rtol=0, atol=1e-5)
+    assert bool(code) == any("embed" in name for name, _ in part.named_parameters())
 
 
 def test_channels_of_a_network_without_a_code_are_only_reordered():
     torch.manual_seed(3)
     whole = NET.build(Channels(images={"t1": 1, "t2": 1}, out=1)).eval()
-    first, second = SCAN, SCAN.flip(-1)
-    wanted = whole(NetworkInput(images={"t1": first, "t2": second})).image
+    images = {"t1": SCAN, "t2": SCAN.flip(-1)}
     part = narrow(whole, [1, 0], [0], torch.zeros(0), ())
-    found = part(NetworkInput(images={"t2": second, "t1": first})).image
-    assert_close(found, wanted, rtol=0, atol=1e-5)
+    found = part(NetworkInput(images=dict(reversed(images.items())))).image
+    assert_close(found, whole(NetworkInput(images=images)).image, rtol=0, atol=1e-5)

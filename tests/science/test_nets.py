@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from calling import channels, count_of
+from small_nets import COMPLETE, DENOISE, SLICEWISE, TINY, TRANSLATE, asked, built
 from torch.testing import assert_close
 
 from refusals import refuses
@@ -18,18 +19,15 @@ from voxlate.science.nets.completion.hi_net import HiNet
 from voxlate.science.nets.completion.mm_gan import MMGAN
 from voxlate.science.nets.completion.mm_syn import MMSYN
 from voxlate.science.nets.completion.ucd_gan import UcDGAN
-from voxlate.science.nets.interface import Channels, NetworkInput
+from voxlate.science.nets.interface import Channels
 from voxlate.science.nets.resnet import ResNet
 from voxlate.science.nets.unet import UNet
 from voxlate.science.nets.xmodality.adm import ADM
 from voxlate.science.nets.xmodality.baseline_unet import PlainUNet
 from voxlate.science.nets.xmodality.dit import DiT
 from voxlate.science.nets.xmodality.uvit import UViT
+from voxlate.training import recipe as recipes
 
-COMPLETE = Channels(images={}, state=4, out=4, code=4)
-TRANSLATE = Channels(images={"t1": 1, "t1c": 1, "t2": 1}, out=1)
-DENOISE = channels(1, 2, 1)
-REGRESS = channels(0, 2, 1, noisy=False)
 SMALL_LATENT = UNet(width=64, multipliers=(1, 2, 3, 4), attention=(2, 3))
 OF_000 = UNet(
     width=64,
@@ -49,6 +47,8 @@ def images_only(sides, out=None):
     "net, sides, expected",
     [
         (OF_000, channels(1, 4, 1), 62_639_617),  # sec. 3 of its specification
+        (OF_000, channels(1, 4, 1, features=Bran().feature_channels), 62_639_617 + 5_855_424),
+        (recipes.read("umm_csgm").net, replace(COMPLETE, noisy=True), 21_076_548),
         (OF_002, channels(1, 1, 1), 26_118_721 - 128),  # and 128 fixed frequencies
         (SMALL_LATENT, channels(3, 3, 3), 22_082_051),
         (replace(SMALL_LATENT, volumetric=True), channels(3, 3, 3), 22_082_051 + 5_021_982),
@@ -73,64 +73,6 @@ def images_only(sides, out=None):
 )
 def test_networks_have_the_parameters_of_their_papers_or_specifications(net, sides, expected):
     assert count_of(net, sides) == expected
-
-
-TINY = UNet(width=8, multipliers=(1, 2), blocks=1, head_width=8, groups=4, zero_init=False)
-BLOCKS = {"resampling": "block", "modulation": "scale_shift"}
-SLICEWISE = {
-    "unet": (TINY, DENOISE),
-    "unet of blocks": (replace(TINY, patch=2, **BLOCKS), DENOISE),
-    "unet with attention": (replace(TINY, attention=(1,)), DENOISE),
-    "regressor": (TINY, REGRESS),
-    "xmodality_unet": (PlainUNet(width=16, groups=8), DENOISE),
-    "xmodality_unet, regressor": (PlainUNet(width=16, groups=8), REGRESS),
-    "adm": (ADM(width=16), DENOISE),
-    "adm, regressor": (ADM(width=16), REGRESS),
-    "uvit": (UViT(width=16, depth=2), DENOISE),
-    "uvit, regressor": (UViT(width=16, depth=2), REGRESS),
-    "dit": (DiT(patch=8, width=32, depth=2, heads=4), DENOISE),
-    "dit, regressor": (DiT(patch=8, width=32, depth=2, heads=4), REGRESS),
-    "resnet": (ResNet(width=4, blocks=1), REGRESS),
-    "bran": (Bran(width=4, stages=3, hidden=4), REGRESS),
-    "mm_gan": (MMGAN(widths=(4, 8, 8), dropout=0.0), COMPLETE),
-    "hi_net": (HiNet(width=4), COMPLETE),
-    "coca_gan": (CocaGAN(widths=(4, 6, 8), classes=3), COMPLETE),
-    "ucd_gan": (UcDGAN(width=4, blocks=1), COMPLETE),
-    "mm_syn": (MMSYN(widths=(4, 6, 8), latent=3, decoder=4), COMPLETE),
-    "mm_gan, translating": (MMGAN(widths=(4, 8, 8), dropout=0.0), TRANSLATE),
-    "hi_net, translating": (HiNet(width=4), TRANSLATE),
-    "coca_gan, translating": (CocaGAN(widths=(4, 6, 8), classes=3), TRANSLATE),
-    "ucd_gan, translating": (UcDGAN(width=4, blocks=1), TRANSLATE),
-    "mm_syn, translating": (MMSYN(widths=(4, 6, 8), latent=3, decoder=4), TRANSLATE),
-}
-
-
-def built(name):
-    """A network whose weights are nowhere zero, so that everything can reach its image."""
-    net, sides = SLICEWISE[name]
-    torch.manual_seed(3)
-    made = net.build(sides).eval().requires_grad_(False)
-    for parameter in made.parameters():
-        if not parameter.any():
-            parameter += 0.1 * torch.randn_like(parameter)
-    return made
-
-
-def asked(name, size, items=2):
-    """Random inputs of a network; all its extras are asked for."""
-    net, sides = SLICEWISE[name]
-    draw = torch.Generator().manual_seed(5)
-
-    def image(count):
-        return torch.rand(items, count, *size, generator=draw) * 2 - 1
-
-    return NetworkInput(
-        images={key: image(count) for key, count in sides.images.items()},
-        state=image(sides.state) if sides.state else None,
-        log_snr=torch.linspace(-2, 3, items) if sides.noisy else None,
-        code=torch.eye(items, sides.code) if sides.code else None,
-        extras=net.extras,
-    )
 
 
 def changed(given, of_image, of_item):

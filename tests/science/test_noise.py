@@ -1,4 +1,4 @@
-"""Noise belongs to items: no batch mate, order or shape of a batch may change it."""
+"""Noise belongs to items, not to batches, and neighbouring slices correlate by closed forms."""
 
 import math
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rows import every_row
 from voxlate.base.items import stable_id
-from voxlate.base.streams import Tile
+from voxlate.base.streams import Correlated, Independent, Shared, Tile
 from voxlate.science.diffusion.noise import Noise, SynthesisNoise
 
 ITEMS = [stable_id("case", k) for k in range(5)]
@@ -75,18 +75,6 @@ def test_a_slab_of_slices_draws_what_the_slices_alone_draw(kind):
         assert torch.equal(slab.normal((2, 5, 4, 3)), slices[:, :, :, 0].transpose(1, 2))
 
 
-def test_one_slice_an_item_draws_what_plain_ids_draw():
-    plain, one = Noise(3, volumes(4)), Noise(3, volumes(4, 1))
-    for name, arguments in (("normal", ((2, 1, 4, 3),)), ("uniform", ()), ("integers", (9,))):
-        assert torch.equal(getattr(plain, name)(*arguments), getattr(one, name)(*arguments))
-
-
-@every_row("kind", KINDS)
-def test_noise_of_another_number_of_slices_is_refused(kind):
-    with pytest.raises(ValueError, match="noise for 3 slices an item cannot fill"):
-        kind(0, volumes(2, 3)).normal((1, 4, 5, 5))
-
-
 @every_row(
     "corners, size, image, scale",
     [(((0, 0), (0, 4), (5, 4)), (7, 6), (12, 10), 1), (((4, 4),), (8, 4), (12, 8), 2)],
@@ -104,3 +92,61 @@ def test_tiles_of_a_slice_or_its_latents_have_their_noise_in_their_places(
     ):
         y, x = (slice(start // scale, (start + side) // scale) for start, side in zip(corner, size))
         assert torch.equal(tile, whole[..., y, x])
+
+
+VOXELS = 40_000
+ERROR = 4.5 / VOXELS**0.5  # of a sample correlation; 4.5 standard errors
+
+
+def items(kind, depth=12):
+    """The slices of a volume as synthesis names them."""
+    return [
+        {stable_id("case", other, 0, 0): weight for other, weight in kind.streams(z, 3.0).items()}
+        for z in range(depth)
+    ]
+
+
+def expected(kind, distance, spacing_mm=3.0):
+    one, other = kind.streams(0, spacing_mm), kind.streams(distance, spacing_mm)
+    return sum(weight * other.get(z, 0.0) for z, weight in one.items())
+
+
+def assert_correlated(draw, kind):
+    """The slices of a draw correlate as their weights say."""
+    depth = range(len(draw))
+    wanted = torch.tensor([[expected(kind, abs(i - j)) for i in depth] for j in depth])
+    assert (torch.corrcoef(draw.flatten(1)) - wanted).abs().max() < ERROR
+
+
+@given(st.integers(-20, 20), st.floats(0.2, 12), st.floats(1e-300, 60))
+def test_weights_of_every_strategy_leave_the_noise_standard_normal(z, spacing_mm, length_mm):
+    for kind in (Independent(), Shared(), Correlated(length_mm=length_mm)):
+        weights = kind.streams(z, spacing_mm).values()
+        assert sum(weight**2 for weight in weights) == pytest.approx(1, abs=1e-12)
+
+
+@every_row("n", [1, 3, 5, 9])
+def test_neighbours_correlate_by_the_most_that_a_sum_over_so_many_slices_can(n):
+    """cos(pi / (n + 1)) is the largest eigenvalue of the path of n slices, half its adjacency matrix."""
+    found = expected(Correlated(length_mm=3.0 * (n + 1) * (1 - 1e-12)), 1)
+    assert found == pytest.approx(math.cos(math.pi / (n + 1)), abs=1e-9)
+
+
+@every_row("kind", [Independent(), Shared(), Correlated(length_mm=12.0)])
+def test_draws_have_the_correlation_that_the_weights_say_at_every_draw(kind):
+    noise = SynthesisNoise(0, items(kind))
+    draws = [noise.normal((1, 1, 200, 200)).flatten(1) for _ in range(3)]
+    for draw in draws:
+        assert (draw.mean(1).abs() < ERROR).all()
+        assert ((draw.std(1) - 1).abs() < ERROR / 2**0.5).all()
+        assert ((draw**4).mean(1) - 3).abs().max() < ERROR * 96**0.5
+        assert_correlated(draw, kind)
+    assert torch.corrcoef(torch.cat([draw[:1] for draw in draws])).triu(1).abs().max() < ERROR
+
+
+def test_independent_slices_draw_the_streams_that_plain_ids_start():
+    """So a recipe without the key gives the images it always gave."""
+    plain = SynthesisNoise(3, [stable_id("case", z, 0, 0) for z in range(12)], 2)
+    assert torch.equal(
+        SynthesisNoise(3, items(Independent()), 2).normal((4, 50)), plain.normal((4, 50))
+    )

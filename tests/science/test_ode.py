@@ -52,16 +52,6 @@ def test_the_integrator_has_fifth_order():
     assert fine < 1e-7
 
 
-def test_the_integrator_goes_up_and_down_in_time():
-    def slope(x, t):
-        return -3 * x * t[:, None] ** 2
-
-    x, accuracy = torch.tensor([[1.0], [2.0]], dtype=torch.float64), (0.1, 1e-9, 1e-9)
-    up = integrate(slope, x, 0.0, 1.5, *accuracy)
-    assert_close(up, x * math.exp(-(1.5**3)), rtol=1e-7, atol=0)
-    assert_close(integrate(slope, up, 1.5, 0.0, *accuracy), x, rtol=1e-6, atol=0)
-
-
 def test_the_error_is_of_what_the_mask_leaves_free():
     """A wide frame of known voxels must not let the error inside grow."""
     schedule, seen = LinearVP(), []

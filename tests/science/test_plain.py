@@ -57,19 +57,8 @@ class Halving(nn.Module):
         return self.layer(image)
 
 
-CHANNELS = Channels(images={"t1": 2, "flair": 1}, out=1)
 ONE = Channels(images={"t1": 1}, out=1)
 NOISY = Channels(images={"t1": 1}, out=1, state=1, noisy=True)
-
-
-def test_a_two_dimensional_module_sees_every_slice_and_a_volume_comes_back():
-    made = settings_of(TwoLayers)(width=6).build(CHANNELS)
-    images = {"t1": torch.randn(2, 2, 3, 8, 8), "flair": torch.randn(2, 1, 3, 8, 8)}
-    volume = made(NetworkInput(images)).image
-    assert volume.shape == (2, 1, 3, 8, 8)
-    middle = torch.cat([one[1:2, :, 1] for one in images.values()], dim=1)
-    assert torch.allclose(volume[1, :, 1], made.module(middle)[0], atol=1e-5)
-    assert made.module.layers[0].out_channels == 6
 
 
 def test_a_module_that_asks_for_the_noise_level_gets_it():
@@ -78,11 +67,6 @@ def test_a_module_that_asks_for_the_noise_level_gets_it():
     given = NetworkInput({"t1": image}, state, log_snr=log_snr)
     lifted = made(given).image - made.module.layer(given.joined)
     assert torch.allclose(lifted.mean((1, 2, 3, 4)), log_snr, atol=1e-5)
-
-
-def test_a_module_without_a_noise_level_is_refused_for_a_diffusion():
-    with refuses("expected a network that takes the noise level"):
-        settings_of(TwoLayers)().build(NOISY)
 
 
 def test_an_image_of_another_size_is_one_sentence():
@@ -119,15 +103,6 @@ def test_settings_of_a_plain_module_are_the_same_after_pickle():
     again = pickle.loads(pickle.dumps(made))
     assert again == made
     assert type(again) is type(made)
-
-
-@slow
-def test_a_plain_module_trains_and_workers_synthesise(voxlate, prepared, cohort, tiny, tmp_path):
-    run, net = tmp_path / "run", f'net={{ kind = "{HERE}:TwoLayers" }}'
-    voxlate("train", tiny, "--data", prepared, "--out", run, "--set", net, "--allow-code").done()
-    line = (run, cohort / "case0", "--out", tmp_path / "out", "--allow-code")
-    voxlate("synth", *line, "--executor", "local", "--workers", 2).done()
-    assert (tmp_path / "out" / "case0" / "t2.nii.gz").is_file()
 
 
 @slow

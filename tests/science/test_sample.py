@@ -1,6 +1,7 @@
-"""From noise to image: steps, masks, starts and batches."""
+"""From noise to image: steps, masks, starts, batches and windows of slices."""
 
 import itertools
+import math
 from dataclasses import replace
 
 import pytest
@@ -16,20 +17,25 @@ from exact import (
     run,
     zeros,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
 from refusals import refuses
-from rows import every_row, slow
-from stand_ins import recipe_of
-from voxlate.base.config import fill
+from rows import every_row
 from voxlate.science.diffusion.noise import Noise
-from voxlate.science.diffusion.sample import SAMPLERS, SamplerSettings, sample
+from voxlate.science.diffusion.sample import (
+    SAMPLERS,
+    SamplerSettings,
+    Windows,
+    denoise_windows,
+    sample,
+)
 from voxlate.science.diffusion.samplers import Traits, at, with_traits
 from voxlate.science.diffusion.schedules import (
     Cosine,
     ExponentialVE,
-    FlowMatching,
     LinearBetas,
     LinearVP,
 )
@@ -74,49 +80,19 @@ def test_steps_are_the_times_at_which_the_network_denoises(name, schedule, steps
     assert min(seen) > 0 or schedule == SCHEDULES["leaves_noise"]
 
 
-def keep(sampling: SamplerSettings, schedule, states: list[Tensor] | None) -> Tensor:
-    """A sample of Gaussian data, whose states go to the list."""
-    like = torch.zeros(1, 1, 1, 4, 4)
-    return sample(sampling, GAUSS.denoiser(schedule), schedule, Noise(0, [1]), like, states=states)
-
-
-@slow
-@for_every(name=SAMPLERS, schedule=[SCHEDULES[name] for name in ("cosine", "exponential_ve")])
-def test_kept_states_change_no_image_and_end_with_it(name, schedule):
-    plain, states = quick(name, steps=30), list[Tensor]()
-    image = keep(replace(plain, keep_states=4), schedule, states)
-    assert len(states) == 4
-    assert torch.equal(states[-1], image)
-    assert torch.equal(image, keep(plain, schedule, None))
-
-
-def test_kept_states_of_an_ode_are_its_solution():
+def test_kept_states_of_an_ode_are_its_solution_and_end_with_the_image_that_is_drawn_without_them():
     """Of Gaussian data: x_t - alpha mean is to its start as the standard deviations of x_t are, at 1 and 1/2."""
     states, schedule = list[Tensor](), LinearVP()
-    keep(SamplerSettings(steps=900, keep_states=3), schedule, states)
+    given = (GAUSS.denoiser(schedule), schedule, Noise(0, [1]), torch.zeros(1, 1, 1, 4, 4))
+    plain = SamplerSettings(steps=900)
+    image = sample(replace(plain, keep_states=3), *given, states=states)
+    again = (*given[:2], Noise(0, [1]), given[3])
+    assert torch.equal(states[-1], image)
+    assert torch.equal(image, sample(plain, *again))
     alpha, sigma = schedule(torch.tensor([1, 1 / 2]))
     growth = torch.hypot(alpha * GAUSS.std, sigma)
     first, half = (state - now * GAUSS.mean for state, now in zip(states, alpha))
     assert torch.allclose(half / growth[1], first / growth[0], atol=0.005)
-
-
-@slow
-def test_the_tolerances_of_rk45_set_its_steps_and_not_the_number_asked_for():
-    wide, tight, one, many = (
-        len(
-            times_asked(
-                SamplerSettings(sampler="rk45", **options), Cosine(), GAUSS.denoiser(Cosine())
-            )
-        )
-        for options in (
-            {"rtol": 1e-3, "atol": 1e-3},
-            {"rtol": 1e-6, "atol": 1e-6},
-            {"steps": 1},
-            {"steps": 1000},
-        )
-    )
-    assert wide < 0.7 * tight
-    assert abs(one - many) < 40
 
 
 @every_row(
@@ -133,33 +109,8 @@ def test_euler_maruyama_stops_one_step_before_the_image_and_denoises_once_more(n
 
 def test_noise_that_a_schedule_leaves_at_time_zero_is_denoised_once_more():
     sampling = SamplerSettings(sampler="ddim", steps=10)
-    schedules = (
-        SCHEDULES["leaves_noise"],
-        Cosine(),
-        FlowMatching(),
-        LinearBetas(),
-        ExponentialVE(),
-    )
-    assert [*map(sampling.closes, schedules)] == [True] + [False] * 4
-
-
-@for_every(name=[name for name in SAMPLERS if name != "ddim"])
-def test_eta_is_refused_where_it_means_nothing(name):
-    with refuses("eta"):
-        quick(name, eta=0.5)
-
-
-@every_row(
-    "table",
-    [
-        {"r": 0},
-        {"atol": -1e-5},
-        {"correctors": 0},
-    ],
-)
-def test_impossible_options_are_refused_in_one_sentence(table):
-    with refuses(f"^synth: .*{next(iter(table))}.* found"):
-        fill(SamplerSettings, table, "synth")
+    names = ("leaves_noise", "cosine", "flow", "betas_of_002", "exponential_ve")
+    assert [sampling.closes(SCHEDULES[name]) for name in names] == [True] + [False] * 4
 
 
 @every_row("name", ["euler_maruyama", "predictor_corrector"])
@@ -205,24 +156,6 @@ def test_known_channels_are_bit_identical_at_every_step_and_in_the_result_and_ot
     assert not torch.equal(out[~scanned], known[~scanned])
 
 
-@every_sampler
-def test_a_state_is_exactly_zero_outside_the_brain(name):
-    """Spec 000, fact 2: for any network, and whatever it says outside."""
-    mask = torch.zeros(2, 1, 1, 6, 5)
-    mask[..., 1:4, 1:4] = 1
-    outside, known = mask.expand(SHAPE) == 0, torch.zeros(SHAPE)
-    made = []
-    for said_outside in (0.0, 1e30):
-
-        def denoise(x, t, said=said_outside):
-            assert not x[outside].any()
-            return odd_network(x, t).where(mask > 0, said)
-
-        made.append(sample(quick(name, steps=4), denoise, Cosine(), Noise(0, [1, 2]), known, mask))
-    assert not made[0][outside].any()
-    assert torch.equal(*made)
-
-
 # Batches, seeds and starts
 
 
@@ -255,19 +188,6 @@ def test_sampling_from_a_noised_initial_image_keeps_the_law_of_the_data(name, sc
     assert float(x.std()) == pytest.approx(0.2, rel=4 / (2 * count) ** 0.5 + 0.06)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@every_row("name", [name for name in SAMPLERS if name != "rk45"])  # which must know its errors
-def test_samplers_never_wait_for_the_gpu(name):
-    known = torch.zeros(SHAPE, device="cuda")
-    mask = torch.ones(2, 1, 1, 6, 5, device="cuda")
-    try:
-        for steps, mode in ((2, "default"), (4, "error")):
-            torch.cuda.set_sync_debug_mode(mode)
-            sample(quick(name, steps=steps), odd_network, Cosine(), Noise(0, [1, 2]), known, mask)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-
-
 @every_sampler
 def test_temperature_multiplies_the_spread_and_leaves_the_mean(name):
     """For Gaussian data every sampler is affine in its noise, so the deviation from the mean grows in proportion."""
@@ -284,16 +204,6 @@ def test_temperature_multiplies_the_spread_and_leaves_the_mean(name):
 # A sampler of the user's own
 
 
-def halving(denoise, schedule, x, times, noise):
-    return x / 2
-
-
-def test_a_recipe_may_name_a_function_of_the_users_own_as_sampler():
-    own = f"{__name__}:halving"
-    sampling = fill(SamplerSettings, {"sampler": own, "end": 0.0}, "recipe", code=[own])
-    assert torch.equal(run(sampling, zeros, Cosine()), Noise(0, [1]).normal((1, 1, 4, 4)) / 2)
-
-
 @with_traits(Traits(evaluations=2, grid="log_snr", end="one_step_early", options=("eta",)))
 def twice(denoise, schedule, x, times, noise, eta):
     """Denoises twice in each step, and adds eta times the noise."""
@@ -303,39 +213,69 @@ def twice(denoise, schedule, x, times, noise, eta):
     return x
 
 
-@with_traits(Traits(end="image"))
-def still(denoise, schedule, x, times, noise):
-    return x
-
-
 def test_a_sampler_of_ones_own_states_its_evaluations_grid_end_and_options():
-    def with_synth(**synth):
-        return recipe_of(
-            {"source": ["a"], "target": ["b"], "patch": [1, 8, 8]},
-            {key: {"kind": "zscore"} for key in "ab"},
-            method={"kind": "diffusion"},
-            net={"kind": "unet", "width": 8, "groups": 4},
-            synth={"sampler": f"{__name__}:twice", "eta": 0.5, **synth},
-        )
-
-    own = with_synth(steps=9)
-    assert own.synth.evaluations == 18
-    assert own.all_stages[-1].evaluations(own.synth) == 19
+    own = SamplerSettings(sampler=f"{__name__}:twice", steps=9, eta=0.5)
     schedule = ExponentialVE()
-    assert torch.equal(own.synth.times(schedule), grid("log_snr", schedule, 8, end=1 / 9))
-    open_end = replace(own.synth, close=False)
-    assert len(times_asked(open_end, schedule)) == 18
-    assert float(run(open_end, zeros, schedule).std()) > 0.2
-    assert len(times_asked(own.synth, schedule)) == 17  # 8 steps and the closing evaluation
+    assert own.evaluations == 18
+    assert torch.equal(own.times(schedule), grid("log_snr", schedule, 8, end=1 / 9))
+    assert len(times_asked(own, schedule)) == 17  # 8 steps and the closing evaluation
+    assert float(run(replace(own, close=False), zeros, schedule).std()) > 0.2
     with refuses("overshoot"):
-        with_synth(steps=4, schedule={"kind": "exact:LeavesNoise"})
-    plain = SamplerSettings(sampler=f"{__name__}:still", steps=5)
-    assert (plain.evaluations, float(plain.times(Cosine())[-1])) == (5, 0.0)
-    with refuses(r"synth\.eta: expected 0"):
-        SamplerSettings(sampler=f"{__name__}:still", eta=0.5)
+        run(replace(own, steps=4), zeros, SCHEDULES["leaves_noise"])
 
 
 @every_row("name", ["no_such_module:f", "exact:no_such_function"])
 def test_a_sampler_that_cannot_be_imported_is_refused_in_one_sentence(name):
     with refuses(r"^expected .* found none"):
         run(SamplerSettings(sampler=name), zeros, Cosine())
+
+
+DEPTH = 11
+ITEMS = torch.arange(2 * DEPTH).reshape(2, DEPTH)
+
+
+def slice_wise(part: slice):
+    """Of each slice by itself."""
+    return GAUSS.denoiser(Cosine())
+
+
+@given(size=st.integers(1, 20), overlap=st.integers(0, 19), depth=st.integers(1, 60))
+def test_windows_cover_a_volume_evenly_overlap_as_asked_and_are_as_few_as_that_allows(
+    size, overlap, depth
+):
+    if overlap >= size:
+        return
+    parts = Windows(size=size, overlap=overlap).slices(depth)
+    assert parts[0].start == 0
+    assert parts[-1].stop == depth
+    assert all(part.stop - part.start == min(size, depth) for part in parts)
+    steps = [later.start - earlier.start for earlier, later in itertools.pairwise(parts)]
+    assert all(step <= size - overlap for step in steps)
+    assert not steps or max(steps) - min(steps) <= 1
+    assert len(parts) == max(1, math.ceil((depth - overlap) / (size - overlap)))
+
+
+@every_row(
+    "name, windows",
+    [(name, Windows(size=4, overlap=3)) for name in SAMPLERS]
+    + [("ddpm", Windows(size=5, overlap=1)), ("ddpm", Windows(size=30))],
+)
+def test_a_denoiser_of_single_slices_gives_the_same_bits_in_windows_with_every_sampler(
+    name, windows
+):
+    sampling = SamplerSettings(sampler=name, steps=5, rtol=0.1, atol=0.1)
+    mask = (torch.arange(4) > 0).float().reshape(1, 1, 1, 1, 4)
+    whole, parts = (
+        sample(sampling, denoise, Cosine(), Noise(0, ITEMS), torch.zeros(2, 1, DEPTH, 3, 4), mask)
+        for denoise in (slice_wise(slice(None)), denoise_windows(slice_wise, DEPTH, windows))
+    )
+    assert torch.equal(parts, whole)
+
+
+def test_windows_that_disagree_are_averaged_where_they_overlap():
+    windows = Windows(size=4, overlap=2)
+    denoise = denoise_windows(
+        lambda part: lambda x, t: torch.full_like(x, float(part.start)), 8, windows
+    )
+    found = denoise(torch.zeros(1, 1, 8, 1, 1), torch.zeros(1))
+    assert found.flatten().tolist() == [0, 0, 1, 1, 3, 3, 4, 4]  # windows from 0, 2 and 4

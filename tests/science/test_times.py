@@ -1,7 +1,6 @@
 """Training times against their laws, sampling grids against their formulas."""
 
 import numpy as np
-import pytest
 import torch
 from exact import SCHEDULES, for_every
 from hypothesis import given, settings
@@ -35,22 +34,12 @@ def test_uniform_times_of_a_table_are_its_indices():
     assert counts.unique().tolist() == [200]
 
 
-def test_early_heavy_times_invert_their_distribution_function():
-    t = EarlyHeavyTimes()(EVEN, TABLE)
-    assert_close((4 * t - t**2) / 3, EVEN, rtol=0, atol=1e-12)
-
-
 def test_early_heavy_indices_have_the_published_probabilities():
     """p(i) = (2T − i) / (T·(3T + 1)/2): p(0) = 0.00133289, p(999) = 0.00066711, mean 443.963, P(i < 500) = 0.583306."""
     index = EarlyHeavyTimes(count=1000)(EVEN, TABLE).mul(1000).round().long() - 1
     share = torch.bincount(index, minlength=1000).double() / len(EVEN)
     expected = (2000 - torch.arange(1000, dtype=torch.float64)) / 1_500_500
     assert_close(share, expected, rtol=0, atol=1.01 / len(EVEN))
-
-
-def test_uniform_times_fill_their_range():
-    times = UniformTimes(low=0.001, high=0.5)(EVEN, TABLE)
-    assert stats.kstest(times.numpy(), stats.uniform(0.001, 0.499).cdf).statistic < 1e-5
 
 
 @for_every(name=SCHEDULES)
@@ -85,14 +74,6 @@ def test_grids_fall_from_start_to_end(name, schedule, steps, start, end):
     assert times[-1] == end
     assert (times.diff() < 0).all()
     assert times.dtype == torch.float64
-
-
-def test_the_early_heavy_grid_steps_finer_near_the_image():
-    steps = -grid("early_heavy", Cosine(), 50).diff()
-    assert (steps.diff() < 0).all()
-    assert float(steps[0] / steps[-1]) == pytest.approx(
-        2, rel=0.05
-    )  # density 2 − t: twice as dense at 0 as at 1
 
 
 @every_row("start, steps", [(1.0, steps) for steps in (2, 50, 200, 999, 1000)] + [(0.5, 5)])

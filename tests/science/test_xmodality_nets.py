@@ -1,60 +1,78 @@
-"""Paper 001's networks: their published sizes, what may reach their output, and how they start."""
+"""Paper 001's networks and their parts: reference numbers, plain formulas, what may reach the output, and how they start."""
 
 import dataclasses
 
 import pytest
 import torch
-from calling import ask, channels
-from torch import nn
+import torch.nn.functional as F
+from calling import channels, shaken
+from safetensors.torch import load_file
+from small_nets import XMODALITY, asked, built
+from torch import Tensor
 from torch.testing import assert_close
 
 from rows import every_row
 from voxlate.science.nets.xmodality import wavelet
-from voxlate.science.nets.xmodality.adm import ADM
-from voxlate.science.nets.xmodality.baseline_unet import PlainUNet
-from voxlate.science.nets.xmodality.dit import DiT
-from voxlate.science.nets.xmodality.parts import Attention, Conv, Dense
-from voxlate.science.nets.xmodality.uvit import UViT
-
-SMALL = {
-    "unet": PlainUNet(width=16, groups=8),
-    "adm": ADM(width=16),
-    "uvit": UViT(width=16, depth=2),
-    "dit": DiT(patch=8, width=32, depth=2, heads=4),
-}
+from voxlate.science.nets.xmodality.parts import (
+    EPS,
+    Attention,
+    AttentionLayer,
+    Conv,
+    Dense,
+    GroupNorm,
+    RMSNorm,
+)
 
 
-def _random(net: nn.Module) -> nn.Module:
-    """With weights that are nowhere zero, so that everything can reach the output."""
-    torch.manual_seed(3)
-    for parameter in net.requires_grad_(False).parameters():
-        parameter += 0.1 * torch.randn_like(parameter)
-    return net.eval()
+@pytest.fixture(scope="module")
+def waves(shared) -> dict[str, Tensor]:
+    return load_file(shared / "reference" / "xmodality" / "dev" / "wavelet_io.safetensors")
 
 
-def _small(name: str, **changes) -> nn.Module:
-    return _random(SMALL[name].build(channels(**{"state": 1, "images": 2, "out": 1, **changes})))
+def _near(ours: Tensor, theirs: Tensor, most: float = 2e-6) -> None:
+    assert ours.shape == theirs.shape
+    assert (ours.detach() - theirs).abs().max() < most
 
 
-def _inputs(*size: int):
-    generator = torch.Generator().manual_seed(5)
-    x, first, second = torch.randn(3, 2, 1, *size, generator=generator)
-    return x, torch.cat([first, second], 1), torch.tensor([-2.0, 3.0])
+def test_wavelet_bands_and_their_inverse(waves):
+    _near(wavelet.analyse(waves["x"]), waves["coeffs"])
+    _near(wavelet.synthesise(waves["coeffs"]), waves["reconstructed"])
+    _near(wavelet.synthesise(waves["coeffs2"]), waves["decoded2"])
 
 
-@every_row("name", SMALL)
+@every_row("gelu", [False, True])
+@every_row("modulated", [False, True])
+@every_row("kind", [RMSNorm(8), GroupNorm(8, 4)])
+def test_norms_are_their_formula_then_modulated_then_gelu(kind, modulated, gelu):
+    torch.manual_seed(4)
+    h, modulation = torch.randn(3, 5, 7, 8), torch.randn(3, 16) * modulated
+    expected = F.rms_norm(h, (8,), eps=EPS)
+    if isinstance(kind, GroupNorm):
+        expected = F.group_norm(h.movedim(-1, 1), 4, eps=EPS).movedim(1, -1)
+    scale, shift = modulation[:, None, None].chunk(2, -1)
+    expected = expected * (1 + scale) + shift
+    expected = F.gelu(expected, approximate="tanh") if gelu else expected
+    found = kind(h, modulation if modulated else None, gelu)
+    assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_attention_is_along_rows_or_among_all_pixels_of_a_slice_with_the_same_weights():
+    rows, whole = AttentionLayer(8, 2), AttentionLayer(8, 2, whole=True)
+    whole.load_state_dict(rows.state_dict())
+    h = torch.randn(1, 3, 5, 8, generator=torch.Generator().manual_seed(0))
+    changed = h.clone()
+    changed[0, 2] += 1  # one row
+    assert torch.equal(rows(h)[0, :2], rows(changed)[0, :2])
+    assert (whole(h)[0, :2] - whole(changed)[0, :2]).abs().max() > 1e-3
+    tokens = h.view(1, 1, 15, 8)
+    assert_close(whole(h).view(1, 1, 15, 8), rows(tokens))
+
+
+@every_row("name", XMODALITY)
 def test_every_weight_gets_a_gradient(name):
-    net = _small(name).requires_grad_()
-    ask(net, *_inputs(1, 16, 16)).square().mean().backward()
+    net = built(name).requires_grad_()
+    net(asked(name, (1, 16, 16))).image.square().mean().backward()
     assert [key for key, one in net.named_parameters() if not one.grad.any()] == []
-
-
-@every_row("name", SMALL)
-def test_the_condition_and_the_state_may_come_in_one_piece(name):
-    net, (x, condition, log_snr) = _small(name), _inputs(1, 16, 16)
-    joined = torch.cat((x, condition) if name == "dit" else (condition, x), 1)
-    apart = ask(net, x, condition, log_snr)
-    assert_close(ask(net, None, joined, log_snr), apart)
 
 
 def test_fresh_weights_have_the_published_spreads():
@@ -69,7 +87,7 @@ def test_fresh_weights_have_the_published_spreads():
         bound = (6 / fans) ** 0.5  # Glorot and Bengio 2010, eq. 16
         assert bound * 0.99 < weight.abs().max() <= bound
         assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.02)
-    settings = dataclasses.replace(SMALL["dit"], width=256)
+    settings = dataclasses.replace(XMODALITY["dit"], width=256)
     dit = settings.build(channels(1, 1, 1))
     block, first = dit.blocks[0], dit.time.first.weight
     # LeCun, after the cut
@@ -81,8 +99,8 @@ def test_fresh_weights_have_the_published_spreads():
 
 
 def test_a_dit_of_wavelets_is_a_dit_of_their_bands():
-    dit = dataclasses.replace(SMALL["dit"], patch=4)
-    net = _random(dataclasses.replace(dit, wavelet=True).build(channels(1, 1, 1)))
+    dit = dataclasses.replace(XMODALITY["dit"], patch=4)
+    net = shaken(dataclasses.replace(dit, wavelet=True).build(channels(1, 1, 1)))
     of_bands = dit.build(channels(4, 4, 4)).eval()
     of_bands.load_state_dict(net.state_dict())
     h, embedding = torch.randn(2, 16, 24, 2), torch.randn(2, 32)

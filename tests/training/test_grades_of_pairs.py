@@ -106,16 +106,16 @@ def scans(tmp_path_factory):
 
 
 def _table():
-    """The grade and the code of each row of the page."""
-    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \| `([^|]*)` \|$", PAGE.read_text(), re.MULTILINE)
-    return {change: (grade, code) for change, grade, code in rows}
+    """The grade and the code of each change on the page."""
+    rows = re.findall(r"^\| ([^|]+) \| `([^|]*)` \| ([^|]+) \|$", PAGE.read_text(), re.MULTILINE)
+    return {change: (grade, code) for grade, code, named in rows for change in named.split("; ")}
 
 
 CT = {"CT in place of the MR": 0, "the same, 1024 added": 1024}
 
 
-def test_the_page_has_a_row_for_every_pair():
-    assert [*_table()] == [*CHANGES, *CT]
+def test_the_page_names_every_pair():
+    assert _table().keys() == {*CHANGES, *CT}
 
 
 @slow

@@ -20,11 +20,16 @@ from voxlate.science.diffusion.objective import (
     means_in_mask,
 )
 from voxlate.science.diffusion.prediction import Kind, denoiser, diffuse, per_item, target, to_x0
-from voxlate.science.diffusion.sample import SamplerSettings, check_sampler_fits, sample, with_known
+from voxlate.science.diffusion.sample import (
+    SamplerSettings,
+    check_sampler_fits,
+    denoise_windows,
+    sample,
+    with_known,
+)
 from voxlate.science.diffusion.samplers import Denoise
 from voxlate.science.diffusion.schedules import AnySchedule, Schedule, ShiftedCosine
 from voxlate.science.diffusion.times import AnyTimes, UniformTimes
-from voxlate.science.diffusion.windows import denoise_windows
 from voxlate.science.methods.method import (
     Attempt,
     Losses,

@@ -146,7 +146,7 @@ def window_borders(provenance: Provenance, depth: int) -> list[int]:
     moved |= bool(prepared.get("resample")) and len(source_paths(provenance)) > 1
     if not stated or moved:
         return []
-    from voxlate.science.diffusion.windows import Windows  # here, because it imports torch
+    from voxlate.science.diffusion.sample import Windows  # here, because it imports torch
 
     # Slices run to Superior in every layout of a network, as in canonical images.
     parts = fill(Windows, stated, "provenance.json: synth.windows").slices(depth)

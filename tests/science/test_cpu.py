@@ -1,4 +1,4 @@
-"""The norm against torch's own, in value and in gradient."""
+"""The norm of CPUs against torch's own, and convolutions over volumes where bfloat16 is unsafe."""
 
 import torch
 import torch.nn.functional as F
@@ -54,3 +54,29 @@ def test_a_large_map_that_hardly_varies_keeps_its_digits():
     assert (found[1] - exact[1]).abs().max() < 1e-3  # the difference of sums is wrong by far
     (found.square() * texture).sum().backward()
     assert torch.isfinite(h.grad).all()
+
+
+def test_convolutions_over_volumes_are_exact_where_the_cpu_multiplies_tiles(monkeypatch):
+    monkeypatch.setattr(cpu, "_multiplies_tiles", lambda: True)
+    image, weight = torch.randn(1, 2, 3, 8, 8), torch.randn(4, 2, 3, 3, 3, requires_grad=True)
+
+    def gradient():
+        return torch.autograd.grad(F.conv3d(image, weight, padding=1).square().mean(), weight)[0]
+
+    with torch.autocast("cpu", torch.bfloat16), cpu.volumes_in_float32(torch.device("cpu")):
+        found = gradient()
+    torch.testing.assert_close(found, gradient())
+
+
+def test_a_limit_of_instructions_without_tiles_is_respected(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    for limit, expected in {
+        "": True,
+        "AVX2": False,
+        "AVX512_CORE_BF16": False,
+        "AVX512_CORE_AMX": True,
+    }.items():
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+        cpu._multiplies_tiles.cache_clear()
+        assert cpu._multiplies_tiles() is expected
+    cpu._multiplies_tiles.cache_clear()

@@ -1,8 +1,7 @@
-"""Losses of what a network gives besides its image: known answers, over what exists alone."""
+"""Losses beside that of voxels: known answers of simple images."""
 
 import math
 from collections.abc import Sequence
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,9 +15,6 @@ from voxlate.science.methods.losses import LOSSES
 from voxlate.science.methods.method import Problem
 from voxlate.science.methods.regression import Regression, RegressionSettings
 from voxlate.science.methods.tasks import Complete, Translate
-from voxlate.science.nets.bran import Bran
-from voxlate.science.nets.completion.coca_gan import CocaGAN
-from voxlate.science.nets.completion.mm_syn import MMSYN
 from voxlate.science.nets.interface import NetworkInput, Output
 
 SIZE = (1, 2, 3)
@@ -135,23 +131,48 @@ def test_a_regression_weighs_the_losses_of_extras():
     assert method.run(Complete().pose(full)).extras == {}
 
 
+BRAIN = (-1 / 3, -0.28)
+
+
 @every_row(
-    "net, extras, labels, said",
+    "image, truth, expected",
     [
-        (Bran(), {"codes": 1.0}, [], r"expected method\.extras of none"),
-        (CocaGAN(), {"segmentation": 1.0}, ["seg"], r"expected method\.extras of modality_logits"),
-        (
-            MMSYN(),
-            {"codes": 1.0},
-            [],
-            r"reconstructions, images_by_latent, latent_variance, which the network gives",
-        ),
-        (CocaGAN(classes=2), {"segmentation": 1.0}, [], r"expected one label map in data\.labels"),
+        (BRAIN[0], sum(BRAIN) / 2, 1.0),  # half of a width that becomes 2
+        (0.5, 0.9, 0.0),  # outside
+        (0.9, -0.9, 2.0),  # bone and air count once as the whole width
     ],
 )
-def test_extras_that_a_stage_cannot_give_or_score_are_refused(net, extras, labels, said):
-    data = SimpleNamespace(labels=labels, apart=False, weigh={})
-    stage = SimpleNamespace(name="final", net=net, task=Translate(), data=data)
-    with refuses(said):
-        RegressionSettings(extras=extras).check(stage, "mine")
-    RegressionSettings().check(stage, "mine")
+def test_an_error_within_a_window_counts_as_its_share_of_the_window(image, truth, expected):
+    size = (1, 1, 1, 4, 4)
+    method = Regression(RegressionSettings(windows={"brain": BRAIN}), nn.Identity(), Translate())
+    problem = Problem(NetworkInput(), mask=torch.ones(size), x0=torch.full(size, truth))
+    losses = method.compare(torch.full(size, image), problem)
+    assert losses["windows.brain"].item() == pytest.approx(expected, abs=1e-5)
+    assert losses["total"].item() == pytest.approx(expected + abs(truth - image), abs=1e-5)
+
+
+def test_a_border_counts_1_less_the_dice_of_what_lies_above_it_or_below_it_by_the_sign_of_its_width():
+    truth = torch.full((1, 1, 1, 4, 4), -1.0)
+    truth[..., :2, :] = 1
+    image = truth.clone()
+    image[..., 1, :] = -1  # half of what lies above: Dice 2 · 4 / (4 + 8)
+    borders = {"above": (0.0, 1e-3, 1.0), "below": (0.0, -1e-3, 1.0)}
+    method = Regression(RegressionSettings(borders=borders), nn.Identity(), Translate())
+    problem = Problem(NetworkInput(), mask=torch.ones(truth.shape), x0=truth)
+    losses = method.compare(image, problem)
+    assert losses["borders.above"].item() == pytest.approx(1 - (8 + 1) / (12 + 1))
+    assert losses["borders.below"].item() == pytest.approx(1 - (16 + 1) / (20 + 1))
+    assert (
+        losses["borders.above"].item()
+        > method.compare(truth, problem)["borders.above"].item() + 0.3
+    )
+
+
+def test_an_offset_has_no_error_of_slopes_and_a_step_that_is_missed_has_its_height_at_one_pixel_of_each_row():
+    truth = torch.zeros(1, 1, 1, 4, 4)
+    truth[..., 2:] = 0.8
+    method = Regression(RegressionSettings(gradient=0.5), nn.Identity(), Translate())
+    problem = Problem(NetworkInput(), mask=torch.ones(truth.shape), x0=truth)
+    assert method.compare(truth + 0.1, problem)["gradient"].item() == pytest.approx(0, abs=1e-6)
+    missed = method.compare(torch.zeros_like(truth), problem)["gradient"].item()
+    assert missed == pytest.approx(0.5 * 0.8 / 4)
