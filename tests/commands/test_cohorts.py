@@ -78,7 +78,7 @@ def test_recipes_are_found_whatever_the_case_and_listed_with_their_modalities(ty
     "name, begun, known",
     [
         ("mask", "b", ["body", "brain"]),
-        ("scopes", "cr", ["crops"]),
+        ("scopes", "br", ["brasyn"]),
     ],
 )
 def test_values_complete_in_the_shell(name, begun, known):

@@ -95,10 +95,3 @@ def test_a_prepared_cohort_that_would_not_be_used_is_refused(typed, images, prep
     typed(f"{EVALUATE} --prepared prepared").done()  # nothing was registered: headers say it all
     (prepared / "transforms" / "case0").mkdir(parents=True)
     refused(typed(f"{EVALUATE} --prepared prepared"), "provenance", "case0", "--prepared")
-
-
-@slow
-def test_a_crop_far_larger_than_the_slices_is_refused_before_it_is_made(typed, images):
-    refused(typed(f"{EVALUATE} --scopes crops --crop 100000"), "--crop", "20×24", "100000")
-    refused(typed(f"{EVALUATE} --scopes crops --crop 257"), "at most 256")
-    assert typed(f"{EVALUATE} --scopes crops --crop 256").code == 3

@@ -48,7 +48,7 @@ LEAST_APART = 0.02  # of the shares of scored voxels that two images show, from 
 # Scores compare only if these entries agree.
 MUST_AGREE = ("unit", "range", "own_peak", "mask", "ssim_from")
 # The rules of these parts must agree as well, which these options state.
-RULES = {"region": "--regions", "scope": "--scopes, --slices, --crop and --seed"}
+RULES = {"region": "--regions", "scope": "--scopes"}
 LATEX = str.maketrans(
     {
         "%": r"\%",

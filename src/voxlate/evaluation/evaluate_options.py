@@ -22,9 +22,6 @@ from voxlate.base.option import (
 from voxlate.scans.layout_options import Layout
 from voxlate.synthesis.synth_options import ANYWAY, Sampling
 
-CROP = 256  # pixels a side: paper 001, table 1
-SMALLEST_CROP = 11  # the window of SSIM
-
 
 @options
 class EvaluateOptions(Layout, Sampling, ExecutorOptions):
@@ -85,23 +82,12 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
     scopes: Annotated[
         Sequence[str],
         Option(
-            "Scope: whole, crops, synthrad2023, synthrad2025 or brasyn. Repeatable.",
+            "Scope: whole, synthrad2023, synthrad2025 or brasyn. Repeatable.",
             panel=SCORES,
             metavar="NAME",
-            complete="voxlate.evaluation.scoring.scopes:SCOPES",
+            complete="voxlate.evaluation.scoring.evaluators:SCOPES",
         ),
     ] = ()
-    slices: Annotated[
-        str | Annotated[Any, Object("voxlate.training.batches.slice_filter:SliceFilter")] | None,
-        Option(
-            "Slices that are cropped: 'above={cta=0}, pixels=200'.",
-            panel=SCORES,
-            metavar="TABLE",
-        ),
-    ] = None
-    crop: Annotated[
-        int, Option("Side length of crops in pixels.", panel=SCORES, least=SMALLEST_CROP)
-    ] = CROP
     features: Annotated[
         str | Annotated[Any, Object("voxlate.evaluation.scoring.distances:Features")] | None,
         Option(
@@ -136,7 +122,7 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
     seed: Annotated[
         int,
         Option(
-            "Seed of crops and --run.",
+            "Seed of --run and of the bootstrap.",
             panel=SCORES,
             least=0,
         ),

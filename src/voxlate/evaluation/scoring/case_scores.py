@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from voxlate.base.array_types import AnyArray, Bool, Float32
+from voxlate.base.array_types import Bool, Float32
 from voxlate.base.errors import BadInput
 from voxlate.checks.truths import SketchedTruth, other_size, sketch_of
 from voxlate.evaluation.evaluate_options import EvaluateOptions
@@ -24,7 +24,6 @@ from voxlate.evaluation.scoring.metrics import (
     mean_inside,
     seam,
 )
-from voxlate.evaluation.scoring.scopes import CROPS, MASK, Crops, crop_scores
 from voxlate.evaluation.scoring.score_units import (
     OWN,
     Units,
@@ -91,7 +90,6 @@ class Rules:
     asked: EvaluateOptions
     regions: tuple[Region, ...]
     scopes: tuple[str, ...]
-    crops: Crops
     window_hu: tuple[float, float]
     features: Features | None
     axes: str = RADIOLOGICAL
@@ -236,19 +234,6 @@ class Truth:
             end: self.alignment.apply(self.units.synthesis(read_canonical(path, name)))
             for end, path in (("low", interval.low), ("high", interval.high))
         }
-
-    def image_of(self, name: str) -> AnyArray:
-        """An image of the case, or the mask, on the truth's grid, for a slice filter."""
-        if name == MASK and self.mask is not None:
-            return self.frame
-        if name == self.item.modality:
-            return self.volume.data[0]
-        files = {**self.item.inputs, **self.item.case.files}
-        if name not in files:
-            raise BadInput(
-                f"--slices: expected a modality of {self.item.case.case} ({', '.join(sorted(files))}) or mask, found {name}. Choose one of these."
-            )
-        return self.alignment.apply(read_canonical(files[name], name)).data[0]
 
 
 @dataclass(frozen=True)
@@ -439,10 +424,6 @@ def _score(truth: Truth, image: Volume, pair: ImagePair, functions: Functions) -
             everywhere = replace(pair, inside=truth.coverage)
             keys = [key for key in functions if key in SCOPED]
             scores |= {f"{scope}.{key}": functions[key](everywhere) for key in keys}
-        elif scope == CROPS:
-            masked = rules.mask != WHOLE_MASK
-            voxels = truth.volume.data[0]
-            scores |= crop_scores(rules.crops, pair, voxels, masked, truth.image_of, functions)
         else:
             mask = truth.mask if rules.asked.mask else None
             scores |= challenge_scores(scope, truth.volume, image, mask, item.case)

@@ -25,6 +25,7 @@ from voxlate.checks.truths import KEPT, LEFT_OUT, Fault, SketchedTruth, fault_me
 from voxlate.evaluation.evaluate_options import EvaluateOptions
 from voxlate.evaluation.scoring.case_scores import Row, Rules, ScoredItem, score_item
 from voxlate.evaluation.scoring.distances import features_for, slices_of
+from voxlate.evaluation.scoring.evaluators import scopes_from
 from voxlate.evaluation.scoring.metrics import (
     METRIC_OF,
     METRICS,
@@ -33,7 +34,6 @@ from voxlate.evaluation.scoring.metrics import (
     ImagePair,
     Score,
 )
-from voxlate.evaluation.scoring.scopes import CROPS, Crops, filter_from, scopes_from
 from voxlate.evaluation.scoring.score_header import Function, doubts_on, find_changed, header_of
 from voxlate.evaluation.scoring.score_units import shows_a_window, window_of
 from voxlate.evaluation.scoring.scored_images import (
@@ -82,7 +82,7 @@ def evaluate(
     cases: the cases to score, instead of those of the split; executor: scores images, by default this process;
     changes: fields of the options, of which some take objects or mappings in Python. value_range: (low, high),
     for all or by modality; regions: rules by name, such as {"lesion": "tmax>6"}, within the mask (the body without
-    one); naive, features, slices: Baselines, Features and SliceFilter, too.
+    one); naive, features: Baselines and Features, too.
     Scores are taken in the truth's unit, on its own grid, to which images of another are resampled or moved back;
     voxels that they do not cover do not count. Raises BadInput where nothing matches.
     """
@@ -175,15 +175,12 @@ def _learn(cohort: Iterable[CaseFiles], items: Sequence[Item]) -> Baselines | No
 
 
 def rules_of(asked: EvaluateOptions) -> Rules:
-    """The checked options of an evaluation; raises BadInput for texts that name no region, scope or slices."""
-    scopes = scopes_from(asked.scopes, asked.regions or ())
-    slices = None if asked.slices is None else filter_from(asked.slices, asked.mask, scopes)
+    """The checked options of an evaluation; raises BadInput for texts that name no region or scope."""
     return Rules(
         # These two are part of the entries below.
         replace(asked, naive=None, features=None),
         regions_from(asked.regions),
-        scopes,
-        Crops(asked.crop, asked.seed, slices),
+        scopes_from(asked.scopes, asked.regions or ()),
         window_of(asked.window),
         features_for(asked.features),
     )
@@ -262,12 +259,8 @@ class _ScoreJob:
         return score
 
     def check_areas(self, rows: Sequence[Row]) -> None:
-        """Raise BadInput for a region or scope that shows nothing in any case."""
+        """Raise BadInput for a region that shows nothing in any case."""
         rules = next(iter(self.rules.values()))
-        if CROPS in rules.scopes and all(np.isnan(row.scores[f"{CROPS}.mae"]) for row in rows):
-            raise BadInput(
-                f"--scopes {CROPS}: expected crops that show something in at least one case, found none by the rule: {rules.crops.rule()}. Change --slices, or check the mask."
-            )
         for region in rules.asked_regions:
             if region.over is not None or region.tissue:
                 continue

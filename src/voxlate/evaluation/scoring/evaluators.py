@@ -6,7 +6,7 @@ orientation of the truth's file. Sources: the public code of the evaluators at t
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 
 import nibabel as nib
@@ -21,6 +21,7 @@ from voxlate.evaluation.scoring.scored_regions import mask_of, on_grid_of
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Volume, orient
+from voxlate.scans.images.ranges import WHOLE_MASK
 
 HU_2023 = (-1024.0, 3000.0)  # SynthRAD2023/metrics, fe7e385
 HU_2025 = (-1024.0, 3071.0)  # SynthRAD2025/evaluation, 17cac47; 3000 in its first versions
@@ -35,7 +36,26 @@ SYNTHRAD = (
 BRASYN = (
     "conventions of its published script: each image over its own percentiles, by the label map seg"
 )
-RULES = {"synthrad2023": SYNTHRAD, "synthrad2025": SYNTHRAD, "brasyn": BRASYN}
+SCOPES = {
+    WHOLE_MASK: "every voxel",
+    "synthrad2023": SYNTHRAD,
+    "synthrad2025": SYNTHRAD,
+    "brasyn": BRASYN,
+}
+
+
+def scopes_from(names: Iterable[str], regions: Collection[str]) -> tuple[str, ...]:
+    """The names of scopes, each once; raises BadInput for others, and for those of regions."""
+    for name in names:
+        if name not in SCOPES:
+            raise BadInput(
+                f"--scopes: expected one of {', '.join(SCOPES)}, found {name!r}. Choose one of these."
+            )
+        if name in regions:
+            raise BadInput(
+                f"--scopes {name}: expected no region of that name, found one. Rename the region."
+            )
+    return tuple(dict.fromkeys(names))
 
 
 def synthrad2023(truth: AnyArray, image: AnyArray, mask: Bool) -> dict[str, float]:

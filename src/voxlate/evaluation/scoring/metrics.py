@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from voxlate.base.array_types import AnyArray, Bool, Float32, Float64
 from voxlate.base.similarity import RADIUS, SIGMA, mutual_information
 from voxlate.base.statistics import fixed_text
-from voxlate.scans.cases.case import CANONICAL
 from voxlate.scans.images.ranges import Range
 
 if TYPE_CHECKING:
@@ -36,17 +35,13 @@ RADIOLOGICAL = "SPL"  # pictures have anterior at the top and the patient's righ
 
 @dataclass(frozen=True)
 class ImagePair:
-    """A truth and a synthesis [D, H, W] on the scored range; inside: the voxels that count; axes: their layout.
-
-    Volumes are canonical; crops are in radiological orientation.
-    """
+    """A truth and a synthesis [D, H, W] on the scored range, canonical; inside: the voxels that count."""
 
     truth: Float32
     synthesis: Float32
     scale: Range
     inside: Bool | None
     ssim_from: SsimOrigin = "low"
-    axes: str = CANONICAL
 
     def error(self, function: Callable[..., float]) -> float:
         """A function of truth, synthesis and mask."""
@@ -100,7 +95,7 @@ class Metric:
 
     @property
     def score(self) -> str:
-        """The score without its scope: psnr for the keys psnr and crops.psnr."""
+        """The score without its scope: psnr for the keys psnr and whole.psnr."""
         return self.key.rpartition(".")[2]
 
     def unit_for(self, images: str) -> str:
@@ -256,9 +251,19 @@ REGION_METRICS = _catalogue(_REGION_METRICS, {})
 # Of challenges; their scopes have the key's first part.
 CHALLENGE_METRICS = _catalogue(_CHALLENGE_METRICS, {})
 METRIC_OF = {metric.key: metric for metric in METRICS}
-# Scores of a scope have keys such as NAME.mae; crops have no scores across slices.
-OF_PICTURES = ("mae", "mae_rel", "mse_rel", "psnr", "ssim_2d", "lpips")
-SCOPED = (*OF_PICTURES, "ssim_3d", "ssim_coronal", "ssim_sagittal", "mae_z")
+# Of every voxel: the key becomes whole.mae, the label "MAE, whole".
+SCOPED = (
+    "mae",
+    "mae_rel",
+    "mse_rel",
+    "psnr",
+    "ssim_2d",
+    "lpips",
+    "ssim_3d",
+    "ssim_coronal",
+    "ssim_sagittal",
+    "mae_z",
+)
 
 
 def metrics_of(document: Mapping[str, Any]) -> dict[str, Metric]:
@@ -277,7 +282,7 @@ def metrics_of(document: Mapping[str, Any]) -> dict[str, Metric]:
 
 
 def _in_scope(metric: Metric, scope: str) -> Metric:
-    """The metric in a scope, whose label PSNR becomes "PSNR, crops"."""
+    """The metric in a scope, whose label PSNR becomes "PSNR, whole"."""
     return replace(
         metric,
         key=f"{scope}.{metric.key}",

@@ -29,9 +29,9 @@ from voxlate.checks.check_table import exact_messages
 from voxlate.checks.truths import Kind
 from voxlate.evaluation.scoring.case_scores import Row, Rules, ScoredItem
 from voxlate.evaluation.scoring.distances import Vectors, describe_features, distances
+from voxlate.evaluation.scoring.evaluators import SCOPES
 from voxlate.evaluation.scoring.interval_scores import has_ends
 from voxlate.evaluation.scoring.metrics import Direction
-from voxlate.evaluation.scoring.scopes import CROPS, SCOPES
 from voxlate.evaluation.scoring.score_units import shows_a_window, window_sentence
 from voxlate.evaluation.scoring.scored_images import Item, images_in
 from voxlate.evaluation.scoring.scored_regions import masks_of_several
@@ -293,8 +293,7 @@ def _on_areas(rules: Mapping[str, Rules], ranges: Mapping[str, Range]) -> Table:
         within = {WHOLE_MASK: "body", "body": "body", "brain": "brain"}.get(mask, f"mask {mask}")
         for region in own.regions:
             regions.setdefault(region.name, region.rule(ranges, within))
-        for scope in own.scopes:
-            scopes[scope] = own.crops.rule() if scope == CROPS else SCOPES[scope]
+        scopes |= {scope: SCOPES[scope] for scope in own.scopes}
         standard |= dict.fromkeys(own.standard)
     return {"regions": regions, "scopes": scopes, "standard": [*standard]}
 
