@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf, nan
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -106,6 +106,11 @@ class Metric:
         """A value with digits that fit its size, or the size of another value that is printed with it."""
         size = value if like is None else like
         return fixed_text(value * self.scale, size * self.scale, self.digits, self.unit == UNIT)
+
+    def interval_text(self, ends: Sequence[float], like: float) -> str:
+        """The ends of an interval with the digits of another value, such as 0.061–0.075."""
+        low, high = (self.text(end, like) for end in ends)
+        return f"{low}{'…' if low.startswith('-') else '–'}{high}"
 
     def mean_text(self, summary: Mapping[str, Any] | None) -> str:
         """A mean with its standard deviation, such as 0.068 ± 0.012."""
