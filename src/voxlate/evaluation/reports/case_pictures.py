@@ -15,7 +15,7 @@ from voxlate.base.messages import Message, read_messages
 from voxlate.evaluation.intervals.summary import error_lines
 from voxlate.evaluation.scoring.interval_scores import interval_of
 from voxlate.evaluation.scoring.metrics import METRICS
-from voxlate.evaluation.scoring.scored_images import images_in, is_map, spread_of
+from voxlate.evaluation.scoring.scored_images import case_folders, images_in, is_map, spread_of
 from voxlate.evaluation.scoring.scored_regions import read_canonical
 from voxlate.evaluation.scoring.scores import Scores
 from voxlate.scans.formats.io import is_picture, is_there
@@ -24,7 +24,7 @@ from voxlate.scans.images.grid import Grid, Volume, return_to
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.pictures import Plane
 from voxlate.scans.images.ranges import NETWORK_RANGE, Range, nice, range_for, shown_range
-from voxlate.synthesis.provenance import provenance_of, source_paths
+from voxlate.synthesis.provenance import folder_of, provenance_of, source_paths
 
 SHORTEST_PIXELS = 160  # tiny volumes are enlarged here, because a browser would blur them
 PERFUSION_COLOURS = {"ml/100g/min": "cbf", "ml/100g": "cbv", "s": "tmax"}
@@ -128,7 +128,7 @@ def read_case(out: Path, scores: Table, case: str, modality: str) -> CaseImages 
 
     scores: the header of its scores with the range and the files of truth and sources; {} if it was not scored.
     """
-    files = images_in(out / case)
+    files = images_in(folder_of(out, case, modality))
     if modality not in files:
         return None
     provenance = provenance_of(out, case, modality)
@@ -385,11 +385,12 @@ def warnings_of(out: Path) -> dict[str, list[Message]]:
 
 def _syntheses(out: Path) -> list[tuple[str, str]]:
     """Cases and modalities of the syntheses in a folder."""
-    syntheses = []
-    for case in sorted(out.iterdir()):
-        images = images_in(case) if case.is_dir() else {}
-        syntheses += [(case.name, name) for name in images if not is_map(name, images)]
-    return syntheses
+    return [
+        (folder.name, name)
+        for folder, images in case_folders(out)
+        for name in images
+        if not is_map(name, images)
+    ]
 
 
 def _slices(values: AnyArray, at: Mapping[Plane, int]) -> dict[Plane, AnyArray]:
