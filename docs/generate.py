@@ -142,7 +142,7 @@ def _default(field: dataclasses.Field[Any]) -> str:
 
 def scores() -> str:
     """Every score with its unit, what is better, and how voxels become one number."""
-    head = "Files of scores use these keys; [a guide](../guides/comparing.md) explains ranges, masks and scopes."
+    head = "Files of scores use these keys; [a guide](../guides/comparing.md) explains ranges and masks."
     parts = [
         "# Scores",
         head,

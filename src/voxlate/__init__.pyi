@@ -1010,7 +1010,6 @@ def evaluate(
     value_range: tuple[float, float] | Mapping[str, Sequence[float]] | None = None,
     any_truth: bool = False,
     window: tuple[float, float] | None = None,
-    scopes: Sequence[str] = (),
     features: str | Features | None = None,
     metrics: Sequence[str | Callable[..., float]] = (),
     lpips: Path | str | None = None,
@@ -1056,7 +1055,6 @@ def evaluate(
         value_range: Range of PSNR and SSIM.
         any_truth: Count wrong truths, too. Default: False.
         window: HU range of PNG truths. Default: 0 80.
-        scopes: Scope: whole, synthrad2023, synthrad2025 or brasyn. One or a list.
         features: Distance of the slices' features: texture.
         metrics: Score of your own, MODULE:FUNCTION, with allow_code. One or a list.
         lpips: AlexNet weights (safetensors) for LPIPS.

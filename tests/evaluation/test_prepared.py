@@ -32,5 +32,5 @@ def test_report_shows_at_most_twelve_cases_of_a_prepared_cohort_and_prepare_acce
     assert text.count('<article class="case card">') == 12
     assert "<h3>case00</h3>" in text
     assert "<h3>case13</h3>" in text
-    assert text.count("data:image/png") == 12 * 3 * 3
+    assert text.count("data:image/png") == 12
     prepare(tmp_path / "in", tmp_path / "ready", resample=True, workers=1)

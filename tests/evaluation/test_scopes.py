@@ -6,7 +6,6 @@ from safetensors.numpy import load_file
 
 from made_volumes import save, save_pair
 from refusals import refuses
-from rows import every_row
 from voxlate.base.files import read_json
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.evaluation.scoring.metrics import psnr, ssim
@@ -33,7 +32,9 @@ def test_a_scalp_outside_the_mask_counts_in_the_whole_image_alone(tmp_path):
     brain[1:5, 5:11, 5:15] = True
     truth = np.where(brain, 10.0, np.where(skin, 20.0, 0.0))
     out, cohort = pair(tmp_path, truth, np.where(brain, 11.0, 0.0), mask=brain)
-    scores = evaluate(out, cohort, mask="cohort", scopes=["whole"])
+    scores = evaluate(out, cohort, mask="cohort")
+    with refuses("whole"):
+        evaluate(out, cohort, regions={"whole": "tmax>6"})
     share = brain.mean()
     assert mean(scores, "mae") == pytest.approx(1)
     assert mean(scores, "whole.mae") == pytest.approx(share + 20 * (1024 / 2400 - share))
@@ -50,16 +51,3 @@ def test_pictures_score_as_paper_001_scores_its_images(shared):
     for function, own in ((psnr, "psnr_per_image"), (ssim, "ssim_per_image")):
         found = [function(truth, made, 1.0) for truth, made in slices]
         assert found == pytest.approx(expected[own], abs=1e-4)
-
-
-@every_row(
-    "options, named",
-    [
-        ({"scopes": ["both"]}, "'both'"),
-        ({"scopes": ["whole"], "regions": {"whole": "tmax>6"}}, "whole"),
-    ],
-)
-def test_scopes_that_cannot_be_scored_are_refused(tmp_path, options, named):
-    truth = np.indices((2, 16, 16)).sum(0) % 2 * 10.0
-    with refuses(named):
-        evaluate(*pair(tmp_path, truth, truth + 1), **options)

@@ -192,7 +192,10 @@ def test_a_modality_that_a_run_could_not_make_of_a_case_is_listed(
     score("--run", completing)
     change_scan(cohort / "case2/t1.nii.gz", np.zeros_like)
     answer = voxlate("evaluate", out, "--truth", cohort, "--run", completing, "--json")
-    assert "case2/t2 (its image is of an earlier run; case2: expected t1 to show something" in answer.refusal
+    assert (
+        "case2/t2 (its image is of an earlier run; case2: expected t1 to show something"
+        in answer.refusal
+    )
     # Neither the image of the scan that was there before is scored, nor one against a blank truth.
     assert scored_modalities(out) == {
         (case, name) for case in ("case0", "case1") for name in ("t1", "t2")

@@ -244,7 +244,7 @@ def _check_same(first: Path, wanted: Scores, other: Path, found: Scores) -> None
     for key in "regions", "scopes":
         rules, others = (scores.header.get(key, {}) for scores in (wanted, found))
         for area in rules.keys() & others.keys():
-            advice = f"Score both with the same --{key}"
+            advice = "Score both with the same --regions"
             agree(f"the rule of {area}:", rules[area], others[area], advice)
     truths, others = (scores.header.get("truths", {}) for scores in (wanted, found))
     for label, truth in truths.items():
@@ -422,7 +422,7 @@ def _caption(document: Document) -> Iterator[str]:
         if name not in document["standard"]:
             yield f"{name}: {rule}."
     for name, having in document["left_out"].items():
-        yield f"{name}: not compared, because it is scored in {', '.join(having)} alone (--regions, --scopes)."
+        yield f"{name}: not compared, because it is scored in {', '.join(having)} alone (--regions)."
     devices = {name: ", ".join(of) for name, of in document["devices"].items() if of}
     if len({*devices.values()}) > 1:
         on = "; ".join(f"{name} on {device}" for name, device in devices.items())

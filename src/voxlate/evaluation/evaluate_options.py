@@ -79,15 +79,6 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
             metavar="A B",
         ),
     ] = None
-    scopes: Annotated[
-        Sequence[str],
-        Option(
-            "Scope: whole, synthrad2023, synthrad2025 or brasyn. Repeatable.",
-            panel=SCORES,
-            metavar="NAME",
-            complete="voxlate.evaluation.scoring.evaluators:SCOPES",
-        ),
-    ] = ()
     features: Annotated[
         str | Annotated[Any, Object("voxlate.evaluation.scoring.distances:Features")] | None,
         Option(

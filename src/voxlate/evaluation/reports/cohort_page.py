@@ -11,7 +11,7 @@ import numpy as np
 from voxlate.base.errors import first_of, plural
 from voxlate.base.groups import grouped
 from voxlate.base.messages import summarise
-from voxlate.evaluation.reports.case_pictures import evenly, in_a_row, scan_columns
+from voxlate.evaluation.reports.case_pictures import evenly, scan_sheets
 from voxlate.evaluation.reports.page import flat, write_report
 from voxlate.scans.cases.prepared import CaseEntry, Cohort, open_cohort
 from voxlate.scans.images.misalignment import NOTHING_IN_COMMON, Misalignment
@@ -83,14 +83,9 @@ def _section(cohort: Cohort, entry: CaseEntry, fixed: str | None) -> dict[str, A
     """The pictures of one case."""
     case = cohort.case(entry.case)
     scans = {name: case.volume(name) for name in case.header.units}
-    columns = scan_columns(entry.case, scans, fixed if fixed in scans else None)
     facts = [entry.split, str(next(iter(scans.values())).grid)]
-    return {
-        "case": entry.case,
-        "facts": facts,
-        "columns": columns,
-        "in_a_row": in_a_row(len(columns)),
-    }
+    sheets = scan_sheets(entry.case, scans, fixed if fixed in scans else None)
+    return {"case": entry.case, "facts": facts, "sheets": sheets}
 
 
 def registration_lines(cases: Sequence[CaseEntry]) -> dict[str, str]:

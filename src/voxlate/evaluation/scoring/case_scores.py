@@ -13,7 +13,6 @@ from voxlate.base.errors import BadInput
 from voxlate.checks.truths import SketchedTruth, other_size, sketch_of
 from voxlate.evaluation.evaluate_options import EvaluateOptions
 from voxlate.evaluation.scoring.distances import Features, Vectors, slices_of
-from voxlate.evaluation.scoring.evaluators import challenge_scores
 from voxlate.evaluation.scoring.interval_scores import interval_scores, is_changed, region_coverage
 from voxlate.evaluation.scoring.metrics import (
     RADIOLOGICAL,
@@ -89,7 +88,6 @@ class Rules:
 
     asked: EvaluateOptions
     regions: tuple[Region, ...]
-    scopes: tuple[str, ...]
     window_hu: tuple[float, float]
     features: Features | None
     axes: str = RADIOLOGICAL
@@ -104,17 +102,10 @@ class Rules:
     def for_modality(self, name: str, unit: str) -> "Rules":
         """The rules for images of a modality, with what is scored without being asked."""
         mask = self.asked.mask or mask_for(unit)
-        tissues = tissues_for(name, unit, {region.name for region in self.regions})
-        beside = []
-        if not self.asked.mask and WHOLE_MASK not in (mask, *self.scopes):
-            beside.append(WHOLE_MASK)
-        return replace(
-            self,
-            regions=(*self.regions, *tissues),
-            scopes=(*self.scopes, *beside),
-            mask=mask,
-            standard=(*(tissue.name for tissue in tissues), *beside),
-        )
+        taken = {region.name for region in self.regions}
+        tissues = tissues_for(name, unit, taken)
+        standard = tuple(tissue.name for tissue in tissues)
+        return replace(self, regions=(*self.regions, *tissues), mask=mask, standard=standard)
 
 
 @dataclass(frozen=True, eq=False)
@@ -419,14 +410,10 @@ def _score(truth: Truth, image: Volume, pair: ImagePair, functions: Functions) -
     for ratio in rules.regions:
         if ratio.over is not None:
             scores |= ratio_scores(ratio.name, ratio.over, scores)
-    for scope in rules.scopes:
-        if scope == WHOLE_MASK:
-            everywhere = replace(pair, inside=truth.coverage)
-            keys = [key for key in functions if key in SCOPED]
-            scores |= {f"{scope}.{key}": functions[key](everywhere) for key in keys}
-        else:
-            mask = truth.mask if rules.asked.mask else None
-            scores |= challenge_scores(scope, truth.volume, image, mask, item.case)
+    if rules.mask != WHOLE_MASK:
+        everywhere = replace(pair, inside=truth.coverage)
+        keys = [key for key in functions if key in SCOPED]
+        scores |= {f"{WHOLE_MASK}.{key}": functions[key](everywhere) for key in keys}
     return scores
 
 

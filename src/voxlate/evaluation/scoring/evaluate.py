@@ -25,7 +25,6 @@ from voxlate.checks.truths import KEPT, LEFT_OUT, Fault, SketchedTruth, fault_me
 from voxlate.evaluation.evaluate_options import EvaluateOptions
 from voxlate.evaluation.scoring.case_scores import Row, Rules, ScoredItem, score_item
 from voxlate.evaluation.scoring.distances import features_for, slices_of
-from voxlate.evaluation.scoring.evaluators import scopes_from
 from voxlate.evaluation.scoring.metrics import (
     METRIC_OF,
     METRICS,
@@ -54,7 +53,7 @@ from voxlate.scans.cohorts.owners import require_patients
 from voxlate.scans.cohorts.split import check_known
 from voxlate.scans.formats.io import content_hash, read_volume
 from voxlate.scans.images.grid import return_to
-from voxlate.scans.images.ranges import NETWORK_RANGE, Range, range_for
+from voxlate.scans.images.ranges import NETWORK_RANGE, WHOLE_MASK, Range, range_for
 from voxlate.scans.images.regions import regions_from
 from voxlate.synthesis.provenance import provenance_of, run_folders
 from voxlate.training.naive import MOST_CASES, Baselines, Case, fit
@@ -175,12 +174,15 @@ def _learn(cohort: Iterable[CaseFiles], items: Sequence[Item]) -> Baselines | No
 
 
 def rules_of(asked: EvaluateOptions) -> Rules:
-    """The checked options of an evaluation; raises BadInput for texts that name no region or scope."""
+    """The checked options of an evaluation; raises BadInput for texts that name no region."""
+    if WHOLE_MASK in (asked.regions or ()):
+        raise BadInput(
+            f"--regions: expected no region of the name {WHOLE_MASK}, which is every voxel, found one. Rename the region."
+        )
     return Rules(
         # These two are part of the entries below.
         replace(asked, naive=None, features=None),
         regions_from(asked.regions),
-        scopes_from(asked.scopes, asked.regions or ()),
         window_of(asked.window),
         features_for(asked.features),
     )

@@ -196,17 +196,6 @@ truth_mean    mean of truth    images  truth   3       file   mean over the regi
 mae_z         MAE z            images  lower   3       file   mean |difference of slices − the truth's| in the region
 voxels        voxels           –       truth   0       file   number of voxels in the region
 """
-_CHALLENGE_METRICS = """
-key                   label                     unit  better  digits  where  reduction
-synthrad2023.mae      MAE, SynthRAD2023         HU    lower   1       table  mean over the mask, not clipped
-synthrad2023.psnr     PSNR, SynthRAD2023        dB    higher  2       table  inside the mask; range −1024 to 3000 HU
-synthrad2023.ssim     SSIM, SynthRAD2023        –     higher  4       table  uniform window 7 in three directions, mean inside the mask; −1024 HU outside it
-synthrad2025.mae      MAE, SynthRAD2025         HU    lower   1       table  mean over the mask, not clipped
-synthrad2025.psnr     PSNR, SynthRAD2025        dB    higher  2       table  inside the mask; range −1024 to 3071 HU
-synthrad2025.ms_ssim  MS-SSIM, SynthRAD2025     –     higher  4       table  five scales, luminance in each, mean inside the mask; padded to 97 voxels
-brasyn.ssim_tumour    SSIM of tumour, BraSyn    –     higher  4       table  where seg > 0; 0 elsewhere; {SSIM}percentiles 0.5 to 99.5 of each image
-brasyn.ssim_healthy   SSIM of the rest, BraSyn  –     higher  4       table  where seg = 0; 0 elsewhere; {SSIM}percentiles 0.5 to 99.5 of each image
-"""
 _COMPUTED: dict[str, Score] = {
     "mae": lambda pair: pair.error(mae),
     "mae_rel": lambda pair: pair.error(mae) / pair.scale.width,
@@ -253,8 +242,6 @@ def _catalogue(table: str, computed: Mapping[str, Score]) -> tuple[Metric, ...]:
 METRICS = _catalogue(_METRICS, _COMPUTED)
 # Of a named region: the key becomes NAME.mae, the label NAME MAE.
 REGION_METRICS = _catalogue(_REGION_METRICS, {})
-# Of challenges; their scopes have the key's first part.
-CHALLENGE_METRICS = _catalogue(_CHALLENGE_METRICS, {})
 METRIC_OF = {metric.key: metric for metric in METRICS}
 # Of every voxel: the key becomes whole.mae, the label "MAE, whole".
 SCOPED = (
@@ -272,14 +259,13 @@ SCOPED = (
 
 
 def metrics_of(document: Mapping[str, Any]) -> dict[str, Metric]:
-    """All possible metrics of a metrics.json by key: those of the catalogue, of its scopes and of its regions."""
+    """All possible metrics of a metrics.json by key: those of the catalogue, of the whole image and of its regions."""
     metrics = [*METRICS]
     for key, own in document.get("own_metrics", {}).items():
         label = key.replace("_", " ")
         metrics.append(Metric(key, label, own["unit"], own["better"], own["reduction"]))
     for scope in document.get("scopes", {}):
-        own = [metric for metric in CHALLENGE_METRICS if metric.key.partition(".")[0] == scope]
-        metrics += own or [_in_scope(METRIC_OF[key], scope) for key in METRIC_OF if key in SCOPED]
+        metrics += [_in_scope(METRIC_OF[key], scope) for key in METRIC_OF if key in SCOPED]
     for region, metric in itertools.product(document.get("regions", {}), REGION_METRICS):
         label = f"{region} {metric.label}"
         metrics.append(replace(metric, key=f"{region}.{metric.key}", label=label))

@@ -29,7 +29,6 @@ from voxlate.checks.check_table import exact_messages
 from voxlate.checks.truths import Kind
 from voxlate.evaluation.scoring.case_scores import Row, Rules, ScoredItem
 from voxlate.evaluation.scoring.distances import Vectors, describe_features, distances
-from voxlate.evaluation.scoring.evaluators import SCOPES
 from voxlate.evaluation.scoring.interval_scores import has_ends
 from voxlate.evaluation.scoring.metrics import Direction
 from voxlate.evaluation.scoring.score_units import shows_a_window, window_sentence
@@ -256,7 +255,7 @@ def find_changed(item: Item) -> dict[str, str]:
 
 
 def _on_areas(rules: Mapping[str, Rules], ranges: Mapping[str, Range]) -> Table:
-    """Sentences on regions and scopes, and which of them nobody asked for."""
+    """Sentences on regions and on the whole image beside a mask, and which of them nobody asked for."""
     regions = dict[str, str]()
     scopes = dict[str, str]()
     standard = dict[str, None]()
@@ -265,8 +264,10 @@ def _on_areas(rules: Mapping[str, Rules], ranges: Mapping[str, Range]) -> Table:
         within = {WHOLE_MASK: "body", "body": "body", "brain": "brain"}.get(mask, f"mask {mask}")
         for region in own.regions:
             regions.setdefault(region.name, region.rule(ranges, within))
-        scopes |= {scope: SCOPES[scope] for scope in own.scopes}
         standard |= dict.fromkeys(own.standard)
+        if own.mask != WHOLE_MASK:
+            scopes[WHOLE_MASK] = "every voxel"
+            standard[WHOLE_MASK] = None
     return {"regions": regions, "scopes": scopes, "standard": [*standard]}
 
 
