@@ -74,7 +74,7 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
     window: Annotated[
         tuple[float, float] | None,
         Option(
-            "HU range of PNG truths. Default: 0 80.",
+            "HU range of PNG truths. Default: that of synth (0 80 for heads).",
             panel=SCORES,
             metavar="A B",
         ),
@@ -121,7 +121,7 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
     prepared: Annotated[
         Path | None,
         Option(
-            "Prepared cohort: transforms of scans, and without a run the cases of baselines. Default: that of the run, or the training split of the true scans.",
+            "Prepared cohort: transforms of scans, and without a run the cases of baselines. Default: that of the run.",
             panel=ADVANCED,
         ),
     ] = None

@@ -44,7 +44,7 @@ from voxlate.scans.formats.io import content_hash, is_there
 from voxlate.scans.images.grid import Grid, Volume
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.midline import midline_grid
-from voxlate.scans.images.ranges import WHOLE_MASK, Range, mask_for
+from voxlate.scans.images.ranges import WHOLE_MASK, Range, mask_for, picture_window
 from voxlate.scans.images.regions import Region, scale_to_peak
 from voxlate.scans.images.units import SHOW_ANATOMY, unit_of
 from voxlate.training.naive import Baselines
@@ -88,7 +88,6 @@ class Rules:
 
     asked: EvaluateOptions
     regions: tuple[Region, ...]
-    window_hu: tuple[float, float]
     features: Features | None
     axes: str = RADIOLOGICAL
     mask: Path | str = WHOLE_MASK
@@ -233,7 +232,7 @@ class ScoredItem:
 
     truth: what shows whether it is that of the image; shown: the share of the scored voxels that the image shows. There
     are no rows where the truth is so large or small that it does not lie on the image. vectors: of the slices of the truth
-    and of each method.
+    and of each method; window: of HU that the truth, a picture, is taken to show.
     """
 
     rows: list[Row]
@@ -242,6 +241,7 @@ class ScoredItem:
     truth: SketchedTruth
     shown: float = 1.0
     vectors: Mapping[str, Vectors] = field(default_factory=dict)
+    window: tuple[float, float] | None = None
 
 
 def score_item(item: Item, scale: Range, rules: Rules, functions: Functions) -> ScoredItem:
@@ -251,13 +251,15 @@ def score_item(item: Item, scale: Range, rules: Rules, functions: Functions) -> 
     """
     asked = rules.asked
     network = asked.units == "network"
+    stored = read_canonical(item.synthesis, item.modality)
+    window = None
     if network:
         units = network_units(item.provenance, item.modality, item.case.case)
     elif shows_a_window(item.provenance, item.modality, scale.unit):
-        units = picture_units(rules.window_hu, scale)
+        window = asked.window or picture_window(replace(stored, unit="HU"))
+        units = picture_units(window, scale)
     else:
         units = OWN
-    stored = read_canonical(item.synthesis, item.modality)
     image = units.synthesis(stored)
     truth = Truth(item, rules, scale, units, image.grid)
     sketch = _sketch(truth, stored)
@@ -292,7 +294,7 @@ def score_item(item: Item, scale: Range, rules: Rules, functions: Functions) -> 
         for name, values in ((method, pair.synthesis), ("truth", pair.truth)):
             if rules.features is not None and name not in vectors:
                 vectors[name] = rules.features(slices_of(values, pair, rules.axes))
-    return ScoredItem(rows, _note(truth), " ".join(left_out), sketch, truth.shown, vectors)
+    return ScoredItem(rows, _note(truth), " ".join(left_out), sketch, truth.shown, vectors, window)
 
 
 def _stated(item: Item) -> dict[str, float]:

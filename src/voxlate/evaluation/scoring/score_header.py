@@ -31,7 +31,6 @@ from voxlate.evaluation.scoring.case_scores import Row, Rules, ScoredItem
 from voxlate.evaluation.scoring.distances import Vectors, describe_features, distances
 from voxlate.evaluation.scoring.interval_scores import has_ends
 from voxlate.evaluation.scoring.metrics import Direction
-from voxlate.evaluation.scoring.score_units import shows_a_window, window_sentence
 from voxlate.evaluation.scoring.scored_images import Item, images_in
 from voxlate.evaluation.scoring.scored_regions import masks_of_several
 from voxlate.scans.cases.prepared import open_cohort
@@ -159,7 +158,7 @@ def header_of(
         **_on_images(out, scored),
         "shared_masks": masks_of_several(common.asked.mask, common.asked_regions, cases),
         **_on_areas(rules, ranges),
-        **_on_windows(scored, ranges, common.asked.window),
+        **_on_windows(scored, common.asked.window),
         "modalities": stated,
     }
 
@@ -271,17 +270,17 @@ def _on_areas(rules: Mapping[str, Rules], ranges: Mapping[str, Range]) -> Table:
     return {"regions": regions, "scopes": scopes, "standard": [*standard]}
 
 
-def _on_windows(
-    items: Iterable[Item], ranges: Mapping[str, Range], given: Sequence[float] | None
-) -> dict[str, list[str]]:
-    """The entry of a sentence for each modality whose truth is a picture and whose images are in HU, if any."""
-    names = {
-        item.modality
-        for item in items
-        if shows_a_window(item.provenance, item.modality, ranges[item.modality].unit)
-    }
-    if names:
-        return {"windows": [window_sentence(name, given) for name in sorted(names)]}
+def _on_windows(scored: Scored, given: Sequence[float] | None) -> dict[str, list[str]]:
+    """The entry of a sentence for each window in which images in HU are compared with pictures, if any."""
+    windows = {(item.modality, of.window) for item, of in scored.items() if of.window}
+    how = "as given by --window" if given else "pass --window if it is another one"
+    if windows:
+        return {
+            "windows": [
+                f"pictures of {name} show {low:g} to {high:g} HU as black to white ({how}), and synthesised HU are clipped to it"
+                for name, (low, high) in sorted(windows)
+            ]
+        }
     if given is not None:
         raise BadInput(
             "--window: expected pictures (PNG) of a true CT and synthesised images in HU, found none. Drop --window."
