@@ -76,24 +76,6 @@ def test_a_constant_shift_is_the_mean_error_and_its_mean_stands_with_the_choices
     assert scores.table().lines["ct"][0].cells[0].text == "100.0 ± 50.0"
 
 
-def test_jumps_between_slices_show_in_mae_z_and_where_windows_meet_in_the_seam(cohort, out):
-    # windows of 6 that share 2 begin or end at 3, 6 and 9
-    jumps = np.array([4, 4, 20, 4, 4, 20, 4, 4, 20, 4, 4])
-    offsets = np.concatenate([[0], jumps.cumsum()])[:, None, None]
-    save(out / "p0/ct.nii.gz", truth_of(cohort) + offsets)
-    made = {
-        "synth": {"windows": {"size": 6, "overlap": 2}},
-        "prepared": {"spacing_mm": None, "resample": False},
-    }
-    write_json(out / "p0/provenance.json", made)
-    row = evaluate(out, cohort, mask="whole").rows[0].scores
-    assert row["mae_z"] == pytest.approx(jumps.mean(), abs=1e-3)
-    assert row["seam"] == pytest.approx(5, abs=1e-3)
-    for changed in ({"synth": {"windows": None}}, {"prepared": {"spacing_mm": [1, 1, 1]}}):
-        write_json(out / "p0/provenance.json", made | changed)
-        assert "seam" not in evaluate(out, cohort).rows[0].scores
-
-
 def test_a_perfect_synthesis_scores_perfectly_and_its_infinite_psnr_is_left_out(cohort, out):
     save(out / "p0/ct.nii.gz", truth_of(cohort))
     (row,) = evaluate(out, cohort).rows

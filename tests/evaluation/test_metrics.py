@@ -12,7 +12,6 @@ from skimage.metrics import normalized_mutual_information, structural_similarity
 
 from made_volumes import save_pair
 from voxlate.evaluation.scoring import metrics
-from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.evaluation.scoring.metrics import (
     ImagePair,
     gradient_strength,
@@ -21,7 +20,6 @@ from voxlate.evaluation.scoring.metrics import (
     nmi,
     psnr,
     rmse,
-    seam,
     ssim,
 )
 from voxlate.evaluation.scoring.scores import read_scores
@@ -106,14 +104,6 @@ def test_mae_z_is_the_mean_jump_of_the_error_from_slice_to_slice(pair):
     inside = np.zeros(truth.shape, bool)
     inside[1:3, 5, 5] = inside[3, 8, 8] = True
     assert mae_z(truth, offset(truth, [0, 1, 3, 9]), inside) == pytest.approx(2)
-
-
-def test_seam_is_how_much_larger_the_jump_is_where_windows_begin_or_end(pair):
-    truth = pair[0][:6].astype(np.float64)
-    assert seam(truth, offset(truth, [0, 1, 2, 5, 6, 7]), [3]) == pytest.approx(3)
-    assert seam(truth, offset(truth, [0, 1, 2, 3, 4, 5]), [3]) == pytest.approx(1)
-    assert seam(truth, offset(truth, [0, 2, 2.5, 4.5, 5, 7]), [1, 3, 5]) == pytest.approx(4)
-    assert math.isnan(seam(truth, truth + 1, []))
 
 
 def test_ssim_does_not_depend_on_the_slabs_it_is_computed_in(pair, monkeypatch):
@@ -206,10 +196,3 @@ def test_a_metric_of_the_users_own_stands_in_the_table_beside_the_others(
     assert spoilt["whole.mae"] == found["whole.mae"]
     for name in ("broken", "missing", "mae"):
         assert score(name, "--allow-code").code == 2
-    scores = evaluate(out, cohort, metrics=[absent])
-    (said,) = (one for one in scores.header["messages"] if one["code"] == "not-finite")
-    assert said["numbers"]["values"] == 1
-
-
-def absent(truth, synthesis, inside):
-    return np.inf

@@ -60,7 +60,7 @@ def _assumptions(done: Evaluation) -> Iterator[Message]:
     header = done.scores.header
     for why in done.summary.incomplete.values() if done.summary else ():
         yield message("case-left-out", f"left out {why}")
-    for text in [*header["shared_masks"], *header.get("windows", ())]:
+    for text in header.get("windows", ()):
         yield message("assumed", f"assumed: {text}.")
 
 

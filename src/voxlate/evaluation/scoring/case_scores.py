@@ -21,7 +21,6 @@ from voxlate.evaluation.scoring.metrics import (
     Score,
     correlation,
     mean_inside,
-    seam,
 )
 from voxlate.evaluation.scoring.score_units import (
     OWN,
@@ -48,7 +47,6 @@ from voxlate.scans.images.ranges import WHOLE_MASK, Range, mask_for, picture_win
 from voxlate.scans.images.regions import Region, scale_to_peak
 from voxlate.scans.images.units import SHOW_ANATOMY, unit_of
 from voxlate.training.naive import Baselines
-from voxlate.training.recipe.run_provenance import window_borders
 from voxlate.training.verdict import SYNTHESIS
 
 Functions = Mapping[str, Score]
@@ -71,11 +69,6 @@ class Row:
     scores: Mapping[str, float]
     slices: int = 0
     clipped: float = 0.0
-
-    @property
-    def head(self) -> tuple[str, str, str, str]:
-        """Case, patient, modality and method."""
-        return self.case, self.patient, self.modality, self.method
 
 
 @dataclass(frozen=True)
@@ -140,11 +133,6 @@ class Truth:
     def shown(self) -> float:
         """The share of the voxels to be scored that are inside the image."""
         return 1.0 if self.coverage is None else mean_inside(self.coverage, self.mask)
-
-    @property
-    def spacing_mm(self) -> tuple[float, float, float]:
-        """The spacing of the truth's voxels along (D, H, W)."""
-        return self.volume.grid.spacing_mm
 
     @cached_property
     def alignment(self) -> Alignment:
@@ -212,18 +200,6 @@ class Truth:
         return [
             (one, part) for one, part in parts if one.name not in self.rules.standard or part.any()
         ]
-
-    @cached_property
-    def ends(self) -> dict[str, Volume]:
-        """The ends of the synthesis's intervals, "low" and "high", in the scored unit on the truth's grid; none of changed ones."""
-        interval = self.item.interval
-        if interval is None or interval.changed:
-            return {}
-        name = self.item.modality
-        return {
-            end: self.alignment.apply(self.units.synthesis(read_canonical(path, name)))
-            for end, path in (("low", interval.low), ("high", interval.high))
-        }
 
 
 @dataclass(frozen=True)
@@ -401,14 +377,11 @@ def _score(truth: Truth, image: Volume, pair: ImagePair, functions: Functions) -
     rules = truth.rules
     item = truth.item
     scores = {key: score(pair) for key, score in functions.items()}
-    borders = window_borders(item.provenance, len(pair.synthesis))
-    if borders and truth.alignment.keeps(truth.grid):
-        scores["seam"] = seam(pair.truth, pair.synthesis, borders, pair.inside)
     for region, inside in truth.regions:
         overlap = None
         if region.modality == item.modality:
             overlap = region.select(scale_to_peak(image, truth.scale, truth.body), truth.frame)
-        scores |= region_scores(region, inside, pair, overlap, truth.spacing_mm)
+        scores |= region_scores(region, inside, pair, overlap, truth.volume.grid.spacing_mm)
     for ratio in rules.regions:
         if ratio.over is not None:
             scores |= ratio_scores(ratio.name, ratio.over, scores)
@@ -420,17 +393,21 @@ def _score(truth: Truth, image: Volume, pair: ImagePair, functions: Functions) -
 
 
 def _interval_scores(truth: Truth, synthesis: Volume) -> dict[str, float]:
-    """Scores of a synthesis's intervals, scaled as the synthesis."""
+    """Scores of a synthesis's intervals, scaled as the synthesis; none of intervals that were changed."""
     interval = truth.item.interval
     scale = truth.scale
-    if interval is None or not truth.ends:
+    if interval is None or interval.changed:
         return {}
+
+    def read(path: Path) -> Float32:
+        """The values of one end on the scored range."""
+        end = truth.units.synthesis(read_canonical(path, truth.item.modality))
+        return scale.normalise(truth.alignment.apply(end).data[0], truth.body, synthesis.data[0])
+
+    low, high = read(interval.low), read(interval.high)
     if truth.units is not OWN or scale.own or truth.rules.mask not in (WHOLE_MASK, "body"):
         # The bound is in physical units and applies to the error in the body.
         interval = replace(interval, bound=None)
-    low, high = (
-        scale.normalise(end.data[0], truth.body, synthesis.data[0]) for end in truth.ends.values()
-    )
     scores = interval_scores(
         interval, low, high, truth.on_range(synthesis), truth.values, truth.frame
     )

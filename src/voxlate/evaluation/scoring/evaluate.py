@@ -110,7 +110,7 @@ def evaluate(
         **header_of(out, Path(truth), scored, job.ranges, job.rules, job.own, job.weights),
         **_on_truths(every, faults, wrong),
         "messages": [
-            said.table for said in [*cautions, *doubts_on(scored, rows, job.own, images.recognised)]
+            said.table for said in [*cautions, *doubts_on(scored, rows, images.recognised)]
         ],
     }
     scores = Scores(header, frame_of(rows, header))

@@ -2,15 +2,14 @@
 
 import itertools
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf, nan
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
-from voxlate.base.array_types import AnyArray, Bool, Float32, Float64
+from voxlate.base.array_types import AnyArray, Bool, Float32
 from voxlate.base.similarity import RADIUS, SIGMA, mutual_information
 from voxlate.base.statistics import fixed_text
 from voxlate.scans.images.ranges import Range
@@ -140,7 +139,6 @@ ssim_3d                SSIM 3-D                          –       higher  3    
 ssim_coronal           SSIM coronal                      –       higher  3       table   {SSIM}mean over every fourth coronal slice
 ssim_sagittal          SSIM sagittal                     –       higher  3       table   {SSIM}mean over every fourth sagittal slice
 mae_z                  MAE z                             images  lower   3       table   mean |difference of slices − the truth's|
-seam                   Seam                              –       one     2       table   MAE z where windows of slices begin or end, over MAE z elsewhere
 lpips                  LPIPS                             –       lower   3       table   AlexNet v0.1; {LPIPS}
 nmi                    NMI                               –       higher  3       table   64 bins over the range; 1 independent, 2 determined
 gradient_strength      Gradient                          –       one     2       table   mean |difference of rows| over the truth's
@@ -396,33 +394,16 @@ def mae_z(truth: Any, synthesis: Any, mask: Any = None) -> float:
     The value is 0 if all slices have the same error, and large if errors change from slice to slice. With a mask, both
     neighbours are inside it. NaN if no slice has a neighbour.
     """
-    total, count = _steps_of_error(truth, synthesis, mask)
-    return float(total.sum() / count.sum()) if count.sum() else nan
-
-
-def seam(truth: Any, synthesis: Any, borders: Collection[int], mask: Any = None) -> float:
-    """`mae_z` at the borders of windows over `mae_z` elsewhere; 1 means that there is no seam.
-
-    borders: k if a window of slices begins or ends between k − 1 and k. NaN if no slice or every slice is a border.
-    """
-    total, count = _steps_of_error(truth, synthesis, mask)
-    at = np.isin(np.arange(1, len(total) + 1), list(borders))
-    sums = [(float(total[part].sum()), int(count[part].sum())) for part in (at, ~at)]
-    here, there = (error / voxels if voxels else nan for error, voxels in sums)
-    return here / there if there > 0 else nan
-
-
-def _steps_of_error(truth: Any, synthesis: Any, mask: Any) -> tuple[Float64, NDArray[np.int64]]:
-    """The sum of |steps of the error| and its number of voxels for each pair of neighbouring slices [D - 1]."""
     a, b = _pair(truth, synthesis, None)
     steps = np.abs(np.diff(b - a, axis=0))
-    counts = np.full(len(steps), a[0].size)
+    count = steps.size
     if mask is not None:
         inside = _array(mask).astype(bool)
         both = inside[1:] & inside[:-1]
         steps = np.where(both, steps, 0)
-        counts = both.sum((1, 2))
-    return steps.sum((1, 2), dtype=np.float64), counts
+        count = int(both.sum())
+    # slice by slice, because float32 sums of a whole volume are inexact
+    return float(steps.sum((1, 2), dtype=np.float64).sum() / count) if count else nan
 
 
 def slices_along(volume: AnyArray, plane: "Plane") -> AnyArray:

@@ -1,7 +1,6 @@
 """What metrics.json states beside the scores: the conventions of each section, the files of images, and what makes scores doubtful."""
 
-import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Required
@@ -32,7 +31,6 @@ from voxlate.evaluation.scoring.distances import Vectors, describe_features, dis
 from voxlate.evaluation.scoring.interval_scores import has_ends
 from voxlate.evaluation.scoring.metrics import Direction
 from voxlate.evaluation.scoring.scored_images import Item, images_in
-from voxlate.evaluation.scoring.scored_regions import masks_of_several
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.formats.io import content_hash, is_there
 from voxlate.scans.images.ranges import WHOLE_MASK, Range
@@ -150,13 +148,11 @@ def header_of(
             "lpips": weights.name if weights else None,
             **_distances(items, scored, rules[modality]),
         }
-    cases = [item.case for item in scored]
     return {
         "truth": relative_to(out, truth),
         "out_of_fold": {item.case.case: item.fold for item in scored if item.fold},
         "own_metrics": describe(own),
         **_on_images(out, scored),
-        "shared_masks": masks_of_several(common.asked.mask, common.asked_regions, cases),
         **_on_areas(rules, ranges),
         **_on_windows(scored, common.asked.window),
         "modalities": stated,
@@ -291,13 +287,9 @@ def _on_windows(scored: Scored, given: Sequence[float] | None) -> dict[str, list
 def doubts_on(
     scored: Mapping[Item, ScoredItem],
     rows: Sequence[Row],
-    own: Collection[str],
     recognised: Mapping[str, str],
 ) -> Iterator[Message]:
-    """Messages on what makes scores doubtful: outliers, values, and unknown patients.
-
-    own: keys of metrics of the user; recognised: the path of each image of other software.
-    """
+    """Messages on what makes scores doubtful; recognised: the path of each image of other software."""
     if recognised:
         label, place = next(iter(recognised.items()))
         yield message(
@@ -309,7 +301,6 @@ def doubts_on(
     errors = grouped((row.modality, (row.case, row.scores["mae"])) for row in ours)
     for name, of_cases in errors.items():
         yield from find_outliers(name, dict(of_cases))
-    yield from without_value(own, rows)
     for prepared in {item.prepared for item in scored if item.prepared}:
         with suppress(BadInput):  # scores need no cohort that is damaged or gone
             yield from (one for one in open_cohort(prepared).warnings if one.code == UNOWNED)
@@ -356,24 +347,6 @@ def find_outliers(name: str, errors: Mapping[str, float]) -> list[Message]:
             cases=len(odd),
             times=odd[worst[0]],
         )
-    ]
-
-
-def without_value(functions: Collection[str], rows: Iterable[Row]) -> list[Message]:
-    """A message on each metric whose score of some image, also in a region or scope, is no finite number."""
-    failing = grouped(
-        (end, f"{row.method} of {row.case}/{row.modality}")
-        for row in rows
-        for key, value in row.scores.items()
-        if (end := key.rpartition(".")[2]) in functions and not math.isfinite(value)
-    )
-    return [
-        message(
-            "not-finite",
-            f"--metrics {key} gave no finite number {plural(len(where), 'time')}: {first_of([*dict.fromkeys(where)])}.",
-            values=len(where),
-        )
-        for key, where in failing.items()
     ]
 
 

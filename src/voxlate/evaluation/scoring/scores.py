@@ -244,7 +244,8 @@ def frame_of(rows: Iterable[Row], header: Document) -> DataFrame:
             metric = metrics[key]
             unit = "share" if metric.scale != 1 else metric.unit_for(units[row.modality])
             fold = folds.get(row.case, "")
-            lines.append((*row.head, fold, *places, name, unit, float(value), row.clipped))
+            head = (row.case, row.patient, row.modality, row.method)
+            lines.append((*head, fold, *places, name, unit, float(value), row.clipped))
     return DataFrame(lines, columns=COLUMNS)
 
 
