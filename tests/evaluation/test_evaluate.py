@@ -226,14 +226,6 @@ def test_images_made_in_several_ways_are_not_scored_together(cohort, shifted):
         evaluate(shifted, cohort)
 
 
-@every_row("stated", [{"case": "p1"}, {"inputs": {"t1": {"path": "../../cohort/p1/t1.nii.gz"}}}])
-def test_a_folder_with_the_name_of_another_case_is_refused(cohort, shifted, stated):
-    for case, content in zip(CASES, (stated, {}, {})):
-        write_json(shifted / case / "provenance.json", content)
-    with refuses(r"p0.*p1"):
-        evaluate(shifted, cohort)
-
-
 def test_a_case_that_cannot_be_scored_is_listed_and_the_others_are_scored(voxlate, cohort, shifted):
     (shifted / "p0/ct.nii.gz").write_bytes(b"no image")
     (cohort / "p2/ct.nii.gz").write_bytes(b"no image")

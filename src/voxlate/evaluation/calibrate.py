@@ -70,7 +70,15 @@ def calibrate(
     asked = merge(CalibrateOptions, options, changes)
     models = model.without_intervals().members
     model = model.members[0]
-    _check(model, asked)
+    if abs(asked.coverage - round(asked.coverage, 2)) > 1e-8:
+        raise BadInput(
+            f"--coverage: expected whole percents, found {asked.coverage:g}. Round it to {asked.coverage:.2f}."
+        )
+    if not model.facts.makes_targets:
+        targets = " and ".join(model.facts.data.target)
+        raise BadInput(
+            f"{model.origin}: expected a model that makes {targets} of other scans, found '{model.facts.title}': autoencoders have no calibration. Choose the run that uses it."
+        )
     labels = sorted(set[str]().union(*(case.labels for case in cases)))
     units = model.facts.units
     names = model.facts.data.target
@@ -146,22 +154,6 @@ def _fit(
         planes=tuple(sorted({case.planes for case in of_cases} - {0})),
     )
     return Calibration(fitted, widths, fit_references(patches, owners, seed))
-
-
-def _check(model: Model, asked: CalibrateOptions) -> None:
-    """Raise BadInput for levels that no calibration has, and for a model that has no calibration."""
-    coverage = asked.coverage
-    confidence = asked.confidence
-    whole_percent = abs(coverage - round(coverage, 2)) <= 1e-8
-    if not 0.5 <= coverage < 1 or not 0.5 <= confidence < 1 or not whole_percent:
-        raise BadInput(
-            f"calibrate: expected a coverage in whole percents and a confidence, from 0.5 to below 1, found {coverage:g} and {confidence:g}. Change them."
-        )
-    if not model.facts.makes_targets:
-        targets = " and ".join(model.facts.data.target)
-        raise BadInput(
-            f"{model.origin}: expected a model that makes {targets} of other scans, found '{model.facts.title}': autoencoders have no calibration. Choose the run that uses it."
-        )
 
 
 def _calibration_path(model: Model, warn: Say) -> Path:

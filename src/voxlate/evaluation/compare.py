@@ -38,7 +38,6 @@ from voxlate.evaluation.scoring.tables import (
     range_note,
     tables_of,
 )
-from voxlate.synthesis.provenance import provenance_of
 from voxlate.training.verdict import SYNTHESIS
 
 NAIVE = "best naive"  # the column of the best naive baseline
@@ -176,7 +175,6 @@ def compare(
         ],
         "folds": {name: fold_lines(scores) for name, scores in methods.items()},
         "trained_on": {name: of.get("trained_on", []) for name, of in headers.items()},
-        "devices": {name: _devices(path, methods[name]) for name, path in zip(names, paths)},
         "modalities": {name: _section(name, methods, known, reference) for name in sections},
         "naive": {name: _naive(name, methods) for name in sections},
     }
@@ -207,13 +205,6 @@ def _names(folders: Sequence[Path]) -> list[str]:
     raise BadInput(
         f"compare: expected different folders, found one twice in {', '.join(map(str, folders))}. Drop it."
     )
-
-
-def _devices(path: Path, scores: Scores) -> list[str]:
-    """The devices on which a method's images were synthesised."""
-    folder = path if path.is_dir() else path.parent
-    stated = (provenance_of(folder, *label.split("/")).get("device") for label in scores.labels)
-    return sorted({device for device in stated if device})
 
 
 def _check_same(first: Path, wanted: Scores, other: Path, found: Scores) -> None:
@@ -423,10 +414,6 @@ def _caption(document: Document) -> Iterator[str]:
             yield f"{name}: {rule}."
     for name, having in document["left_out"].items():
         yield f"{name}: not compared, because it is scored in {', '.join(having)} alone (--regions)."
-    devices = {name: ", ".join(of) for name, of in document["devices"].items() if of}
-    if len({*devices.values()}) > 1:
-        on = "; ".join(f"{name} on {device}" for name, device in devices.items())
-        yield f"Times on different devices do not compare: {on}."
 
 
 def _reachable(document: Document, size: int) -> str:

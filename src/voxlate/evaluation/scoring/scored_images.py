@@ -88,7 +88,7 @@ class ScoredImages:
 def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> ScoredImages:
     """The syntheses of OUT/<case> whose case has a truth; where: name of the cohort in messages.
 
-    Raises BadInput if there are none, if they are from syntheses with different settings, or from another case's scans.
+    Raises BadInput if there are none, or if they are from syntheses with different settings.
     """
     if not out.is_dir():
         raise BadInput(
@@ -122,7 +122,6 @@ def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> ScoredI
         )
     for items in items_by_modality(scored.items).values():
         _check_one_method(out, [item for item in items if item.provenance])
-    _check_own_scans(scored.items, cases)
     return scored
 
 
@@ -289,20 +288,6 @@ def _check_one_method(out: Path, items: Iterable[Item]) -> None:
         raise BadInput(
             f"{out}: expected images of one method, found {len(methods)} ({', '.join(counts)}) that differ in {difference(first, second)}. Run synth again over all cases, or into another folder."
         )
-
-
-def _check_own_scans(items: Iterable[Item], cases: Mapping[str, CaseFiles]) -> None:
-    """Raise BadInput if the provenance of an image names another case of the cohort, or a scan of another case."""
-    owners = {path.resolve(): name for name, case in cases.items() for path in case.files.values()}
-    for item in items:
-        name = item.case.case
-        places = source_paths(item.provenance).values()
-        named = {owners.get(place.resolve(), name) for place in places}
-        named |= {item.provenance.get("case", name)} & cases.keys()
-        if others := named - {name}:
-            raise BadInput(
-                f"{item.synthesis.parent}: expected an image made from the scans of {name}, found one of {', '.join(sorted(others))} by its provenance. Give the folder its case's name again."
-            )
 
 
 def images_in(folder: Path) -> dict[str, Path]:
