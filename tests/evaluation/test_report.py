@@ -18,6 +18,7 @@ from made_volumes import head, made_volume, save
 from refusals import refuses
 from voxlate.base.files import WRITING, read_json, write_json
 from voxlate.base.messages import message
+from voxlate.evaluation.compare import compare
 from voxlate.evaluation.reports.case_pictures import (
     TILE,
     CaseImage,
@@ -26,7 +27,7 @@ from voxlate.evaluation.reports.case_pictures import (
     read_case,
 )
 from voxlate.evaluation.reports.charts import curve_chart, score_charts
-from voxlate.evaluation.reports.page import report
+from voxlate.evaluation.reports.page import report, write_comparison
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.scans.formats.io import write_volume
 from voxlate.scans.images import pictures
@@ -231,12 +232,6 @@ def test_a_run_shows_its_curves_pictures_recipe_and_provenance(run):
     assert shown["src"].startswith("data:image/png")
 
 
-def test_a_folder_that_is_neither_is_refused(tmp_path):
-    for folder in (tmp_path, tmp_path / "nowhere"):
-        with refuses(folder.name):
-            report(folder)
-
-
 # pictures
 
 
@@ -286,3 +281,30 @@ def test_scores_have_charts_of_patients_of_the_means_of_regions_and_of_coverage(
     # three patients are the fewest of a plot
     few = {"synthesis": {"mae": [5.0, 6.0]}, "copy": {"mae": [9.0, 9.0]}}
     assert score_charts(made_scores({"ct": few})) == []
+
+
+# comparisons
+
+
+def test_a_comparison_shows_each_method_beside_the_truth_and_says_that_images_are_the_same(out):
+    again = shutil.copytree(out, out.with_name("again"))
+    found = compare([out, again])
+    assert found.document["same_images"] == [["out", "again"]]
+    mae = found.document["modalities"]["ct"]["metrics"]["mae"]["methods"]["again"]
+    assert (mae["difference"], mae["p"]) == (0, 1)
+    assert "same images" in found.short_table().caption[0]
+    write_comparison(found.document, out.with_name("methods.html"))
+    page = Page(out.with_name("methods.html").read_text(encoding="utf-8"))
+    alts = [
+        image["alt"].removeprefix("head1: ") for image in page.images if "head1" in image["alt"]
+    ]
+    methods = (
+        "out, synthesis, out, error, out, spread, again, synthesis, again, error, again, spread"
+    )
+    assert ", ".join(alts) == f"source t1, truth ct, {methods}"
+    assert f"{mae['mean']:.1f} ± {mae['sd']:.1f}" in page.text
+    # and it shows both images in the window of the truth
+    header = read_json(out / "metrics.json")
+    cases = [read_case(folder, header, "head1", "ct") for folder in (out, again)]
+    shown = ("synthesis", "truth")
+    assert len({image.scale for case in cases for image in case.images if image.role in shown}) == 1
