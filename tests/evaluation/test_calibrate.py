@@ -97,7 +97,7 @@ def test_held_back_patients_give_a_regression_intervals_that_hold(
     inside, body = (truth >= low) & (truth <= high), truth > 0
     assert row["coverage"] == pytest.approx(np.mean(inside, where=body), abs=0.03)
     assert row["interval"] == pytest.approx((high - low)[body].mean(), rel=0.02)
-    assert "truth outside" in report(out).read_text()
+    assert "outside interval" in report(out).read_text()
     assert "10 of 10" in voxlate("synth", run, others, "--out", out, "-v").err
 
 

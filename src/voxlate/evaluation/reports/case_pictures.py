@@ -195,7 +195,7 @@ def _of_synthesis(
             beyond = np.maximum(low - true, 0) - np.maximum(true - high, 0)
             # Only voxels of the body count.
             beyond = np.where(body, beyond, 0)
-            yield CaseImage("outside", "truth outside", _slices(beyond, at))
+            yield CaseImage("outside", "interval", _slices(beyond, at))
     if modality + UNFAMILIAR in files and provenance.get("familiar", {}).get("unfamiliar"):
         far = read_map(files[modality + UNFAMILIAR])
         name = "distance from calibration scans (1: the farthest of them)"
