@@ -209,46 +209,33 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 def _check_same(first: Path, wanted: Scores, other: Path, found: Scores) -> None:
     """Raise BadInput if two methods were scored with different options, or on different cases, truths or voxels."""
-
-    def agree(what: str, expected: object, actual: object, advice: str) -> None:
-        if expected != actual:
+    expected, actual = _conditions(wanted), _conditions(found)
+    for what in {**expected, **actual}:
+        is_rule = what.startswith("rule of")  # of an area that one of them may lack
+        a, b = expected.get(what), actual.get(what)
+        if a != b and not (is_rule and None in (a, b)):
             raise BadInput(
-                f"{other}: expected {what} {expected} as in {first}, found {actual}. {advice}."
+                f"{other}: expected the {what} as in {first} ({a}), found {b}. Score both with the same options (--value-range, --mask, --regions), cases and cohort."
             )
-
-    agree("scores of", [*wanted.parts], [*found.parts], "Compare folders of the same targets")
-    for name, part in wanted.parts.items():
-        for key in MUST_AGREE:
-            agree(
-                f"{name} with {key}",
-                part[key],
-                found.parts[name][key],
-                "Score both with the same options (--value-range, --mask, --units)",
-            )
-        cases, others = ({*scores.by_case(name).index} for scores in (wanted, found))
-        agree(
-            f"{name} of cases that the other lacks:",
-            sorted(cases - others),
-            sorted(others - cases),
-            "Score the same cases in both",
-        )
-    for key in "regions", "scopes":
-        rules, others = (scores.header.get(key, {}) for scores in (wanted, found))
-        for area in rules.keys() & others.keys():
-            advice = "Score both with the same --regions"
-            agree(f"the rule of {area}:", rules[area], others[area], advice)
-    truths, others = (scores.header.get("truths", {}) for scores in (wanted, found))
-    for label, truth in truths.items():
-        agree(f"the truth of {label}", truth, others.get(label), "Score both against one cohort")
     shown, others = (scores.header.get("shown", {}) for scores in (wanted, found))
     for label, share in shown.items():
         if abs(share - others[label]) > LEAST_APART:
-            agree(
-                f"the share of {label} in its image",
-                f"{share:.0%}",
-                f"{others[label]:.0%}",
-                "Score both with a --mask of what both show",
+            raise BadInput(
+                f"{other}: expected {label} to show the voxels that it shows in {first} ({share:.0%}), found {others[label]:.0%}. Score both with a --mask of what both show."
             )
+
+
+def _conditions(scores: Scores) -> dict[str, object]:
+    """What two methods must share, by name, so that their scores compare."""
+    header = scores.header
+    stated: dict[str, object] = {}
+    for name, part in scores.parts.items():
+        stated |= {f"{key} of {name}": part[key] for key in MUST_AGREE}
+        stated |= {f"case {case} of {name}": "scored" for case in scores.by_case(name).index}
+    for key in "regions", "scopes":
+        stated |= {f"rule of {area}": rule for area, rule in header.get(key, {}).items()}
+    truths = header.get("truths", {})
+    return stated | {f"truth of {label}": digest for label, digest in truths.items()}
 
 
 def _section(

@@ -16,7 +16,7 @@ from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, read_messages
 from voxlate.evaluation.intervals.summary import error_lines
 from voxlate.evaluation.scoring.interval_scores import interval_of
-from voxlate.evaluation.scoring.metrics import METRICS
+from voxlate.evaluation.scoring.metrics import METRIC_OF
 from voxlate.evaluation.scoring.scored_images import case_folders, images_in, is_map, spread_of
 from voxlate.evaluation.scoring.scored_regions import read_canonical
 from voxlate.evaluation.scoring.scores import Scores
@@ -35,7 +35,6 @@ PERFUSION_COLOURS = {"ml/100g/min": "cbf", "ml/100g": "cbv", "s": "tmax"}
 SQUARES = 8  # squares of a chequerboard along its shorter side
 WIDEST = 7  # columns of a picture; more columns have pictures of about equal length
 BONE_HU = (-450.0, 1050.0)  # beside the window of a CT, in which all bone is white
-CASE_SCORES = ("mae", "psnr", "ssim_2d", "ssim_3d", "mae_z", "gradient_strength")
 # Roles with a scale for all cases: the low end in units of the high one, and the colours.
 SHARED = (("error", -1.0, "error"), ("spread", 0.0, "magma"), ("outside", -1.0, "error"))
 OF_METHOD = ("synthesis", "error", "spread")  # roles of each method's columns in a comparison
@@ -267,6 +266,8 @@ def _sections(section: str, cases: Sequence[str], methods: Methods, most: int) -
         first = next(iter(images.values()))
         facts = [section, str(first.grid)]
         if part:
+            own = ", ".join(METRIC_OF["mae"].text(table["mae"][case]) for table in tables.values())
+            facts.append(f"MAE {own} {part['unit']}")
             facts.append(f"error rank {rank + 1} of {len(ordered)}{extremes.get(rank, '')}")
         about = {"case": case, "facts": facts, "sheets": first.draw(_columns(images, scales))}
         if len(methods) > 1:
@@ -277,10 +278,7 @@ def _sections(section: str, cases: Sequence[str], methods: Methods, most: int) -
             ]
             yield {**about, "warnings": warnings}
             continue
-        (table,) = tables.values()
-        row = dict(table.loc[case]) if case in table.index else {}
-        texts = _score_texts(row, part.get("unit", ""))
-        yield {**about, "warnings": [*dict.fromkeys(first.sentences)], "scores": texts}
+        yield {**about, "warnings": [*dict.fromkeys(first.sentences)]}
 
 
 def _columns(images: Mapping[str, CaseImages], scales: Mapping[str, ColourScale]) -> Columns:
@@ -355,16 +353,6 @@ def evenly(count: int, most: int) -> list[int]:
     """At most `most` of `count` indices, evenly from the first to the last."""
     chosen = min(count, most)
     return [round(number * (count - 1) / max(1, chosen - 1)) for number in range(chosen)]
-
-
-def _score_texts(row: Table, unit: str) -> list[tuple[str, str]]:
-    """Labels and values of some scores of one case."""
-    texts = []
-    for metric in METRICS:
-        if metric.key in CASE_SCORES and math.isfinite(row.get(metric.key, math.nan)):
-            value = f"{metric.text(row[metric.key])} {metric.unit_for(unit)}"
-            texts.append((metric.label, value.strip()))
-    return texts
 
 
 def warnings_of(out: Path) -> dict[str, list[Message]]:
