@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -191,6 +192,21 @@ def test_an_image_in_the_frame_of_a_scan_that_was_registered_is_moved_to_its_tru
     left = SimpleNamespace(cases=[SimpleNamespace(case="p0", registered={"tof": None})])
     monkeypatch.setattr(alignment, "open_cohort", lambda _: left)
     score_registered(tmp_path, "cta", {"fixed": "tof", "on_grid_of": "tof"}, shifts)
+
+
+@pytest.mark.parametrize(
+    "folder, options, named",
+    [
+        ("nowhere", {}, "nowhere"),
+        ("cohort", {}, "none that match"),
+        ("out", {"prepared": Path()}, "--prepared"),
+    ],
+)
+def test_folders_that_are_not_what_they_should_be_are_refused(
+    cohort, shifted, tmp_path, folder, options, named
+):
+    with refuses(named):
+        evaluate(tmp_path / folder, cohort, **options)
 
 
 def test_cases_without_an_image_of_this_run_are_listed_with_the_reason(voxlate, cohort, shifted):

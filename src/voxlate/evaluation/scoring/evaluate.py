@@ -240,7 +240,7 @@ class _ScoreJob:
 def _job(out: Path, items: Sequence[Item], asked: EvaluateOptions) -> _ScoreJob:
     """The scores to compute: images, the range and the rules of each modality, and functions."""
     if asked.prepared is not None:
-        check_prepared(asked.prepared, {item.label: item.provenance for item in items})
+        check_prepared(asked.prepared)
     ranges = {name: _range(name, some, asked) for name, some in items_by_modality(items).items()}
     # A model may see its slices in a layout of its own.
     axes = provenance_of(out).get("axes", CANONICAL)
