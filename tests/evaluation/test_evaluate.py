@@ -199,7 +199,7 @@ def test_an_image_in_the_frame_of_a_scan_that_was_registered_is_moved_to_its_tru
     [
         ("nowhere", {}, "nowhere"),
         ("cohort", {}, "none that match"),
-        ("out", {"prepared": Path()}, "--prepared"),
+        ("out", {"prepared": Path()}, "a prepared cohort"),
     ],
 )
 def test_folders_that_are_not_what_they_should_be_are_refused(
