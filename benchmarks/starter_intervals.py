@@ -22,7 +22,7 @@ from voxlate.base.items import stable_id
 from voxlate.base.records import Widening
 from voxlate.evaluation.calibrate import calibrate
 from voxlate.evaluation.calibrate_options import CalibrateOptions
-from voxlate.evaluation.scoring.score_units import BRAIN_HU, shows_a_window
+from voxlate.evaluation.scoring.score_units import shows_a_window
 from voxlate.evaluation.scoring.scored_regions import read_canonical
 from voxlate.scans.cases.case import PreparedCase
 from voxlate.scans.cases.prepared import open_cohort
@@ -30,7 +30,7 @@ from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.formats.io import write_volume
 from voxlate.scans.images.grid import Volume, same_grid
 from voxlate.scans.images.intensity import Scale
-from voxlate.scans.images.mask import foreground
+from voxlate.scans.images.mask import BRAIN_HU, foreground
 from voxlate.scans.images.ranges import WHITE
 from voxlate.scans.images.slice_filters import margin, through_plane
 from voxlate.synthesis.calibration import (

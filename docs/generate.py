@@ -15,7 +15,7 @@ import typer
 from voxlate.base.config import key_types, members
 from voxlate.base.messages import codes
 from voxlate.commands.cli.flags import command_line
-from voxlate.evaluation.scoring.metrics import CHALLENGE_METRICS, METRICS, REGION_METRICS, Metric
+from voxlate.evaluation.scoring.metrics import METRICS, REGION_METRICS, Metric
 from voxlate.page.app import create_app
 from voxlate.page.page_settings import Sessions, Settings
 from voxlate.training.recipe import Recipe
@@ -142,7 +142,7 @@ def _default(field: dataclasses.Field[Any]) -> str:
 
 def scores() -> str:
     """Every score with its unit, what is better, and how voxels become one number."""
-    head = "Files of scores use these keys; [a guide](../guides/comparing.md) explains ranges, masks and scopes."
+    head = "Files of scores use these keys; [a guide](../guides/comparing.md) explains ranges and masks."
     parts = [
         "# Scores",
         head,
@@ -150,11 +150,7 @@ def scores() -> str:
         "## Scores of a region",
         "`NAME.` stands for the region's name.",
     ]
-    parts += [
-        _metrics(REGION_METRICS, "NAME."),
-        "## Scores of challenges",
-        _metrics(CHALLENGE_METRICS),
-    ]
+    parts.append(_metrics(REGION_METRICS, "NAME."))
     return "\n\n".join(parts) + "\n"
 
 

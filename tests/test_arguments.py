@@ -259,7 +259,6 @@ def test_an_input_that_is_not_a_scan_is_refused_in_one_sentence(run, scan, said)
         ("adapt", "share", "replay_share"),
         ("evaluate", "synth", "set"),
         ("evaluate", "range", "value_range"),
-        ("evaluate", "score", "scopes"),
         ("prepare", "modality", "modalities"),
     ],
 )

@@ -193,7 +193,6 @@ def test_a_line_of_another_form_is_refused_and_half_a_line_left_out(tmp_path, ch
         (read_provenance, {"axes": "XYZ"}),
         (read_provenance, {"calibration": {"coverage": "0.9"}}),
         (read_provenance, {"warnings": "none"}),
-        (read_provenance, {"made_without": {"t2": {"run": 3}}}),
         (read_run, {"data": {"splits": {"train": "a"}}}),
         (read_run, {"data": {"fold": 5}}),
         (read_run, {"recipe": {"train": {"more": 5}}}),

@@ -35,7 +35,6 @@ from voxlate.synthesis.exported import Description
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.synth_options import CheckOptions as CheckOptions
 from voxlate.synthesis.synth_options import SynthOptions as SynthOptions
-from voxlate.training.batches.slice_filter import SliceFilter
 from voxlate.training.naive import Baselines
 from voxlate.training.planning.plan import Plan
 from voxlate.training.recipe.settings import Recipe
@@ -1011,9 +1010,6 @@ def evaluate(
     value_range: tuple[float, float] | Mapping[str, Sequence[float]] | None = None,
     any_truth: bool = False,
     window: tuple[float, float] | None = None,
-    scopes: Sequence[str] = (),
-    slices: str | SliceFilter | None = None,
-    crop: int = 256,
     features: str | Features | None = None,
     metrics: Sequence[str | Callable[..., float]] = (),
     lpips: Path | str | None = None,
@@ -1059,15 +1055,12 @@ def evaluate(
         value_range: Range of PSNR and SSIM.
         any_truth: Count wrong truths, too. Default: False.
         window: HU range of PNG truths. Default: 0 80.
-        scopes: Scope: whole, crops, synthrad2023, synthrad2025 or brasyn. One or a list.
-        slices: Slices that are cropped: 'above={cta=0}, pixels=200'.
-        crop: Side length of crops in pixels. At least 11. Default: 256.
         features: Distance of the slices' features: texture.
         metrics: Score of your own, MODULE:FUNCTION, with allow_code. One or a list.
         lpips: AlexNet weights (safetensors) for LPIPS.
         units: Unit of MR: own (of its peak) or network (0 to 255). Default: 'own'.
         ssim_from: Zero of SSIM: low (of the range) or zero. Default: 'low'.
-        seed: Seed of crops and run. Default: 0.
+        seed: Seed of run and of the bootstrap. Default: 0.
         prepared: Prepared cohort: transforms of scans, and without a run the cases of baselines. Default: that of the run, or the training split of the true scans.
         naive: Run or naive.safetensors. Default: that of OUT.
         run: Run that synthesises the scored images, each modality from the others. One or a list.

@@ -6,7 +6,7 @@ from typing import get_type_hints
 
 import numpy as np
 
-from rows import every_row, slow
+from rows import slow
 from scans import change_scan
 from voxlate.base.files import write_json
 from voxlate.base.option import option_of, suggestions
@@ -74,16 +74,9 @@ def test_recipes_are_found_whatever_the_case_and_listed_with_their_modalities(ty
     assert listed["t1_to_t2_brain"]["target"] == ["t2"]
 
 
-@every_row(
-    "name, begun, known",
-    [
-        ("mask", "b", ["body", "brain"]),
-        ("scopes", "cr", ["crops"]),
-    ],
-)
-def test_values_complete_in_the_shell(name, begun, known):
-    option = option_of(get_type_hints(EvaluateOptions, include_extras=True)[name])
-    assert suggestions(option, begun) == known
+def test_values_complete_in_the_shell():
+    option = option_of(get_type_hints(EvaluateOptions, include_extras=True)["mask"])
+    assert suggestions(option, "b") == ["body", "brain"]
 
 
 def test_a_made_ct_of_grey_values_is_not_described_in_hounsfield_units(typed, tmp_path):

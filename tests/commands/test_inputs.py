@@ -1,6 +1,5 @@
 """What is given on the command line is used, or refused in one sentence, or its neglect is said."""
 
-import json
 import shutil
 
 import nibabel as nib
@@ -72,33 +71,9 @@ def test_shares_are_shares_of_one_or_whole_counts_of_all_patients(typed, cohort,
 
 
 @slow
-def test_a_mask_file_of_several_patients_is_said_by_prepare_and_evaluate(
-    typed, images, mask, tmp_path
-):
-    path = mask(slices=6)
+def test_a_mask_file_of_several_patients_is_said_by_prepare(typed, images, mask, tmp_path):
+    mask(slices=6)
     rows = [f"case{k},cohort/case{k}/t1.nii.gz,cohort/case{k}/t2.nii.gz,m.nii.gz" for k in range(2)]
     (tmp_path / "table.csv").write_text("\n".join(["case,t1,t2,mask", *rows, ""]))
     said = "ssumed: the mask m.nii.gz fits all 2 patients for whom it is used"
     assert said in typed("prepare cohort --manifest table.csv --out o").err
-    for name in ("m.nii.gz", "cohort"):
-        assert said in typed(f"{EVALUATE} --manifest table.csv --mask {name}").err
-        assert json.loads((images / "metrics.json").read_text())["shared_masks"]
-    assert said.replace("2", "6") in typed(f"{EVALUATE} --regions part=m.nii.gz").err
-    for k in range(6):
-        shutil.copy(path, tmp_path / f"case{k}.nii.gz")
-    assert "assumed: the" not in typed(f"{EVALUATE} --mask '{{case}}.nii.gz'").err
-
-
-@slow
-def test_a_prepared_cohort_that_would_not_be_used_is_refused(typed, images, prepared):
-    refused(typed(f"{EVALUATE} --prepared cohort"), "a prepared cohort")
-    typed(f"{EVALUATE} --prepared prepared").done()  # nothing was registered: headers say it all
-    (prepared / "transforms" / "case0").mkdir(parents=True)
-    refused(typed(f"{EVALUATE} --prepared prepared"), "provenance", "case0", "--prepared")
-
-
-@slow
-def test_a_crop_far_larger_than_the_slices_is_refused_before_it_is_made(typed, images):
-    refused(typed(f"{EVALUATE} --scopes crops --crop 100000"), "--crop", "20×24", "100000")
-    refused(typed(f"{EVALUATE} --scopes crops --crop 257"), "at most 256")
-    assert typed(f"{EVALUATE} --scopes crops --crop 256").code == 3

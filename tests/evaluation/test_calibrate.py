@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import voxlate as package
-from rows import every_row, slow
+from rows import slow
 from scans import change_scan, keep_cases
 from voxlate.base.files import read_json
 from voxlate.evaluation.intervals.calibration_cases import InTraining
@@ -97,7 +97,7 @@ def test_held_back_patients_give_a_regression_intervals_that_hold(
     inside, body = (truth >= low) & (truth <= high), truth > 0
     assert row["coverage"] == pytest.approx(np.mean(inside, where=body), abs=0.03)
     assert row["interval"] == pytest.approx((high - low)[body].mean(), rel=0.02)
-    assert "truth outside" in report(out).read_text()
+    assert "outside interval" in report(out).read_text()
     assert "10 of 10" in voxlate("synth", run, others, "--out", out, "-v").err
 
 
@@ -168,21 +168,6 @@ def test_a_damaged_calibration_and_a_lone_patient_are_refused(voxlate, run, othe
 
 
 @slow
-def test_any_whole_percent_holds_on_the_files_own_voxels_where_the_network_sees_coarser_ones(
-    voxlate, run, others, synthesise_and_score
-):
-    method, _, header = load_method(run)
-    header["preparation"]["spacing_mm"] = [2 * size for size in header["training_spacing_mm"]]
-    changed = header | {"training_voxels": ["0" * 16]}
-    save_weights(run / "weights.safetensors", method, changed)
-    assert voxlate("calibrate", run, others, "--coverage", "0.855").code == 2
-    voxlate("calibrate", run, others, "--coverage", "0.85", "--bound", "none").done()
-    _, header, scores = synthesise_and_score(run)
-    assert len(header["calibrated_on"]) == 10
-    assert scores["coverage"].mean() == pytest.approx(0.85, abs=0.01)
-
-
-@slow
 def test_maps_that_were_changed_after_synthesis_are_not_scored_and_changed_images_are_named(
     voxlate, calibrated, others, out
 ):
@@ -195,23 +180,3 @@ def test_maps_that_were_changed_after_synthesis_are_not_scored_and_changed_image
     assert scores.header["moved"].keys() == {"new2/t2", "new3/t2"}
     coverage = scores.by_case("t2")["coverage"]
     assert [*coverage.index[coverage.isna()]] == ["new2"]
-
-
-@slow
-@every_row("rule", ["body=t2>100", "mae=t2>100", "dark=t2<30%", "none=t2>90000", "none"])
-def test_regions_that_cannot_be_calibrated_are_refused(voxlate, run, others, rule):
-    assert rule.partition("=")[0] in voxlate("calibrate", run, others, "--regions", rule).refusal
-
-
-@slow
-def test_patients_of_the_run_that_another_began_from_are_refused(
-    voxlate, run, cohort, small_head, tmp_path
-):
-    for number in range(4):
-        small_head(tmp_path / f"more/more{number}", 50 + number)
-    tuned, data = tmp_path / "tuned", tmp_path / "p2"
-    voxlate("prepare", tmp_path / "more", "--out", data, "--no-audit").done()
-    command = ("train", run / "recipe.toml", "--data", data, "--out", tuned)
-    voxlate(*command, "--init", run).done()
-    with pytest.raises(InTraining):
-        package.calibrate(tuned, cohort)

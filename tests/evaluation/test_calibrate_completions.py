@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from scans import change_scan
-from voxlate.base.files import read_json
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.scans.formats.io import read_volume
 from voxlate.training.load import load
@@ -70,16 +69,3 @@ def test_each_missing_modality_has_its_own_intervals_which_hold_the_truth(
         scored = [row.scores for row in evaluate(out, heads).rows if row.method == "synthesis"]
         coverage = np.mean([one["coverage"] for one in scored])
         assert coverage == pytest.approx(np.mean(inside), abs=0.01), name
-
-
-def test_a_case_that_lacks_two_modalities_has_no_intervals_and_says_so(calibrated, voxlate, out):
-    run, heads = calibrated
-    scan = heads / "new0/t1.nii.gz"
-    voxlate("synth", run, f"t1={scan}", "--out", out).done()
-    (folder,) = (path.parent for path in out.glob("*/provenance.json"))
-    assert {path.name for path in folder.glob("*.nii.gz")} == {
-        "desc-synthetic_t2.nii.gz",
-        "desc-synthetic_pd.nii.gz",
-    }
-    warnings = " ".join(one["text"] for one in read_json(folder / "provenance.json")["warnings"])
-    assert "t2 and pd" in warnings

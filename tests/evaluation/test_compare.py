@@ -1,7 +1,6 @@
 """Methods compared: a hand-made example, Holm's and Wilcoxon's own numbers, and what is refused."""
 
 import itertools
-import re
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from made_scores import made_scores
 from refusals import refuses
 from rows import every_row
 from voxlate.base.files import read_json
-from voxlate.base.statistics import holm, least_p
+from voxlate.base.statistics import holm
 from voxlate.evaluation.compare import compare
 
 FEATURES = {"name": "texture", "kind": "texture", "dimensions": 44, "resize": "none"}
@@ -174,11 +173,6 @@ def test_what_cannot_be_compared_is_refused(folders, tmp_path):
         compare([])
 
 
-def test_one_folder_has_a_table_without_tests(folders, tmp_path):
-    compare([folders[0]]).write(tmp_path / "table.tex")
-    assert "\\begin{tabular}{lr}" in (tmp_path / "table.tex").read_text()
-
-
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_holm_keeps_the_order_and_lies_between_no_correction_and_bonferronis(p_values):
     corrected = holm(p_values)
@@ -186,38 +180,6 @@ def test_holm_keeps_the_order_and_lies_between_no_correction_and_bonferronis(p_v
         assert before <= after <= min(1, before * len(p_values)) + 1e-12
     ranked = [corrected[number] for number in np.argsort(p_values, kind="stable")]
     assert all(earlier <= later for earlier, later in itertools.pairwise(ranked))
-
-
-def test_the_least_p_that_holm_leaves_reachable_is_stated(tmp_path):
-    folders = [write(tmp_path / f"{k}", {"mae": list(10 * EIGHT[1:7] + k)}) for k in range(3)]
-    found = compare(folders)
-    own = metrics(found)["mae"]["methods"]["2"]
-    # one sign: the least there is
-    assert own["p_holm"] == own["smallest_p_holm"] == least_p(6, 2) == 2 * 2 / 2**6
-    assert own["smallest_p"] == 2 / 2**6
-    # patients are needed for two comparisons
-    stated = found.table().caption[0].rpartition("compare")[2]
-    assert [int(number) for number in re.findall(r"\d+", stated)] == [6, 7, 2]
-
-
-def test_what_one_method_lacks_is_shown_for_those_that_have_it(tmp_path):
-    calibrated = {"coverage": [0.9, 0.91, 0.89], "interval": [80, 90, 100]}
-    calibrated |= {"psnr": [30] * 3, "ssim_2d": [0.9] * 3, "rmse": [9] * 3}
-    write(tmp_path / "a", {"mae": [1, 2, 3], **calibrated})
-    write(tmp_path / "b", {"mae": [2, 3, 4], **calibrated})
-    write(tmp_path / "plain", {"mae": [3, 4, 5]})
-    found = compare([tmp_path / name for name in ("plain", "a", "b")], reference="plain")
-    scored = metrics(found)
-    assert scored["coverage"]["methods"]["a"]["mean"] == pytest.approx(0.9)
-    assert set(scored["interval"]["methods"]) == {"a", "b"}
-    # the reference has no intervals
-    assert scored["interval"]["reference"] is None
-    assert set(scored["mae"]["methods"]) == {"plain", "a", "b"}
-    lines = {line.label: line.cells for line in found.table().lines["ct"]}
-    assert [cell.text for cell in lines["Coverage"]] == ["–", "90.0 ± 1.0", "90.0 ± 1.0"]
-    short = {line.label for line in found.short_table().lines["ct"]}
-    assert {"MAE", "PSNR", "SSIM 2-D"} <= short
-    assert "RMSE" in lines.keys() - short
 
 
 def test_the_best_naive_baseline_of_all_cases_is_a_column_of_its_own(folders):

@@ -1,15 +1,11 @@
 """Distances of feature sets against closed forms, scipy's matrix root, published reference numbers and their biases."""
 
-import itertools
-
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 from scipy.linalg import sqrtm
-from scipy.ndimage import gaussian_filter
 
 from refusals import refuses
-from rows import every_row, slow
 from voxlate.base.files import read_json
 from voxlate.evaluation.scoring.distances import (
     TEXTURE,
@@ -60,43 +56,6 @@ def test_distances_are_given_of_each_patient_as_well_as_pooled():
 
 
 # the built-in features
-
-
-def scenes(seed, count=40, size=48):
-    """Made-up slices: an ellipse with sharp-edged organs, and a little noise."""
-    draw = np.random.default_rng(seed)
-    y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
-    found = []
-    for _ in range(count):
-        image = np.where((x / 0.8) ** 2 + (y / 0.9) ** 2 < 1, 0.35, 0.0)
-        for _ in range(8):
-            at, width = draw.uniform(-0.6, 0.6, 2), draw.uniform(0.05, 0.3, 2)
-            inside = ((x - at[0]) / width[0]) ** 2 + ((y - at[1]) / width[1]) ** 2 < 1
-            image = np.where(inside, image + draw.uniform(-0.2, 0.35), image)
-        found.append(gaussian_filter(image, 0.7) + draw.normal(0, 0.01, image.shape))
-    return np.clip(found, 0, 1).astype(np.float32)
-
-
-NOISE = np.random.default_rng(2).normal(size=(40, 48, 48))
-OTHERS = scenes(1)  # not the truth's own scenes: a distance between sets knows no pairs
-
-
-@slow
-@every_row(
-    ("change", "amounts"),
-    [
-        (lambda width: gaussian_filter(OTHERS, (0, width, width)), (0, 1, 2, 4)),
-        (lambda level: OTHERS + level * NOISE, (0, 0.04, 0.08, 0.16)),
-        (lambda gain: OTHERS * gain, (1, 0.8, 0.6, 0.4)),
-        (lambda gain: OTHERS * gain, (1, 1.15, 1.3, 1.5)),
-        (lambda offset: OTHERS + offset, (0, 0.05, 0.1, 0.2)),
-    ],
-)
-def test_the_more_a_picture_is_spoilt_the_larger_is_the_texture_distance(change, amounts):
-    truth = TEXTURE(scenes(0))
-    spoilt = [np.clip(change(amount), 0, 1).astype(np.float32) for amount in amounts]
-    values = [frechet(truth, TEXTURE(pictures)) for pictures in spoilt]
-    assert all(later > 1.2 * earlier for earlier, later in itertools.pairwise(values)), values
 
 
 def test_texture_features_are_the_same_numbers_everywhere():

@@ -142,14 +142,6 @@ def test_intervals_of_three_patients_follow_errors_that_a_feature_shows_in_each_
     assert (small, large) == pytest.approx((0.9, 0.9), abs=0.08)
 
 
-@slow
-def test_images_without_any_error_have_scales_that_grow_with_coverage():
-    exact = changed(PATIENTS, truth=lambda one: one.image)
-    target, _ = fitted(exact, bound="normal", borders=(0.5,))
-    scales = [target.scales[level] for level in sorted(target.scales)]
-    assert scales == sorted(scales)
-
-
 def test_truths_without_a_body_teach_nothing():
     none = changed(PATIENTS[:8], truth_parts=lambda one: {"body": one.truth > 9})
     with refuses("none in 8"):
@@ -163,43 +155,6 @@ def test_five_patients_teach_no_quantiles_and_bound_no_error():
     for named, options in (("63%", {"bound": "any"}), ("learned", {"chosen": "learned"})):
         with refuses(named):
             fitted(PATIENTS[:5], **options)
-
-
-def test_a_chosen_method_is_taken_though_another_is_narrower():
-    target, network = fitted(PATIENTS[:8], chosen="constant")
-    assert (target.method, network) == ("constant", None)
-    assert target.compared["constant"].width > target.compared["difficulty"].width
-
-
-@slow
-def test_a_truth_beyond_the_ends_of_intervals_is_outside_however_wide_they_are():
-    rare = np.arange(3000) < 0.05 * 3000
-    beyond = changed(PATIENTS[:8], truth=lambda one: np.where(rare, np.float32(1.3), one.truth))
-    target, _ = fitted(beyond)
-    assert max(one.coverage["body"][0] for one in target.compared.values()) <= 0.95
-    open_ended, _ = fit(beyond, {}, 0.97, 0.9, "none", 0, (-1.0, 1e4))
-    # 0.15 from below, where an end is 1 away
-    assert open_ended.compared["constant"].scale == pytest.approx(1.15)
-    with refuses("97%"):
-        fit(beyond, {}, 0.97, 0.9, "none", 0)
-
-
-def test_the_bound_is_of_the_truths_body_though_the_image_shows_less_of_it():
-    shown = np.arange(3000) < 1500
-    half = changed(
-        PATIENTS,
-        truth=lambda one: (
-            one.truth + np.float32(0.3) * ~shown
-        ),  # what is missed is wrong by far more
-        image_parts=lambda _: {"body": shown},
-    )
-    target, learned = fitted(half)
-    scale, held = target.scales[COVERAGE], []
-    for one in half:
-        below, above = learned.predict(one.features) if learned else np.ones((2, 3000))
-        width = (scale * (below + above))[shown].mean() / 2
-        held.append(np.abs(one.truth - one.image).mean() <= target.bounds["mae"] * width)
-    assert np.mean(held) >= 0.85
 
 
 def of_two_tissues(number: int) -> CalibrationVoxels:
@@ -232,13 +187,3 @@ def test_each_group_of_predicted_values_holds_the_coverage_that_one_scale_holds_
     assert coverage(plain, rare=True) < 0.5
     assert coverage(grouped, rare=True) == pytest.approx(0.9, abs=0.02)
     assert coverage(grouped, rare=False) == pytest.approx(0.9, abs=0.02)
-
-
-@slow
-def test_a_group_that_images_do_not_show_joins_the_one_below():
-    patients = [of_two_tissues(k) for k in range(8)]
-    target, _ = fitted(patients, borders=[-0.9, 0.0, 0.3, 0.8])
-    assert target.borders == (0.0,)
-    few, _ = fitted(patients[:5], borders=[0.0])
-    # five patients show too little
-    assert (few.borders, few.factors) == ((), (1.0,))

@@ -8,7 +8,6 @@ import pytest
 from made_volumes import save
 from refusals import refuses
 from rows import every_row
-from voxlate.base.files import write_json
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.evaluation.scoring.scored_images import check_unchanged
 from voxlate.evaluation.scoring.scores import read_scores
@@ -101,14 +100,3 @@ def test_without_a_run_the_baselines_are_learned_from_the_prepared_training_case
     assert {row.method for row in judged.rows} >= {"synthesis", "mean image", "copy of t1"}
     (verdict,) = judged.verdicts
     assert (verdict.synthesis, verdict.lower_on) == (0, 2)
-    whole = tmp_path / "whole"
-    (whole / "test").mkdir(parents=True)
-    (cohort / "case5").rename(whole / "test/case5")
-    cohort.rename(whole / "train")
-    own = evaluate(out, whole)  # of the four training cases one is scored
-    assert own.header["naive_cases"] == {"t2": 3}
-    assert {row.method for row in own.rows} == {row.method for row in judged.rows}
-    # images with provenance, of a model without baselines, such as a starter
-    write_json(out / "case0/provenance.json", {"model": {"title": "a starter"}})
-    (out / "case0_t2.nii.gz").rename(out / "case0/t2.nii.gz")
-    assert evaluate(out, whole).header["naive_cases"] == {"t2": 3}

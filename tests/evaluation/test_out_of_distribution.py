@@ -89,20 +89,3 @@ def test_a_patients_own_scans_do_not_make_him_familiar():
     cases = [seen(head(k)) for k in (0, 0, 1, 2)]
     alone = fit_references(cases, ["a", "a", "b", "c"])
     assert alone.usual[0] > 0.05
-
-
-def test_a_single_slice_and_a_scan_that_shows_nothing_have_patches():
-    plane = np.zeros((1, 20, 20), np.float32)
-    assert len(patches_of([plane], plane == 0, SPACING).features)
-    line = plane[:, :1, :9]
-    assert len(patches_of([line], line != 0, SPACING).features) == 1
-
-
-@every_row("known, grade", [(2, "note"), (4, "caution")])
-@slow
-def test_few_patients_flag_no_head_by_its_size_and_say_that_they_are_few(known, grade):
-    references = references_of(known)
-    verdicts = [verdict_on(references, seen(head(k))) for k in range(100, 110)]
-    assert max(one.statistics["size"] for one in verdicts) < 1
-    (said,) = verdict_on(references, seen(inverted(head(100)))).messages
-    assert (said.numbers["patients"], said.grade) == (known, grade)

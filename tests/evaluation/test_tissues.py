@@ -3,9 +3,7 @@
 import numpy as np
 import pytest
 
-from made_volumes import save, save_pair
-from refusals import refuses
-from rows import every_row
+from made_volumes import save_pair
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.evaluation.scoring.scored_regions import TISSUES
 from voxlate.scans.images.regions import BORDERS_HU, TISSUES_HU, regions_from
@@ -63,22 +61,6 @@ def test_tissues_are_scored_by_the_truths_values_with_the_surfaces_of_bone(folde
     # fat has two thresholds, air no end
     assert not {"fat.surface", "air.surface"} & row.keys()
     assert not {"bone.pieces", "bone.psnr"} & row.keys()
-
-
-def test_a_tissue_that_no_case_has_is_no_error_and_shows_what_an_image_invents(folders):
-    out, cohort = folders
-    image = head()
-    image[5:9, 15:21, 10:18] = -800
-    save(out / "p0/ct.nii.gz", image, affine=SPACING)
-    row = evaluate(out, cohort, regions={"tissues": "ct"}).rows[0].scores
-    assert row["lung.truth_volume"] == 0
-    assert row["lung.volume_error"] == pytest.approx(4 * 6 * 8 * 2 / 1000)
-
-
-@every_row("regions", [{"tissues": "t1"}, {"tissues": "ct>3"}, {"tissues": "ct", "bone": "ct>250"}])
-def test_tissues_of_no_ct_and_their_names_are_refused(regions):
-    with refuses("tissues"):
-        regions_from(regions)
 
 
 def test_a_ct_is_scored_in_its_body_with_its_tissues_and_the_whole_image_beside_it(folders):

@@ -43,13 +43,6 @@ def test_without_a_difference_at_most_one_comparison_in_twenty_is_called_better(
     assert outcomes.count("better") <= 0.05 * 100
 
 
-@every_row("count", [1, 2, 5])
-def test_fewer_than_six_patients_cannot_tell_whichever_the_difference(count):
-    found = on(synthesis=[10] * count, copy=[60] * count)
-    assert (found.outcome, found.lower_on) == ("unclear", count)
-    assert (found.difference_ci95 is None) == (count == 1)
-
-
 CLAUSE = "4 of 4 cases in the training"
 
 

@@ -39,17 +39,6 @@ def test_the_quantiles_of_known_errors_are_found_on_each_side():
     np.testing.assert_allclose(above, 2 * right, rtol=0.12)
 
 
-@slow
-def test_a_feature_that_never_varied_says_nothing_where_it_does():
-    """As the spread over planes of scans in thick slices, which are read in one plane."""
-    draw = np.random.default_rng(5)
-    x = draw.uniform(size=20_000).astype(np.float32)
-    features = np.stack([x, np.full_like(x, -6.9)], axis=1)
-    widths = fitted("difficulty", features, errors_of(x, draw))
-    seen, new = (widths.predict(np.array([[0.5, spread]], np.float32)) for spread in (-6.9, 3.0))
-    np.testing.assert_allclose(new, seen, rtol=0.02)
-
-
 def rare_errors(draw):
     """One voxel in twenty has errors that are ten times as large: which ones, and all errors."""
     rare = draw.uniform(size=40_000) < 0.05

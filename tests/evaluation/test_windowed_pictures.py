@@ -73,8 +73,8 @@ def test_baselines_of_pictures_are_not_put_through_the_window_whatever_the_model
     [
         ({"value_range": (0, 80)}, "--value-range"),
         ({"units": "network"}, "--units network"),
-        ({"window": (0, float("inf"))}, "0 inf"),
-        ({"window": (80, 0)}, "80 0"),
+        ({"window": (0, float("inf"))}, "0 to inf"),
+        ({"window": (80, 0)}, "80 to 0"),
     ],
 )
 def test_other_ranges_and_units_than_the_windows_are_refused(folders, options, named):

@@ -59,7 +59,6 @@ RENAMED = {
     "changes": "set",
     "memory_bytes": "memory",
     "range": "value_range",
-    "score": "scopes",
     "share": "replay_share",
     "start": "init",
     "synth": "set",

@@ -1,17 +1,16 @@
 """Calibration: prediction intervals of a run's images, fitted on held-out patients whose truth is available."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from voxlate.base.errors import BadInput, first_of, plural
+from voxlate.base.errors import BadInput, first_of
 from voxlate.base.executors.case_work import NamedProgress, no_report
 from voxlate.base.executors.workers import choose_executor
 from voxlate.base.files import lock
 from voxlate.base.hub import address_of, is_on_hub
-from voxlate.base.messages import UNOWNED, Say, message, verdict_of, warn_unless_note
+from voxlate.base.messages import UNOWNED, Say, message, warn_unless_note
 from voxlate.base.option import merge
 from voxlate.evaluation.calibrate_options import CalibrateOptions
 from voxlate.evaluation.intervals.calibration_cases import (
@@ -29,7 +28,7 @@ from voxlate.scans.cohorts.owners import require_patients
 from voxlate.synthesis.calibration import Calibration, Header, Target
 from voxlate.synthesis.inputs import by_accepted_names
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.out_of_distribution import fit_references, verdict_on
+from voxlate.synthesis.out_of_distribution import fit_references
 from voxlate.synthesis.scans import in_split
 from voxlate.synthesis.widths import Widths
 from voxlate.training.calibration_file import (
@@ -71,7 +70,15 @@ def calibrate(
     asked = merge(CalibrateOptions, options, changes)
     models = model.without_intervals().members
     model = model.members[0]
-    _check(model, asked)
+    if abs(asked.coverage - round(asked.coverage, 2)) > 1e-8:
+        raise BadInput(
+            f"--coverage: expected whole percents, found {asked.coverage:g}. Round it to {asked.coverage:.2f}."
+        )
+    if not model.facts.makes_targets:
+        targets = " and ".join(model.facts.data.target)
+        raise BadInput(
+            f"{model.origin}: expected a model that makes {targets} of other scans, found '{model.facts.title}': autoencoders have no calibration. Choose the run that uses it."
+        )
     labels = sorted(set[str]().union(*(case.labels for case in cases)))
     units = model.facts.units
     names = model.facts.data.target
@@ -83,7 +90,6 @@ def calibrate(
         job = CalibrationJob(models, rules, asked.seed, asked.anyway)
         executor = choose_executor(asked, asked.device, warn)
         data = collect_cases(job, cases, executor, progress, warn, any_truth=asked.any_truth)
-        _warn_of_other_scans(model, data, warn)
         write_calibration(path, _fit(model, data, rules, asked, progress, synthetic))
     return read_calibration(path)
 
@@ -150,22 +156,6 @@ def _fit(
     return Calibration(fitted, widths, fit_references(patches, owners, seed))
 
 
-def _check(model: Model, asked: CalibrateOptions) -> None:
-    """Raise BadInput for levels that no calibration has, and for a model that has no calibration."""
-    coverage = asked.coverage
-    confidence = asked.confidence
-    whole_percent = abs(coverage - round(coverage, 2)) <= 1e-8
-    if not 0.5 <= coverage < 1 or not 0.5 <= confidence < 1 or not whole_percent:
-        raise BadInput(
-            f"calibrate: expected a coverage in whole percents and a confidence, from 0.5 to below 1, found {coverage:g} and {confidence:g}. Change them."
-        )
-    if not model.facts.makes_targets:
-        targets = " and ".join(model.facts.data.target)
-        raise BadInput(
-            f"{model.origin}: expected a model that makes {targets} of other scans, found '{model.facts.title}': autoencoders have no calibration. Choose the run that uses it."
-        )
-
-
 def _calibration_path(model: Model, warn: Say) -> Path:
     """The file of the calibration, with a warning where it exists; raises BadInput for a starter and a model of a hub."""
     path = calibration_file(model)
@@ -183,34 +173,6 @@ def _calibration_path(model: Model, warn: Say) -> Path:
             )
         )
     return path
-
-
-def _warn_of_other_scans(model: Model, data: Mapping[str, CaseData], warn: Say) -> None:
-    """Warn of cases whose scans differ from those of the calibration that is replaced, as those of another contrast do.
-
-    Their own calibration cannot show it: it takes them for what is usual.
-    """
-    references = None
-    with suppress(BadInput):  # damaged or of other images: it says nothing about these scans
-        if replaced := model.calibration():
-            references = replaced.references
-    unlike = [
-        name
-        for name, case in data.items()
-        if references
-        and any(
-            verdict_of(verdict_on(references, part).messages) != "fits" for part in case.patches
-        )
-    ]
-    if unlike:
-        warn(
-            message(
-                "calibration-distance",
-                f"{len(unlike)} of {plural(len(data), 'case')} look unlike those of the calibration that is replaced: {first_of(unlike)}. Check their contrast: scans like those of before will count as unlike the calibration.",
-                grade="caution",
-                cases=len(unlike),
-            )
-        )
 
 
 def own_copy(run: Path | str, out: Path | str | None) -> Path | str:

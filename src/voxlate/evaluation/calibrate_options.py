@@ -38,10 +38,22 @@ class CalibrateOptions(Layout, ExecutorOptions):
     answer: Annotated[Literal["mean", "sample"] | None, ANSWER] = None
     samples: Annotated[int | None, SAMPLES] = None
     coverage: Annotated[
-        float, Option("Share of a new patient's voxels that the intervals contain.", panel=MAIN)
+        float,
+        Option(
+            "Share of a new patient's voxels that the intervals contain, in whole percents.",
+            panel=MAIN,
+            least=0.5,
+            most=0.99,
+        ),
     ] = 0.9
     confidence: Annotated[
-        float, Option("Confidence in the coverage, on average over patients.", panel=MAIN)
+        float,
+        Option(
+            "Confidence in the coverage, on average over patients.",
+            panel=MAIN,
+            least=0.5,
+            most=0.9999,
+        ),
     ] = 0.9
     bound: Annotated[
         Literal["normal", "any", "none"] | None,

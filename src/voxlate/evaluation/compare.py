@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
-from typing import Literal, NoReturn
 
 import numpy as np
 from pandas import DataFrame
@@ -27,28 +27,24 @@ from voxlate.evaluation.scoring.score_header import Document, Table
 from voxlate.evaluation.scoring.scored_images import check_unchanged
 from voxlate.evaluation.scoring.scores import FILE, Scores, by_patient, read_scores
 from voxlate.evaluation.scoring.tables import (
-    NO_SCORE,
     Cell,
     Part,
     Tables,
+    Which,
     fold_lines,
-    has_gap,
     is_main,
-    metric_lines,
     not_held_out,
     printed,
     range_note,
+    tables_of,
 )
-from voxlate.synthesis.provenance import provenance_of
 from voxlate.training.verdict import SYNTHESIS
 
 NAIVE = "best naive"  # the column of the best naive baseline
 TITLE = "Methods: mean ± sd; below, the difference to the reference (=) with its 95 % interval, and p, * below 0.05"
 LEAST_APART = 0.02  # of the shares of scored voxels that two images show, from which their scores do not compare
-# Scores compare only if these entries agree.
+# Scores compare only if these entries of a section agree, and the rules of regions and scopes that both have.
 MUST_AGREE = ("unit", "range", "own_peak", "mask", "ssim_from")
-# The rules of these parts must agree as well, which these options state.
-RULES = {"region": "--regions", "scope": "--scopes, --slices, --crop and --seed"}
 LATEX = str.maketrans(
     {
         "%": r"\%",
@@ -61,23 +57,7 @@ LATEX = str.maketrans(
         "–": "--",
     }
 )
-
-
-@dataclass(frozen=True)
-class ScoredMethod:
-    """One method: a folder of syntheses with its scores."""
-
-    name: str
-    path: Path
-    scores: Scores
-
-    @property
-    def devices(self) -> list[str]:
-        """The devices on which its images were synthesised."""
-        folder = self.path if self.path.is_dir() else self.path.parent
-        labels = (label.split("/") for label in self.scores.labels)
-        stated = (provenance_of(folder, case, name).get("device") for case, name in labels)
-        return sorted({device for device in stated if device})
+Methods = Mapping[str, Scores]  # by name
 
 
 @dataclass(frozen=True)
@@ -157,66 +137,67 @@ def compare(
     method of each metric. Cases of one patient are averaged first if there are several patients. Raises BadInput if
     cases, ranges or masks differ. Source: Wilcoxon 1945; Holm 1979.
     """
-    methods = _methods([Path(folder) for folder in folders])
-    names = [method.name for method in methods]
+    paths = [Path(folder) for folder in folders]
+    read = [_read(path) for path in paths]
+    names = [
+        # scores of images that were given the truth are a bound and not those of a synthesis
+        f"{name} (given the truth)" if scores.header.get("given_truth") else name
+        for name, scores in zip(_names(paths), read)
+    ]
+    methods = dict(zip(names, read))
     if reference not in (None, *names):
         raise BadInput(
             f"--reference: expected one of {', '.join(names)}, found {reference!r}. Choose one of these."
         )
-    first = methods[0]
-    headers = {method.name: method.scores.header for method in methods}
-    modalities = first.scores.parts.keys()
-    for method in methods[1:]:
-        others = method.scores.parts.keys()
-        if others != modalities:
-            raise BadInput(
-                f"{method.path}: expected scores of {', '.join(modalities)} as in {first.path}, found {', '.join(others)}. Compare folders of the same targets."
-            )
-    shared = {key: first.scores.header.get(key, {}) for key in ("standard", "own_metrics")}
+    for path, other in zip(paths, read):
+        _check_same(paths[0], read[0], path, other)
+    headers = {name: scores.header for name, scores in methods.items()}
+    first = headers[names[0]]
+    shared = {key: first.get(key, {}) for key in ("standard", "own_metrics")}
     left_out = dict[str, list[str]]()
     for key in "regions", "scopes":
         having = grouped((area, name) for name, of in headers.items() for area in of.get(key, {}))
         left_out |= {area: some for area, some in having.items() if some != names}
-        rules = first.scores.header.get(key, {})
-        shared[key] = {area: rules[area] for area, some in having.items() if some == names}
+        shared[key] = {area: first[key][area] for area, some in having.items() if some == names}
     known = metrics_of(shared)
+    sections = read[0].parts
     document = {
         "voxlate": __version__,
         "note": "Research software, not a medical device.",
         "reference": reference,
         **shared,
         "left_out": left_out,
-        "methods": {method.name: str(method.path) for method in methods},
-        "folds": {method.name: fold_lines(method.scores) for method in methods},
+        "methods": dict(zip(names, map(str, paths))),
+        "same_images": [
+            [one, other]
+            for one, other in combinations(names, 2)
+            if headers[one].get("images") == headers[other].get("images", {})
+        ],
+        "folds": {name: fold_lines(scores) for name, scores in methods.items()},
         "trained_on": {name: of.get("trained_on", []) for name, of in headers.items()},
-        "devices": {method.name: method.devices for method in methods},
-        "modalities": {name: _modality(name, methods, known, reference) for name in modalities},
-        "naive": {name: _naive(name, methods) for name in modalities},
+        "modalities": {name: _section(name, methods, known, reference) for name in sections},
+        "naive": {name: _naive(name, methods) for name in sections},
     }
     return Comparison(document)
 
 
-def _methods(folders: Sequence[Path]) -> list[ScoredMethod]:
-    if not folders:
-        raise BadInput("compare: expected scored folders, found none. Name one or more.")
-    methods = []
-    for name, folder in zip(_names(folders), folders):
-        path = folder / FILE if folder.is_dir() else folder
-        if not path.is_file():
-            raise BadInput(
-                f"{path}: expected the scores of a folder of syntheses, found none. Run voxlate evaluate first."
-            )
-        scores = read_scores(path)
-        check_unchanged(folder, scores.header)
-        # Scores of images that were given the truth are a bound and not those of a synthesis.
-        name += " (given the truth)" if scores.header.get("given_truth") else ""
-        methods.append(ScoredMethod(name, folder, scores))
-    return methods
+def _read(folder: Path) -> Scores:
+    """The scores of a folder, or of its metrics.json; raises BadInput if there are none, or if its images have changed."""
+    path = folder / FILE if folder.is_dir() else folder
+    if not path.is_file():
+        raise BadInput(
+            f"{path}: expected the scores of a folder of syntheses, found none. Run voxlate evaluate first."
+        )
+    scores = read_scores(path)
+    check_unchanged(folder, scores.header)
+    return scores
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
     """The last parts of the paths, as many as are needed to distinguish them."""
     paths = [folder.resolve().parts for folder in folders]
+    if not paths:
+        raise BadInput("compare: expected scored folders, found none. Name one or more.")
     for depth in range(1, max(map(len, paths)) + 1):
         names = ["/".join(path[-depth:]) for path in paths]
         if len(set(names)) == len(names):
@@ -226,29 +207,54 @@ def _names(folders: Sequence[Path]) -> list[str]:
     )
 
 
-def _modality(
-    name: str,
-    methods: Sequence[ScoredMethod],
-    known: Mapping[str, Metric],
-    reference: str | None,
+def _check_same(first: Path, wanted: Scores, other: Path, found: Scores) -> None:
+    """Raise BadInput if two methods were scored with different options, or on different cases, truths or voxels."""
+    expected, actual = _conditions(wanted), _conditions(found)
+    for what in {**expected, **actual}:
+        is_rule = what.startswith("rule of")  # of an area that one of them may lack
+        a, b = expected.get(what), actual.get(what)
+        if a != b and not (is_rule and None in (a, b)):
+            raise BadInput(
+                f"{other}: expected the {what} as in {first} ({a}), found {b}. Score both with the same options (--value-range, --mask, --regions), cases and cohort."
+            )
+    shown, others = (scores.header.get("shown", {}) for scores in (wanted, found))
+    for label, share in shown.items():
+        if abs(share - others[label]) > LEAST_APART:
+            raise BadInput(
+                f"{other}: expected {label} to show the voxels that it shows in {first} ({share:.0%}), found {others[label]:.0%}. Score both with a --mask of what both show."
+            )
+
+
+def _conditions(scores: Scores) -> dict[str, object]:
+    """What two methods must share, by name, so that their scores compare."""
+    header = scores.header
+    stated: dict[str, object] = {}
+    for name, part in scores.parts.items():
+        stated |= {f"{key} of {name}": part[key] for key in MUST_AGREE}
+        stated |= {f"case {case} of {name}": "scored" for case in scores.by_case(name).index}
+    for key in "regions", "scopes":
+        stated |= {f"rule of {area}": rule for area, rule in header.get(key, {}).items()}
+    truths = header.get("truths", {})
+    return stated | {f"truth of {label}": digest for label, digest in truths.items()}
+
+
+def _section(
+    name: str, methods: Methods, known: Mapping[str, Metric], reference: str | None
 ) -> Table:
-    """The conventions of a modality, and the result of each metric that methods have."""
-    parts = [method.scores.parts[name] for method in methods]
-    tables = {method.name: method.scores.by_case(name) for method in methods}
-    for method in methods[1:]:
-        _check_same(name, methods[0], method)
-    patients = methods[0].scores.patients
+    """The conventions of a section, and the result of each metric that methods have."""
+    parts = [scores.parts[name] for scores in methods.values()]
+    tables = {method: scores.by_case(name) for method, scores in methods.items()}
+    patients = next(iter(methods.values())).patients
     results: Table = {}
     for key, metric in known.items():
         if metric.pooled:
             results |= _pool(name, metric, methods)
             continue
+        # scores by different weights of LPIPS do not compare
         if metric.score == "lpips" and len({part["lpips"] for part in parts}) > 1:
-            continue  # scores by different weights do not compare
-        if not metric.in_table:
             continue
         scored = {method: table[key] for method, table in tables.items() if key in table}
-        if scored:
+        if scored and metric.in_table:
             results[key] = _test(metric, DataFrame(scored), patients, reference)
     return {
         **{key: parts[0][key] for key in (*MUST_AGREE, "cases", "patients")},
@@ -257,53 +263,15 @@ def _modality(
     }
 
 
-def _naive(name: str, methods: Sequence[ScoredMethod]) -> Table | None:
+def _naive(name: str, methods: Methods) -> Table | None:
     """The best naive baseline of all methods by its MAE: its name, method and scores; None if none has all cases."""
     found = list[Table]()
-    for method in methods:
-        (verdict,) = (one for one in method.scores.verdicts if one.modality == name)
-        means = method.scores.means[name].get(verdict.baseline or "", {})
-        if means and means["mae"]["n"] == method.scores.parts[name]["cases"]:
-            found.append({"baseline": verdict.baseline, "of": method.name, "metrics": means})
+    for method, scores in methods.items():
+        (verdict,) = (one for one in scores.verdicts if one.modality == name)
+        means = scores.means[name].get(verdict.baseline or "", {})
+        if means and means["mae"]["n"] == scores.parts[name]["cases"]:
+            found.append({"baseline": verdict.baseline, "of": method, "metrics": means})
     return min(found, key=lambda one: one["metrics"]["mae"]["mean"], default=None)
-
-
-def _check_same(name: str, first: ScoredMethod, other: ScoredMethod) -> None:
-    """Raise BadInput if two methods were scored with different options, or on different cases, truths or voxels."""
-    both = (first.scores, other.scores)
-
-    def refuse(expected: object, found: object, advice: str) -> NoReturn:
-        raise BadInput(
-            f"{other.path}: expected {name} with {expected} as in {first.path}, found {found}. {advice}."
-        )
-
-    wanted, actual = (scores.parts[name] for scores in both)
-    for key in MUST_AGREE:
-        if wanted[key] != actual[key]:
-            refuse(
-                f"{key} {wanted[key]}",
-                actual[key],
-                "Score both with the same options (--value-range, --mask, --units)",
-            )
-    for kind, option in RULES.items():
-        rules, others = (scores.header.get(f"{kind}s", {}) for scores in both)
-        for part in rules.keys() & others.keys():
-            if rules[part] != others[part]:
-                expected = f"the {kind} {part}: {rules[part]}"
-                refuse(expected, others[part], f"Score both with the same {option}")
-    cases, others = ({*scores.by_case(name).index} for scores in both)
-    if odd := sorted(cases ^ others):
-        found = f"{plural(len(odd), 'case')} in one only ({odd[0]})"
-        refuse("the same cases", found, "Score the same cases in both")
-    truths, others = (scores.header.get("truths", {}) for scores in both)
-    if changed := sorted(label for label in truths if others.get(label) != truths[label]):
-        refuse("the truths", f"another one of {changed[0]}", "Score both against one cohort")
-    shown, others = (scores.header.get("shown", {}) for scores in both)
-    apart = sorted(label for label in shown if abs(shown[label] - others[label]) > LEAST_APART)
-    if apart:
-        label = apart[0]
-        found = f"{others[label]:.0%} of {label} in the image, and {shown[label]:.0%} there"
-        refuse("images of the same voxels", found, "Score both with a --mask of what both show")
 
 
 def _test(
@@ -350,23 +318,26 @@ def _test(
     return result
 
 
-def _pool(name: str, metric: Metric, methods: Sequence[ScoredMethod]) -> Table:
+def _pool(name: str, metric: Metric, methods: Methods) -> Table:
     """Distances of pooled slices, if all methods have them by the same features and number of images."""
     values = {
-        method.name: method.scores.means[name][SYNTHESIS].get(metric.key, {}) for method in methods
+        method: scores.means[name][SYNTHESIS].get(metric.key, {})
+        for method, scores in methods.items()
     }
-    features, *others = (method.scores.parts[name]["features"] for method in methods)
-    counts = {value.get("n") for value in values.values()}
+    features = [scores.parts[name]["features"] for scores in methods.values()]
     absent = any(value.get("mean") is None for value in values.values())
-    if absent or len(counts) > 1 or any(other["name"] != features["name"] for other in others):
+    if (
+        absent
+        or len({(of["name"], value["n"]) for of, value in zip(features, values.values())}) > 1
+    ):
         return {}
     result = {
         "label": metric.label,
         "better": metric.better,
-        "n": counts.pop(),
+        "n": values[next(iter(values))]["n"],
         "best": min(values, key=lambda method: values[method]["mean"]),
         "reference": None,
-        "features": features["name"],
+        "features": features[0]["name"],
         "methods": {
             method: {key: value[key] for key in ("mean", "sd", "ci95")}
             for method, value in values.items()
@@ -375,38 +346,43 @@ def _pool(name: str, metric: Metric, methods: Sequence[ScoredMethod]) -> Table:
     return {metric.key: result}
 
 
-def comparison_tables(document: Document, which: Literal["all", "main"] = "all") -> Tables:
+def comparison_tables(document: Document, which: Which = "all") -> Tables:
     """The tables of a comparison by modality, of all or of the main metrics with time and network calls.
 
     The best naive baseline is the last method.
     """
     names = tuple(document["methods"])
-    naive = {name: baseline for name, baseline in document.get("naive", {}).items() if baseline}
+    naive = {name: baseline for name, baseline in document["naive"].items() if baseline}
 
     def cells(modality: str, metric: Metric) -> Iterator[Cell]:
         """The score of each method and of the best baseline."""
-        result = document["modalities"][modality]["metrics"].get(metric.key)
+        part = document["modalities"][modality]
+        result = part["metrics"].get(metric.key)
         shown = which == "all" or metric.key in EFFORT or is_main(metric, document["standard"])
         if result is None or not shown:
             return
         if all(value["mean"] is None for value in result["methods"].values()):
             return
-        cases = document["modalities"][modality]["cases"]
         for name in names:
-            yield _cell(result, name, metric, cases)
-        if naive:
-            yield _naive_cell(naive.get(modality), metric)
+            yield _cell(result, name, metric, part["cases"])
+        if baseline := naive.get(modality):
+            below = baseline["baseline"] if metric.key == "mae" else ""
+            yield Cell(metric.mean_text(baseline["metrics"].get(metric.key)), below)
+        elif naive:
+            yield Cell(ABSENT)
 
-    lines = metric_lines(document, cells)
     above = [f"{name}: {line}" for name, of in document["folds"].items() for line in of]
     columns = (*names, NAIVE) if naive else names
-    legend = [NO_SCORE] if has_gap(lines) else []
-    return Tables(TITLE, columns, lines, [*_caption(document), *legend], above)
+    units = {name: part["unit"] for name, part in document["modalities"].items()}
+    metrics = metrics_of(document).values()
+    return tables_of(TITLE, columns, units, metrics, cells, _caption(document), above)
 
 
 def _caption(document: Document) -> Iterator[str]:
     """The caption: range, mask, tests and times."""
     parts = document["modalities"]
+    for one, other in document["same_images"]:
+        yield f"{one} and {other} hold the same images, so that all differences are zero."
     # of a cross-validation, out-of-fold cases and those of the ensemble are two parts
     sizes = grouped((name.partition(", ")[0], part["cases"]) for name, part in parts.items())
     scored = max(map(sum, sizes.values()))
@@ -417,18 +393,14 @@ def _caption(document: Document) -> Iterator[str]:
         yield f"{range_note(name, part)}; mask: {part['mask']}. {_reachable(document, part['patients'])}."
     chosen = document["reference"] or "the best of each metric"
     yield f"Bold: best mean. Reference: {chosen}. p: Wilcoxon signed-rank test over patients, two-sided, Holm over the methods of a metric. Differences: 95 % bootstrap interval of the paired mean."
-    for name, baseline in document.get("naive", {}).items():
+    for name, baseline in document["naive"].items():
         if baseline:
             yield f"{name}: best naive baseline by its MAE: {baseline['baseline']} (scored with {baseline['of']}), no test."
     for name, rule in document["scopes"].items():
         if name not in document["standard"]:
             yield f"{name}: {rule}."
     for name, having in document["left_out"].items():
-        yield f"{name}: not compared, because it is scored in {', '.join(having)} alone (--regions, --scopes)."
-    devices = {name: ", ".join(of) for name, of in document["devices"].items() if of}
-    if len({*devices.values()}) > 1:
-        on = "; ".join(f"{name} on {device}" for name, device in devices.items())
-        yield f"Times on different devices do not compare: {on}."
+        yield f"{name}: not compared, because it is scored in {', '.join(having)} alone (--regions)."
 
 
 def _reachable(document: Document, size: int) -> str:
@@ -448,9 +420,9 @@ def _cell(result: Part, name: str, metric: Metric, cases: int) -> Cell:
     below = "=" if result["reference"] == name else ""
     if value and "p_holm" in value:
         p = value["p_holm"]
-        ends = [value["difference"], *(value.get("difference_ci95") or ())]
+        ends = [value["difference"], *(value["difference_ci95"] or ())]
         size, *interval = (metric.text(end, like=value["mean"]) for end in ends)
-        sign = "+" if value["difference"] >= 0 else ""
+        sign = "+" if value["difference"] > 0 else ""
         within = f" ({'…'.join(interval)})" if interval else ""
         below = f"{sign}{size}{within}\np {p:.2g}{'*' if p < SIGNIFICANT else ''}"
     if (used := result.get("cases_used", cases)) < cases:
@@ -458,28 +430,21 @@ def _cell(result: Part, name: str, metric: Metric, cases: int) -> Cell:
     return Cell(metric.mean_text(value), below.lstrip(), result["best"] == name)
 
 
-def _naive_cell(baseline: Part | None, metric: Metric) -> Cell:
-    """A score of the best naive baseline; its name is printed below its MAE."""
-    if baseline is None:
-        return Cell(ABSENT)
-    below = baseline["baseline"] if metric.key == "mae" else ""
-    return Cell(metric.mean_text(baseline["metrics"].get(metric.key)), below)
-
-
 def latex_of(tables: Tables) -> str:
     """A table as LaTeX for the package booktabs: the best mean is bold, a star stands for p < 0.05."""
-    rows = dict[str, list[str]]()
+    columns = [name.translate(LATEX) for name in tables.methods]
+    labels = list[str]()
+    rows = list[list[str]]()
     for section, lines in tables.lines.items():
         if len(tables.lines) > 1:
-            rows[section] = [""] * len(tables.methods)
+            labels.append(section.translate(LATEX))
+            rows.append([""] * len(columns))
         for line in lines:
             label = f"{line.label} [{line.unit}]" if line.unit else line.label
-            # labels of several sections may be equal, and pandas keeps the order of rows
-            rows[f"{section}\n{label}"] = [_latex_cell(cell) for cell in line.cells]
-    frame = DataFrame.from_dict(rows, orient="index", columns=[*tables.methods])
-    frame.index = [name.rpartition("\n")[2].translate(LATEX) for name in frame.index]
-    frame.columns = [name.translate(LATEX) for name in frame.columns]
-    return frame.to_latex(column_format="l" + "r" * len(tables.methods), escape=False)
+            labels.append(label.translate(LATEX))
+            rows.append([_latex_cell(cell) for cell in line.cells])
+    frame = DataFrame(rows, index=labels, columns=columns)
+    return frame.to_latex(column_format="l" + "r" * len(columns), escape=False)
 
 
 def _latex_cell(cell: Cell) -> str:

@@ -22,9 +22,6 @@ from voxlate.base.option import (
 from voxlate.scans.layout_options import Layout
 from voxlate.synthesis.synth_options import ANYWAY, Sampling
 
-CROP = 256  # pixels a side: paper 001, table 1
-SMALLEST_CROP = 11  # the window of SSIM
-
 
 @options
 class EvaluateOptions(Layout, Sampling, ExecutorOptions):
@@ -77,31 +74,11 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
     window: Annotated[
         tuple[float, float] | None,
         Option(
-            "HU range of PNG truths. Default: 0 80.",
+            "HU range of PNG truths. Default: that of synth (0 80 for heads).",
             panel=SCORES,
             metavar="A B",
         ),
     ] = None
-    scopes: Annotated[
-        Sequence[str],
-        Option(
-            "Scope: whole, crops, synthrad2023, synthrad2025 or brasyn. Repeatable.",
-            panel=SCORES,
-            metavar="NAME",
-            complete="voxlate.evaluation.scoring.scopes:SCOPES",
-        ),
-    ] = ()
-    slices: Annotated[
-        str | Annotated[Any, Object("voxlate.training.batches.slice_filter:SliceFilter")] | None,
-        Option(
-            "Slices that are cropped: 'above={cta=0}, pixels=200'.",
-            panel=SCORES,
-            metavar="TABLE",
-        ),
-    ] = None
-    crop: Annotated[
-        int, Option("Side length of crops in pixels.", panel=SCORES, least=SMALLEST_CROP)
-    ] = CROP
     features: Annotated[
         str | Annotated[Any, Object("voxlate.evaluation.scoring.distances:Features")] | None,
         Option(
@@ -136,7 +113,7 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
     seed: Annotated[
         int,
         Option(
-            "Seed of crops and --run.",
+            "Seed of --run and of the bootstrap.",
             panel=SCORES,
             least=0,
         ),
@@ -144,7 +121,7 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
     prepared: Annotated[
         Path | None,
         Option(
-            "Prepared cohort: transforms of scans, and without a run the cases of baselines. Default: that of the run, or the training split of the true scans.",
+            "Prepared cohort: transforms of scans, and without a run the cases of baselines. Default: that of the run.",
             panel=ADVANCED,
         ),
     ] = None

@@ -1,19 +1,18 @@
 """Evaluation of all subsets of missing modalities: their synthesis, their scores, and means by the number missing."""
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import chain, combinations
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pandas import DataFrame, concat
 
 from voxlate.base.errors import BadInput, DoNotTrust, as_list
 from voxlate.base.executors.case_work import NamedProgress
 from voxlate.base.executors.workers import choose_executor
-from voxlate.base.files import lock, whole_file, write_json
+from voxlate.base.files import lock, write_json
 from voxlate.base.messages import Say
 from voxlate.evaluation.evaluate_options import EvaluateOptions
 from voxlate.evaluation.scoring.evaluate import evaluate, rules_of
@@ -21,14 +20,8 @@ from voxlate.evaluation.scoring.scored_regions import check_mask
 from voxlate.evaluation.scoring.scores import Scores
 from voxlate.synthesis.cohort import Selection, synthesise_cases
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.output_folder import place_from
-from voxlate.synthesis.provenance import difference, provenance_of, source_paths
-from voxlate.synthesis.result import (
-    check_folder,
-    read_synthesis,
-    remove_images,
-    write_images,
-)
+from voxlate.synthesis.provenance import WITHOUT, difference
+from voxlate.synthesis.result import check_folder, read_synthesis
 from voxlate.synthesis.scans import CaseScans, find_scans
 from voxlate.training.load import load
 
@@ -46,7 +39,7 @@ class Scenario:
     @property
     def folder(self) -> str:
         """The name of the folder of its images."""
-        return "without_" + "_".join(self.missing)
+        return WITHOUT + "_".join(self.missing)
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,8 +122,8 @@ def score_run(
 ) -> Summary:
     """Synthesise and score OUT/without_<modalities>/<case>/<modality>.nii.gz for each scenario, from complete cases.
 
-    OUT itself then has each modality synthesised from all others, with scores: OUT/<case>/<modality>.nii.gz, as compare
-    and report read them; OUT/scenarios.json has a line for each scenario and modality. options: of `evaluate`, whose
+    The scores of OUT are those of each modality synthesised from all others, in the folders of one missing modality;
+    OUT/scenarios.json has a line for each scenario and modality. options: of `evaluate`, whose
     seed is that of the synthesis, too; say: is called once with each message of `synthesise_cases`. Finished images
     are kept, and only cases of the split are scored. Raises BadInput where no case is complete, and where OUT has
     images of another model, whose scores would be lost.
@@ -177,7 +170,12 @@ def score_run(
                 single[scenario.missing[0]] = {case: failed.get(case, "") for case in cases}
         if not single:
             raise DoNotTrust(" ".join(all_failed.values()))
-        scores = evaluate(out, cohort, options, cases=_gather(single, out))
+        cases = list(dict.fromkeys(chain.from_iterable(single.values())))
+        failed = {
+            f"{case}/{name}": why for name, of in single.items() for case, why in of.items() if why
+        }
+        write_json(out / "provenance.json", {"cases": cases, "failed": failed})
+        scores = evaluate(out, cohort, options, cases=cases)
         frame = concat([*(_means(scores, (name,)) for name in single), *frames])
         summary = Summary(scores, frame.reset_index(drop=True), incomplete, all_failed)
         summary.write(out / "scenarios.json")
@@ -201,17 +199,21 @@ def _check_images(out: Path, models: Sequence[Model], seed: int) -> None:
     """Raise BadInput where OUT has images of other models, or images that synth wrote there."""
     check_folder(out)
     plans = [model.plan({}, seed) for model in models]
-    for path in sorted([*out.glob("*/provenance.json"), *out.glob("without_*/*/provenance.json")]):
+    for path in sorted(
+        [*out.glob("*/provenance.json"), *out.glob(f"{WITHOUT}*/*/provenance.json")]
+    ):
         synthesis = read_synthesis(path)
         if "images" not in synthesis:
             continue
-        by_synth = path.parent.parent == out and "made_without" not in synthesis
-        model = synthesis.get("model")
-        if by_synth or (model is not None and all(model != plan["model"] for plan in plans)):
-            how = difference(synthesis, plans[0]) or "synth made them"
-            raise BadInput(
-                f"{out}: expected a new folder, or one that this command wrote by the same run, found images of another ({path.parent.name}: {how}), whose scores would be lost. Choose another folder."
-            )
+        if path.parent.parent == out:
+            how = "synth made them"
+        elif any(synthesis.get("model") == plan["model"] for plan in plans):
+            continue
+        else:
+            how = difference(synthesis, plans[0])
+        raise BadInput(
+            f"{out}: expected a new folder, or one that this command wrote by the same run, found images of another ({path.parent.name}: {how}), whose scores would be lost. Choose another folder."
+        )
 
 
 def _complete_cases(
@@ -240,66 +242,6 @@ def _complete_cases(
             f"{cohort}: expected cases that have all of {', '.join(sorted(names))}, to score what is made without one, found none among {len(scans)}. Check the cohort and --split."
         )
     return kept
-
-
-def _gather(single: Mapping[str, Mapping[str, str]], out: Path) -> list[str]:
-    """Copy the images of each scenario with one missing modality to OUT/<case>; returns the names of all cases.
-
-    single: by modality and case why the synthesis failed, "" where it did not.
-    """
-    cases = list(dict.fromkeys(chain.from_iterable(single.values())))
-    failed = dict[str, str]()
-    for case in cases:
-        reasons = {name: of_cases[case] for name, of_cases in single.items() if case in of_cases}
-        made = [name for name, why in reasons.items() if not why]
-        for name, why in reasons.items():
-            if why:
-                failed[f"{case}/{name}" if made else case] = why
-        if made:
-            _gather_case({name: out / f"without_{name}" / case for name in made}, out / case)
-        else:
-            remove_images(out / case)
-    common = _common([_relocate(out / f"without_{name}", out) for name in single])
-    write_json(out / "provenance.json", {**common, "cases": cases, "failed": failed})
-    return cases
-
-
-def _gather_case(folders: Mapping[str, Path], out: Path) -> None:
-    """Copy a case's images of each modality, with a provenance of common entries and of entries by modality."""
-    by_name = {name: _relocate(folder, out) for name, folder in folders.items()}
-    common = _common(list(by_name.values()))
-    images = {}
-    inputs = dict[str, Any]()
-    differing = {}
-    for name, entries in by_name.items():
-        for image in entries.pop("images"):
-            images[image] = partial(_copy, folders[name] / image)
-        inputs |= entries["inputs"]
-        differing[name] = {key: value for key, value in entries.items() if key not in common}
-    write_images(out, images, {**common, "inputs": inputs, "made_without": differing})
-
-
-def _common(provenances: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The entries that are equal in all provenances."""
-    entries = dict(provenances[0])
-    for other in provenances[1:]:
-        entries = {key: value for key, value in entries.items() if other.get(key, ...) == value}
-    return entries
-
-
-def _relocate(folder: Path, out: Path) -> dict[str, Any]:
-    """The provenance of a folder, with paths relative to another folder."""
-    provenance = provenance_of(folder)
-    inputs = dict(provenance["inputs"])
-    for name, path in source_paths(provenance).items():
-        if name in inputs:
-            inputs[name] = {**inputs[name], "path": place_from(path, out)}
-    return {**provenance, "run": place_from(Path(provenance["run"]), out), "inputs": inputs}
-
-
-def _copy(image: Path, to: Path) -> None:
-    with whole_file(to) as temporary:
-        shutil.copyfile(image, temporary)
 
 
 def _means(scores: Scores, missing: Sequence[str]) -> DataFrame:

@@ -34,6 +34,7 @@ Provenance = Mapping[str, Any]
 Table = dict[str, Any]
 # All cases of one synthesis share these entries.
 SHARED_KEYS = ("model", "seed", "synth", "units", "axes", "range")
+WITHOUT = "without_"  # begins the folder of images that were synthesised without their own modality
 # This key of a provenance states that the case was used for the calibration.
 USED_FOR_CALIBRATION = "taught_calibration"
 OF_TRAINING = "The training saw this scan, or one almost like it, as of the same patient: what its image scores is not what a new patient's would."
@@ -103,7 +104,6 @@ class _Keys(TypedDict, total=False):
     split: Text
     axes: Axes
     images: dict[FileName, Text]
-    made_without: dict[Name, Table]
     synth: _Synth
     seed: Count
     units: dict[Name, Text]
@@ -143,8 +143,6 @@ def read_provenance(path: Path) -> Table:
     pairs = [*content.get("range", {}).values()]
     pairs += [(units["low"], units["high"]) for units in content.get("network_units", {}).values()]
     record.check(all(low < high for low, high in pairs), "a range that ends before it begins")
-    for own in content.get("made_without", {}).values():
-        record.fill(_Keys, own, others=None)
     return content
 
 
@@ -184,19 +182,21 @@ def difference(first: Provenance, second: Provenance) -> str:
     return ""
 
 
-def provenance_of(out: Path, case: str = "", modality: str = "") -> Table:
-    """The provenance of a case's synthesis, or else that of the whole folder, with absolute paths.
+def folder_of(out: Path, case: str, modality: str = "") -> Path:
+    """The folder of a case's image: OUT/<case>, or OUT/without_<modality>/<case> where each modality is left out in turn."""
+    alone = out / f"{WITHOUT}{modality}" / case
+    return alone if modality and alone.is_dir() else out / case
 
-    modality: that of the image, if each image of a case has its own provenance (`made_without`).
-    """
-    folder = out / case
+
+def provenance_of(out: Path, case: str = "", modality: str = "") -> Table:
+    """The provenance of a case's synthesis, or else that of the whole folder, with absolute paths."""
+    folder = folder_of(out, case, modality)
     if not (folder / "provenance.json").is_file():
         folder = out
     path = folder / "provenance.json"
     if not path.is_file():
         return {}
     stated = read_provenance(path)
-    stated = stated | stated.get("made_without", {}).get(modality, {})
     # its file states paths relative to its own folder
     inputs = {
         name: {**scan, "path": os.path.normpath(folder / scan["path"])} if "path" in scan else scan

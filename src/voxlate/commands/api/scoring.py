@@ -34,18 +34,14 @@ class Evaluation:
 def _evaluation_lines(
     done: Evaluation, options: EvaluateOptions, as_json: bool, everything: Everything = False
 ) -> Iterator[Any]:
-    from voxlate.evaluation.scoring.tables import (
-        not_scored_texts,
-        training_note,
-        truth_messages,
-    )
+    from voxlate.evaluation.scoring.tables import not_scored_texts, training_note
     from voxlate.training.verdict import colour_lines
 
     scores, summary = done.scores, done.summary
     yield from _assumptions(done)
     if as_json and (trained := training_note(scores)):  # tables have it in their caption
         yield message("trained-on", trained)
-    faults = truth_messages(scores)
+    faults = read_messages(scores.header, "truth_messages")
     yield from faults if options.any_truth else map(Undone, map(str, faults))
     yield scores.table() if everything else scores.short_table()
     if summary and (everything or options.missing == "all"):
@@ -64,7 +60,7 @@ def _assumptions(done: Evaluation) -> Iterator[Message]:
     header = done.scores.header
     for why in done.summary.incomplete.values() if done.summary else ():
         yield message("case-left-out", f"left out {why}")
-    for text in [*header["shared_masks"], *header.get("windows", ())]:
+    for text in header.get("windows", ()):
         yield message("assumed", f"assumed: {text}.")
 
 

@@ -92,18 +92,10 @@ def calibration_regions(
     Raises BadInput for a rule that is no threshold of the target or of a label map.
     """
     for region in regions_from(asked):
-        if region.name in OWN_NAMES:
+        known = {target, *labels}
+        if region.name in OWN_NAMES or region.mirrored or region.modality not in known:
             raise BadInput(
-                f"region {region.name}: expected a name that the calibration has no use for, found one of {', '.join(OWN_NAMES)}. Choose another."
-            )
-        if region.mirrored:
-            raise BadInput(
-                f"region {region.name}: expected a plain threshold, found {region.text!r}. Drop the %."
-            )
-        if region.modality != target and str(region.modality) not in labels:
-            known = ", ".join(labels) or "none"
-            raise BadInput(
-                f"region {region.name}: expected a threshold of {target} or of a label map ({known}), found {region.text!r}. Write {region.name}={target}>100."
+                f"region {region.name}: expected a threshold of {' or '.join(sorted(known))} with another name than {' and '.join(OWN_NAMES)}, found {region.text!r}. Write {region.name}={target}>100."
             )
     of_unit = CT_REGIONS if unit == "HU" else {}
     rules = {name: rule.format(target) for name, rule in of_unit.items()}

@@ -1,5 +1,7 @@
 """Pictures of scored cases: sources, synthesis, truth, error and standard deviation, on shared colour scales."""
 
+import base64
+import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,8 +16,8 @@ from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, read_messages
 from voxlate.evaluation.intervals.summary import error_lines
 from voxlate.evaluation.scoring.interval_scores import interval_of
-from voxlate.evaluation.scoring.metrics import METRICS
-from voxlate.evaluation.scoring.scored_images import images_in, is_map, spread_of
+from voxlate.evaluation.scoring.metrics import METRIC_OF
+from voxlate.evaluation.scoring.scored_images import case_folders, images_in, is_map, spread_of
 from voxlate.evaluation.scoring.scored_regions import read_canonical
 from voxlate.evaluation.scoring.scores import Scores
 from voxlate.scans.formats.io import is_picture, is_there
@@ -24,24 +26,18 @@ from voxlate.scans.images.grid import Grid, Volume, return_to
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.pictures import Plane
 from voxlate.scans.images.ranges import NETWORK_RANGE, Range, nice, range_for, shown_range
-from voxlate.synthesis.provenance import provenance_of, source_paths
+from voxlate.synthesis.provenance import folder_of, provenance_of, source_paths
 
-SHORTEST_PIXELS = 160  # tiny volumes are enlarged here, because a browser would blur them
+TILE = 240  # pixels of a slice
+# The sides of the patient on the left and on the right of a picture.
+SIDES: dict[Plane, str] = {"axial": "R - L", "coronal": "R - L", "sagittal": "A - P"}
 PERFUSION_COLOURS = {"ml/100g/min": "cbf", "ml/100g": "cbv", "s": "tmax"}
-SIDES: dict[Plane, tuple[str, str]] = {
-    "axial": ("R", "L"),
-    "coronal": ("R", "L"),
-    "sagittal": ("A", "P"),
-}
-
 SQUARES = 8  # squares of a chequerboard along its shorter side
-WIDEST = 7  # columns of a row; more columns have rows of about equal length
+WIDEST = 7  # columns of a picture; more columns have pictures of about equal length
 BONE_HU = (-450.0, 1050.0)  # beside the window of a CT, in which all bone is white
-CASE_SCORES = ("mae", "psnr", "ssim_2d", "ssim_3d", "mae_z", "gradient_strength")
-LABELS = {"synthesis": "image", "error": "− truth", "spread": "sd"}  # of a method's columns
-
 # Roles with a scale for all cases: the low end in units of the high one, and the colours.
 SHARED = (("error", -1.0, "error"), ("spread", 0.0, "magma"), ("outside", -1.0, "error"))
+OF_METHOD = ("synthesis", "error", "spread")  # roles of each method's columns in a comparison
 
 Table = Mapping[str, Any]
 Methods = Mapping[str, tuple[Path, Scores]]  # folder and scores by name
@@ -56,18 +52,9 @@ class ColourScale:
     colours: str
     unit: str
 
-    @property
-    def gradient(self) -> str:
-        """The colours as the stops of a CSS gradient, low end first."""
-        stops = np.linspace(0, 255, 12).round().astype(int)
-        table = pictures.palette(self.colours)[stops]
-        return ", ".join(f"#{r:02x}{g:02x}{b:02x}" for r, g, b in table)
-
-    @property
-    def limits(self) -> list[str]:
-        """The texts of both ends."""
-        sign = "+" if self.low < 0 < self.high and self.colours == "error" else ""
-        return [f"{self.low:g}".replace("-", "−", 1), f"{sign}{self.high:g}"]
+    def __str__(self) -> str:
+        unit = self.unit.replace("×", "x")  # the font of pictures has no other sign
+        return f"{self.low:g} to {self.high:g} {unit}".rstrip()
 
 
 SHADES = ColourScale(0, 255, "gray", "")  # of slices in bytes
@@ -82,10 +69,8 @@ class CaseImage:
     slices: dict[Plane, AnyArray]
     scale: ColourScale | None = None
 
-    def shades(self, plane: Plane) -> AnyArray:
-        """The slice of a plane in bytes, by a scale of its own."""
-        assert self.scale is not None
-        return pictures.shades(self.slices[plane], self.scale.low, self.scale.high)
+
+Columns = Sequence[tuple[CaseImage, ColourScale, str]]  # images with their scales and titles
 
 
 @dataclass(frozen=True)
@@ -101,26 +86,29 @@ class CaseImages:
     sentences: Sequence[tuple[str, str]] = ()
     oriented: bool = True
 
-    def column(
-        self, image: CaseImage, scales: Mapping[str, ColourScale], **words: Any
-    ) -> dict[str, Any]:
-        """A column of pictures with a heading and a colour bar.
+    def draw(self, columns: Columns) -> list[Table]:
+        """Pictures (uri) with a row for each plane and a column for each image, and their descriptions (alt)."""
+        length = math.ceil(len(columns) / math.ceil(len(columns) / WIDEST))
+        parts = [columns[first : first + length] for first in range(0, len(columns), length)]
+        return [self._draw(part) for part in parts]
 
-        Each picture has a PNG (uri), a description (alt), and the letters of its left and right side (sides) where they are known. scales: those
-        that all cases share, by role; words: another role or title, or another colour bar.
-        """
-        scale = image.scale or scales[image.role]
-        column = {"role": image.role, "title": image.name, "bars": [scale], **words}
-        about = f"{words.get('title', image.role)} ({image.name})"
-        cells = list[Table]()
-        for plane, values in image.slices.items():
-            shades = pictures.shades(values, scale.low, scale.high)
+    def _draw(self, columns: Columns) -> Table:
+        rows = []
+        for plane in columns[0][0].slices:
             pixel = pictures.pixel_mm(self.grid.spacing_mm, plane)
-            square = pictures.square_pixels(shades, pixel, SHORTEST_PIXELS)
-            alt = f"{about}, {plane} slice of {self.case}"
-            uri = pictures.data_uri(square, scale.colours)
-            cells.append({"uri": uri, "alt": alt, "sides": SIDES[plane] if self.oriented else ()})
-        return {**column, "pictures": cells}
+            tiles = []
+            for image, scale, _ in columns:
+                shades = pictures.shades(image.slices[plane], scale.low, scale.high)
+                square = pictures.square_pixels(shades, pixel)
+                tiles.append(pictures.palette(scale.colours)[square])
+            rows.append((f"{plane}, {SIDES[plane]}" if self.oriented else plane, tiles))
+        titles = [title for _, _, title in columns]
+        heads = [f"{title}\n{scale}".rstrip() for _, scale, title in columns]
+        file = io.BytesIO()
+        pictures.sheet_with_labels(rows, heads, TILE).save(file, "png")
+        content = base64.b64encode(file.getvalue()).decode()
+        alt = f"{self.case}: {', '.join(titles)}"
+        return {"uri": f"data:image/png;base64,{content}", "alt": alt}
 
 
 def read_case(out: Path, scores: Table, case: str, modality: str) -> CaseImages | None:
@@ -128,7 +116,7 @@ def read_case(out: Path, scores: Table, case: str, modality: str) -> CaseImages 
 
     scores: the header of its scores with the range and the files of truth and sources; {} if it was not scored.
     """
-    files = images_in(out / case)
+    files = images_in(folder_of(out, case, modality))
     if modality not in files:
         return None
     provenance = provenance_of(out, case, modality)
@@ -187,7 +175,7 @@ def _of_synthesis(
     true = None if truth is None else scale.normalise(truth.data[0], body)
     if true is not None:
         yield CaseImage("truth", modality, _slices(true, at), shades)
-        yield CaseImage("error", "synthesis − truth", _slices(ours - true, at))
+        yield CaseImage("error", "image - truth", _slices(ours - true, at))
     if scale.unit == "HU" and shades.high < scale.high:
         bone = ColourScale(*BONE_HU, shades.colours, shades.unit)
         for name, shown in (modality, ours), ("truth", true):
@@ -196,14 +184,17 @@ def _of_synthesis(
     if (interval := interval_of(files, modality, provenance)) is not None:
         ends = (read_map(path) for path in (interval.low, interval.high))
         low, high = (scale.normalise(end, body, values) for end in ends)
-        name = f"{interval.coverage:.0%} interval"
-        yield CaseImage("low", name, _slices(low, at), shades)
-        yield CaseImage("high", name, _slices(high, at), shades)
+        width = ColourScale(
+            0, nice(float(np.percentile((high - low)[body], 99))), "magma", shades.unit
+        )
+        yield CaseImage(
+            "interval", f"width, {interval.coverage:.0%}", _slices(high - low, at), width
+        )
         if true is not None:
             beyond = np.maximum(low - true, 0) - np.maximum(true - high, 0)
             # Only voxels of the body count.
             beyond = np.where(body, beyond, 0)
-            yield CaseImage("outside", "truth outside", _slices(beyond, at))
+            yield CaseImage("outside", "interval", _slices(beyond, at))
     if modality + UNFAMILIAR in files and provenance.get("familiar", {}).get("unfamiliar"):
         far = read_map(files[modality + UNFAMILIAR])
         name = "distance from calibration scans (1: the farthest of them)"
@@ -275,65 +266,70 @@ def _sections(section: str, cases: Sequence[str], methods: Methods, most: int) -
         first = next(iter(images.values()))
         facts = [section, str(first.grid)]
         if part:
+            own = ", ".join(METRIC_OF["mae"].text(table["mae"][case]) for table in tables.values())
+            facts.append(f"MAE {own} {part['unit']}")
             facts.append(f"error rank {rank + 1} of {len(ordered)}{extremes.get(rank, '')}")
-        warnings = [
-            (grade, f"{name}: {text}" if len(methods) > 1 else text)
-            for name, one in images.items()
-            for grade, text in dict.fromkeys(one.sentences)
-        ]
-        about = {"case": case, "facts": facts, "warnings": warnings}
+        about = {"case": case, "facts": facts, "sheets": first.draw(_columns(images, scales))}
         if len(methods) > 1:
-            columns = _side_by_side(images, scales)
-            yield {**about, "columns": columns, "in_a_row": in_a_row(len(columns))}
+            warnings = [
+                (grade, f"{name}: {text}")
+                for name, one in images.items()
+                for grade, text in dict.fromkeys(one.sentences)
+            ]
+            yield {**about, "warnings": warnings}
             continue
-        (table,) = tables.values()
-        row = dict(table.loc[case]) if case in table.index else {}
-        columns = [first.column(image, scales) for image in first.images]
-        yield {**about, "columns": columns, "scores": _score_texts(row, part.get("unit", ""))}
+        yield {**about, "warnings": [*dict.fromkeys(first.sentences)]}
 
 
-def _side_by_side(
-    methods: Mapping[str, CaseImages], scales: Mapping[str, ColourScale]
-) -> list[Table]:
-    """Sources and truth, then the image, error and standard deviation of each method."""
-    first = next(iter(methods.values()))
-    columns = list[Table]()
-    for image in first.images:
-        if image.role in ("source", "truth"):
-            columns.append(first.column(image, scales))
-    for name, case in methods.items():
-        for image in case.images:
-            if label := LABELS.get(image.role):
-                columns.append(case.column(image, scales, role="", title=f"{name}, {label}"))
-    return columns
+def _columns(images: Mapping[str, CaseImages], scales: Mapping[str, ColourScale]) -> Columns:
+    """The images of one method; of several, sources and truth, then the image, error and spread of each method."""
+    first = next(iter(images.values()))
+    several = len(images) > 1
+    chosen = [
+        (f"{image.role} {image.name}", image)
+        for image in first.images
+        if not several or image.role in ("source", "truth")
+    ]
+    if several:
+        chosen += [
+            (f"{name}, {image.role}", image)
+            for name, case in images.items()
+            for image in case.images
+            if image.role in OF_METHOD
+        ]
+    return [(image, image.scale or scales[image.role], title) for title, image in chosen]
 
 
-def scan_columns(case: str, scans: Mapping[str, Volume], fixed: str | None) -> list[Table]:
-    """The middle slices of scans on one grid in a column each, and chequerboards of `fixed` with each other scan."""
+def scan_sheets(case: str, scans: Mapping[str, Volume], fixed: str | None) -> list[Table]:
+    """Pictures of scans on one grid, with chequerboards of `fixed` and each other scan."""
     names = sorted(scans, key=lambda name: name != fixed)
     main = scans[names[0]]
     about = CaseImages(case, main.grid, ())
     at = _centre(foreground(main))
-    columns = list[Table]()
-    first = None
+    columns = []
+    boards = list[dict[Plane, AnyArray]]()
     for name in names:
         role = ("fixed" if name == fixed else "moving") if fixed else "scan"
         image = _scan(role, name, scans[name], at)
-        columns.append(about.column(image, {}))
-        if first is not None:
+        assert image.scale is not None
+        columns.append((image, image.scale, f"{role} {name}"))
+        grey = {
+            plane: pictures.shades(values, image.scale.low, image.scale.high)
+            for plane, values in image.slices.items()
+        }
+        boards.append(grey)
+        if fixed and len(boards) > 1:
             board = {
                 plane: chequerboard(
-                    first.shades(plane),
-                    image.shades(plane),
+                    boards[0][plane],
+                    grey[plane],
                     pictures.pixel_mm(main.grid.spacing_mm, plane),
                 )
                 for plane in at
             }
             both = CaseImage("chequerboard", f"{fixed} and {name}", board, SHADES)
-            columns.append(about.column(both, {}, bars=[]))
-        elif fixed:
-            first = image
-    return columns
+            columns.append((both, SHADES, f"{fixed} and {name}"))
+    return about.draw(columns)
 
 
 def _scan(role: str, name: str, scan: Volume, at: Mapping[Plane, int]) -> CaseImage:
@@ -359,21 +355,6 @@ def evenly(count: int, most: int) -> list[int]:
     return [round(number * (count - 1) / max(1, chosen - 1)) for number in range(chosen)]
 
 
-def in_a_row(columns: int) -> int:
-    """The number of columns in a row, so that rows are about equally long."""
-    return math.ceil(columns / math.ceil(columns / WIDEST))
-
-
-def _score_texts(row: Table, unit: str) -> list[tuple[str, str]]:
-    """Labels and values of some scores of one case."""
-    texts = []
-    for metric in METRICS:
-        if metric.key in CASE_SCORES and math.isfinite(row.get(metric.key, math.nan)):
-            value = f"{metric.text(row[metric.key])} {metric.unit_for(unit)}"
-            texts.append((metric.label, value.strip()))
-    return texts
-
-
 def warnings_of(out: Path) -> dict[str, list[Message]]:
     """The warnings of all syntheses in a folder, by case."""
     warnings = dict[str, list[Message]]()
@@ -385,11 +366,12 @@ def warnings_of(out: Path) -> dict[str, list[Message]]:
 
 def _syntheses(out: Path) -> list[tuple[str, str]]:
     """Cases and modalities of the syntheses in a folder."""
-    syntheses = []
-    for case in sorted(out.iterdir()):
-        images = images_in(case) if case.is_dir() else {}
-        syntheses += [(case.name, name) for name in images if not is_map(name, images)]
-    return syntheses
+    return [
+        (folder.name, name)
+        for folder, images in case_folders(out)
+        for name in images
+        if not is_map(name, images)
+    ]
 
 
 def _slices(values: AnyArray, at: Mapping[Plane, int]) -> dict[Plane, AnyArray]:

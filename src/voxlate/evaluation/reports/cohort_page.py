@@ -11,10 +11,10 @@ import numpy as np
 from voxlate.base.errors import first_of, plural
 from voxlate.base.groups import grouped
 from voxlate.base.messages import summarise
-from voxlate.evaluation.reports.case_pictures import evenly, in_a_row, scan_columns
+from voxlate.evaluation.reports.case_pictures import evenly, scan_sheets
 from voxlate.evaluation.reports.page import flat, write_report
 from voxlate.scans.cases.prepared import CaseEntry, Cohort, open_cohort
-from voxlate.scans.images.misalignment import NOTHING_IN_COMMON, Misalignment
+from voxlate.scans.images.misalignment import NOTHING_IN_COMMON
 from voxlate.scans.images.units import TISSUE_MAPS
 
 MOST_CASES = 12
@@ -83,73 +83,60 @@ def _section(cohort: Cohort, entry: CaseEntry, fixed: str | None) -> dict[str, A
     """The pictures of one case."""
     case = cohort.case(entry.case)
     scans = {name: case.volume(name) for name in case.header.units}
-    columns = scan_columns(entry.case, scans, fixed if fixed in scans else None)
     facts = [entry.split, str(next(iter(scans.values())).grid)]
-    return {
-        "case": entry.case,
-        "facts": facts,
-        "columns": columns,
-        "in_a_row": in_a_row(len(columns)),
-    }
+    sheets = scan_sheets(entry.case, scans, fixed if fixed in scans else None)
+    return {"case": entry.case, "facts": facts, "sheets": sheets}
 
 
 def registration_lines(cases: Sequence[CaseEntry]) -> dict[str, str]:
     """A line on each modality that was registered: the steps kept, and how similar the scans were before and after."""
-    by_name = grouped((name, scan) for case in cases for name, scan in case.registered.items())
-    owners = grouped((name, case.case) for case in cases for name in case.registered)
+    registered = grouped(
+        (name, (case.case, scan)) for case in cases for name, scan in case.registered.items()
+    )
     lines = {}
-    for name, scans in sorted(by_name.items()):
-        before, after = (
-            [getattr(scan, when).mutual_information for scan in scans]
-            for when in ("before", "after")
-        )
+    for name, scans in sorted(registered.items()):
+        before = [scan.before.mutual_information for _, scan in scans]
+        after = [scan.after.mutual_information for _, scan in scans]
         worst = int(np.argmin(after))
-        steps = Counter("unchanged" if scan.kept == "none" else scan.kept for scan in scans)
+        case, scan = scans[worst]
+        steps = Counter(one.kept.replace("none", "unchanged") for _, one in scans)
         kept = ", ".join(f"{step} in {count}" for step, count in steps.items())
-        unchanged = [case for case, scan in zip(owners[name], scans) if scan.kept == "none"]
+        unchanged = [case for case, one in scans if one.kept == "none"]
         some = f" ({first_of(unchanged)})" if unchanged else ""
         lines[name] = (
-            f"registered to {scans[worst].to}: {kept}{some}; mutual information {median(before):.3f} → {median(after):.3f} (median), {before[worst]:.3f} → {after[worst]:.3f} (worst, {owners[name][worst]})"
+            f"registered to {scan.to}: {kept}{some}; mutual information {median(before):.3f} → {median(after):.3f} (median), {before[worst]:.3f} → {after[worst]:.3f} (worst, {case})"
         )
     return lines
 
 
 def misalignment_lines(entries: Sequence[CaseEntry]) -> dict[str, str]:
     """A line on each modality, the farthest first: its misalignment from each scan it was compared with."""
-    by_name = grouped(
-        (name, (estimate.to, (entry.case, estimate)))
+    pairs = grouped(
+        ((name, estimate.to), (entry.case, estimate))
         for entry in entries
         for name, estimate in entry.misaligned.items()
         if name not in TISSUE_MAPS  # computed from the same head: there is nothing to measure
     )
-    farthest = {
-        name: max(estimate.median_mm or 0.0 for _, (_, estimate) in pairs)
-        for name, pairs in by_name.items()
+    farthest = dict[str, float]()
+    lines = dict[str, list[str]]()
+    for (name, to), scans in pairs.items():
+        known = {case: one.median_mm for case, one in scans if one.median_mm is not None}
+        worst = max(known, key=known.__getitem__, default="")
+        farthest[name] = max(farthest.get(name, 0.0), known.get(worst, 0.0))
+        measured = f"measured in {len(known)} of {plural(len(scans), 'case')}"
+        if known:
+            plane = (
+                " in the plane of the slices" if any("D" in one.unseen for _, one in scans) else ""
+            )
+            line = f"{median(known.values()):.1f} mm from {to}{plane} in the median case, {known[worst]:.1f} mm in the worst ({worst}); {measured}"
+        else:
+            reasons = Counter(one.reason or NOTHING_IN_COMMON for _, one in scans)
+            line = f"against {to}: {reasons.most_common(1)[0][0]}; {measured}"
+        lines.setdefault(name, []).append(line)
+    for name, parts in lines.items():
+        have = [entry for entry in entries if name in entry.present and len(entry.present) > 1]
+        if left_out := sum(not entry.misaligned for entry in have):
+            parts.append(f"{len(have) - left_out} of {len(have)} cases were examined")
+    return {
+        name: "; ".join(lines[name]) for name in sorted(lines, key=lambda name: -farthest[name])
     }
-    lines = {}
-    for name in sorted(sorted(by_name), key=lambda name: -farthest[name]):
-        by_scan = sorted(grouped(by_name[name]).items(), key=lambda group: -len(group[1]))
-        parts = [_part(to, dict(scans)) for to, scans in by_scan]
-        have = sum(name in entry.present and len(entry.present) > 1 for entry in entries)
-        examined = sum(name in entry.present and bool(entry.misaligned) for entry in entries)
-        if examined < have:
-            parts.append(f"{examined} of {have} cases were examined")
-        lines[name] = "; ".join(parts)
-    return lines
-
-
-def _part(to: str, by_case: dict[str, Misalignment]) -> str:
-    """The misalignment of a modality from one scan, in the cases in which it was compared with it."""
-    known = {
-        case: estimate.median_mm
-        for case, estimate in by_case.items()
-        if estimate.median_mm is not None
-    }
-    if not known:
-        reasons = Counter(one.reason or NOTHING_IN_COMMON for one in by_case.values())
-        return f"against {to}: cannot be measured in any case ({reasons.most_common(1)[0][0]})"
-    worst = max(known, key=known.__getitem__)
-    in_plane = any("D" in estimate.unseen for estimate in by_case.values())
-    plane = " in the plane of the slices" if in_plane else ""
-    missed = f" of {len(by_case)}" if len(known) < len(by_case) else ""
-    return f"lies {median(known.values()):.1f} mm from {to}{plane} in the median case, {known[worst]:.1f} mm in the worst ({worst}); measured in {len(known)}{missed} {'case' if len(by_case) == 1 else 'cases'}"

@@ -3,6 +3,7 @@
 import base64
 import datetime
 import itertools
+import textwrap
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -12,6 +13,7 @@ from typing import Any
 
 import jinja2
 from markupsafe import Markup
+from pandas import json_normalize
 
 from voxlate import __version__
 from voxlate.base.errors import BadInput, first_of, plural
@@ -35,7 +37,7 @@ from voxlate.training.verdict import METRIC, SYNTHESIS, Outcome, Verdict, verdic
 MOST_CASES = 9
 MOST_COMPARED = 4  # cases of a comparison
 MOST_PICTURES = 4  # of the validation
-LONGEST_LIST = 12
+LONGEST_TEXT = 1000
 CURVES = {
     "loss": "Training loss",
     "validation": "Validation",
@@ -250,18 +252,10 @@ def newest_pictures(run: Path) -> list[Path]:
     return by_time[:MOST_PICTURES]
 
 
-def flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
-    """A nested table as pairs of dotted key and text."""
-    if isinstance(value, list) and not any(isinstance(part, dict | list) for part in value):
-        text = ", ".join(map(str, value[:LONGEST_LIST]))
-        more = f" … ({len(value)} in all)" if len(value) > LONGEST_LIST else ""
-        return [(prefix, text + more)]
-    if not isinstance(value, dict | list):
-        return [(prefix, "–" if value is None else str(value))]
-    pairs = list[tuple[str, str]]()
-    for key, part in value.items() if isinstance(value, dict) else enumerate(value):
-        pairs += flat(part, f"{prefix}.{key}" if prefix else str(key))
-    return pairs
+def flat(table: Table) -> list[tuple[str, str]]:
+    """A nested table as pairs of dotted key and text, of long texts the beginning."""
+    values = json_normalize(table).to_dict("records")[0] if table else {}
+    return [(key, textwrap.shorten(f"{value}", LONGEST_TEXT)) for key, value in values.items()]
 
 
 def lead(

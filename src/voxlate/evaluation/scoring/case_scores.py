@@ -8,12 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from voxlate.base.array_types import AnyArray, Bool, Float32
+from voxlate.base.array_types import Bool, Float32
 from voxlate.base.errors import BadInput
 from voxlate.checks.truths import SketchedTruth, other_size, sketch_of
 from voxlate.evaluation.evaluate_options import EvaluateOptions
 from voxlate.evaluation.scoring.distances import Features, Vectors, slices_of
-from voxlate.evaluation.scoring.evaluators import challenge_scores
 from voxlate.evaluation.scoring.interval_scores import interval_scores, is_changed, region_coverage
 from voxlate.evaluation.scoring.metrics import (
     RADIOLOGICAL,
@@ -22,9 +21,7 @@ from voxlate.evaluation.scoring.metrics import (
     Score,
     correlation,
     mean_inside,
-    seam,
 )
-from voxlate.evaluation.scoring.scopes import CROPS, MASK, Crops, crop_scores
 from voxlate.evaluation.scoring.score_units import (
     OWN,
     Units,
@@ -46,11 +43,10 @@ from voxlate.scans.formats.io import content_hash, is_there
 from voxlate.scans.images.grid import Grid, Volume
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.midline import midline_grid
-from voxlate.scans.images.ranges import WHOLE_MASK, Range, mask_for
+from voxlate.scans.images.ranges import WHOLE_MASK, Range, mask_for, picture_window
 from voxlate.scans.images.regions import Region, scale_to_peak
 from voxlate.scans.images.units import SHOW_ANATOMY, unit_of
 from voxlate.training.naive import Baselines
-from voxlate.training.recipe.run_provenance import window_borders
 from voxlate.training.verdict import SYNTHESIS
 
 Functions = Mapping[str, Score]
@@ -74,11 +70,6 @@ class Row:
     slices: int = 0
     clipped: float = 0.0
 
-    @property
-    def head(self) -> tuple[str, str, str, str]:
-        """Case, patient, modality and method."""
-        return self.case, self.patient, self.modality, self.method
-
 
 @dataclass(frozen=True)
 class Rules:
@@ -90,9 +81,6 @@ class Rules:
 
     asked: EvaluateOptions
     regions: tuple[Region, ...]
-    scopes: tuple[str, ...]
-    crops: Crops
-    window_hu: tuple[float, float]
     features: Features | None
     axes: str = RADIOLOGICAL
     mask: Path | str = WHOLE_MASK
@@ -106,17 +94,10 @@ class Rules:
     def for_modality(self, name: str, unit: str) -> "Rules":
         """The rules for images of a modality, with what is scored without being asked."""
         mask = self.asked.mask or mask_for(unit)
-        tissues = tissues_for(name, unit, {region.name for region in self.regions})
-        beside = []
-        if not self.asked.mask and WHOLE_MASK not in (mask, *self.scopes):
-            beside.append(WHOLE_MASK)
-        return replace(
-            self,
-            regions=(*self.regions, *tissues),
-            scopes=(*self.scopes, *beside),
-            mask=mask,
-            standard=(*(tissue.name for tissue in tissues), *beside),
-        )
+        taken = {region.name for region in self.regions}
+        tissues = tissues_for(name, unit, taken)
+        standard = tuple(tissue.name for tissue in tissues)
+        return replace(self, regions=(*self.regions, *tissues), mask=mask, standard=standard)
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,11 +133,6 @@ class Truth:
     def shown(self) -> float:
         """The share of the voxels to be scored that are inside the image."""
         return 1.0 if self.coverage is None else mean_inside(self.coverage, self.mask)
-
-    @property
-    def spacing_mm(self) -> tuple[float, float, float]:
-        """The spacing of the truth's voxels along (D, H, W)."""
-        return self.volume.grid.spacing_mm
 
     @cached_property
     def alignment(self) -> Alignment:
@@ -225,31 +201,6 @@ class Truth:
             (one, part) for one, part in parts if one.name not in self.rules.standard or part.any()
         ]
 
-    @cached_property
-    def ends(self) -> dict[str, Volume]:
-        """The ends of the synthesis's intervals, "low" and "high", in the scored unit on the truth's grid; none of changed ones."""
-        interval = self.item.interval
-        if interval is None or interval.changed:
-            return {}
-        name = self.item.modality
-        return {
-            end: self.alignment.apply(self.units.synthesis(read_canonical(path, name)))
-            for end, path in (("low", interval.low), ("high", interval.high))
-        }
-
-    def image_of(self, name: str) -> AnyArray:
-        """An image of the case, or the mask, on the truth's grid, for a slice filter."""
-        if name == MASK and self.mask is not None:
-            return self.frame
-        if name == self.item.modality:
-            return self.volume.data[0]
-        files = {**self.item.inputs, **self.item.case.files}
-        if name not in files:
-            raise BadInput(
-                f"--slices: expected a modality of {self.item.case.case} ({', '.join(sorted(files))}) or mask, found {name}. Choose one of these."
-            )
-        return self.alignment.apply(read_canonical(files[name], name)).data[0]
-
 
 @dataclass(frozen=True)
 class ScoredItem:
@@ -257,7 +208,7 @@ class ScoredItem:
 
     truth: what shows whether it is that of the image; shown: the share of the scored voxels that the image shows. There
     are no rows where the truth is so large or small that it does not lie on the image. vectors: of the slices of the truth
-    and of each method.
+    and of each method; window: of HU that the truth, a picture, is taken to show.
     """
 
     rows: list[Row]
@@ -266,6 +217,7 @@ class ScoredItem:
     truth: SketchedTruth
     shown: float = 1.0
     vectors: Mapping[str, Vectors] = field(default_factory=dict)
+    window: tuple[float, float] | None = None
 
 
 def score_item(item: Item, scale: Range, rules: Rules, functions: Functions) -> ScoredItem:
@@ -275,13 +227,15 @@ def score_item(item: Item, scale: Range, rules: Rules, functions: Functions) -> 
     """
     asked = rules.asked
     network = asked.units == "network"
+    stored = read_canonical(item.synthesis, item.modality)
+    window = None
     if network:
         units = network_units(item.provenance, item.modality, item.case.case)
     elif shows_a_window(item.provenance, item.modality, scale.unit):
-        units = picture_units(rules.window_hu, scale)
+        window = asked.window or picture_window(replace(stored, unit="HU"))
+        units = picture_units(window, scale)
     else:
         units = OWN
-    stored = read_canonical(item.synthesis, item.modality)
     image = units.synthesis(stored)
     truth = Truth(item, rules, scale, units, image.grid)
     sketch = _sketch(truth, stored)
@@ -316,7 +270,7 @@ def score_item(item: Item, scale: Range, rules: Rules, functions: Functions) -> 
         for name, values in ((method, pair.synthesis), ("truth", pair.truth)):
             if rules.features is not None and name not in vectors:
                 vectors[name] = rules.features(slices_of(values, pair, rules.axes))
-    return ScoredItem(rows, _note(truth), " ".join(left_out), sketch, truth.shown, vectors)
+    return ScoredItem(rows, _note(truth), " ".join(left_out), sketch, truth.shown, vectors, window)
 
 
 def _stated(item: Item) -> dict[str, float]:
@@ -423,44 +377,37 @@ def _score(truth: Truth, image: Volume, pair: ImagePair, functions: Functions) -
     rules = truth.rules
     item = truth.item
     scores = {key: score(pair) for key, score in functions.items()}
-    borders = window_borders(item.provenance, len(pair.synthesis))
-    if borders and truth.alignment.keeps(truth.grid):
-        scores["seam"] = seam(pair.truth, pair.synthesis, borders, pair.inside)
     for region, inside in truth.regions:
         overlap = None
         if region.modality == item.modality:
             overlap = region.select(scale_to_peak(image, truth.scale, truth.body), truth.frame)
-        scores |= region_scores(region, inside, pair, overlap, truth.spacing_mm)
+        scores |= region_scores(region, inside, pair, overlap, truth.volume.grid.spacing_mm)
     for ratio in rules.regions:
         if ratio.over is not None:
             scores |= ratio_scores(ratio.name, ratio.over, scores)
-    for scope in rules.scopes:
-        if scope == WHOLE_MASK:
-            everywhere = replace(pair, inside=truth.coverage)
-            keys = [key for key in functions if key in SCOPED]
-            scores |= {f"{scope}.{key}": functions[key](everywhere) for key in keys}
-        elif scope == CROPS:
-            masked = rules.mask != WHOLE_MASK
-            voxels = truth.volume.data[0]
-            scores |= crop_scores(rules.crops, pair, voxels, masked, truth.image_of, functions)
-        else:
-            mask = truth.mask if rules.asked.mask else None
-            scores |= challenge_scores(scope, truth.volume, image, mask, item.case)
+    if rules.mask != WHOLE_MASK:
+        everywhere = replace(pair, inside=truth.coverage)
+        keys = [key for key in functions if key in SCOPED]
+        scores |= {f"{WHOLE_MASK}.{key}": functions[key](everywhere) for key in keys}
     return scores
 
 
 def _interval_scores(truth: Truth, synthesis: Volume) -> dict[str, float]:
-    """Scores of a synthesis's intervals, scaled as the synthesis."""
+    """Scores of a synthesis's intervals, scaled as the synthesis; none of intervals that were changed."""
     interval = truth.item.interval
     scale = truth.scale
-    if interval is None or not truth.ends:
+    if interval is None or interval.changed:
         return {}
+
+    def read(path: Path) -> Float32:
+        """The values of one end on the scored range."""
+        end = truth.units.synthesis(read_canonical(path, truth.item.modality))
+        return scale.normalise(truth.alignment.apply(end).data[0], truth.body, synthesis.data[0])
+
+    low, high = read(interval.low), read(interval.high)
     if truth.units is not OWN or scale.own or truth.rules.mask not in (WHOLE_MASK, "body"):
         # The bound is in physical units and applies to the error in the body.
         interval = replace(interval, bound=None)
-    low, high = (
-        scale.normalise(end.data[0], truth.body, synthesis.data[0]) for end in truth.ends.values()
-    )
     scores = interval_scores(
         interval, low, high, truth.on_range(synthesis), truth.values, truth.frame
     )

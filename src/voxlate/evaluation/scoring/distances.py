@@ -18,7 +18,7 @@ from voxlate.base.array_types import Float32, Float64
 from voxlate.base.errors import BadInput
 from voxlate.base.groups import grouped
 from voxlate.evaluation.scoring.metrics import RADIOLOGICAL, ImagePair
-from voxlate.scans.cases.case import reorder_axes
+from voxlate.scans.cases.case import CANONICAL, reorder_axes
 
 # The keys of the pooled distance, and of the mean distance of single patients.
 KEYS = {"fd": ("fd", "fd_each"), "texture": ("texture_distance", "texture_distance_each")}
@@ -109,7 +109,7 @@ def slices_of(values: Float32, pair: ImagePair, axes: str = RADIOLOGICAL) -> Flo
     grey = np.clip((values - pair.scale.low) / pair.scale.width, 0, 1).astype(np.float32)
     if pair.inside is not None:
         grey = np.where(pair.inside, grey, np.float32(0))[pair.inside.any((1, 2))]
-    return np.ascontiguousarray(reorder_axes(grey, pair.axes, axes))
+    return np.ascontiguousarray(reorder_axes(grey, CANONICAL, axes))
 
 
 def _gather(vectors: Cases, cases: Iterable[tuple[str, str]]) -> Vectors:

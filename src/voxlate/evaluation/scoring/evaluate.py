@@ -1,6 +1,6 @@
 """The evaluation of a folder of syntheses and of naive baselines against the truth, with all conventions stated."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -33,18 +33,15 @@ from voxlate.evaluation.scoring.metrics import (
     ImagePair,
     Score,
 )
-from voxlate.evaluation.scoring.scopes import CROPS, Crops, filter_from, scopes_from
 from voxlate.evaluation.scoring.score_header import Function, doubts_on, find_changed, header_of
-from voxlate.evaluation.scoring.score_units import shows_a_window, window_of
+from voxlate.evaluation.scoring.score_units import shows_a_window
 from voxlate.evaluation.scoring.scored_images import (
     Item,
-    ScoredImages,
     add_run_files,
     find_items,
     items_by_modality,
     not_scored,
 )
-from voxlate.evaluation.scoring.scored_regions import read_canonical
 from voxlate.evaluation.scoring.scores import Scores, frame_of
 from voxlate.evaluation.scoring.truth_alignment import check_prepared
 from voxlate.scans.cases.case import CANONICAL
@@ -53,11 +50,9 @@ from voxlate.scans.cohorts.find import find_cohort, refuse_synthetic
 from voxlate.scans.cohorts.owners import require_patients
 from voxlate.scans.cohorts.split import check_known
 from voxlate.scans.formats.io import content_hash, read_volume
-from voxlate.scans.images.grid import return_to
-from voxlate.scans.images.ranges import NETWORK_RANGE, Range, range_for
+from voxlate.scans.images.ranges import NETWORK_RANGE, WHOLE_MASK, Range, range_for
 from voxlate.scans.images.regions import regions_from
 from voxlate.synthesis.provenance import provenance_of, run_folders
-from voxlate.training.naive import MOST_CASES, Baselines, Case, fit
 from voxlate.training.recipe.run_provenance import splits_of_training
 
 if TYPE_CHECKING:
@@ -82,7 +77,7 @@ def evaluate(
     cases: the cases to score, instead of those of the split; executor: scores images, by default this process;
     changes: fields of the options, of which some take objects or mappings in Python. value_range: (low, high),
     for all or by modality; regions: rules by name, such as {"lesion": "tmax>6"}, within the mask (the body without
-    one); naive, features, slices: Baselines, Features and SliceFilter, too.
+    one); naive, features: Baselines and Features, too.
     Scores are taken in the truth's unit, on its own grid, to which images of another are resampled or moved back;
     voxels that they do not cover do not count. Raises BadInput where nothing matches.
     """
@@ -94,7 +89,10 @@ def evaluate(
     cohort = found.cases
     wanted = _cases_to_score(cohort, asked, out, cases)
     images = find_items(out, wanted, f"{truth}" + (f", split {asked.split}" if asked.split else ""))
-    job = _job(out, _with_baselines(images, cohort, asked), asked)
+    items = add_run_files(images.items, asked.naive, asked.prepared)
+    for item in items:
+        refuse_synthetic([item.case], {item.modality})
+    job = _job(out, items, asked)
     every, failed = _score_items(job, executor or choose_executor(asked), progress)
     faults, cautions = _judge(every, cohort)
     wrong = fault_messages(faults, len(every), KEPT if asked.any_truth else LEFT_OUT)
@@ -112,7 +110,7 @@ def evaluate(
         **header_of(out, Path(truth), scored, job.ranges, job.rules, job.own, job.weights),
         **_on_truths(every, faults, wrong),
         "messages": [
-            said.table for said in [*cautions, *doubts_on(scored, rows, job.own, images.recognised)]
+            said.table for said in [*cautions, *doubts_on(scored, rows, images.recognised)]
         ],
     }
     scores = Scores(header, frame_of(rows, header))
@@ -139,52 +137,18 @@ def _cases_to_score(
     return {case.case: case for case in cohort if asked.split in (None, splits[case.case])}
 
 
-def _with_baselines(
-    images: ScoredImages, cohort: Sequence[CaseFiles], asked: EvaluateOptions
-) -> list[Item]:
-    """The images with the naive baselines and the prepared cohort of their runs, or baselines by the cohort's training cases."""
-    items = add_run_files(images.items, asked.naive, asked.prepared)
-    if not any(item.baselines for item in items):
-        learned = _learn(cohort, items)
-        items = [replace(item, baselines=learned) for item in items]
-    for item in items:
-        refuse_synthetic([item.case], {item.modality})
-    return items
-
-
-def _learn(cohort: Iterable[CaseFiles], items: Sequence[Item]) -> Baselines | None:
-    """The naive baselines by the training cases of a cohort; None without any that has all scored modalities.
-
-    No patient with a scored image counts.
-    """
-    targets = [*items_by_modality(items)]
-    scored = {item.case.patient for item in items}
-    others = (case for case in cohort if case.split == "train" and case.patient not in scored)
-    training = [case.files for case in others if case.files.keys() >= {*targets}][:MOST_CASES]
-    if not training:
-        return None
-
-    def read(files: Mapping[str, Path]) -> Case:
-        """The scans of a case on the grid of its first target."""
-        grid = read_canonical(files[targets[0]], targets[0]).grid
-        return {name: return_to(read_canonical(files[name], name), grid) for name in files}, None
-
-    first, _ = read(training[0])
-    ranges = {name: range_for(one.unit, float(one.data.max())) for name, one in first.items()}
-    return fit(map(read, training), [*ranges], targets, ranges)
-
-
 def rules_of(asked: EvaluateOptions) -> Rules:
-    """The checked options of an evaluation; raises BadInput for texts that name no region, scope or slices."""
-    scopes = scopes_from(asked.scopes, asked.regions or ())
-    slices = None if asked.slices is None else filter_from(asked.slices, asked.mask, scopes)
+    """The checked options of an evaluation; raises BadInput for texts that name no region."""
+    if WHOLE_MASK in (asked.regions or ()):
+        raise BadInput(
+            f"--regions: expected no region of the name {WHOLE_MASK}, which is every voxel, found one. Rename the region."
+        )
+    if asked.window is not None:
+        Range(*asked.window, "HU", "--window")  # checks the ends
     return Rules(
         # These two are part of the entries below.
         replace(asked, naive=None, features=None),
         regions_from(asked.regions),
-        scopes,
-        Crops(asked.crop, asked.seed, slices),
-        window_of(asked.window),
         features_for(asked.features),
     )
 
@@ -262,12 +226,8 @@ class _ScoreJob:
         return score
 
     def check_areas(self, rows: Sequence[Row]) -> None:
-        """Raise BadInput for a region or scope that shows nothing in any case."""
+        """Raise BadInput for a region that shows nothing in any case."""
         rules = next(iter(self.rules.values()))
-        if CROPS in rules.scopes and all(np.isnan(row.scores[f"{CROPS}.mae"]) for row in rows):
-            raise BadInput(
-                f"--scopes {CROPS}: expected crops that show something in at least one case, found none by the rule: {rules.crops.rule()}. Change --slices, or check the mask."
-            )
         for region in rules.asked_regions:
             if region.over is not None or region.tissue:
                 continue
@@ -280,7 +240,7 @@ class _ScoreJob:
 def _job(out: Path, items: Sequence[Item], asked: EvaluateOptions) -> _ScoreJob:
     """The scores to compute: images, the range and the rules of each modality, and functions."""
     if asked.prepared is not None:
-        check_prepared(asked.prepared, {item.label: item.provenance for item in items})
+        check_prepared(asked.prepared)
     ranges = {name: _range(name, some, asked) for name, some in items_by_modality(items).items()}
     # A model may see its slices in a layout of its own.
     axes = provenance_of(out).get("axes", CANONICAL)

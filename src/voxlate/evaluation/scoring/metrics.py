@@ -2,18 +2,16 @@
 
 import itertools
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf, nan
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
-from voxlate.base.array_types import AnyArray, Bool, Float32, Float64
+from voxlate.base.array_types import AnyArray, Bool, Float32
 from voxlate.base.similarity import RADIUS, SIGMA, mutual_information
 from voxlate.base.statistics import fixed_text
-from voxlate.scans.cases.case import CANONICAL
 from voxlate.scans.images.ranges import Range
 
 if TYPE_CHECKING:
@@ -36,17 +34,13 @@ RADIOLOGICAL = "SPL"  # pictures have anterior at the top and the patient's righ
 
 @dataclass(frozen=True)
 class ImagePair:
-    """A truth and a synthesis [D, H, W] on the scored range; inside: the voxels that count; axes: their layout.
-
-    Volumes are canonical; crops are in radiological orientation.
-    """
+    """A truth and a synthesis [D, H, W] on the scored range, canonical; inside: the voxels that count."""
 
     truth: Float32
     synthesis: Float32
     scale: Range
     inside: Bool | None
     ssim_from: SsimOrigin = "low"
-    axes: str = CANONICAL
 
     def error(self, function: Callable[..., float]) -> float:
         """A function of truth, synthesis and mask."""
@@ -100,7 +94,7 @@ class Metric:
 
     @property
     def score(self) -> str:
-        """The score without its scope: psnr for the keys psnr and crops.psnr."""
+        """The score without its scope: psnr for the keys psnr and whole.psnr."""
         return self.key.rpartition(".")[2]
 
     def unit_for(self, images: str) -> str:
@@ -111,6 +105,11 @@ class Metric:
         """A value with digits that fit its size, or the size of another value that is printed with it."""
         size = value if like is None else like
         return fixed_text(value * self.scale, size * self.scale, self.digits, self.unit == UNIT)
+
+    def interval_text(self, ends: Sequence[float], like: float) -> str:
+        """The ends of an interval with the digits of another value, such as 0.061–0.075."""
+        low, high = (self.text(end, like) for end in ends)
+        return f"{low}{'…' if low.startswith('-') else '–'}{high}"
 
     def mean_text(self, summary: Mapping[str, Any] | None) -> str:
         """A mean with its standard deviation, such as 0.068 ± 0.012."""
@@ -140,7 +139,6 @@ ssim_3d                SSIM 3-D                          –       higher  3    
 ssim_coronal           SSIM coronal                      –       higher  3       table   {SSIM}mean over every fourth coronal slice
 ssim_sagittal          SSIM sagittal                     –       higher  3       table   {SSIM}mean over every fourth sagittal slice
 mae_z                  MAE z                             images  lower   3       table   mean |difference of slices − the truth's|
-seam                   Seam                              –       one     2       table   MAE z where windows of slices begin or end, over MAE z elsewhere
 lpips                  LPIPS                             –       lower   3       table   AlexNet v0.1; {LPIPS}
 nmi                    NMI                               –       higher  3       table   64 bins over the range; 1 independent, 2 determined
 gradient_strength      Gradient                          –       one     2       table   mean |difference of rows| over the truth's
@@ -196,17 +194,6 @@ truth_mean    mean of truth    images  truth   3       file   mean over the regi
 mae_z         MAE z            images  lower   3       file   mean |difference of slices − the truth's| in the region
 voxels        voxels           –       truth   0       file   number of voxels in the region
 """
-_CHALLENGE_METRICS = """
-key                   label                     unit  better  digits  where  reduction
-synthrad2023.mae      MAE, SynthRAD2023         HU    lower   1       table  mean over the mask, not clipped
-synthrad2023.psnr     PSNR, SynthRAD2023        dB    higher  2       table  inside the mask; range −1024 to 3000 HU
-synthrad2023.ssim     SSIM, SynthRAD2023        –     higher  4       table  uniform window 7 in three directions, mean inside the mask; −1024 HU outside it
-synthrad2025.mae      MAE, SynthRAD2025         HU    lower   1       table  mean over the mask, not clipped
-synthrad2025.psnr     PSNR, SynthRAD2025        dB    higher  2       table  inside the mask; range −1024 to 3071 HU
-synthrad2025.ms_ssim  MS-SSIM, SynthRAD2025     –     higher  4       table  five scales, luminance in each, mean inside the mask; padded to 97 voxels
-brasyn.ssim_tumour    SSIM of tumour, BraSyn    –     higher  4       table  where seg > 0; 0 elsewhere; {SSIM}percentiles 0.5 to 99.5 of each image
-brasyn.ssim_healthy   SSIM of the rest, BraSyn  –     higher  4       table  where seg = 0; 0 elsewhere; {SSIM}percentiles 0.5 to 99.5 of each image
-"""
 _COMPUTED: dict[str, Score] = {
     "mae": lambda pair: pair.error(mae),
     "mae_rel": lambda pair: pair.error(mae) / pair.scale.width,
@@ -253,23 +240,30 @@ def _catalogue(table: str, computed: Mapping[str, Score]) -> tuple[Metric, ...]:
 METRICS = _catalogue(_METRICS, _COMPUTED)
 # Of a named region: the key becomes NAME.mae, the label NAME MAE.
 REGION_METRICS = _catalogue(_REGION_METRICS, {})
-# Of challenges; their scopes have the key's first part.
-CHALLENGE_METRICS = _catalogue(_CHALLENGE_METRICS, {})
 METRIC_OF = {metric.key: metric for metric in METRICS}
-# Scores of a scope have keys such as NAME.mae; crops have no scores across slices.
-OF_PICTURES = ("mae", "mae_rel", "mse_rel", "psnr", "ssim_2d", "lpips")
-SCOPED = (*OF_PICTURES, "ssim_3d", "ssim_coronal", "ssim_sagittal", "mae_z")
+# Of every voxel: the key becomes whole.mae, the label "MAE, whole".
+SCOPED = (
+    "mae",
+    "mae_rel",
+    "mse_rel",
+    "psnr",
+    "ssim_2d",
+    "lpips",
+    "ssim_3d",
+    "ssim_coronal",
+    "ssim_sagittal",
+    "mae_z",
+)
 
 
 def metrics_of(document: Mapping[str, Any]) -> dict[str, Metric]:
-    """All possible metrics of a metrics.json by key: those of the catalogue, of its scopes and of its regions."""
+    """All possible metrics of a metrics.json by key: those of the catalogue, of the whole image and of its regions."""
     metrics = [*METRICS]
     for key, own in document.get("own_metrics", {}).items():
         label = key.replace("_", " ")
         metrics.append(Metric(key, label, own["unit"], own["better"], own["reduction"]))
     for scope in document.get("scopes", {}):
-        own = [metric for metric in CHALLENGE_METRICS if metric.key.partition(".")[0] == scope]
-        metrics += own or [_in_scope(METRIC_OF[key], scope) for key in METRIC_OF if key in SCOPED]
+        metrics += [_in_scope(METRIC_OF[key], scope) for key in METRIC_OF if key in SCOPED]
     for region, metric in itertools.product(document.get("regions", {}), REGION_METRICS):
         label = f"{region} {metric.label}"
         metrics.append(replace(metric, key=f"{region}.{metric.key}", label=label))
@@ -277,7 +271,7 @@ def metrics_of(document: Mapping[str, Any]) -> dict[str, Metric]:
 
 
 def _in_scope(metric: Metric, scope: str) -> Metric:
-    """The metric in a scope, whose label PSNR becomes "PSNR, crops"."""
+    """The metric in a scope, whose label PSNR becomes "PSNR, whole"."""
     return replace(
         metric,
         key=f"{scope}.{metric.key}",
@@ -400,33 +394,16 @@ def mae_z(truth: Any, synthesis: Any, mask: Any = None) -> float:
     The value is 0 if all slices have the same error, and large if errors change from slice to slice. With a mask, both
     neighbours are inside it. NaN if no slice has a neighbour.
     """
-    total, count = _steps_of_error(truth, synthesis, mask)
-    return float(total.sum() / count.sum()) if count.sum() else nan
-
-
-def seam(truth: Any, synthesis: Any, borders: Collection[int], mask: Any = None) -> float:
-    """`mae_z` at the borders of windows over `mae_z` elsewhere; 1 means that there is no seam.
-
-    borders: k if a window of slices begins or ends between k − 1 and k. NaN if no slice or every slice is a border.
-    """
-    total, count = _steps_of_error(truth, synthesis, mask)
-    at = np.isin(np.arange(1, len(total) + 1), list(borders))
-    sums = [(float(total[part].sum()), int(count[part].sum())) for part in (at, ~at)]
-    here, there = (error / voxels if voxels else nan for error, voxels in sums)
-    return here / there if there > 0 else nan
-
-
-def _steps_of_error(truth: Any, synthesis: Any, mask: Any) -> tuple[Float64, NDArray[np.int64]]:
-    """The sum of |steps of the error| and its number of voxels for each pair of neighbouring slices [D - 1]."""
     a, b = _pair(truth, synthesis, None)
     steps = np.abs(np.diff(b - a, axis=0))
-    counts = np.full(len(steps), a[0].size)
+    count = steps.size
     if mask is not None:
         inside = _array(mask).astype(bool)
         both = inside[1:] & inside[:-1]
         steps = np.where(both, steps, 0)
-        counts = both.sum((1, 2))
-    return steps.sum((1, 2), dtype=np.float64), counts
+        count = int(both.sum())
+    # slice by slice, because float32 sums of a whole volume are inexact
+    return float(steps.sum((1, 2), dtype=np.float64).sum() / count) if count else nan
 
 
 def slices_along(volume: AnyArray, plane: "Plane") -> AnyArray:

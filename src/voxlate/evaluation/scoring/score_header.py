@@ -1,7 +1,6 @@
 """What metrics.json states beside the scores: the conventions of each section, the files of images, and what makes scores doubtful."""
 
-import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Required
@@ -13,7 +12,7 @@ from typing_extensions import TypedDict
 from voxlate.base.errors import BadInput, first_of, plural
 from voxlate.base.files import relative_to
 from voxlate.base.groups import grouped
-from voxlate.base.messages import UNOWNED, Message, message, read_messages
+from voxlate.base.messages import UNOWNED, Message, message
 from voxlate.base.records import (
     Count,
     Digest,
@@ -31,10 +30,7 @@ from voxlate.evaluation.scoring.case_scores import Row, Rules, ScoredItem
 from voxlate.evaluation.scoring.distances import Vectors, describe_features, distances
 from voxlate.evaluation.scoring.interval_scores import has_ends
 from voxlate.evaluation.scoring.metrics import Direction
-from voxlate.evaluation.scoring.scopes import CROPS, SCOPES
-from voxlate.evaluation.scoring.score_units import shows_a_window, window_sentence
 from voxlate.evaluation.scoring.scored_images import Item, images_in
-from voxlate.evaluation.scoring.scored_regions import masks_of_several
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.formats.io import content_hash, is_there
 from voxlate.scans.images.ranges import WHOLE_MASK, Range
@@ -111,13 +107,10 @@ class Header(TypedDict, total=False):
     truth_messages: list[StatedMessage]
     messages: list[StatedMessage]
     trained_on: list[Name]
-    out_of_fold: dict[Name, Text]
     calibrations: list[StatedCalibration]
     calibrated_on: list[Name]
-    naive_cases: dict[Name, Several]
     moved: dict[Text, Text]
     naive_left_out: dict[Text, Text]
-    scan_warnings: dict[Name, list[StatedMessage]]
     given_truth: list[Name]
     images: dict[Label, Text]
     recognised: dict[Label, Place]
@@ -141,7 +134,7 @@ def header_of(
     weights: "Lpips | None",
 ) -> Table:
     """The conventions of scores and the facts of their images; rules: by modality; own: metrics of the user; weights: of LPIPS."""
-    asked = next(iter(rules.values())).asked
+    common = next(iter(rules.values()))
     names = section_names((item.modality, item.fold) for item in scored)
     sections = grouped(zip(names, scored))
     stated = {}
@@ -159,10 +152,9 @@ def header_of(
         "truth": relative_to(out, truth),
         "out_of_fold": {item.case.case: item.fold for item in scored if item.fold},
         "own_metrics": describe(own),
-        **_on_images(out, scored, next(iter(rules.values()))),
-        **_on_provenance(out, scored),
+        **_on_images(out, scored),
         **_on_areas(rules, ranges),
-        **_on_windows(scored, ranges, asked.window),
+        **_on_windows(scored, common.asked.window),
         "modalities": stated,
     }
 
@@ -207,69 +199,43 @@ def _distances(items: Sequence[Item], scored: Scored, rules: Rules) -> Table:
     return {"slices": slices, "features": described, "distances": pooled}
 
 
-def _on_images(out: Path, scored: Scored, rules: Rules) -> Table:
-    """The entries of metrics.json on the scored images: their runs, files and scans."""
-    cases = [item.case for item in scored]
+def _on_images(out: Path, scored: Scored) -> Table:
+    """The entries of metrics.json on the scored images: their files, scans, runs and calibrations."""
     learned = [(item.case.case, item.provenance) for item in scored]
-    given = {item.modality for item in scored if item.modality in source_paths(item.provenance)}
-    left_out = {item.label: result.left_out for item, result in scored.items()}
+    calibrated = [case for case, stated in learned if stated.get(USED_FOR_CALIBRATION)]
     counts = {item.modality: item.baselines.cases for item in scored if item.baselines is not None}
-    if counts:
-        bare = [item.label for item in scored if item.baselines is None]
-        left_out |= dict.fromkeys(bare, "No naive baselines: the run of this image has none.")
-    truths = {item.label: item.case.files[item.modality] for item in scored}
-    return {
-        "trained_on": find_trained(learned),
-        "calibrated_on": sorted(
-            {case for case, stated in learned if stated.get(USED_FOR_CALIBRATION)}
-        ),
-        "naive_cases": counts,
-        "moved": {item.label: result.note for item, result in scored.items() if result.note},
-        "naive_left_out": {label: note for label, note in left_out.items() if note},
-        "given_truth": sorted(given),
-        "images": {item.label: content_hash(item.synthesis) for item in scored},
-        "truths": {label: content_hash(file) for label, file in truths.items()},
-        "shown": {item.label: round(result.shown, 4) for item, result in scored.items()},
-        "truth_files": {label: relative_to(out, file) for label, file in truths.items()},
-        "shared_masks": masks_of_several(rules.asked.mask, rules.asked_regions, cases),
-    }
-
-
-def _on_provenance(out: Path, items: Iterable[Item]) -> Table:
-    """The entries of metrics.json that gather what the provenance of each image states."""
+    left_out, moved, sources = dict[str, str](), dict[str, str](), dict[str, dict[str, str]]()
     calibrations = list[Table]()
-    sources = dict[str, dict[str, str]]()
-    warnings = dict[str, dict[Message, Table]]()
-    for item in items:
-        case = item.case.case
+    for item, result in scored.items():
+        if note := result.note:
+            moved[item.label] = note
+        if item.baselines is None and counts:
+            left_out[item.label] = "No naive baselines: the run of this image has none."
+        elif result.left_out:
+            left_out[item.label] = result.left_out
+        files = {name: relative_to(out, path) for name, path in item.inputs.items()}
+        sources.setdefault(item.case.case, {}).update(files)
         if item.interval is not None:
             known = item.provenance["calibration"]
             calibration = {key: known[key] for key in CALIBRATION if key in known}
             if calibration not in calibrations:
                 calibrations.append(calibration)
-        of_case = sources.setdefault(case, {})
-        of_case |= {name: relative_to(out, path) for name, path in item.inputs.items()}
-        if messages := [*read_messages(item.provenance), *_doubts(item)]:
-            warnings.setdefault(case, {}).update({warning: warning.table for warning in messages})
+    truths = {item.label: item.case.files[item.modality] for item in scored}
+    given = {item.modality for item in scored if item.modality in source_paths(item.provenance)}
     return {
+        "trained_on": find_trained(learned),
+        "calibrated_on": sorted({*calibrated}),
         "calibrations": calibrations,
-        "scan_warnings": {case: [*of_case.values()] for case, of_case in warnings.items()},
+        "naive_cases": counts,
+        "moved": moved,
+        "naive_left_out": left_out,
+        "given_truth": sorted(given),
+        "images": {item.label: content_hash(item.synthesis) for item in scored},
+        "truths": {label: content_hash(file) for label, file in truths.items()},
+        "shown": {item.label: round(result.shown, 4) for item, result in scored.items()},
+        "truth_files": {label: relative_to(out, file) for label, file in truths.items()},
         "source_files": sources,
     }
-
-
-def _doubts(item: Item) -> Iterable[Message]:
-    """Messages on sources that differ from those beside the truth, and on intervals without provenance."""
-    for name in find_changed(item):
-        yield message(
-            "other-sources",
-            f"Its source {name} differs from the {name} next to its truth: is it the same patient?",
-        )
-    if item.interval is None and has_ends(item.modality, images_in(item.synthesis.parent)):
-        yield message(
-            "unstated-interval",
-            f"The interval beside its {item.modality} is not scored, because no provenance states its coverage: synthesise it again with a calibrated model.",
-        )
 
 
 def find_changed(item: Item) -> dict[str, str]:
@@ -284,7 +250,7 @@ def find_changed(item: Item) -> dict[str, str]:
 
 
 def _on_areas(rules: Mapping[str, Rules], ranges: Mapping[str, Range]) -> Table:
-    """Sentences on regions and scopes, and which of them nobody asked for."""
+    """Sentences on regions and on the whole image beside a mask, and which of them nobody asked for."""
     regions = dict[str, str]()
     scopes = dict[str, str]()
     standard = dict[str, None]()
@@ -293,23 +259,24 @@ def _on_areas(rules: Mapping[str, Rules], ranges: Mapping[str, Range]) -> Table:
         within = {WHOLE_MASK: "body", "body": "body", "brain": "brain"}.get(mask, f"mask {mask}")
         for region in own.regions:
             regions.setdefault(region.name, region.rule(ranges, within))
-        for scope in own.scopes:
-            scopes[scope] = own.crops.rule() if scope == CROPS else SCOPES[scope]
         standard |= dict.fromkeys(own.standard)
+        if own.mask != WHOLE_MASK:
+            scopes[WHOLE_MASK] = "every voxel"
+            standard[WHOLE_MASK] = None
     return {"regions": regions, "scopes": scopes, "standard": [*standard]}
 
 
-def _on_windows(
-    items: Iterable[Item], ranges: Mapping[str, Range], given: Sequence[float] | None
-) -> dict[str, list[str]]:
-    """The entry of a sentence for each modality whose truth is a picture and whose images are in HU, if any."""
-    names = {
-        item.modality
-        for item in items
-        if shows_a_window(item.provenance, item.modality, ranges[item.modality].unit)
-    }
-    if names:
-        return {"windows": [window_sentence(name, given) for name in sorted(names)]}
+def _on_windows(scored: Scored, given: Sequence[float] | None) -> dict[str, list[str]]:
+    """The entry of a sentence for each window in which images in HU are compared with pictures, if any."""
+    windows = {(item.modality, of.window) for item, of in scored.items() if of.window}
+    how = "as given by --window" if given else "pass --window if it is another one"
+    if windows:
+        return {
+            "windows": [
+                f"pictures of {name} show {low:g} to {high:g} HU as black to white ({how}), and synthesised HU are clipped to it"
+                for name, (low, high) in sorted(windows)
+            ]
+        }
     if given is not None:
         raise BadInput(
             "--window: expected pictures (PNG) of a true CT and synthesised images in HU, found none. Drop --window."
@@ -320,13 +287,9 @@ def _on_windows(
 def doubts_on(
     scored: Mapping[Item, ScoredItem],
     rows: Sequence[Row],
-    own: Collection[str],
     recognised: Mapping[str, str],
 ) -> Iterator[Message]:
-    """Messages on what makes scores doubtful: outliers, values, and unknown patients.
-
-    own: keys of metrics of the user; recognised: the path of each image of other software.
-    """
+    """Messages on what makes scores doubtful; recognised: the path of each image of other software."""
     if recognised:
         label, place = next(iter(recognised.items()))
         yield message(
@@ -338,10 +301,27 @@ def doubts_on(
     errors = grouped((row.modality, (row.case, row.scores["mae"])) for row in ours)
     for name, of_cases in errors.items():
         yield from find_outliers(name, dict(of_cases))
-    yield from without_value(own, rows)
     for prepared in {item.prepared for item in scored if item.prepared}:
         with suppress(BadInput):  # scores need no cohort that is damaged or gone
             yield from (one for one in open_cohort(prepared).warnings if one.code == UNOWNED)
+    changed = grouped((name, item.label) for item in scored for name in find_changed(item))
+    for name, labels in changed.items():
+        yield message(
+            "other-sources",
+            f"The source {name} of {first_of(labels)} differs from the {name} next to the truth: is it the same patient?",
+            images=len(labels),
+        )
+    unstated = [
+        item.label
+        for item in scored
+        if item.interval is None and has_ends(item.modality, images_in(item.synthesis.parent))
+    ]
+    if unstated:
+        yield message(
+            "unstated-interval",
+            f"The intervals of {first_of(unstated)} are not scored, because no provenance states their coverage: synthesise again with a calibrated model.",
+            images=len(unstated),
+        )
     for item, result in scored.items():
         if not item.provenance and result.truth.unit == "HU":  # a CT of other software
             for said in exact_messages(result.truth.sketch.image, "HU", "synthetic CT"):
@@ -367,24 +347,6 @@ def find_outliers(name: str, errors: Mapping[str, float]) -> list[Message]:
             cases=len(odd),
             times=odd[worst[0]],
         )
-    ]
-
-
-def without_value(functions: Collection[str], rows: Iterable[Row]) -> list[Message]:
-    """A message on each metric whose score of some image, also in a region or scope, is no finite number."""
-    failing = grouped(
-        (end, f"{row.method} of {row.case}/{row.modality}")
-        for row in rows
-        for key, value in row.scores.items()
-        if (end := key.rpartition(".")[2]) in functions and not math.isfinite(value)
-    )
-    return [
-        message(
-            "not-finite",
-            f"--metrics {key} gave no finite number {plural(len(where), 'time')}: {first_of([*dict.fromkeys(where)])}.",
-            values=len(where),
-        )
-        for key, where in failing.items()
     ]
 
 

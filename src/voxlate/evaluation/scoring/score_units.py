@@ -1,7 +1,6 @@
 """The units of scores other than those of the images: network units, and grey values of pictures that show a window."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,9 +14,6 @@ from voxlate.scans.images.intensity import Intensity, IntensityMap, Scale
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.ranges import NETWORK_RANGE, Range, as_grey
 from voxlate.scans.images.volume_statistics import intensity_statistics
-
-# The usual window of the brain, of width 80 and level 40: Osborn 2012, "Osborn's Brain".
-BRAIN_HU = (0.0, 80.0)
 
 Conversion = Callable[[Volume], Volume]
 
@@ -71,16 +67,6 @@ def _times(gain: float) -> Conversion:
     return lambda volume: replace(volume, data=volume.data * np.float32(gain))
 
 
-def window_of(given: Sequence[float] | None) -> tuple[float, float]:
-    """The window of pictures of CT, by default that of the brain; raises BadInput if its ends are swapped."""
-    low, high = given or BRAIN_HU
-    if not -math.inf < low < high < math.inf:
-        raise BadInput(
-            f"--window: expected the HU of black below those of white, both finite, found {low:g} {high:g}. Change them."
-        )
-    return low, high
-
-
 def shows_a_window(provenance: Mapping[str, Any], modality: str, truth_unit: str) -> bool:
     """Whether an image is in HU and its truth is a picture."""
     return truth_unit == "grey" and provenance.get("units", {}).get(modality) == "HU"
@@ -100,12 +86,3 @@ def picture_units(window_hu: tuple[float, float], scale: Range) -> Units:
         return as_grey(volume, window_hu, scale.low, scale.high)
 
     return Units(synthesis=to_grey, spread=_times(scale.width / (high - low)))
-
-
-def window_sentence(modality: str, given: Sequence[float] | None) -> str:
-    """The sentence on the window of the pictures."""
-    low, high = window_of(given)
-    hint = "a window of the brain; pass --window if it is another one"
-    if given is not None:
-        hint = "as given by --window"
-    return f"pictures of {modality} show {low:g} to {high:g} HU as black to white ({hint}), and synthesised HU are clipped to it"

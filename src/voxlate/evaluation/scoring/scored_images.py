@@ -18,8 +18,10 @@ from voxlate.scans.formats.dicom import is_dicom_folder
 from voxlate.scans.formats.io import content_hash, is_there, scan_endings, without_ending
 from voxlate.scans.images.units import unit_of
 from voxlate.synthesis.provenance import (
+    WITHOUT,
     common_settings,
     difference,
+    folder_of,
     provenance_of,
     run_folders,
     source_paths,
@@ -86,30 +88,31 @@ class ScoredImages:
 def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> ScoredImages:
     """The syntheses of OUT/<case> whose case has a truth; where: name of the cohort in messages.
 
-    Raises BadInput if there are none, if they are from syntheses with different settings, or from another case's scans.
+    Raises BadInput if there are none, or if they are from syntheses with different settings.
     """
     if not out.is_dir():
         raise BadInput(
             f"{out}: expected the folder that `voxlate synth` wrote, found none. Check the path."
         )
     scored = ScoredImages([], [], {})
-    failed = provenance_of(out).get("failed", {})
     flat = images_in(out)
-    paths = sorted(filter(Path.is_dir, out.iterdir()))
-    folders = {path.name: images for path in paths if (images := images_in(path))}
-    synthesised = {name for name in folders if (out / name / "provenance.json").is_file()}
-    for name, images in folders.items():
+    folders = case_folders(out)
+    synthesised = {folder for folder, _ in folders if (folder / "provenance.json").is_file()}
+    for folder, images in folders:
+        name = folder.name
         case = cases.get(name)
-        if case and name not in synthesised:
+        if case and folder not in synthesised:
             scans = {*case.files.values(), *case.labels.values(), case.mask}
             if set(images.values()) <= scans:
                 continue  # OUT is the cohort itself, and this case has no synthesis
+        label = name if folder.parent == out else f"{name}/{next(iter(images))}"
+        failed = provenance_of(folder.parent).get("failed", {})
         if case and name in failed:
-            scored.refused[name] = f"its image is of an earlier run; {failed[name]}"
-        elif case and synthesised and name not in synthesised:
-            scored.refused[name] = "synth was stopped while it wrote this case: run it again"
+            scored.refused[label] = f"its image is of an earlier run; {failed[name]}"
+        elif case and synthesised and folder not in synthesised:
+            scored.refused[label] = "synth was stopped while it wrote this case: run it again"
         else:
-            _add_items(scored, out / name, images, case, flat)
+            _add_items(scored, folder, images, case, flat)
     if not scored.items and not synthesised:
         _add_recognised(scored, out, cases)
     if not scored.items:
@@ -118,9 +121,30 @@ def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> ScoredI
             f"{out}: expected images whose paths name the cases in {where} and their modalities, as in CASE/ct.nii.gz or CASE_ct.nii.gz, found none that match{refused}. Check the two folders and the names."
         )
     for items in items_by_modality(scored.items).values():
-        _check_one_method(out, [item for item in items if item.case.case in synthesised])
-    _check_own_scans(out, {item.case.case for item in scored.items}, cases)
+        _check_one_method(out, [item for item in items if item.provenance])
     return scored
+
+
+def case_folders(out: Path) -> list[tuple[Path, dict[str, Path]]]:
+    """The folders of cases in OUT with their images by modality.
+
+    Of an evaluation of a run, OUT/without_<modality>/<case> has that modality's image, which was synthesised without it.
+    """
+    folders = []
+    for place in sorted(filter(Path.is_dir, out.iterdir())):
+        alone = place.name.removeprefix(WITHOUT)
+        for folder in (
+            [place] if alone == place.name else sorted(filter(Path.is_dir, place.iterdir()))
+        ):
+            images = images_in(folder)
+            if folder != place:
+                maps = (
+                    name for name in images if is_map(name, {**images}) and name.startswith(alone)
+                )
+                images = {name: images[name] for name in (alone, *maps) if name in images}
+            if images:
+                folders.append((folder, images))
+    return folders
 
 
 def _add_items(
@@ -142,7 +166,7 @@ def _add_items(
             raise BadInput(
                 f"{folder.parent}: expected one {modality} of {folder.name}, found {folder.name}/{path.name} and {second.name}. Leave one of them in the folder."
             )
-        provenance = provenance_of(folder.parent, folder.name, modality)
+        provenance = provenance_of(folder.parent, folder.name)
         std = spread_of(modality, images)
         interval = interval_of(images, modality, provenance)
         scored.items.append(Item(case, modality, path, std, interval, provenance))
@@ -244,13 +268,10 @@ def not_scored(out: Path, images: ScoredImages, cases: Mapping[str, CaseFiles]) 
     reasons = provenance.get("failed", {}) | images.refused
     absent = {}
     for case in provenance.get("cases") or cases:
-        of_case = provenance_of(out, case)
-        # Sources of all images of a case are no targets.
-        given = set() if "made_without" in of_case else source_paths(of_case).keys()
-        expected = targets & cases[case].files.keys() - given if case in cases else set[str]()
-        for name in sorted(expected):
+        for name in sorted(targets & cases[case].files.keys()) if case in cases else ():
             label = f"{case}/{name}"
-            if label not in labels:
+            # a source of the case's images is no target
+            if label not in labels and name not in source_paths(provenance_of(out, case, name)):
                 label = label if case in scored else case
                 absent[label] = reasons.get(label, f"no image in {out.name}")
     return absent | images.refused
@@ -267,21 +288,6 @@ def _check_one_method(out: Path, items: Iterable[Item]) -> None:
         raise BadInput(
             f"{out}: expected images of one method, found {len(methods)} ({', '.join(counts)}) that differ in {difference(first, second)}. Run synth again over all cases, or into another folder."
         )
-
-
-def _check_own_scans(out: Path, scored: Collection[str], cases: Mapping[str, CaseFiles]) -> None:
-    """Raise BadInput if the provenance of an image names another case of the cohort, or a scan of another case."""
-    owners = dict[Path, str]()
-    for name, case in cases.items():
-        owners |= {path.resolve(): name for path in case.files.values()}
-    for name in sorted(scored):
-        provenance = provenance_of(out, name)
-        places = [path.resolve() for path in source_paths(provenance).values()]
-        named = {provenance.get("case", name)} & cases.keys()
-        if others := named.union(owners.get(place, name) for place in places) - {name}:
-            raise BadInput(
-                f"{out / name}: expected an image made from the scans of {name}, found one of {', '.join(sorted(others))} by its provenance. Give the folder its case's name again."
-            )
 
 
 def images_in(folder: Path) -> dict[str, Path]:
@@ -310,18 +316,16 @@ def check_unchanged(out: Path, document: Mapping[str, Any]) -> None:
 
     Scores without their images pass, unless the provenance of the case lists other images now.
     """
-    for name, content in document.get("images", {}).items():
-        case, modality = name.split("/")
-        folder = out / case
-        foreign = out / document.get("recognised", {}).get(name, "")
-        if foreign == out and not folder.is_dir():
-            continue
-        listed = provenance_of(folder).get("images") if foreign == out else None
-        path = images_in(folder).get(modality) if foreign == out else foreign
-        is_gone = listed and modality not in map(modality_of, listed)
+    places = document.get("recognised", {})
+    for label, content in document.get("images", {}).items():
+        case, modality = label.split("/")
+        folder = folder_of(out, case, modality)
+        path = out / places[label] if label in places else images_in(folder).get(modality)
+        listed = {modality_of(name) for name in provenance_of(folder).get("images", ())}
+        is_gone = label not in places and listed and modality not in listed
         if is_gone or (path is not None and path.exists() and content_hash(path) != content):
             raise BadInput(
-                f"{out}: expected scores of the images in this folder, found {name} changed since. Run voxlate evaluate again."
+                f"{out}: expected scores of the images in this folder, found {label} changed since. Run voxlate evaluate again."
             )
 
 

@@ -3,9 +3,8 @@
 Without being asked, the body of images in HU and of perfusion maps is scored, and the tissues of a CT.
 """
 
-import itertools
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from voxlate.base.similarity import RADIUS, dice
 from voxlate.checks.case_checks import mask_numbers, refuse_misplaced
 from voxlate.evaluation.scoring.metrics import ImagePair, mae, mae_z, mean_inside, psnr, ssim
 from voxlate.scans.cohorts.case_files import CaseFiles
-from voxlate.scans.cohorts.split import sentences_on_shared_masks
 from voxlate.scans.formats.io import is_there, read_volume
 from voxlate.scans.images.grid import Volume, canonical, same_grid
 from voxlate.scans.images.mask import box_around, brain, clearest, foreground
@@ -266,22 +264,6 @@ def check_mask(mask: str | Path | None, case: str) -> None:
 
 def _file_of(place: object, case: str) -> Path:
     return Path(str(place).replace("{case}", case))
-
-
-def masks_of_several(
-    mask: str | Path | None, regions: Iterable[Region], cases: Iterable[CaseFiles]
-) -> list[str]:
-    """A sentence for each mask file of the evaluation or a region that is used for several patients."""
-    places: list[object] = [region.path for region in regions if region.path is not None]
-    if mask not in NAMED:
-        places.append(mask)
-    files = [
-        (case.patient, _file_of(place, case.case))
-        for place, case in itertools.product(places, cases)
-    ]
-    if mask == "cohort":
-        files += [(case.patient, case.mask) for case in cases if case.mask is not None]
-    return sentences_on_shared_masks(files)
 
 
 def _brain_of(truth: Volume, case: CaseFiles) -> Bool:

@@ -3,7 +3,7 @@
 OUT/scores.csv holds the table, OUT/metrics.json the conventions and facts of the evaluation beside means and verdicts.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import chain
@@ -16,6 +16,7 @@ from pandas import DataFrame
 from voxlate import __version__
 from voxlate.base.errors import plural
 from voxlate.base.files import lock_if_free, read_json, sha256_of, whole_file, write_json
+from voxlate.base.groups import grouped
 from voxlate.base.messages import UNOWNED, read_messages
 from voxlate.base.records import Record
 from voxlate.base.statistics import bootstrap, fixed_text, mean_and_sd
@@ -167,7 +168,7 @@ class Scores:
     @cached_property
     def verdicts(self) -> list[Verdict]:
         """The verdict on each section: whether its syntheses are better than the best naive baseline."""
-        return [_lacks_bone(_verdict(name, self), self) for name in self.parts]
+        return [_verdict(name, self) for name in self.parts]
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -243,7 +244,8 @@ def frame_of(rows: Iterable[Row], header: Document) -> DataFrame:
             metric = metrics[key]
             unit = "share" if metric.scale != 1 else metric.unit_for(units[row.modality])
             fold = folds.get(row.case, "")
-            lines.append((*row.head, fold, *places, name, unit, float(value), row.clipped))
+            head = (row.case, row.patient, row.modality, row.method)
+            lines.append((*head, fold, *places, name, unit, float(value), row.clipped))
     return DataFrame(lines, columns=COLUMNS)
 
 
@@ -256,35 +258,32 @@ def read_scores(path: Path) -> Scores:
     file = path.with_name(TABLE)
     record.check(file.is_file(), f"no {TABLE} beside it")
     record.check_checksum(header["tables"][TABLE], sha256_of(file))
-    texts = dict.fromkeys(TEXTS, "")
+    numbers = dict.fromkeys(("value", "clipped"), float)
     try:
         # a case may be called NA
         frame = pandas.read_csv(
             file,
-            dtype={**dict.fromkeys(TEXTS, str), "value": float, "clipped": float},
+            dtype=dict.fromkeys(TEXTS, str) | numbers,
             keep_default_na=False,
             na_values=[""],
             float_precision="round_trip",
-        ).fillna(texts)
+        )
     except ValueError as error:
         raise record.wrong(f"a {TABLE} that cannot be read ({error})") from error
-    record.check([*frame.columns] == COLUMNS and len(frame), f"no {TABLE} with its columns")
-    scores = Scores(header, frame)
+    record.check([*frame.columns] == COLUMNS, f"no {TABLE} with its columns")
+    scores = Scores(header, frame.fillna(dict.fromkeys(TEXTS, "")))
     found = {*scores.keyed["section"]}
     record.check(found == {*header["modalities"]}, "modalities without scores")
-    for name, part in header["modalities"].items():
-        low, high = part["range"]
-        record.check(low < high, f"a range of {name} from {low:g} to {high:g}")
-        methods = {*scores.keyed["method"][scores.keyed["section"] == name]}
-        record.check({*part["distances"]} <= methods, f"distances of {name} without scores")
+    ranges = [part["range"] for part in header["modalities"].values()]
+    record.check(all(low < high for low, high in ranges), "a range that ends before it begins")
     return scores
 
 
 def _verdict(name: str, scores: Scores) -> Verdict:
-    """Whether the syntheses of a section are better than the best naive baseline."""
+    """Whether the syntheses of a section are better than the best naive baseline, and have the bone of their truths."""
     header = scores.header
     part = scores.parts[name]
-    modality = part["modality"]
+    modality, unit = part["modality"], part["unit"]
     left_out = {*header.get("wrong_truths", ())} - scores.labels
     wrong = sum(label.endswith(f"/{modality}") for label in left_out)
     none = ""
@@ -293,10 +292,10 @@ def _verdict(name: str, scores: Scores) -> Verdict:
     elif wrong > part["cases"]:
         none = f"most truths ({wrong} of {wrong + part['cases']}) cannot be those of their images: check the cohort"
     if none:
-        return Verdict(name, "unknown", f"No result: {none}.", unit=part["unit"])
+        return Verdict(name, "unknown", f"No result: {none}.", unit=unit)
     own = scores.errors(name, METRIC)
-    clause = _doubts(name, own.get(SYNTHESIS, {}).keys(), scores)
-    stated = verdict_on(name, own, scores.patients, part["unit"], "", clause)
+    clause = _doubts(modality, own.get(SYNTHESIS, {}).keys(), scores)
+    stated = verdict_on(name, own, scores.patients, unit, "", clause)
     if worse := dict(_worse_in(stated, scores)):
         stated = replace(stated, worse_in=tuple(worse))
         if stated.outcome != "worse":  # else it is said of the whole
@@ -306,67 +305,67 @@ def _verdict(name: str, scores: Scores) -> Verdict:
     # Training judges in network units, in which a wrong overall brightness is an error.
     on_255 = scores.errors(name, NETWORK_METRIC.key)
     other = verdict_on(name, on_255, scores.patients, NETWORK_METRIC.unit, "", clause)
-    if "unknown" in (stated.outcome, other.outcome) or stated.outcome == other.outcome:
-        return stated
-    first, second = (one.sentence.partition(". ")[0] for one in (stated, other))
-    sentence = f"{first}. The result depends on the unit: in network units, {second}."
-    return replace(stated, outcome="unclear", sentence=sentence)
+    if "unknown" not in (stated.outcome, other.outcome) and stated.outcome != other.outcome:
+        first, second = (one.sentence.partition(". ")[0] for one in (stated, other))
+        sentence = f"{first}. The result depends on the unit: in network units, {second}."
+        stated = replace(stated, outcome="unclear", sentence=sentence)
+    if lacks := _lacks_bone(name, scores):
+        sentence = f"Do not use: {lacks}. {stated.sentence}"
+        stated = replace(stated, outcome="worse", sentence=sentence, lacks=lacks)
+    return stated
 
 
-def _doubts(name: str, cases: Iterable[str], scores: Scores) -> str:
+def _doubts(modality: str, cases: Set[str], scores: Scores) -> str:
     """A clause on the cases of a section that say nothing of other patients; "" without any."""
-    modality = scores.parts[name]["modality"]
-    cases = {*cases}
     said = read_messages(scores.header, "messages")
-    grave, doubted = (
-        {one.case.removesuffix(f"/{modality}") for one in said if one.grade in grades} & cases
-        for grades in (("do not trust",), ("caution", "do not trust"))
-    )
-    many = doubted - grave if 2 * len(doubted) > len(cases) else set[str]()
+    of_grade = grouped((one.grade, one.case.removesuffix(f"/{modality}")) for one in said)
+    grave = cases & {*of_grade.get("do not trust", ())}
+    doubtful = cases & {*of_grade.get("caution", ())} - grave
     reserves = {
-        "in the training": {*scores.header.get("trained_on", ())},
+        "in the training": cases & {*scores.header.get("trained_on", ())},
         "with a truth that is not to be trusted": grave,
-        "with a doubtful truth (see above)": many,
+        "with a doubtful truth (see above)": doubtful,
     }
+    if 2 * len(grave | doubtful) <= len(cases):
+        del reserves["with a doubtful truth (see above)"]
     clauses = [
-        f"{count} of {plural(len(cases), 'case')} {what}"
+        f"{len(some)} of {plural(len(cases), 'case')} {what}"
         for what, some in reserves.items()
-        if (count := len(cases & some))
+        if some
     ]
     if any(one.code == UNOWNED for one in said):
         clauses.append(UNOWNED_CLAUSE)
     return "; ".join(clauses)
 
 
-def _lacks_bone(stated: Verdict, scores: Scores) -> Verdict:
-    """The verdict, which is "worse" where most images have almost none of the bone of their truths."""
+def _lacks_bone(name: str, scores: Scores) -> str:
+    """A clause where most images have almost none of the bone of their truths, else ""."""
     keys = [f"{BONE}.volume", f"{BONE}.truth_volume"]
-    ours, theirs = scores.by_case(stated.modality).reindex(columns=keys).dropna().to_numpy().T
+    ours, theirs = scores.by_case(name).reindex(columns=keys).dropna().to_numpy().T
     without = ours < LEAST_BONE * theirs
     if 2 * without.sum() <= len(without):
-        return stated
-    lacks = f"{without.sum()} of {plural(len(without), 'image')} lack the bone of their truths ({ours[without].mean():.1f} ml against {theirs[without].mean():.1f} ml on average)"
-    sentence = f"Do not use: {lacks}. {stated.sentence}"
-    return replace(stated, outcome="worse", sentence=sentence, lacks=lacks)
+        return ""
+    return f"{without.sum()} of {plural(len(without), 'image')} lack the bone of their truths ({ours[without].mean():.1f} ml against {theirs[without].mean():.1f} ml on average)"
 
 
 def _worse_in(overall: Verdict, scores: Scores) -> Iterator[tuple[str, str]]:
     """Regions where a synthesis is worse than the baseline that is the best one overall, with both errors or overlaps."""
     for region in scores.header.get("regions", ()):
         for key in ("mae", "dice") if region == BONE else ("mae",):
+            of_methods = scores.errors(overall.modality, f"{region}.{key}")
             errors = {
                 method: {case: 1 - value if key == "dice" else value for case, value in of.items()}
-                for method, of in scores.errors(overall.modality, f"{region}.{key}").items()
+                for method, of in of_methods.items()
                 if method in (SYNTHESIS, overall.baseline)
             }
             verdict = verdict_on(overall.modality, errors, scores.patients, overall.unit, "")
             if verdict.outcome != "worse":
                 continue
-            ours = verdict.synthesis or 0.0
-            theirs = verdict.naive or 0.0
+            both = (verdict.synthesis or 0.0, verdict.naive or 0.0)
             if key == "dice":
-                yield region, f"Dice {1 - ours:.3f} against {1 - theirs:.3f}"
+                texts = (f"{1 - error:.3f}" for error in both)
+                yield region, f"Dice {' against '.join(texts)}"
             else:
-                texts = (fixed_text(value, theirs, fits=True) for value in (ours, theirs))
+                texts = (fixed_text(error, both[1], fits=True) for error in both)
                 yield region, f"{' against '.join(texts)} {overall.unit}"
             break

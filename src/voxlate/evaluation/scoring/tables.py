@@ -1,24 +1,26 @@
 """Scores of methods as one kind of table with its caption, from which terminal, notebook and page are printed."""
 
 import io
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
-from pandas import DataFrame
 from rich import table as rich_table
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.text import Text
 
 from voxlate.base.errors import first_of, plural
 from voxlate.base.groups import grouped
-from voxlate.base.messages import Message, read_messages, summarise, worst_grade
+from voxlate.base.messages import read_messages, summarise
 from voxlate.base.statistics import RESAMPLES
 from voxlate.evaluation.scoring.interval_scores import describe_coverage
-from voxlate.evaluation.scoring.metrics import ABSENT, METRIC_OF, Metric, metrics_of
+from voxlate.evaluation.scoring.metrics import ABSENT, METRIC_OF, Metric
 from voxlate.evaluation.scoring.scored_regions import BONE
-from voxlate.training.verdict import SYNTHESIS, Verdict
+from voxlate.training.verdict import SYNTHESIS
+
+if TYPE_CHECKING:
+    from voxlate.evaluation.scoring.scores import Scores
 
 Part = Mapping[str, Any]  # of a section
 Which = Literal["all", "main"]
@@ -29,6 +31,7 @@ MAIN = (
     "mae",
     "psnr",
     "ssim_2d",
+    "lpips",
     "coverage",
     "mae_bound",
     "mae_bound_held",
@@ -40,38 +43,6 @@ OF_ONE = "Scores of one case"
 TITLE = "Scores: mean ± sd over patients; below, the 95 % interval of the mean"
 BEST = "best naive baseline"  # the second column of the short table
 NO_SCORE = f"{ABSENT}: no score."  # the legend
-FEW = 4  # notes on cases that are printed without --all
-
-
-class Values(Protocol):
-    """What of scores a table shows (see scores.Scores)."""
-
-    @property
-    def header(self) -> Mapping[str, Any]: ...
-
-    @property
-    def parts(self) -> Mapping[str, Part]: ...
-
-    @property
-    def means(self) -> Mapping[str, Mapping[str, Mapping[str, Any]]]: ...
-
-    @property
-    def folds(self) -> Mapping[str, Mapping[str, Any]]: ...
-
-    @property
-    def metrics(self) -> Mapping[str, Metric]: ...
-
-    @property
-    def patients(self) -> Mapping[str, str]: ...
-
-    @property
-    def known(self) -> Collection[str]: ...
-
-    @property
-    def verdicts(self) -> Sequence[Verdict]: ...
-
-    @property
-    def keyed(self) -> DataFrame: ...
 
 
 @dataclass(frozen=True)
@@ -114,30 +85,21 @@ class Tables:
     ) -> Iterator[RenderableType]:
         if self.above:
             yield Text("\n".join(self.above), style="bold")
-        sections = {
-            name: [(Text(f"{line.label}\n{line.unit}".rstrip()), line.cells) for line in lines]
-            for name, lines in self.lines.items()
-        }
-        rows = list(chain.from_iterable(sections.values()))
-        names = [Text(name, "bold") for name in sections if len(sections) > 1]
-        heads = [*names, *(text for text, _ in rows)]
-        head = max((console.measure(text).maximum for text in heads), default=0)
-        texts = chain.from_iterable(cells for _, cells in rows)
-        width = max([NARROWEST, *(console.measure(cell).maximum for cell in texts)])
-        fitting = max(1, (options.max_width - head - 4) // (width + 3))
         yield Text(self.title, style="italic")
-        for first in range(0, len(self.methods), fitting):
-            columns = slice(first, first + fitting)
-            table = rich_table.Table("")
-            for method in self.methods[columns]:
-                table.add_column(method, justify="right", width=width, overflow="fold")
-            for name, lines in sections.items():
-                if len(sections) > 1:
-                    table.add_row(Text(name, "bold"))
-                for text, cells in lines:
-                    table.add_row(text, *cells[columns])
-                table.add_section()
-            yield table
+        for name, lines in self.lines.items():
+            heads = [Text(f"{line.label}\n{line.unit}".rstrip()) for line in lines]
+            head = max((console.measure(text).maximum for text in heads), default=0)
+            cells = chain.from_iterable(line.cells for line in lines)
+            width = max([NARROWEST, *(console.measure(cell).maximum for cell in cells)])
+            fitting = max(1, (options.max_width - head - 4) // (width + 3))
+            for first in range(0, len(self.methods), fitting):
+                columns = slice(first, first + fitting)
+                table = rich_table.Table(name if len(self.lines) > 1 else "")
+                for method in self.methods[columns]:
+                    table.add_column(method, justify="right", width=width, overflow="fold")
+                for text, line in zip(heads, lines):
+                    table.add_row(text, *line.cells[columns])
+                yield table
         yield Text("\n".join(self.caption), style="dim")
 
     def _repr_html_(self) -> str:
@@ -160,77 +122,77 @@ def printed(*parts: RenderableType) -> Console:
     return console
 
 
-def metric_lines(
-    header: Mapping[str, Any], cells_of: Callable[[str, Metric], Iterable[Cell]]
-) -> dict[str, list[Line]]:
-    """A line for each metric of each section; cells_of: its cells, none if the metric is left out."""
-    return {
-        name: [
-            Line(metric.label, metric.unit_for(part["unit"]), cells)
-            for metric in metrics_of(header).values()
-            if (cells := tuple(cells_of(name, metric)))
-        ]
-        for name, part in header["modalities"].items()
-    }
+def tables_of(
+    title: str,
+    methods: tuple[str, ...],
+    units: Mapping[str, str],
+    metrics: Iterable[Metric],
+    cells_of: Callable[[str, Metric], Iterable[Cell]],
+    caption: Iterable[str],
+    above: Sequence[str],
+) -> Tables:
+    """A line for each metric of each section; units: of the sections; cells_of: none if the metric is left out."""
+    lines = dict[str, list[Line]]()
+    for name, unit in units.items():
+        lines[name] = []
+        for metric in metrics:
+            if cells := tuple(cells_of(name, metric)):
+                lines[name].append(Line(metric.label, metric.unit_for(unit), cells))
+    texts = (cell.text for of in lines.values() for line in of for cell in line.cells)
+    legend = [NO_SCORE] if ABSENT in texts else []
+    return Tables(title, methods, lines, [*caption, *legend], above)
 
 
-def score_tables(scores: Values, which: Which = "all") -> Tables:
-    """The scores, mean ± sd over cases: a column for the synthesis and for each naive baseline.
+def score_tables(scores: "Scores", which: Which = "all") -> Tables:
+    """The scores, mean ± sd over patients: a column for the synthesis and for each naive baseline.
 
     which: "main" has the main and the requested scores of the synthesis and of the best naive baseline alone, whose name
     is printed below its first metric.
     """
-    standard = scores.header.get("standard", ())
     best = {verdict.modality: verdict.baseline or "" for verdict in scores.verdicts}
-    if which == "all":
-        methods = tuple(dict.fromkeys(chain.from_iterable(scores.means.values())))
-    else:
+    methods = tuple(dict.fromkeys(chain.from_iterable(scores.means.values())))
+    if which == "main":
         methods = (SYNTHESIS, BEST) if any(best.values()) else (SYNTHESIS,)
 
     def cells(name: str, metric: Metric) -> Iterator[Cell]:
         """The score of each method."""
         if metric.key not in scores.known or not metric.in_table:
             return
-        if which == "main" and not is_main(metric, standard):
+        if which == "main" and not is_main(metric, scores.header.get("standard", ())):
             return
         for method in methods:
-            answer = best[name] if method == BEST else method
-            value = scores.means[name].get(answer, {}).get(metric.key)
+            own = best[name] if method == BEST else method
+            value = scores.means[name].get(own, {}).get(metric.key)
             below = []
             if value and value["mean"] is not None and value["ci95"]:
-                low, high = (metric.text(end, like=value["mean"]) for end in value["ci95"])
-                below.append(f"{low}{'…' if low.startswith('-') else '–'}{high}")
+                below.append(metric.interval_text(value["ci95"], value["mean"]))
             cases = scores.parts[name]["cases"]
             if value and not metric.pooled and value["n"] < cases:
                 below.append(f"{value['n']} of {plural(cases, 'case')}")
-            if method == BEST and metric.key == MAIN[0] and answer:
-                below.append(answer)
-            yield Cell(metric.mean_text(value), "\n".join(below), bold=answer == SYNTHESIS)
+            if method == BEST and metric.key == MAIN[0] and own:
+                below.append(own)
+            yield Cell(metric.mean_text(value), "\n".join(below), bold=own == SYNTHESIS)
 
-    lines = metric_lines(scores.header, cells)
-    legend = [NO_SCORE] if has_gap(lines) else []
     is_one = all(part["cases"] == 1 for part in scores.parts.values())
+    units = {name: part["unit"] for name, part in scores.parts.items()}
     title = OF_ONE if is_one else TITLE
-    return Tables(title, methods, lines, caption(scores, which) + legend, fold_lines(scores))
+    metrics = scores.metrics.values()
+    return tables_of(
+        title, methods, units, metrics, cells, caption(scores, which), fold_lines(scores)
+    )
 
 
-def has_gap(lines: Mapping[str, Sequence[Line]]) -> bool:
-    """Whether a cell of a table has no score."""
-    rows = chain.from_iterable(lines.values())
-    return any(cell.text == ABSENT for row in rows for cell in row.cells)
-
-
-def is_main(metric: Metric, standard: Collection[str]) -> bool:
+def is_main(metric: Metric, standard: Iterable[str]) -> bool:
     """Whether a metric is printed without --all: a main metric, or one that is computed only on request.
 
     standard: regions and scopes that nobody asked for.
     """
     area = metric.key.rpartition(".")[0]
     on_request = area not in standard if area else metric.key not in METRIC_OF
-    return metric.key in MAIN or on_request or metric.pooled or metric.key == "lpips"
+    return metric.key in MAIN or on_request or metric.pooled
 
 
-def fold_lines(scores: Values) -> list[str]:
+def fold_lines(scores: "Scores") -> list[str]:
     """A line for each section of a cross-validation: mean ± sd over the means of its folds."""
     lines = []
     for name, summaries in scores.folds.items():
@@ -244,47 +206,37 @@ def fold_lines(scores: Values) -> list[str]:
     return lines
 
 
-def caption(scores: Values, which: Which = "all") -> list[str]:
+def caption(scores: "Scores", which: Which = "all") -> Iterator[str]:
     """The caption of a table: ranges, masks, numbers of cases, and what restricts the scores.
 
-    which: "main" leaves out the conventions, and all but a few notes.
+    which: "main" leaves out the conventions, and the rules of what nobody asked for.
     """
-    is_all = which == "all"
     header = scores.header
-    lines = [training_note(scores)]
+    if trained := training_note(scores):
+        yield trained
     for name, part in scores.parts.items():
-        rule = f" ({part['range_rule']})" if is_all else ""
-        lines.append(f"{range_note(name, part)}{rule}; mask: {part['mask']}.")
-    lines += [*_on_sections(scores), *map(str, summarise(read_messages(header, "messages")))]
-    hidden = () if is_all else {*header.get("standard", ())} - {BONE}  # whose Dice is printed
-    for rules in (header.get("scopes", {}), header.get("regions", {})):
-        lines += [f"{name}: {rule}." for name, rule in rules.items() if name not in hidden]
-    cases_of = grouped(
-        (note.removesuffix("."), case)
-        for key in ("moved", "naive_left_out")
-        for case, note in header.get(key, {}).items()
-    )
-    notes = [f"{', '.join(cases)}: {note}." for note, cases in cases_of.items()]
-    warnings = header.get("scan_warnings", {})
-    if is_all:
-        lines += [*map(str, truth_messages(scores)), *_conventions(scores), *notes]
-        for case in warnings:
-            lines.append(f"{case}: {' '.join(map(str, read_messages(warnings, case)))}")
-    else:
-        warned = [case for case in warnings if worst_grade(read_messages(warnings, case)) != "note"]
-        if warned:
-            cases = f"{plural(len(warned), 'case')} ({first_of(warned)})"
-            lines.append(f"synth warned of {cases}: --all prints why.")
-        lines += notes[:FEW]
+        rule = f" ({part['range_rule']})" if which == "all" else ""
+        yield f"{range_note(name, part)}{rule}; mask: {part['mask']}."
+    yield from _on_sections(scores)
+    yield from map(str, summarise(read_messages(header, "messages")))
+    hidden = () if which == "all" else {*header.get("standard", ())} - {BONE}  # its Dice is printed
+    for name, rule in chain(header.get("scopes", {}).items(), header.get("regions", {}).items()):
+        if name not in hidden:
+            yield f"{name}: {rule}."
+    if which == "all":
+        yield from map(str, read_messages(header, "truth_messages"))
+        yield from _conventions(scores)
+    notes = chain(header.get("moved", {}).items(), header.get("naive_left_out", {}).items())
+    for note, images in grouped((note.removesuffix("."), image) for image, note in notes).items():
+        yield f"{first_of(images)}: {note}."
     if without := header.get("without_truth"):
-        lines.append(f"Without truth, not scored: {first_of(without)}.")
-    return [*filter(None, lines)]
+        yield f"Without truth, not scored: {first_of(without)}."
 
 
-def _on_sections(scores: Values) -> Iterator[str]:
+def _on_sections(scores: "Scores") -> Iterator[str]:
     """Intervals that hold too little or were fitted on these cases, clipped truths, and single patients."""
     header = scores.header
-    coverages = [one["coverage"] for one in header.get("calibrations", ())]
+    least = min((one["coverage"] for one in header.get("calibrations", ())), default=0)
     for name, part in scores.parts.items():
         if part["patients"] == 1 and part["cases"] > 1:
             yield f"{name}: one patient, so the intervals describe these cases and not other patients."
@@ -294,15 +246,15 @@ def _on_sections(scores: Values) -> Iterator[str]:
         missed = []
         for key, value in scores.means[name].get(SYNTHESIS, {}).items():
             high = (value["ci95"] or (None, value["mean"]))[1]
-            if key.endswith("coverage") and high is not None and high < min(coverages, default=0):
+            if key.endswith("coverage") and high is not None and high < least:
                 missed.append(f"{scores.metrics[key].label} {value['mean']:.0%}")
         if missed:
-            yield f"{name}: below the {min(coverages):.0%} that the intervals state: {', '.join(missed)}."
+            yield f"{name}: below the {least:.0%} that the intervals state: {', '.join(missed)}."
     if calibrated_on := header.get("calibrated_on"):
         yield f"{len(calibrated_on)} of {len(scores.patients)} cases were used for the calibration: their coverage is no test."
 
 
-def _conventions(scores: Values) -> Iterator[str]:
+def _conventions(scores: "Scores") -> Iterator[str]:
     """How many voxels become one number in each metric, and how many patients an interval."""
     yield f"Intervals: 95 % bootstrap percentile, {RESAMPLES} resamples over patients, seed {scores.header['seed']}."
     yield from map(describe_coverage, scores.header.get("calibrations", ()))
@@ -313,7 +265,7 @@ def _conventions(scores: Values) -> Iterator[str]:
         yield f"Not scored: {'; '.join(missing)}."
 
 
-def training_note(scores: Values) -> str:
+def training_note(scores: "Scores") -> str:
     """A sentence on the scored cases that were in the model's training; "" if none is known."""
     return not_held_out(len(scores.header.get("trained_on", [])), len(scores.patients))
 
@@ -326,11 +278,6 @@ def not_held_out(trained: int, scored: int) -> str:
     return f"{trained} of {cases} in the model's training (by name), so their scores are not held-out scores."
 
 
-def truth_messages(scores: Values) -> list[Message]:
-    """A message for each kind of truth that cannot be that of its image, with the cases."""
-    return read_messages(scores.header, "truth_messages")
-
-
 def not_scored_texts(reasons: Mapping[str, str]) -> list[str]:
     """Each reason against a score with the cases or images that have it, of many the first and their number."""
     texts = []
@@ -341,8 +288,8 @@ def not_scored_texts(reasons: Mapping[str, str]) -> list[str]:
 
 
 def range_note(name: str, part: Part) -> str:
-    """The numbers of cases and patients of a section, and the range of its scores."""
+    """The numbers of whole cases and patients of a section, and the range of its scores."""
     low, high = part["range"]
-    cases = plural(part["cases"], "case")
+    cases = plural(part["cases"], "whole case")
     patients = plural(part["patients"], "patient")
     return f"{name}: {cases} of {patients}; range {low:g} to {high:g} {part['unit']}"

@@ -87,24 +87,11 @@ def find_alignment(
     return Alignment(truth.grid, _between(to_truth, to_image, method), note)
 
 
-def check_prepared(cohort: Path, provenance: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raise BadInput if a folder is no prepared cohort, or if its transforms cannot be used for a case.
-
-    provenance: that of each case's synthesis, which states the frame of the image.
-    """
-    transforms = (cohort / "transforms").is_dir()
-    if not transforms and not (cohort / "cohort.json").is_file():
+def check_prepared(cohort: Path) -> None:
+    """Raise BadInput if a folder is no prepared cohort."""
+    if not (cohort / "transforms").is_dir() and not (cohort / "cohort.json").is_file():
         raise BadInput(
             f"--prepared: expected a prepared cohort, found none in {cohort}. Check the path."
-        )
-    bare = [
-        case
-        for case, of_image in provenance.items()
-        if of_image.get("prepared", {}).get("register") is None
-    ]
-    if transforms and bare:
-        raise BadInput(
-            f"--prepared: expected provenance of each image that states the registered scan in whose frame it is, found none of {bare[0]} ({len(bare)} of {len(provenance)} lack it). Leave the option out to align by the headers."
         )
 
 

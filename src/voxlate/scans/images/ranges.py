@@ -9,7 +9,7 @@ import numpy as np
 from voxlate.base.array_types import AnyArray, Bool, Float32
 from voxlate.base.errors import BadInput
 from voxlate.scans.images.grid import Volume
-from voxlate.scans.images.mask import body_box_mm, foreground
+from voxlate.scans.images.mask import BRAIN_HU, body_box_mm, foreground
 
 PEAK_PERCENTILE = 99.5
 FLOOR_PERCENTILE = 0.5
@@ -154,8 +154,14 @@ def window_of(volume: Volume) -> tuple[float, float]:
 
 
 def picture_window(volume: Volume) -> tuple[float, float]:
-    """The window of an image in a picture of 8 bits: grey values stay as they are."""
-    return (0.0, WHITE) if volume.unit == "grey" else window_of(volume)
+    """The window of an image in a picture of 8 bits, as synth writes it and evaluate assumes of true ones.
+
+    Grey values stay as they are. A CT of a head has the window of the brain, as pictures of CTs of heads have.
+    """
+    if volume.unit == "grey":
+        return 0.0, WHITE
+    window = window_of(volume)
+    return BRAIN_HU if window == HEAD_HU else window
 
 
 def as_grey(

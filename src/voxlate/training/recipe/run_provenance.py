@@ -9,7 +9,6 @@ from typing import Annotated
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from voxlate.base.config import fill
 from voxlate.base.files import read_json
 from voxlate.base.records import (
     Count,
@@ -22,7 +21,7 @@ from voxlate.base.records import (
     Split,
     Text,
 )
-from voxlate.synthesis.provenance import Provenance, Table, run_folders, source_paths
+from voxlate.synthesis.provenance import Provenance, Table, run_folders
 from voxlate.training.recipe.text import stored_recipe
 
 
@@ -133,22 +132,3 @@ def find_trained(images: Iterable[tuple[str, Provenance]]) -> list[str]:
         if split == "train":
             names[case] = None
     return list(names)
-
-
-def window_borders(provenance: Provenance, depth: int) -> list[int]:
-    """Slices of a canonical image with this depth at which a window of its synthesis begins or ends.
-
-    The list is empty if the image has no windows, or if it was prepared on a grid with other slices than its scan.
-    """
-    stated = provenance.get("synth", {}).get("windows")
-    prepared = provenance.get("prepared", {})
-    moved = any(prepared.get(key) for key in ("spacing_mm", "register", "align"))
-    moved |= bool(prepared.get("resample")) and len(source_paths(provenance)) > 1
-    if not stated or moved:
-        return []
-    from voxlate.science.diffusion.sample import Windows  # here, because it imports torch
-
-    # Slices run to Superior in every layout of a network, as in canonical images.
-    parts = fill(Windows, stated, "provenance.json: synth.windows").slices(depth)
-    borders = {part.start for part in parts} | {part.stop for part in parts}
-    return sorted(borders - {0, depth})
