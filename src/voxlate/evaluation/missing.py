@@ -21,14 +21,14 @@ from voxlate.evaluation.scoring.scored_regions import check_mask
 from voxlate.evaluation.scoring.scores import Scores
 from voxlate.synthesis.cohort import Selection, synthesise_cases
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.output_folder import place_from
-from voxlate.synthesis.provenance import difference, provenance_of, source_paths
-from voxlate.synthesis.result import (
+from voxlate.synthesis.output_folder import (
     check_folder,
+    place_from,
     read_synthesis,
     remove_images,
     write_images,
 )
+from voxlate.synthesis.provenance import difference, provenance_of, source_paths
 from voxlate.synthesis.scans import CaseScans, find_scans
 from voxlate.training.load import load
 

@@ -89,46 +89,55 @@ def pick_series(
     modalities: each with further names that it accepts. named: "NUMBER or UID" or "MODALITY=NUMBER or UID", which rule.
     Raises BadInput where several series fit one modality, and where none fits any.
     """
-    chosen = _find_named(path, series, list(modalities), named or ())
-    files = {name: candidate.path for name, candidate in chosen.items()}
-    notes = [
-        message("named-series", f"{name}: {_describe(candidate)}, as --series names it.")
-        for name, candidate in chosen.items()
-    ]
+    asked = _by_modality([*modalities], named or ())
     reasons = Counter(filter(None, map(why_excluded, series)))
-    candidates = [
-        candidate
-        for candidate in series
-        if not why_excluded(candidate) and candidate not in chosen.values()
-    ]
     aside = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items())) or "none"
-    for modality, aliases in modalities.items():
-        if modality in files:
-            continue
-        fitting = _find_fitting([modality, *aliases], candidates)
-        _refuse_parts(path, series, fitting)
-        if len(fitting) > 1:
-            shown = first_of([*map(_describe, fitting)], MOST_LISTED, "; ")
+    taken = dict[str, SeriesInfo]()
+    notes = []
+    for modality in [*asked, *(name for name in modalities if name not in asked)]:
+        which = asked.get(modality)
+        if which is None:
+            free = [one for one in series if not why_excluded(one) and one not in taken.values()]
+            fitting = _find_fitting([modality, *modalities[modality]], free)
+            if not fitting:
+                continue
+        else:
+            fitting = [one for one in series if which in (one.number, one.uid, one.key)]
+        if len(fitting) != 1:
             raise BadInput(
-                f"{path}: expected one series to be {modality}, found {len(fitting)} that fit ({shown}). Choose one by its number or UID: --series {modality}={fitting[0].number or fitting[0].key}."
+                f"{path}: expected one series to be {modality}, found {len(fitting)} that fit{f' {which}' if which else ''} ({_list(fitting or series)}). Name one by its number, UID or key: --series {modality}=NUMBER. Put a series that is in several folders into one."
             )
-        for candidate in fitting:
-            files[modality] = candidate.path
-            notes.append(
-                message(
-                    "chosen-series",
-                    f"Of {len(series)} series, {_describe(candidate)} is taken as {modality} (left out: {aside}).",
-                )
+        (taken[modality],) = fitting
+        described = _describe(fitting[0])
+        if which is None:
+            text = (
+                f"Of {len(series)} series, {described} is taken as {modality} (left out: {aside})."
             )
-    if not files:
-        reasons_too = [
-            ", ".join(filter(None, (_describe(one), why_excluded(one)))) for one in series
-        ]
-        shown = first_of(reasons_too, MOST_LISTED, "; ")
+            notes.append(message("chosen-series", text))
+        else:
+            text = f"{modality}: {described}, as --series names it."
+            notes.append(message("named-series", text))
+    if not taken:
         raise BadInput(
-            f"{path}: expected a series to be {' or '.join(modalities)}, found none that fits among its {len(series)} series ({shown}). Name one by its number or UID: --series {next(iter(modalities))}=NUMBER."
+            f"{path}: expected a series to be {' or '.join(modalities)}, found none that fits among its {len(series)} series ({_list(series)}). Name one by its number or UID: --series {next(iter(modalities))}=NUMBER."
         )
-    return Picked(files, tuple(notes))
+    return Picked({name: one.path for name, one in taken.items()}, tuple(notes))
+
+
+def _by_modality(modalities: Sequence[str], named: Sequence[str]) -> dict[str, str]:
+    """The number, UID or key of a series for each modality for which --series states one."""
+    asked = dict[str, str]()
+    by_name = {name.lower(): name for name in modalities}
+    for text in named:
+        modality, mark, which = text.rpartition("=")
+        alone = modalities[0] if len(modalities) == 1 else ""
+        name = by_name.get(modality.lower(), "") if mark else alone
+        if not name or name in asked:
+            raise BadInput(
+                f"--series: expected MODALITY=NUMBER, each of {', '.join(modalities)} at most once, found {text!r}. Correct it."
+            )
+        asked[name] = which
+    return asked
 
 
 def _find_fitting(names: Sequence[str], candidates: Sequence[SeriesInfo]) -> list[SeriesInfo]:
@@ -142,11 +151,18 @@ def _find_fitting(names: Sequence[str], candidates: Sequence[SeriesInfo]) -> lis
             and re.search(description, candidate.description or candidate.protocol, re.I)
         ]
         if fitting:
-            most = max(candidate.images for candidate in fitting)
+            largest = max(fitting, key=_images)
+            # the rest of the largest one may be in another folder
             return [
-                candidate for candidate in fitting if candidate.images >= SHARE_OF_LARGEST * most
+                one
+                for one in fitting
+                if one.images >= SHARE_OF_LARGEST * largest.images or one.uid == largest.uid
             ]
     return []
+
+
+def _images(series: SeriesInfo) -> int:
+    return series.images
 
 
 def _expect(name: str) -> tuple[str, str]:
@@ -158,55 +174,15 @@ def _expect(name: str) -> tuple[str, str]:
     return kind, rf"\b{re.escape(name)}\b"
 
 
-def _find_named(
-    path: Path, series: Sequence[SeriesInfo], modalities: Sequence[str], named: Sequence[str]
-) -> dict[str, SeriesInfo]:
-    chosen = {}
-    by_name = {name.lower(): name for name in modalities}
-    for text in named:
-        modality, mark, which = text.rpartition("=")
-        if not mark and len(modalities) > 1:
-            raise BadInput(
-                f"--series: expected MODALITY=NUMBER for a model of {' and '.join(modalities)}, found {text!r}. Name the modality."
-            )
-        name = by_name.get(modality.lower()) if mark else modalities[0]
-        if name is None or name in chosen:
-            raise BadInput(
-                f"--series: expected each of {', '.join(modalities)} at most once, found {text!r}. Correct it."
-            )
-        fits = [
-            candidate
-            for candidate in series
-            if which in (candidate.number, candidate.uid, candidate.key)
-        ]
-        _refuse_parts(path, series, fits)
-        if len(fits) != 1:
-            shown = first_of([*map(_describe, fits or series)], MOST_LISTED, "; ")
-            by_uid = (
-                f" (--series {' or '.join(f'{name}={candidate.uid}' for candidate in fits)})"
-                if fits
-                else ""
-            )
-            raise BadInput(
-                f"{path}: expected one series of the number, UID or key {which} (--series), found {len(fits)} in the study ({shown}). Name one by its UID or key{by_uid}."
-            )
-        chosen[name] = fits[0]
-    return chosen
-
-
-def _refuse_parts(path: Path, series: Sequence[SeriesInfo], fitting: Sequence[SeriesInfo]) -> None:
-    """Raise BadInput where the images of a series that fits are in several folders: neither number nor UID names one."""
-    for one in fitting:
-        parts = [
-            f"{part.folder}: {part.images} images"
-            for part in series
-            if (part.key, part.uid) == (one.key, one.uid)
-        ]
-        if len(parts) > 1:
-            raise BadInput(
-                f"{path}: expected series {one.number or one.key} in one folder, found its images in {len(parts)} ({first_of(parts, MOST_LISTED, '; ')}). Put them into one folder, or give one of these folders."
-            )
+def _list(series: Sequence[SeriesInfo]) -> str:
+    """Some series, with the folder of each, and why it is no candidate."""
+    said = [
+        ", ".join(filter(None, (_describe(one), f"in {one.folder}", why_excluded(one))))
+        for one in series
+    ]
+    return first_of(said, MOST_LISTED, "; ")
 
 
 def _describe(series: SeriesInfo) -> str:
-    return f'series {series.number or series.key} ({series.modality} "{series.description}", {series.images} images)'
+    uid = f", UID {series.uid}" if series.uid else ""
+    return f'series {series.number or series.key} ({series.modality} "{series.description}", {series.images} images{uid})'
