@@ -38,6 +38,7 @@ from voxlate.base.messages import (
     by_consequence,
     message,
     warn_unless_note,
+    worst_grade,
 )
 from voxlate.base.option import parameters_of
 from voxlate.scans.cases.case import MASK
@@ -73,7 +74,7 @@ from voxlate.synthesis.intervals import (
 )
 from voxlate.synthesis.known_scans import KnownScans
 from voxlate.synthesis.network import Network
-from voxlate.synthesis.out_of_distribution import verdict_on
+from voxlate.synthesis.out_of_distribution import DistributionTest, verdict_on
 from voxlate.synthesis.planes import planes_read, sample_planes
 from voxlate.synthesis.provenance import USED_FOR_CALIBRATION, Table, state_units
 from voxlate.synthesis.result import Synthesised
@@ -227,11 +228,11 @@ class Model:
         plan = self.plan(inputs.files, seed)
         grid = find_output_grid(facts, prepared)
         outside = find_outside(prepared, facts.visible_sources(prepared))
-        unused = _unused_slices(facts, outside.slices, grid, calibration)
+        unused = unused_slices(facts, outside.slices, grid, calibration)
         begun = time.monotonic()
         images, calls = predict_case(self, inputs, seed, progress, unused)
         seconds = (time.monotonic() - begun) / prepared.header.shape[0]
-        ends = case_intervals(calibration, facts, prepared, images, grid, unused, checked.verdict)
+        ends = case_intervals(calibration, facts, prepared, images, grid)
         background = background_of_case(facts, outside, self.anatomy, images, grid)
         batch = 1 if facts.synth.exact else facts.synth.batch
         planes = [plane.axes for plane in planes_read(facts, prepared.header)]
@@ -244,11 +245,11 @@ class Model:
                 name: scan or {"voxels": inputs.key} for name, scan in plan["inputs"].items()
             },
             **dict(zip(COST, (calls, seconds, self.network.device_name, batch))),
-            **_provenance(self, inputs, images, ends, calibration, background),
+            **_provenance(self, checked, images, ends, background),
             **({"planes_read": planes} if facts.data.planes else {}),
             **({"anyway": True} if checked.grade == "do not trust" else {}),
         }
-        result = _on_file_grid(self, images, ends, background, grid, provenance)
+        result = _on_file_grid(self, checked.verdict, images, ends, background, grid, provenance)
         if inputs.frame is not None:
             result = result.restored(inputs.frame, background.values)
         for note in result.warnings:
@@ -461,60 +462,54 @@ def _in_physical_units(
     return with_peak(image, Volume(image.values[None], affine, facts.units[name], name), facts)
 
 
-def _unused_slices(
-    facts: ModelFacts, empty: Bool, grid: OutputGrid, calibration: Calibration | None
-) -> Bool:
-    """The slices [D] that the network may leave out, because none of their voxels decides anything.
-
-    No slice where peaks or error bounds are measured.
-    """
-    targets = {} if calibration is None else calibration.header.targets
-    bounded = any(target.bounds for target in targets.values())
-    if facts.synth.peaks or bounded:
-        return np.zeros_like(empty)
-    return unused_slices(empty, grid.slices_per_step)
-
-
 def _on_file_grid(
     model: Model,
-    images: dict[str, SynthesisedImage],
+    verdict: DistributionTest | None,
+    images: Mapping[str, SynthesisedImage],
     ends: CaseIntervals,
     background: Background,
     grid: OutputGrid,
     provenance: Table,
 ) -> Synthesised:
     """The images with their background, resampled to the grid of the file."""
-    images = background.fill(images)
-    volumes = grid.images({name: image.values for name, image in images.items()})
-    spread = grid.images({name: image.physical_sd for name, image in images.items()})
-    ends = background.close_intervals(ends, volumes, grid)
-    shape = next(iter(images.values())).values.shape
-    distance = None if ends.verdict is None else ends.verdict.map(shape)
-    maps = (ends.low, ends.high, grid.images(dict.fromkeys(images, distance)))
-    states = {
-        f"{name}_{number}": grid.write(image.scale.inverse(state), name)
-        for name, image in images.items()
-        for number, state in enumerate(image.prediction.states, 1)
-    }
-    return Synthesised(volumes, spread, provenance, model.mark, *maps, states)
+    result = Synthesised({}, {}, provenance, model.mark)
+    for name, made in images.items():
+        image = background.fill(name, made)
+        result.volumes[name] = volume = grid.write(image.values, name)
+        if image.physical_sd is not None:
+            result.std[name] = grid.write(image.physical_sd, name)
+        if name in ends.low:
+            closed = background.close(volume, ends.low[name], ends.high[name], grid)
+            result.low[name], result.high[name] = closed
+        if verdict is not None:
+            result.unfamiliar[name] = grid.write(verdict.map(image.values.shape), name)
+        for number, state in enumerate(image.prediction.states, 1):
+            result.states[f"{name}_{number}"] = grid.write(image.scale.inverse(state), name)
+    return result
 
 
 def _provenance(
     model: Model,
-    inputs: CaseInputs,
+    checked: Checked,
     images: Mapping[str, SynthesisedImage],
     ends: CaseIntervals,
-    calibration: Calibration | None,
     background: Background,
 ) -> Table:
     """The entries of the provenance that describe a case's inputs, images and error bounds; entries without content are left out."""
     facts = model.facts
-    warnings = [*inputs.warnings, *_notes(model, inputs)]
+    inputs = checked.inputs
+    calibration = checked.calibration
     peaks = {name: image.peak for name, image in images.items() if image.peak is not None}
-    for name, peak in peaks.items():
-        warnings += peak.check(name)
-    errors, messages = ends.stated(warnings)
-    warnings += [*messages, *background.messages]
+    warnings = [*inputs.warnings, *_notes(model, inputs), *background.messages]
+    warnings += [said for name, peak in peaks.items() for said in peak.check(name)]
+    if checked.verdict is not None:
+        warnings += checked.verdict.messages
+    errors = {"bounds": ends.bounds, "expected": ends.expected}
+    errors = {key: of for key, of in errors.items() if any(of.values())}
+    if errors and worst_grade(warnings) == "do not trust":
+        errors = {}
+        text = "Expected errors and their bounds are not stated, because they hold for scans like those of the calibration."
+        warnings.append(message("no-bounds", text))
     scales = {name: (image.scale.low, image.scale.high) for name, image in images.items()}
     maps = {name: facts.intensity[name] for name in facts.data.target}
     measured = (facts.starter or {}).get("measured", {})  # on the card of the starter
@@ -522,7 +517,7 @@ def _provenance(
         "peaks": {name: peak.entry for name, peak in peaks.items()},
         **errors,
         "measured": {name: own for name, own in measured.items() if name in images},
-        "familiar": ends.verdict and ends.verdict.entry,
+        "familiar": checked.verdict and checked.verdict.entry,
         USED_FOR_CALIBRATION: calibration is not None and calibration.has_case(inputs.files),
         "warnings": [note.table for note in by_consequence(warnings)],
         "bound": facts.bound,

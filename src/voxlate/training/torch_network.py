@@ -336,7 +336,8 @@ def _of_starter(starter: Mapping[str, Any]) -> dict[str, Any]:
     if starter["name"] not in starter_names():
         return stated
     card = read_card(folder_of(starter["name"]))
-    return {**stated, "target_limits": card.target_limits, "measured": card.errors}
+    own = {"target_limits": card.target_limits, "measured": card.errors}
+    return {**stated, **own, "intervals": card.on_intervals}
 
 
 def synth_facts(synth: Synthesis) -> SynthFacts:
