@@ -100,9 +100,6 @@ def test_a_single_slice_and_a_scan_that_shows_nothing_have_patches():
 
 @every_row("known, grade", [(2, "note"), (4, "caution")])
 @slow
-def test_few_patients_flag_no_head_by_its_size_and_say_that_they_are_few(known, grade):
-    references = references_of(known)
-    verdicts = [verdict_on(references, seen(head(k))) for k in range(100, 110)]
-    assert max(one.statistics["size"] for one in verdicts) < 1
-    (said,) = verdict_on(references, seen(inverted(head(100)))).messages
+def test_few_patients_say_that_they_are_few(known, grade):
+    (said,) = verdict_on(references_of(known), seen(inverted(head(100)))).messages
     assert (said.numbers["patients"], said.grade) == (known, grade)

@@ -117,7 +117,7 @@ class Carried:
     def references(self) -> ReferencePatches | None:
         """The patches of the calibration's scans; None without any."""
         arrays = self.part("references")
-        return ReferencePatches(**arrays) if arrays else None
+        return ReferencePatches.read(arrays) if arrays else None
 
 
 @dataclass(frozen=True)

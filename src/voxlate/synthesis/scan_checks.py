@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from voxlate.base.errors import BadInput
-from voxlate.base.messages import Message
+from voxlate.base.messages import Message, worst_grade
 from voxlate.checks.case_checks import check_guesses, check_together
 from voxlate.checks.check_table import ask, called, exact_messages, kind_messages
 from voxlate.checks.fingerprint import Fingerprint, fingerprint, value_numbers
@@ -114,7 +114,10 @@ def _check_scan(
         if ELSEWHERE.search(part):
             said += ask("part", {"elsewhere": 1, "part": part}, name)
         if heads.stripped in (0, 1):
-            said += kind_messages(scan, "brain" if heads.stripped else "head", name)
+            of_kind = kind_messages(scan, "brain" if heads.stripped else "head", name)
+            said += of_kind
+            if worst_grade(of_kind) == "do not trust":
+                return said  # what else is unusual in it follows from that
     reference = known.reference(name)
     return said if reference is None else said + reference.messages(scan, called(name))
 
