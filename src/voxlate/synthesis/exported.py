@@ -111,7 +111,7 @@ class Carried:
     def anatomy(self) -> KnownScans | None:
         """The bodies of the training, with which scans are compared."""
         stated = self.description.anatomy
-        return None if stated is None else KnownScans(**vars(stated), arrays=self.part("anatomy"))
+        return None if stated is None else KnownScans.read(stated, self.part("anatomy"))
 
     @property
     def references(self) -> ReferencePatches | None:

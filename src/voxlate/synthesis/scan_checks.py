@@ -118,7 +118,7 @@ def _check_scan(
             said += of_kind
             if worst_grade(of_kind) == "do not trust":
                 return said  # what else is unusual in it follows from that
-    reference = known.reference(name)
+    reference = known.references.get(name)
     return said if reference is None else said + reference.messages(scan, called(name))
 
 
