@@ -273,8 +273,6 @@ def test_a_size_in_python_is_a_text_as_on_the_command_line_or_a_number_of_bytes(
 
 
 CALLED = [
-    ({"warn": None}, None),
-    ({"progress": 3}, None),
     ({"seed": 2**70}, None),
     ({"seed": True}, None),
     ({"sead": 1}, "'seed'"),
@@ -288,7 +286,7 @@ def test_wrong_keywords_are_refused_by_those_of_the_function(run, given, near, t
     (name,) = given
     model = package.load(run)
     calls = [lambda: model.synthesise("t1.nii.gz", **given)]
-    if name not in ("warn", "progress", "overlop"):  # the function has a key of the recipe in `set`
+    if name != "overlop":  # the function has a key of the recipe in `set`
         calls.append(lambda: package.synthesise(model, "t1.nii.gz", tmp_path, **given))
     for call in calls:
         with refuses(near) as error:

@@ -27,7 +27,7 @@ import numpy as np
 
 from voxlate.base.array_types import Bool
 from voxlate.base.checked import checked
-from voxlate.base.errors import BadInput, as_list, known_name, plural, system_refusal
+from voxlate.base.errors import as_list, known_name, plural, system_refusal
 from voxlate.base.executors.case_work import Progress, no_report
 from voxlate.base.files import SYNTHETIC
 from voxlate.base.hub import address_of
@@ -197,7 +197,7 @@ class Model:
         """
         # a progress bar for seconds is of no use
         report = no_report if isinstance(progress, bool) else progress
-        _check_call(self, options, seed, anyway, report, warn)
+        _check_call(self, options, seed, anyway)
         model = self.with_options(**options) if options else self
         said = list[Message]()
         try:
@@ -297,22 +297,14 @@ class Model:
     @property
     def missing_checks(self) -> list[Message]:
         """A message where orientation, field of view and modality of scans cannot be checked."""
-        known = {} if self.anatomy is None else self.anatomy.references
+        known = set[str]()
+        for member in self.members:
+            known |= set() if member.anatomy is None else member.anatomy.references.keys()
         missing = [name for name in self.facts.data.source if name not in known]
-        names = " and ".join(missing)
-        why = f"was trained on {names} of fewer than {FEWEST_PATIENTS} patients"
-        if self.anatomy is None:
-            why = f"does not state how {names} of its training looked"
-        return (
-            [
-                message(
-                    "unchecked",
-                    f"Orientation and field of view of scans are not checked, because the model {self.origin.name} {why}.",
-                )
-            ]
-            if missing
-            else []
-        )
+        if not missing:
+            return []
+        text = f"Orientation and field of view of scans are not checked, because the model {self.origin.name} has no reference of {' and '.join(missing)} from {FEWEST_PATIENTS} or more training patients."
+        return [message("unchecked", text)]
 
     @property
     def answer(self) -> Answer:
@@ -403,18 +395,13 @@ class Model:
         }
 
 
-def _check_call(
-    model: Model, options: Collection[str], seed: Any, anyway: Any, progress: Any, warn: Any
-) -> None:
-    """Raise BadInput for unknown keywords, a seed that is no whole number or out of its range, a text in place of a truth, and what cannot be called."""
+def _check_call(model: Model, options: Collection[str], seed: Any, anyway: Any) -> None:
+    """Raise BadInput for unknown keywords, a seed that is no whole number or out of its range, and a text in place of a truth."""
     _, *own, _ = signature(Model.synthesise).parameters
     for name in options:
         known = [*own, *parameters_of(SynthKeys), *model.synthesis_options]
         known_name(name, "an option", name, known)
     checked(SynthOptions, {"seed": seed, "anyway": anyway})
-    for name, value in (("progress", progress), ("warn", warn)):
-        if not callable(value):
-            raise BadInput(f"{name}: expected a function, found {value!r}. Change it.")
 
 
 def predict_case(

@@ -232,6 +232,11 @@ class Moments:
         if sd is not None:
             self.squares += np.float32(1 - 1 / samples) * np.square(sd)
 
+    @property
+    def has_spread(self) -> bool:
+        """Whether there are several samples."""
+        return self.count > 1 or self.shares < self.count
+
     def sd(self) -> Float32:
         """The standard deviation over all samples."""
         freedom = np.float32(self.count - self.shares / self.count)

@@ -16,7 +16,7 @@ from voxlate.scans.formats.archive import is_archive, unpacked
 from voxlate.scans.formats.dicom import SeriesInfo, is_dicom_folder, list_series
 from voxlate.scans.formats.dicom_headers import KINDS
 from voxlate.scans.formats.io import is_there, location_of, without_ending
-from voxlate.scans.images.units import MR, TISSUE_MAPS, UNITS
+from voxlate.scans.images.units import MR, UNITS
 from voxlate.synthesis.dicom_study import DERIVED, pick_series, study_series, why_excluded
 from voxlate.synthesis.inputs import by_accepted_names
 from voxlate.synthesis.model import Model
@@ -87,23 +87,11 @@ def find_scans(
             files=hidden,
         )
         found[0] = replace(found[0], notes=(*found[0].notes, said))
-    if found and not any(scans.files.keys() & set(data.source) for scans in found):
-        _refuse_maps(found, data.source, inputs[0])
-        if ignored:
-            raise BadInput(
-                f"--missing: expected a scan beside those that it names, found {' and '.join(sorted(ignored))} alone. Give another one of {', '.join(sources)}, or leave --missing out."
-            )
-    return found
-
-
-def _refuse_maps(scans: Iterable[CaseScans], sources: Sequence[str], where: object) -> None:
-    """Raise BadInput for tissue-parameter maps, from which an image is drawn in training only."""
-    names = dict.fromkeys(chain.from_iterable(case.others for case in scans))
-    maps = [name for name in names if name in TISSUE_MAPS]
-    if maps:
+    if found and ignored and not any(scans.files.keys() & set(data.source) for scans in found):
         raise BadInput(
-            f"{where}: expected an image ({' or '.join(sources)}), found tissue-parameter maps ({', '.join(maps)}), from which images are drawn in training alone. Write phantoms with images (voxlate phantom --modalities t1 --out IMAGES) and give one as {sources[0]}=IMAGES/phantom_000/t1.nii.gz."
+            f"--missing: expected a scan beside those that it names, found {' and '.join(sorted(ignored))} alone. Give another one of {', '.join(sources)}, or leave --missing out."
         )
+    return found
 
 
 def _name_scans(
@@ -174,8 +162,6 @@ def _one_scan(path: Path, model: Model) -> CaseScans:
         raise BadInput(
             f"{path}: expected scans with their names ({', '.join(sources)}), found one scan whose modality is not stated. Give each as a pair: {named}={path}."
         )
-    if stem in TISSUE_MAPS and stem not in sources:
-        return CaseScans(stem, {}, others=(stem,))
     files = {sources[0]: path}
     notes = tuple[Message, ...]()
     names = {sources[0], *model.facts.accepts.get(sources[0], ())}
