@@ -22,6 +22,7 @@ from voxlate.base.items import stable_id
 from voxlate.base.records import Widening
 from voxlate.evaluation.calibrate import calibrate
 from voxlate.evaluation.calibrate_options import CalibrateOptions
+from voxlate.evaluation.intervals.conformal import least_scale, shares_outside
 from voxlate.evaluation.scoring.score_units import BRAIN_HU, shows_a_window
 from voxlate.evaluation.scoring.scored_regions import read_canonical
 from voxlate.scans.cases.case import PreparedCase
@@ -41,7 +42,6 @@ from voxlate.synthesis.calibration import (
     widen,
 )
 from voxlate.synthesis.cohort import Selection, synthesise_cases
-from voxlate.synthesis.conformal import least_scale, shares_outside
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.provenance import provenance_of
 from voxlate.synthesis.scans import by_accepted_names, find_scans

@@ -27,7 +27,6 @@ from voxlate.base.records import (
 )
 from voxlate.scans.formats.io import content_hash, is_there
 from voxlate.scans.images.regions import BODY
-from voxlate.synthesis.conformal import WIDEST, Bound
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.out_of_distribution import ReferencePatches
 from voxlate.synthesis.widths import Widths, features_in_slabs
@@ -35,6 +34,9 @@ from voxlate.synthesis.widths import Widths, features_in_slabs
 Array = Float32
 Answer = Literal["mean", "sample"]
 IntervalMethod = Literal["learned", "difficulty", "constant"]
+Bound = Literal["none", "normal", "any"]
+
+WIDEST = 1e4  # the largest factor by which an interval is widened
 
 INTERVAL_METHODS: dict[IntervalMethod, str] = {
     "learned": "learned distances below and above",

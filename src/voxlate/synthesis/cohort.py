@@ -273,13 +273,8 @@ class _SynthesisJob:
         places = {name: place_from(path, folder) for name, path in scans.files.items()}
         inputs = {name: {**scan, "path": places[name]} for name, scan in plan["inputs"].items()}
         check_scans(folder, inputs)
-        image = model.synthesise(
-            scans.files,
-            case=scans.case,
-            seed=self.seed,
-            progress=context.progress,
-            warn=warn,
-            anyway=self.anyway,
+        image = model.synthesise_case(
+            scans.files, scans.case, self.seed, context.progress, warn, self.anyway
         )
         split, of_split = self._split_of(scans.case, image)
         windows = {}

@@ -64,7 +64,7 @@ class Ensemble(Model):
         """The scans of a case as the first member would use them, with the messages of all (see Model.check)."""
         return _joined([member.check(scans, case) for member in self.members])
 
-    def _synthesise_checked(
+    def synthesise_case(
         self,
         scans: Mapping[str, Scan] | Scan,
         case: str,
@@ -92,7 +92,7 @@ class Ensemble(Model):
             warnings[message("held-out", text, runs=count)] = None
         for number, member in enumerate(self.members[index] for index in kept):
             report = partial(report_part, progress, number, count, depth)
-            made = member._synthesise_checked(scans, case, seed, report, no_report, True)
+            made = member.synthesise_case(scans, case, seed, report, no_report, True)
             for name, image in made.volumes.items():
                 known = shown.setdefault(name, image).grid
                 if known != image.grid:

@@ -7,7 +7,7 @@ The path of a scan, in the order in which `synthesise` calls these functions:
    compares the scans with the training data, and Model.check with those of the calibration: a case of the grade
    "do not trust" ends here.
 3. Network units: patch.Patch scales slices or patches to [-1, 1], called by sampling.sample_targets for each plane.
-4. Sample: sampling.sample_targets runs the network, and joins patches and samples to predictions; planes.sample_planes
+4. Sample: sampling.sample_targets runs the network, and joins patches and samples to predictions; sampling.sample_planes
    averages those of several planes.
 5. Physical units: `predict_case` applies the scale of each target and stretches its bright end (brightness.find_peak).
 6. Trust: intervals.case_intervals adds intervals, error bounds and an out-of-distribution map, if calibrated.
@@ -75,9 +75,9 @@ from voxlate.synthesis.intervals import (
 from voxlate.synthesis.known_scans import KnownScans
 from voxlate.synthesis.network import Network
 from voxlate.synthesis.out_of_distribution import DistributionTest, verdict_on
-from voxlate.synthesis.planes import planes_read, sample_planes
 from voxlate.synthesis.provenance import USED_FOR_CALIBRATION, Table, state_units
 from voxlate.synthesis.result import Synthesised
+from voxlate.synthesis.sampling import planes_read, sample_planes
 from voxlate.synthesis.synth_options import SynthKeys, SynthOptions
 
 # Measured, or of the machine, and therefore not part of the plan.
@@ -201,12 +201,12 @@ class Model:
         model = self.with_options(**options) if options else self
         said = list[Message]()
         try:
-            return model._synthesise_checked(scans, case, seed, report, said.append, anyway)
+            return model.synthesise_case(scans, case, seed, report, said.append, anyway)
         finally:
             for note in said:  # here, so that Python names the line that called this method
                 warn(note)
 
-    def _synthesise_checked(
+    def synthesise_case(
         self,
         scans: Mapping[str, Scan] | Scan,
         case: str,
@@ -215,7 +215,7 @@ class Model:
         warn: Say,
         anyway: bool,
     ) -> Synthesised:
-        """The images of a case, by arguments that `synthesise` has checked."""
+        """The images of a case with the options that are set; the arguments are those of `synthesise`, which checks them."""
         facts = self.facts
         checked = self.check(scans, case)
         inputs = checked.inputs

@@ -6,15 +6,14 @@ interval would have to be widened to contain the truth.
 
 import math
 from collections.abc import Callable, Collection, Sequence
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-Bound = Literal["none", "normal", "any"]
+from voxlate.synthesis.calibration import WIDEST, Bound
+
 Array = NDArray[np.floating]
 
-WIDEST = 1e4  # the largest factor by which an interval is widened
 HALVINGS = 60
 
 
