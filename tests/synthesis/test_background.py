@@ -17,7 +17,6 @@ from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.scans.images.grid import Grid, Volume, canonical
 from voxlate.scans.images.intensity import Scale
 from voxlate.synthesis.background import Background, background_of, find_outside, unused_slices
-from voxlate.synthesis.calibration import widen
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.intervals import OutputGrid
 from voxlate.synthesis.model import Model, predict_case
@@ -153,7 +152,9 @@ def test_slices_that_decide_nothing_are_left_out_and_all_voxels_stay_as_they_are
     model = load(run).with_options(exact=True)
     if spacing_mm is not None:
         model = spaced(model, spacing_mm)
-    without_bounds = widen(load(run).calibration(), {"t2": {"factor": 1.0, "heads": 2}})
+    own = load(run).calibration()
+    targets = {"t2": replace(own.header.targets["t2"], bounds={})}
+    without_bounds = replace(own, header=replace(own.header, targets=targets))
     monkeypatch.setattr(Model, "calibration", lambda self: without_bounds)
     totals = []
 

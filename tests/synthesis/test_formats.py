@@ -12,7 +12,8 @@ from scans import t1_of
 from voxlate.base.files import read_json
 from voxlate.scans.formats.io import is_synthetic, read_volume
 from voxlate.scans.images.grid import Volume
-from voxlate.scans.images.ranges import HEAD_HU, picture_window
+from voxlate.scans.images.mask import BRAIN_HU
+from voxlate.scans.images.ranges import picture_window
 from voxlate.synthesis.output_folder import ENDINGS
 from voxlate.synthesis.result import Synthesised
 from voxlate.training.load import load
@@ -34,7 +35,7 @@ def test_a_picture_shows_a_window_of_the_image_and_says_that_it_is_synthetic(tmp
     values = np.array([[[[-1000, 0, 50, 75, 100, 1500]]]], np.float32)
     ct = Volume(values, np.eye(4), "HU", "ct")
     grey, hu, other = (picture_window(replace(ct, unit=unit)) for unit in ("grey", "HU", "a.u."))
-    assert (grey, hu) == ((0, 255), HEAD_HU)
+    assert (grey, hu) == ((0, 255), BRAIN_HU)
     assert other[1] > 100
     low = {"ct": replace(ct, data=values - 100)}
     made = Synthesised({"ct": ct}, {}, {}, low=low, high=low)

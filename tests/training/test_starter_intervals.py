@@ -9,10 +9,10 @@ import voxlate as package
 from refusals import refuses
 from rows import slow
 from scans import contents_of
-from starter_intervals import RealHeads, ends_in_window
+from starter_intervals import RealHeads, ends_in_window, widen
 from starter_pack import with_intervals
 from voxlate.base.files import read_json
-from voxlate.synthesis.calibration import needed_scale, widen
+from voxlate.evaluation.intervals.conformal import needed_scale
 from voxlate.synthesis.intervals import notes_on_starter
 from voxlate.training.calibration_file import read_calibration, write_calibration
 from voxlate.training.load import load

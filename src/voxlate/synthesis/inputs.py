@@ -380,14 +380,12 @@ def _of_array(data: Any, affine: Any, modality: str) -> Volume:
 class Checked:
     """The scans of a case as a model takes them, before its network computes.
 
-    targets: the modalities to synthesise; notes: messages on names of scans; messages: all of them, also on the scans
-    and their distance from the calibration; calibration: of the intervals, None without; verdict: of the calibration on
+    targets: the modalities to synthesise; messages: on names of scans, the scans, and their distance from the calibration; calibration: of the intervals, None without; verdict: of the calibration on
     the scans, None where it compares none.
     """
 
     inputs: CaseInputs
     targets: tuple[str, ...]
-    notes: tuple[Message, ...]
     messages: tuple[Message, ...]
     calibration: Calibration | None
     verdict: DistributionTest | None

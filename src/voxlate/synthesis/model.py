@@ -42,14 +42,13 @@ from voxlate.base.messages import (
 )
 from voxlate.base.option import parameters_of
 from voxlate.scans.cases.case import MASK
-from voxlate.scans.images.grid import Volume
 from voxlate.synthesis.background import (
     Background,
     background_of_case,
     find_outside,
     unused_slices,
 )
-from voxlate.synthesis.brightness import SynthesisedImage, in_physical_units, with_peak
+from voxlate.synthesis.brightness import SynthesisedImage, in_physical_units
 from voxlate.synthesis.calibration import Answer, Calibration, Calibrations, Prediction
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.inputs import (
@@ -222,8 +221,6 @@ class Model:
         calibration = checked.calibration
         if not anyway:
             checked.refuse(warn)
-        for note in checked.notes:
-            warn(note)
         prepared = inputs.prepared
         plan = self.plan(inputs.files, seed)
         grid = find_output_grid(facts, prepared)
@@ -290,9 +287,7 @@ class Model:
             patches = patches_in(facts, inputs.prepared, sources_of(facts, inputs.prepared))
             verdict = verdict_on(calibration.references, patches)
             messages += verdict.messages
-        return Checked(
-            inputs, targets, tuple(notes), tuple(by_consequence(messages)), calibration, verdict
-        )
+        return Checked(inputs, targets, tuple(by_consequence(messages)), calibration, verdict)
 
     @property
     def missing_checks(self) -> list[Message]:
@@ -432,21 +427,12 @@ def predict_case(
             # Freirich et al. 2021
             drawn.values[:] = mean.values + sharpness * (drawn.values - mean.values)
     by_target = dict(zip(facts.data.target, predictions))
-    wanted = model.targets_of(inputs.files)
-    return {
-        name: _in_physical_units(facts, name, by_target[name], inputs) for name in wanted
-    }, calls
-
-
-def _in_physical_units(
-    facts: ModelFacts, name: str, prediction: Prediction, inputs: CaseInputs
-) -> SynthesisedImage:
-    """A prediction in physical units; its bright end is stretched where synth.peaks asks for it."""
-    image = in_physical_units(prediction, facts.scales[name])
-    if not facts.synth.peaks:
-        return image
     affine = np.array(inputs.prepared.header.affine)
-    return with_peak(image, Volume(image.values[None], affine, facts.units[name], name), facts)
+    images = {
+        name: in_physical_units(facts, name, by_target[name], affine)
+        for name in model.targets_of(inputs.files)
+    }
+    return images, calls
 
 
 def _on_file_grid(
@@ -487,10 +473,8 @@ def _provenance(
     inputs = checked.inputs
     calibration = checked.calibration
     peaks = {name: image.peak for name, image in images.items() if image.peak is not None}
-    warnings = [*inputs.warnings, *_notes(model, inputs), *background.messages]
+    warnings = [*checked.messages, *_notes(model, inputs), *background.messages]
     warnings += [said for name, peak in peaks.items() for said in peak.check(name)]
-    if checked.verdict is not None:
-        warnings += checked.verdict.messages
     errors = {"bounds": ends.bounds, "expected": ends.expected}
     errors = {key: of for key, of in errors.items() if any(of.values())}
     if errors and worst_grade(warnings) == "do not trust":

@@ -6,7 +6,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from voxlate.base.errors import BadInput, known_name, plural
+from voxlate.base.errors import BadInput, known_name
 from voxlate.base.messages import Message, message
 from voxlate.scans.cases.case import MASK
 from voxlate.scans.cohorts.case_files import UNNAMED, CaseFiles, CohortFiles, plain_name
@@ -64,9 +64,8 @@ def find_scans(
     wanted = {name for name in model.scan_names if name.lower() not in ignored}
     known = {*model.scan_names, *data.source, *data.target, MASK}
     found = []
-    hidden = 0
     if len(inputs) == 1 and is_archive(Path(inputs[0])):
-        folder, hidden = unpacked(Path(inputs[0]), unpack_into)
+        folder, _ = unpacked(Path(inputs[0]), unpack_into)
         inputs = [str(folder)]
     for scans in _name_scans(inputs, model, split, series, layout):
         own, notes = by_accepted_names(scans.files, model.facts.accepts, data.target)
@@ -79,17 +78,6 @@ def find_scans(
                 truths=tuple(sorted(own.keys() & set(data.target) - wanted)),
                 notes=(*scans.notes, *notes, *model.unused([*own, *scans.others])),
             )
-        )
-    if hidden and found:
-        said = message(
-            "hidden-files",
-            f"Left out of the archive: {plural(hidden, 'hidden file')}.",
-            files=hidden,
-        )
-        found[0] = replace(found[0], notes=(*found[0].notes, said))
-    if found and ignored and not any(scans.files.keys() & set(data.source) for scans in found):
-        raise BadInput(
-            f"--missing: expected a scan beside those that it names, found {' and '.join(sorted(ignored))} alone. Give another one of {', '.join(sources)}, or leave --missing out."
         )
     return found
 

@@ -18,7 +18,9 @@ from voxlate.evaluation.intervals.conformal import (
     least_provable,
     least_scale,
     mean_interval,
+    needed_scale,
     shares_outside,
+    shifted_error,
 )
 from voxlate.evaluation.intervals.width_training import fit_widths
 from voxlate.scans.images.regions import BODY
@@ -29,8 +31,6 @@ from voxlate.synthesis.calibration import (
     Target,
     group_factors,
     interval,
-    needed_scale,
-    shifted_error,
 )
 from voxlate.synthesis.widths import LEAST_DIVISOR, SETTINGS, Widths
 

@@ -12,12 +12,9 @@ from voxlate.base.config import adapter
 from voxlate.base.errors import BadInput
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import Intensity, IntensityMap, Scale
-from voxlate.scans.images.mask import foreground
+from voxlate.scans.images.mask import BRAIN_HU, foreground
 from voxlate.scans.images.ranges import NETWORK_RANGE, Range, as_grey
 from voxlate.scans.images.volume_statistics import intensity_statistics
-
-# The usual window of the brain, of width 80 and level 40: Osborn 2012, "Osborn's Brain".
-BRAIN_HU = (0.0, 80.0)
 
 Conversion = Callable[[Volume], Volume]
 

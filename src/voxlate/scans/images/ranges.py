@@ -9,7 +9,7 @@ import numpy as np
 from voxlate.base.array_types import AnyArray, Bool, Float32
 from voxlate.base.errors import BadInput
 from voxlate.scans.images.grid import Volume
-from voxlate.scans.images.mask import body_box_mm, foreground
+from voxlate.scans.images.mask import BRAIN_HU, body_box_mm, foreground
 
 PEAK_PERCENTILE = 99.5
 FLOOR_PERCENTILE = 0.5
@@ -154,8 +154,10 @@ def window_of(volume: Volume) -> tuple[float, float]:
 
 
 def picture_window(volume: Volume) -> tuple[float, float]:
-    """The window of an image in a picture of 8 bits: grey values stay as they are."""
-    return (0.0, WHITE) if volume.unit == "grey" else window_of(volume)
+    """The window of an image in a picture of 8 bits: grey values stay as they are, and a CT shows what `evaluate` takes pictures to show."""
+    if volume.unit == "grey":
+        return 0.0, WHITE
+    return BRAIN_HU if volume.unit == "HU" else window_of(volume)
 
 
 def as_grey(
