@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,10 +15,10 @@ from voxlate.scans.cases.align import Preparation
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.scans.images.grid import Grid, Volume, canonical
 from voxlate.scans.images.intensity import Scale
-from voxlate.synthesis.background import Background, background_of, find_outside, unused_slices
+from voxlate.synthesis.background import Background, background_of, find_outside
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.intervals import OutputGrid
-from voxlate.synthesis.model import Model, predict_case
+from voxlate.synthesis.model import predict_case
 from voxlate.training.load import load
 from voxlate.training.run import Run
 
@@ -141,61 +140,6 @@ def test_intervals_are_closed_where_there_is_nothing(run, other):
     assert (low[-ABOVE:] == 0).all()
     assert (high[-ABOVE:] == 0).all()
     assert (high[:-ABOVE] > low[:-ABOVE]).any()
-
-
-@slow
-@every_row("spacing_mm", [None, (2.0, 2.0, 2.0), (4.5, 2.0, 2.0)])
-def test_slices_that_decide_nothing_are_left_out_and_all_voxels_stay_as_they_are(
-    run, other, monkeypatch, spacing_mm
-):
-    scan = with_air(with_air(with_air(other)))
-    model = load(run).with_options(exact=True)
-    if spacing_mm is not None:
-        model = spaced(model, spacing_mm)
-    own = load(run).calibration()
-    targets = {"t2": replace(own.header.targets["t2"], bounds={})}
-    without_bounds = replace(own, header=replace(own.header, targets=targets))
-    monkeypatch.setattr(Model, "calibration", lambda self: without_bounds)
-    totals = []
-
-    def synthesise():
-        return model.synthesise({"t1": scan}, progress=lambda done, total: totals.append(total))
-
-    made = synthesise()
-    monkeypatch.setattr(
-        "voxlate.synthesis.model.unused_slices", lambda _, empty, *rest: np.zeros_like(empty)
-    )
-    whole = synthesise()
-    assert totals[0] < totals[-1]
-    for name in ("volumes", "low", "high"):
-        assert_array_equal(getattr(made, name)["t2"].data, getattr(whole, name)["t2"].data)
-    assert made.provenance["empty"] == whole.provenance["empty"]
-
-
-SAGITTAL = np.array([[0, 0, 1, 0], [1, 0, 0, 0], [0, -3, 0, 0], [0, 0, 0, 1.0]])
-TURNED = np.array([[1, 0, 0, 0], [0, 1, -0.05, 0], [0, 0.05, 1, 0], [0, 0, 0, 1.0]])
-
-
-@every_row(
-    "affine, peaks, bounds, used",
-    [
-        (np.diag([1, 1, 2, 1.0]), False, {}, range(2, 9)),
-        (SAGITTAL, False, {}, range(1, 10)),  # 3 mm, where slices of the network are 2 mm apart
-        (TURNED, False, {}, range(12)),
-        (np.diag([1, 1, 2, 1.0]), True, {}, range(12)),
-        (np.diag([1, 1, 2, 1.0]), False, {"mae": 1.0}, range(12)),
-    ],
-)
-def test_slices_are_left_out_only_beyond_all_that_a_voxel_of_the_file_or_a_bound_depends_on(
-    affine, peaks, bounds, used
-):
-    empty = np.arange(12) != 5
-    grid = OutputGrid(np.diag([1, 1, 2, 1.0]), Grid((4, 4, 4), affine), "SAR", {})
-    facts = SimpleNamespace(synth=SimpleNamespace(peaks=peaks))
-    targets = {"t2": SimpleNamespace(bounds=bounds)}
-    calibration = SimpleNamespace(header=SimpleNamespace(targets=targets))
-    unused = unused_slices(facts, empty, grid, calibration)
-    assert np.flatnonzero(~unused).tolist() == [*used]
 
 
 @every_row("margin", [0, 3])

@@ -7,7 +7,6 @@ intervals of air inside the body contain. Where the background of
 all sources is exactly 0, as around a stripped brain, each such voxel outside the outlines is outside.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,7 +20,6 @@ from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import IntensityMap, Scale
 from voxlate.scans.images.mask import dilate, find_tissue
 from voxlate.synthesis.brightness import SynthesisedImage
-from voxlate.synthesis.calibration import Calibration
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.intervals import OutputGrid
 from voxlate.synthesis.known_scans import KnownScans
@@ -152,22 +150,6 @@ def find_outside(prepared: PreparedCase, names: Sequence[str]) -> Outside:
         signal = _any_of([volume.data[0] for volume in volumes])
         kept = body | kept & signal
     return Outside(~kept, kept & ~body, ~has_body, is_zero)
-
-
-def unused_slices(
-    facts: ModelFacts, empty: Bool, output_grid: OutputGrid, calibration: Calibration | None
-) -> Bool:
-    """The slices [D] that the network may leave out, because they and their neighbours become background.
-
-    No slice where peaks or error bounds are measured in all, nor where the file's slices are not parallel to the
-    network's. The intervals of a voxel of the file depend on the voxel above and below it, and both may be between two slices.
-    """
-    targets = {} if calibration is None else calibration.header.targets
-    bounded = any(target.bounds for target in targets.values())
-    step = output_grid.slices_per_step
-    if facts.synth.peaks or bounded or not np.isfinite(step):
-        return np.zeros_like(empty)
-    return ~dilate(~empty[:, None, None], 2 + math.ceil(step), (1, 1, 1))[:, 0, 0]
 
 
 def background_of_case(

@@ -20,7 +20,6 @@ from voxlate.synthesis.out_of_distribution import Patches, patches_of
 
 # At voxels and slices of 4 mm and more, 8 to 24 % of the brain's upper fifth became bone, with the whole interval in it.
 THICK_MM, CROWN, SOFT_HU = 3.9, 0.25, np.float32(0)
-PARALLEL = 1e-4  # step across slices, as a share of the step from slice to slice
 
 
 @dataclass(frozen=True)
@@ -39,20 +38,6 @@ class OutputGrid:
     def write(self, values: np.ndarray, modality: str, order: Literal[0, 1] = 1) -> Volume:
         """Values [D, H, W] on the network's grid as a volume on the file's grid."""
         return return_to(self._own(values, modality), self.file, order)
-
-    @property
-    def slices_per_step(self) -> float:
-        """Slices of the network's grid between slices of the file's; inf where they are not parallel."""
-        steps = np.abs(np.linalg.inv(self.file.affine[:3, :3]) @ self.affine[:3, :3])
-        along = steps[:, 2].argmax()  # columns are x, y, z of the network's grid
-        others = steps[along, :2].sum() + np.delete(steps[:, 2], along).sum()
-        return np.inf if others > PARALLEL * steps[along, 2] else 1 / float(steps[along, 2])
-
-    def images(self, values: Mapping[str, np.ndarray | None]) -> dict[str, Volume]:
-        """The volumes of the modalities that have values, on the file's grid."""
-        return {
-            name: self.write(array, name) for name, array in values.items() if array is not None
-        }
 
     def reorient(self, volume: Volume) -> Volume:
         """A volume on the file's grid in the network's layout of slices."""

@@ -25,7 +25,6 @@ from typing import Any
 
 import numpy as np
 
-from voxlate.base.array_types import Bool
 from voxlate.base.checked import checked
 from voxlate.base.errors import as_list, known_name, plural, system_refusal
 from voxlate.base.executors.case_work import Progress, no_report
@@ -46,7 +45,6 @@ from voxlate.synthesis.background import (
     Background,
     background_of_case,
     find_outside,
-    unused_slices,
 )
 from voxlate.synthesis.brightness import SynthesisedImage, in_physical_units
 from voxlate.synthesis.calibration import Answer, Calibration, Calibrations, Prediction
@@ -225,9 +223,8 @@ class Model:
         plan = self.plan(inputs.files, seed)
         grid = find_output_grid(facts, prepared)
         outside = find_outside(prepared, facts.visible_sources(prepared))
-        unused = unused_slices(facts, outside.slices, grid, calibration)
         begun = time.monotonic()
-        images, calls = predict_case(self, inputs, seed, progress, unused)
+        images, calls = predict_case(self, inputs, seed, progress)
         seconds = (time.monotonic() - begun) / prepared.header.shape[0]
         ends = case_intervals(calibration, facts, prepared, images, grid)
         background = background_of_case(facts, outside, self.anatomy, images, grid)
@@ -404,12 +401,8 @@ def predict_case(
     inputs: CaseInputs,
     seed: int,
     progress: Progress,
-    unused: Bool | None = None,
 ) -> tuple[dict[str, SynthesisedImage], float]:
-    """The images of a case on the network's grid, and the mean number of network evaluations per sample of a slice or patch.
-
-    unused: slices [D] that stay background, if they are network inputs of their own.
-    """
+    """The images of a case on the network's grid, and the mean number of network evaluations per sample of a slice or patch."""
     facts = model.facts
     network = model.network
     sharpness = np.float32(facts.synth.sharpness)
@@ -418,10 +411,10 @@ def predict_case(
     calls = 0.0
     if of_mean is not None:
         report = no_report if sharpness else progress
-        predictions, calls = sample_planes(*of_mean, inputs, seed, report, unused)
+        predictions, calls = sample_planes(*of_mean, inputs, seed, report)
     if of_mean is None or sharpness:
         means = predictions
-        predictions, further = sample_planes(facts, network, inputs, seed, progress, unused)
+        predictions, further = sample_planes(facts, network, inputs, seed, progress)
         calls += further
         for mean, drawn in zip(means, predictions):
             # Freirich et al. 2021

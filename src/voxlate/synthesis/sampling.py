@@ -6,9 +6,9 @@ from functools import partial
 
 import numpy as np
 
-from voxlate.base.array_types import Bool, Float32
+from voxlate.base.array_types import Float32
 from voxlate.base.errors import BadInput
-from voxlate.base.executors.case_work import Progress, no_report, report_part
+from voxlate.base.executors.case_work import Progress, report_part
 from voxlate.base.items import BACKGROUND, stable_id
 from voxlate.base.streams import Tile
 from voxlate.scans.cases.case import CaseHeader, PreparedCase, lay_out, reorder_axes, resize_case
@@ -39,7 +39,6 @@ def sample_planes(
     inputs: CaseInputs,
     seed: int,
     progress: Progress,
-    unused: Bool | None = None,
 ) -> tuple[list[Prediction], float]:
     """The targets of a case as sample_targets gives them; with data.planes one image from those of all planes.
 
@@ -50,7 +49,7 @@ def sample_planes(
     planes = planes_read(facts, inputs.prepared.header)
     if len(planes) == 1:
         single = replace(facts, data=planes[0])
-        return sample_targets(single, network, inputs, seed, progress, unused)
+        return sample_targets(single, network, inputs, seed, progress)
     moments = [Moments() for _ in facts.data.target]
     images: list[list[Float32]] = [[] for _ in moments]
     evaluations = 0.0
@@ -96,17 +95,13 @@ def sample_targets(
     inputs: CaseInputs,
     seed: int,
     progress: Progress,
-    unused: Bool | None = None,
 ) -> tuple[list[Prediction], float]:
     """The targets of a case, and evaluations of the network for each sample of a slice or patch.
 
     The image is the mean over the samples. The seed and the key of the inputs decide the noise.
-    unused: slices [D] that stay background where the network sees one slice at a time.
     """
     synth = facts.synth
     plan, prepared = _plan_slices(facts, inputs.prepared)
-    if unused is not None and plan.input_tiling.patch[0] == 1:
-        plan = replace(plan, empty=plan.empty.union((np.flatnonzero(unused) - plan.first).tolist()))
     starts = plan.starts()
     levels = len({start[0] for start in starts})  # slices, of which each may have several patches
     # the values of voxels that no patch holds, in the order of _draw_samples
@@ -117,10 +112,9 @@ def sample_targets(
     def finished(begin: int, size: int, samples: int) -> None:
         """Report the items before a batch, and those of the batch by its finished samples."""
         done = begin * synth.samples + size * samples
-        if not synth.in_windows:
-            progress(levels * done // (len(starts) * synth.samples), levels)
+        progress(levels * done // (len(starts) * synth.samples), levels)
 
-    with network.count(_progress_in_windows(facts, network, plan, progress)) as calls:
+    with network.count() as calls:
         size = 1 if synth.exact else synth.batch
         for begin in range(0, len(starts), size):
             chosen = starts[begin : begin + size]
@@ -152,20 +146,6 @@ def _predictions(case: str, blended: np.ndarray, facts: ModelFacts) -> list[Pred
         Prediction(of[mean], of[sd] if sd else None, tuple(of[sd + 1 :]))
         for of in parts.swapaxes(0, 1)
     ]
-
-
-def _progress_in_windows(
-    facts: ModelFacts,
-    network: Network,
-    plan: SlicePlan,
-    progress: Progress,
-) -> Callable[[int], None]:
-    """Turns evaluations of the network into finished slices, where a whole volume is one item; nothing elsewhere."""
-    if not facts.synth.in_windows:
-        return no_report
-    depth = plan.input_tiling.shape[0]
-    expected = network.evaluations(depth) * facts.synth.samples
-    return lambda count: progress(min(depth, int(depth * count / expected)), depth)
 
 
 def _plan_slices(facts: ModelFacts, prepared: PreparedCase) -> tuple[SlicePlan, PreparedCase]:
