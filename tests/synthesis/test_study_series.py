@@ -74,6 +74,12 @@ def test_two_that_fit_are_listed_and_one_is_named_by_its_number_or_uid():
         assert picked(study, {"t1": ()}, [name]).files == {"t1": Path("STUDY#0000000c")}
 
 
+@every_row("modality, number", [("t1", 2), ("t1c", 5), ("t1n", 2), ("t2f", 4), ("mra", 10)])
+def test_a_contrast_agent_and_other_names_of_a_contrast_are_told_apart(modality, number):
+    study = [series(2, "3D T1"), series(5, "3D T1 post"), STUDY[3], series(10, "TOF 3D")]
+    assert picked(study, {modality: ()}).files == {modality: Path(f"STUDY#{number:08x}")}
+
+
 def test_an_accepted_name_is_tried_after_the_models_own():
     assert picked(STUDY[3:], {"t2": ("flair",)}).files == {"t2": Path("STUDY#00000004")}
 

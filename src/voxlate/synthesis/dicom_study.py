@@ -10,7 +10,7 @@ from voxlate.base.errors import BadInput, first_of
 from voxlate.base.messages import Message, message
 from voxlate.scans.formats.dicom import SeriesInfo, is_dicom_folder, list_series
 from voxlate.scans.formats.dicom_headers import kind_of
-from voxlate.scans.images.units import HOUNSFIELD, unit_of
+from voxlate.scans.images.units import HOUNSFIELD, MR, plain_modality, unit_of
 
 FEWEST_IMAGES = 3  # of a volume
 # Of the images of the largest fitting series; others are parts or repeats of few slices.
@@ -19,25 +19,12 @@ MOST_LISTED = 12
 # of the image types; MR images may be DERIVED and PRIMARY where a scanner only corrected their distortion
 COMPUTED = {"SECONDARY", "MPR", "RESAMPLED", "REFORMATTED"}
 DERIVED = "derived"
-CONTRAST = r"(gd|gado|contrast|post(?!er)|\+ ?c\b|\bce\b|\bkm\b|t1c)"
-T1 = r"(t1|mprage|bravo|spgr|tfl)"
-FLAIR = r"(flair|dark.?fluid|tirm)"
-# by the first letters of a modality's name: the DICOM modality, and what its description holds
-DESCRIPTIONS: tuple[tuple[str, str, str], ...] = (
-    (r"ncct", "CT", r"^(?!.*(angio|cta|ctv|perf|contrast|\+ ?c\b|\bkm\b))"),
-    (r"cta", "CT", r"angio|cta"),
-    (r"ctv", "CT", r"ctv|ven"),
-    (r"cect", "CT", r"contrast|\+ ?c\b|\bce\b|\bkm\b|ven"),
-    (r"ct", "CT", r""),
-    (r"t1(c|ce|gd)", "MR", rf"^(?=.*{T1})(?=.*{CONTRAST})"),
-    (r"t1n?", "MR", rf"^(?=.*{T1})(?!.*{CONTRAST})"),
-    (r"flair|t2f", "MR", FLAIR),
-    (r"t2w?", "MR", rf"^(?=.*t2)(?!.*({FLAIR}|t2\*|t2.?star))"),
-    (r"pd", "MR", r"\bpd|proton|density"),
-    (r"swi", "MR", r"swi|swan|venobold"),
-    (r"tof|mra", "MR", r"tof|time.of.flight|angio|mra"),
-    (r"mr", "MR", r""),
-)
+# What the description of a CT with contrast agent holds; that of a plain one (ncct) holds nothing of it.
+AGENTS = {
+    "cta": r"angio|cta",
+    "ctv": r"ctv|ven",
+    "cect": r"contrast|\+ ?c\b|\bce\b|\bkm\b|perf|ven",
+}
 
 
 @dataclass(frozen=True)
@@ -143,13 +130,7 @@ def _by_modality(modalities: Sequence[str], named: Sequence[str]) -> dict[str, s
 def _find_fitting(names: Sequence[str], candidates: Sequence[SeriesInfo]) -> list[SeriesInfo]:
     """The candidates that the first name fits that any fits; of several, those with at least half the most images."""
     for name in names:
-        kind, description = _expect(name)
-        fitting = [
-            candidate
-            for candidate in candidates
-            if (not kind or candidate.modality.upper() == kind)
-            and re.search(description, candidate.description or candidate.protocol, re.I)
-        ]
+        fitting = [one for one in candidates if _fits(name.lower(), one)]
         if fitting:
             largest = max(fitting, key=_images)
             # the rest of the largest one may be in another folder
@@ -165,13 +146,20 @@ def _images(series: SeriesInfo) -> int:
     return series.images
 
 
-def _expect(name: str) -> tuple[str, str]:
-    """The DICOM modality and the description of a modality's name; for an unknown name, the name itself."""
-    for expression, kind, description in DESCRIPTIONS:
-        if re.fullmatch(rf"({expression})\d*", name.lower()):
-            return kind, description
-    kind = "CT" if unit_of(name) == unit_of(HOUNSFIELD[0]) else ""
-    return kind, rf"\b{re.escape(name)}\b"
+def _fits(name: str, series: SeriesInfo) -> bool:
+    """Whether a series is of a modality by its tags, as a cohort's are; of an unknown one, whether its description has the name."""
+    from voxlate.scans.cohorts.presets import modality_of  # imported where a study asks for it
+
+    text = series.description or series.protocol
+    if unit_of(name) == unit_of(HOUNSFIELD[0]):
+        letters = re.split(r"\d", name)[0]
+        stated = [kind for kind, words in AGENTS.items() if re.search(words, text, re.I)]
+        is_kind = not stated if letters == "ncct" else letters in ("ct", *stated)
+        return series.modality.upper() == "CT" and is_kind
+    wanted = {"mra": "tof"}.get(name, plain_modality(name))
+    if wanted in MR:
+        return series.modality == "MR" and wanted in ("mr", modality_of(series))
+    return bool(re.search(rf"\b{re.escape(name)}\b", text, re.I))
 
 
 def _list(series: Sequence[SeriesInfo]) -> str:
