@@ -249,21 +249,6 @@ def test_only_files_that_were_listed_and_are_unchanged_are_removed(tmp_path):
     assert list(read_json(tmp_path / "provenance.json")["images"]) == ["c.nii.gz"]
 
 
-@slow
-def test_synthesis_of_an_evaluation_takes_the_options_that_synth_takes(
-    voxlate, score, completing, two_cases, out
-):
-    how = ("--set", "synth.sampler=ddpm", "--set", "steps=3", "--noise", "shared")
-    assert score("--run", completing, *how)["modalities"]
-    stated = [read_json(path)["synth"] for path in out.glob("*/provenance.json")]
-    assert stated
-    for how in stated:
-        assert (how["sampler"], how["steps"], how["noise"]["kind"]) == ("ddpm", 3, "shared")
-    for option in (("--set", "steps=3"), ("--noise", "shared"), ("--missing", "all")):
-        answer = voxlate("evaluate", out, "--truth", two_cases, *option).refusal
-        assert f"{option[0]}: expected --run with it" in answer
-
-
 @every_row("wrong", [("--mask", "brian"), ("--regions", "lesion=")])
 def test_a_mask_or_region_that_names_nothing_is_refused_before_any_synthesis(
     voxlate, completing, cohort, tmp_path, wrong

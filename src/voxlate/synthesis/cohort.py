@@ -244,8 +244,21 @@ class _SynthesisJob:
             for said in read_messages(stated):
                 context.warn(said.on(scans.case))
             return _CaseFolder(folder, True, False, [])
+
+        def warn(warning: Message) -> None:
+            """Report a warning on this case."""
+            context.warn(warning.on(scans.case))
+
+        model = self.model
+        places = {name: place_from(path, folder) for name, path in scans.files.items()}
+        inputs = {name: {**scan, "path": places[name]} for name, scan in plan["inputs"].items()}
         with lock(folder, SHARED_SECONDS if self.apart else 0):
-            removed = self._synthesise(scans, plan, folder, context)
+            check_free(folder, [f"{name}{self.ending}" for name in model.names_of(scans.files)])
+            check_scans(folder, inputs)
+            image = model.synthesise_case(
+                scans.files, scans.case, self.seed, context.progress, warn, self.anyway
+            )
+            removed = self._write(scans, image, inputs, folder, warn)
         return _CaseFolder(folder, False, "images" in stated, removed)
 
     def _is_done(self, plan: Mapping[str, Any], stated: Mapping[str, Any], folder: Path) -> bool:
@@ -259,23 +272,15 @@ class _SynthesisJob:
             return False
         return is_unchanged(folder, self.ending)
 
-    def _synthesise(
-        self, scans: CaseScans, plan: Mapping[str, Any], folder: Path, context: Context
+    def _write(
+        self,
+        scans: CaseScans,
+        image: Synthesised,
+        inputs: Mapping[str, Any],
+        folder: Path,
+        warn: Say,
     ) -> list[str]:
-        """Synthesise the images of a case; returns the images of an earlier synthesis that are removed."""
-        model = self.model
-
-        def warn(warning: Message) -> None:
-            """Report a warning on this case."""
-            context.warn(warning.on(scans.case))
-
-        check_free(folder, [f"{name}{self.ending}" for name in model.names_of(scans.files)])
-        places = {name: place_from(path, folder) for name, path in scans.files.items()}
-        inputs = {name: {**scan, "path": places[name]} for name, scan in plan["inputs"].items()}
-        check_scans(folder, inputs)
-        image = model.synthesise_case(
-            scans.files, scans.case, self.seed, context.progress, warn, self.anyway
-        )
+        """Write the images of a case with their whole provenance; returns the images of an earlier synthesis that are removed."""
         split, of_split = self._split_of(scans.case, image)
         windows = {}
         if all(is_picture(path) for path in scans.files.values()):
