@@ -22,6 +22,7 @@ from voxlate.base.items import stable_id
 from voxlate.base.records import Widening
 from voxlate.evaluation.calibrate import calibrate
 from voxlate.evaluation.calibrate_options import CalibrateOptions
+from voxlate.evaluation.intervals.conformal import least_scale, needed_scale, shares_outside
 from voxlate.evaluation.scoring.score_units import shows_a_window
 from voxlate.evaluation.scoring.scored_regions import read_canonical
 from voxlate.scans.cases.case import PreparedCase
@@ -37,11 +38,8 @@ from voxlate.synthesis.calibration import (
     Array,
     Calibration,
     describe_fit,
-    needed_scale,
-    widen,
 )
 from voxlate.synthesis.cohort import Selection, synthesise_cases
-from voxlate.synthesis.conformal import least_scale, shares_outside
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.provenance import provenance_of
 from voxlate.synthesis.scans import by_accepted_names, find_scans
@@ -139,6 +137,17 @@ def _write(
     shares = again().coverages(1.0).values()
     text = f"{said}. In soft tissue they contain {min(shares):.1%} to {max(shares):.1%} of the voxels of each real head that all its scans show, and guarantee nothing for a patient."
     return with_intervals(starter, replace(entry, text=text))
+
+
+def widen(calibration: Calibration, widened: Mapping[str, Widening]) -> Calibration:
+    """A calibration on synthetic heads with wider intervals, by target, as real heads showed to be necessary.
+
+    It has neither bounds of errors nor reference patches, which hold only for patients like those of the calibration.
+    """
+    header = calibration.header
+    targets = {name: replace(target, bounds={}) for name, target in header.targets.items()}
+    stated = replace(header, targets=targets, widened=dict(widened))
+    return replace(calibration, header=stated, references=None)
 
 
 def _in_soft_tissue(

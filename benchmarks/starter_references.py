@@ -19,7 +19,7 @@ from voxlate.base.groups import grouped
 from voxlate.checks.fingerprint import Fingerprint, fingerprint
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.formats.io import read_volume
-from voxlate.synthesis.known_scans import known_scans, read_known_scans, references_of
+from voxlate.synthesis.known_scans import KnownScans, read_known_scans, references_of
 from voxlate.training.load import load
 from voxlate.training.recipe import Recipe
 from voxlate.training.run import Run
@@ -70,7 +70,7 @@ def main() -> None:
     references = references_of(grouped((name, (patient, scan)) for name, patient, scan in scans))
     path = Run(arguments.starter).anatomy
     earlier = read_known_scans(path, recipe.intensity)
-    known_scans(references, earlier.backgrounds, earlier.beyond).save(path)
+    KnownScans(earlier.backgrounds, earlier.beyond, references).save(path)
 
 
 if __name__ == "__main__":

@@ -208,8 +208,6 @@ def test_a_model_of_one_source_takes_a_scan_without_its_name(run, cohort, monkey
     image.set_qform(np.diag([-1, 1, 1, 1]) @ image.affine, 1)
     (said,) = [one for one in model.check(image).messages if one.code == "guess"]
     assert said.grade == "caution"
-    with refuses():
-        model.synthesise(path).low["t9"]
     monkeypatch.setenv("VOXLATE_MAX_VOLUME", "1kB")
     with refuses("--max-volume"):
         model.check(path)
@@ -221,22 +219,21 @@ ZEROS = np.zeros((2, 2, 2))
 @every_row(
     "scan, said",
     [
-        (3, 'scans: expected scans by modality, as {"t1": "scan.nii.gz"}, found int'),
+        (3, "t1: expected a path, a Volume, a nibabel image, or a pair"),
         ("gone.nii.gz", "gone.nii.gz"),
-        ((np.zeros((2, 2)), np.eye(4)), "expected an array [x, y, z], found the shape (2, 2)"),
-        ((ZEROS, np.eye(3)), "expected an affine"),
+        ((np.zeros((2, 2)), np.eye(4)), "found the shape (2, 2)"),
+        ((ZEROS, np.eye(3)), "an affine [4, 4]"),
         (nib.Nifti1Image(ZEROS, LEANING), "expected an affine"),
-        ((ZEROS, "RAS"), "expected an array of finite real numbers"),
+        ((ZEROS, "RAS"), "expected numbers"),
         ((np.ma.masked_less(ZEROS, 1), np.eye(4)), "masked voxels"),
-        ((np.zeros((2, 2, 2), complex), np.eye(4)), "found numbers of type complex128"),
+        ((np.zeros((2, 2, 2), complex), np.eye(4)), "complex128"),
         (ZEROS, "t1: expected a path, a Volume, a nibabel image, or a pair"),
-        ((np.full((2, 2, 2), "1"), np.eye(4)), "expected an array of finite real numbers"),
+        ((np.full((2, 2, 2), "1"), np.eye(4)), "expected an array [x, y, z] of real numbers"),
         ({"t9": "scan.nii.gz"}, "found 't9'"),
         (
             package.Volume(np.zeros((2, 2, 2, 2), np.float32), np.eye(4), "a.u.", "t1"),
             "(2, 2, 2, 2)",
         ),
-        (package.Volume(np.zeros((1, 2, 2, 2), np.float32), np.eye(4), "hu", "t1"), "in 'hu'"),
         (
             package.Volume(np.full((1, 2, 2, 2), np.inf, np.float32), np.eye(4), "HU", "t1"),
             "not finite",
@@ -275,8 +272,6 @@ def test_a_size_in_python_is_a_text_as_on_the_command_line_or_a_number_of_bytes(
 
 
 CALLED = [
-    ({"warn": None}, None),
-    ({"progress": 3}, None),
     ({"seed": 2**70}, None),
     ({"seed": True}, None),
     ({"sead": 1}, "'seed'"),
@@ -290,7 +285,7 @@ def test_wrong_keywords_are_refused_by_those_of_the_function(run, given, near, t
     (name,) = given
     model = package.load(run)
     calls = [lambda: model.synthesise("t1.nii.gz", **given)]
-    if name not in ("warn", "progress", "overlop"):  # the function has a key of the recipe in `set`
+    if name != "overlop":  # the function has a key of the recipe in `set`
         calls.append(lambda: package.synthesise(model, "t1.nii.gz", tmp_path, **given))
     for call in calls:
         with refuses(near) as error:

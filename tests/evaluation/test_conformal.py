@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from rows import slow
-from voxlate.synthesis.conformal import (
+from voxlate.evaluation.intervals.conformal import (
     conformal_quantile,
     least_patients,
     least_provable,

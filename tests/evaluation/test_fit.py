@@ -7,13 +7,13 @@ import pytest
 
 from refusals import refuses
 from rows import slow
+from voxlate.evaluation.intervals.conformal import shifted_error
 from voxlate.evaluation.intervals.fit import CalibrationVoxels, fit
 from voxlate.synthesis.calibration import (
     Calibration,
     Header,
     group_factors,
     interval,
-    shifted_error,
 )
 
 COVERAGE = 0.9

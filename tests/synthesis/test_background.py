@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,13 +13,12 @@ from voxlate.base.executors.case_work import no_report
 from voxlate.base.files import read_json
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.formats.io import read_volume, write_volume
-from voxlate.scans.images.grid import Grid, canonical, directions
+from voxlate.scans.images.grid import Grid, Volume, canonical
 from voxlate.scans.images.intensity import Scale
-from voxlate.synthesis.background import background_of, find_outside, unused_slices
-from voxlate.synthesis.calibration import widen
+from voxlate.synthesis.background import Background, background_of, find_outside
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.intervals import OutputGrid
-from voxlate.synthesis.model import Model, _unused_slices, predict_case
+from voxlate.synthesis.model import predict_case
 from voxlate.training.load import load
 from voxlate.training.run import Run
 
@@ -144,58 +142,25 @@ def test_intervals_are_closed_where_there_is_nothing(run, other):
     assert (high[:-ABOVE] > low[:-ABOVE]).any()
 
 
-@slow
-@every_row("spacing_mm", [None, (2.0, 2.0, 2.0), (4.5, 2.0, 2.0)])
-def test_slices_that_decide_nothing_are_left_out_and_all_voxels_stay_as_they_are(
-    run, other, monkeypatch, spacing_mm
+@every_row("margin", [0, 3])
+def test_beside_the_body_the_intervals_of_a_ct_end_at_skin_also_where_no_voxel_is_background(
+    margin,
 ):
-    scan = with_air(with_air(with_air(other)))
-    model = load(run).with_options(exact=True)
-    if spacing_mm is not None:
-        model = spaced(model, spacing_mm)
-    without_bounds = widen(load(run).calibration(), {"t2": {"factor": 1.0, "heads": 2}})
-    monkeypatch.setattr(Model, "calibration", lambda self: without_bounds)
-    totals = []
-
-    def synthesise():
-        return model.synthesise({"t1": scan}, progress=lambda done, total: totals.append(total))
-
-    made = synthesise()
-    monkeypatch.setattr(
-        "voxlate.synthesis.model.unused_slices", lambda empty, step: np.zeros_like(empty)
+    """A scan that is cut on all sides has no voxel farther from the body than that."""
+    shape = (3, 20 + 2 * margin, 20)
+    affine = np.eye(4)
+    grid = OutputGrid(affine, Grid(shape, affine), "SAR", {"ct": "HU"})
+    body = np.zeros(shape, bool)
+    body[:, 4 : 16 + 2 * margin, 4:16] = True
+    background = Background({"ct": np.zeros(shape, bool)}, ~body, {"ct": -1000.0}, 3, 0)
+    ct, low, high = (
+        Volume(np.full((1, *shape), value, np.float32), affine, "HU", "ct")
+        for value in (0, -1000, 900)
     )
-    whole = synthesise()
-    assert totals[0] < totals[-1]
-    for name in ("volumes", "low", "high"):
-        assert_array_equal(getattr(made, name)["t2"].data, getattr(whole, name)["t2"].data)
-    assert made.provenance["empty"] == whole.provenance["empty"]
-
-
-def test_slices_are_left_out_only_beyond_all_that_a_voxel_of_the_file_depends_on():
-    empty = np.ones(12, bool)
-    empty[5] = False
-    assert np.flatnonzero(~unused_slices(empty, 1.0)).tolist() == [2, 3, 4, 5, 6, 7, 8]
-    assert np.flatnonzero(~unused_slices(empty, 1.5)).tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9]
-    assert not unused_slices(empty, np.inf).any()
-    # a sagittal file, 3 mm from head to feet where the network's slices are 2 mm apart
-    file = np.array([[0, 0, 1, 0], [1, 0, 0, 0], [0, -3, 0, 0], [0, 0, 0, 1.0]])
-    affine = np.diag([1, 1, 2, 1.0])
-    assert OutputGrid(affine, Grid((4, 4, 4), file), "SAR", {}).slices_per_step == 1.5
-    turned = directions("RAS")
-    turned[1:3, 1:3] = [[np.cos(0.05), -np.sin(0.05)], [np.sin(0.05), np.cos(0.05)]]
-    assert OutputGrid(affine, Grid((4, 4, 4), turned), "SAR", {}).slices_per_step == np.inf
-
-
-@slow
-def test_no_slice_is_left_out_where_bounds_or_peaks_are_measured_in_all(run):
-    model, empty = load(run), np.ones(20, bool)
-    empty[0] = False
-    grid = OutputGrid(np.eye(4), Grid((20, 4, 4), np.eye(4)), "SAR", {})
-    targets = {"t2": SimpleNamespace(bounds={"mae": 1.0})}
-    bounded = SimpleNamespace(header=SimpleNamespace(targets=targets))
-    assert _unused_slices(model.facts, empty, grid, None).any()
-    for of, calibration in ((model, bounded), (model.with_options(peaks=True), None)):
-        assert not _unused_slices(of.facts, empty, grid, calibration).any()
+    closed = background.close(ct, low, high, grid)
+    assert (closed[1].data[0][~body] == 200).all()
+    assert (closed[1].data[0][body] == 900).all()
+    assert_array_equal(closed[0].data, low.data)
 
 
 def test_a_source_that_shows_something_keeps_a_slice_that_another_does_not(run, cohort):

@@ -18,9 +18,7 @@ from voxlate.evaluation.scoring.scores import read_scores
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.formats.io import content_hash
-from voxlate.training import recipe as recipes
 from voxlate.training import validate
-from voxlate.training.batches.patches import read_pair
 from voxlate.training.load import load
 from voxlate.training.train import train
 
@@ -156,18 +154,6 @@ def test_a_target_whose_scale_varies_between_cases_is_said_to_be_a_guess(
     for name in ("t2", "t1"):  # t1 has one window
         synth = ("synth", run, cohort / "case5", "--out", out / name, "--missing", name)
         assert (sentence in voxlate(*synth).done().err) == (name == "t2")
-
-
-@slow
-def test_a_blank_scan_counts_as_missing_in_training(voxlate, tiny, completing, cohort, tmp_path):
-    change_scan(cohort / "case0/t2.nii.gz", np.zeros_like)
-    hold_out_the_last(cohort)
-    blank = prepare(cohort, tmp_path / "blank", audit=False)
-    answer = voxlate("train", tiny, "--data", blank.folder, "--out", tmp_path / "new").done()
-    assert "note: left out of training: case0 (no t2)." in answer.err
-    recipe = recipes.read(str(tiny), {"data.source": '["t1", "t2"]'})
-    patch = read_pair(blank.case("case0"), recipe.data, recipe.intensity, (0, 0, 0))
-    assert patch.present.tolist() == [[True, False]]
 
 
 def test_a_validation_picture_shows_what_was_given_and_a_contrast_that_was_hidden(

@@ -16,7 +16,7 @@ from voxlate.scans.images.tiling import Whole, fit_to_mask
 from voxlate.science.diffusion.noise import SynthesisNoise
 from voxlate.synthesis import inputs
 from voxlate.training import torch_network as network
-from voxlate.training.recipe import from_dict, stage_recipe
+from voxlate.training.recipe import from_dict
 
 INSIDE = {"inside": True, "strip": True}
 NET = {"kind": "unet", "width": 8, "blocks": 1, "groups": 4}
@@ -55,13 +55,10 @@ def shaken(net):
     return net
 
 
-def model(predictor_only=False, **synth):
+def model(**synth):
     torch.manual_seed(0)
     recipe = from_dict({**RECIPE, "synth": {**RECIPE["synth"], **synth}}, "here")
-    method = shaken(recipe.build().eval())
-    if predictor_only:
-        recipe, method = stage_recipe(recipe, recipe.stages[0].name), method.task.predictor
-    return model_of(method, recipe, {"tmax": "s"})
+    return model_of(shaken(recipe.build().eval()), recipe, {"tmax": "s"})
 
 
 def head(width, height=56):
@@ -121,11 +118,6 @@ def turned_back(data, of):
     return made(np.ascontiguousarray(data[..., ::-1]), of)[..., ::-1]
 
 
-def test_a_predictor_alone_mirrors_too():
-    drawn, data = model(predictor_only=True), head(100)
-    assert_allclose(turned_back(data, drawn), made(data, drawn), atol=0.01)
-
-
 def test_an_odd_width_is_drawn_as_if_it_had_one_more_column_on_the_left():
     """An even grid has no middle column: the mid-plane lies half a voxel to its right, as in training."""
     drawn, data = model(), head(93)
@@ -161,12 +153,6 @@ def test_slices_without_mask_are_not_drawn_and_are_the_lowest_value():
     for volume in (result.volume, result.std["tmax"]):
         assert (volume.data[0, [0, -1]] == 0).all()
     assert result.provenance["network_calls"] == 3  # with that of the mean
-
-
-def test_an_empty_mask_gives_the_lowest_value_everywhere(monkeypatch):
-    monkeypatch.setattr(inputs, "foreground", lambda volume: np.zeros(volume.grid.shape, bool))
-    for crop in (None, 4):
-        assert (made(head(64), model(slices={"kind": "whole", "crop": crop})) == 0).all()
 
 
 def test_cropping_cuts_what_the_networks_see_and_is_in_the_plan():

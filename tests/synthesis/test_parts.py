@@ -9,11 +9,9 @@ import pytest
 import voxlate as package
 from refusals import refuses
 from rows import every_row, slow
-from scans import contents_of
 from voxlate.base.files import lock, read_json
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.synthesis.cohort import Selection, part_of, synthesise_cases
-from voxlate.synthesis.model import Model
 from voxlate.synthesis.scans import find_scans, in_split
 from voxlate.training.load import load_members
 
@@ -58,44 +56,12 @@ def test_a_case_that_another_job_makes_is_left_to_it(synth, run, cohort, out):
     assert not read_json(out / "provenance.json").get("failed")
 
 
-@slow
-def test_a_part_made_in_another_way_than_the_others_is_refused_before_anything_is_written(
-    synth, run, cohort, out
-):
-    synth(run, cohort, "--split", "train", "--part", "1/2").done()
-    before = contents_of(out)
-    for part in ("1/2", "2/2"):
-        answer = synth(run, cohort, "--split", "train", "--part", part, "--seed", 7).refusal
-        assert "expected images made in one way" in answer
-        assert "seed: 0 and 7" in answer
-    assert contents_of(out) == before
-
-
 @pytest.fixture
 def first_case(run, cohort):
     """The selection of one of six cases."""
     model = load_members([run])
     first, *others = find_scans([str(cohort)], model)
     return Selection(model, [first], [one.case for one in others])
-
-
-def test_a_part_sees_the_way_of_a_job_that_has_made_no_case_yet_and_one_of_the_same_way_goes_on(
-    first_case, out, monkeypatch
-):
-
-    def killed(*_, **__):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as during:
-        during.setattr(Model, "synthesise", killed)
-        with pytest.raises(KeyboardInterrupt):
-            synthesise_cases(first_case, out)
-    assert not [*out.glob("*/*.nii.gz")]
-    sentence = r"provenance.json: expected the way in which this part.*seed: 0 and 7"
-    with refuses(sentence):
-        synthesise_cases(first_case, out, seed=7)
-    made, failed, _ = synthesise_cases(first_case, out)
-    assert (len(made), failed) == (1, {})
 
 
 def test_a_synthesis_that_is_started_again_says_of_its_cases_what_the_first_said(first_case, out):
@@ -136,15 +102,6 @@ def test_a_training_case_under_another_name_counts_as_one(synth, trained_on, run
     (cohort / splits["train"][0]).rename(tmp_path / "renamed/somebody")
     synth(run, tmp_path / "renamed").done()
     assert trained_on(tmp_path / "renamed") == ["somebody"]
-
-
-@slow
-def test_parts_of_another_number_are_refused_in_one_sentence(synth, run, cohort, out):
-    synth(run, cohort, "--part", "1/2").done()
-    before = contents_of(out)
-    assert "found one of 3" in synth(run, cohort, "--part", "1/3").refusal
-    assert contents_of(out) == before
-    synth(run, cohort, "--part", "2/2").done()
 
 
 @every_row(

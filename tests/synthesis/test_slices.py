@@ -129,18 +129,6 @@ def test_resized_synthesis_keeps_any_affine_exactly(axes):
     assert set(model.network.method.shapes) == {(1, 1, 64, 48)}
 
 
-def test_samples_are_brought_back_and_clipped_one_by_one():
-    """The mean and spread are those of the images that single syntheses would give."""
-    data = noise_of(3, 24, 20)
-    model = stand_in(None, slices={"kind": "resized", "size": [16, 16]})
-    both = model.synthesise(scan_of(data), samples=3)
-    assert both.std["cta"].data.min() >= 0
-    assert -50 <= both.volume.data.min() <= both.volume.data.max() <= 350
-    again = model.synthesise(scan_of(data), samples=3, batch=1)
-    assert_array_equal(again.volume.data, both.volume.data)
-    assert_array_equal(again.std["cta"].data, both.std["cta"].data)
-
-
 @every_row("noise", ["independent", "shared", "correlated"])
 @every_row("slices", ["whole", "tiled", "resized"])
 def test_noise_belongs_to_the_item_whatever_the_batch(slices, noise):
@@ -191,19 +179,6 @@ def test_tiles_of_large_slices_blend_to_what_whole_slices_give():
     assert_allclose(one, other, atol=1e-3)
     assert set(whole.network.method.shapes) == {(1, 1, 300, 280)}
     assert set(tiled.network.method.shapes) == {(1, 1, 256, 256)}
-
-
-@every_row(
-    "slices, words",
-    [
-        ({"kind": "resised"}, "found 'resised'"),
-        ({"kind": "resized", "size": [1, 256]}, "synth.slices.size.*greater than or equal to 2"),
-        ({"kind": "tiled", "size": [64, 64]}, "found 'synth.slices.size'"),
-    ],
-)
-def test_an_unknown_type_of_slices_is_refused_in_one_sentence(slices, words):
-    with refuses(words):
-        stand_in(None, slices=slices)
 
 
 @every_row(

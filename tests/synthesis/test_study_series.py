@@ -67,11 +67,17 @@ def test_a_modality_that_no_series_fits_is_refused(modality):
 
 def test_two_that_fit_are_listed_and_one_is_named_by_its_number_or_uid():
     study = [*STUDY, series(12, "t1_space_cor", images=90), series(13, "t1 few", images=20)]
-    refusal = r"found 2 that fit \(series 2 .*; series 12 .*--series t1=2"
+    refusal = r"found 2 that fit \(series 2 .*; series 12 "
     with refuses(refusal):
         picked(study, {"t1": ()})
     for name in ("t1=12", "12", "1.2.12", "T1=0000000c"):
         assert picked(study, {"t1": ()}, [name]).files == {"t1": Path("STUDY#0000000c")}
+
+
+@every_row("modality, number", [("t1", 2), ("t1c", 5), ("t1n", 2), ("t2f", 4), ("mra", 10)])
+def test_a_contrast_agent_and_other_names_of_a_contrast_are_told_apart(modality, number):
+    study = [series(2, "3D T1"), series(5, "3D T1 post"), STUDY[3], series(10, "TOF 3D")]
+    assert picked(study, {modality: ()}).files == {modality: Path(f"STUDY#{number:08x}")}
 
 
 def test_an_accepted_name_is_tried_after_the_models_own():
@@ -81,10 +87,10 @@ def test_an_accepted_name_is_tried_after_the_models_own():
 @every_row(
     "named, sentence",
     [
-        (["4"], "expected MODALITY=NUMBER for a model of t1 and t2"),
-        (["pd=4"], "expected each of t1, t2 at most once"),
-        (["t1=2", "t1=5"], "expected each of t1, t2 at most once"),
-        (["t1=99"], r"key 99 .* found 0 in the study \(series 1"),
+        (["4"], "--series: expected"),
+        (["pd=4"], "--series: expected"),
+        (["t1=2", "t1=5"], "--series: expected"),
+        (["t1=99"], r"found 0 that fit 99 \(series 1"),
     ],
 )
 def test_a_name_that_names_no_series_is_one_sentence(named, sentence):
@@ -92,18 +98,20 @@ def test_a_name_that_names_no_series_is_one_sentence(named, sentence):
         picked(STUDY, {"t1": (), "t2": ()}, named)
 
 
-def test_one_number_in_two_studies_names_the_series_by_their_uids():
-    twice = [replace(STUDY[0], uid=uid) for uid in ("1.3.1", "1.4.1")]
-    with refuses(r"\(--series t1=1\.3\.1 or t1=1\.4\.1\)"):
-        picked(twice, {"t1": ()}, ["t1=1"])
+WHOLE = series(2, "t1_mprage_sag", images=60)
+PART = replace(WHOLE, images=20, folder=Path("STUDY/a"))
 
 
-@every_row("named", [None, ["t1=2"]])
-def test_a_series_whose_images_are_in_several_folders_is_refused_with_their_names(named):
-    whole = series(2, "t1_mprage_sag", images=60)
-    parts = [replace(whole, folder=Path(f"STUDY/{name}"), images=20) for name in "ab"]
-    for study in (parts, [whole, parts[0]]):
-        with refuses() as no:
-            picked(study, {"t1": ()}, named)
-        assert all(str(one.folder) in str(no.value) for one in study)
-        assert "--series" not in str(no.value)
+@every_row(
+    "study, named, shown",
+    [
+        ([replace(WHOLE, uid="1.3.1"), replace(WHOLE, uid="1.4.1")], ["t1=2"], ["1.3.1", "1.4.1"]),
+        ([PART, replace(PART, folder=Path("STUDY/b"))], None, ["STUDY/a", "STUDY/b"]),
+        ([WHOLE, PART], None, ["STUDY/a"]),
+        ([WHOLE, PART], ["t1=2"], ["STUDY/a"]),
+    ],
+)
+def test_one_number_in_two_studies_or_folders_is_refused_with_uids_and_folders(study, named, shown):
+    with refuses() as no:
+        picked(study, {"t1": ()}, named)
+    assert all(one in str(no.value) for one in shown)

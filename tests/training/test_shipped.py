@@ -70,7 +70,9 @@ def _brain(fluid=300, radii=(65, 80, 65)):
 
 def test_a_stripped_brain_is_warned_about_by_the_starter_of_whole_heads_alone(shipped):
     head = load("starter:head-mr-to-ct", "cpu")
-    assert "brain-alone" in codes(head, mr=_brain())
+    said = codes(head, mr=_brain())
+    assert "brain-alone" in said
+    assert not said & {"shape", "body-size", "appearance"}, "which follow from that"
     brain = load("starter:brain-mr-to-mr", "cpu")
     assert not {"brain-alone", "whole-head"} & codes(brain, t1=_brain())
 

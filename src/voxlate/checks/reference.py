@@ -72,7 +72,7 @@ FEWEST_COMPARED = 6  # patients of a cohort, from which on their scans are compa
 TRIMMED = 0.1  # share of a cohort's scans that does not count as usual
 TRIMMED_MARGIN = 1.6  # times the farthest of the others
 MANY, FARTHEST = 50, 0.03  # usual scans, of which this share may have a fault of its own
-HEIGHT = "height_mm"
+HEIGHT, ACROSS = "height_mm", "across"
 PART = 0.6  # of the least usual height, below which a scan shows a part
 MOST_SAID = 3  # numbers of a scan
 TURNED = 1.75  # times, from which a body lies turned; with less, nothing is said of it
@@ -150,9 +150,10 @@ class Reference:
     def deviations(self, scan: Fingerprint) -> list[Deviation]:
         """The deviations of a scan, the largest first."""
         own = self.numbers_of(scan)
+        found = _deviations(own, self.names, self.values)
         if self.shows_a_part(scan):
-            own = {name: value for name, value in own.items() if not _of_whole(name)}
-        return _with_poses(own, _deviations(own, self.names, self.values))
+            found = [one for one in found if not _of_whole(one.name) or _is_too_wide(one)]
+        return _with_poses(own, found)
 
     def messages(
         self, scan: Fingerprint, called: str, of: str = "the training's scans"
@@ -264,6 +265,11 @@ def _deviations(
 def _of_whole(name: str) -> bool:
     """Whether a number is judged of whole bodies alone."""
     return name not in numbers() or numbers()[name].whole
+
+
+def _is_too_wide(one: Deviation) -> bool:
+    """Whether a body is too wide, as no part of one can be."""
+    return one.name == ACROSS and one.value > one.usual
 
 
 def _deviation(name: str, value: float, known: Float32, trimmed: float) -> Deviation:

@@ -152,8 +152,8 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
 
     def refuse_without_run(self) -> None:
         """Raise BadInput for options of the synthesis, where no run synthesises anything."""
-        named = {"missing": self.missing, **self.own_keys, "set": self.set}
-        given = [name for name, value in named.items() if value is not None]
+        named = ("missing", "samples", "steps", "noise", "set")
+        given = [name for name in named if getattr(self, name) is not None]
         if given:
             raise BadInput(
                 f"--{given[0]}: expected --run with it, which synthesises the images, found none. Add --run RUN, or drop --{given[0]}."

@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import fields, replace
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,6 @@ from voxlate.synthesis.exported import (
     Description,
     load_exported,
 )
-from voxlate.synthesis.known_scans import KnownHeader
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.network import Graph, Session
 from voxlate.training.run import software
@@ -136,8 +135,7 @@ def _describe(model: Model, traced: Traced, licence: str, folder: Path) -> Descr
         stated = CarriedCalibration(_without_cases(calibration.header), calibration.hash)
     anatomy = None
     if model.anatomy is not None:
-        stated_fields = (getattr(model.anatomy, field.name) for field in fields(KnownHeader))
-        anatomy = KnownHeader(*stated_fields)
+        anatomy = model.anatomy.header
     made_by = software()
     notice = made_by.pop("notice")
     made_by |= {"onnx": metadata.version("onnx"), "torch": torch.__version__}

@@ -45,8 +45,8 @@ from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.pictures import data_uri
 from voxlate.scans.images.ranges import top_of, window_of
 from voxlate.synthesis.montage import middle_slices
+from voxlate.synthesis.output_folder import ENDINGS
 from voxlate.synthesis.provenance import provenance_of, source_paths
-from voxlate.synthesis.result import ENDINGS
 from voxlate.synthesis.synth_options import SynthOptions
 from voxlate.training.load import load
 

@@ -7,7 +7,6 @@ intervals of air inside the body contain. Where the background of
 all sources is exactly 0, as around a stripped brain, each such voxel outside the outlines is outside.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,7 +21,7 @@ from voxlate.scans.images.intensity import IntensityMap, Scale
 from voxlate.scans.images.mask import dilate, find_tissue
 from voxlate.synthesis.brightness import SynthesisedImage
 from voxlate.synthesis.facts import ModelFacts
-from voxlate.synthesis.intervals import CaseIntervals, OutputGrid
+from voxlate.synthesis.intervals import OutputGrid
 from voxlate.synthesis.known_scans import KnownScans
 
 # Share of an output voxel in the background, from which it counts as background.
@@ -32,69 +31,6 @@ NEAR_MM = 5.0
 SKIN_HU = 200.0  # at most
 # Of a target's body that no source of the training showed: a head to a stripped brain.
 MOST_BEYOND = 0.1
-
-
-@dataclass(frozen=True)
-class Background:
-    """The voxels [D, H, W] of each image that become background, and the value of the background in its unit.
-
-    beside: the voxels beside the body, where a CT shows skin at most; entry: of the provenance, {} where no voxel becomes
-    background; messages: on the slices without a body.
-    """
-
-    voxels: Mapping[str, Bool]
-    beside: Bool
-    values: Mapping[str, float]
-    entry: Mapping[str, Any]
-    messages: Sequence[Message]
-
-    def fill(self, images: dict[str, SynthesisedImage]) -> dict[str, SynthesisedImage]:
-        """The images with background in these voxels, and a standard deviation of 0."""
-        if not self.entry:
-            return images
-        filled = {}
-        for name, image in images.items():
-            voxels = self.voxels[name]
-            sd = image.prediction.sd
-            if sd is not None:
-                sd = _with(sd, voxels, 0)
-            values = _with(image.values, voxels, self.values[name])
-            prediction = replace(image.prediction, sd=sd)
-            filled[name] = replace(image, values=values, prediction=prediction)
-        return filled
-
-    def close_intervals(
-        self, intervals: CaseIntervals, volumes: Mapping[str, Volume], output_grid: OutputGrid
-    ) -> CaseIntervals:
-        """Intervals on the file's voxels: both ends are the background in these voxels, and beside the body at most skin.
-
-        volumes: the images on the file's voxels. Where the file has other slices, and a voxel is partly in one of these
-        slices, the ends are moved to contain the image.
-        """
-        if not self.entry:
-            return intervals
-        ends = [dict[str, Volume](), dict[str, Volume]()]
-        limits = (intervals.low, np.minimum), (intervals.high, np.maximum)
-        for name in intervals.low:
-            share = output_grid.write(self.voxels[name].astype(np.float32), "").data
-            image = volumes[name].data
-            partly = (share > 0) & (share <= INSIDE_SHARE)
-            for closed, (end, limit) in zip(ends, limits):
-                data = np.where(share > INSIDE_SHARE, image, end[name].data)
-                np.copyto(data, limit(data, image), where=partly)
-                closed[name] = replace(end[name], data=data)
-            if volumes[name].unit == "HU":
-                is_beside = output_grid.write(self.beside.astype(np.float32), "").data > 0.5
-                skin = np.maximum(image, np.minimum(ends[1][name].data, SKIN_HU))
-                upper = np.where(is_beside, skin, ends[1][name].data)
-                ends[1][name] = replace(ends[1][name], data=upper)
-        low, high = ends
-        return replace(intervals, low=low, high=high)
-
-
-def _with(values: np.ndarray, voxels: Bool, value: float) -> np.ndarray:
-    """A copy of values [D, H, W] with another value in some voxels."""
-    return np.where(voxels, values.dtype.type(value), values)
 
 
 @dataclass(frozen=True)
@@ -119,20 +55,82 @@ class Outside:
             return np.broadcast_to(self.slices[:, None, None], self.voxels.shape)
         return self.voxels
 
-    def slices_of(self, output_grid: OutputGrid) -> Bool:
-        """The slices of the files without a body: the network's may be others, and more at both ends."""
-        if not self.slices.any():
-            return np.zeros(0, bool)
-        empty = np.broadcast_to(self.slices[:, None, None], self.voxels.shape)
-        share = output_grid.resample(empty.astype(np.float32))
-        return np.asarray(share.min((1, 2)) > INSIDE_SHARE)
-
     def value(self, scale: Scale, spec: IntensityMap, unit: str, trained: float | None) -> float:
         """The background of an image in its unit; trained: that of the training."""
         begins_above = spec.window is None and spec.floor is None and scale.low > 0
         if self.is_zero and begins_above:
             return 0.0  # in network units 0 and the darkest value of the body are -1
         return background_of(scale, unit, trained)
+
+
+@dataclass(frozen=True)
+class Background:
+    """The voxels [D, H, W] of each image that become background, and the value of the background in its unit.
+
+    beside: the voxels beside the body, where a CT shows skin at most; slices, empty: of the files, and those of them without a body.
+    """
+
+    voxels: Mapping[str, Bool]
+    beside: Bool
+    values: Mapping[str, float]
+    slices: int
+    empty: int
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """The entry of a provenance; {} where no voxel becomes background."""
+        filled = max(int(np.count_nonzero(voxels)) for voxels in self.voxels.values())
+        values = {name: round(value, 4) for name, value in self.values.items()}
+        return {"slices": self.empty, "voxels": filled, "values": values} if filled else {}
+
+    @property
+    def messages(self) -> list[Message]:
+        """A message on the slices without a body."""
+        if not self.empty:
+            return []
+        stated = " and ".join(f"{value:.4g} in {name}" for name, value in self.values.items())
+        text = f"{self.empty} of {self.slices} slices show no body and were set to background ({stated})."
+        return [message("empty-slices", text, slices=self.empty)]
+
+    def fill(self, name: str, image: SynthesisedImage) -> SynthesisedImage:
+        """An image with background in its voxels, and a standard deviation of 0."""
+        voxels = self.voxels[name]
+        prediction = image.prediction
+        if prediction.sd is not None:
+            prediction = replace(prediction, sd=_with(prediction.sd, voxels, 0))
+        values = _with(image.values, voxels, self.values[name])
+        return replace(image, values=values, prediction=prediction)
+
+    def close(
+        self, image: Volume, low: Volume, high: Volume, output_grid: OutputGrid
+    ) -> tuple[Volume, Volume]:
+        """The ends of an image's intervals on the file's voxels: both are the background in its voxels, and beside the body at most skin.
+
+        Where the file has other slices, and a voxel is partly in one without a body, the ends are moved to contain the image.
+        """
+
+        def share_of(voxels: Bool) -> np.ndarray:
+            """The share of each voxel of the file in voxels of the network's grid."""
+            return output_grid.write(voxels.astype(np.float32), "").data
+
+        share = share_of(self.voxels[image.modality])
+        values = image.data
+        is_background = share > INSIDE_SHARE
+        partly = (share > 0) & ~is_background
+        ends = []
+        for end, limit in ((low, np.minimum), (high, np.maximum)):
+            data = np.where(is_background, values, end.data)
+            np.copyto(data, limit(data, values), where=partly)
+            ends.append(data)
+        if image.unit == "HU":
+            skin = np.maximum(values, np.minimum(ends[1], SKIN_HU))
+            ends[1] = np.where(share_of(self.beside) > 0.5, skin, ends[1])
+        return replace(low, data=ends[0]), replace(high, data=ends[1])
+
+
+def _with(values: np.ndarray, voxels: Bool, value: float) -> np.ndarray:
+    """A copy of values [D, H, W] with another value in some voxels."""
+    return np.where(voxels, values.dtype.type(value), values)
 
 
 def find_outside(prepared: PreparedCase, names: Sequence[str]) -> Outside:
@@ -152,17 +150,6 @@ def find_outside(prepared: PreparedCase, names: Sequence[str]) -> Outside:
         signal = _any_of([volume.data[0] for volume in volumes])
         kept = body | kept & signal
     return Outside(~kept, kept & ~body, ~has_body, is_zero)
-
-
-def unused_slices(empty: Bool, slices_per_step: float) -> Bool:
-    """The slices [D] whose prediction decides nothing, because they and their neighbours become background.
-
-    slices_per_step: of the network's grid, between slices of the file's. The intervals of a voxel of the file depend on
-    the voxel above and below it, and both may be between two slices.
-    """
-    if not np.isfinite(slices_per_step):
-        return np.zeros_like(empty)
-    return ~dilate(~empty[:, None, None], 2 + math.ceil(slices_per_step), (1, 1, 1))[:, 0, 0]
 
 
 def background_of_case(
@@ -185,31 +172,11 @@ def background_of_case(
         if image.peak is not None and usual is not None:
             usual = float(image.peak.stretch(np.array([usual]))[0])
         values[name] = outside.value(image.scale, facts.intensity[name], facts.units[name], usual)
-    filled = max((int(np.count_nonzero(where)) for where in voxels.values()), default=0)
-    if not filled:
-        return Background(voxels, outside.beside, values, {}, [])
-    empty = outside.slices_of(output_grid)
-    count = int(empty.sum())
-    entry = {
-        "slices": count,
-        "voxels": filled,
-        "values": {name: round(value, 4) for name, value in values.items()},
-    }
-    return Background(voxels, outside.beside, values, entry, _describe(count, len(empty), values))
-
-
-def _describe(count: int, slices: int, values: Mapping[str, float]) -> list[Message]:
-    """A message on the slices without a body."""
-    if not count:
-        return []
-    stated = " and ".join(f"{value:.4g} in {name}" for name, value in values.items())
-    return [
-        message(
-            "empty-slices",
-            f"{count} of {slices} slices show no body and were set to background ({stated}).",
-            slices=count,
-        )
-    ]
+    # the network's slices may be others, and more at both ends
+    empty = np.broadcast_to(outside.slices[:, None, None], outside.voxels.shape)
+    shares = output_grid.resample(empty.astype(np.float32)).min((1, 2))
+    count = int(np.count_nonzero(shares > INSIDE_SHARE))
+    return Background(voxels, outside.beside, values, len(shares), count)
 
 
 def _any_of(images: Sequence[np.ndarray]) -> Bool:

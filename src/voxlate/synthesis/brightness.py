@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from voxlate.base.array_types import AnyArray
 from voxlate.base.messages import Message, message
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import IntensityMap, Scale
@@ -87,17 +88,21 @@ class Peak:
         return [message("stretched", text, grade="caution", slope=self.slope)]
 
 
-def in_physical_units(prediction: Prediction, scale: Scale) -> SynthesisedImage:
-    """A prediction in physical units, and its values in network units as those are rounded."""
+def in_physical_units(
+    facts: ModelFacts, name: str, prediction: Prediction, affine: AnyArray
+) -> SynthesisedImage:
+    """A prediction of a target in physical units, and its values in network units as those are rounded.
+
+    Its bright end is stretched where synth.peaks asks for it; affine: of the network's grid.
+    """
+    scale = facts.scales[name]
     values = scale.inverse(prediction.values)
-    return SynthesisedImage(values, replace(prediction, values=scale.of(values)), scale)
-
-
-def with_peak(image: SynthesisedImage, volume: Volume, facts: ModelFacts) -> SynthesisedImage:
-    """The image with its bright end corrected; volume: the image with its grid."""
-    spec = facts.intensity[volume.modality]
-    share = facts.synth.peak_shares.get(volume.modality)
-    peak = find_peak(volume, spec, image.scale, facts.training_ml, share)
+    image = SynthesisedImage(values, replace(prediction, values=scale.of(values)), scale)
+    if not facts.synth.peaks:
+        return image
+    volume = Volume(values[None], affine, facts.units[name], name)
+    share = facts.synth.peak_shares.get(name)
+    peak = find_peak(volume, facts.intensity[name], scale, facts.training_ml, share)
     return image if peak is None else image.stretched(peak)
 
 

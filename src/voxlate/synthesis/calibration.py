@@ -27,7 +27,6 @@ from voxlate.base.records import (
 )
 from voxlate.scans.formats.io import content_hash, is_there
 from voxlate.scans.images.regions import BODY
-from voxlate.synthesis.conformal import WIDEST, Bound
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.out_of_distribution import ReferencePatches
 from voxlate.synthesis.widths import Widths, features_in_slabs
@@ -35,6 +34,9 @@ from voxlate.synthesis.widths import Widths, features_in_slabs
 Array = Float32
 Answer = Literal["mean", "sample"]
 IntervalMethod = Literal["learned", "difficulty", "constant"]
+Bound = Literal["none", "normal", "any"]
+
+WIDEST = 1e4  # the largest factor by which an interval is widened
 
 INTERVAL_METHODS: dict[IntervalMethod, str] = {
     "learned": "learned distances below and above",
@@ -237,17 +239,6 @@ class Calibrations(Protocol):
         ...
 
 
-def widen(calibration: Calibration, widened: Mapping[str, Widening]) -> Calibration:
-    """A calibration on synthetic heads with wider intervals, by target, as real heads showed to be necessary.
-
-    It has neither bounds of errors nor reference patches, which hold only for patients like those of the calibration.
-    """
-    header = calibration.header
-    targets = {name: replace(target, bounds={}) for name, target in header.targets.items()}
-    stated = replace(header, targets=targets, widened=dict(widened))
-    return replace(calibration, header=stated, references=None)
-
-
 def coverage_by_tissue(target: Target) -> dict[str, float]:
     """The mean coverage of the tissues that the truths of a calibration show, by name; none in an exported model."""
     compared = target.compared.get(target.method)
@@ -269,26 +260,6 @@ def group_factors(image: Array, borders: Sequence[float], factors: Sequence[floa
     for border, factor in zip(borders, factors[1:]):
         of_voxels[image >= np.float32(border)] = factor
     return of_voxels
-
-
-def needed_scale(error: Array, below: Array, above: Array) -> Array:
-    """The factor for the distances of each voxel's interval at which the interval contains the truth.
-
-    error: truth less image; inf where an error meets a distance of 0.
-    """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        needed = np.abs(error) / np.where(error < 0, below, above)
-    return np.where(error == 0, np.float32(0), needed)
-
-
-def shifted_error(error: Array, image: Array, ends: tuple[float, float]) -> Array:
-    """The errors that equal distances need to reach if they are shifted from the ends.
-
-    What of an error is larger than the room on the other side of the image counts half.
-    """
-    room = np.where(error < 0, ends[1] - image, image - ends[0]).clip(0)
-    size = np.abs(error)
-    return np.copysign(np.minimum(size, (size + room) / 2), error)
 
 
 def interval(

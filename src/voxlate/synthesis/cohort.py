@@ -1,9 +1,7 @@
 """From a model, inputs and options to cases, and their synthesis into a folder; finished cases are kept, so that a stopped command resumes."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +16,28 @@ from voxlate.base.executors.case_work import (
     run_cases,
 )
 from voxlate.base.executors.workers import choose_executor
-from voxlate.base.files import lock
+from voxlate.base.files import lock, safe_name, write_json
 from voxlate.base.messages import Message, Say, message, read_messages, warn_unless_note
 from voxlate.base.option import merge
 from voxlate.scans.formats.io import is_picture
 from voxlate.scans.images.ranges import picture_window
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.network import OnnxNetwork
-from voxlate.synthesis.output_folder import SHARED_SECONDS, OutputFolder, place_from
-from voxlate.synthesis.provenance import OF_TRAINING, OTHER_PATIENT, provenance_of
-from voxlate.synthesis.result import (
-    STATES,
-    Synthesised,
+from voxlate.synthesis.output_folder import (
+    SHARED_SECONDS,
     check_folder,
     check_free,
+    check_scans,
     is_unchanged,
+    place_from,
 )
+from voxlate.synthesis.provenance import OF_TRAINING, OTHER_PATIENT, provenance_of
+from voxlate.synthesis.result import STATES, Synthesised
 from voxlate.synthesis.scans import CaseScans, find_scans, splits_of
 from voxlate.synthesis.synth_options import SynthOptions, part_of
 
+# Keys of a plan that it may lack.
+OPTIONAL = "calibration", "only", "planes", "members"
 OTHER = "other"  # the split of a patient whose case has the name of a training case
 
 
@@ -44,18 +45,16 @@ OTHER = "other"  # the split of a patient whose case has the name of a training 
 class Selection:
     """A model with the options' settings, and the cases that it synthesises.
 
-    others: the cases of the other parts, None if the cases are not split into parts; parts: their number. lacking: by case, why it cannot be
-    synthesised. complete: cases in which no modality is missing. patients: by case, those of other parts and those that
-    cannot be synthesised, too.
+    others: the cases of the other parts. lacking: by case, why it cannot be synthesised. complete: cases in which no
+    modality is missing. patients: by case, those of other parts and those that cannot be synthesised, too.
     """
 
     model: Model
     scans: list[CaseScans]
-    others: list[str] | None = None
+    others: list[str] = field(default_factory=list)
     lacking: dict[str, str] = field(default_factory=dict)
     complete: list[str] = field(default_factory=list)
     patients: dict[str, str] = field(default_factory=dict)
-    parts: int = 0
 
 
 def select(
@@ -88,7 +87,7 @@ def select(
         part = part_of(options.part)
         others = [case.case for case in selected.scans]
         del others[part]
-        selected = replace(selected, scans=selected.scans[part], others=others, parts=part.step)
+        selected = replace(selected, scans=selected.scans[part], others=others)
     return selected
 
 
@@ -132,7 +131,7 @@ def synthesise_cases(
 
     Images that complete a case are called desc-synthetic_<modality>. Of the options, changed by `changes`, the seed, the
     format, anyway, the device and the workers count. Images in OUT of cases that cannot be synthesised are recorded as those of
-    an earlier run; other processes may write the cases of other parts into OUT at the same time. say: is called with
+    an earlier run; other processes may write other cases into OUT at the same time. say: is called with
     each message, by default Python warns of all but notes. executor: works on the cases instead of the stated workers.
     Returns the folders, a sentence for each case that failed, and those whose scans are graded "do not trust"; a single
     case that fails raises BadInput.
@@ -140,71 +139,49 @@ def synthesise_cases(
     asked = merge(SynthOptions, options, changes)
     model = selected.model
     scans = selected.scans
-    others = selected.others
     if not scans:
         raise BadInput(f"{out}: expected cases to synthesise, found none. Check INPUT and --split.")
     check_folder(out)
     for missing in model.missing_checks:
         say(missing)
-    plan = model.plan({}, asked.seed)
+    in_torch = not all(isinstance(member.network, OnnxNetwork) for member in model.members)
+    chosen = executor or choose_executor(asked, asked.device if in_torch else None, say)
+    apart = not isinstance(chosen, InProcess)
     ending = f".{asked.format}"
-    output = OutputFolder(out, plan, model.origins, others, ending, selected.parts)
+    job = _SynthesisJob(
+        model, out, ending, splits_of(model), asked.seed, asked.anyway, apart, in_torch
+    )
     cases = [case.case for case in scans]
-    finished = {}
+    finished = []
     failed = {}
     refused = set()
-    with lock(out) if others is None else nullcontext():
-        _claim(output, cases, say)
-        in_torch = not all(isinstance(member.network, OnnxNetwork) for member in model.members)
-        chosen = executor or choose_executor(asked, asked.device if in_torch else None, say)
-        apart = not isinstance(chosen, InProcess)
-        job = _SynthesisJob(
-            model, output, splits_of(model), asked.seed, asked.anyway, apart, in_torch
-        )
-        for case, outcome in zip(cases, run_cases(chosen, job, scans, progress, say, CannotWrite)):
-            error = outcome.error
-            if error is None:
-                finished[case] = outcome.result
-            elif isinstance(error, BadInput) and len(cases) == 1:
-                raise error
-            else:
-                failed[case] = case_sentence(case, error)
-                if isinstance(error, DoNotTrust):
-                    refused.add(case)
-        folders = [done.folder for done in finished.values()]
-        if folders:
-            with output.lock(out, SHARED_SECONDS):
-                output.write_provenance(folders[0], cases, selected.lacking, failed)
+    for case, outcome in zip(cases, run_cases(chosen, job, scans, progress, say, CannotWrite)):
+        error = outcome.error
+        if error is None:
+            finished.append(outcome.result)
+        elif isinstance(error, BadInput) and len(cases) == 1:
+            raise error
+        else:
+            failed[case] = case_sentence(case, error)
+            if isinstance(error, DoNotTrust):
+                refused.add(case)
+    if finished:
+        with lock(out, SHARED_SECONDS):
+            job.write_provenance([*cases, *selected.others], selected.lacking | failed)
     for change in _changes(finished, len(cases)):
         say(change)
-    return folders, failed, frozenset(refused)
+    return [done.folder for done in finished], failed, frozenset(refused)
 
 
-def _claim(output: OutputFolder, cases: list[str], say: Say) -> None:
-    """State what will be replaced in the folder of this process, or claim that of several processes."""
-    if output.others is None:
-        if outdated := output.differences(cases):
-            say(
-                message(
-                    "synthesised-again",
-                    f"{len(outdated)} images in {output.path} made in another way ({outdated[0]}) are synthesised again.",
-                    images=len(outdated),
-                )
-            )
-        return
-    with lock(output.path, SHARED_SECONDS):  # a process that synthesises all cases would hold it
-        output.claim([*cases, *output.others])
-
-
-def _changes(finished: Mapping[str, "_CaseFolder"], cases: int) -> Iterator[Message]:
+def _changes(finished: Sequence["_CaseFolder"], cases: int) -> Iterator[Message]:
     """What happened to images of an earlier synthesis."""
-    replaced = [case for case, done in finished.items() if done.replaced]
-    kept = sum(done.kept for done in finished.values())
-    removed = list(chain.from_iterable(done.removed for done in finished.values()))
+    replaced = [done.folder.name for done in finished if done.replaced]
+    kept = sum(done.kept for done in finished)
+    removed = [f"{done.folder.name}/{name}" for done in finished for name in done.removed]
     if replaced:
         yield message(
             "synthesised-again",
-            f"{len(replaced)} cases are synthesised again: their images are gone, changed, not recorded, or in another format ({replaced[0]}).",
+            f"{len(replaced)} cases are synthesised again: their images are gone, changed, in another format, or of other options or scans ({replaced[0]}).",
             cases=len(replaced),
         )
     if kept:
@@ -238,13 +215,14 @@ class _CaseFolder:
 
 @dataclass(frozen=True)
 class _SynthesisJob:
-    """The synthesis of cases into a folder.
+    """The synthesis of cases into folders of OUT.
 
-    apart: whether a worker may end without this process, so that a case's folder is locked and cleared on its own.
+    ending: of the images' files; apart: whether a worker may end without this process, so that it waits for a folder.
     """
 
     model: Model
-    output: OutputFolder
+    out: Path
+    ending: str
     splits: Mapping[str, str]
     seed: int
     anyway: bool
@@ -257,90 +235,121 @@ class _SynthesisJob:
 
     def _work(self, scans: CaseScans, context: Context) -> _CaseFolder:
         """Synthesise a case, unless its images are there and unchanged."""
-        output = self.output
-        folder = output.folder_of(scans.case)
-        recorded = output.has_images_of(scans.case, scans.files)
-        unchanged = recorded and is_unchanged(folder, output.ending)
-        if unchanged and self._has_all_and_no_other(scans, folder):
+        folder = self.out / safe_name(scans.case, "case")
+        check_folder(folder)
+        stated = provenance_of(folder)
+        plan = self.model.plan(scans.files, self.seed)
+        if self._is_done(plan, stated, folder):
             # a run that was stopped says what an unbroken one does
-            for said in warnings_in(folder):
+            for said in read_messages(stated):
                 context.warn(said.on(scans.case))
             return _CaseFolder(folder, True, False, [])
-        hold = lock(folder, SHARED_SECONDS) if self.apart else output.lock(folder)
-        with hold:
-            removed = self._synthesise(scans, folder, context)
-        return _CaseFolder(folder, False, recorded, [f"{folder.name}/{name}" for name in removed])
-
-    def _has_all_and_no_other(self, scans: CaseScans, folder: Path) -> bool:
-        """Whether the folder has the images that are asked for, and none of those that --missing leaves out."""
-        model = self.model
-        ending = self.output.ending
-        wanted = set(model.names_of(scans.files))
-        possible = model.with_only(()).names_of(scans.files)
-        if model.facts.synth.keep_states and not (folder / STATES).is_dir():
-            return False
-        return all((folder / f"{name}{ending}").exists() == (name in wanted) for name in possible)
-
-    def _synthesise(self, scans: CaseScans, folder: Path, context: Context) -> list[str]:
-        """Synthesise the images of a case; returns the images of an earlier synthesis that are removed."""
-        model = self.model
-        output = self.output
 
         def warn(warning: Message) -> None:
             """Report a warning on this case."""
             context.warn(warning.on(scans.case))
 
-        check_free(folder, [f"{name}{output.ending}" for name in model.names_of(scans.files)])
-        image = model.synthesise(
-            scans.files,
-            case=scans.case,
-            seed=self.seed,
-            progress=context.progress,
-            warn=warn,
-            anyway=self.anyway,
-        )
-        notes = [*scans.notes]
-        in_training = image.provenance.get("in_training")
-        is_held_out = "held_out_by" in image.provenance
-        if in_training and not is_held_out:
-            notes.append(message("trained-on", OF_TRAINING))
-        split = self.splits.get(scans.case)
-        if is_held_out:
-            split = "val"
-        elif split == "train" and in_training is False:
-            split = OTHER
-            notes.append(message("name-of-training-case", OTHER_PATIENT))
-        elif in_training:
-            split = "train"
+        model = self.model
+        places = {name: place_from(path, folder) for name, path in scans.files.items()}
+        inputs = {name: {**scan, "path": places[name]} for name, scan in plan["inputs"].items()}
+        with lock(folder, SHARED_SECONDS if self.apart else 0):
+            check_free(folder, [f"{name}{self.ending}" for name in model.names_of(scans.files)])
+            check_scans(folder, inputs)
+            image = model.synthesise_case(
+                scans.files, scans.case, self.seed, context.progress, warn, self.anyway
+            )
+            removed = self._write(scans, image, inputs, folder, warn)
+        return _CaseFolder(folder, False, "images" in stated, removed)
+
+    def _is_done(self, plan: Mapping[str, Any], stated: Mapping[str, Any], folder: Path) -> bool:
+        """Whether a folder has the images of a plan, unchanged since they were written."""
+        contents = {name: scan.get("sha256") for name, scan in stated.get("inputs", {}).items()}
+        planned = {name: scan.get("sha256") for name, scan in plan["inputs"].items()}
+        decisive = {*plan, *OPTIONAL} - {"inputs"}  # a missing calibration is a difference
+        if contents != planned or any(stated.get(key) != plan.get(key) for key in decisive):
+            return False
+        if self.model.facts.synth.keep_states and not (folder / STATES).is_dir():
+            return False
+        return is_unchanged(folder, self.ending)
+
+    def _write(
+        self,
+        scans: CaseScans,
+        image: Synthesised,
+        inputs: Mapping[str, Any],
+        folder: Path,
+        warn: Say,
+    ) -> list[str]:
+        """Write the images of a case with their whole provenance; returns the images of an earlier synthesis that are removed."""
+        split, of_split = self._split_of(scans.case, image)
         windows = {}
         if all(is_picture(path) for path in scans.files.values()):
             windows = {name: picture_window(volume) for name, volume in image.volumes.items()}
-        for name, (low, high) in windows.items():
-            if (unit := image.volumes[name].unit) != "grey":
-                file = f"{image.mark}{name}"
-                notes.append(
-                    message(
-                        "picture-window",
-                        f"{file}.png shows {low:.4g} to {high:.4g} {unit} as black to white. The values are in {file}{output.ending}.",
-                    )
-                )
-        stated = _provenance_for(image, scans, folder, output)
-        if notes:
-            stated["warnings"] = [*stated.get("warnings", ()), *(note.table for note in notes)]
+        notes = [*scans.notes, *of_split, *_notes_on_pictures(image, windows, self.ending)]
         for note in notes:
             warn(note)
+        runs = self._runs_from(folder, image.provenance.get("held_out_by"))
+        stated = {**image.provenance, **runs, "inputs": inputs}
+        if notes:
+            stated["warnings"] = [*stated.get("warnings", ()), *(note.table for note in notes)]
         if split:  # in the provenance of the case, so that it stays with the image
             stated["split"] = split
-        return replace(image, provenance=stated).write(folder, output.ending, windows)
+        return replace(image, provenance=stated).write(folder, self.ending, windows)
+
+    def _split_of(self, case: str, image: Synthesised) -> tuple[str | None, list[Message]]:
+        """The split of a case, by its name and by whether the training saw its voxels, with a message on a training case."""
+        in_training = image.provenance.get("in_training")
+        split = self.splits.get(case)
+        if "held_out_by" in image.provenance:
+            return "val", []
+        if in_training:
+            return "train", [message("trained-on", OF_TRAINING)]
+        if split == "train" and in_training is False:
+            return OTHER, [message("name-of-training-case", OTHER_PATIENT)]
+        return split, []
+
+    def _runs_from(self, folder: Path, members: Sequence[int] | None = None) -> dict[str, Any]:
+        """The entries of a provenance on where models are: `run`, the first, and of an ensemble also `runs`, all of them.
+
+        members: the numbers of those that made the images, None for all. The scores use the naive baselines of the first.
+        """
+        origins = self.model.origins
+        used = origins if members is None else [origins[number] for number in members]
+        places = [place_from(origin, folder) for origin in used]
+        return {"run": places[0], **({"runs": places} if len(places) > 1 else {})}
+
+    def write_provenance(self, cases: Sequence[str], left_out: Mapping[str, str]) -> None:
+        """Write OUT/provenance.json: what all cases have in common, their names, and why some have no image.
+
+        cases: of all parts.
+        """
+        before = provenance_of(self.out)
+        plan = self.model.plan({}, self.seed)
+        del plan["inputs"]
+        earlier = before.get("failed", {})
+        failed = {case: why for case, why in earlier.items() if case not in cases} | {
+            case: why
+            for case, why in left_out.items()
+            # of cases that cannot be synthesised, only those with an image of an earlier run
+            if case in cases or (self.out / case).is_dir()
+        }
+        listed = [*before.get("cases", []), *cases]  # evaluate states which have no image
+        document = {
+            **self.model.network.software,
+            **plan,
+            **self._runs_from(self.out),
+            "cases": [*dict.fromkeys(listed)],
+            "failed": failed,
+        }
+        write_json(self.out / "provenance.json", document)
 
 
-def _provenance_for(
-    image: Synthesised, scans: CaseScans, folder: Path, output: OutputFolder
-) -> dict[str, Any]:
-    """The provenance of a case with the places of its model and scans."""
-    inputs = {
-        name: {**scan, "path": place_from(scans.files[name], folder)}
-        for name, scan in image.provenance["inputs"].items()
-    }
-    runs = output.runs_from(folder, image.provenance.get("held_out_by"))
-    return {**image.provenance, **runs, "inputs": inputs}
+def _notes_on_pictures(
+    image: Synthesised, windows: Mapping[str, tuple[float, float]], ending: str
+) -> Iterator[Message]:
+    """A message on each picture of values that are no grey levels."""
+    for name, (low, high) in windows.items():
+        if (unit := image.volumes[name].unit) != "grey":
+            file = f"{image.mark}{name}"
+            text = f"{file}.png shows {low:.4g} to {high:.4g} {unit} as black to white. The values are in {file}{ending}."
+            yield message("picture-window", text)

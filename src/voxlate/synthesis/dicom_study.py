@@ -10,7 +10,7 @@ from voxlate.base.errors import BadInput, first_of
 from voxlate.base.messages import Message, message
 from voxlate.scans.formats.dicom import SeriesInfo, is_dicom_folder, list_series
 from voxlate.scans.formats.dicom_headers import kind_of
-from voxlate.scans.images.units import HOUNSFIELD, unit_of
+from voxlate.scans.images.units import HOUNSFIELD, MR, plain_modality, unit_of
 
 FEWEST_IMAGES = 3  # of a volume
 # Of the images of the largest fitting series; others are parts or repeats of few slices.
@@ -19,25 +19,12 @@ MOST_LISTED = 12
 # of the image types; MR images may be DERIVED and PRIMARY where a scanner only corrected their distortion
 COMPUTED = {"SECONDARY", "MPR", "RESAMPLED", "REFORMATTED"}
 DERIVED = "derived"
-CONTRAST = r"(gd|gado|contrast|post(?!er)|\+ ?c\b|\bce\b|\bkm\b|t1c)"
-T1 = r"(t1|mprage|bravo|spgr|tfl)"
-FLAIR = r"(flair|dark.?fluid|tirm)"
-# by the first letters of a modality's name: the DICOM modality, and what its description holds
-DESCRIPTIONS: tuple[tuple[str, str, str], ...] = (
-    (r"ncct", "CT", r"^(?!.*(angio|cta|ctv|perf|contrast|\+ ?c\b|\bkm\b))"),
-    (r"cta", "CT", r"angio|cta"),
-    (r"ctv", "CT", r"ctv|ven"),
-    (r"cect", "CT", r"contrast|\+ ?c\b|\bce\b|\bkm\b|ven"),
-    (r"ct", "CT", r""),
-    (r"t1(c|ce|gd)", "MR", rf"^(?=.*{T1})(?=.*{CONTRAST})"),
-    (r"t1n?", "MR", rf"^(?=.*{T1})(?!.*{CONTRAST})"),
-    (r"flair|t2f", "MR", FLAIR),
-    (r"t2w?", "MR", rf"^(?=.*t2)(?!.*({FLAIR}|t2\*|t2.?star))"),
-    (r"pd", "MR", r"\bpd|proton|density"),
-    (r"swi", "MR", r"swi|swan|venobold"),
-    (r"tof|mra", "MR", r"tof|time.of.flight|angio|mra"),
-    (r"mr", "MR", r""),
-)
+# What the description of a CT with contrast agent holds; that of a plain one (ncct) holds nothing of it.
+AGENTS = {
+    "cta": r"angio|cta",
+    "ctv": r"ctv|ven",
+    "cect": r"contrast|\+ ?c\b|\bce\b|\bkm\b|perf|ven",
+}
 
 
 @dataclass(frozen=True)
@@ -89,124 +76,101 @@ def pick_series(
     modalities: each with further names that it accepts. named: "NUMBER or UID" or "MODALITY=NUMBER or UID", which rule.
     Raises BadInput where several series fit one modality, and where none fits any.
     """
-    chosen = _find_named(path, series, list(modalities), named or ())
-    files = {name: candidate.path for name, candidate in chosen.items()}
-    notes = [
-        message("named-series", f"{name}: {_describe(candidate)}, as --series names it.")
-        for name, candidate in chosen.items()
-    ]
+    asked = _by_modality([*modalities], named or ())
     reasons = Counter(filter(None, map(why_excluded, series)))
-    candidates = [
-        candidate
-        for candidate in series
-        if not why_excluded(candidate) and candidate not in chosen.values()
-    ]
     aside = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items())) or "none"
-    for modality, aliases in modalities.items():
-        if modality in files:
-            continue
-        fitting = _find_fitting([modality, *aliases], candidates)
-        _refuse_parts(path, series, fitting)
-        if len(fitting) > 1:
-            shown = first_of([*map(_describe, fitting)], MOST_LISTED, "; ")
+    taken = dict[str, SeriesInfo]()
+    notes = []
+    for modality in [*asked, *(name for name in modalities if name not in asked)]:
+        which = asked.get(modality)
+        if which is None:
+            free = [one for one in series if not why_excluded(one) and one not in taken.values()]
+            fitting = _find_fitting([modality, *modalities[modality]], free)
+            if not fitting:
+                continue
+        else:
+            fitting = [one for one in series if which in (one.number, one.uid, one.key)]
+        if len(fitting) != 1:
             raise BadInput(
-                f"{path}: expected one series to be {modality}, found {len(fitting)} that fit ({shown}). Choose one by its number or UID: --series {modality}={fitting[0].number or fitting[0].key}."
+                f"{path}: expected one series to be {modality}, found {len(fitting)} that fit{f' {which}' if which else ''} ({_list(fitting or series)}). Name one by its number, UID or key: --series {modality}=NUMBER. Put a series that is in several folders into one."
             )
-        for candidate in fitting:
-            files[modality] = candidate.path
-            notes.append(
-                message(
-                    "chosen-series",
-                    f"Of {len(series)} series, {_describe(candidate)} is taken as {modality} (left out: {aside}).",
-                )
+        (taken[modality],) = fitting
+        described = _describe(fitting[0])
+        if which is None:
+            text = (
+                f"Of {len(series)} series, {described} is taken as {modality} (left out: {aside})."
             )
-    if not files:
-        reasons_too = [
-            ", ".join(filter(None, (_describe(one), why_excluded(one)))) for one in series
-        ]
-        shown = first_of(reasons_too, MOST_LISTED, "; ")
+            notes.append(message("chosen-series", text))
+        else:
+            text = f"{modality}: {described}, as --series names it."
+            notes.append(message("named-series", text))
+    if not taken:
         raise BadInput(
-            f"{path}: expected a series to be {' or '.join(modalities)}, found none that fits among its {len(series)} series ({shown}). Name one by its number or UID: --series {next(iter(modalities))}=NUMBER."
+            f"{path}: expected a series to be {' or '.join(modalities)}, found none that fits among its {len(series)} series ({_list(series)}). Name one by its number or UID: --series {next(iter(modalities))}=NUMBER."
         )
-    return Picked(files, tuple(notes))
+    return Picked({name: one.path for name, one in taken.items()}, tuple(notes))
+
+
+def _by_modality(modalities: Sequence[str], named: Sequence[str]) -> dict[str, str]:
+    """The number, UID or key of a series for each modality for which --series states one."""
+    asked = dict[str, str]()
+    by_name = {name.lower(): name for name in modalities}
+    for text in named:
+        modality, mark, which = text.rpartition("=")
+        alone = modalities[0] if len(modalities) == 1 else ""
+        name = by_name.get(modality.lower(), "") if mark else alone
+        if not name or name in asked:
+            raise BadInput(
+                f"--series: expected MODALITY=NUMBER, each of {', '.join(modalities)} at most once, found {text!r}. Correct it."
+            )
+        asked[name] = which
+    return asked
 
 
 def _find_fitting(names: Sequence[str], candidates: Sequence[SeriesInfo]) -> list[SeriesInfo]:
     """The candidates that the first name fits that any fits; of several, those with at least half the most images."""
     for name in names:
-        kind, description = _expect(name)
-        fitting = [
-            candidate
-            for candidate in candidates
-            if (not kind or candidate.modality.upper() == kind)
-            and re.search(description, candidate.description or candidate.protocol, re.I)
-        ]
+        fitting = [one for one in candidates if _fits(name.lower(), one)]
         if fitting:
-            most = max(candidate.images for candidate in fitting)
+            largest = max(fitting, key=_images)
+            # the rest of the largest one may be in another folder
             return [
-                candidate for candidate in fitting if candidate.images >= SHARE_OF_LARGEST * most
+                one
+                for one in fitting
+                if one.images >= SHARE_OF_LARGEST * largest.images or one.uid == largest.uid
             ]
     return []
 
 
-def _expect(name: str) -> tuple[str, str]:
-    """The DICOM modality and the description of a modality's name; for an unknown name, the name itself."""
-    for expression, kind, description in DESCRIPTIONS:
-        if re.fullmatch(rf"({expression})\d*", name.lower()):
-            return kind, description
-    kind = "CT" if unit_of(name) == unit_of(HOUNSFIELD[0]) else ""
-    return kind, rf"\b{re.escape(name)}\b"
+def _images(series: SeriesInfo) -> int:
+    return series.images
 
 
-def _find_named(
-    path: Path, series: Sequence[SeriesInfo], modalities: Sequence[str], named: Sequence[str]
-) -> dict[str, SeriesInfo]:
-    chosen = {}
-    by_name = {name.lower(): name for name in modalities}
-    for text in named:
-        modality, mark, which = text.rpartition("=")
-        if not mark and len(modalities) > 1:
-            raise BadInput(
-                f"--series: expected MODALITY=NUMBER for a model of {' and '.join(modalities)}, found {text!r}. Name the modality."
-            )
-        name = by_name.get(modality.lower()) if mark else modalities[0]
-        if name is None or name in chosen:
-            raise BadInput(
-                f"--series: expected each of {', '.join(modalities)} at most once, found {text!r}. Correct it."
-            )
-        fits = [
-            candidate
-            for candidate in series
-            if which in (candidate.number, candidate.uid, candidate.key)
-        ]
-        _refuse_parts(path, series, fits)
-        if len(fits) != 1:
-            shown = first_of([*map(_describe, fits or series)], MOST_LISTED, "; ")
-            by_uid = (
-                f" (--series {' or '.join(f'{name}={candidate.uid}' for candidate in fits)})"
-                if fits
-                else ""
-            )
-            raise BadInput(
-                f"{path}: expected one series of the number, UID or key {which} (--series), found {len(fits)} in the study ({shown}). Name one by its UID or key{by_uid}."
-            )
-        chosen[name] = fits[0]
-    return chosen
+def _fits(name: str, series: SeriesInfo) -> bool:
+    """Whether a series is of a modality by its tags, as a cohort's are; of an unknown one, whether its description has the name."""
+    from voxlate.scans.cohorts.presets import modality_of  # imported where a study asks for it
+
+    text = series.description or series.protocol
+    if unit_of(name) == unit_of(HOUNSFIELD[0]):
+        letters = re.split(r"\d", name)[0]
+        stated = [kind for kind, words in AGENTS.items() if re.search(words, text, re.I)]
+        is_kind = not stated if letters == "ncct" else letters in ("ct", *stated)
+        return series.modality.upper() == "CT" and is_kind
+    wanted = {"mra": "tof"}.get(name, plain_modality(name))
+    if wanted in MR:
+        return series.modality == "MR" and wanted in ("mr", modality_of(series))
+    return bool(re.search(rf"\b{re.escape(name)}\b", text, re.I))
 
 
-def _refuse_parts(path: Path, series: Sequence[SeriesInfo], fitting: Sequence[SeriesInfo]) -> None:
-    """Raise BadInput where the images of a series that fits are in several folders: neither number nor UID names one."""
-    for one in fitting:
-        parts = [
-            f"{part.folder}: {part.images} images"
-            for part in series
-            if (part.key, part.uid) == (one.key, one.uid)
-        ]
-        if len(parts) > 1:
-            raise BadInput(
-                f"{path}: expected series {one.number or one.key} in one folder, found its images in {len(parts)} ({first_of(parts, MOST_LISTED, '; ')}). Put them into one folder, or give one of these folders."
-            )
+def _list(series: Sequence[SeriesInfo]) -> str:
+    """Some series, with the folder of each, and why it is no candidate."""
+    said = [
+        ", ".join(filter(None, (_describe(one), f"in {one.folder}", why_excluded(one))))
+        for one in series
+    ]
+    return first_of(said, MOST_LISTED, "; ")
 
 
 def _describe(series: SeriesInfo) -> str:
-    return f'series {series.number or series.key} ({series.modality} "{series.description}", {series.images} images)'
+    uid = f", UID {series.uid}" if series.uid else ""
+    return f'series {series.number or series.key} ({series.modality} "{series.description}", {series.images} images{uid})'

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial, wraps
 from itertools import chain
 from pathlib import Path
@@ -19,9 +19,7 @@ from voxlate.synthesis.sampling import Moments
 
 # Entries of the ensemble if all members agree.
 SHARED_IF_EQUAL = "peaks", "network_units", "bound", "empty", "planes_read"
-# Between ranges of intensity: those of folds of one cohort differ by a percent.
-MOST_WIDTH_RATIO = 1.25
-# Of the narrower window: upper ends that are planned for folds differ by a few percent.
+# Of the narrower range: those of folds of one cohort, and upper ends that are planned for them, differ by a few percent.
 MOST_SHIFT = 0.1
 OPTIONS_OF_MEMBERS = ("synth", "axes", "planes", "range")
 
@@ -57,13 +55,6 @@ class Ensemble(Model):
     def __repr__(self) -> str:
         return f"Ensemble({', '.join(map(repr, self.members))})"
 
-    @property
-    def missing_checks(self) -> list[Message]:
-        """A message where no member can check orientation, field of view and modality of scans."""
-        return (
-            super().missing_checks if all(member.missing_checks for member in self.members) else []
-        )
-
     with_options = _of_each(Model.with_options)
     with_only = _of_each(Model.with_only)
     without_intervals = _of_each(Model.without_intervals)
@@ -73,7 +64,7 @@ class Ensemble(Model):
         """The scans of a case as the first member would use them, with the messages of all (see Model.check)."""
         return _joined([member.check(scans, case) for member in self.members])
 
-    def _synthesise_checked(
+    def synthesise_case(
         self,
         scans: Mapping[str, Scan] | Scan,
         case: str,
@@ -89,26 +80,30 @@ class Ensemble(Model):
         checks = [member.check(scans, case) for member in self.members]
         if not anyway:
             _joined(checks).refuse(warn)
-        pool = _Pool()
-        stated = []
+        pools = dict[str, Moments]()
+        shown = dict[str, Volume]()
+        stated = list[dict[str, Any]]()
         warnings = dict[Message, None]()
         kept = self.held_out(checks)
         count = len(kept)
         depth, *_ = checks[0].inputs.prepared.header.shape
         if count < len(self.members):
-            warnings[
-                message(
-                    "held-out",
-                    f"Synthesised by {count} of {len(self.members)} runs: the others trained on it.",
-                    runs=count,
-                )
-            ] = None
+            text = f"Synthesised by {count} of {len(self.members)} runs: the others trained on it."
+            warnings[message("held-out", text, runs=count)] = None
         for number, member in enumerate(self.members[index] for index in kept):
             report = partial(report_part, progress, number, count, depth)
-            image = member._synthesise_checked(scans, case, seed, report, no_report, True)
-            pool.add(image, member.facts.synth.samples, case)
-            stated.append(image.provenance)
-            warnings |= dict.fromkeys(image.warnings)
+            made = member.synthesise_case(scans, case, seed, report, no_report, True)
+            for name, image in made.volumes.items():
+                known = shown.setdefault(name, image).grid
+                if known != image.grid:
+                    raise BadInput(
+                        f"{case}: expected {name} on the same grid from every member, found {known} and {image.grid}: they were prepared in other ways. Leave one out, or run synth for each."
+                    )
+                sd = made.std[name].data if name in made.std else None
+                pool = pools.setdefault(name, Moments())
+                pool.add(image.data, sd, member.facts.synth.samples)
+            stated.append(made.provenance)
+            warnings |= dict.fromkeys(made.warnings)
         for entry in warnings:
             warn(entry)
         first = stated[0]
@@ -125,7 +120,13 @@ class Ensemble(Model):
                 provenance[key] = True
         if count < len(self.members):
             provenance["held_out_by"] = kept
-        return Synthesised(pool.mean, pool.std(), provenance, self.mark, states=image.states)
+        volumes = {name: replace(shown[name], data=pool.mean) for name, pool in pools.items()}
+        std = {
+            name: replace(shown[name], data=pool.sd())
+            for name, pool in pools.items()
+            if pool.has_spread
+        }
+        return Synthesised(volumes, std, provenance, self.mark, states=made.states)
 
     def held_out(self, checks: Sequence[Checked]) -> list[int]:
         """The numbers of the members that did not train on a case, by the check of each; all of them where each did."""
@@ -174,44 +175,8 @@ def _check_intensity(member: Model, first: Model) -> None:
     """Raise BadInput where the windows or ranges of targets differ, because a mean would have neither of them."""
     for name, (low, high) in member.facts.target_scales.items():
         least, most = first.facts.target_scales.get(name, (low, high))
-        narrow, wide = sorted((high - low, most - least))
-        if member.facts.intensity[name].window is None:
-            if wide > MOST_WIDTH_RATIO * narrow:
-                raise BadInput(
-                    f"{member.origin}: expected {name} as bright as that of {first.origin} ({least:.4g} to {most:.4g} in the median training case), found {low:.4g} to {high:.4g}: a mean would be of neither. Leave it out, or run synth for each."
-                )
-        elif max(abs(low - least), abs(high - most)) > MOST_SHIFT * narrow:
+        narrower = min(high - low, most - least)
+        if max(abs(low - least), abs(high - most)) > MOST_SHIFT * narrower:
             raise BadInput(
-                f"{member.origin}: expected the window of {name} that {first.origin} has ({least:g} to {most:g}), found {low:g} to {high:g}: what lies beyond one of them, such as air, would be a mean of two ends. Leave it out, or run synth for each."
+                f"{member.origin}: expected the range of {name} that {first.origin} has ({least:.4g} to {most:.4g}, in the median training case or by its window), found {low:.4g} to {high:.4g}: a mean would be of neither. Leave it out, or run synth for each."
             )
-
-
-@dataclass
-class _Pool:
-    """The mean of the members' images and the spread over all images, by modality; one member at a time."""
-
-    pools: dict[str, tuple[Volume, Moments]] = field(default_factory=dict)
-
-    def add(self, images: Synthesised, samples: int, case: str) -> None:
-        """Add a member's images and their standard deviation over its samples."""
-        for name, image in images.volumes.items():
-            first, pool = self.pools.setdefault(name, (image, Moments()))
-            if first.grid != image.grid:
-                raise BadInput(
-                    f"{case}: expected {name} on the same grid from every member, found {first.grid} and {image.grid}: they were prepared in other ways. Leave one out, or run synth for each."
-                )
-            sd = images.std.get(name)
-            pool.add(image.data, None if sd is None else sd.data, samples)
-
-    @property
-    def mean(self) -> dict[str, Volume]:
-        """The mean of all members' images, by modality."""
-        return {name: replace(first, data=pool.mean) for name, (first, pool) in self.pools.items()}
-
-    def std(self) -> dict[str, Volume]:
-        """The standard deviation over all images, by modality; none of a single one."""
-        return {
-            name: replace(first, data=pool.sd())
-            for name, (first, pool) in self.pools.items()
-            if pool.shares < pool.count or pool.count > 1
-        }

@@ -111,13 +111,13 @@ class Carried:
     def anatomy(self) -> KnownScans | None:
         """The bodies of the training, with which scans are compared."""
         stated = self.description.anatomy
-        return None if stated is None else KnownScans(**vars(stated), arrays=self.part("anatomy"))
+        return None if stated is None else KnownScans.read(stated, self.part("anatomy"))
 
     @property
     def references(self) -> ReferencePatches | None:
         """The patches of the calibration's scans; None without any."""
         arrays = self.part("references")
-        return ReferencePatches(**arrays) if arrays else None
+        return ReferencePatches.read(arrays) if arrays else None
 
 
 @dataclass(frozen=True)

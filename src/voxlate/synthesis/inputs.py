@@ -9,9 +9,7 @@ from typing import Any, TypeVar
 
 import nibabel as nib
 import numpy as np
-from numpy.typing import DTypeLike
 
-from voxlate.base.array_types import AnyArray
 from voxlate.base.errors import BadInput, DoNotTrust, known_name
 from voxlate.base.messages import Grade, Message, Say, codes, message, verdict_of, worst_grade
 from voxlate.checks.case_checks import mask_numbers
@@ -42,9 +40,8 @@ from voxlate.scans.images.units import unit_of
 from voxlate.synthesis.calibration import Calibration
 from voxlate.synthesis.facts import CUBIC, ModelFacts
 from voxlate.synthesis.known_scans import KnownScans
-from voxlate.synthesis.memory import check_memory
 from voxlate.synthesis.out_of_distribution import DistributionTest
-from voxlate.synthesis.scan_checks import WholeScan, check_scans
+from voxlate.synthesis.scan_checks import check_scans
 
 T = TypeVar("T")
 LEAST_MM = 3.0  # along the longest side of a scan
@@ -86,7 +83,6 @@ def prepare_inputs(
     anatomy: of the training patients, with which the scans are compared; targets: the
     modalities that are synthesised. Raises BadInput where a scan shows nothing, or the scans do not fit together.
     """
-    check_memory(scans, facts)
     volumes = {name: as_volume(scan, name) for name, scan in scans.items()}
     files = {name: volume.origin for name, volume in volumes.items()}
     grids = {name: volume.grid for name, volume in volumes.items()}
@@ -98,11 +94,10 @@ def prepare_inputs(
     frame = _find_frame(facts, volumes, used)
     digests = frozenset[str]()
     bodies = []
-    head = frame if facts.data.heads else None
-    wholes = {name: WholeScan(volume, head) for name, volume in volumes.items()}
+    wholes = dict(volumes)
     if frame is not None:
         if facts.seen_voxels:
-            arrays = (compact(canonical_view(whole.volume).data[0]) for whole in wholes.values())
+            arrays = (compact(canonical_view(whole).data[0]) for whole in wholes.values())
             digests = frozenset(digest(array)[:DIGITS] for array in arrays)
         around_body = replace(frame, ends=frame.body, held=frame.body)  # the same in any air
         bodies = [around_body.cut(volume) for volume in volumes.values()]
@@ -113,7 +108,7 @@ def prepare_inputs(
     masked = facts.needs_mask or frame is not None
     find_body = foreground if frame is None else body_in_any_air
     prepared = prepare_case(case, volumes, used, mask=mask, masked=masked, find_body=find_body)
-    warnings = check_scans(facts, prepared, wholes, anatomy, targets)
+    warnings = check_scans(facts, prepared, wholes, frame, anatomy, targets)
     if mask is not None:
         warnings += ask("mask", mask_numbers(mask, prepared.mask(), [*prepared.outlines.values()]))
     elif facts.needs_mask and used.mask_from != trained.mask_from:
@@ -203,23 +198,12 @@ def was_in_training(facts: ModelFacts, inputs: CaseInputs) -> bool | None:
 
 
 def by_name(scans: Any, sources: Sequence[str]) -> Mapping[str, Scan]:
-    """Scans by their modality; a model with one source may be given a scan alone. Raises BadInput for anything else."""
+    """Scans by their modality; a model with one source may be given a scan alone. Raises BadInput for several sources."""
     if isinstance(scans, Mapping):
-        wrong = [name for name in scans if not isinstance(name, str)]
-        if wrong:
-            raise BadInput(
-                f"scans: expected names of modalities ({', '.join(sources)}), found {wrong[0]!r}. Change it."
-            )
         return scans
-    is_scan = isinstance(scans, Volume | Path | str | nib.spatialimages.SpatialImage | tuple)
-    if not is_scan and not hasattr(scans, "shape"):  # an array lacks its affine, and no name
-        found = type(scans).__name__
-        raise BadInput(
-            f'scans: expected scans by modality, as {{"{sources[0]}": "scan.nii.gz"}}, found {found}. Give each a name.'
-        )
     if len(sources) > 1:
         raise BadInput(
-            f"scans: expected scans by modality for a model of {', '.join(sources)}, found one scan without a name. Write {{'{sources[0]}': scan, '{sources[1]}': …}}."
+            f"scans: expected scans by modality for a model of {', '.join(sources)}, found one {type(scans).__name__}. Write {{'{sources[0]}': scan, '{sources[1]}': …}}."
         )
     return {sources[0]: scans}
 
@@ -349,71 +333,59 @@ def _voxels_key(scans: Iterable[Volume]) -> str:
 
 def as_volume(scan: Scan, modality: str) -> Volume:
     """A scan as a volume; raises BadInput where it is none of the types that Scan names."""
-    if isinstance(scan, str | Path):
-        return read_volume(Path(scan), modality)
-    if isinstance(scan, Volume):
-        _numbers(scan.data, modality, np.float32)
-        check_affine(scan.affine, modality)
-        is_misspelt = scan.unit != "HU" and scan.unit.upper() == "HU"
-        if scan.data.shape[:-3] != (1,) or is_misspelt:
-            raise BadInput(
-                f"{modality}: expected a Volume [1, D, H, W] in a unit such as HU or a.u., found {scan.data.shape} in '{scan.unit}'. Change it."
+    match scan:
+        case str() | Path():
+            return read_volume(Path(scan), modality)
+        case Volume():
+            volume = scan
+        case nib.spatialimages.SpatialImage():
+            grid, guesses = grid_of(scan, modality)
+            volume = _of_array(np.asanyarray(scan.dataobj), grid.affine, modality)
+            volume = replace(volume, guesses=guesses, codes=grid.codes)
+        case (data, affine):
+            # tensors of torch may need a gradient, and be on a GPU
+            values, placed = (
+                one.detach().cpu() if hasattr(one, "detach") else one for one in (data, affine)
             )
-        return scan
-    pair: Any = scan
-    if isinstance(scan, nib.spatialimages.SpatialImage):
-        grid, guesses = grid_of(scan, modality)
-        pair = scan.dataobj, grid.affine
-    if not isinstance(pair, tuple) or len(pair) != 2:
+            volume = _of_array(values, placed, modality)
+        case _:
+            raise BadInput(
+                f"{modality}: expected a path, a Volume, a nibabel image, or a pair of an array [x, y, z] and its affine, found {type(scan).__name__}. Give one of these."
+            )
+    check_affine(volume.affine, modality)
+    voxels = volume.data
+    if voxels.shape[:-3] != (1,) or not voxels.size or not np.isfinite(voxels).all():
         raise BadInput(
-            f"{modality}: expected a path, a Volume, a nibabel image, or a pair of an array [x, y, z] and its affine, found {type(scan).__name__}. Give one of these."
+            f"{modality}: expected three axes of finite values (a Volume: [1, D, H, W]), found the shape {voxels.shape}, or values that are not finite. Change it."
         )
-    # tensors of torch may need a gradient, and be on a GPU
-    data, affine = (part.detach().cpu() if hasattr(part, "detach") else part for part in pair)
-    values = _numbers(data, modality, np.float32)
-    if values.ndim != 3:
-        raise BadInput(
-            f"{modality}: expected an array [x, y, z], found the shape {values.shape}. Change it."
-        )
-    checked = check_affine(_numbers(affine, modality, np.float64), modality)
-    volume = Volume(values.T[None].copy(), checked, unit_of(modality), modality)
-    if isinstance(scan, tuple):
-        return volume
-    return replace(volume, guesses=guesses, codes=grid.codes)
+    return volume
 
 
-def _numbers(values: Any, modality: str, dtype: DTypeLike) -> AnyArray:
-    """An array of finite real numbers; raises BadInput for others, for an empty one, and for a masked one, whose mask would be lost."""
+def _of_array(data: Any, affine: Any, modality: str) -> Volume:
+    """An array [x, y, z] as a volume; raises BadInput where it holds no real numbers, and for a masked one, whose mask would be lost."""
     try:
-        array = values if nib.is_proxy(values) else np.asanyarray(values)
-        found = f"numbers of type {array.dtype}" if array.dtype.kind not in "biuf" else ""
+        values = np.asanyarray(data)
+        placed = np.asarray(affine, np.float64)
     except (TypeError, ValueError) as error:
-        found = f"none ({error})"
-    if not found and np.ma.is_masked(array):
-        found = f"one with masked voxels (fill them, and give the mask as a scan called '{MASK}')"
-    if not found:
-        array = np.asarray(array, dtype)
-        if not array.size or not np.isfinite(array).all():
-            found = "an empty one, or values that are not finite"
-    if found:
+        raise BadInput(f"{modality}: expected numbers, found none ({error}). Change it.") from error
+    if values.ndim != 3 or values.dtype.kind not in "biuf" or np.ma.is_masked(values):
         raise BadInput(
-            f"{modality}: expected an array of finite real numbers, found {found}. Change it."
+            f"{modality}: expected an array [x, y, z] of real numbers, found the shape {values.shape} and the type {values.dtype}, or masked voxels. Fill these, and give a mask as a scan called '{MASK}'."
         )
-    return array
+    whole = np.asarray(values, np.float32).T[None].copy()
+    return Volume(whole, placed, unit_of(modality), modality)
 
 
 @dataclass(frozen=True)
 class Checked:
     """The scans of a case as a model takes them, before its network computes.
 
-    targets: the modalities to synthesise; notes: messages on names of scans; messages: all of them, also on the scans
-    and their distance from the calibration; calibration: of the intervals, None without; verdict: of the calibration on
+    targets: the modalities to synthesise; messages: on names of scans, the scans, and their distance from the calibration; calibration: of the intervals, None without; verdict: of the calibration on
     the scans, None where it compares none.
     """
 
     inputs: CaseInputs
     targets: tuple[str, ...]
-    notes: tuple[Message, ...]
     messages: tuple[Message, ...]
     calibration: Calibration | None
     verdict: DistributionTest | None

@@ -1,26 +1,25 @@
 """Intervals and error bounds of a case's images by a calibration, and the grid on which images are written."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 
-from voxlate.base.array_types import Bool, Float64
+from voxlate.base.array_types import Bool
 from voxlate.base.items import BACKGROUND
-from voxlate.base.messages import Message, message, worst_grade
+from voxlate.base.messages import Message, message
 from voxlate.scans.cases.case import PreparedCase
 from voxlate.scans.images.grid import Grid, Volume, has_voxels_of, orient, return_to
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.regions import region_masks
 from voxlate.synthesis.brightness import SynthesisedImage
-from voxlate.synthesis.calibration import Calibration, Prediction, describe_fit
+from voxlate.synthesis.calibration import Calibration
 from voxlate.synthesis.facts import ModelFacts
-from voxlate.synthesis.out_of_distribution import DistributionTest, Patches, patches_of
+from voxlate.synthesis.out_of_distribution import Patches, patches_of
 
 # At voxels and slices of 4 mm and more, 8 to 24 % of the brain's upper fifth became bone, with the whole interval in it.
-THICK_MM, CROWN, SOFT_HU = 3.9, 0.25, 0.0
-PARALLEL = 1e-4  # step across slices, as a share of the step from slice to slice
+THICK_MM, CROWN, SOFT_HU = 3.9, 0.25, np.float32(0)
 
 
 @dataclass(frozen=True)
@@ -39,20 +38,6 @@ class OutputGrid:
     def write(self, values: np.ndarray, modality: str, order: Literal[0, 1] = 1) -> Volume:
         """Values [D, H, W] on the network's grid as a volume on the file's grid."""
         return return_to(self._own(values, modality), self.file, order)
-
-    @property
-    def slices_per_step(self) -> float:
-        """Slices of the network's grid between slices of the file's; inf where they are not parallel."""
-        steps = np.abs(np.linalg.inv(self.file.affine[:3, :3]) @ self.affine[:3, :3])
-        along = steps[:, 2].argmax()  # columns are x, y, z of the network's grid
-        others = steps[along, :2].sum() + np.delete(steps[:, 2], along).sum()
-        return np.inf if others > PARALLEL * steps[along, 2] else 1 / float(steps[along, 2])
-
-    def images(self, values: Mapping[str, np.ndarray | None]) -> dict[str, Volume]:
-        """The volumes of the modalities that have values, on the file's grid."""
-        return {
-            name: self.write(array, name) for name, array in values.items() if array is not None
-        }
 
     def reorient(self, volume: Volume) -> Volume:
         """A volume on the file's grid in the network's layout of slices."""
@@ -116,49 +101,22 @@ def fills_crown(facts: ModelFacts, prepared: PreparedCase, target: str) -> bool:
 def _crown(prepared: PreparedCase, output_grid: OutputGrid, volume: Volume) -> Bool:
     """The planes of a volume in the upper part of a head whose slices grow upward, [D, 1, 1]."""
     first, end = prepared.header.mask_box[0]
-    slices = _slices_of(volume, output_grid.affine)
+    moved = np.linalg.inv(output_grid.affine) @ volume.affine
+    slices = moved[2, 2] * np.arange(volume.data.shape[1]) + moved[2, 3]
     return np.asarray(slices >= end - CROWN * (end - first))[:, None, None]
-
-
-def _slices_of(volume: Volume, affine: np.ndarray) -> Float64:
-    """The slices of a grid of this affine, parallel to the planes of a volume, at which these are: [D]."""
-    moved = np.linalg.inv(affine) @ volume.affine
-    return np.asarray(moved[2, 2] * np.arange(volume.data.shape[1]) + moved[2, 3])
-
-
-def _used_planes(unused: Bool, affine: np.ndarray, volume: Volume) -> slice:
-    """The planes of a volume, parallel to slices [D] of a grid, from the first to the last at a used slice."""
-    slices = _slices_of(volume, affine)
-    beside = [f(slices).astype(int).clip(0, len(unused) - 1) for f in (np.floor, np.ceil)]
-    used = np.flatnonzero(~(unused[beside[0]] & unused[beside[1]]))
-    return slice(used[0], used[-1] + 1) if unused.any() and len(used) else slice(None)
 
 
 @dataclass(frozen=True)
 class CaseIntervals:
     """Prediction intervals and errors of a case's images, in physical units; all empty without a calibration.
 
-    bounds: of the errors, and expected: mean errors by region that the intervals let expect, both by modality. verdict: whether the scans are in the distribution of the calibration; None where that is one of synthetic heads.
+    bounds: of the errors, and expected: mean errors by region that the intervals let expect, both by modality.
     """
 
-    low: dict[str, Volume]
-    high: dict[str, Volume]
-    bounds: dict[str, dict[str, float]]
-    expected: dict[str, dict[str, float]]
-    verdict: DistributionTest | None = None
-
-    def stated(self, warnings: Sequence[Message]) -> tuple[dict[str, Any], list[Message]]:
-        """The entries of a provenance on errors, {} for scans that are very different by these warnings or the verdict.
-
-        Also the messages on both.
-        """
-        messages = [] if self.verdict is None else self.verdict.messages
-        errors = {"bounds": self.bounds, "expected": self.expected}
-        errors = {key: of for key, of in errors.items() if any(of.values())}
-        if errors and worst_grade([*warnings, *messages]) == "do not trust":
-            text = "Expected errors and their bounds are not stated, because they hold for scans like those of the calibration."
-            return {}, [*messages, message("no-bounds", text)]
-        return errors, messages
+    low: dict[str, Volume] = field(default_factory=dict)
+    high: dict[str, Volume] = field(default_factory=dict)
+    bounds: dict[str, dict[str, float]] = field(default_factory=dict)
+    expected: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def case_intervals(
@@ -167,51 +125,26 @@ def case_intervals(
     prepared: PreparedCase,
     images: Mapping[str, SynthesisedImage],
     output_grid: OutputGrid,
-    unused: Bool,
-    verdict: DistributionTest | None,
 ) -> CaseIntervals:
-    """The intervals and bounds of the images of a case.
-
-    verdict: whether its scans are in distribution; unused: slices [D] on the network's grid that have no interval.
-    """
+    """The intervals and bounds of the images of a case."""
+    found = CaseIntervals()
     if calibration is None:
-        return CaseIntervals({}, {}, {}, {})
-    low = dict[str, Volume]()
-    high = dict[str, Volume]()
-    bounds = {}
-    expected = {}
-    sources = sources_of(facts, prepared)
-    resampled_sources = [*map(output_grid.resample, sources)]
+        return found
+    sources = [output_grid.resample(source) for source in sources_of(facts, prepared)]
     for name, image in images.items():
         prediction = image.prediction.map(output_grid.resample)
         volume = output_grid.volume(image.values, name)
-        used = _used_planes(unused, output_grid.affine, volume)
-        sd = prediction.sd
-        ends = calibration.interval(
-            name,
-            Prediction(prediction.values[used], None if sd is None else sd[used]),
-            [source[used] for source in resampled_sources],
-        )
-        crown = (
-            _crown(prepared, output_grid, volume) if fills_crown(facts, prepared, name) else None
-        )
-        physical_ends = []
-        for maps, values in zip((low, high), ends):
-            whole = prediction.values.copy()
-            whole[used] = values
-            physical = replace(volume, data=image.scale.inverse(whole)[None])
-            if crown is not None and maps is low:
-                np.minimum(physical.data, np.float32(SOFT_HU), out=physical.data, where=crown)
-            maps[name] = return_to(physical, output_grid.file)
-            physical_ends.append(physical.data[0])
+        ends = calibration.interval(name, prediction, sources)
+        low, high = (image.scale.inverse(end) for end in ends)
+        if fills_crown(facts, prepared, name):
+            np.minimum(low, SOFT_HU, out=low, where=_crown(prepared, output_grid, volume))
+        for maps, end in ((found.low, low), (found.high, high)):
+            maps[name] = return_to(replace(volume, data=end[None]), output_grid.file)
         parts = region_masks(calibration.header.targets[name].regions, volume)
-        half = (physical_ends[1] - physical_ends[0]) / 2
-        expected[name] = calibration.expected(name, half, parts)
-        in_network_units = calibration.bounds(name, *ends, parts)
-        bounds[name] = {
-            key: round(bound * image.scale.half, 4) for key, bound in in_network_units.items()
-        }
-    return CaseIntervals(low, high, bounds, expected, verdict)
+        found.expected[name] = calibration.expected(name, (high - low) / 2, parts)
+        bounds = calibration.bounds(name, *ends, parts)
+        found.bounds[name] = {key: round(of * image.scale.half, 4) for key, of in bounds.items()}
+    return found
 
 
 def notes_on_starter(
@@ -235,9 +168,6 @@ def notes_on_starter(
         yield message("starter", f"{trained} It has no intervals for such images. {how}")
         return
     yield message("starter", trained)
-    entry = calibration.entry
-    if "widened" in entry:
-        text = (
-            f"The intervals were {describe_fit(entry)}. They are no guarantee for a patient. {fit}"
-        )
-        yield message("synthetic-intervals", text)
+    if calibration.header.widened is not None:
+        on_card = starter.get("intervals", "Its intervals were fitted on synthetic heads.")
+        yield message("synthetic-intervals", f"{on_card} {fit}")

@@ -12,8 +12,8 @@ from pydantic import Field
 
 from voxlate.base.array_types import AnyArray
 from voxlate.base.messages import FEWEST_PATIENTS
-from voxlate.base.records import MOST_NUMBER, Name, Number, Record, Shape, checksum, write_tensors
-from voxlate.checks.fingerprint import SIDE, Fingerprint, fingerprint, stored_fingerprint
+from voxlate.base.records import MOST_NUMBER, Name, Number, Record, checksum, write_tensors
+from voxlate.checks.fingerprint import Fingerprint, fingerprint, stored_fingerprint
 from voxlate.checks.reference import Reference, fit_reference
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import IntensityMap
@@ -45,27 +45,43 @@ class KnownHeader:
 
 
 @dataclass(frozen=True)
-class KnownScans(KnownHeader):
+class KnownScans:
     """The scans of a training: by source their reference, by target its background and `beyond`.
 
-    backgrounds: in physical units; beyond: the share of a target's body that no source shows, median over cases; arrays:
-    SOURCE.values and SOURCE.mean of each reference.
+    backgrounds: in physical units; beyond: the share of a target's body that no source shows, median over cases. A source of
+    too few patients has no reference.
     """
 
-    arrays: Mapping[str, AnyArray] = field(default_factory=dict)
+    backgrounds: Mapping[str, float]
+    beyond: Mapping[str, float]
+    references: Mapping[str, Reference] = field(default_factory=dict)
 
-    def reference(self, name: str) -> Reference | None:
-        """The reference of a source; None after too few patients."""
-        if (stated := self.references.get(name)) is None:
-            return None
-        values, mean = (self.arrays[f"{name}.{part}"] for part in ("values", "mean"))
-        return Reference(stated.names, values, mean, stated.patients)
+    @classmethod
+    def read(cls, stated: KnownHeader, arrays: Mapping[str, AnyArray]) -> "KnownScans":
+        """Those of a file's header and arrays."""
+        references = {
+            name: Reference(of.names, arrays[f"{name}.values"], arrays[f"{name}.mean"], of.patients)
+            for name, of in stated.references.items()
+        }
+        return cls(stated.backgrounds, stated.beyond, references)
+
+    @property
+    def header(self) -> KnownHeader:
+        """What a file states beside its arrays."""
+        stated = {name: Stated(one.names, one.patients) for name, one in self.references.items()}
+        return KnownHeader(dict(self.backgrounds), dict(self.beyond), stated)
+
+    @property
+    def arrays(self) -> dict[str, AnyArray]:
+        """SOURCE.values and SOURCE.mean of each reference."""
+        arrays = dict[str, AnyArray]()
+        for name, one in self.references.items():
+            arrays |= {f"{name}.values": one.values, f"{name}.mean": one.mean}
+        return arrays
 
     def save(self, path: Path) -> None:
         """Write them as a safetensors file."""
-        stated = asdict(self)
-        del stated["arrays"]
-        text = json.dumps(stated, sort_keys=True, allow_nan=False)
+        text = json.dumps(asdict(self.header), sort_keys=True, allow_nan=False)
         write_tensors(path, self.arrays, {"anatomy": text, "sha256": checksum(text, self.arrays)})
 
 
@@ -84,37 +100,13 @@ def read_known_scans(path: Path, modalities: Collection[str]) -> KnownScans:
         digest = file.text("sha256")
         earlier = json.loads(text)
         if "usual" in earlier:
-            kept = {key: earlier[key] for key in ("backgrounds", "beyond") if key in earlier}
-            text = json.dumps(kept)
-            return KnownScans(**vars(record.parse(KnownHeader, text)))
-        stated: KnownHeader = record.parse(KnownHeader, text)
-        arrays = file.read(shapes_of(stated))
+            return KnownScans(earlier.get("backgrounds", {}), earlier.get("beyond", {}))
+        arrays = file.arrays
     record.check_checksum(digest, checksum(text, arrays))
+    stated: KnownHeader = record.parse(KnownHeader, text)
     others = set().union(*vars(stated).values()) - set(modalities)
     record.check(not others, f"modalities that its recipe has not ({', '.join(sorted(others))})")
-    return KnownScans(**vars(stated), arrays=arrays)
-
-
-def shapes_of(stated: KnownHeader) -> dict[str, Shape]:
-    """The shapes of the arrays beside a header."""
-    shapes = {}
-    for name, of in stated.references.items():
-        shapes[f"{name}.values"] = Shape((None, len(of.names)))
-        shapes[f"{name}.mean"] = Shape((SIDE,) * 3, ("U8",))
-    return shapes
-
-
-def known_scans(
-    references: Mapping[str, Reference],
-    backgrounds: Mapping[str, float],
-    beyond: Mapping[str, float],
-) -> KnownScans:
-    """Known scans with these references."""
-    arrays = dict[str, AnyArray]()
-    for name, reference in references.items():
-        arrays |= {f"{name}.values": reference.values, f"{name}.mean": reference.mean}
-    stated = {name: Stated(one.names, one.patients) for name, one in references.items()}
-    return KnownScans(dict(backgrounds), dict(beyond), stated, arrays)
+    return KnownScans.read(stated, arrays)
 
 
 def known_scans_of(
@@ -149,7 +141,7 @@ def known_scans_of(
         scale = cohort.target_scale(targets[name], name, cases)
         backgrounds[name] = float(scale.inverse(np.median(values)))
     shares = {name: round(float(np.median(own)), 4) for name, own in beyond.items()}
-    return known_scans(references_of(scans), backgrounds, shares)
+    return KnownScans(backgrounds, shares, references_of(scans))
 
 
 def references_of(scans: Mapping[str, Sequence[tuple[str, Fingerprint]]]) -> dict[str, Reference]:

@@ -7,7 +7,7 @@ The path of a scan, in the order in which `synthesise` calls these functions:
    compares the scans with the training data, and Model.check with those of the calibration: a case of the grade
    "do not trust" ends here.
 3. Network units: patch.Patch scales slices or patches to [-1, 1], called by sampling.sample_targets for each plane.
-4. Sample: sampling.sample_targets runs the network, and joins patches and samples to predictions; planes.sample_planes
+4. Sample: sampling.sample_targets runs the network, and joins patches and samples to predictions; sampling.sample_planes
    averages those of several planes.
 5. Physical units: `predict_case` applies the scale of each target and stretches its bright end (brightness.find_peak).
 6. Trust: intervals.case_intervals adds intervals, error bounds and an out-of-distribution map, if calibrated.
@@ -25,9 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from voxlate.base.array_types import Bool
 from voxlate.base.checked import checked
-from voxlate.base.errors import BadInput, as_list, known_name, plural, system_refusal
+from voxlate.base.errors import as_list, known_name, plural, system_refusal
 from voxlate.base.executors.case_work import Progress, no_report
 from voxlate.base.files import SYNTHETIC
 from voxlate.base.hub import address_of
@@ -38,17 +37,16 @@ from voxlate.base.messages import (
     by_consequence,
     message,
     warn_unless_note,
+    worst_grade,
 )
 from voxlate.base.option import parameters_of
 from voxlate.scans.cases.case import MASK
-from voxlate.scans.images.grid import Volume
 from voxlate.synthesis.background import (
     Background,
     background_of_case,
     find_outside,
-    unused_slices,
 )
-from voxlate.synthesis.brightness import SynthesisedImage, in_physical_units, with_peak
+from voxlate.synthesis.brightness import SynthesisedImage, in_physical_units
 from voxlate.synthesis.calibration import Answer, Calibration, Calibrations, Prediction
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.inputs import (
@@ -73,10 +71,10 @@ from voxlate.synthesis.intervals import (
 )
 from voxlate.synthesis.known_scans import KnownScans
 from voxlate.synthesis.network import Network
-from voxlate.synthesis.out_of_distribution import verdict_on
-from voxlate.synthesis.planes import planes_read, sample_planes
+from voxlate.synthesis.out_of_distribution import DistributionTest, verdict_on
 from voxlate.synthesis.provenance import USED_FOR_CALIBRATION, Table, state_units
 from voxlate.synthesis.result import Synthesised
+from voxlate.synthesis.sampling import planes_read, sample_planes
 from voxlate.synthesis.synth_options import SynthKeys, SynthOptions
 
 # Measured, or of the machine, and therefore not part of the plan.
@@ -196,16 +194,16 @@ class Model:
         """
         # a progress bar for seconds is of no use
         report = no_report if isinstance(progress, bool) else progress
-        _check_call(self, options, seed, anyway, report, warn)
+        _check_call(self, options, seed, anyway)
         model = self.with_options(**options) if options else self
         said = list[Message]()
         try:
-            return model._synthesise_checked(scans, case, seed, report, said.append, anyway)
+            return model.synthesise_case(scans, case, seed, report, said.append, anyway)
         finally:
             for note in said:  # here, so that Python names the line that called this method
                 warn(note)
 
-    def _synthesise_checked(
+    def synthesise_case(
         self,
         scans: Mapping[str, Scan] | Scan,
         case: str,
@@ -214,24 +212,21 @@ class Model:
         warn: Say,
         anyway: bool,
     ) -> Synthesised:
-        """The images of a case, by arguments that `synthesise` has checked."""
+        """The images of a case with the options that are set; the arguments are those of `synthesise`, which checks them."""
         facts = self.facts
         checked = self.check(scans, case)
         inputs = checked.inputs
         calibration = checked.calibration
         if not anyway:
             checked.refuse(warn)
-        for note in checked.notes:
-            warn(note)
         prepared = inputs.prepared
         plan = self.plan(inputs.files, seed)
         grid = find_output_grid(facts, prepared)
         outside = find_outside(prepared, facts.visible_sources(prepared))
-        unused = _unused_slices(facts, outside.slices, grid, calibration)
         begun = time.monotonic()
-        images, calls = predict_case(self, inputs, seed, progress, unused)
+        images, calls = predict_case(self, inputs, seed, progress)
         seconds = (time.monotonic() - begun) / prepared.header.shape[0]
-        ends = case_intervals(calibration, facts, prepared, images, grid, unused, checked.verdict)
+        ends = case_intervals(calibration, facts, prepared, images, grid)
         background = background_of_case(facts, outside, self.anatomy, images, grid)
         batch = 1 if facts.synth.exact else facts.synth.batch
         planes = [plane.axes for plane in planes_read(facts, prepared.header)]
@@ -244,11 +239,11 @@ class Model:
                 name: scan or {"voxels": inputs.key} for name, scan in plan["inputs"].items()
             },
             **dict(zip(COST, (calls, seconds, self.network.device_name, batch))),
-            **_provenance(self, inputs, images, ends, calibration, background),
+            **_provenance(self, checked, images, ends, background),
             **({"planes_read": planes} if facts.data.planes else {}),
             **({"anyway": True} if checked.grade == "do not trust" else {}),
         }
-        result = _on_file_grid(self, images, ends, background, grid, provenance)
+        result = _on_file_grid(self, checked.verdict, images, ends, background, grid, provenance)
         if inputs.frame is not None:
             result = result.restored(inputs.frame, background.values)
         for note in result.warnings:
@@ -289,29 +284,19 @@ class Model:
             patches = patches_in(facts, inputs.prepared, sources_of(facts, inputs.prepared))
             verdict = verdict_on(calibration.references, patches)
             messages += verdict.messages
-        return Checked(
-            inputs, targets, tuple(notes), tuple(by_consequence(messages)), calibration, verdict
-        )
+        return Checked(inputs, targets, tuple(by_consequence(messages)), calibration, verdict)
 
     @property
     def missing_checks(self) -> list[Message]:
         """A message where orientation, field of view and modality of scans cannot be checked."""
-        known = {} if self.anatomy is None else self.anatomy.references
+        known = set[str]()
+        for member in self.members:
+            known |= set() if member.anatomy is None else member.anatomy.references.keys()
         missing = [name for name in self.facts.data.source if name not in known]
-        names = " and ".join(missing)
-        why = f"was trained on {names} of fewer than {FEWEST_PATIENTS} patients"
-        if self.anatomy is None:
-            why = f"does not state how {names} of its training looked"
-        return (
-            [
-                message(
-                    "unchecked",
-                    f"Orientation and field of view of scans are not checked, because the model {self.origin.name} {why}.",
-                )
-            ]
-            if missing
-            else []
-        )
+        if not missing:
+            return []
+        text = f"Orientation and field of view of scans are not checked, because the model {self.origin.name} has no reference of {' and '.join(missing)} from {FEWEST_PATIENTS} or more training patients."
+        return [message("unchecked", text)]
 
     @property
     def answer(self) -> Answer:
@@ -402,18 +387,13 @@ class Model:
         }
 
 
-def _check_call(
-    model: Model, options: Collection[str], seed: Any, anyway: Any, progress: Any, warn: Any
-) -> None:
-    """Raise BadInput for unknown keywords, a seed that is no whole number or out of its range, a text in place of a truth, and what cannot be called."""
+def _check_call(model: Model, options: Collection[str], seed: Any, anyway: Any) -> None:
+    """Raise BadInput for unknown keywords, a seed that is no whole number or out of its range, and a text in place of a truth."""
     _, *own, _ = signature(Model.synthesise).parameters
     for name in options:
         known = [*own, *parameters_of(SynthKeys), *model.synthesis_options]
         known_name(name, "an option", name, known)
     checked(SynthOptions, {"seed": seed, "anyway": anyway})
-    for name, value in (("progress", progress), ("warn", warn)):
-        if not callable(value):
-            raise BadInput(f"{name}: expected a function, found {value!r}. Change it.")
 
 
 def predict_case(
@@ -421,12 +401,8 @@ def predict_case(
     inputs: CaseInputs,
     seed: int,
     progress: Progress,
-    unused: Bool | None = None,
 ) -> tuple[dict[str, SynthesisedImage], float]:
-    """The images of a case on the network's grid, and the mean number of network evaluations per sample of a slice or patch.
-
-    unused: slices [D] that stay background, if they are network inputs of their own.
-    """
+    """The images of a case on the network's grid, and the mean number of network evaluations per sample of a slice or patch."""
     facts = model.facts
     network = model.network
     sharpness = np.float32(facts.synth.sharpness)
@@ -435,86 +411,69 @@ def predict_case(
     calls = 0.0
     if of_mean is not None:
         report = no_report if sharpness else progress
-        predictions, calls = sample_planes(*of_mean, inputs, seed, report, unused)
+        predictions, calls = sample_planes(*of_mean, inputs, seed, report)
     if of_mean is None or sharpness:
         means = predictions
-        predictions, further = sample_planes(facts, network, inputs, seed, progress, unused)
+        predictions, further = sample_planes(facts, network, inputs, seed, progress)
         calls += further
         for mean, drawn in zip(means, predictions):
             # Freirich et al. 2021
             drawn.values[:] = mean.values + sharpness * (drawn.values - mean.values)
     by_target = dict(zip(facts.data.target, predictions))
-    wanted = model.targets_of(inputs.files)
-    return {
-        name: _in_physical_units(facts, name, by_target[name], inputs) for name in wanted
-    }, calls
-
-
-def _in_physical_units(
-    facts: ModelFacts, name: str, prediction: Prediction, inputs: CaseInputs
-) -> SynthesisedImage:
-    """A prediction in physical units; its bright end is stretched where synth.peaks asks for it."""
-    image = in_physical_units(prediction, facts.scales[name])
-    if not facts.synth.peaks:
-        return image
     affine = np.array(inputs.prepared.header.affine)
-    return with_peak(image, Volume(image.values[None], affine, facts.units[name], name), facts)
-
-
-def _unused_slices(
-    facts: ModelFacts, empty: Bool, grid: OutputGrid, calibration: Calibration | None
-) -> Bool:
-    """The slices [D] that the network may leave out, because none of their voxels decides anything.
-
-    No slice where peaks or error bounds are measured.
-    """
-    targets = {} if calibration is None else calibration.header.targets
-    bounded = any(target.bounds for target in targets.values())
-    if facts.synth.peaks or bounded:
-        return np.zeros_like(empty)
-    return unused_slices(empty, grid.slices_per_step)
+    images = {
+        name: in_physical_units(facts, name, by_target[name], affine)
+        for name in model.targets_of(inputs.files)
+    }
+    return images, calls
 
 
 def _on_file_grid(
     model: Model,
-    images: dict[str, SynthesisedImage],
+    verdict: DistributionTest | None,
+    images: Mapping[str, SynthesisedImage],
     ends: CaseIntervals,
     background: Background,
     grid: OutputGrid,
     provenance: Table,
 ) -> Synthesised:
     """The images with their background, resampled to the grid of the file."""
-    images = background.fill(images)
-    volumes = grid.images({name: image.values for name, image in images.items()})
-    spread = grid.images({name: image.physical_sd for name, image in images.items()})
-    ends = background.close_intervals(ends, volumes, grid)
-    shape = next(iter(images.values())).values.shape
-    distance = None if ends.verdict is None else ends.verdict.map(shape)
-    maps = (ends.low, ends.high, grid.images(dict.fromkeys(images, distance)))
-    states = {
-        f"{name}_{number}": grid.write(image.scale.inverse(state), name)
-        for name, image in images.items()
-        for number, state in enumerate(image.prediction.states, 1)
-    }
-    return Synthesised(volumes, spread, provenance, model.mark, *maps, states)
+    result = Synthesised({}, {}, provenance, model.mark)
+    for name, made in images.items():
+        image = background.fill(name, made)
+        result.volumes[name] = volume = grid.write(image.values, name)
+        if image.physical_sd is not None:
+            result.std[name] = grid.write(image.physical_sd, name)
+        if name in ends.low:
+            closed = background.close(volume, ends.low[name], ends.high[name], grid)
+            result.low[name], result.high[name] = closed
+        if verdict is not None:
+            result.unfamiliar[name] = grid.write(verdict.map(image.values.shape), name)
+        for number, state in enumerate(image.prediction.states, 1):
+            result.states[f"{name}_{number}"] = grid.write(image.scale.inverse(state), name)
+    return result
 
 
 def _provenance(
     model: Model,
-    inputs: CaseInputs,
+    checked: Checked,
     images: Mapping[str, SynthesisedImage],
     ends: CaseIntervals,
-    calibration: Calibration | None,
     background: Background,
 ) -> Table:
     """The entries of the provenance that describe a case's inputs, images and error bounds; entries without content are left out."""
     facts = model.facts
-    warnings = [*inputs.warnings, *_notes(model, inputs)]
+    inputs = checked.inputs
+    calibration = checked.calibration
     peaks = {name: image.peak for name, image in images.items() if image.peak is not None}
-    for name, peak in peaks.items():
-        warnings += peak.check(name)
-    errors, messages = ends.stated(warnings)
-    warnings += [*messages, *background.messages]
+    warnings = [*checked.messages, *_notes(model, inputs), *background.messages]
+    warnings += [said for name, peak in peaks.items() for said in peak.check(name)]
+    errors = {"bounds": ends.bounds, "expected": ends.expected}
+    errors = {key: of for key, of in errors.items() if any(of.values())}
+    if errors and worst_grade(warnings) == "do not trust":
+        errors = {}
+        text = "Expected errors and their bounds are not stated, because they hold for scans like those of the calibration."
+        warnings.append(message("no-bounds", text))
     scales = {name: (image.scale.low, image.scale.high) for name, image in images.items()}
     maps = {name: facts.intensity[name] for name in facts.data.target}
     measured = (facts.starter or {}).get("measured", {})  # on the card of the starter
@@ -522,7 +481,7 @@ def _provenance(
         "peaks": {name: peak.entry for name, peak in peaks.items()},
         **errors,
         "measured": {name: own for name, own in measured.items() if name in images},
-        "familiar": ends.verdict and ends.verdict.entry,
+        "familiar": checked.verdict and checked.verdict.entry,
         USED_FOR_CALIBRATION: calibration is not None and calibration.has_case(inputs.files),
         "warnings": [note.table for note in by_consequence(warnings)],
         "bound": facts.bound,

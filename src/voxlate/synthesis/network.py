@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -72,12 +72,8 @@ class Network(Protocol):
         """One sample of each patch in network units, [B, T, D, H, W]; the T channels of each kept state follow."""
         ...
 
-    def count(self, report: Callable[[int], None]) -> AbstractContextManager[Calls]:
-        """Counts the evaluations of the network inside the block; report: is called with their number."""
-        ...
-
-    def evaluations(self, depth: int) -> float:
-        """The number of evaluations for a sample of a volume of slices that is denoised in windows."""
+    def count(self) -> AbstractContextManager[Calls]:
+        """Counts the evaluations of the network inside the block."""
         ...
 
     def mean(self) -> "tuple[ModelFacts, Network] | None":
@@ -138,10 +134,6 @@ class OnnxNetwork:
     def software(self) -> Mapping[str, Any]:
         """The version that computes, the software that exported the graph, and the notice that it is no medical device."""
         return {"voxlate": __version__, **self.exported}
-
-    def evaluations(self, depth: int) -> float:
-        """The number of evaluations for a sample."""
-        return self.graph.evaluations
 
     def mean(self) -> None:
         """The graph itself goes the way from the mean to the sample."""
@@ -207,7 +199,7 @@ class OnnxNetwork:
         return np.asarray(image, np.float32)
 
     @contextlib.contextmanager
-    def count(self, report: Callable[[int], None]) -> Iterator[Calls]:
+    def count(self) -> Iterator[Calls]:
         """Counts the evaluations of the network inside the block."""
         self.calls.count = 0
         yield self.calls

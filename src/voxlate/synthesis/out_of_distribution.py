@@ -1,21 +1,18 @@
-"""Scans that are out of the distribution of a calibration: by their patches, their farthest patches, their body's size.
+"""Scans that are out of the distribution of a calibration: by their patches and by their farthest patches.
 
 Patches are compared with the nearest ones of the calibration's scans, as in PatchCore (Roth et al. 2022), by hand-made
 features of intensity in place of a network's; a case is flagged by its distance above that of each patient of the calibration.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from voxlate.base.array_types import AnyArray, Bool, Float32, Float64
-from voxlate.base.groups import grouped
+from voxlate.base.array_types import Bool, Float32
 from voxlate.base.messages import Message
-from voxlate.base.records import Shape
 from voxlate.checks.check_table import ask
 from voxlate.scans.images.mask import Spacing, box_around
 from voxlate.scans.images.slice_filters import blur, gradient
@@ -27,24 +24,16 @@ FINE_MM, COARSE_MM = 2.0, 6.0  # blurs
 AROUND_MM = 18.0  # distance at which the surroundings of a patch are measured
 MOST_PATCHES = 8000
 FARTHEST = 0.004  # share of a scan's patches over which the second statistic is averaged
-FAR_SIZE = 3.5  # deviations of the body's size that are never flagged by few patients
 NEAR = 0.99  # share of the calibration's patches whose distance is below 1 in a map
-FEWEST_MM = 1e-3
 PATCHES_AT_ONCE = 1024
-LEAST_SIZE = 1e-4  # deviation of an extent, below that of any calibration
 # Of features and of statistics that do not vary in the calibration.
 LEAST_SPREAD, LEAST_WIDTH = 1e-3, 1e-6
-EXTENTS = 4  # logarithms of a body's three extents, and of the cubic root of its volume
 # Factor of a distance of the farthest patient; UNPROVED where there are fewer than ENOUGH, who can prove 5 % of false alarms.
 MARGIN, UNPROVED, ENOUGH = 1.2, 1.5, 19
-# Prior standard deviation of the logarithm of a head's extent, and the number of patients that it counts as.
-USUAL_SPREAD, WORTH = 0.05, 3
-LARGEST = 1e9  # of a stored value: features are some network units
 
 STATISTICS = {
     "patches": "it looks different in most places",
     "farthest": "parts of it look different from all of theirs, as with metal, motion or another contrast",
-    "size": "its body or field of view has another size",
 }
 
 
@@ -52,27 +41,12 @@ STATISTICS = {
 PROVING = 59
 
 
-def margin_of(patients: int) -> float:
-    """The factor of the largest distance of so many patients, beyond which a scan is unusual."""
-    return MARGIN if patients >= ENOUGH else UNPROVED
-
-
-def variance_of_extents(sizes: AnyArray) -> AnyArray:
-    """The variance of the logarithms of extents [N, K]; the fewer the bodies, the nearer it is to that of heads."""
-    return (len(sizes) * sizes.var(0) + WORTH * USUAL_SPREAD**2) / (len(sizes) + WORTH)
-
-
 @dataclass(frozen=True)
 class Patches:
-    """Features [N, F] of patches of a case, their places (z, y, x), and the logarithms of its body's extents (size).
-
-    voxel_size: the change of these logarithms by one more voxel.
-    """
+    """Features [N, F] of patches of a case, and their places (z, y, x)."""
 
     features: Array
     places: NDArray[np.int32]
-    size: Array
-    voxel_size: Array
 
 
 @dataclass(frozen=True)
@@ -80,9 +54,8 @@ class ReferencePatches:
     """Scaled patches of the calibration's cases, and the distribution of the distances between these cases.
 
     The fields are arrays in files of calibrations, too. centre, spread: of features; usual, width: for each of
-    STATISTICS, the median over cases and the distance above it that a case in distribution rarely reaches; sizes: mean
-    and deviation of the extents; numbers: the distance below which a share of NEAR of the patches is, and the number of
-    patients.
+    STATISTICS, the median over cases and the distance above it that a case in distribution rarely reaches; numbers: the
+    distance below which a share of NEAR of the patches is, and the number of patients.
     """
 
     points: Array
@@ -90,29 +63,20 @@ class ReferencePatches:
     spread: Array
     usual: Array
     width: Array
-    sizes: Array
     numbers: Array
+
+    @classmethod
+    def read(cls, arrays: Mapping[str, Array]) -> "ReferencePatches":
+        """Those of a file; version 0.7 compared the sizes of bodies, too."""
+        own = {one.name: arrays[one.name] for one in fields(cls)}
+        for name in "usual", "width":
+            own[name] = own[name][: len(STATISTICS)]
+        return cls(**own)
 
     @property
     def patients(self) -> int:
         """The number of patients of the calibration."""
         return round(float(self.numbers[1]))
-
-
-def reference_shapes(points: Sequence[int]) -> dict[str, Shape]:
-    """The shapes of the fields of reference patches; points: number of patches, and of features of each."""
-    features = (points[-1],)
-    statistics = (len(STATISTICS),)
-    bounded = partial(Shape, low=-LARGEST, high=LARGEST)
-    return {
-        "points": bounded(points),
-        "centre": bounded(features),
-        "spread": bounded(features, low=LEAST_SPREAD / 2),
-        "usual": bounded(statistics),
-        "width": bounded(statistics, low=LEAST_WIDTH / 2),
-        "sizes": bounded((2, EXTENTS)),
-        "numbers": bounded((2,), low=1e-30),
-    }
 
 
 @dataclass(frozen=True)
@@ -182,20 +146,12 @@ def patches_of(
     if not len(places):
         places = np.array([[0, *(length // 2 for length in body.shape[1:])]])
     low, high = np.transpose(box_around(body))
-    extents = np.maximum((high - low) * np.array(spacing_mm), FEWEST_MM)
-    voxels = int(body.sum()) or 2  # the first and the last one, where nothing is body
-    volume = max(voxels * float(np.prod(spacing_mm)), FEWEST_MM)
     features = []
     shown = places // (steps[0], 1, 1)
     for source in sources:
         features += _features(source[:: steps[0]], shown, spacing_mm[1:])
     features += list(((places - low) / np.maximum(high - low, 1)).T)
-    return Patches(
-        np.stack(features, 1).astype(np.float32),
-        places.astype(np.int32),
-        np.log([*extents, volume ** (1 / 3)]).astype(np.float32),
-        np.array([*np.log1p(np.array(spacing_mm) / extents), 0], np.float32),
-    )
+    return Patches(np.stack(features, 1).astype(np.float32), places.astype(np.int32))
 
 
 def _features(
@@ -240,17 +196,16 @@ def fit_references(
     centre = whole.mean(0)
     spread = np.maximum(whole.std(0), LEAST_SPREAD)
     points = (whole - centre) / spread
-    sizes = np.stack([case.size for case in cases])
-    voxel_size = np.mean([case.voxel_size for case in cases], 0)
     statistics = []
     distances = []
     for case, patient in zip(cases, patients):
         distances.append(_distances((case.features - centre) / spread, points[owners != patient]))
-        others = _size_distribution(sizes[names != patient], voxel_size)
-        statistics.append(_statistics(distances[-1], case.size, others))
+        statistics.append(_statistics(distances[-1]))
     usual = np.median(statistics, 0)
-    by_patients = grouped(zip(patients, np.array(statistics) - usual))
-    width = _limits([np.array(rows) for rows in by_patients.values()], usual)
+    largest = np.max(statistics, 0) - usual
+    count = len({*patients})
+    margin = MARGIN if count >= ENOUGH else UNPROVED
+    width = np.maximum(margin * largest, 0.02 * usual + LEAST_WIDTH)
     near = np.quantile(np.concatenate(distances), NEAR)
     return ReferencePatches(
         points,
@@ -258,27 +213,8 @@ def fit_references(
         spread,
         usual.astype(np.float32),
         width.astype(np.float32),
-        _size_distribution(sizes, voxel_size),
-        np.array([near, len(by_patients)], np.float32),
+        np.array([near, count], np.float32),
     )
-
-
-def _limits(deviations: Sequence[Float64], median: Float64) -> Float64:
-    """For each of STATISTICS, the distance above the median beyond which a case is flagged.
-
-    deviations: from the median, [cases, statistics] of each patient.
-    """
-    patients = len(deviations)
-    largest = np.concatenate(deviations).max(0)
-    width: Float64 = np.maximum(margin_of(patients) * largest, 0.02 * median + LEAST_WIDTH)
-    if patients < PROVING:
-        width[-1] = max(width[-1], FAR_SIZE - median[-1])
-    return width
-
-
-def _size_distribution(sizes: Array, voxel_size: Array) -> Array:
-    """Mean and deviation of bodies' extents."""
-    return np.stack([sizes.mean(0), np.sqrt(variance_of_extents(sizes)) + voxel_size])
 
 
 def verdict_on(references: ReferencePatches, case: Patches) -> DistributionTest:
@@ -286,7 +222,7 @@ def verdict_on(references: ReferencePatches, case: Patches) -> DistributionTest:
     distances = _distances(
         (case.features - references.centre) / references.spread, references.points
     )
-    statistics = np.array(_statistics(distances, case.size, references.sizes))
+    statistics = np.array(_statistics(distances))
     relative = (statistics - references.usual) / references.width
     return DistributionTest(
         dict(zip(STATISTICS, relative.tolist())),
@@ -296,12 +232,11 @@ def verdict_on(references: ReferencePatches, case: Patches) -> DistributionTest:
     )
 
 
-def _statistics(distances: Array, size: Array, sizes: Array) -> list[float]:
+def _statistics(distances: Array) -> list[float]:
     """The values of STATISTICS for a case."""
     count = max(1, round(FARTHEST * len(distances)))
     farthest = np.sort(distances)[-count:]
-    deviations = np.abs((size - sizes[0]) / np.maximum(sizes[1], LEAST_SIZE))
-    return [float(distances.mean()), float(farthest.mean()), float(deviations.max())]
+    return [float(distances.mean()), float(farthest.mean())]
 
 
 def _distances(features: Array, points: Array) -> Array:

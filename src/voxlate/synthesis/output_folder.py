@@ -1,168 +1,140 @@
-"""The folder of a synthesis: which of its images are kept, which belong to other options, and its provenance."""
+"""A folder of synthesised images: which files of it voxlate wrote, whether they are as they were written, and their writing."""
 
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+import os
+import sys
+from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from voxlate.base.errors import BadInput
-from voxlate.base.files import lock, relative_to, safe_name, write_json
-from voxlate.synthesis.inputs import contents_of
-from voxlate.synthesis.provenance import difference, provenance_of, read_provenance
-from voxlate.synthesis.result import check_folder, read_synthesis
+from voxlate.base.files import read_json, relative_to, write_json
+from voxlate.scans.formats.io import content_hash, has_content, is_picture, is_synthetic
+from voxlate.synthesis.provenance import provenance_of, read_provenance
+
+Writer = Callable[[Path], object]
 
 SHARED_SECONDS = 60.0  # that one of several processes waits for another to write shared files
-OF_ONE_CASE = {  # entries of a case's provenance that the folder's provenance does not have
-    "case", "bounds", "expected", "measured", "familiar", "peaks", "split", "inputs", "prepared", "warnings", "empty", "images", "in_training", "anyway", "held_out_by",
-    "network_calls", "seconds_per_slice", "device", "batch", "planes_read",
-}  # fmt: skip
+OTHERS = ("cohort.json", "weights.safetensors")  # files of the folders that prepare and train write
+# Every provenance of a synthesis has one of these keys.
+OF_SYNTHESIS = {"images", "cases", "synth"}
+# Of the formats in which images may be written.
+ENDINGS = ".nii.gz", ".nii", ".nrrd", ".mha"
+WRITERS = 2  # files that are written at a time
 
 
-@dataclass(frozen=True)
-class OutputFolder:
-    """The folder into which cases are synthesised, and what all its images have in common.
+def write_images(
+    folder: Path,
+    images: Mapping[str, Writer],
+    provenance: Mapping[str, Any],
+) -> list[str]:
+    """Write images by the name of their file, and FOLDER/provenance.json; returns the older images, which are removed.
 
-    plan: what decides the images, without the scans of a case (see `Model.plan`); origins: of the models; others: cases
-    that other processes write into the folder at the same time, None where there are no other processes; parts: into how many
-    processes the cases are split; ending: of the
-    images' files.
+    The provenance is written last, so that a folder with one is complete. Raises BadInput where a scan has the name of
+    an image.
     """
+    check_free(folder, images)
+    removed = remove_images(folder, keep=images)
+    places = {folder / name: write for name, write in images.items()}
+    if sys.platform == "emscripten":  # a browser has no threads
+        for path, write in places.items():
+            write(path)
+    else:
+        with ThreadPoolExecutor(WRITERS) as pool:  # zlib compresses outside Python's lock
+            for _ in pool.map(lambda path: places[path](path), places):
+                pass
+    listed = {name: content_hash(folder / name) for name in images}
+    write_json(folder / "provenance.json", {**provenance, "images": listed})
+    return removed
 
-    path: Path
-    plan: Mapping[str, Any]
-    origins: tuple[Path, ...]
-    others: Sequence[str] | None
-    ending: str
-    parts: int
 
-    def folder_of(self, case: str) -> Path:
-        """The folder of a case."""
-        return self.path / safe_name(case, "case")
+def check_scans(folder: Path, inputs: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise BadInput where the images in a folder are of other scans: of other content, and from elsewhere.
 
-    def runs_from(self, folder: Path, members: Collection[int] | None = None) -> dict[str, Any]:
-        """The entries of a provenance on where models are: `run`, the first, and of an ensemble also `runs`, all of them.
-
-        members: the numbers of those that made the images, None for all. The scores use the naive baselines of the first.
-        """
-        used = [
-            one for number, one in enumerate(self.origins) if members is None or number in members
-        ]
-        places = [place_from(origin, folder) for origin in used]
-        return {"run": places[0], **({"runs": places} if len(places) > 1 else {})}
-
-    def lock(self, path: Path, wait_seconds: float = 0) -> AbstractContextManager[None]:
-        """Hold a folder against the other processes, where there are any."""
-        return nullcontext() if self.others is None else lock(path, wait_seconds)
-
-    def differences(self, cases: Collection[str]) -> list[str]:
-        """For each image of these cases that belongs to another plan: in what it differs.
-
-        Raises BadInput for images of other cases that belong to another plan.
-        """
-        differences = []
-        for path in sorted(self.path.glob("*/provenance.json")):
-            stated = read_synthesis(path)
-            change = _difference(stated, self.plan) if stated else ""
-            if not change:
-                continue
-            if path.parent.name not in cases:
-                raise BadInput(
-                    f"{self.path}: expected images made in one way, found that of {path.parent.name}, which is not to be made now, to differ in {change}. Choose another --out, or remove that folder."
-                )
-            differences.append(change)
-        return differences
-
-    def claim(self, cases: Sequence[str]) -> None:
-        """State the plan of all parts in the folder; raise BadInput where images or other processes have another plan.
-
-        cases: of all parts. The plan is written before the first image, so that processes that start at the same time
-        read it. It remains after a crash, and then refuses only other plans.
-        """
-        self.differences(())  # a part replaces no image that another job may have written
-        path = self.path / "provenance.json"
-        if not path.is_file():
-            shared = {key: value for key, value in self.plan.items() if key != "inputs"}
-            self._write(shared, cases, {})
-            return
-        stated = read_synthesis(path)
-        if stated.get("parts", self.parts) != self.parts:
-            raise BadInput(
-                f"{path}: expected one of {stated['parts']} parts, as which this folder was begun, found one of {self.parts}, which holds other cases. Give all parts the same number, or choose another --out."
-            )
-        if change := _difference(stated, self.plan):
-            raise BadInput(
-                f"{path}: expected the way in which this part is to be made, found one that differs in {change}. Give all parts the same options, choose another --out, or remove {self.path}."
-            )
-
-    def has_images_of(self, case: str, files: Mapping[str, Path]) -> bool:
-        """Whether the images of a case were written by this plan from the content of these scans.
-
-        Raises BadInput where the images in its folder are of other scans.
-        """
-        folder = self.path / case
-        check_folder(folder)
-        path = folder / "provenance.json"
-        if not path.exists():
-            return False
-        stated = read_provenance(path)
-        inputs = stated.get("inputs", {})
-        same_scans = _hashes(inputs) == _hashes(contents_of(files))
-        places = {name: scan["path"] for name, scan in inputs.items() if "path" in scan}
-        elsewhere = all(
-            places.get(name) != place_from(file, folder) for name, file in files.items()
+    inputs: the entry of the provenance. A scan that was corrected in its place is the same one.
+    """
+    stated = provenance_of(folder).get("inputs")
+    if stated is None or _without_path(stated) == _without_path(inputs):
+        return
+    places = {scan["path"] for scan in stated.values() if "path" in scan}
+    if not any(
+        scan.get("path") and os.path.normpath(folder / scan["path"]) in places
+        for scan in inputs.values()
+    ):
+        raise BadInput(
+            f"{folder}: expected no image of another scan, found that of {' and '.join(sorted(places)) or 'one in memory'}. Choose another folder, or remove this one."
         )
-        if places and elsewhere and not same_scans:
-            raise BadInput(
-                f"{folder}: expected no image of another scan, found that of {' and '.join(map(str, places.values()))}. Choose another --out, or remove the folder."
-            )
-        decisive = {*self.plan, "calibration"} - {"inputs"}  # a missing calibration is a difference
-        return same_scans and all(stated.get(key) == self.plan.get(key) for key in decisive)
-
-    def write_provenance(
-        self,
-        example: Path,
-        cases: Sequence[str],
-        lacking: Mapping[str, str],
-        failed: Mapping[str, str],
-    ) -> None:
-        """Write the folder's provenance: what all cases have in common, their names, and why some have no image.
-
-        example: the folder of a finished case; lacking: why other cases cannot be synthesised.
-        """
-        shared = read_provenance(example / "provenance.json")
-        before = provenance_of(self.path)
-        old = {case: why for case, why in lacking.items() if (self.path / case).is_dir()}
-        still = {case: why for case, why in before.get("failed", {}).items() if case not in cases}
-        # evaluate states which have no image
-        listed = [*before.get("cases", []), *cases, *(self.others or ())]
-        entries = {key: value for key, value in shared.items() if key not in OF_ONE_CASE}
-        self._write(entries, list(dict.fromkeys(listed)), {**still, **old, **failed})
-
-    def _write(
-        self, entries: Mapping[str, Any], cases: Sequence[str], failed: Mapping[str, str]
-    ) -> None:
-        parts = {} if self.others is None else {"parts": self.parts}
-        document = {**self.runs_from(self.path), "cases": list(cases), "failed": failed}
-        write_json(self.path / "provenance.json", {**entries, **document, **parts})
 
 
-def _difference(stated: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
-    """The first difference between images and a plan in words, in the options or in the calibration; "" for none."""
-    change = difference(stated, plan)
-    calibrations = [stated.get("calibration"), plan.get("calibration")]
-    if change or calibrations[0] == calibrations[1]:
-        return change
-    names = [
-        f"calibration {entry.get('sha256', '')[:8]}" if entry else "no calibration"
-        for entry in calibrations
+def _without_path(inputs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What tells the scans of a provenance apart, wherever they are."""
+    return {
+        name: {key: value for key, value in scan.items() if key != "path"}
+        for name, scan in inputs.items()
+    }
+
+
+def remove_images(folder: Path, keep: Collection[str] = ()) -> list[str]:
+    """Remove the provenance of a folder, and the images in it that are unchanged since they were written."""
+    listed = _hashes_of(folder).items()
+    removed = [
+        name for name, content in listed if name not in keep and has_content(folder / name, content)
     ]
-    return " and ".join(names)
+    for name in removed:
+        (folder / name).unlink()
+    (folder / "provenance.json").unlink(missing_ok=True)
+    return removed
 
 
-def _hashes(inputs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The hash of each input."""
-    return {name: scan.get("sha256") for name, scan in inputs.items()}
+def read_synthesis(provenance: Path) -> dict[str, Any]:
+    """The content of the provenance.json of a synthesis; {} where it belongs to a run or to another tool."""
+    stated = read_json(provenance)
+    if not isinstance(stated, dict) or not OF_SYNTHESIS & stated.keys():
+        return {}
+    return read_provenance(provenance)
+
+
+def check_folder(folder: Path) -> None:
+    """Raise BadInput where a folder is a run or a prepared cohort, or its provenance.json is not of a synthesis."""
+    path = folder / "provenance.json"
+    others = [name for name in OTHERS if (folder / name).is_file()]
+    if path.is_file() and not read_synthesis(path):
+        others.append(path.name)
+    if others:
+        raise BadInput(
+            f"{folder}: expected a new folder, one of scans, or one that voxlate synth wrote, found {others[0]} of something else. Choose another folder."
+        )
+
+
+def check_free(folder: Path, names: Iterable[str]) -> None:
+    """Raise BadInput where a file has one of these names and voxlate did not write it: scans are not replaced."""
+    check_folder(folder)
+    listed = _hashes_of(folder)
+    for name in names:
+        path = folder / name
+        if name in listed or not path.is_file():
+            continue
+        stem = name.split(".")[0]
+        if not any(is_synthetic(path.with_name(f"{stem}{ending}")) for ending in ENDINGS):
+            raise BadInput(
+                f"{path}: expected no file of this name that voxlate did not write, found one: is it the scan itself? Choose another folder."
+            )
+
+
+def is_unchanged(folder: Path, ending: str = "") -> bool:
+    """Whether the provenance lists images, all unchanged since they were written, and but for pictures with this ending."""
+    listed = _hashes_of(folder)
+    in_format = all(name.endswith(ending) or is_picture(Path(name)) for name in listed)
+    return (
+        bool(listed)
+        and in_format
+        and all(has_content(folder / name, content) for name, content in listed.items())
+    )
+
+
+def _hashes_of(folder: Path) -> dict[str, str]:
+    """The hashes of the images that a folder's provenance lists, by file name."""
+    return provenance_of(folder).get("images", {})
 
 
 def place_from(path: Path, folder: Path) -> str:

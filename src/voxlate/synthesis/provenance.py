@@ -28,7 +28,7 @@ from voxlate.scans.cases.align import Align
 from voxlate.scans.cases.case import MASK, Axes
 from voxlate.scans.images.intensity import IntensityMap
 from voxlate.scans.images.register import RegistrationMethod
-from voxlate.synthesis.conformal import Bound
+from voxlate.synthesis.calibration import Bound
 
 Provenance = Mapping[str, Any]
 Table = dict[str, Any]

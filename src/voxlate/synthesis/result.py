@@ -1,8 +1,6 @@
 """The result of a synthesis: the images of a case with their intervals and provenance, and their files."""
 
-import sys
-from collections.abc import Callable, Collection, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -11,52 +9,20 @@ from typing import TYPE_CHECKING, Any
 import nibabel as nib
 
 from voxlate.base.errors import BadInput, known_name, system_refusal
-from voxlate.base.files import (
-    HIGH,
-    LOW,
-    STD,
-    UNCALIBRATED,
-    UNFAMILIAR,
-    read_json,
-    whole_file,
-    write_json,
-)
+from voxlate.base.files import HIGH, LOW, STD, UNCALIBRATED, UNFAMILIAR, whole_file
 from voxlate.base.messages import Grade, Message, read_messages
-from voxlate.scans.formats.io import (
-    content_hash,
-    has_content,
-    is_picture,
-    is_synthetic,
-    write_volume,
-)
+from voxlate.scans.formats.io import write_volume
 from voxlate.scans.formats.nifti import DESCRIPTION, description_of
 from voxlate.scans.images.frame import BodyFrame
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.ranges import as_grey
-from voxlate.synthesis.provenance import provenance_of, read_provenance
+from voxlate.synthesis.output_folder import ENDINGS, check_scans, write_images
 
 if TYPE_CHECKING:
     from PIL import Image as Picture
 
-Writer = Callable[[Path], object]
-
-OTHERS = ("cohort.json", "weights.safetensors")  # files of the folders that prepare and train write
-# Every provenance of a synthesis has one of these keys.
-OF_SYNTHESIS = {"images", "cases", "synth"}
-# Of the formats in which images may be written.
-ENDINGS = ".nii.gz", ".nii", ".nrrd", ".mha"
 STATES = "states"  # the folder of states, in that of a case
-WRITERS = 2  # files that are written at a time
 TILE = 320  # pixels along each side of a slice in a picture
-
-
-class Images(dict[str, Volume]):
-    """Images by modality, which state the known names where another one is asked for."""
-
-    def __missing__(self, name: object) -> Volume:
-        raise BadInput(
-            f"{name}: expected {' or '.join(self) or 'a result with such maps'}, found no such image. Take one of these."
-        )
 
 
 @dataclass(frozen=True)
@@ -90,10 +56,6 @@ class Synthesised:
     high: dict[str, Volume] = field(default_factory=dict)
     unfamiliar: dict[str, Volume] = field(default_factory=dict)
     states: dict[str, Volume] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name in "volumes", "std", "low", "high", "unfamiliar", "states":
-            object.__setattr__(self, name, Images(getattr(self, name)))
 
     def restored(self, frame: BodyFrame, backgrounds: Mapping[str, float]) -> "Synthesised":
         """Images and maps of a frame on the whole grid; outside, images and ends of intervals are background."""
@@ -177,14 +139,14 @@ class Synthesised:
         ending: one of ENDINGS.
         The maps are <modality>_low, _high and _unfamiliar where the run is calibrated, and <modality>_std of several
         samples or planes (_std_uncalibrated where the run is not calibrated). Raises BadInput where the folder has images
-        of another model or of other scans.
+        of other scans.
         """
         if not isinstance(folder, Path | str):
             raise BadInput(f"folder: expected a path, found {folder!r}. Change it.")
         known_name("ending", "the ending of a format", f"{ending}", ENDINGS)
         folder = Path(folder)
         try:
-            check_earlier(folder, self.provenance)
+            check_scans(folder, self.provenance["inputs"])
             self.write(folder, ending)
         except OSError as error:
             raise system_refusal(error) from error
@@ -234,101 +196,3 @@ class Synthesised:
 
     def _repr_png_(self) -> bytes:
         return self.show()._repr_png_() or b""
-
-
-def write_images(
-    folder: Path,
-    images: Mapping[str, Writer],
-    provenance: Mapping[str, Any],
-) -> list[str]:
-    """Write images by the name of their file, and FOLDER/provenance.json; returns the older images, which are removed.
-
-    The provenance is written last, so that a folder with one is complete. Raises BadInput where a scan has the name of
-    an image.
-    """
-    check_free(folder, images)
-    removed = remove_images(folder, keep=images)
-    places = {folder / name: write for name, write in images.items()}
-    if sys.platform == "emscripten":  # a browser has no threads
-        for path, write in places.items():
-            write(path)
-    else:
-        with ThreadPoolExecutor(WRITERS) as pool:  # zlib compresses outside Python's lock
-            for _ in pool.map(lambda path: places[path](path), places):
-                pass
-    listed = {name: content_hash(folder / name) for name in images}
-    write_json(folder / "provenance.json", {**provenance, "images": listed})
-    return removed
-
-
-def check_earlier(folder: Path, provenance: Mapping[str, Any]) -> None:
-    """Raise BadInput where a folder has images of another model or of other scans."""
-    stated = provenance_of(folder)
-    for key in "model", "inputs":
-        if stated and stated.get(key) != provenance[key]:
-            raise BadInput(
-                f"{folder}: expected a new folder, or one with images of the same model and scans, found images of another one ({key} in provenance.json differs). Choose another folder."
-            )
-
-
-def remove_images(folder: Path, keep: Collection[str] = ()) -> list[str]:
-    """Remove the provenance of a folder, and the images in it that are unchanged since they were written."""
-    listed = _hashes_of(folder).items()
-    removed = [
-        name for name, content in listed if name not in keep and has_content(folder / name, content)
-    ]
-    for name in removed:
-        (folder / name).unlink()
-    (folder / "provenance.json").unlink(missing_ok=True)
-    return removed
-
-
-def read_synthesis(provenance: Path) -> dict[str, Any]:
-    """The content of the provenance.json of a synthesis; {} where it belongs to a run or to another tool."""
-    stated = read_json(provenance)
-    if not isinstance(stated, dict) or not OF_SYNTHESIS & stated.keys():
-        return {}
-    return read_provenance(provenance)
-
-
-def check_folder(folder: Path) -> None:
-    """Raise BadInput where a folder is a run or a prepared cohort, or its provenance.json is not of a synthesis."""
-    path = folder / "provenance.json"
-    others = [name for name in OTHERS if (folder / name).is_file()]
-    if path.is_file() and not read_synthesis(path):
-        others.append(path.name)
-    if others:
-        raise BadInput(
-            f"{folder}: expected a new folder, one of scans, or one that voxlate synth wrote, found {others[0]} of something else. Choose another folder."
-        )
-
-
-def check_free(folder: Path, names: Iterable[str]) -> None:
-    """Raise BadInput where a file has one of these names and voxlate did not write it: scans are not replaced."""
-    check_folder(folder)
-    listed = _hashes_of(folder)
-    for name in names:
-        path = folder / name
-        if name in listed or not path.is_file():
-            continue
-        stem = name.split(".")[0]
-        if not any(is_synthetic(path.with_name(f"{stem}{ending}")) for ending in ENDINGS):
-            raise BadInput(
-                f"{path}: expected no file of this name that voxlate did not write, found one: is it the scan itself? Choose another folder."
-            )
-
-
-def is_unchanged(folder: Path, ending: str = "") -> bool:
-    """Whether the provenance lists images, all unchanged since they were written, and but for pictures with this ending."""
-    listed = _hashes_of(folder)
-    in_format = all(name.endswith(ending) or is_picture(Path(name)) for name in listed)
-    return (
-        bool(listed)
-        and in_format
-        and all(has_content(folder / name, content) for name, content in listed.items())
-    )
-
-
-def _hashes_of(folder: Path) -> dict[str, str]:
-    """The hashes of the images that a folder's provenance lists, by file name."""
-    return provenance_of(folder).get("images", {})

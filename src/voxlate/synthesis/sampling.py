@@ -1,4 +1,4 @@
-"""Sampling of the images of a prepared case: a few slices or one patch at a time, in network units."""
+"""Sampling of the images of a prepared case, from the slices of one plane or of all three: a few slices or one patch at a time, in network units."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -6,12 +6,12 @@ from functools import partial
 
 import numpy as np
 
-from voxlate.base.array_types import Bool, Float32
+from voxlate.base.array_types import Float32
 from voxlate.base.errors import BadInput
-from voxlate.base.executors.case_work import Progress, no_report
+from voxlate.base.executors.case_work import Progress, report_part
 from voxlate.base.items import BACKGROUND, stable_id
 from voxlate.base.streams import Tile
-from voxlate.scans.cases.case import PreparedCase, resize_case
+from voxlate.scans.cases.case import CaseHeader, PreparedCase, lay_out, reorder_axes, resize_case
 from voxlate.scans.images.tiling import (
     Blend,
     SlicePlan,
@@ -25,10 +25,68 @@ from voxlate.scans.images.tiling import (
     zoom,
 )
 from voxlate.synthesis.calibration import Prediction
-from voxlate.synthesis.facts import ModelFacts, SynthFacts
+from voxlate.synthesis.facts import CUBIC, DataFacts, ModelFacts, SynthFacts
 from voxlate.synthesis.inputs import CaseInputs
 from voxlate.synthesis.network import Network, NoiseOf
 from voxlate.synthesis.patch import Patch
+
+LEAST_HEIGHT_MM = 60.0  # height of the stack of slices
+
+
+def sample_planes(
+    facts: ModelFacts,
+    network: Network,
+    inputs: CaseInputs,
+    seed: int,
+    progress: Progress,
+) -> tuple[list[Prediction], float]:
+    """The targets of a case as sample_targets gives them; with data.planes one image from those of all planes.
+
+    It is their mean; in HU half their mean and half their median: a plane that takes air for bone counts a sixth where the
+    two others agree. The standard deviation is over planes and samples. The noise of the planes is independent. Evaluations
+    of the network are those of a voxel: the sum over the planes.
+    """
+    planes = planes_read(facts, inputs.prepared.header)
+    if len(planes) == 1:
+        single = replace(facts, data=planes[0])
+        return sample_targets(single, network, inputs, seed, progress)
+    moments = [Moments() for _ in facts.data.target]
+    images: list[list[Float32]] = [[] for _ in moments]
+    evaluations = 0.0
+    for number, data in enumerate(planes):
+        of_plane = replace(
+            inputs,
+            prepared=lay_out(inputs.prepared, data.axes),
+            key=f"{inputs.key} {data.axes}" if number else inputs.key,
+        )
+        part = partial(report_part, progress, number, len(planes), inputs.prepared.header.shape[0])
+        single = replace(facts, data=data)
+        predictions, calls = sample_targets(single, network, of_plane, seed, part)
+        evaluations += calls
+        for name, pool, kept, prediction in zip(facts.data.target, moments, images, predictions):
+            back = prediction.map(partial(reorder_axes, now=data.axes, axes=facts.data.axes))
+            pool.add(back.values, back.sd, facts.synth.samples)
+            pool.states = back.states
+            if facts.units[name] == "HU":
+                kept.append(back.values)
+    return [
+        Prediction(_half_median(pool.mean, kept) if kept else pool.mean, pool.sd(), pool.states)
+        for pool, kept in zip(moments, images)
+    ], evaluations
+
+
+def _half_median(mean: Float32, three: Sequence[Float32]) -> Float32:
+    """The mean of the mean and the median of three images, of which the median is 3 mean - least - largest."""
+    return 2 * mean - (np.minimum.reduce(three) + np.maximum.reduce(three)) / 2
+
+
+def planes_read(facts: ModelFacts, header: CaseHeader) -> tuple[DataFacts, ...]:
+    """The data of each plane in which a case is read: a starter reads thick slices, and few, in their own plane alone."""
+    planes = facts.data.by_plane
+    slice_mm, *pixel_mm = header.spacing_mm
+    # slices are thin and many enough to be cut across
+    is_fine = slice_mm <= CUBIC * max(pixel_mm) and slice_mm * header.shape[0] >= LEAST_HEIGHT_MM
+    return planes if facts.starter is None or is_fine else planes[:1]
 
 
 def sample_targets(
@@ -37,17 +95,13 @@ def sample_targets(
     inputs: CaseInputs,
     seed: int,
     progress: Progress,
-    unused: Bool | None = None,
 ) -> tuple[list[Prediction], float]:
     """The targets of a case, and evaluations of the network for each sample of a slice or patch.
 
     The image is the mean over the samples. The seed and the key of the inputs decide the noise.
-    unused: slices [D] that stay background where the network sees one slice at a time.
     """
     synth = facts.synth
     plan, prepared = _plan_slices(facts, inputs.prepared)
-    if unused is not None and plan.input_tiling.patch[0] == 1:
-        plan = replace(plan, empty=plan.empty.union((np.flatnonzero(unused) - plan.first).tolist()))
     starts = plan.starts()
     levels = len({start[0] for start in starts})  # slices, of which each may have several patches
     # the values of voxels that no patch holds, in the order of _draw_samples
@@ -58,10 +112,9 @@ def sample_targets(
     def finished(begin: int, size: int, samples: int) -> None:
         """Report the items before a batch, and those of the batch by its finished samples."""
         done = begin * synth.samples + size * samples
-        if not synth.in_windows:
-            progress(levels * done // (len(starts) * synth.samples), levels)
+        progress(levels * done // (len(starts) * synth.samples), levels)
 
-    with network.count(_progress_in_windows(facts, network, plan, progress)) as calls:
+    with network.count() as calls:
         size = 1 if synth.exact else synth.batch
         for begin in range(0, len(starts), size):
             chosen = starts[begin : begin + size]
@@ -93,20 +146,6 @@ def _predictions(case: str, blended: np.ndarray, facts: ModelFacts) -> list[Pred
         Prediction(of[mean], of[sd] if sd else None, tuple(of[sd + 1 :]))
         for of in parts.swapaxes(0, 1)
     ]
-
-
-def _progress_in_windows(
-    facts: ModelFacts,
-    network: Network,
-    plan: SlicePlan,
-    progress: Progress,
-) -> Callable[[int], None]:
-    """Turns evaluations of the network into finished slices, where a whole volume is one item; nothing elsewhere."""
-    if not facts.synth.in_windows:
-        return no_report
-    depth = plan.input_tiling.shape[0]
-    expected = network.evaluations(depth) * facts.synth.samples
-    return lambda count: progress(min(depth, int(depth * count / expected)), depth)
 
 
 def _plan_slices(facts: ModelFacts, prepared: PreparedCase) -> tuple[SlicePlan, PreparedCase]:
@@ -231,6 +270,11 @@ class Moments:
         self.squares += step * (image - self.mean)
         if sd is not None:
             self.squares += np.float32(1 - 1 / samples) * np.square(sd)
+
+    @property
+    def has_spread(self) -> bool:
+        """Whether there are several samples."""
+        return self.count > 1 or self.shares < self.count
 
     def sd(self) -> Float32:
         """The standard deviation over all samples."""

@@ -3,13 +3,12 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 
 import numpy as np
 
 from voxlate.base.errors import BadInput
-from voxlate.base.messages import Message
+from voxlate.base.messages import Message, worst_grade
 from voxlate.checks.case_checks import check_guesses, check_together
 from voxlate.checks.check_table import ask, called, exact_messages, kind_messages
 from voxlate.checks.fingerprint import Fingerprint, fingerprint, value_numbers
@@ -32,38 +31,17 @@ ELSEWHERE = re.compile(
 )
 
 
-@dataclass(frozen=True, eq=False)
-class WholeScan:
-    """A whole scan before it is cut and resampled; frame: the box of a head in it, beside which another one may be."""
-
-    volume: Volume
-    frame: BodyFrame | None = None
-
-    @cached_property
-    def fingerprint(self) -> Fingerprint:
-        """Its fingerprint."""
-        return fingerprint(self.volume)
-
-    @property
-    def of_grid(self) -> dict[str, float]:
-        """Numbers of its grid and its frame: see limits.toml."""
-        axes = self.volume.affine[:3, :3] / self.volume.grid.spacing_mm[::-1]
-        numbers = {"straight": float(abs(np.linalg.det(axes)))}
-        if self.frame is not None and same_grid(self.volume.grid, self.frame.grid):
-            numbers["elsewhere"] = self.frame.beside(self.volume)
-        return numbers
-
-
 def check_scans(
     facts: ModelFacts,
     prepared: PreparedCase,
-    wholes: Mapping[str, WholeScan],
+    wholes: Mapping[str, Volume],
+    frame: BodyFrame | None,
     known: KnownScans | None,
     targets: Sequence[str],
 ) -> list[Message]:
     """Messages on guesses and on scans that differ from the training data; raises BadInput for an empty scan.
 
-    wholes: the scans before resampling, which hides noise; targets: that are synthesised.
+    wholes: the scans before they were cut to the frame and resampled, which hides noise; targets: that are synthesised.
     """
     header = prepared.header
     said = list[Message]()
@@ -79,7 +57,8 @@ def check_scans(
         patients = math.inf if known is None or name in known.references else 0
         said += check_brightness(name, statistics, spec, facts.training_ranges, patients)
         if name in wholes:
-            said += _check_scan(facts, prepared, name, wholes[name], known)
+            part = header.origins[name].body_part
+            said += _check_scan(facts, wholes[name], name, part, frame, known)
     said += [*check_together(prepared), *_check_spacing(facts, prepared)]
     for name in targets:
         said += check_scales(name, facts.target_widths.get(name, ()))
@@ -94,28 +73,37 @@ def check_scans(
 
 def _check_scan(
     facts: ModelFacts,
-    prepared: PreparedCase,
+    whole: Volume,
     name: str,
-    whole: WholeScan,
+    part: str,
+    frame: BodyFrame | None,
     known: KnownScans | None,
 ) -> list[Message]:
-    """What one scan says alone, for the kind of head that a model takes, and beside the scans of its training."""
-    header = prepared.header
-    unit = header.units[name]
+    """What one scan says alone, for the kind of head that a model takes, and beside the scans of its training.
+
+    part: of the body, as the header states it.
+    """
+    unit = whole.unit
     if known is None:  # of a model that does not state how its training looked, the values alone
-        values = Fingerprint(value_numbers(whole.volume), Fingerprint.none().picture)
+        values = Fingerprint(value_numbers(whole), Fingerprint.none().picture)
         return exact_messages(values, unit, name)
-    scan = whole.fingerprint
+    scan = fingerprint(whole)
+    axes = whole.affine[:3, :3] / whole.grid.spacing_mm[::-1]
+    of_grid = {"straight": float(abs(np.linalg.det(axes)))}
     heads = facts.data.heads
+    if heads is not None and frame is not None and same_grid(whole.grid, frame.grid):
+        of_grid["elsewhere"] = frame.beside(whole)  # where another head may be
     groups = ("scan",) if heads is None else ("array", "scan")
-    said = exact_messages(scan, unit, name, groups, **whole.of_grid)
+    said = exact_messages(scan, unit, name, groups, **of_grid)
     if heads is not None:
-        part = header.origins[name].body_part
         if ELSEWHERE.search(part):
             said += ask("part", {"elsewhere": 1, "part": part}, name)
         if heads.stripped in (0, 1):
-            said += kind_messages(scan, "brain" if heads.stripped else "head", name)
-    reference = known.reference(name)
+            of_kind = kind_messages(scan, "brain" if heads.stripped else "head", name)
+            said += of_kind
+            if worst_grade(of_kind) == "do not trust":
+                return said  # what else is unusual in it follows from that
+    reference = known.references.get(name)
     return said if reference is None else said + reference.messages(scan, called(name))
 
 

@@ -6,7 +6,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from voxlate.base.errors import BadInput, known_name, plural
+from voxlate.base.errors import BadInput, known_name
 from voxlate.base.messages import Message, message
 from voxlate.scans.cases.case import MASK
 from voxlate.scans.cohorts.case_files import UNNAMED, CaseFiles, CohortFiles, plain_name
@@ -16,7 +16,7 @@ from voxlate.scans.formats.archive import is_archive, unpacked
 from voxlate.scans.formats.dicom import SeriesInfo, is_dicom_folder, list_series
 from voxlate.scans.formats.dicom_headers import KINDS
 from voxlate.scans.formats.io import is_there, location_of, without_ending
-from voxlate.scans.images.units import MR, TISSUE_MAPS, UNITS
+from voxlate.scans.images.units import MR, UNITS
 from voxlate.synthesis.dicom_study import DERIVED, pick_series, study_series, why_excluded
 from voxlate.synthesis.inputs import by_accepted_names
 from voxlate.synthesis.model import Model
@@ -64,9 +64,8 @@ def find_scans(
     wanted = {name for name in model.scan_names if name.lower() not in ignored}
     known = {*model.scan_names, *data.source, *data.target, MASK}
     found = []
-    hidden = 0
     if len(inputs) == 1 and is_archive(Path(inputs[0])):
-        folder, hidden = unpacked(Path(inputs[0]), unpack_into)
+        folder, _ = unpacked(Path(inputs[0]), unpack_into)
         inputs = [str(folder)]
     for scans in _name_scans(inputs, model, split, series, layout):
         own, notes = by_accepted_names(scans.files, model.facts.accepts, data.target)
@@ -80,30 +79,7 @@ def find_scans(
                 notes=(*scans.notes, *notes, *model.unused([*own, *scans.others])),
             )
         )
-    if hidden and found:
-        said = message(
-            "hidden-files",
-            f"Left out of the archive: {plural(hidden, 'hidden file')}.",
-            files=hidden,
-        )
-        found[0] = replace(found[0], notes=(*found[0].notes, said))
-    if found and not any(scans.files.keys() & set(data.source) for scans in found):
-        _refuse_maps(found, data.source, inputs[0])
-        if ignored:
-            raise BadInput(
-                f"--missing: expected a scan beside those that it names, found {' and '.join(sorted(ignored))} alone. Give another one of {', '.join(sources)}, or leave --missing out."
-            )
     return found
-
-
-def _refuse_maps(scans: Iterable[CaseScans], sources: Sequence[str], where: object) -> None:
-    """Raise BadInput for tissue-parameter maps, from which an image is drawn in training only."""
-    names = dict.fromkeys(chain.from_iterable(case.others for case in scans))
-    maps = [name for name in names if name in TISSUE_MAPS]
-    if maps:
-        raise BadInput(
-            f"{where}: expected an image ({' or '.join(sources)}), found tissue-parameter maps ({', '.join(maps)}), from which images are drawn in training alone. Write phantoms with images (voxlate phantom --modalities t1 --out IMAGES) and give one as {sources[0]}=IMAGES/phantom_000/t1.nii.gz."
-        )
 
 
 def _name_scans(
@@ -174,8 +150,6 @@ def _one_scan(path: Path, model: Model) -> CaseScans:
         raise BadInput(
             f"{path}: expected scans with their names ({', '.join(sources)}), found one scan whose modality is not stated. Give each as a pair: {named}={path}."
         )
-    if stem in TISSUE_MAPS and stem not in sources:
-        return CaseScans(stem, {}, others=(stem,))
     files = {sources[0]: path}
     notes = tuple[Message, ...]()
     names = {sources[0], *model.facts.accepts.get(sources[0], ())}

@@ -24,6 +24,10 @@ from voxlate.scans.layout_options import Layout
 
 Setting = str | float | bool | Sequence[float] | None
 Table = Mapping[str, Setting]
+# Keys of a recipe's synth table that have an option of their own.
+KEYS = {
+    "samples", "steps", "noise", "sharpness", "sampler", "eta", "schedule", "slices", "keep_states", "batch", "exact",
+}  # fmt: skip
 SAMPLES = Option(
     "Number of samples a case, of which mean and standard deviation are written.",
     panel=SAMPLING,
@@ -97,12 +101,8 @@ class Sampling:
     @property
     def keys(self) -> dict[str, Any]:
         """The keys, as Model.with_options takes them; None keeps the recipe's value."""
-        return {**self.own_keys, **(self.set or {})}
-
-    @property
-    def own_keys(self) -> dict[str, Any]:
-        """The keys that have a field of their own."""
-        return {name: getattr(self, name) for name in ("samples", "steps", "noise")}
+        own = {name: value for name, value in vars(self).items() if name in KEYS}
+        return {**own, **(self.set or {})}
 
 
 @options
@@ -169,18 +169,14 @@ class SynthKeys(Sampling):
     ] = None
 
     @property
-    def own_keys(self) -> dict[str, Any]:
-        """The keys that have a field of their own; crop is part of the table of slices."""
-        own = ("sharpness", "sampler", "eta", "schedule", "slices", "keep_states", "batch", "exact")
-        named = super().own_keys | {name: getattr(self, name) for name in own}
-        if self.crop is not None:
-            stated = (
-                self.slices
-                if isinstance(self.slices, Mapping)
-                else {"kind": self.slices or "whole"}
-            )
-            named["slices"] = {**stated, "crop": self.crop}
-        return named
+    def keys(self) -> dict[str, Any]:
+        """The keys; crop is part of the table of slices."""
+        named = super().keys
+        if self.crop is None:
+            return named
+        kind = self.slices or "whole"
+        stated = kind if isinstance(kind, Mapping) else {"kind": kind}
+        return {**named, "slices": {**stated, "crop": self.crop}}
 
 
 @options

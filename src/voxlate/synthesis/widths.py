@@ -5,12 +5,11 @@ evaluation/intervals/width_training.py trains the networks, which compute in Num
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
+from scipy import ndimage
 
 from voxlate.base.array_types import Float32
-from voxlate.base.records import Shape
 from voxlate.scans.images.slice_filters import blur, gradient
 
 Array = Float32
@@ -19,18 +18,12 @@ NARROW, WIDE = 1.0, 3.0  # standard deviation of blurs, in pixels
 FAR = 12  # pixels from the background, beyond which the distance no longer matters
 LEAST_SD = 1e-3  # of the network's range of 2: smaller standard deviations count as this one
 BACKGROUND_BELOW = -0.98  # network units
-DISTANCES = (np.sqrt(np.arange(FAR**2 + 1)) / FAR).astype(np.float32)  # by their squares
 NARROWEST = 1e-3  # of the network's range of 2: no interval is narrower before it is scaled
 VOXELS_AT_ONCE = 1 << 17  # voxels of a slab, whose features fit into a CPU's cache
 # In one prediction of widths, whose hidden layers fit into a CPU's cache.
 VOXELS_OF_WIDTHS = 1 << 13
 LEAST_DIVISOR = 1e-4  # divisor of features and errors
 LARGEST = 1e4  # size of a value: networks with such weights predict finite values
-LOWEST = {
-    "spread": LEAST_DIVISOR / 2,
-    "unit": LEAST_DIVISOR / 2,
-    "least": 0.0,
-}  # of the values of these arrays
 
 
 def voxel_features(
@@ -42,18 +35,7 @@ def voxel_features(
 
     All but one are computed within a slice, because slices are thicker than pixels, and there may be only one.
     """
-    return _features(image, _difference_to_neighbours(image), sources, sd)
-
-
-def _features(image: Array, difference: Array, sources: Sequence[Array], sd: Array | None) -> Array:
-    """The features of slices; difference: to their neighbours."""
-    features = [*_image_features(image), difference, _distance_to_background(image)]
-    for source in sources:
-        features += _image_features(source)
-    if sd is not None:
-        for smoothed in (sd, blur(sd, NARROW), blur(sd, WIDE)):
-            features.append(np.log(np.maximum(smoothed, LEAST_SD)))
-    return np.moveaxis(np.stack(features).astype(np.float32, copy=False), 0, -1)
+    return np.concatenate([part for _, part in features_in_slabs(image, sources, sd)])
 
 
 def features_in_slabs(
@@ -66,16 +48,16 @@ def features_in_slabs(
     for start in range(0, len(image), planes_at_once):
         planes = slice(start, min(start + planes_at_once, len(image)))
         first = max(start - 1, 0)
-        difference = _difference_to_neighbours(image[first : planes.stop + 1])
-        yield (
-            planes,
-            _features(
-                image[planes],
-                difference[start - first : planes.stop - first],
-                [source[planes] for source in sources],
-                None if sd is None else sd[planes],
-            ),
-        )
+        difference = _difference_to_neighbours(image[first : planes.stop + 1])[start - first :]
+        part = image[planes]
+        features = [*_image_features(part), difference[: len(part)], _distance_to_background(part)]
+        for source in sources:
+            features += _image_features(source[planes])
+        if sd is not None:
+            of_part = sd[planes]
+            for smoothed in (of_part, blur(of_part, NARROW), blur(of_part, WIDE)):
+                features.append(np.log(np.maximum(smoothed, LEAST_SD)))
+        yield planes, np.moveaxis(np.stack(features).astype(np.float32, copy=False), 0, -1)
 
 
 def _image_features(image: Array) -> list[Array]:
@@ -88,14 +70,7 @@ def _image_features(image: Array) -> list[Array]:
 
 def _largest(image: Array) -> Array:
     """The largest value of 3 x 3 pixels around each pixel of slices."""
-    for axis in 1, 2:
-        chosen = np.copy(image)
-        lines = np.moveaxis(chosen, axis, 0)
-        before = np.moveaxis(image, axis, 0)
-        np.maximum(lines[1:], before[:-1], out=lines[1:])
-        np.maximum(lines[:-1], before[1:], out=lines[:-1])
-        image = chosen
-    return image
+    return ndimage.maximum_filter(image, (1, 3, 3), mode="nearest")
 
 
 def _difference_to_neighbours(image: Array) -> Array:
@@ -106,24 +81,9 @@ def _difference_to_neighbours(image: Array) -> Array:
 
 def _distance_to_background(image: Array) -> Array:
     """The distance to the nearest pixel of background within the slice, at most FAR, divided by FAR."""
-    # Squares of whole pixels: along H to the nearest background, then along W to the nearest of those.
     shown = np.pad(image > BACKGROUND_BELOW, ((0, 0), (1, 1), (1, 1)))
-    squares = np.where(shown, np.uint16(FAR**2), np.uint16(0))
-    for axis in 1, 2:
-        squares = _least_sum(squares, axis)
-    return DISTANCES[squares[:, 1:-1, 1:-1]]
-
-
-def _least_sum(squares: np.ndarray, axis: int) -> np.ndarray:
-    """The least sum of a pixel's value along an axis and the squared distance to it, up to FAR pixels away."""
-    least = np.copy(squares)
-    lines = np.moveaxis(least, axis, 0)
-    before = np.moveaxis(squares, axis, 0)
-    for away in range(1, FAR):
-        farther = before + np.uint16(away**2)
-        np.minimum(lines[away:], farther[:-away], out=lines[away:])
-        np.minimum(lines[:-away], farther[away:], out=lines[:-away])
-    return least
+    away = np.stack([ndimage.distance_transform_edt(plane) for plane in shown])
+    return (np.minimum(away, FAR) / FAR)[:, 1:-1, 1:-1].astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -152,11 +112,6 @@ class Widths:
 
     arrays: Mapping[str, np.ndarray]
 
-    @property
-    def features(self) -> int:
-        """The number of features of a voxel."""
-        return len(self.arrays["centre"])
-
     def predict(self, features: Float32) -> Float32:
         """How far the truth may be below and above the image, [2, …] in network units; features: [..., F]."""
         flat = features.reshape(-1, features.shape[-1])
@@ -177,18 +132,3 @@ class Widths:
                 hidden = hidden / (1 + np.exp(-hidden))  # SiLU
         positive = np.logaddexp(np.float32(0), hidden)  # softplus
         return np.asarray(positive * arrays["unit"] + arrays["least"], np.float32)
-
-
-def widths_shapes(method: str, features: int) -> dict[str, Shape]:
-    """The shapes of the arrays of a network of widths with so many features."""
-    settings = SETTINGS[method]
-    lengths: dict[str, tuple[int, ...]] = {"centre": (features,), "spread": (features,)}
-    lengths |= {"unit": (), "least": ()}
-    sizes = (features, *settings.hidden, settings.outputs)
-    for number, (inputs, outputs) in enumerate(pairwise(sizes)):
-        layer = 2 * number  # an activation stands between two layers
-        lengths |= {f"{layer}.weight": (outputs, inputs), f"{layer}.bias": (outputs,)}
-    return {
-        name: Shape(shape, low=LOWEST.get(name, -LARGEST), high=LARGEST)
-        for name, shape in lengths.items()
-    }

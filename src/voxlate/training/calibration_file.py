@@ -1,6 +1,7 @@
 """The file of a calibration, RUN/calibration.<answer>.<samples>.safetensors: its place, its writing, its strict reading."""
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,16 +14,13 @@ from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 from voxlate.base.config import adapter
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message, message
-from voxlate.base.records import Digest, Record, Shape, Tensors, checksum, write_tensors
+from voxlate.base.records import Digest, Record, checksum, write_tensors
 from voxlate.scans.formats.format import KeptByFile
 from voxlate.synthesis.calibration import Answer, Calibration, Header
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.out_of_distribution import (
-    ReferencePatches,
-    reference_shapes,
-)
-from voxlate.synthesis.widths import SETTINGS, Widths, widths_shapes
+from voxlate.synthesis.out_of_distribution import ReferencePatches
+from voxlate.synthesis.widths import Widths
 from voxlate.training.recipe.text import first_change, stored_options
 from voxlate.training.run import Run
 from voxlate.training.weights import file_hash
@@ -141,23 +139,11 @@ def read_calibration(path: Path) -> Calibration:
         text = stamped["header"]
         record.check_version(record.table(text), "made_by", "voxlate")
         header: Header = record.parse(Header, text)
-        owners = _shapes(file, header)
-        wanted = {
-            f"{owner}.{name}": shape
-            for owner, shapes in owners.items()
-            for name, shape in shapes.items()
-        }
-        arrays = file.read(wanted)
+        arrays = file.arrays
     record.check_checksum(stamped["sha256"], _checksum(text, arrays))
-    parts = {
-        owner: {name: arrays[f"{owner}.{name}"] for name in shapes}
-        for owner, shapes in owners.items()
-    }
-    references = None
-    if header.widened is None:
-        references = ReferencePatches(**parts.pop(MEMORY))
-        known, stated = references.patients, header.patients
-        record.check(known == stated, f"scans of {known} patients, not of {stated}")
+    parts = _parts(arrays)
+    memory = parts.pop(MEMORY, None)
+    references = None if memory is None else ReferencePatches.read(memory)
     widths = {name: Widths(own) for name, own in parts.items()}
     header = replace(header, synth=stored_options(header.synth))
     return Calibration(header, widths, references, file_hash(path))
@@ -171,17 +157,12 @@ def _checksum(text: str, arrays: Mapping[str, np.ndarray]) -> str:
 _read_once = KeptByFile(read_calibration, 8)
 
 
-def _shapes(file: Tensors, header: Header) -> dict[str, dict[str, Shape]]:
-    """The shapes of the tensors, by what they belong to: the reference patches, and each target with a learned method."""
-    lengths = {name: shape for name, (shape, _) in file.shapes.items()}
-    shapes = {}
-    if header.widened is None:
-        points = lengths.get(f"{MEMORY}.points", ())
-        file.record.check(len(points) == 2, "no patches of known scans")
-        shapes[MEMORY] = reference_shapes(points)
-    for name, target in header.targets.items():
-        if target.method in SETTINGS:
-            features = lengths.get(f"{name}.centre", ())
-            file.record.check(len(features) == 1, f"no network for {name}")
-            shapes[name] = widths_shapes(target.method, features[0])
-    return shapes
+def _parts(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+    """The arrays by what they belong to: the reference patches, and each target with a learned method."""
+    parts = defaultdict[str, dict[str, np.ndarray]](dict)
+    for name, array in arrays.items():
+        # of ".memory.points" and "ct.0.weight", as names of modalities have no dot
+        begin, *rest = name.removeprefix(".").split(".", 1)
+        owner = f".{begin}" if name.startswith(".") else begin
+        parts[owner][rest[0]] = array
+    return parts

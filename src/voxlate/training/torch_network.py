@@ -18,7 +18,6 @@ from voxlate.base.checked import checked
 from voxlate.base.config import adapter, fill
 from voxlate.base.devices import find_device, name_of, single_threads
 from voxlate.base.errors import BadInput
-from voxlate.base.executors.case_work import no_report
 from voxlate.base.option import field_types
 from voxlate.science.batch import collate
 from voxlate.science.diffusion.noise import SynthesisNoise
@@ -102,15 +101,9 @@ class TorchNetwork:
                 image = (image + mirrored.flip(axis)) / 2
         return image.cpu().numpy()
 
-    def count(self, report: Callable[[int], None]) -> AbstractContextManager[Calls]:
+    def count(self) -> AbstractContextManager[Calls]:
         """Counts the evaluations of the network inside the block."""
-        return count_calls(*networks_in(self.method), report=report)
-
-    def evaluations(self, depth: int) -> float:
-        """The number of evaluations for a sample of a volume of slices that is denoised in windows."""
-        synth = self.recipe.synth
-        windows = 1 if synth.windows is None else len(synth.windows.slices(depth))
-        return synth.evaluations * windows * (2 if synth.mirror else 1)
+        return count_calls(*networks_in(self.method))
 
     def mean(self) -> "tuple[ModelFacts, TorchNetwork] | None":
         """The predictor whose residual is sampled; None where there is none."""
@@ -224,15 +217,14 @@ def _refuse_noise(chosen: Mapping[str, Any], what: str) -> None:
 
 
 @contextlib.contextmanager
-def count_calls(*nets: nn.Module, report: Callable[[int], None] = no_report) -> Iterator[Calls]:
-    """Count the evaluations of networks inside the block, without changing their results. report: gets the count."""
+def count_calls(*nets: nn.Module) -> Iterator[Calls]:
+    """Count the evaluations of networks inside the block, without changing their results."""
     calls = Calls()
     lock = threading.Lock()
 
     def _count(_: nn.Module, __: Any, output: Any) -> None:
         with lock:
             calls.count += len(output.image)
-            report(calls.count)
 
     hooks = [net.register_forward_hook(_count) for net in nets]
     try:
@@ -336,7 +328,8 @@ def _of_starter(starter: Mapping[str, Any]) -> dict[str, Any]:
     if starter["name"] not in starter_names():
         return stated
     card = read_card(folder_of(starter["name"]))
-    return {**stated, "target_limits": card.target_limits, "measured": card.errors}
+    own = {"target_limits": card.target_limits, "measured": card.errors}
+    return {**stated, **own, "intervals": card.on_intervals}
 
 
 def synth_facts(synth: Synthesis) -> SynthFacts:

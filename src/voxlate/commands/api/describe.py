@@ -108,8 +108,8 @@ def _folder(path: Path) -> dict[str, Any]:
 
 
 def _synthesis(path: Path) -> dict[str, Any]:
+    from voxlate.synthesis.output_folder import ENDINGS
     from voxlate.synthesis.provenance import read_provenance
-    from voxlate.synthesis.result import ENDINGS
 
     files = (
         file
@@ -198,7 +198,7 @@ def _unit_in_provenance(path: Path, modality: str) -> str | None:
     if not provenance.is_file():
         return None
     # only images of a synthesis need it
-    from voxlate.synthesis.result import read_synthesis
+    from voxlate.synthesis.output_folder import read_synthesis
 
     units: dict[str, str] = read_synthesis(provenance).get("units", {})
     return units.get(modality)

@@ -43,8 +43,8 @@ from voxlate.synthesis.inputs import is_in_training, preparation_for
 from voxlate.synthesis.intervals import OutputGrid, find_output_grid, patches_in, sources_of
 from voxlate.synthesis.model import Model, predict_case
 from voxlate.synthesis.out_of_distribution import Patches
-from voxlate.synthesis.planes import planes_read
 from voxlate.synthesis.provenance import OTHER_PATIENT
+from voxlate.synthesis.sampling import planes_read
 from voxlate.synthesis.widths import voxel_features
 
 BODY_VOXELS = 30_000  # of a case's body that are kept: they determine the share outside to 0.2 %

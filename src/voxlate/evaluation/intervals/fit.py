@@ -12,6 +12,16 @@ from numpy.typing import NDArray
 
 from voxlate.base.errors import BadInput
 from voxlate.base.groups import grouped
+from voxlate.evaluation.intervals.conformal import (
+    Bound,
+    conformal_quantile,
+    least_provable,
+    least_scale,
+    mean_interval,
+    needed_scale,
+    shares_outside,
+    shifted_error,
+)
 from voxlate.evaluation.intervals.width_training import fit_widths
 from voxlate.scans.images.regions import BODY
 from voxlate.synthesis.calibration import (
@@ -21,16 +31,6 @@ from voxlate.synthesis.calibration import (
     Target,
     group_factors,
     interval,
-    needed_scale,
-    shifted_error,
-)
-from voxlate.synthesis.conformal import (
-    Bound,
-    conformal_quantile,
-    least_provable,
-    least_scale,
-    mean_interval,
-    shares_outside,
 )
 from voxlate.synthesis.widths import LEAST_DIVISOR, SETTINGS, Widths
 

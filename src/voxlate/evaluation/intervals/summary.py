@@ -8,11 +8,11 @@ from typing import Any
 from pandas import DataFrame
 
 from voxlate.base.groups import grouped
+from voxlate.evaluation.intervals.conformal import least_patients, least_provable
 from voxlate.evaluation.scoring.interval_scores import describe_bound, percent
 from voxlate.evaluation.scoring.metrics import METRIC_OF
 from voxlate.scans.images.regions import BODY
 from voxlate.synthesis.calibration import INTERVAL_METHODS, Header, Target
-from voxlate.synthesis.conformal import least_patients, least_provable
 from voxlate.synthesis.provenance import Provenance, provenance_of, run_folders
 from voxlate.training.log_file import read_verdicts
 

@@ -21,7 +21,7 @@ from voxlate.scans.formats.dicom import DICOM, entries_in, folder_and_key, heade
 from voxlate.scans.formats.dynamic import is_frame
 from voxlate.scans.formats.format import Format, KeptByFile, check_fetched
 from voxlate.scans.formats.itk import ITK
-from voxlate.scans.formats.nifti import FREESURFER, NIFTI, SYNTHETIC, open_nifti, read_start
+from voxlate.scans.formats.nifti import FREESURFER, NIFTI, SYNTHETIC, read_start
 from voxlate.scans.formats.picture import PICTURE
 from voxlate.scans.images.grid import Volume, check_affine, orient
 from voxlate.scans.images.units import HOUNSFIELD, MR, unit_of
@@ -168,13 +168,6 @@ def _is_window(data: np.ndarray) -> bool:
     """Whether the values of a CT are the 8 bits of a picture, whose bone is white."""
     low, high = data.min(initial=0), data.max(initial=0)
     return bool(low == 0 and WHITE <= high <= 255 and np.all(data == np.rint(data)))
-
-
-def shape_in_header(path: Path) -> tuple[int, int, int] | None:
-    """The shape [D, H, W] that the header of a NIfTI file states; None for any other path, and for frames of a file."""
-    if not path.is_file() or format_by_ending(path.name) is not NIFTI:
-        return None
-    return open_nifti(path).grid.shape
 
 
 def write_volume(path: Path | str, volume: Volume, description: str = "") -> None:

@@ -19,7 +19,8 @@ SAMPLES = 1_000_000  # voxels that thresholds are estimated from
 AIR_HU = -1000.0
 BODY_HU = -300.0  # between lung or foam (below -400) and fat (-100)
 BONE_HU = 180.0  # above enhanced vessels at their edges, below the thin bone of the temple
-BRAIN_HU = (0.0, 80.0)  # cerebrospinal fluid to fresh blood
+# Cerebrospinal fluid to fresh blood: the usual window of the brain, of width 80 and level 40 (Osborn 2012, "Osborn's Brain").
+BRAIN_HU = (0.0, 80.0)
 TABLE_MM = 3.0  # table tops and head holders are thinner than twice this
 SCALP_MM = 4.0  # gaps in the scalp's signal that are closed before the head is filled
 SCALP_DEPTH_MM = 6.0  # skin and fat, which are as bright as the brain or brighter

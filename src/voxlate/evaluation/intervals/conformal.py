@@ -6,15 +6,15 @@ interval would have to be widened to contain the truth.
 
 import math
 from collections.abc import Callable, Collection, Sequence
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-Bound = Literal["none", "normal", "any"]
+from voxlate.base.array_types import Float32
+from voxlate.synthesis.calibration import WIDEST, Bound
+
 Array = NDArray[np.floating]
 
-WIDEST = 1e4  # the largest factor by which an interval is widened
 HALVINGS = 60
 
 
@@ -110,6 +110,26 @@ def shares_outside(scores: Sequence[Array], scale: float) -> Array:
     return np.array(
         [1 - np.searchsorted(voxels, scale, side="right") / len(voxels) for voxels in scores]
     )
+
+
+def needed_scale(error: Float32, below: Float32, above: Float32) -> Float32:
+    """The factor for the distances of each voxel's interval at which the interval contains the truth.
+
+    error: truth less image; inf where an error meets a distance of 0.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        needed = np.abs(error) / np.where(error < 0, below, above)
+    return np.where(error == 0, np.float32(0), needed)
+
+
+def shifted_error(error: Float32, image: Float32, ends: tuple[float, float]) -> Float32:
+    """The errors that equal distances need to reach if they are shifted from the ends.
+
+    What of an error is larger than the room on the other side of the image counts half.
+    """
+    room = np.where(error < 0, ends[1] - image, image - ends[0]).clip(0)
+    size = np.abs(error)
+    return np.copysign(np.minimum(size, (size + room) / 2), error)
 
 
 def mean_interval(values: Sequence[float] | Array) -> tuple[float, float]:
