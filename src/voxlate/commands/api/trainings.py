@@ -19,7 +19,6 @@ from voxlate.base.messages import message
 from voxlate.base.option import flag_of
 from voxlate.commands.api.entry import Place
 from voxlate.commands.api.progress import Reporter
-from voxlate.scans.cohorts.split import FOLDS
 from voxlate.training.continuing import train_further
 from voxlate.training.planning.plan import Plan, check_same, plan_once
 from voxlate.training.planning.planner import plan_training
@@ -70,9 +69,6 @@ def train_or_continue(
             raise BadInput(
                 f"--folds: expected no --fold with it, found {asked.fold}. Give one of the two."
             )
-        if lacking := FOLDS - asked.folds:
-            text = f"{lacking} of {FOLDS} parts of the patients validate in none of these folds, and train in each: --folds {FOLDS} validates each patient once."
-            report.say(message("fold", text, folds=asked.folds))
         trainings = [
             (out and fold_of(out, fold), replace(asked, fold=fold)) for fold in range(asked.folds)
         ]

@@ -90,7 +90,7 @@ def plan_training(
     else:
         draft = _plan_stage(sizes, starter, asked.mode == "mean")
     why = {"starter": about, **draft.why} if about else draft.why
-    at_once = without_training(facts, roles, cohort.scans)
+    at_once = without_training(facts, roles)
     if at_once and "minutes" in why:
         why["minutes"] += f", or synthesise without a training: {at_once}"
     precision = choose(find_device(asked.device))

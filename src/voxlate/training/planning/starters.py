@@ -11,12 +11,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from voxlate.base.errors import plural
 from voxlate.scans.cases.prepared import Cohort
+from voxlate.scans.cohorts.path_names import scans_named
 from voxlate.scans.cohorts.split import patient_order
 from voxlate.scans.images.mask import WIDEST_BRAIN_MM
 from voxlate.scans.images.units import unit_of
@@ -31,6 +32,7 @@ from voxlate.training.planning.rules import (
     Size,
     Tables,
     first_stage,
+    intensity,
     learning_rate,
     reasons_for_training,
 )
@@ -61,36 +63,65 @@ ANY_SEQUENCE = {"remap": 1.0, "invert": 0.3}
 MOST_SPACING_RATIO = 1.5  # beyond the pixels of a starter's training
 BODIES = {True: "brains without a skull", False: "heads with their skull"}  # by Card.stripped
 SHARE = 0.1  # of the first stage's seconds that a race takes
+STATED_SPLITS = (
+    "manifest",
+    "lists",
+)  # in a cohort's provenance: synth finds the splits in these, too
 ITEMS = 16  # validation items, spread over all validation cases
 FEWEST_STEPS = 8  # steps of each entrant, before which its error says nothing
 
 
 @dataclass(frozen=True)
 class Starter:
-    """A starter that fits a cohort: starter:NAME, and its recipe with the cohort's names of modalities."""
+    """A starter that fits a cohort: starter:NAME, its recipe for the cohort, and the modalities that keep its intensity maps."""
 
     start_from: str
     tables: Tables
+    kept: set[str]
 
 
-def rename(tables: Tables, names: Mapping[str, str]) -> Tables:
-    """A recipe's tables with other names of its modalities; names: by the recipe's own."""
+def roles_of_starter(card: Card, modalities: Sequence[str]) -> Roles:
+    """The roles of a cohort's scans that stand for a starter's modalities; of a modality itself where none does."""
+
+    def own_names(names: Sequence[str]) -> tuple[str, ...]:
+        """The cohort's names of these modalities."""
+        found = (scans_named(modalities, card.names_of(name))[:1] or [name] for name in names)
+        return tuple(chain.from_iterable(found))
+
+    pairing: Literal["pairs", "complete"] = "complete" if card.completes else "pairs"
+    return Roles(own_names(card.source), own_names(card.target), "", pairing)
+
+
+def fit_to_cohort(
+    recipe: Tables, names: Mapping[str, str], facts: CohortFacts, roles: Roles
+) -> tuple[Tables, set[str]]:
+    """A starter's recipe for a cohort, and the modalities that keep its intensity maps.
+
+    names: of the cohort's modalities by the starter's. A modality in another unit than the starter's, as pictures are,
+    has the map of a plan.
+    """
 
     def by_new_name(table: Mapping[str, Any]) -> dict[str, Any]:
-        """A table by the new names."""
+        """A table by the cohort's names."""
         return {names.get(name, name): value for name, value in table.items()}
 
-    changed = copy.deepcopy(tables)
-    for stage in (changed, *changed.get("stages", ())):
+    fitted = copy.deepcopy(recipe)
+    for stage in (fitted, *fitted.get("stages", ())):
         data = stage.get("data", {})
+        if facts.shape[0] == 1:
+            data.pop("planes", None)
         for side in data.keys() & {"source", "target"}:
             data[side] = [names.get(name, name) for name in data[side]]
         if data.get("physics"):
             data["physics"]["contrasts"] = by_new_name(data["physics"]["contrasts"])
-    changed["intensity"] = by_new_name(changed["intensity"])
-    if "peak_shares" in changed.get("synth", {}):
-        changed["synth"]["peak_shares"] = by_new_name(changed["synth"]["peak_shares"])
-    return changed
+    maps = fitted["intensity"] = by_new_name(fitted["intensity"])
+    if "peak_shares" in fitted.get("synth", {}):
+        fitted["synth"]["peak_shares"] = by_new_name(fitted["synth"]["peak_shares"])
+    known = {name for name in (*roles.source, *roles.target) if name in facts.scans}
+    kept = {name for name in known if _is_in_usual_unit(facts.scans[name])}
+    for name in known - kept:
+        maps[name], _ = intensity(facts.scans[name], roles.side(name))
+    return fitted, kept
 
 
 def find_starter(facts: CohortFacts, roles: Roles, mode: str) -> tuple[Starter | None, str]:
@@ -110,13 +141,14 @@ def find_starter(facts: CohortFacts, roles: Roles, mode: str) -> tuple[Starter |
             against.append(f"{name} does not fit: {reason}")
             continue
         names = card.match(roles.source, roles.target) or {}
+        fitted, kept = fit_to_cohort(recipe, names, facts, roles)
         others = [
             f"{own} is taken as {theirs}; "
             for theirs, own in names.items()
             if own not in card.names_of(theirs)
         ]
         why = f"{name}, because {''.join(others)}it synthesises {roles.task} of {BODIES[card.stripped]} with pixels of {facts.pixel_mm:.2g} mm; it was trained on {card.trained_on}"
-        return Starter(name, rename(recipe, names)), why
+        return Starter(name, fitted, kept), why
     return None, f"random weights: {'; '.join(against)}" if against else ""
 
 
@@ -159,18 +191,22 @@ def reason_against(card: Card, facts: CohortFacts, roles: Roles, mode: str | Non
     return next((reason for holds, reason in reasons if holds), "")
 
 
-def without_training(facts: CohortFacts, roles: Roles, scans: str) -> str:
+def without_training(facts: CohortFacts, roles: Roles) -> str:
     """The command by which a starter synthesises the targets at once; "" if none takes these scans.
 
-    scans: their folder in the command.
+    Of the validation cases alone, where the scans themselves state which these are.
     """
+    cohort = facts.cohort
+    split = ""
+    if cohort.splits["val"] and cohort.provenance.get("split_by") in STATED_SPLITS:
+        split = " --split val"
     for starter in starters_to_run():
         card = read_card(run_folder(starter))
         if not reason_against(card, facts, roles, None):
             # a completion names every contrast as a target, of which some must be there
             missing = roles.target[-1:] if roles.pairing == "complete" else roles.target
             wanted = "".join(f" --missing {name}" for name in missing if card.completes)
-            return f"voxlate synth {starter} {scans}{wanted} --out OUT"
+            return f"voxlate synth {starter} {cohort.scans}{wanted}{split} --out OUT"
     return ""
 
 
@@ -181,10 +217,8 @@ def begin_from(starter: Starter, draft: Draft) -> None:
     data.pop("stack", None)
     draft.why.pop("data.stack", None)
     data |= {key: own["data"][key] for key in ("stack", "lift") if own["data"].get(key)}
-    for modality in tables["intensity"]:
-        if _is_in_usual_unit(facts.scans[modality]):
-            tables["intensity"][modality] = own["intensity"][modality]
-            draft.why[f"intensity.{modality}"] = f"that of {name}"
+    tables["intensity"] |= {key: own["intensity"][key] for key in tables["intensity"]}
+    draft.why |= {f"intensity.{key}": f"that of {name}" for key in starter.kept}
     draft.set("net", own["net"], f"that of {name}")
     augment, shapes = data["augment"], own["data"].get("augment", {})
     # The larger ones of both: a starter learns few patients by heart within 200 steps (MAE 0.068 of held-out heads without
