@@ -14,7 +14,6 @@ from voxlate.training.planning import planner, starters
 from voxlate.training.planning.cohort_facts import Roles, cohort_facts, roles_of
 from voxlate.training.planning.rules import Size, first_stage
 from voxlate.training.planning.starters import (
-    Result,
     begin_from,
     find_starter,
     reason_against,
@@ -212,8 +211,9 @@ def winner(monkeypatch):
 
     def wins(place):
         def run_race(entrants, *_):
-            order = [entrants[place], entrants[1 - place]]
-            return [Result(entrant, 8, 0.1, None) for entrant in order]
+            for entrant in entrants:
+                entrant.steps, entrant.error = 8, 0.1
+            return [entrants[place], entrants[1 - place]]
 
         monkeypatch.setattr(starters, "run_race", run_race)
 

@@ -155,7 +155,7 @@ def _plan_jobs(first: Job) -> list[Job]:
         stated = stage_precisions(first.run)
         chosen = with_precision(recipe, first.device, stated)
         if chosen != recipe and not stated:
-            first.say(message("precision", f"train.precision: {choose(first.device).why}."))
+            first.say(message("precision", f"train.precision: {choose(first.device)[1]}."))
         return chosen
 
     return first.of_stages(by_main(first.accelerator, _decide))

@@ -1,6 +1,8 @@
 """Weights files: a whole model as one safetensors file with its recipe, units and provenance in the header."""
 
 import json
+import math
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -40,13 +42,35 @@ from voxlate.science.methods.method import Method
 from voxlate.synthesis.intensity_checks import POINTS, training_ranges
 from voxlate.training.batches.data_settings import training_cases
 from voxlate.training.recipe import FullStage, Recipe, code_of, from_dict, to_dict
-from voxlate.training.recipe.run_provenance import Adapted
+from voxlate.training.recipe.run_provenance import Adapted, ShownStage, ShownTraining
 from voxlate.training.recipe.text import first_change, stored_recipe
 from voxlate.training.run import Run, software, weights_of
 
 DRAWS = 256  # of data.physics over all cases, from which the range of training intensities is taken
 Loaded = tuple[Method, Recipe, dict[str, Any]]  # with the header
 HALF = (torch.float16, torch.bfloat16)
+
+LEAST_SIZE = 4096  # numbers up to this one are allowed in all settings of a network
+NUMBERS = re.compile(r"\d+(?:\.\d+)?(?:e\+?\d+)?")
+
+
+class _Data(TypedDict):
+    source: list[Text]
+    target: list[Text]
+
+
+class _Recipe(TypedDict):
+    """The keys of a recipe that are read before it checks itself."""
+
+    title: Text
+    data: _Data
+    stages: NotRequired[list[ShownStage]]
+    train: ShownTraining
+    net: dict[str, Any]
+
+
+class _WithRecipe(TypedDict):
+    recipe: _Recipe
 
 
 class _Software(TypedDict):
@@ -105,7 +129,7 @@ class Header(TypedDict):
 
 
 def header_of(file: Tensors) -> dict[str, Any]:
-    """The header of an open weights file; raises BadInput if its types are wrong."""
+    """The header of an open weights file; raises BadInput if its types are wrong or its entries contradict each other."""
     record = file.record
     if "voxlate" not in file.metadata:
         raise BadInput(
@@ -115,7 +139,25 @@ def header_of(file: Tensors) -> dict[str, Any]:
     header: dict[str, Any] = record.table(text)
     record.check_version(header, "made_by", "voxlate")
     record.parse(Header, text)
+    recipe = record.fill(_WithRecipe, {"recipe": header["recipe"]}, others=None)["recipe"]
+    targets = set(recipe["data"]["target"])
+    names = targets.union(recipe["data"]["source"])
+    for key, wanted in (("units", names), ("target_scales", targets), ("target_widths", targets)):
+        same = header.get(key, {}).keys() == wanted
+        record.check(same or key not in header, f"'{key}' of other modalities")
+    _check_sizes(file, header["recipe"])
     return header
+
+
+def _check_sizes(file: Tensors, recipe: Mapping[str, Any]) -> None:
+    """Raise BadInput if the settings name a network far larger than the tensors, which would take minutes to build."""
+    sizes = [math.prod(lengths) for lengths, _ in file.shapes.values()]
+    largest = max(LEAST_SIZE, len(sizes), *sizes)
+    for stage in (recipe, *recipe.get("stages", ())):
+        settings = json.dumps([stage.get("net"), stage.get("method")])
+        for number in NUMBERS.findall(settings):
+            found = f"a network of {number:.40} in the recipe, which its tensors are not"
+            file.record.check(float(number) <= largest, found)
 
 
 def make_header(

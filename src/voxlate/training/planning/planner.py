@@ -93,10 +93,9 @@ def plan_training(
     at_once = without_training(facts, roles)
     if at_once and "minutes" in why:
         why["minutes"] += f", or synthesise without a training: {at_once}"
-    precision = choose(find_device(asked.device))
+    precision, why["train.precision"] = choose(find_device(asked.device))
     for stage in (*draft.tables.get("stages", ()), draft.tables):
-        stage["train"]["precision"] = precision.precision
-    why["train.precision"] = precision.why
+        stage["train"]["precision"] = precision
     planned = Plan(
         tables=draft.tables,
         why=why,

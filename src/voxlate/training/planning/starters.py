@@ -21,7 +21,6 @@ from voxlate.scans.cohorts.path_names import scans_named
 from voxlate.scans.cohorts.split import patient_order
 from voxlate.scans.images.mask import WIDEST_BRAIN_MM
 from voxlate.scans.images.units import unit_of
-from voxlate.science.batch import Batch
 from voxlate.training.batches.augment import SHAPES
 from voxlate.training.job import Job
 from voxlate.training.planning.cohort_facts import CohortFacts, Roles, Scan
@@ -266,30 +265,22 @@ def _is_in_usual_unit(scan: Scan) -> bool:
     return scan.unit == wanted and not scan.pictures
 
 
-@dataclass(frozen=True)
+@dataclass
 class Entrant:
-    """A candidate: its name in messages, its network, and its draft."""
+    """A candidate: its name in messages, its network, and its draft, which gets the state from which its training goes on.
+
+    steps, error: what a race showed; the mean absolute error on held-out items is a share of the truth's mean absolute
+    deviation.
+    """
 
     name: str
     candidate: Candidate
     draft: Draft
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a race showed of an entrant.
-
-    error: mean absolute error on held-out items as a share of the truth's mean absolute deviation; state: from which its
-    training goes on, None where the race held out training patients.
-    """
-
-    entrant: Entrant
-    steps: int
-    error: float
-    state: dict[str, Any] | None
+    steps: int = 0
+    error: float = math.nan
 
     def __str__(self) -> str:
-        return f"{self.entrant.name}: {self.error:.3f} after {self.steps:,} steps"
+        return f"{self.name}: {self.error:.3f} after {self.steps:,} steps"
 
 
 def hold_out(cohort: Cohort) -> Cohort | None:
@@ -306,28 +297,27 @@ def hold_out(cohort: Cohort) -> Cohort | None:
 
 def run_race(
     entrants: Sequence[Entrant], cohort: Cohort, seconds: float, device: str, goes_on: bool
-) -> list[Result]:
-    """Train the entrants in turns until they took these seconds in all; their results, the best first.
+) -> list[Entrant]:
+    """Train the entrants in turns until they took these seconds in all; returns them, the best first.
 
     cohort: has validation patients (see hold_out); goes_on: whether it trains on all patients, as the plan does.
     """
-    runners = [_begin(entrant, cohort, device) for entrant in entrants]
+    runners = [_begin(entrant.draft.tables, cohort, device) for entrant in entrants]
     while (behind := min(runners, key=lambda one: one.spent)).spent < seconds / len(runners):
         behind.step()
-    results = []
     for entrant, runner in zip(entrants, runners):
         while runner.learner.step < FEWEST_STEPS:
             runner.step()
-        state = {**runner.learner.state(), "seconds": 0.0} if goes_on else None
-        results.append(Result(entrant, runner.learner.step, _error(runner), state))
+        entrant.steps, entrant.error = runner.learner.step, _error(runner)
+        if goes_on:
+            entrant.draft.state = {**runner.learner.state(), "seconds": 0.0}
     # A diverged training, whose error is NaN, comes last.
-    return sorted(results, key=lambda one: (math.isnan(one.error), one.error))
+    return sorted(entrants, key=lambda one: (math.isnan(one.error), one.error))
 
 
-def _begin(entrant: Entrant, cohort: Cohort, device: str) -> TimedSteps:
-    """The training of an entrant's first stage before its first step."""
+def _begin(tables: Tables, cohort: Cohort, device: str) -> TimedSteps:
+    """The training of a recipe's first stage before its first step."""
     begun = time.perf_counter()
-    tables = entrant.draft.tables
     train = {**tables["train"], "validation_items": ITEMS}
     accelerator, place = processes(device)
     recipe = with_precision(from_dict({**tables, "train": train}, "the plan"), place)
@@ -340,23 +330,22 @@ def _begin(entrant: Entrant, cohort: Cohort, device: str) -> TimedSteps:
 
 
 def _error(runner: TimedSteps) -> float:
-    """The error of a training on the held-out items as a share of their mean absolute deviation."""
+    """The error of a training on the held-out items as a share of the truth's mean absolute deviation from its median."""
     job = runner.job
     items = validation_items(job.recipe, job.stage, job.cohort)
     error = validate(runner.learner.averaged, items, job.recipe, job.stage, job.device)["mae"]
+    deviations = []
+    for batch in items:
+        assert batch.target is not None
+        shown = [
+            batch.target[item, target]
+            for item in range(len(batch))
+            for target in find_targets(batch, item)
+        ]
+        of_targets = [(values - values.median()).abs().mean() for values in shown]
+        deviations.append(float(torch.stack(of_targets).mean()))
     # A constant truth has no deviation.
-    return error / (sum(map(_deviation, items)) / len(items) or 1.0)
-
-
-def _deviation(batch: Batch) -> float:
-    """The mean absolute deviation of the targets of a batch from their median."""
-    assert batch.target is not None
-    values = [
-        batch.target[item, target]
-        for item in range(len(batch))
-        for target in find_targets(batch, item)
-    ]
-    return float(torch.stack([(each - each.median()).abs().mean() for each in values]).mean())
+    return error / (sum(deviations) / len(deviations) or 1.0)
 
 
 def choose_start(
@@ -402,11 +391,9 @@ def choose_start(
         if held_out is not None:
             begun = time.monotonic()
             entrants = [chosen, random]
-            first, other = run_race(entrants, held_out, raced, probe.device_name, goes_on)
-            chosen = first.entrant
-            chosen.draft.state = first.state
+            chosen, other = run_race(entrants, held_out, raced, probe.device_name, goes_on)
             judges = "validation patients" if goes_on else "a training patient held out for it"
             after = "goes on" if goes_on else "is trained anew"
-            why = f"{first}; {other}: errors on {judges} over the mean absolute deviation of the truth, after {time.monotonic() - begun:.0f} s of training side by side; the better one {after}"
+            why = f"{chosen}; {other}: errors on {judges} over the mean absolute deviation of the truth, after {time.monotonic() - begun:.0f} s of training side by side; the better one {after}"
     chosen.draft.why["start_from"] = why
     return chosen.candidate, chosen.draft
