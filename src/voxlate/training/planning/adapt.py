@@ -132,10 +132,6 @@ def _check_site(
     say: Say,
 ) -> None:
     """Raise BadInput if the run cannot learn from the scans of the new site, and state what may be wrong with them."""
-    if any(stage.task.encodes or not stage.method.makes_targets for stage in recipe.all_stages):
-        raise BadInput(
-            f"adapt: expected a run without an autoencoder, found '{recipe.title}'. Train its stages on the new cohort with --reuse."
-        )
     cohort = facts.cohort
     check_scans(recipe, units, facts)
     check_held_out(cohort)
@@ -177,11 +173,8 @@ def check_held_out(cohort: Cohort) -> None:
     if cohort.splits["val"]:
         return
     patients = len({entry.patient for entry in cohort.cases})
-    advice = "Add a second patient and prepare again."
-    if patients > 1:
-        advice = f"Prepare into another folder with --shares {patients - 1} 1 0 (numbers of patients to train on, to validate on, to test on), or name the split of each case in a manifest."
     raise BadInput(
-        f"{cohort.folder}: expected a held-out case (split val), by whose error adapt chooses which weights are kept, found none among {len(cohort.cases)} cases of {patients} patients. {advice}"
+        f"{cohort.folder}: expected a held-out case (split val), by whose error adapt chooses which weights are kept, found none among {len(cohort.cases)} cases of {patients} patients. Prepare into another folder with --shares {patients - 1} 1 0 (patients to train on, to validate on, to test on), or name the split of each case in a manifest."
     )
 
 
@@ -258,12 +251,12 @@ def _steps(recipe: Recipe, cohort: Cohort, asked: AdaptOptions) -> list[int]:
     probe = Probe(cohort, Limits(asked.minutes, default_memory_limit(asked.device)), asked.device)
     whole = 0.0
     for stage, count in enumerate(lengths):
-        measured = probe.measure(recipe, stage)
-        if measured is None:
+        seconds = probe.measure(recipe, stage)
+        if seconds is None:
             raise BadInput(
                 f"adapt: expected enough free memory for a step of the run, found {probe.limits.memory_bytes / 2**30:.2f} GiB. Free some memory."
             )
-        whole += count * measured.seconds
+        whole += count * seconds
     factor = probe.seconds * (1 - SPARE) / whole
     return [max(int(count * factor), 1) for count in lengths]
 

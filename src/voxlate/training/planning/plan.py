@@ -151,9 +151,8 @@ class Plan:
         took = {"seconds": seconds, "memory_bytes": most}
         steps = read_header(run.weights())["steps"]
         append_line(run.log, {"stage": "final", "step": steps, "planned": planned, "took": took})
-        wanted = f"of {self.limits.minutes:g} and {self.limits.memory_bytes / 2**30:.1f}"
         predicted = self.tables["train"]["steps"]
-        return f"predicted {predicted:,} steps of the last stage in {self.seconds / 60:.1f} minutes and {self.memory / 2**30:.2f} GiB, {wanted}; took {steps:,} steps, {seconds / 60:.1f} minutes and {most / 2**30:.2f} GiB."
+        return f"the last stage took {steps:,} steps ({predicted:,} planned); the training took {seconds / 60:.1f} minutes ({self.limits.minutes:g} asked for) and {most / 2**30:.2f} GiB ({self.memory / 2**30:.2f} predicted)."
 
     def help(self, run: Run) -> str:
         """A sentence on what may help where the result is worse than a naive baseline."""

@@ -39,9 +39,9 @@ from voxlate.training.precision import with_precision
 from voxlate.training.processes import processes
 from voxlate.training.recipe import from_dict
 from voxlate.training.run import Run
-from voxlate.training.starter import initial_method, run_folder
+from voxlate.training.starter import initial_method
 from voxlate.training.starters.card import Card, read_card
-from voxlate.training.starters.names import starters_to_run
+from voxlate.training.starters.names import folder_of, starters_to_run
 from voxlate.training.validate import find_targets, validate, validation_items
 from voxlate.training.weights import read_header
 
@@ -130,7 +130,7 @@ def find_starter(facts: CohortFacts, roles: Roles, mode: str) -> tuple[Starter |
     """
     against = []
     for name in starters_to_run():
-        folder = run_folder(name)
+        folder = folder_of(name)
         recipe = read_header(Run(folder).weights())["recipe"]
         card = read_card(folder)
         reason = reason_against(card, facts, roles, mode)
@@ -200,7 +200,7 @@ def without_training(facts: CohortFacts, roles: Roles) -> str:
     if cohort.splits["val"] and cohort.provenance.get("split_by") in STATED_SPLITS:
         split = " --split val"
     for starter in starters_to_run():
-        card = read_card(run_folder(starter))
+        card = read_card(folder_of(starter))
         if not reason_against(card, facts, roles, None):
             # a completion names every contrast as a target, of which some must be there
             missing = roles.target[-1:] if roles.pairing == "complete" else roles.target
@@ -380,13 +380,13 @@ def choose_start(
     size = Size(net["width"], net.get("patch", 1), best.size.batch)
     draft = first_stage(facts, sizes.roles, size, LEAST_STEPS, mean_alone)
     begin_from(starter, draft)
-    measured = probe.measure(draft.tables, 0)
+    step_seconds = probe.measure(draft.tables, 0)
     random = enter(f"{best.size} from random weights", best.size, best.seconds)
-    if measured is None:
+    if step_seconds is None:
         chosen = random
         why = f"{random.name}: the network of the starter needs too much memory"
     else:
-        chosen = enter(starter.start_from, size, measured.seconds)
+        chosen = enter(starter.start_from, size, step_seconds)
         why = f"{chosen.name}: there is no patient who could be held out for a race with random weights"
         if held_out is not None:
             begun = time.monotonic()
