@@ -81,7 +81,7 @@ def kind_of_machine() -> str:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
         name = next(iter(re.findall(r"^model name\s*: (.+)$", text, re.MULTILINE)), name)
     family = name.replace("(R)", "").replace("(TM)", "").split()[:2]
-    return f"{' '.join(family)}, {choose(torch.device('cpu')).precision}"
+    return f"{' '.join(family)}, {choose(torch.device('cpu'))[0]}"
 
 
 def measure_in_process(row: Row, options: argparse.Namespace, folder: Path) -> list[Scores]:

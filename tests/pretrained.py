@@ -7,10 +7,12 @@ import zlib
 import torch
 from safetensors.torch import save_file
 
-from voxlate.exchange.pretrained import LEVELS
-
 WIDTHS = {"kl-f4": (64, 64, 128), "kl-f8": (64, 64, 128, 128)}  # of each level
 LATENT = {"kl-f4": 3, "kl-f8": 4}  # channels
+SMALL = {  # the networks of such files
+    "kl-f4": {"width": 64, "multipliers": (1, 1, 2), "blocks": 1},
+    "kl-f8": {"width": 64, "multipliers": (1, 1, 2, 2), "blocks": 1},
+}
 
 
 IN_DIFFUSERS = {  # what is called otherwise there
@@ -43,7 +45,7 @@ def residual(name, ins, outs):
 
 def published(source):
     """The shapes of a file of one residual block a level, by CompVis' keys."""
-    widths, latent, last = WIDTHS[source], LATENT[source], LEVELS[source] - 1
+    widths, latent, last = WIDTHS[source], LATENT[source], len(WIDTHS[source]) - 1
     ins, deep = widths[0], widths[-1]
     found = conv("encoder.conv_in", 3, ins) | conv("decoder.conv_in", latent, deep)
     for level, outs in enumerate(widths):
@@ -85,7 +87,7 @@ def values(key, shape):
 
 def written(path, source, prefix=""):
     """A file of such weights; drawn by diffusers' keys, as those of the golden numbers were."""
-    last = LEVELS[source] - 1
+    last = len(WIDTHS[source]) - 1
     shapes = published(source).items()
     state = {f"{prefix}{key}": values(diffusers_key(key, last), shape) for key, shape in shapes}
     save_file(state, path)

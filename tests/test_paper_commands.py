@@ -18,11 +18,12 @@ from safetensors.torch import save_file
 
 import tables
 from dicom_slices import DESCRIPTIONS, write_series
-from pretrained import written
+from pretrained import SMALL, written
 from rows import every_row, slow
 from test_recipes import narrow
 from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.base.option import pairs
+from voxlate.exchange.pretrained import NETWORKS
 from voxlate.exchange.published import layout
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.science.nets.interface import Channels
@@ -134,10 +135,13 @@ FILES = {
 def run(voxlate, tmp_path, monkeypatch):
     """Runs the words of a page's command with small sizes, in an empty folder; gives what it said."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(NETWORKS, "kl-f4", replace(NETWORKS["kl-f4"], **SMALL["kl-f4"]))
     said = []
 
     def by_voxlate(*words):
         texts = [ELSEWHERE.get(str(word), str(word)) for word in words]
+        if words[:2] == ["import", "xmodality"]:
+            texts += ["--set", "net.width=8"]
         answer = voxlate(*_less(texts)).done()
         said.append(answer.out + answer.err)
 

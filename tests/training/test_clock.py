@@ -14,9 +14,9 @@ from rows import every_row, slow
 from trainings import recipe_of_text, same_weights, stop_at
 from voxlate.base.errors import Stopped
 from voxlate.base.files import read_json, write_json
+from voxlate.training import recipe
 from voxlate.training.continuing import train_further
 from voxlate.training.job import MOST_SHARE, Budget, Clock, read_places
-from voxlate.training.planning.plan import begun_recipe
 from voxlate.training.planning.rules import HELD
 from voxlate.training.recipe.run_provenance import read_run
 from voxlate.training.recipe.training_settings import Training
@@ -202,7 +202,7 @@ def test_a_planned_training_ends_in_its_seconds_and_repeats_bit_for_bit(
     taken = [read_header(run.weights(stage))["steps"] for stage in BUDGETS]
     assert sum(taken) == len(fit_planned.steps)
     assert all(22 < steps < 27 for steps in taken)
-    assert begun_recipe(out)[0] == planned, "a recipe is not rewritten"
+    assert recipe.read(str(run.recipe)) == planned, "a recipe is not rewritten"
     places = run.clock.read_text()
     assert read_json(run.provenance)["budgets"]["final"]["seconds"] == STEPS
 

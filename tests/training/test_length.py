@@ -66,9 +66,9 @@ def test_validation_is_counted_as_it_is(read_tiny, fit, monkeypatch):
 
 @slow
 def test_how_validation_draws_does_not_change_the_weights(voxlate, prepared, tiny, tmp_path):
-    for name, change in {"few": "{steps = 2}", "many": '{sampler = "dpmpp_2m", steps = 5}'}.items():
+    for name, steps in {"few": 2, "many": 5}.items():
         line = ("train", tiny, "--data", prepared, "--out", tmp_path / name, "--device", "cpu")
-        keys = ['method={kind = "diffusion"}', f"train.validation={change}"]
+        keys = ['method={kind = "diffusion"}', f"synth.steps={steps}"]
         voxlate(*line, *(f"--set={key}" for key in keys)).done()
     assert same_weights(tmp_path / "few", tmp_path / "many")
     lines = log_lines(tmp_path / "few", "validation")

@@ -14,7 +14,6 @@ from voxlate.training.planning import planner, starters
 from voxlate.training.planning.cohort_facts import Roles, cohort_facts, roles_of
 from voxlate.training.planning.rules import Size, first_stage
 from voxlate.training.planning.starters import (
-    Result,
     begin_from,
     find_starter,
     reason_against,
@@ -73,6 +72,14 @@ def test_a_starter_is_named_with_its_reason_also_where_names_have_further_words(
     assert "t1_gewichtet is taken as t1" in why
 
 
+def test_scans_in_another_unit_than_the_starters_have_the_map_of_a_plan(starter, facts):
+    pictures = replace(facts.scans["t2"], unit="HU", least=0.0, most=255.0)
+    changed = replace(facts, scans=facts.scans | {"t2": pictures})
+    found, _ = find_starter(changed, roles_of(changed), "mean")
+    assert found.kept == {"t1"}
+    assert found.tables["intensity"]["t2"] == {"kind": "window", "low": 0.0, "high": 255.0}
+
+
 T1_TO_T2 = Roles(("t1",), ("t2",), "pairs")
 
 
@@ -89,10 +96,14 @@ def brains(facts):
 
 
 def test_a_starter_that_needs_no_training_is_named_by_its_command(shipped, facts, brains):
-    command = "voxlate synth starter:brain-mr-to-mr heads --missing t2 --out OUT"
-    assert without_training(brains, T1_TO_T2, "heads") == command
-    assert without_training(facts, T1_TO_T2, "heads") == "", "heads with their skull"
-    assert without_training(brains, Roles(("t1",), ("cbf",), "pairs"), "heads") == ""
+    command = without_training(brains, T1_TO_T2)
+    assert command.startswith("voxlate synth starter:brain-mr-to-mr ")
+    assert command.endswith(" --missing t2 --out OUT"), "nothing but cohort.json states the splits"
+    stated = replace(brains.cohort, provenance=brains.cohort.provenance | {"split_by": "manifest"})
+    command = without_training(replace(brains, cohort=stated), T1_TO_T2)
+    assert command.endswith(" --missing t2 --split val --out OUT")
+    assert without_training(facts, T1_TO_T2) == "", "heads with their skull"
+    assert without_training(brains, Roles(("t1",), ("cbf",), "pairs")) == ""
 
 
 def test_modalities_are_matched_by_accepted_names_in_the_order_of_the_channels(starter):
@@ -200,8 +211,9 @@ def winner(monkeypatch):
 
     def wins(place):
         def run_race(entrants, *_):
-            order = [entrants[place], entrants[1 - place]]
-            return [Result(entrant, 8, 0.1, None) for entrant in order]
+            for entrant in entrants:
+                entrant.steps, entrant.error = 8, 0.1
+            return [entrants[place], entrants[1 - place]]
 
         monkeypatch.setattr(starters, "run_race", run_race)
 

@@ -41,7 +41,7 @@ def test_a_processor_multiplies_bfloat16_by_its_instructions_within_the_limit_of
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
     assert precision.multiplies_bfloat16() == has
-    assert precision.choose(CPU).precision == ("bfloat16" if has else "float32")
+    assert precision.choose(CPU)[0] == ("bfloat16" if has else "float32")
 
 
 @every_row(
@@ -72,7 +72,7 @@ def test_a_gpu_computes_in_bfloat16_where_it_is_native_and_tested(
     monkeypatch, device, capability, chosen
 ):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    assert precision.choose(torch.device(device)).precision == chosen
+    assert precision.choose(torch.device(device))[0] == chosen
 
 
 def test_a_run_states_the_precision_it_found_and_keeps_it_on_another_machine(
@@ -85,7 +85,7 @@ def test_a_run_states_the_precision_it_found_and_keeps_it_on_another_machine(
     header = read_header(run.weights())
     assert header["recipe"]["train"]["precision"] == "bfloat16"
     said = [text for text in said if "bfloat16" in text]
-    assert said == [f"train.precision: {precision.choose(CPU).why}."]
+    assert said == [f"train.precision: {precision.choose(CPU)[1]}."]
     machine(False)
     weights = run.weights().read_bytes()
     assert fit(auto) == run, "another precision would be another run"

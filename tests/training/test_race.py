@@ -58,8 +58,8 @@ def race(prepared_once):
 @slow
 def test_the_entrant_that_learns_wins_and_its_state_is_kept(entrant, race):
     first, second = race(entrant("still", 1e-12), entrant("learns", 5e-3))
-    assert (first.entrant.name, second.entrant.name) == ("learns", "still")
-    assert first.steps == second.steps == first.state["step"] == FEWEST
+    assert (first.name, second.name) == ("learns", "still")
+    assert first.steps == second.steps == first.draft.state["step"] == FEWEST
     assert first.error < second.error
 
 
@@ -88,9 +88,9 @@ def test_without_validation_patients_one_of_several_training_patients_is_held_ou
 def raced(entrant, plan, race):
     """A plan with the recipe and the state of the winner of a race."""
     best, _ = race(entrant("one", 1e-3), entrant("two", 2e-3))
-    tables = best.entrant.draft.tables
+    tables = best.draft.tables
     tables["train"]["precision"] = "float32"
-    return replace(plan, tables=tables, state={**best.state, "stage": "final"}, budgets={})
+    return replace(plan, tables=tables, state={**best.draft.state, "stage": "final"}, budgets={})
 
 
 @slow
@@ -110,4 +110,4 @@ def test_a_plan_whose_keys_are_changed_begins_anew(plan):
 
 def test_a_diverged_entrant_never_wins(entrant, race):
     best, _ = race(entrant("diverges", 1e14), entrant("learns", 1e-3))
-    assert best.entrant.name == "learns"
+    assert best.name == "learns"

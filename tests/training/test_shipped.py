@@ -15,6 +15,7 @@ from voxlate.training.run import Run
 from voxlate.training.starter import check_starter
 from voxlate.training.starters import names
 from voxlate.training.starters.card import MOST_BYTES, read_card
+from voxlate.training.weights import file_hash, read_header
 
 SHIPPED = ("brain-mr-to-mr", "head-mr-to-ct")
 
@@ -34,6 +35,9 @@ def test_starters_are_whole_small_and_say_what_they_were_trained_on(shipped):
         assert run.weights().stat().st_size == card.bytes <= MOST_BYTES
         assert card.measured, "no number on real scans"
         assert card.limits
+        intervals = [] if card.intervals is None else [card.intervals.sha256]
+        assert [file_hash(file) for file in run.calibrations] == intervals
+        assert read_header(run.weights())["sha256"] == card.sha256
         sizes = [file.stat().st_size for file in run.calibrations]
         assert len(sizes) == (name == "head-mr-to-ct")
         assert max(sizes, default=0) < 100_000

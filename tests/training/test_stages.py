@@ -6,7 +6,9 @@ import torch
 from refusals import refuses
 from rows import slow
 from trainings import same_tensors, same_weights, weights_of
+from voxlate.scans.cases.prepared import open_cohort
 from voxlate.training.recipe import from_dict, to_dict
+from voxlate.training.recipe_messages import check_training
 
 
 @pytest.fixture
@@ -53,3 +55,15 @@ def test_a_predictor_must_be_given_the_modalities_of_the_stage_that_builds_on_it
     refusal = r"expected data.source of the stage 'predictor' to be \['t1'\]"
     with refuses(refusal):
         staged({"predictor": {"data": data}}, task=RESIDUAL)
+
+
+@pytest.mark.parametrize(("high", "said"), [(255, True), (1400, False)])
+def test_a_window_of_pictures_on_other_scans_is_said_once_for_all_stages(
+    read_two, prepared_once, high, said
+):
+    window = f'{{ kind = "window", low = 0, high = {high} }}'
+    messages = check_training(read_two({"intensity.t2": window}), open_cohort(prepared_once))
+    found = [
+        (one.grade, "--set 'intensity.t2={" in one.text) for one in messages if one.code == "window"
+    ]
+    assert found == [("caution", True)] * said

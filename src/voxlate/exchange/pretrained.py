@@ -6,8 +6,7 @@ here, so that the network has one channel. Source: Rombach et al. 2022, app. G.
 """
 
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Literal
@@ -16,7 +15,6 @@ import torch
 from torch import Tensor
 
 from voxlate.base.config import to_tables
-from voxlate.base.errors import BadInput
 from voxlate.base.records import Record
 from voxlate.exchange.published import write_imported, wrong_weights
 from voxlate.science.nets.autoencoder import AutoencoderNet, KLAutoencoder
@@ -27,14 +25,20 @@ from voxlate.training.run import Run
 from voxlate.training.weights import read_header
 
 Source = Literal["kl-f4", "kl-f8"]
-LEVELS = {"kl-f4": 3, "kl-f8": 4}
+NETWORKS = {
+    source: KLAutoencoder(
+        width=128,
+        multipliers=multipliers,
+        blocks=2,
+        latent=latent,
+        border="zeros",
+        norm_eps=1e-6,
+    )
+    for source, multipliers, latent in (("kl-f4", (1, 2, 4), 3), ("kl-f8", (1, 2, 4, 4), 4))
+}
 PREFIX = "first_stage_model."  # prefix of the autoencoder in a file of a whole latent diffusion
-LEAST_WIDTH = 64  # norms of 32 groups then have at least two channels in each, as ours
-FIRST_BLOCKS = r"encoder\.down\.0\.block\.\d+\.conv1\.weight"
 # Keys of the network in which pretrained autoencoders differ from ours.
 OWN_KEYS = ["width", "multipliers", "blocks", "latent", "middle_attention", "border", "norm_eps"]
-GROUPS = 32
-NORM_EPS = 1e-6
 # The autoencoder alone knows images in its own range, and no modality.
 OF_AUTOENCODER = {
     "data": {"source": ["image"], "target": ["image"], "patch": [1, 256, 256]},
@@ -48,19 +52,19 @@ def import_autoencoder(source: Source, weights: Path, out: Path) -> Run:
 
     Raises BadInput if the file is no such autoencoder, or if keys are unknown, absent or of another shape.
     """
-    net, state = read_autoencoder(source, weights)
+    net, state = NETWORKS[source], read_autoencoder(source, weights)
     recipe = _recipe(source, net)
     method = recipe.build()
     method.load_state_dict({f"net.{name}": tensor for name, tensor in state.items()})
     return write_imported(out, weights, f"{source} (latent diffusion)", recipe, method, steps=0)
 
 
-def read_autoencoder(source: Source, path: Path) -> tuple[KLAutoencoder, dict[str, Tensor]]:
-    """The settings of a pretrained autoencoder with three channels, and its tensors for our network with one channel."""
+def read_autoencoder(source: Source, path: Path) -> dict[str, Tensor]:
+    """The tensors of a pretrained autoencoder with three channels, for our network with one channel."""
     with Record(path, "a pretrained autoencoder", "Download it again.").tensors("pt") as file:
         places = _places(list(file.shapes))
         theirs = {name: file.file.get_tensor(place).float() for name, place in places.items()}
-    net = _detect(source, {name: tuple(tensor.shape) for name, tensor in theirs.items()}, path)
+    net = NETWORKS[source]
     with torch.device("meta"):
         built = net.build(Channels(images={"image": 1}, out=1))
     wanted = _names_in_file(net, built)
@@ -84,10 +88,10 @@ def read_autoencoder(source: Source, path: Path) -> tuple[KLAutoencoder, dict[st
         if values.shape != parameter.shape:
             found = tuple(theirs[first].shape)
             raise wrong_weights(
-                f"{path}: expected '{places[first]}' of the size of its neighbours, found {found}"
+                f"{where} with '{places[first]}' for {tuple(parameter.shape)}, found {found}"
             )
         state[ours] = values.contiguous()
-    return net, state
+    return state
 
 
 def _places(keys: Sequence[str]) -> dict[str, str]:
@@ -96,38 +100,6 @@ def _places(keys: Sequence[str]) -> dict[str, str]:
     named = {key.removeprefix(prefix): key for key in keys if key.startswith(prefix)}
     # The loss contains its critic and LPIPS.
     return {name: key for name, key in named.items() if not name.startswith("loss.")}
-
-
-def _detect(source: Source, shapes: Mapping[str, tuple[int, ...]], where: Path) -> KLAutoencoder:
-    """The settings of an autoencoder; raises BadInput if they cannot be read, or are not those of the source."""
-    firsts = list[int]()
-    while (key := f"encoder.down.{len(firsts)}.block.0.conv1.weight") in shapes:
-        firsts.append(shapes[key][0])
-    stem = shapes.get("encoder.conv_in.weight", ())
-    latent = shapes.get("post_quant_conv.weight", ())
-    if len(stem) != 4 or len(latent) != 4 or not firsts:
-        raise BadInput(
-            f"{where}: expected an autoencoder in the layout of latent diffusion, found other weights ({', '.join(list(shapes)[:2]) or 'none'}, …). Choose another file."
-        )
-    if len(firsts) != LEVELS[source]:
-        right = {levels: name for name, levels in LEVELS.items()}.get(len(firsts))
-        raise BadInput(
-            f"{where}: expected {source}, which halves the sides {LEVELS[source] - 1} times, found {len(firsts) - 1} halvings ({right or 'none that can be imported'}). Name that one, or choose another file."
-        )
-    width, colours = stem[:2]
-    uneven = width % GROUPS or width < LEAST_WIDTH or any(count % width for count in firsts)
-    if uneven or colours != 3:
-        raise wrong_weights(
-            f"{where}: expected channels in multiples of {GROUPS} from {LEAST_WIDTH} and three colours, found {firsts} and {colours}"
-        )
-    return KLAutoencoder(
-        width=width,
-        multipliers=tuple(channels // width for channels in firsts),
-        blocks=sum(re.fullmatch(FIRST_BLOCKS, name) is not None for name in shapes),
-        latent=latent[1],
-        border="zeros",
-        norm_eps=NORM_EPS,
-    )
 
 
 def _names_in_file(net: KLAutoencoder, built: AutoencoderNet) -> dict[str, list[str]]:

@@ -4,10 +4,8 @@ A published key is the path of flax scopes, "ResNetBlock_0/Block_1/Conv_0/kernel
 order of construction, and our networks construct their parts in that order.
 """
 
-import math
-import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,19 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from voxlate.base.config import fill, kind_of
+from voxlate.base.config import kind_of
 from voxlate.base.errors import BadInput
 from voxlate.base.files import sha256_of
 from voxlate.base.groups import grouped
 from voxlate.base.records import Record
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.images.units import unit_of
-from voxlate.science.nets.interface import Channels
-from voxlate.science.nets.xmodality.adm import ADM
 from voxlate.science.nets.xmodality.baseline_unet import PlainUNet
-from voxlate.science.nets.xmodality.dit import DiT
-from voxlate.science.nets.xmodality.parts import Attention, Backbone, Conv, Dense
-from voxlate.science.nets.xmodality.uvit import UViT
+from voxlate.science.nets.xmodality.parts import Attention, Conv, Dense
 from voxlate.training import recipe as recipes
 from voxlate.training.recipe import Recipe, ranges_of, to_dict
 from voxlate.training.run import Run, begin_run, software
@@ -51,60 +45,37 @@ class Slot:
     shape: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class PublishedNetwork:
-    """A network's settings, its number of input and output channels, and whether it has a noise level."""
-
-    name: str
-    net: PlainUNet | ADM | UViT | DiT
-    ins: int
-    outs: int
-    noisy: bool = True
-
-    def build(self) -> Backbone:
-        """The network without weights (on torch's meta device)."""
-        with torch.device("meta"):
-            return self.net.build(
-                Channels(images={"all": self.ins}, out=self.outs, noisy=self.noisy)
-            )
-
-
-@dataclass(frozen=True)
-class _Arrays:
-    """The shapes of a file's arrays, which may lack any of them."""
-
-    of: Mapping[str, tuple[int, ...]]
-    where: str
-
-    def get(self, key: str, ndim: int) -> tuple[int, ...]:
-        """The shape of an array; raises BadInput if there is none, or if it has other dimensions."""
-        shape = self.of.get(key)
-        if shape is None:
-            raise wrong_weights(f"{self.where}: expected the key '{key}', found none")
-        if len(shape) != ndim or 0 in shape:
-            raise wrong_weights(
-                f"{self.where}: expected '{key}' with {ndim} dimensions, found the shape {shape}"
-            )
-        return shape
-
-    def count(self, scope: str) -> int:
-        """The number of scopes of a class, such as DiTBlock_0, DiTBlock_1, …"""
-        numbered = (re.match(rf"{scope}_(\d+)/", key) for key in self.of)
-        return len({match[1] for match in numbered if match})
-
-
 def import_run(weights: Path, out: Path, changes: Mapping[str, Any] | None = None) -> Run:
-    """Write a published file as a run folder for `synth`: TOF-MRA to CTA by the paper's recipe with the file's network.
+    """Write a published file as a run folder for `synth`: TOF-MRA to CTA by the paper's recipe of that network.
 
     changes: changes of the recipe, as with --set. Raises BadInput if the file is none of the four networks, or if its
     channels are not those of the recipe's modalities.
     """
-    network, state = read_weights(weights)
-    recipe = _recipe(network, weights, changes)
+    recipe, state = read_weights(weights, changes)
+    recipe = replace(recipe, title=f"{recipe.title}: {weights.name}, imported")
     with torch.device("meta"):
         method = recipe.build()
     method.load_state_dict({f"net.{name}": tensor for name, tensor in state.items()}, assign=True)
     return write_imported(out, weights, "xmodality (flax)", recipe, method, recipe.train.steps)
+
+
+def recipe_of(keys: Collection[str], changes: Mapping[str, Any] | None = None) -> Recipe | None:
+    """The paper's recipe for the network with these keys, None for other weights; a U-Net with a noise level is a denoiser."""
+    scopes = {key.split("_")[0] for key in keys}
+    own: dict[str, Any] = {}
+    if "DiTBlock" in scopes:
+        name = "dit"
+    elif "Transformer" in scopes:
+        name = "uvit"
+    elif not {"ResNetBlock", "Conv"} <= scopes:
+        return None
+    elif "MultiHeadDotProductAttention" in scopes:
+        name = "adm"
+    elif "Dense_2/kernel" in keys:
+        name, own = "adm", {"net": {"kind": PlainUNet.kind}}
+    else:
+        name = "unet"
+    return recipes.read(f"tof_to_cta_{name}", own | dict(changes or {}))
 
 
 def layout(net: nn.Module) -> dict[str, Slot]:
@@ -146,23 +117,30 @@ def _attention_slots(attention: Attention, ours: str, path: str) -> Iterator[tup
     yield f"{path}out/bias", Slot(f"{ours}out.bias", (channels,))
 
 
-def read_weights(path: Path) -> tuple[PublishedNetwork, dict[str, Tensor]]:
-    """The network of a published file, and its tensors with our names and layouts.
+def read_weights(
+    path: Path, changes: Mapping[str, Any] | None = None
+) -> tuple[Recipe, dict[str, Tensor]]:
+    """The recipe of a published file, and its tensors with our names and layouts.
 
     Raises BadInput if it is none of the four networks, or if keys are unknown, absent or of another shape.
     """
     with Record(path, "published weights", "Download it again.").tensors("pt") as file:
         shapes = {key: lengths for key, (lengths, _) in file.shapes.items()}
-        network = detect(shapes, str(path))
-        slots = layout(network.build())
+        recipe = recipe_of(shapes, changes)
+        if recipe is None:
+            raise BadInput(
+                f"{path}: expected one of the published networks (U-Net, ADM, U-ViT, DiT), found other weights ({', '.join(list(shapes)[:2]) or 'none'}, …). Choose another file."
+            )
+        with torch.device("meta"):
+            slots = layout(recipe.build().net)
         wanted = {key: slot.shape for key, slot in slots.items()}
-        _compare_shapes(shapes, wanted, f"{path}: expected the weights of the {network.name}")
+        _compare_shapes(shapes, wanted, f"{path}: expected the weights of '{recipe.title}'")
         parts = grouped(
             (slot.parameter, _convert(file.file.get_tensor(key), key))
             for key, slot in slots.items()
         )
     state = {name: torch.cat(part) if len(part) > 1 else part[0] for name, part in parts.items()}
-    return network, state
+    return recipe, state
 
 
 def _compare_shapes(
@@ -187,68 +165,6 @@ def _convert(array: Tensor, key: str) -> Tensor:
         return array.permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
     flat = array.flatten(0, -2) if key.endswith("/out/kernel") else array.flatten(1)
     return flat.t().contiguous()
-
-
-def _recipe(network: PublishedNetwork, weights: Path, changes: Mapping[str, Any] | None) -> Recipe:
-    """The paper's recipe for a network; a U-Net with a noise level is a denoiser."""
-    denoises = network.noisy and network.name == "unet"
-    recipe = recipes.read(f"tof_to_cta_{'adm' if denoises else network.name}", changes)
-    recipe = replace(recipe, net=network.net, title=f"{recipe.title}: {weights.name}, imported")
-    known = len(recipe.data.channels)
-    outs = len(recipe.data.target)
-    if (known + outs * network.noisy, outs) != (network.ins, network.outs):
-        raise BadInput(
-            f"{weights}: expected a network of {known} source and {outs} target channels as in the recipe, found {network.ins - network.outs * network.noisy} and {network.outs}. Change data.source and data.target."
-        )
-    return recipe
-
-
-def detect(shapes: Mapping[str, tuple[int, ...]], where: str) -> PublishedNetwork:
-    """The network of these arrays; raises BadInput if it is none of the four, or if a size cannot be read."""
-    file = _Arrays(shapes, where)
-    if file.count("DiTBlock"):
-        return _detect_dit(file)
-    if not file.count("ResNetBlock") or not file.count("Conv"):
-        raise BadInput(
-            f"{where}: expected one of the published networks (U-Net, ADM, U-ViT, DiT), found other weights ({', '.join(list(shapes)[:2]) or 'none'}, …). Choose another file."
-        )
-    ins, width = file.get("Conv_0/kernel", 4)[2:]
-    attends = file.count("MultiHeadDotProductAttention")
-    blocks = 2 if attends else 1  # number of blocks of a stage in the encoder
-    multipliers = []
-    for stage in range(1 + file.count("PixelShuffleDownsample")):
-        key = f"ResNetBlock_{blocks * stage}/Block_0/Conv_0/kernel"
-        multipliers.append(file.get(key, 4)[3] // width)
-    values: dict[str, Any] = {"width": width, "multipliers": multipliers}
-    if not attends:
-        noisy = "Dense_2/kernel" in shapes
-        outs = file.get("Dense_2/kernel" if noisy else "Dense_0/kernel", 2)[1]
-        return PublishedNetwork("unet", fill(PlainUNet, values, where), ins, outs, noisy)
-    values["heads"] = file.get("MultiHeadDotProductAttention_0/query/kernel", 3)[1]
-    if not file.count("Transformer"):
-        outs = file.get("Dense_2/kernel", 2)[1]
-        return PublishedNetwork("adm", fill(ADM, values, where), ins, outs)
-    values["vit_heads"] = file.get("Transformer_0/MultiHeadDotProductAttention_0/query/kernel", 3)[
-        1
-    ]
-    values["depth"] = file.count("Transformer_0/SwiGLU")
-    outs = file.get("Dense_3/kernel", 2)[1]
-    return PublishedNetwork("uvit", fill(UViT, values, where), ins // 4, outs)
-
-
-def _detect_dit(file: _Arrays) -> PublishedNetwork:
-    pixels_in, width = file.get("Dense_0/kernel", 2)
-    pixels_out = file.get("FinalLayer_0/Dense_1/kernel", 2)[1]
-    # Each patch has patch² · outs outputs; the largest square divisor gives the fewest output channels.
-    patch = max(side for side in range(1, math.isqrt(pixels_out) + 1) if pixels_out % side**2 == 0)
-    values = {
-        "patch": patch,
-        "width": width,
-        "depth": file.count("DiTBlock"),
-        "heads": file.get("DiTBlock_0/MultiHeadDotProductAttention_0/query/kernel", 3)[1],
-    }
-    net = fill(DiT, values, file.where)
-    return PublishedNetwork("dit", net, pixels_in // patch**2, pixels_out // patch**2)
 
 
 def wrong_weights(sentence: str) -> BadInput:

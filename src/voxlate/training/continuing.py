@@ -1,18 +1,21 @@
 """Continuing a run by its folder alone: more steps of a finished run, or resuming a stopped one."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from voxlate.base.errors import BadInput
 from voxlate.base.executors.case_work import StepCallback, no_report
-from voxlate.base.files import lock, relative_to
+from voxlate.base.files import lock, relative_to, write_json
 from voxlate.base.messages import Say, message
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.training.learner import load_state
 from voxlate.training.processes import by_main, processes
 from voxlate.training.recipe import Recipe, from_dict, to_dict, with_tables
-from voxlate.training.recipe.text import first_change
-from voxlate.training.run import Run, change_recipe, repair_recipe_file, software
+from voxlate.training.recipe.reading import check
+from voxlate.training.recipe.text import first_change, stored_recipe, values_of
+from voxlate.training.run import Run, software
 from voxlate.training.train import Beginning, train
 from voxlate.training.weights import is_finished, read_header
 
@@ -25,6 +28,7 @@ def train_further(
     data: Path | None = None,
     device: str = "auto",
     allow_code: bool = False,
+    track: Literal["mlflow", "wandb"] | None = None,
     progress: StepCallback = no_report,
     say: Say = lambda _: None,
 ) -> Run:
@@ -40,7 +44,7 @@ def train_further(
     accelerator, _ = processes(device)
 
     def begin() -> Recipe:
-        """The recipe by which the run continues, which is written to the run."""
+        """The recipe by which the run continues; that of additional steps is written to the run."""
         if not run.provenance.is_file():
             raise BadInput(
                 f"{run.folder}: expected a run to continue, found no provenance.json in it. To train a new one, give a recipe, --data PREPARED and --out RUN."
@@ -48,16 +52,22 @@ def train_further(
         with lock(run.folder):
             recipe = _open_recipe(run, data, allow_code)
             asked = f"--steps +{steps}" if steps else f"--minutes +{minutes:g}" if minutes else ""
-            if not is_finished(run.weights(), recipe.train.more):
-                _check_resumable(run, asked)
-                text = f"resuming {run.folder}, which stopped before step {recipe.train.length}."
-                say(message("resumed", text))
-            elif asked:
-                recipe = _add_steps(run, recipe, asked, steps, minutes or 0, say)
-            else:
+            finished = is_finished(run.weights(), recipe.train.more)
+            if finished and not asked:
                 done = read_header(run.weights())["steps"]
                 text = f"{run.folder} is finished, with {done} steps; --steps +{recipe.train.steps} continues it."
                 say(message("finished", text))
+                return recipe
+            _check_state(run)
+            if finished:
+                return _add_steps(run, recipe, asked, steps, minutes or 0, say)
+            before = [one["asked"] for one in run.origin.get("continuations", [])]
+            if asked and before[-1:] != [asked]:
+                raise BadInput(
+                    f"{run.folder}: expected a finished run for {asked}, found one that stopped before its last step. Resume it first: voxlate train {run.folder}"
+                )
+            text = f"resuming {run.folder}, which stopped before step {recipe.train.length}."
+            say(message("resumed", text))
             return recipe
 
     recipe = by_main(accelerator, begin)
@@ -74,6 +84,7 @@ def train_further(
         beginning=beginning,
         fold=stated["data"].get("fold"),
         device=device,
+        track=track,
         progress=progress,
         say=say,
     )
@@ -115,27 +126,21 @@ def _open_recipe(run: Run, data: Path | None, allow_code: bool) -> Recipe:
             f"{run.folder}: expected a run of this version of voxlate, found another ({change}). Train anew."
         )
     if run.recipe.exists():
-        repair_recipe_file(run, recipe)
+        path = f"{run.recipe}"
+        stated_there = with_tables(recipe, stored_recipe(values_of(path)), path)
+        if _without_more(stated_there) != _without_more(recipe):
+            raise BadInput(
+                f"{path}: expected the recipe that this run began with, found an edited one. Restore it, or train the edited recipe into another --out."
+            )
     prepared = relative_to(run.folder, place.resolve())
     if stated.get("prepared") != prepared:
-        change_recipe(run, recipe, {"prepared": prepared})
+        write_json(run.provenance, {**stated, "prepared": prepared})
     return recipe
 
 
-def _check_resumable(run: Run, asked: str) -> None:
-    """Raise BadInput if a run that is not finished cannot continue from its state, or was asked for other steps."""
-    stated = run.origin
-    before = [one["asked"] for one in stated.get("continuations", [])]
-    if asked and before[-1:] != [asked]:
-        raise BadInput(
-            f"{run.folder}: expected a finished run for {asked}, found one that stopped before its last step. Resume it first: voxlate train {run.folder}"
-        )
-    if run.weights().exists():
-        _check_state(run)
-    elif stated["data"].get("start") and not _is_of_last_stage(run):
-        raise BadInput(
-            f"{run.folder}: expected a last stage that had begun, found one that is yet to start from the weights of --init. Give the whole command that began this run."
-        )
+def _without_more(recipe: Recipe) -> Recipe:
+    """The recipe as it began, before steps were added."""
+    return replace(recipe, train=replace(recipe.train, more=None))
 
 
 def _add_steps(
@@ -149,29 +154,21 @@ def _add_steps(
         steps = max(1, round(60 * minutes / each))
         text = f"{minutes:g} minutes are about {steps} steps of {each:.3g} s, which they took in this run so far."
         say(message("steps", text, steps=steps))
-    _check_state(run, done)
-    plain = to_dict(recipe)
-    plain["train"]["more"] = [*(recipe.train.more or ()), steps]
-    recipe = with_tables(recipe, plain, f"{run.recipe}")
+    recipe = replace(recipe, train=replace(recipe.train, more=(*(recipe.train.more or ()), steps)))
+    check(recipe, f"{run.provenance}")
     versions = {name: software()[name] for name in ("voxlate", "torch")}
     record = {"asked": asked, "from_step": done, "steps": steps, **versions}
-    before = run.origin.get("continuations", [])
-    change_recipe(run, recipe, {"continuations": [*before, record]})
+    stated = run.origin
+    continuations = [*stated.get("continuations", []), record]
+    changed = {"recipe": to_dict(recipe), "continuations": continuations}
+    write_json(run.provenance, stated | changed)
     return recipe
 
 
-def _check_state(run: Run, step: int | None = None) -> None:
-    """Raise BadInput if state.pt is not of the last stage, or not at this step of it."""
-    found = "none"
-    if run.state.exists():
-        state = load_state(run.state)
-        if state["stage"] == "final" and step in (None, state["step"]):
-            return
-        found = f"one of stage '{state['stage']}' at step {state['step']}"
-    raise BadInput(
-        f"{run.state}: expected the state of this run's last step, with the optimiser's moments, found {found}. Restore it, or begin a new run from these weights with --init {run.folder}."
-    )
-
-
-def _is_of_last_stage(run: Run) -> bool:
-    return run.state.exists() and load_state(run.state)["stage"] == "final"
+def _check_state(run: Run) -> None:
+    """Raise BadInput if a run cannot continue, because the state of its last stage is absent and its weights are no random ones."""
+    begun = run.state.exists() and load_state(run.state)["stage"] == "final"
+    if not begun and (run.weights().exists() or run.origin["data"].get("start")):
+        raise BadInput(
+            f"{run.state}: expected the state of this run's last stage, with the optimiser's moments, found none. Restore it, give the whole command that began the run, or begin a new run from its weights with --init {run.folder}."
+        )

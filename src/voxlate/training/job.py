@@ -8,7 +8,7 @@ to the run, so that a run that was killed repeats them bit for bit before it goe
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from voxlate.base.errors import BadInput, Stopped
-from voxlate.base.executors.case_work import StepCallback
+from voxlate.base.executors.case_work import StepCallback, no_report
 from voxlate.base.files import write_text
 from voxlate.base.items import stable_id
 from voxlate.base.machine import begin_reader, cores
@@ -173,28 +173,11 @@ READERS = {"cuda": 12, "xpu": 12, "mps": 2}
 
 
 @dataclass(frozen=True)
-class Session:
-    """The objects that all stages of a training share: its run, received stop signals, and callbacks.
-
-    track: the service that also gets the log's numbers; pretrained: runs of imported autoencoders; starts: weights by
-    stage from which it is initialised; notes: additional entries of the weights' headers.
-    """
-
-    run: Run
-    stop: Sequence[int]
-    progress: StepCallback
-    say: Say
-    track: str | None
-    pretrained: Sequence[Run]
-    starts: Mapping[str, Path]
-    notes: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
 class Job:
     """The training of one stage on a cohort.
 
-    replay: an earlier cohort, of which train.replay of the items are; budgets: of the stages of a plan.
+    replay: an earlier cohort, of which train.replay of the items are; budgets: of the stages of a plan; out: the run that
+    is written, none of timed steps; stop: received signals; track: the service that also gets the log's numbers.
     """
 
     recipe: Recipe
@@ -204,6 +187,17 @@ class Job:
     device: torch.device
     replay: Cohort | None = None
     budgets: Budgets = field(default_factory=dict)
+    out: Run | None = None
+    stop: Sequence[int] = ()
+    progress: StepCallback = no_report
+    say: Say = lambda _: None
+    track: str | None = None
+
+    @property
+    def run(self) -> Run:
+        """The run that is written."""
+        assert self.out is not None
+        return self.out
 
     @property
     def seed(self) -> int:
@@ -292,7 +286,7 @@ def _readers(device: torch.device, processes: int = 1) -> int:
     return min(READERS[device.type], max(cores() // processes - 1, 1))
 
 
-def keep_moments(job: Job, method: Method, session: Session) -> Path | None:
+def keep_moments(job: Job, method: Method) -> Path | None:
     """The folder with the moments of the training cases' latents, encoded once; None if there are none to keep."""
     autoencoder = method.autoencoder
     stage, cohort = job.stage, job.cohort
@@ -301,8 +295,8 @@ def keep_moments(job: Job, method: Method, session: Session) -> Path | None:
         return None
 
     def _report(done: int, total: int) -> None:
-        session.progress(f"{stage.name} (latents)", done, total, {})
-        if session.stop and done < total:
+        job.progress(f"{stage.name} (latents)", done, total, {})
+        if job.stop and done < total:
             raise Stopped(
                 f"stopped at case {done} of {total} whose latents are encoded ({stage.name})"
             )

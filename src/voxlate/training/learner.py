@@ -20,11 +20,10 @@ from voxlate.base.items import stable_id
 from voxlate.base.optional import optional_package
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.science.methods.method import Method
-from voxlate.training.job import Clock, Job, Session
+from voxlate.training.job import Clock, Job
 from voxlate.training.log_file import append_line, lines_of
 from voxlate.training.recipe import Recipe, to_dict
 from voxlate.training.recipe.training_settings import Training
-from voxlate.training.run import Run
 
 
 @dataclass
@@ -161,14 +160,14 @@ class Log:
     It sets the seconds of the learner, and measures those of a step. Only the main process writes.
     """
 
-    def __init__(self, job: Job, session: Session, learner: Learner, clock: Clock) -> None:
-        self.log = session.run.log
+    def __init__(self, job: Job, learner: Learner, clock: Clock) -> None:
+        self.log = job.run.log
         self.stage = job.stage.name
         self.options = job.stage.train
         self.learner = learner
         self.clock = clock
         self.main = job.accelerator.is_main_process
-        self.on_step = session.progress
+        self.on_step = job.progress
         self.begun = time.monotonic() - learner.seconds
         self.previous = (learner.step, learner.seconds)
         # Step and seconds after the first step since this start, which also allocates memory.
@@ -181,10 +180,10 @@ class Log:
             from accelerate.tracking import LOGGER_TYPE_TO_CLASS  # reports do without
 
             # They get numbers alone.
-            board, folder = LOGGER_TYPE_TO_CLASS["tensorboard"], session.run.folder
+            board, folder = LOGGER_TYPE_TO_CLASS["tensorboard"], job.run.folder
             places = {"logging_dir": folder / "tensorboard", "purge_step": learner.step}
             self.trackers.append(board(self.stage, **places))
-            if (name := session.track) is not None:
+            if (name := job.track) is not None:
                 optional_package(name, "track", "--track", f"the package {name}")
                 self.trackers.append(LOGGER_TYPE_TO_CLASS[name](folder.name))
             for tracker in self.trackers:
@@ -290,14 +289,15 @@ def load_state(path: Path) -> dict[str, Any]:
     return state
 
 
-def resume(learner: Learner, job: Job, run: Run) -> None:
+def resume(learner: Learner, job: Job) -> None:
     """Continue from the saved state of a stage, if there is one; raises BadInput if it is of another training."""
-    if not run.state.exists():
+    path = job.run.state
+    if not path.exists():
         return
-    state = load_state(run.state)
+    state = load_state(path)
     if state["owner"] != owner_of(job.recipe, job.cohort):
         raise BadInput(
-            f"{run.state}: expected the state of this run's training, found one of another recipe, cohort or split, or of an earlier version. Delete it to start again."
+            f"{path}: expected the state of this run's training, found one of another recipe, cohort or split, or of an earlier version. Delete it to start again."
         )
     if state["stage"] != job.stage.name:
         return
@@ -305,5 +305,5 @@ def resume(learner: Learner, job: Job, run: Run) -> None:
         learner.load_state(state)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise BadInput(
-            f"{run.state}: expected a state of this version's networks, found another ({str(error).splitlines()[0]:.200}). Delete it to start again."
+            f"{path}: expected a state of this version's networks, found another ({str(error).splitlines()[0]:.200}). Delete it to start again."
         ) from error

@@ -25,12 +25,11 @@ from voxlate.science.methods.method import Method
 from voxlate.science.nets.autoencoder import AutoencoderNet
 from voxlate.science.nets.cpu import volumes_in_float32
 from voxlate.training.batches.patches import note_on_cut
-from voxlate.training.job import Clock, Job, Session, keep_moments, read_places
+from voxlate.training.job import Clock, Job, keep_moments, read_places
 from voxlate.training.learner import Epochs, Learner, Log, owner_of, resume, save_state
 from voxlate.training.log_file import read_verdicts
 from voxlate.training.processes import Agreement, by_main
 from voxlate.training.recipe import stage_recipe
-from voxlate.training.run import Run
 from voxlate.training.validate import (
     Measure,
     Sharpness,
@@ -55,19 +54,20 @@ Losses = Mapping[str, Mapping[str, Tensor]]
 """The losses of each turn by their names."""
 
 
-def train_stage(job: Job, session: Session, method: Method, started: str) -> Method:
+def train_stage(job: Job, method: Method, started: str, notes: Mapping[str, Any]) -> Method:
     """Train a stage to its end, from its saved state if there is one.
 
-    started: a sentence for the log if some of the weights are not random. Raises Stopped after a signal.
+    started: a sentence for the log if some of the weights are not random; notes: additional entries of the weights' header.
+    Raises Stopped after a signal.
     """
     options = job.stage.train
     learner = begin_learner(method, job)
     first = [tensor.clone() for tensor in learner.moving[0]] if options.keep_start else []
-    resume(learner, job, session.run)
-    clock = begin_clock(job, session.run, learner.step)
-    now = StageState(job, session, learner, clock, first)
+    resume(learner, job)
+    clock = begin_clock(job, learner.step)
+    now = StageState(job, learner, clock, first)
     parallel = method if job.alone else job.accelerator.prepare(method)
-    loader = job.batches(learner.step, keep_moments(job, method, session))
+    loader = job.batches(learner.step, keep_moments(job, method))
     with interrupts_held():  # readers that start must not receive Ctrl-C
         batches = iter(loader)
     with closing(now.log):
@@ -81,7 +81,7 @@ def train_stage(job: Job, session: Session, method: Method, started: str) -> Met
             learner.averaged.load_state_dict(learner.best.weights)
             now.by_main(compare)
     chosen = {} if now.sharpness is None else {"sharpness": now.sharpness.place}
-    return finish(job, session.run, learner, chosen | dict(session.notes))
+    return finish(job, learner, chosen | dict(notes))
 
 
 def begin_learner(method: Method, job: Job) -> Learner:
@@ -101,12 +101,12 @@ def begin_learner(method: Method, job: Job) -> Learner:
     return Learner(method, averaged, optimisers, epochs)
 
 
-def begin_clock(job: Job, run: Run, step: int) -> Clock:
+def begin_clock(job: Job, step: int) -> Clock:
     """The clock of a stage that goes on from a step."""
-    places: list[float] = []
+    record, places = job.run.clock, list[float]()
     if job.budget is not None:
-        places = read_places(run.clock, job.stage.name, job.stage.train.steps)
-    clock = Clock(job.stage.train, job.stage.name, job.budget, run.clock, job.accelerator, places)
+        places = read_places(record, job.stage.name, job.stage.train.steps)
+    clock = Clock(job.stage.train, job.stage.name, job.budget, record, job.accelerator, places)
     clock.fill(step)
     return clock
 
@@ -169,7 +169,6 @@ class StageState:
     """
 
     job: Job
-    session: Session
     learner: Learner
     clock: Clock
     first: list[Tensor]
@@ -181,7 +180,7 @@ class StageState:
         job = self.job
         self.options = job.stage.train
         self.is_main = job.accelerator.is_main_process
-        self.log = Log(job, self.session, self.learner, self.clock)
+        self.log = Log(job, self.learner, self.clock)
         self.items = validation_items(job.recipe, job.stage, job.cohort)
         self.agreement = Agreement(job.accelerator)
         self.saved = self.log.seconds
@@ -266,7 +265,7 @@ def keep_first(now: StageState) -> None:
         if now.is_main:
             listed = ", ".join(f"{value:.4g} with {share:.0%}" for share, value in errors.items())
             text = f"of the weights before the first step, {kept:.0%} are kept: the validation error is {listed}."
-            now.session.say(message("keep-start", text, share=kept))
+            now.job.say(message("keep-start", text, share=kept))
             now.log.add(keep_start={f"{share:g}": value for share, value in errors.items()})
     move(kept)
 
@@ -281,7 +280,7 @@ def decide(now: StageState) -> None:
     """Decide in all processes whether a signal stops the training after this step, and whether a state is saved."""
     each = now.log.step_seconds
     is_old = now.log.seconds + each - now.saved >= now.options.save_every
-    asked = (bool(now.session.stop), is_old)
+    asked = (bool(now.job.stop), is_old)
     now.stops, now.is_old = now.agreement.ask(now.learner.step, each, asked)
 
 
@@ -300,7 +299,7 @@ def check_finite(now: StageState) -> None:
         faults = gather_object(faults)
     if not faults:
         return
-    run, options = now.session.run, now.options
+    run, options = now.job.run, now.options
     kept = "the last state before it is kept" if run.state.exists() else "no state was saved yet"
     exact = " or in train.precision float32" if options.precision == "bfloat16" else ""
     raise BadInput(
@@ -321,12 +320,12 @@ def compare(now: StageState) -> None:
     if not now.items or not stage.method.makes_targets:
         _log_validation(now)
         return
-    errors = begin_errors(now.session.run, now.job.recipe, stage, cohort)
+    errors = begin_errors(now.job.run, now.job.recipe, stage, cohort)
     if chosen := now.sharpness:
         wanted = now.job.recipe.synth.gradient_ratio or 0.0
         items = "training" if validation_split(cohort) == "train" else "validation"
         text = f"sharpness {chosen.place:g}: images of {items} items vary {chosen.ratio:.2f} times as much as the true ones, and {wanted:g} times was asked for."
-        now.session.say(message("sharpness", text, place=chosen.place, ratio=chosen.ratio))
+        now.job.say(message("sharpness", text, place=chosen.place, ratio=chosen.ratio))
         now.log.add(sharpness={"place": chosen.place, "ratio": chosen.ratio})
     _log_validation(now, errors.add, chosen)
     now.log.add(verdict={one.modality: asdict(one) for one in verdicts_on(errors, stage)})
@@ -343,7 +342,7 @@ def _log_validation(
     if chosen is not None:
         recipe = replace(recipe, synth=replace(recipe.synth, sharpness=chosen.place))
     picture = f"{job.stage.name}_{now.learner.step:07d}.png"
-    path = now.session.run.folder / "validation" / picture
+    path = now.job.run.folder / "validation" / picture
     averaged = now.learner.averaged
     scores = validate(averaged, now.items, recipe, job.stage, job.device, path, measure)
     prefix = "training_items_" if validation_split(job.cohort) == "train" else ""
@@ -370,7 +369,7 @@ def save(now: StageState) -> None:
     if now.is_main:
         job = now.job
         state = {**now.learner.state(), "stage": job.stage.name}
-        save_state(now.session.run.state, state, owner_of(job.recipe, job.cohort))
+        save_state(now.job.run.state, state, owner_of(job.recipe, job.cohort))
     now.saved = now.log.seconds
 
 
@@ -401,12 +400,12 @@ def follow(now: StageState) -> None:
         stop(now)
 
 
-def finish(job: Job, run: Run, learner: Learner, notes: Mapping[str, Any]) -> Method:
+def finish(job: Job, learner: Learner, notes: Mapping[str, Any]) -> Method:
     """The trained method for later stages; the main process writes its weights, which are a whole model.
 
     notes: additional entries of the header. The state stays until the next stage writes its own.
     """
-    options = job.stage.train
+    run, options = job.run, job.stage.train
     averages = options.ema or options.keep_start or learner.best is not None
     method = (learner.averaged if averages else learner.method).eval()
     slices = whole_slices(job.recipe, job.stage, job.cohort, "train", CALIBRATION_SLICES)
@@ -417,7 +416,7 @@ def finish(job: Job, run: Run, learner: Learner, notes: Mapping[str, Any]) -> Me
         header["training_voxels"] += run.origin.get("inherited_voxels", [])
         if learner.best is not None:
             header["kept_step"] = learner.best.step
-        if bound := _bound(job, method, run):
+        if bound := _bound(job, method):
             header["bound"] = bound
         verdicts = read_verdicts(run.log).get(job.stage.name, [])
         if worse := {one.modality: one.sentence for one in verdicts if one.outcome == "worse"}:
@@ -427,13 +426,13 @@ def finish(job: Job, run: Run, learner: Learner, notes: Mapping[str, Any]) -> Me
     return method
 
 
-def _bound(job: Job, method: Method, run: Run) -> dict[str, float]:
+def _bound(job: Job, method: Method) -> dict[str, float]:
     """The reconstruction error of an autoencoder on held-out slices, by modality."""
     stage = job.stage
     if stage.method.makes_targets:
         errors = dict[str, float]()
         for name in stage.task.needs:
-            errors |= read_header(run.weights(name)).get("bound", {})
+            errors |= read_header(job.run.weights(name)).get("bound", {})
         return {name: error for name, error in errors.items() if name in stage.data.target}
     split = validation_split(job.cohort)
     batches = whole_slices(job.recipe, stage, job.cohort, split, BOUND_SLICES)

@@ -5,7 +5,7 @@ The run of a training stores the choice, so that it is the same on every machine
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 
@@ -15,14 +15,6 @@ from voxlate.training.run import Run
 
 # Limits of oneDNN's instructions below those that multiply bfloat16.
 WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI")
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A precision, bfloat16 or float32, with its reason."""
-
-    precision: Precision
-    why: str
 
 
 def with_precision(
@@ -36,7 +28,7 @@ def with_precision(
     for stage in recipe.all_stages:
         options = stage.train
         if options.precision == "auto":
-            precision = (stated or {}).get(stage.name) or choose(device).precision
+            precision = (stated or {}).get(stage.name) or choose(device)[0]
             options = replace(options, precision=precision)
         trainings.append(options)
     return with_trainings(recipe, trainings)
@@ -57,7 +49,7 @@ def of_synthesis(recipe: Recipe, device: torch.device) -> Precision:
     stated = recipe.synth.precision
     if recipe.synth.exact or (stated == "auto" and recipe.train.precision == "float32"):
         return "float32"
-    return choose(device).precision if stated == "auto" else stated
+    return choose(device)[0] if stated == "auto" else stated
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
@@ -69,20 +61,19 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
-def choose(device: torch.device) -> Choice:
-    """The precision of "auto" on a device."""
+def choose(device: torch.device) -> tuple[Precision, str]:
+    """The precision of "auto" on a device, and the reason for it."""
     if device.type == "cuda":
         # torch.cuda.is_bf16_supported() checks the current GPU only.
         if torch.version.hip or torch.cuda.get_device_capability(device) >= (8, 0):
-            return Choice("bfloat16", "bfloat16: the GPU computes in it")
-        return Choice("float32", "float32: the GPU does not compute in bfloat16")
+            return "bfloat16", "bfloat16: the GPU computes in it"
+        return "float32", "float32: the GPU does not compute in bfloat16"
     # autocast and kernels of other devices differ by version and were not tested.
     if device.type != "cpu":
-        untested = f"float32: bfloat16 was not tested on devices of type {device.type}"
-        return Choice("float32", untested)
+        return "float32", f"float32: bfloat16 was not tested on devices of type {device.type}"
     if multiplies_bfloat16():
-        return Choice("bfloat16", "bfloat16: this processor multiplies it")
-    return Choice("float32", "float32: this processor does not multiply bfloat16")
+        return "bfloat16", "bfloat16: this processor multiplies it"
+    return "float32", "float32: this processor does not multiply bfloat16"
 
 
 def multiplies_bfloat16() -> bool:

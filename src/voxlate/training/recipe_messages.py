@@ -1,7 +1,8 @@
 """Whether a recipe fits a cohort: what is said before the first step, scales that are refused, and recipes that fit."""
 
+import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 
 from voxlate.base.errors import BadInput, first_of
+from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, message
 from voxlate.scans.cases.case import LABEL, PreparedCase
 from voxlate.scans.cases.prepared import SPLITS, Cohort, open_cohort
@@ -27,23 +29,31 @@ from voxlate.training.batches.data_settings import (
 )
 from voxlate.training.batches.latents import uncacheable
 from voxlate.training.batches.patches import NO_LABEL, note_on_cut, note_on_padding
+from voxlate.training.planning.cohort_facts import GREY_LEVELS, scan_of
+from voxlate.training.planning.rules import intensity
 from voxlate.training.recipe import FullStage, Recipe, read
 from voxlate.training.recipe.text import is_start, names
 from voxlate.training.validate import validation_split
 
 
 def check_training(recipe: Recipe, cohort: Cohort) -> list[Message]:
-    """Messages on unusual data of the stages and on their validation, each once."""
-    messages = dict[Message, None]()
-    for stage in recipe.all_stages:
-        messages |= dict.fromkeys(_of_stage(stage, recipe, cohort))
-    return [*messages]
+    """Messages on unusual data of the stages and on their validation; the name of a stage where others do not have it."""
+    stages_of = grouped(
+        (one, stage.name) for stage in recipe.all_stages for one in _of_stage(stage, recipe, cohort)
+    )
+    every = len(recipe.all_stages)
+    messages = []
+    for one, stages in stages_of.items():
+        of_stages = "" if len(stages) == every else f"stage {', '.join(stages)}: "
+        messages.append(replace(one, text=f"{of_stages}{one.text}"))
+    return messages
 
 
 def fold_note(cohort: Cohort, fold: int) -> Message:
     """A message on the held-out cases of a fold."""
     train, val, test = (cohort.on_disk(cohort.splits[name]) for name in SPLITS)
-    text = f"fold {fold} of {FOLDS}: {len(train)} cases train, {len(val)} validate ({first_of(val)}); the test split ({len(test)}) is not used."
+    count = len({case.fold for case in cohort.cases} - {None}) or FOLDS
+    text = f"fold {fold} of {count}: {len(train)} cases train, {len(val)} validate ({first_of(val)}); the test split ({len(test)}) is not used."
     return message("fold", text, train=len(train), val=len(val))
 
 
@@ -61,15 +71,34 @@ def _of_stage(stage: FullStage, recipe: Recipe, cohort: Cohort) -> Iterator[Mess
     teaching = training_cases(cohort, data)
     for name in data.target:
         yield from check_scales(name, cohort.target_widths(recipe.intensity[name], name, teaching))
+    for name in data.modalities:
+        yield from _of_window(name, stage, recipe, cohort, teaching)
     reason = uncacheable(cohort, data) if stage.task.encodes else ""
     if reason:
-        text = f"latents of stage '{stage.name}' are encoded again at every step, because there is {reason}."
+        text = f"latents are encoded again at every step, because there is {reason}."
         yield message("latents", text)
-    of_stage = f"stage '{stage.name}': " if recipe.stages else ""
     for text in _notes_on_patches(data, cohort):
-        yield message("patch-size", f"{of_stage}{text}")
+        yield message("patch-size", text)
     if text := _weights_note(stage, cohort, teaching):
         yield message("loss-weights", text)
+
+
+def _of_window(
+    name: str, stage: FullStage, recipe: Recipe, cohort: Cohort, teaching: Sequence[str]
+) -> Iterator[Message]:
+    """A caution where a window is that of 8-bit pictures, and scans are none, with the key of a map that fits them."""
+    if recipe.intensity[name].window != (0, GREY_LEVELS):
+        return
+    headers = [header for header in map(cohort.header, teaching) if name in header.visible]
+    if not headers:
+        return
+    scan = scan_of(name, headers)
+    if scan.least >= 0 and scan.most <= GREY_LEVELS:
+        return
+    fitting, _ = intensity(scan, "target" if name in stage.data.target else "source")
+    keys = ", ".join(f"{key}={json.dumps(value)}" for key, value in fitting.items())
+    text = f"intensity.{name} is the window of 8-bit pictures (0 to {GREY_LEVELS}), and {name} has {scan.least:.4g} to {scan.most:.4g} {scan.unit} here, of which all beyond the window is lost. A map that fits: --set 'intensity.{name}={{{keys}}}'."
+    yield message("window", text, grade="caution")
 
 
 def _notes_on_patches(data: DataSettings, cohort: Cohort) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,11 @@ from voxlate.training.log_file import lines_of, read_verdicts
 from voxlate.training.recipe import (
     Recipe,
     code_of,
-    header,
     stated_keys,
     to_dict,
-    values_of,
-    with_tables,
 )
 from voxlate.training.recipe.run_provenance import read_run
-from voxlate.training.recipe.text import as_toml, first_change, stored_recipe
+from voxlate.training.recipe.text import as_toml, first_change
 from voxlate.training.verdict import Verdict
 
 NOTICE = "Research software, not a medical device; not for diagnosis or treatment."
@@ -167,30 +164,6 @@ def check_free(run: Run) -> None:
     is_run = run.has_begun or run.provenance.is_file()
     found = "a plan, found a run" if is_run else "a run, found other files"
     raise BadInput(f"{folder}: expected an empty folder or {found}. Choose another --out.")
-
-
-def change_recipe(run: Run, recipe: Recipe, notes: Mapping[str, Any]) -> None:
-    """Continue a run with another recipe, and add notes to its provenance, by which it resumes."""
-    write_json(run.provenance, {**run.origin, "recipe": to_dict(recipe), **notes})
-    head = header(run.recipe.read_text(encoding="utf-8")) if run.recipe.exists() else ""
-    write_text(run.recipe, head + as_toml(stated_keys(recipe)))
-
-
-def repair_recipe_file(run: Run, begun: Recipe) -> None:
-    """Write recipe.toml if the run was stopped after its provenance was written; BadInput if the file was edited.
-
-    begun: the recipe of the provenance, which may differ by additional steps.
-    """
-    path = f"{run.recipe}"
-    stated = with_tables(begun, stored_recipe(values_of(path)), path)
-    more, known = stated.train.more or (), begun.train.more or ()
-    whole = replace(stated, train=replace(stated.train, more=begun.train.more))
-    if more not in (known, known[:-1]) or whole != begun:
-        raise BadInput(
-            f"{run.recipe}: expected the recipe that this run began with, found an edited one. Restore it, or train the edited recipe into another --out."
-        )
-    if stated != begun:
-        change_recipe(run, begun, {})
 
 
 def software() -> dict[str, Any]:

@@ -22,7 +22,7 @@ from voxlate.training.recipe import FullStage, Recipe
 from voxlate.training.run import Run, weights_of
 from voxlate.training.starters.card import read_card
 from voxlate.training.starters.names import PREFIX, folder_of, is_starter
-from voxlate.training.weights import Loaded, file_hash, load_method, read_header
+from voxlate.training.weights import Loaded, load_method, read_header
 
 SELF_TEST = "selftest.safetensors"
 SIDE = (
@@ -60,7 +60,7 @@ def starter_hash(run: Path | str) -> str:
 def check_starter(folder: Path) -> Loaded:
     """The method of a starter, its recipe and its header, which the caller must not change (see `load_run`).
 
-    Raises BadInput unless weights and calibration are those of its card, and its self-test gives its output.
+    Raises BadInput unless its self-test gives its output.
     """
     files = sorted(folder.glob("*.*"))
     return _check(folder, tuple((file.name, file.stat().st_mtime_ns) for file in files))
@@ -69,36 +69,14 @@ def check_starter(folder: Path) -> Loaded:
 @lru_cache(maxsize=8)
 def _check(folder: Path, mtimes_ns: tuple[tuple[str, int], ...]) -> Loaded:
     """Load and check a starter once in each process."""
-    name = f"{PREFIX}{folder.name}"
-    card = read_card(folder)
-    try:
-        method, recipe, header = load_method(folder)
-    except BadInput as error:
-        raise BadInput(
-            f"{name}: expected the weights of its card, found others ({error}) {AGAIN}"
-        ) from error
-    if header["sha256"] != card.sha256:
-        raise BadInput(
-            f"{name}: expected weights with the checksum of its card ({card.sha256[:16]}…), found another ({header['sha256'][:16]}…). {AGAIN}"
-        )
-    calibrations = {file.name: file_hash(file) for file in Run(folder).calibrations}
-    if calibrations != card.calibrations:
-        raise BadInput(
-            f"{name}: expected {_list(card.calibrations)} as its card states, found {_list(calibrations)}. {AGAIN}"
-        )
+    method, recipe, header = load_method(folder)
     batch, wanted = _read_self_test(folder, recipe)
     difference = float((self_test_output(method, recipe, batch) - wanted).abs().max())
     if not difference <= TOLERANCE:
         raise BadInput(
-            f"{name}: expected the output of its self-test within {TOLERANCE:g}, found a difference of {difference:.2g}: this installation computes other images. {AGAIN}"
+            f"{PREFIX}{folder.name}: expected the output of its self-test within {TOLERANCE:g}, found a difference of {difference:.2g}: this installation computes other images. {AGAIN}"
         )
     return method, recipe, header
-
-
-def _list(calibrations: Mapping[str, str]) -> str:
-    """The files of calibrations with their hashes."""
-    files = [f"{name} ({digest})" for name, digest in calibrations.items()]
-    return " and ".join(files) or "no calibration"
 
 
 def self_test_output(method: Method, recipe: Recipe, batch: Batch) -> Tensor:

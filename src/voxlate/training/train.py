@@ -14,11 +14,11 @@ from voxlate.base.files import lock, relative_to
 from voxlate.base.machine import keep_freed_memory
 from voxlate.base.messages import Message, Say, message
 from voxlate.base.option import merge
-from voxlate.scans.cases.prepared import Cohort, open_cohort
+from voxlate.scans.cases.prepared import open_cohort
 from voxlate.science.methods.method import Method
 from voxlate.synthesis.known_scans import known_scans_of
 from voxlate.training.batches.data_settings import training_cases
-from voxlate.training.job import Job, Session
+from voxlate.training.job import Job
 from voxlate.training.learner import Epochs, Learner, owner_of, save_state
 from voxlate.training.loop import finish, train_stage
 from voxlate.training.naive import fit_cohort
@@ -95,7 +95,8 @@ def train(
     if asked.init is not None:
         starts["final"] = weights_of(run_folder(asked.init))
     run = Run(out)
-    jobs = _plan_jobs(_open_job(recipe, data, asked, beginning), run, say)
+    opened = _open_job(recipe, data, asked, beginning)
+    jobs = _plan_jobs(replace(opened, out=run, progress=progress, say=say, track=asked.track))
     _check_stages(jobs, starts)
     reused = runs_of(asked.reuse)
     # The weights of some are imported, those of a pretrained autoencoder, say.
@@ -110,20 +111,20 @@ def train(
                 check_free(run)
                 owner = owner_of(jobs[-1].recipe, jobs[-1].cohort)
                 save_state(run.state, beginning.state, owner)
-            _begin_run(run, jobs[-1], data, asked.fold, starts, beginning)
-            for note in _notes(run, jobs[-1], asked.fold, others):
+            _begin_run(jobs[-1], data, asked.fold, starts, beginning)
+            for note in _notes(jobs[-1], asked.fold, others):
                 say(note)
 
         by_main(jobs[0].accelerator, _begin)
         stated = run.origin
         notes = {"adapted": stated["adapted"]} if "adapted" in stated else {}
-        stop = held.enter_context(stop_signal())
-        session = Session(run, stop, progress, say, asked.track, pretrained, starts, notes)
         budgets = {
             name: Budget(seconds=table["seconds"], most_steps=table["most_steps"])
             for name, table in stated.get("budgets", {}).items()
         }
-        _train_stages(session, [replace(job, budgets=budgets) for job in jobs])
+        stop = held.enter_context(stop_signal())
+        started = [replace(job, budgets=budgets, stop=stop) for job in jobs]
+        _train_stages(started, starts, pretrained, notes)
     return run
 
 
@@ -141,7 +142,7 @@ def _open_job(recipe: Recipe, data: Path, asked: TrainOptions, beginning: Beginn
     return Job(recipe, recipe.all_stages[0], cohort, accelerator, device, replay)
 
 
-def _plan_jobs(first: Job, run: Run, say: Say) -> list[Job]:
+def _plan_jobs(first: Job) -> list[Job]:
     """The trainings of all stages, with a number of steps for epochs, and a precision in place of "auto".
 
     The precision is that of a run that has begun, or else that of this machine, which the main process chooses, because
@@ -151,17 +152,16 @@ def _plan_jobs(first: Job, run: Run, say: Say) -> list[Job]:
     recipe = with_steps(first.recipe, [job.epoch_steps for job in jobs])
 
     def _decide() -> Recipe:
-        stated = stage_precisions(run)
+        stated = stage_precisions(first.run)
         chosen = with_precision(recipe, first.device, stated)
         if chosen != recipe and not stated:
-            say(message("precision", f"train.precision: {choose(first.device).why}."))
+            first.say(message("precision", f"train.precision: {choose(first.device)[1]}."))
         return chosen
 
     return first.of_stages(by_main(first.accelerator, _decide))
 
 
 def _begin_run(
-    run: Run,
     job: Job,
     data: Path,
     fold: int | None,
@@ -172,7 +172,7 @@ def _begin_run(
 
     The provenance also states the cohort's place and the weights from which the run starts.
     """
-    start = starts.get("final")
+    run, start = job.run, starts.get("final")
     digest = file_hash(start) if start else beginning.begun
     about: dict[str, Any] = {
         "cohort": job.cohort.digest,
@@ -196,11 +196,12 @@ def _begin_run(
     if starters := {name: starter_hash(name) for name in names if is_starter(name)}:
         origin["starters"] = starters
     begin_run(run.folder, job.recipe, beginning.head, about, origin)
-    _describe_cases(run, job.recipe, job.cohort)
+    _describe_cases(job)
 
 
-def _notes(run: Run, job: Job, fold: int | None, others: Sequence[Run]) -> list[Message]:
+def _notes(job: Job, fold: int | None, others: Sequence[Run]) -> list[Message]:
     """Messages on the training; stages that other runs have trained are taken from them."""
+    run = job.run
     notes = [] if fold is None else [fold_note(job.cohort, fold)]
     notes += check_training(job.recipe, job.cohort)
     text = f"curves in a browser: tensorboard --logdir {run.folder / 'tensorboard'}"
@@ -211,9 +212,9 @@ def _notes(run: Run, job: Job, fold: int | None, others: Sequence[Run]) -> list[
     return notes
 
 
-def _describe_cases(run: Run, recipe: Recipe, cohort: Cohort) -> None:
+def _describe_cases(job: Job) -> None:
     """Write the naive baselines and the usual anatomy of the training cases, where they are absent."""
-    data = recipe.data
+    run, recipe, cohort, data = job.run, job.recipe, job.cohort, job.recipe.data
     if not run.naive.exists():
         learned = fit_cohort(cohort, data.source, data.target, ranges_of(recipe))
         learned.save(run.naive)
@@ -223,40 +224,48 @@ def _describe_cases(run: Run, recipe: Recipe, cohort: Cohort) -> None:
         known.save(run.anatomy)
 
 
-def _train_stages(session: Session, jobs: Sequence[Job]) -> None:
-    """Train all stages that are not finished."""
-    run = session.run
+def _train_stages(
+    jobs: Sequence[Job],
+    starts: Mapping[str, Path],
+    pretrained: Sequence[Run],
+    notes: Mapping[str, Any],
+) -> None:
+    """Train all stages that are not finished.
+
+    starts: weights by stage from which it is initialised; pretrained: runs of imported autoencoders; notes: additional
+    entries of the weights' headers.
+    """
     earlier = dict[str, Method]()
     for job in jobs:
         torch.manual_seed(job.seed)
         name = job.stage.name
         method, started = initial_method(job.stage, earlier)
-        if is_finished(run.weights(name), job.stage.train.more):
-            load_weights(method, run.weights(name))
+        weights = job.run.weights(name)
+        if is_finished(weights, job.stage.train.more):
+            load_weights(method, weights)
         else:
-            _load_start(method, session, name)
-            imported = _import_autoencoder(job, session, method)
-            method = imported or train_stage(job, session, method, started)
+            if name in starts:
+                _load_start(method, starts[name], "adapted" in notes)
+            imported = _import_autoencoder(job, pretrained, method)
+            method = imported or train_stage(job, method, started, notes)
         earlier[name] = method.eval().requires_grad_(False)
 
 
-def _load_start(method: Method, session: Session, name: str) -> None:
+def _load_start(method: Method, start: Path, adapts: bool) -> None:
     """Load the weights from which a stage is initialised; an adaptation keeps the predictor that was adapted before."""
-    if name not in session.starts:
-        return
     prefixes = tuple(
         f"{name}.predictor."
         for name, module in method.named_modules()
         if isinstance(getattr(module, "predictor", None), Method)
     )
     own = {name: tensor.clone() for name, tensor in method.state_dict().items()}
-    load_weights(method, session.starts[name])
-    if "adapted" in session.notes:
+    load_weights(method, start)
+    if adapts:
         inside = {name: tensor for name, tensor in own.items() if name.startswith(prefixes)}
         method.load_state_dict(inside, strict=False)
 
 
-def _import_autoencoder(job: Job, session: Session, method: Method) -> Method | None:
+def _import_autoencoder(job: Job, pretrained: Sequence[Run], method: Method) -> Method | None:
     """The method of an autoencoder's stage with imported weights, and the latents' scale of the cohort's targets.
 
     None if the stage is no autoencoder, or if no imported autoencoder has its network, which is reported.
@@ -264,19 +273,19 @@ def _import_autoencoder(job: Job, session: Session, method: Method) -> Method | 
     stage = job.stage
     if stage.method.makes_targets:
         return None
-    for run in session.pretrained:
+    for run in pretrained:
         change = unfit_network(run, stage)
         source = f"taken from {run.folder}, not trained"
         if change:
             source = f"not taken from {run.folder}: {change}"
         if job.accelerator.is_main_process:
-            session.say(message("stage-reused", f"stage '{stage.name}' is {source}."))
+            job.say(message("stage-reused", f"stage '{stage.name}' is {source}."))
         if not change:
             load_weights(method.without_opponent, run.weights())
             method.to(job.device)
             origin = run.origin["data"]["imported"]
             learner = Learner(method, method, {}, Epochs(0))
-            return finish(job, session.run, learner, {"imported": origin})
+            return finish(job, learner, {"imported": origin})
     return None
 
 

@@ -55,28 +55,19 @@ def validation_items(recipe: Recipe, stage: FullStage, cohort: Cohort) -> list[B
 
     There are none if training is unpaired and no case of the split has both sources and targets.
     """
-    places = validation_places(stage, cohort)
-    return list(batches_of(cohort, in_pairs(stage), recipe.intensity, places, recipe.synth.batch))
+    places, data = validation_places(stage, cohort)
+    return list(batches_of(cohort, data, recipe.intensity, places, recipe.synth.batch))
 
 
-def validation_places(stage: FullStage, cohort: Cohort) -> Places:
-    """Case and start of each validation item of a stage, in order."""
-    split = validation_split(cohort)
-    if not has_pairs(stage, cohort, split):
-        return []
-    return even_places(cohort, in_pairs(stage), split, stage.train.validation_items)
-
-
-def has_pairs(stage: FullStage, cohort: Cohort, split: str) -> bool:
-    """Whether a case of the split has both the sources and the targets; without `apart` this was checked before."""
-    wanted = {*stage.data.source, *stage.data.target}
+def validation_places(stage: FullStage, cohort: Cohort) -> tuple[Places, DataSettings]:
+    """Case and start of each validation item of a stage, in order, and its data settings: sources and targets of one case."""
+    split, data = validation_split(cohort), replace(stage.data, apart=False)
+    wanted = {*data.source, *data.target}
     cases = (entry for entry in cohort.cases if entry.split == split)
-    return not stage.data.apart or any(wanted <= set(entry.present) for entry in cases)
-
-
-def in_pairs(stage: FullStage) -> DataSettings:
-    """The data settings of a stage's validation: sources and targets of one case."""
-    return replace(stage.data, apart=False)
+    # without data.apart this was checked before
+    if stage.data.apart and not any(wanted <= {*entry.present} for entry in cases):
+        return [], data
+    return even_places(cohort, data, split, stage.train.validation_items), data
 
 
 def whole_slices(
@@ -346,11 +337,11 @@ def begin_errors(run: Run, recipe: Recipe, stage: FullStage, cohort: Cohort) -> 
     if not {*data.source, *data.target} <= baselines.ranges.keys():
         baselines = fit_cohort(cohort, data.source, data.target, ranges_of(recipe))
     maps = recipe.intensity
-    places = validation_places(stage, cohort)
+    places, paired = validation_places(stage, cohort)
     cases = training_cases(cohort, data)
     scales = {name: cohort.target_scale(maps[name], name, cases) for name in data.target}
-    data, ignores = in_pairs(stage), recipe.ignores_outside
-    return ItemErrors(baselines, anatomy, cohort, data, maps, places, scales, ignores)
+    ignores = recipe.ignores_outside
+    return ItemErrors(baselines, anatomy, cohort, paired, maps, places, scales, ignores)
 
 
 def verdicts_on(errors: ItemErrors, stage: FullStage) -> list[Verdict]:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 Publication = Literal["xmodality", "kl-f4", "kl-f8"]
 
 
-def _trained_lines(done: "Trained", options: TrainOptions) -> Iterator[Any]:
+def _trained_lines(done: "Trained", options: TrainOptions | AdaptOptions) -> Iterator[Any]:
     """Weights, the next command, and verdicts of a trained run, the last of `folds`."""
     from voxlate.commands.api.next_steps import after_folds, after_training
     from voxlate.commands.api.trainings import fold_of
@@ -47,7 +47,7 @@ def _trained_lines(done: "Trained", options: TrainOptions) -> Iterator[Any]:
     weights = done.weights()
     recipe = from_dict(read_header(weights)["recipe"], f"{weights}", options.allow_code)
     after = after_training(done.folder, recipe.data, recipe.task.completes)
-    if options.folds is not None:
+    if isinstance(options, TrainOptions) and options.folds is not None:
         after = after_folds([fold_of(done.folder.parent, fold) for fold in range(options.folds)])
     by_stage = read_verdicts(done.log)
     final = by_stage.pop("final", [])
@@ -133,7 +133,7 @@ def _model_lines(done: "Trained") -> Iterator[str]:
     adapt RUN --data PREPARED --minutes 5 --out ADAPTED
     adapt starter:head-mr-to-ct --data PREPARED --out ADAPTED
     """,
-    lines=_model_lines,
+    lines=_trained_lines,
     document=_run_document,
 )
 def adapt(

@@ -19,13 +19,13 @@ from voxlate.base.messages import message
 from voxlate.base.option import flag_of
 from voxlate.commands.api.entry import Place
 from voxlate.commands.api.progress import Reporter
-from voxlate.scans.cohorts.split import FOLDS
 from voxlate.training.continuing import train_further
-from voxlate.training.planning.plan import Plan, check_same, plan_once
+from voxlate.training.planning.plan import Plan, check_same
 from voxlate.training.planning.planner import plan_training
+from voxlate.training.processes import by_main, processes
 from voxlate.training.recipe import Recipe, from_dict, head_of, read, to_dict
 from voxlate.training.recipe import text as recipe_text
-from voxlate.training.run import Run
+from voxlate.training.run import Run, check_free
 from voxlate.training.train import Beginning
 from voxlate.training.train import train as train_recipe
 from voxlate.training.training_options import AUTO, TrainOptions
@@ -70,9 +70,6 @@ def train_or_continue(
             raise BadInput(
                 f"--folds: expected no --fold with it, found {asked.fold}. Give one of the two."
             )
-        if lacking := FOLDS - asked.folds:
-            text = f"{lacking} of {FOLDS} parts of the patients validate in none of these folds, and train in each: --folds {FOLDS} validates each patient once."
-            report.say(message("fold", text, folds=asked.folds))
         trainings = [
             (out and fold_of(out, fold), replace(asked, fold=fold)) for fold in range(asked.folds)
         ]
@@ -181,11 +178,19 @@ def _continue(run: Path, data: Path | None, asked: TrainOptions, report: Reporte
                 f"--{name}: expected a number above 0 after a +, of at most 8 digits, of {name} in addition to those of {run}, found {text}. Write --{name} +30, say."
             )
         wanted[name] = number(text)
+    return _train_run(run, data, asked, report, **wanted)
+
+
+def _train_run(
+    run: Path, data: Path | None, asked: TrainOptions, report: Reporter, **wanted: Any
+) -> Run:
+    """Resume a run, or train it for as many steps or minutes as are wanted."""
     return train_further(
         run,
         data=data,
         device=asked.device,
         allow_code=asked.allow_code,
+        track=asked.track,
         progress=report.step,
         say=report.say,
         **wanted,
@@ -214,8 +219,13 @@ def _train_planned(data: Path, run: Path, asked: TrainOptions, report: Reporter)
             f"--init: expected a recipe whose start is chosen by you, found auto, which chooses it itself. Write the plan with voxlate plan, and train that file with --init {quote(str(asked.init))}."
         )
 
-    def make_plan() -> Plan:
-        """A new plan with the changes of its keys."""
+    accelerator, _ = processes(asked.device)
+
+    def make_plan() -> Plan | None:
+        """A new plan with the changes of its keys; None where the folder is a run, which keeps its plan."""
+        if Run(run).provenance.exists():
+            return None
+        check_free(Run(run))  # before minutes are spent on a plan
         runs_of(asked.reuse)
         plan = plan_training(
             data,
@@ -237,22 +247,31 @@ def _train_planned(data: Path, run: Path, asked: TrainOptions, report: Reporter)
         report.say(message("plan", "\n".join([text, *table])))
         return plan
 
-    chosen, head, new_plan = plan_once(run, make_plan, asked.device, asked.allow_code)
-    if new_plan is None:
-        _say_resumed(run, chosen, asked, report)
-        _say_last_stage(chosen, asked, report)
-    beginning = Beginning(head)
-    if new_plan is not None:
-        beginning = Beginning(head, new_plan.budgets, state=new_plan.state)
+    # Probes of several processes would differ.
+    plan = by_main(accelerator, make_plan)
+    if plan is None:
+        return _resume_plan(run, data, asked, report)
+    recipe, head = plan.with_head
+    beginning = Beginning(head, plan.budgets, state=plan.state)
     done = train_recipe(
-        chosen, data, run, asked, beginning=beginning, progress=report.step, say=report.say
+        recipe, data, run, asked, beginning=beginning, progress=report.step, say=report.say
     )
-    if new_plan is not None:
-        outcome = new_plan.outcome(done, time.monotonic() - began, asked.device)
-        report.say(message("outcome", outcome))
-        if any(verdict.outcome == "worse" for verdict in done.verdicts):
-            report.say(message("help", new_plan.help(done)))
+    outcome = plan.outcome(done, time.monotonic() - began, asked.device)
+    report.say(message("outcome", outcome))
+    if any(verdict.outcome == "worse" for verdict in done.verdicts):
+        report.say(message("help", plan.help(done)))
     return done
+
+
+def _resume_plan(run: Path, data: Path, asked: TrainOptions, report: Reporter) -> Run:
+    """Resume a planned run, which keeps its plan; raises BadInput where it was planned for other modalities."""
+    check_same(Run(run), asked)
+    ignored = [*map(flag_of, asked.changed_options(*OF_PLAN, "minutes"))]
+    ignored += [f"--set {key}" for key in asked.set or {}]
+    listed = ", ".join(ignored) or "options of a plan"
+    text = f"{run / 'recipe.toml'} is resumed as it was planned; {listed} change nothing (another --out makes another plan)."
+    report.say(message("resumed", text))
+    return _train_run(run, data, asked, report)
 
 
 def _minutes(text: str) -> float:
@@ -262,16 +281,6 @@ def _minutes(text: str) -> float:
             f"--minutes: expected the minutes of a training, such as 60, found {text!r}. Write it so."
         )
     return float(text)
-
-
-def _say_resumed(run: Path, recipe: Recipe, asked: TrainOptions, report: Reporter) -> None:
-    """State that a planned run keeps its plan; raises BadInput where it was planned for other modalities."""
-    check_same(run, recipe, asked)
-    ignored = [*map(flag_of, asked.changed_options(*OF_PLAN, "minutes"))]
-    ignored += [f"--set {key}" for key in asked.set or {}]
-    listed = ", ".join(ignored) or "options of a plan"
-    text = f"{run / 'recipe.toml'} is resumed as it was planned; {listed} change nothing (another --out makes another plan)."
-    report.say(message("resumed", text))
 
 
 def _say_last_stage(recipe: Recipe, asked: TrainOptions, report: Reporter) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from voxlate.base.config import adapter
 from voxlate.base.errors import BadInput
@@ -12,25 +12,23 @@ from voxlate.base.option import merge
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case import PROTONS
 from voxlate.scans.cases.prepared import Cohort, open_cohort
-from voxlate.scans.cohorts.path_names import scans_named
 from voxlate.training.continuing import training_cohort
 from voxlate.training.log_file import lines_of
 from voxlate.training.planning.cohort_facts import (
     NOT_HU,
     CohortFacts,
-    Roles,
     cohort_facts,
     is_doubted,
 )
 from voxlate.training.planning.probe import Limits, Probe, default_memory_limit
 from voxlate.training.planning.rules import BATCH, Tables, average_decay
-from voxlate.training.planning.starters import reason_against, rename
+from voxlate.training.planning.starters import fit_to_cohort, reason_against, roles_of_starter
 from voxlate.training.recipe import Recipe, from_dict, to_dict, with_tables
 from voxlate.training.recipe.text import first_change
 from voxlate.training.recipe.training_settings import BACKWARD
 from voxlate.training.run import Run, weights_of
 from voxlate.training.starter import run_folder
-from voxlate.training.starters.card import Card, read_card
+from voxlate.training.starters.card import read_card
 from voxlate.training.starters.names import is_starter
 from voxlate.training.train import Beginning, train
 from voxlate.training.training_options import AdaptOptions
@@ -69,22 +67,13 @@ def adapt(
     own, begun = Run(weights.parent), Run(out)
     header = read_header(weights)
     cohort = open_cohort(data)
-    tables = header["recipe"]
-    card = read_card(own.folder) if is_starter(run) else None
-    if card is not None:
-        tables = _rename_modalities(tables, card, cohort)
+    facts = cohort_facts(cohort)
+    tables, units = header["recipe"], header["units"]
+    if is_starter(run):
+        tables, units = _fit_starter(run, own.folder, tables, facts, say)
     recipe = from_dict(tables, f"{weights} (header)", asked.allow_code)
     cohort = recipe.with_scans_of(cohort)
-    facts = cohort_facts(cohort)
-    _check_site(recipe, header, facts, say)
-    if card is not None:
-        pairing: Literal["pairs", "complete"] = "complete" if recipe.task.completes else "pairs"
-        roles = Roles((*recipe.data.source,), (*recipe.data.target,), "", pairing)
-        if reason := reason_against(card, facts, roles, None):
-            text = (
-                f"{run} does not fit these scans: {reason}. Train on them with voxlate train auto."
-            )
-            say(message("other-preparation", text, grade="caution"))
+    _check_site(recipe, units, header, facts, say)
     old = _find_replay(own, asked, say)
     if begun.provenance.exists():
         text = f"{out} is continued as it was begun: minutes, steps and the share of replay stay as they were. Another --out adapts anew."
@@ -107,26 +96,47 @@ def adapt(
     done = train(
         adapted, data, out, device=asked.device, beginning=beginning, progress=progress, say=say
     )
-    say(message("adapted", _outcome(done, adapted, own)))
+    say(message("adapted", _outcome(done, adapted)))
     if beginning.calibrated:
         text = f"the calibration of {run} does not hold for {out}"
         say(message("not-calibrated", f"{text}: run voxlate calibrate {out} COHORT."))
     return done
 
 
-def _check_site(recipe: Recipe, header: Mapping[str, Any], facts: CohortFacts, say: Say) -> None:
+def _fit_starter(
+    run: Path | str,
+    folder: Path,
+    tables: Tables,
+    facts: CohortFacts,
+    say: Say,
+) -> tuple[Tables, dict[str, str]]:
+    """A starter's recipe for a cohort, and the units of the scans that keep its intensity maps.
+
+    A caution is said where the starter does not fit the scans.
+    """
+    card = read_card(folder)
+    roles = roles_of_starter(card, facts.cohort.modalities)
+    if reason := reason_against(card, facts, roles, None):
+        text = f"{run} does not fit these scans: {reason}. Train on them with voxlate train auto."
+        say(message("other-preparation", text, grade="caution"))
+    names = card.match(roles.source, roles.target) or {}
+    fitted, kept = fit_to_cohort(tables, names, facts, roles)
+    return fitted, {name: facts.scans[name].unit for name in kept}
+
+
+def _check_site(
+    recipe: Recipe,
+    units: Mapping[str, str],
+    header: Mapping[str, Any],
+    facts: CohortFacts,
+    say: Say,
+) -> None:
     """Raise BadInput if the run cannot learn from the scans of the new site, and state what may be wrong with them."""
-    if any(stage.task.encodes or not stage.method.makes_targets for stage in recipe.all_stages):
-        raise BadInput(
-            f"adapt: expected a run without an autoencoder, found '{recipe.title}'. Train its stages on the new cohort with --reuse."
-        )
     cohort = facts.cohort
-    theirs = header["recipe"]["data"]
-    pairs = zip([*recipe.data.source, *recipe.data.target], [*theirs["source"], *theirs["target"]])
-    check_scans(recipe, {name: header["units"][other] for name, other in pairs}, facts)
+    check_scans(recipe, units, facts)
     check_held_out(cohort)
     # real pairs have none of the maps of which those of a run were drawn
-    of_maps = ("fixed", "mask_from") if theirs.get("physics") else ()
+    of_maps = ("fixed", "mask_from") if recipe.data.physics else ()
     now = adapter(Preparation).dump_python(cohort.preparation, mode="json")
     now = {key: value for key, value in now.items() if key not in of_maps}
     before = header.get("preparation", {})
@@ -163,25 +173,9 @@ def check_held_out(cohort: Cohort) -> None:
     if cohort.splits["val"]:
         return
     patients = len({entry.patient for entry in cohort.cases})
-    advice = "Add a second patient and prepare again."
-    if patients > 1:
-        advice = f"Prepare into another folder with --shares {patients - 1} 1 0 (numbers of patients to train on, to validate on, to test on), or name the split of each case in a manifest."
     raise BadInput(
-        f"{cohort.folder}: expected a held-out case (split val), by whose error adapt chooses which weights are kept, found none among {len(cohort.cases)} cases of {patients} patients. {advice}"
+        f"{cohort.folder}: expected a held-out case (split val), by whose error adapt chooses which weights are kept, found none among {len(cohort.cases)} cases of {patients} patients. Prepare into another folder with --shares {patients - 1} 1 0 (patients to train on, to validate on, to test on), or name the split of each case in a manifest."
     )
-
-
-def _rename_modalities(tables: Tables, card: Card, cohort: Cohort) -> Tables:
-    """A starter's tables with the cohort's names of its modalities, where the cohort has one for each."""
-    if {*card.source, *card.target} <= {*cohort.modalities}:
-        return tables
-    # The cohort's first scan that stands for a modality; the modality itself if it has none.
-    own = {
-        name: next(iter(scans_named(cohort.modalities, card.names_of(name))), name)
-        for name in (*card.source, *card.target)
-    }
-    sides = ([own[name] for name in side] for side in (card.source, card.target))
-    return rename(tables, card.match(*sides) or {})
 
 
 def _find_replay(own: Run, asked: AdaptOptions, say: Say) -> Path | None:
@@ -257,33 +251,24 @@ def _steps(recipe: Recipe, cohort: Cohort, asked: AdaptOptions) -> list[int]:
     probe = Probe(cohort, Limits(asked.minutes, default_memory_limit(asked.device)), asked.device)
     whole = 0.0
     for stage, count in enumerate(lengths):
-        measured = probe.measure(recipe, stage)
-        if measured is None:
+        seconds = probe.measure(recipe, stage)
+        if seconds is None:
             raise BadInput(
                 f"adapt: expected enough free memory for a step of the run, found {probe.limits.memory_bytes / 2**30:.2f} GiB. Free some memory."
             )
-        whole += count * measured.seconds
+        whole += count * seconds
     factor = probe.seconds * (1 - SPARE) / whole
     return [max(int(count * factor), 1) for count in lengths]
 
 
-def _outcome(run: Run, recipe: Recipe, own: Run) -> str:
-    """The validation error before and after, beside that of the run on its own cases, and which weights are kept."""
+def _outcome(run: Run, recipe: Recipe) -> str:
+    """Which weights are kept, with the validation error in network units of these and of the run that was adapted."""
     header = read_header(run.weights())
     kept = header.get("kept_step", header["steps"])
-    errors = _errors(run)
-    if 0 not in errors or kept not in errors:
-        return f"the weights of step {kept} are kept."
-    others = [*_errors(own).values()][-1:]
-    of_run = "".join(f" (of the run on its own cases {error:.4g})" for error in others)
-    items = f"{recipe.train.validation_items} items with the air around bodies, in network units"
-    if kept == 0:
-        return f"no step lowered the error on held-out cases ({errors[0]:.4g}, of {items}){of_run}: the weights of the run are kept as they are."
-    return f"held-out cases: mean absolute error {errors[0]:.4g} before{of_run}, {errors[kept]:.4g} after, of {items}; the weights of step {kept} of {recipe.train.steps} are kept."
-
-
-def _errors(run: Run) -> dict[int, float]:
-    """The mean absolute error of each validation of a run's last stage, by its step."""
     lines = (line for _, line in lines_of(run.log) if line["stage"] == "final")
     scores = ((line["step"], line.get("validation", {})) for line in lines)
-    return {step: score["mae"] for step, score in scores if "mae" in score}
+    errors = {step: score["mae"] for step, score in scores if "mae" in score}
+    of_step = f"those of step {kept} of {recipe.train.steps}" if kept else "those of the run"
+    if 0 not in errors or kept not in errors:
+        return f"kept weights: {of_step}."
+    return f"kept weights: {of_step}; mean absolute error of {recipe.train.validation_items} validation items, in network units: {errors[0]:.4g} before, {errors[kept]:.4g} now."

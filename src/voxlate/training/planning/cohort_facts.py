@@ -167,7 +167,7 @@ def _facts(cohort: Cohort, training: tuple[CaseEntry, ...]) -> CohortFacts:
     shapes = np.array([header.shape for header in headers])
     spacings = np.array([header.spacing_mm for header in headers])
     named = set[str]().union(*(header.statistics for header in headers))
-    scans = {name: _scan(name, headers) for name in cohort.modalities if name in named}
+    scans = {name: scan_of(name, headers) for name in cohort.modalities if name in named}
     return CohortFacts(
         cohort=cohort,
         training=training,
@@ -209,7 +209,8 @@ def _apart(training: Sequence[CaseEntry], names: Sequence[str]) -> float:
     return median([*map(max, filter(None, known))] or [0.0])
 
 
-def _scan(name: str, everyone: Sequence[CaseHeader]) -> Scan:
+def scan_of(name: str, everyone: Sequence[CaseHeader]) -> Scan:
+    """A modality over these cases; raises BadInput if it is blank in all."""
     headers = [header for header in everyone if name in header.visible]
     statistics = [header.statistics[name] for header in headers]
     if not statistics:
@@ -279,6 +280,10 @@ class Roles:
     why: str
     pairing: Literal["pairs", "complete", "unpaired"] = "pairs"
     any_source: tuple[str, ...] = ()
+
+    def side(self, name: str) -> Literal["source", "target"]:
+        """The side of a modality; a target that is a source too is a target."""
+        return "target" if name in self.target else "source"
 
     @property
     def task(self) -> str:
@@ -419,9 +424,7 @@ def roles_of_any(facts: CohortFacts, scans: Sequence[str], target: Sequence[str]
             f"{facts.cohort.folder}: expected training cases with {' and '.join(target)} and any of {', '.join(scans)}, found none. Name others."
         )
     counts = ", ".join(f"{name} in {count}" for name, count in having.items())
-    lacking = [entry.case for entry in pairs if not {*scans} & {*entry.present}]
-    without = f"; {first_of(lacking)} has none of them and is left out" if lacking else ""
-    why = f"any one of {' or '.join(scans)}, which each item shows under the name {ANY_SOURCE} ({counts} of {len(pairs)} training cases with {' and '.join(target)}); each scan of a case is an item of its own, and its validation too{without}"
+    why = f"any one of {' or '.join(scans)}, which each item shows under the name {ANY_SOURCE} ({counts} of {len(pairs)} training cases with {' and '.join(target)}); each scan of a case is an item of its own, and its validation too"
     return Roles((ANY_SOURCE,), tuple(target), why, any_source=tuple(scans))
 
 

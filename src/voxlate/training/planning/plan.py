@@ -4,7 +4,7 @@ import math
 import re
 import shlex
 import textwrap
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,10 @@ from voxlate.scans.cohorts.case_files import as_names
 from voxlate.training.log_file import append_line
 from voxlate.training.planning.probe import Limits
 from voxlate.training.planning.rules import Tables
-from voxlate.training.processes import by_main, processes
-from voxlate.training.recipe import Recipe, from_dict, head_of, header, read, stated_keys
+from voxlate.training.recipe import Recipe, from_dict, header, stated_keys
 from voxlate.training.recipe.run_provenance import Budgets
 from voxlate.training.recipe.text import apply_changes, as_toml
-from voxlate.training.run import Run, check_free
+from voxlate.training.run import Run
 from voxlate.training.training_options import PlanOptions
 from voxlate.training.weights import read_header
 
@@ -152,9 +151,8 @@ class Plan:
         took = {"seconds": seconds, "memory_bytes": most}
         steps = read_header(run.weights())["steps"]
         append_line(run.log, {"stage": "final", "step": steps, "planned": planned, "took": took})
-        wanted = f"of {self.limits.minutes:g} and {self.limits.memory_bytes / 2**30:.1f}"
         predicted = self.tables["train"]["steps"]
-        return f"predicted {predicted:,} steps of the last stage in {self.seconds / 60:.1f} minutes and {self.memory / 2**30:.2f} GiB, {wanted}; took {steps:,} steps, {seconds / 60:.1f} minutes and {most / 2**30:.2f} GiB."
+        return f"the last stage took {steps:,} steps ({predicted:,} planned); the training took {seconds / 60:.1f} minutes ({self.limits.minutes:g} asked for) and {most / 2**30:.2f} GiB ({self.memory / 2**30:.2f} predicted)."
 
     def help(self, run: Run) -> str:
         """A sentence on what may help where the result is worse than a naive baseline."""
@@ -241,42 +239,13 @@ def _shown(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def begun_recipe(run: Path, allow_code: bool = False) -> tuple[Recipe, str] | None:
-    """The recipe by which a run continues, and its head; None if there is no run yet."""
-    path = Run(run).recipe
-    if not path.exists():
-        return None
-    return read(str(path), allow_code=allow_code), head_of(str(path))
-
-
-def plan_once(
-    run: Path, make: Callable[[], Plan], device: str, allow_code: bool
-) -> tuple[Recipe, str, Plan | None]:
-    """The recipe of a run that has begun, and its head; otherwise those of a new plan, and the plan.
-
-    Only the main process plans, because probes of several processes would differ; the others receive its plan.
-    """
-    accelerator, _ = processes(device)
-
-    def decide() -> tuple[Recipe, str, Plan | None]:
-        """The recipe of the run or of a new plan."""
-        earlier = begun_recipe(run, allow_code)
-        if earlier is not None:
-            return *earlier, None
-        # This is checked before minutes are spent on a plan.
-        check_free(Run(run))
-        plan = make()
-        return *plan.with_head, plan
-
-    return by_main(accelerator, decide)
-
-
-def check_same(run: Path, recipe: Recipe, options: PlanOptions) -> None:
+def check_same(run: Run, options: PlanOptions) -> None:
     """Raise BadInput if a run was planned with other sources or targets than those of this call."""
+    data = run.origin["recipe"]["data"]
     for side in ("source", "target", "any_source"):
-        asked, own = as_names(getattr(options, side)), getattr(recipe.data, side)
+        asked, own = as_names(getattr(options, side)), data.get(side, ())
         if asked and set(asked) != set(own):
             name = side.replace("_", "-")
             raise BadInput(
-                f"{run}: expected a run with the {name} {', '.join(asked)}, found one that was planned with {', '.join(own) or 'none'}. Choose another --out, or drop --{name}."
+                f"{run.folder}: expected a run with the {name} {', '.join(asked)}, found one that was planned with {', '.join(own) or 'none'}. Choose another --out, or drop --{name}."
             )

@@ -90,13 +90,12 @@ def plan_training(
     else:
         draft = _plan_stage(sizes, starter, asked.mode == "mean")
     why = {"starter": about, **draft.why} if about else draft.why
-    at_once = without_training(facts, roles, cohort.scans)
+    at_once = without_training(facts, roles)
     if at_once and "minutes" in why:
         why["minutes"] += f", or synthesise without a training: {at_once}"
-    precision = choose(find_device(asked.device))
+    precision, why["train.precision"] = choose(find_device(asked.device))
     for stage in (*draft.tables.get("stages", ()), draft.tables):
-        stage["train"]["precision"] = precision.precision
-    why["train.precision"] = precision.why
+        stage["train"]["precision"] = precision
     planned = Plan(
         tables=draft.tables,
         why=why,
@@ -166,13 +165,13 @@ def _plan_samples(sizes: Sizes, starter: Starter | None, asked: str | None) -> D
     # The second stage begins from random weights, so its network is the best one for its own share of the time.
     size = sizes.best(1 - share, rules.most_items(facts)).size
     second = rules.first_stage(facts, sizes.roles, size, LEAST_STEPS)
-    measured = probe.measure(rules.with_samples(second.tables, size, LEAST_STEPS, mode), 1)
-    if measured is None:
+    step_seconds = probe.measure(rules.with_samples(second.tables, size, LEAST_STEPS, mode), 1)
+    if step_seconds is None:
         raise BadInput(
             f"--memory: expected enough for the second stage too, found {probe.limits.memory_bytes / 2**30:.2f} GiB. Give more."
         )
     most = ceil(rules.most_items(facts, times=2) / rules.BATCH)
-    drawn = _steps_in(sizes.seconds(1 - share), measured.seconds, most)
+    drawn = _steps_in(sizes.seconds(1 - share), step_seconds, most)
     if mode == "both" and drawn < min(FEWEST_OF_SAMPLES, most):
         minutes = ceil(ROOM * probe.limits.minutes * FEWEST_OF_SAMPLES / drawn)
         if asked:
@@ -183,9 +182,9 @@ def _plan_samples(sizes: Sizes, starter: Starter | None, asked: str | None) -> D
         return _plan_mean(sizes, starter, reason)
     best, draft = _plan_first(sizes, starter, share, rules.most_items(facts), PREDICTOR)
     left = sizes.seconds() - (best.steps - draft.done) * best.seconds
-    drawn = _steps_in(left, measured.seconds, most)
+    drawn = _steps_in(left, step_seconds, most)
     draft.tables = rules.with_samples(draft.tables, size, drawn, mode, second.tables["net"])
-    draft.budgets["final"] = _budget(drawn, measured.seconds, most)
+    draft.budgets["final"] = _budget(drawn, step_seconds, most)
     synth, why = draft.tables["synth"], draft.why
     for key in ("method", "net", "net.border", "net.width", "train.keep_start"):
         if key in why:
@@ -195,7 +194,7 @@ def _plan_samples(sizes: Sizes, starter: Starter | None, asked: str | None) -> D
     why["net"] = second.why["net"]
     why["net.width"] = f"the least predicted error in {1 - share:.0%} of the time"
     why["train.steps"] = (
-        f"the remaining time, for a diffusion of the regression's residual: {drawn:,} steps of {measured.seconds:.3f} s"
+        f"the remaining time, for a diffusion of the regression's residual: {drawn:,} steps of {step_seconds:.3f} s"
     )
     why["synth.steps"] = (
         f"{synth['steps']} steps from log-SNR -3, because the regression suffices at higher noise"

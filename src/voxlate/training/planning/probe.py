@@ -68,14 +68,6 @@ class Limits:
             )
 
 
-@dataclass(frozen=True)
-class Measured:
-    """The seconds of a step, and the peak memory of the process or GPU in bytes."""
-
-    seconds: float
-    memory: float
-
-
 @dataclass
 class Probe:
     """Times steps of recipes on a cohort; most: the largest memory that one of them needed."""
@@ -96,8 +88,8 @@ class Probe:
         """Seconds that remain for the training."""
         return max(self.limits.minutes * 60 - self.probe_seconds, 0.0)
 
-    def measure(self, planned: Mapping[str, Any] | Recipe, stage: int) -> Measured | None:
-        """Seconds and memory of a step of the recipe's stage with this index; None if it needs too much memory."""
+    def measure(self, planned: Mapping[str, Any] | Recipe, stage: int) -> float | None:
+        """Seconds of a step of the recipe's stage with this index; None if it needs too much memory."""
         recipe = planned if isinstance(planned, Recipe) else from_dict(dict(planned), "the plan")
         device = find_device(self.device_name)
         devices.forget_peak_memory(device)
@@ -107,12 +99,12 @@ class Probe:
             if not devices.is_out_of_memory(error):
                 raise
             return None
-        measured = Measured(seconds, devices.peak_memory(device))
-        if measured.memory > self.limits.memory_bytes:
-            self.most = self.most or measured.memory
+        memory = devices.peak_memory(device)
+        if memory > self.limits.memory_bytes:
+            self.most = self.most or memory
             return None
-        self.most = max(self.most, measured.memory)
-        return measured
+        self.most = max(self.most, memory)
+        return seconds
 
 
 class TimedSteps:
@@ -227,13 +219,13 @@ class Sizes:
     def _time(self, size: Size) -> None:
         """Time a step of a network."""
         tables = rules.first_stage(self.facts, self.roles, size, LEAST_STEPS).tables
-        measured = self.probe.measure(tables, 0)
-        if measured is None:
+        seconds = self.probe.measure(tables, 0)
+        if seconds is None:
             self.most_load = LESS * size.load
             cost = "too much memory"
         else:
-            self.timed[size] = measured.seconds
-            cost = f"{measured.seconds:.3f} s a step"
+            self.timed[size] = seconds
+            cost = f"{seconds:.3f} s a step"
         self.say(message("probe", f"probe: {size}: {cost}"))
 
     def _least_error(self, sizes: Iterable[Size], share: float, most_items: float) -> Candidate:

@@ -235,9 +235,8 @@ def first_stage(
     if draft.completes and facts.gaps:
         take_gaps(draft)
     for name in dict.fromkeys([*roles.source, *roles.target]):
-        side: Literal["source", "target"] = "target" if name in roles.target else "source"
         draft.tables["intensity"][name], draft.why[f"intensity.{name}"] = intensity(
-            facts.scans[name], side
+            facts.scans[name], roles.side(name)
         )
     if roles.pairing == "unpaired":
         plan_cycles(draft)

@@ -11,16 +11,16 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from voxlate.base.errors import plural
 from voxlate.scans.cases.prepared import Cohort
+from voxlate.scans.cohorts.path_names import scans_named
 from voxlate.scans.cohorts.split import patient_order
 from voxlate.scans.images.mask import WIDEST_BRAIN_MM
 from voxlate.scans.images.units import unit_of
-from voxlate.science.batch import Batch
 from voxlate.training.batches.augment import SHAPES
 from voxlate.training.job import Job
 from voxlate.training.planning.cohort_facts import CohortFacts, Roles, Scan
@@ -31,6 +31,7 @@ from voxlate.training.planning.rules import (
     Size,
     Tables,
     first_stage,
+    intensity,
     learning_rate,
     reasons_for_training,
 )
@@ -38,9 +39,9 @@ from voxlate.training.precision import with_precision
 from voxlate.training.processes import processes
 from voxlate.training.recipe import from_dict
 from voxlate.training.run import Run
-from voxlate.training.starter import initial_method, run_folder
+from voxlate.training.starter import initial_method
 from voxlate.training.starters.card import Card, read_card
-from voxlate.training.starters.names import starters_to_run
+from voxlate.training.starters.names import folder_of, starters_to_run
 from voxlate.training.validate import find_targets, validate, validation_items
 from voxlate.training.weights import read_header
 
@@ -61,36 +62,65 @@ ANY_SEQUENCE = {"remap": 1.0, "invert": 0.3}
 MOST_SPACING_RATIO = 1.5  # beyond the pixels of a starter's training
 BODIES = {True: "brains without a skull", False: "heads with their skull"}  # by Card.stripped
 SHARE = 0.1  # of the first stage's seconds that a race takes
+STATED_SPLITS = (
+    "manifest",
+    "lists",
+)  # in a cohort's provenance: synth finds the splits in these, too
 ITEMS = 16  # validation items, spread over all validation cases
 FEWEST_STEPS = 8  # steps of each entrant, before which its error says nothing
 
 
 @dataclass(frozen=True)
 class Starter:
-    """A starter that fits a cohort: starter:NAME, and its recipe with the cohort's names of modalities."""
+    """A starter that fits a cohort: starter:NAME, its recipe for the cohort, and the modalities that keep its intensity maps."""
 
     start_from: str
     tables: Tables
+    kept: set[str]
 
 
-def rename(tables: Tables, names: Mapping[str, str]) -> Tables:
-    """A recipe's tables with other names of its modalities; names: by the recipe's own."""
+def roles_of_starter(card: Card, modalities: Sequence[str]) -> Roles:
+    """The roles of a cohort's scans that stand for a starter's modalities; of a modality itself where none does."""
+
+    def own_names(names: Sequence[str]) -> tuple[str, ...]:
+        """The cohort's names of these modalities."""
+        found = (scans_named(modalities, card.names_of(name))[:1] or [name] for name in names)
+        return tuple(chain.from_iterable(found))
+
+    pairing: Literal["pairs", "complete"] = "complete" if card.completes else "pairs"
+    return Roles(own_names(card.source), own_names(card.target), "", pairing)
+
+
+def fit_to_cohort(
+    recipe: Tables, names: Mapping[str, str], facts: CohortFacts, roles: Roles
+) -> tuple[Tables, set[str]]:
+    """A starter's recipe for a cohort, and the modalities that keep its intensity maps.
+
+    names: of the cohort's modalities by the starter's. A modality in another unit than the starter's, as pictures are,
+    has the map of a plan.
+    """
 
     def by_new_name(table: Mapping[str, Any]) -> dict[str, Any]:
-        """A table by the new names."""
+        """A table by the cohort's names."""
         return {names.get(name, name): value for name, value in table.items()}
 
-    changed = copy.deepcopy(tables)
-    for stage in (changed, *changed.get("stages", ())):
+    fitted = copy.deepcopy(recipe)
+    for stage in (fitted, *fitted.get("stages", ())):
         data = stage.get("data", {})
+        if facts.shape[0] == 1:
+            data.pop("planes", None)
         for side in data.keys() & {"source", "target"}:
             data[side] = [names.get(name, name) for name in data[side]]
         if data.get("physics"):
             data["physics"]["contrasts"] = by_new_name(data["physics"]["contrasts"])
-    changed["intensity"] = by_new_name(changed["intensity"])
-    if "peak_shares" in changed.get("synth", {}):
-        changed["synth"]["peak_shares"] = by_new_name(changed["synth"]["peak_shares"])
-    return changed
+    maps = fitted["intensity"] = by_new_name(fitted["intensity"])
+    if "peak_shares" in fitted.get("synth", {}):
+        fitted["synth"]["peak_shares"] = by_new_name(fitted["synth"]["peak_shares"])
+    known = {name for name in (*roles.source, *roles.target) if name in facts.scans}
+    kept = {name for name in known if _is_in_usual_unit(facts.scans[name])}
+    for name in known - kept:
+        maps[name], _ = intensity(facts.scans[name], roles.side(name))
+    return fitted, kept
 
 
 def find_starter(facts: CohortFacts, roles: Roles, mode: str) -> tuple[Starter | None, str]:
@@ -100,7 +130,7 @@ def find_starter(facts: CohortFacts, roles: Roles, mode: str) -> tuple[Starter |
     """
     against = []
     for name in starters_to_run():
-        folder = run_folder(name)
+        folder = folder_of(name)
         recipe = read_header(Run(folder).weights())["recipe"]
         card = read_card(folder)
         reason = reason_against(card, facts, roles, mode)
@@ -110,13 +140,14 @@ def find_starter(facts: CohortFacts, roles: Roles, mode: str) -> tuple[Starter |
             against.append(f"{name} does not fit: {reason}")
             continue
         names = card.match(roles.source, roles.target) or {}
+        fitted, kept = fit_to_cohort(recipe, names, facts, roles)
         others = [
             f"{own} is taken as {theirs}; "
             for theirs, own in names.items()
             if own not in card.names_of(theirs)
         ]
         why = f"{name}, because {''.join(others)}it synthesises {roles.task} of {BODIES[card.stripped]} with pixels of {facts.pixel_mm:.2g} mm; it was trained on {card.trained_on}"
-        return Starter(name, rename(recipe, names)), why
+        return Starter(name, fitted, kept), why
     return None, f"random weights: {'; '.join(against)}" if against else ""
 
 
@@ -159,18 +190,22 @@ def reason_against(card: Card, facts: CohortFacts, roles: Roles, mode: str | Non
     return next((reason for holds, reason in reasons if holds), "")
 
 
-def without_training(facts: CohortFacts, roles: Roles, scans: str) -> str:
+def without_training(facts: CohortFacts, roles: Roles) -> str:
     """The command by which a starter synthesises the targets at once; "" if none takes these scans.
 
-    scans: their folder in the command.
+    Of the validation cases alone, where the scans themselves state which these are.
     """
+    cohort = facts.cohort
+    split = ""
+    if cohort.splits["val"] and cohort.provenance.get("split_by") in STATED_SPLITS:
+        split = " --split val"
     for starter in starters_to_run():
-        card = read_card(run_folder(starter))
+        card = read_card(folder_of(starter))
         if not reason_against(card, facts, roles, None):
             # a completion names every contrast as a target, of which some must be there
             missing = roles.target[-1:] if roles.pairing == "complete" else roles.target
             wanted = "".join(f" --missing {name}" for name in missing if card.completes)
-            return f"voxlate synth {starter} {scans}{wanted} --out OUT"
+            return f"voxlate synth {starter} {cohort.scans}{wanted}{split} --out OUT"
     return ""
 
 
@@ -181,10 +216,8 @@ def begin_from(starter: Starter, draft: Draft) -> None:
     data.pop("stack", None)
     draft.why.pop("data.stack", None)
     data |= {key: own["data"][key] for key in ("stack", "lift") if own["data"].get(key)}
-    for modality in tables["intensity"]:
-        if _is_in_usual_unit(facts.scans[modality]):
-            tables["intensity"][modality] = own["intensity"][modality]
-            draft.why[f"intensity.{modality}"] = f"that of {name}"
+    tables["intensity"] |= {key: own["intensity"][key] for key in tables["intensity"]}
+    draft.why |= {f"intensity.{key}": f"that of {name}" for key in starter.kept}
     draft.set("net", own["net"], f"that of {name}")
     augment, shapes = data["augment"], own["data"].get("augment", {})
     # The larger ones of both: a starter learns few patients by heart within 200 steps (MAE 0.068 of held-out heads without
@@ -232,30 +265,22 @@ def _is_in_usual_unit(scan: Scan) -> bool:
     return scan.unit == wanted and not scan.pictures
 
 
-@dataclass(frozen=True)
+@dataclass
 class Entrant:
-    """A candidate: its name in messages, its network, and its draft."""
+    """A candidate: its name in messages, its network, and its draft, which gets the state from which its training goes on.
+
+    steps, error: what a race showed; the mean absolute error on held-out items is a share of the truth's mean absolute
+    deviation.
+    """
 
     name: str
     candidate: Candidate
     draft: Draft
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a race showed of an entrant.
-
-    error: mean absolute error on held-out items as a share of the truth's mean absolute deviation; state: from which its
-    training goes on, None where the race held out training patients.
-    """
-
-    entrant: Entrant
-    steps: int
-    error: float
-    state: dict[str, Any] | None
+    steps: int = 0
+    error: float = math.nan
 
     def __str__(self) -> str:
-        return f"{self.entrant.name}: {self.error:.3f} after {self.steps:,} steps"
+        return f"{self.name}: {self.error:.3f} after {self.steps:,} steps"
 
 
 def hold_out(cohort: Cohort) -> Cohort | None:
@@ -272,28 +297,27 @@ def hold_out(cohort: Cohort) -> Cohort | None:
 
 def run_race(
     entrants: Sequence[Entrant], cohort: Cohort, seconds: float, device: str, goes_on: bool
-) -> list[Result]:
-    """Train the entrants in turns until they took these seconds in all; their results, the best first.
+) -> list[Entrant]:
+    """Train the entrants in turns until they took these seconds in all; returns them, the best first.
 
     cohort: has validation patients (see hold_out); goes_on: whether it trains on all patients, as the plan does.
     """
-    runners = [_begin(entrant, cohort, device) for entrant in entrants]
+    runners = [_begin(entrant.draft.tables, cohort, device) for entrant in entrants]
     while (behind := min(runners, key=lambda one: one.spent)).spent < seconds / len(runners):
         behind.step()
-    results = []
     for entrant, runner in zip(entrants, runners):
         while runner.learner.step < FEWEST_STEPS:
             runner.step()
-        state = {**runner.learner.state(), "seconds": 0.0} if goes_on else None
-        results.append(Result(entrant, runner.learner.step, _error(runner), state))
+        entrant.steps, entrant.error = runner.learner.step, _error(runner)
+        if goes_on:
+            entrant.draft.state = {**runner.learner.state(), "seconds": 0.0}
     # A diverged training, whose error is NaN, comes last.
-    return sorted(results, key=lambda one: (math.isnan(one.error), one.error))
+    return sorted(entrants, key=lambda one: (math.isnan(one.error), one.error))
 
 
-def _begin(entrant: Entrant, cohort: Cohort, device: str) -> TimedSteps:
-    """The training of an entrant's first stage before its first step."""
+def _begin(tables: Tables, cohort: Cohort, device: str) -> TimedSteps:
+    """The training of a recipe's first stage before its first step."""
     begun = time.perf_counter()
-    tables = entrant.draft.tables
     train = {**tables["train"], "validation_items": ITEMS}
     accelerator, place = processes(device)
     recipe = with_precision(from_dict({**tables, "train": train}, "the plan"), place)
@@ -306,23 +330,22 @@ def _begin(entrant: Entrant, cohort: Cohort, device: str) -> TimedSteps:
 
 
 def _error(runner: TimedSteps) -> float:
-    """The error of a training on the held-out items as a share of their mean absolute deviation."""
+    """The error of a training on the held-out items as a share of the truth's mean absolute deviation from its median."""
     job = runner.job
     items = validation_items(job.recipe, job.stage, job.cohort)
     error = validate(runner.learner.averaged, items, job.recipe, job.stage, job.device)["mae"]
+    deviations = []
+    for batch in items:
+        assert batch.target is not None
+        shown = [
+            batch.target[item, target]
+            for item in range(len(batch))
+            for target in find_targets(batch, item)
+        ]
+        of_targets = [(values - values.median()).abs().mean() for values in shown]
+        deviations.append(float(torch.stack(of_targets).mean()))
     # A constant truth has no deviation.
-    return error / (sum(map(_deviation, items)) / len(items) or 1.0)
-
-
-def _deviation(batch: Batch) -> float:
-    """The mean absolute deviation of the targets of a batch from their median."""
-    assert batch.target is not None
-    values = [
-        batch.target[item, target]
-        for item in range(len(batch))
-        for target in find_targets(batch, item)
-    ]
-    return float(torch.stack([(each - each.median()).abs().mean() for each in values]).mean())
+    return error / (sum(deviations) / len(deviations) or 1.0)
 
 
 def choose_start(
@@ -357,22 +380,20 @@ def choose_start(
     size = Size(net["width"], net.get("patch", 1), best.size.batch)
     draft = first_stage(facts, sizes.roles, size, LEAST_STEPS, mean_alone)
     begin_from(starter, draft)
-    measured = probe.measure(draft.tables, 0)
+    step_seconds = probe.measure(draft.tables, 0)
     random = enter(f"{best.size} from random weights", best.size, best.seconds)
-    if measured is None:
+    if step_seconds is None:
         chosen = random
         why = f"{random.name}: the network of the starter needs too much memory"
     else:
-        chosen = enter(starter.start_from, size, measured.seconds)
+        chosen = enter(starter.start_from, size, step_seconds)
         why = f"{chosen.name}: there is no patient who could be held out for a race with random weights"
         if held_out is not None:
             begun = time.monotonic()
             entrants = [chosen, random]
-            first, other = run_race(entrants, held_out, raced, probe.device_name, goes_on)
-            chosen = first.entrant
-            chosen.draft.state = first.state
+            chosen, other = run_race(entrants, held_out, raced, probe.device_name, goes_on)
             judges = "validation patients" if goes_on else "a training patient held out for it"
             after = "goes on" if goes_on else "is trained anew"
-            why = f"{first}; {other}: errors on {judges} over the mean absolute deviation of the truth, after {time.monotonic() - begun:.0f} s of training side by side; the better one {after}"
+            why = f"{chosen}; {other}: errors on {judges} over the mean absolute deviation of the truth, after {time.monotonic() - begun:.0f} s of training side by side; the better one {after}"
     chosen.draft.why["start_from"] = why
     return chosen.candidate, chosen.draft

@@ -308,25 +308,16 @@ class FullStage(Stage):
         return train.validation_items * self.evaluations(sampling) / cost
 
     def validation_sampling(self, synth: Synthesis) -> Synthesis:
-        """How images are drawn during training: as the recipe says, else as synth does where that costs little."""
+        """How images are drawn during training: as synth does where that costs little, else by few steps of ddim."""
         synth = replace(synth, keep_states=0)
-        chosen = self.train.validation
-        if chosen is not None:
-            return _with_sampler(synth, chosen.sampler, chosen.steps)
         if not self.method.iterates or self.validation_share(synth) <= VALIDATION_SHARE:
             return synth
-        fewer = (_with_sampler(synth, "ddim", steps) for steps in range(VALIDATION_STEPS, 1, -1))
-        cheap = (
-            sampling for sampling in fewer if self.validation_share(sampling) <= VALIDATION_SHARE
-        )
-        return next(
-            cheap, _with_sampler(synth, "ddim", 2 if synth.grid == "index" else 1)
-        )  # whose ends are two
-
-
-def _with_sampler(synth: Synthesis, sampler: str, steps: int) -> Synthesis:
-    """The same synthesis by another sampler, without what belongs to the one it had."""
-    return replace(synth, sampler=sampler, steps=steps, eta=0.0, end=None, close=None)
+        fewest = 2 if synth.grid == "index" else 1  # an index grid has two ends
+        for steps in range(VALIDATION_STEPS, fewest - 1, -1):
+            cheap = replace(synth, sampler="ddim", steps=steps, eta=0.0, end=None, close=None)
+            if self.validation_share(cheap) <= VALIDATION_SHARE:
+                break
+        return cheap
 
 
 SHARED = (

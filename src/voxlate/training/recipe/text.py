@@ -41,6 +41,7 @@ RETIRED = {
     "task.detach": False,
     "task.predictor_steady": False,
     "train.paced": ANY,
+    "train.validation": ANY,
 }
 
 

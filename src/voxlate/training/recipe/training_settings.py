@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from voxlate.base.config import Counts, setting, settings
 from voxlate.base.groups import grouped
-from voxlate.science.diffusion.sample import check_sampler_name
 
 COEFFICIENTS = (
     3.4445,
@@ -22,9 +21,7 @@ RMS = 0.2  # of an update over the learning rate, near Adam's, so that one rate 
 FEWEST_OUTPUTS = (
     16  # outputs of a kernel; heads that make an image of few channels are left to AdamW
 )
-VALIDATION_SHARE = (
-    0.05  # of a training's network evaluations, where the recipe does not say how to validate
-)
+VALIDATION_SHARE = 0.05  # of a training's network evaluations, which validations with the sampler of synthesis may cost
 VALIDATION_STEPS = 32  # of ddim, where the sampler of synthesis costs more than that share
 BACKWARD = 3  # evaluations that a forward and a backward pass cost
 
@@ -246,19 +243,6 @@ class Best:
 
 
 @settings
-class Validation:
-    """How images are drawn during training: `train.validation = { sampler = "ddim", steps = 8 }`."""
-
-    sampler: Annotated[str, setting("Sampler of validations, named as in synth.sampler.")] = "ddim"
-    steps: Annotated[int, setting("Number of times at which the network denoises.", ge=1)] = (
-        VALIDATION_STEPS
-    )
-
-    def __post_init__(self) -> None:
-        check_sampler_name(self.sampler, "train.validation.sampler")
-
-
-@settings
 class Training:
     """The training of a stage: steps, batches, optimiser, precision, validation."""
 
@@ -357,12 +341,6 @@ class Training:
         setting("Number of steps between validations; 0: one validation at the end.", ge=0),
     ] = 1000
     validation_items: Annotated[int, setting("Number of items in each validation.", ge=1)] = 8
-    validation: Annotated[
-        Validation | None,
-        setting(
-            "Sampler of validations; unset: that of synth where it costs at most 5 % of the training's network evaluations, else ddim with at most 32 steps."
-        ),
-    ] = None
     log_every: Annotated[int, setting("Number of steps between lines of log.jsonl.", ge=1)] = 20
 
     @property

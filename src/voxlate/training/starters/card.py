@@ -83,11 +83,6 @@ class Card:
     licence: Text = "Apache-2.0"
 
     @property
-    def calibrations(self) -> dict[str, str]:
-        """The hash of each calibration by the name of its file."""
-        return {} if self.intervals is None else {self.intervals.file: self.intervals.sha256}
-
-    @property
     def errors(self) -> dict[str, list[str]]:
         """The measured mean errors by modality."""
         return grouped((one.error_of, f"{one}") for one in self.measured if one.error_of)
