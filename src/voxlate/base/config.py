@@ -29,19 +29,31 @@ from pydantic import (
 from pydantic_core import PydanticCustomError, core_schema
 
 from voxlate.base.errors import BadInput, nearest
-from voxlate.base.option import MOST_NUMBER, UNIONS
+from voxlate.base.groups import grouped
+from voxlate.base.option import (
+    ARGUMENT,
+    MOST_NUMBER,
+    PYTHON,
+    UNIONS,
+    Parameters,
+    flag_of,
+    option_of,
+    parameters_of,
+)
 from voxlate.base.optional import PROVIDERS
 
 T = TypeVar("T")
 Counts = tuple[Annotated[int, Field(gt=0)], ...]  # channels of levels, and the like
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 UNSET = ("none", "unset")
+UNCLEAR = "to be right"
 IN_RECIPE = "Change it in the recipe or with --set KEY=VALUE."
 UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")  # types of pydantic's errors
 WRONG_KIND, NO_KIND = "union_tag_invalid", "union_tag_not_found"
 NO_KEY = ("missing", "missing_argument", NO_KIND)
 MOST_MEANT = 3  # keys that an error suggests
 MOST_WRONG = 8  # wrong keys that an error lists
+LONGEST = 60  # characters of a value in an error
 IMPORT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)  # "my_package.my_module:MyNet"
 
 
@@ -103,6 +115,62 @@ def fill(
     ]:
         raise BadInput(f"{where}: {' Also '.join(wrong)}")
     return filled
+
+
+def check_options(table: Any, given: Mapping[str, Any], texts: bool = False) -> dict[str, Any]:
+    """The fields of a dataclass of options from these of its values, each checked by its type and its Option.
+
+    texts: whether numbers may be texts, as on the command line. Raises BadInput for wrong values.
+    """
+    stated = parameters_of(table)
+    try:
+        values = vars(adapter(table).validate_python({**given}))
+    except ValidationError as error:
+        by_name = grouped((f"{one['loc'][0]}", one) for one in error.errors())
+        wrong = [name for name in by_name if name in given] or [*by_name]
+        raise BadInput(
+            " Also ".join(_option_sentence(name, stated, given, by_name[name]) for name in wrong)
+        ) from error
+    if not texts:
+        unread = {
+            name: value
+            for name, value in given.items()
+            if not isinstance(value, str) or not getattr(option_of(stated[name]), "read", None)
+        }
+        for key, before, after in converted(unread, values):
+            label = label_of(key.partition(".")[0], stated)
+            raise BadInput(
+                f"{label}: expected a value such as {after!r}, found {shown(before)}. Write it so."
+            )
+    return values
+
+
+def label_of(name: str, stated: Parameters) -> str:
+    """The name of an option, or of an argument, in an error."""
+    option = option_of(stated[name])
+    return name if option is None or option.panel in (ARGUMENT, PYTHON) else flag_of(name)
+
+
+def _option_sentence(
+    name: str, stated: Parameters, given: Mapping[str, Any], errors: Sequence[Any]
+) -> str:
+    """The sentence on the value of an option, which no type of a union takes."""
+    label = label_of(name, stated)
+    if name not in given:
+        return f"{label}: expected a value, found none. Give it."
+    for error in errors:
+        if isinstance(own := error.get("ctx", {}).get("error"), BadInput):
+            return f"{label}: {own}"
+    wanted = [*dict.fromkeys(map(_wanted, errors))]
+    wanted = [text for text in wanted if UNCLEAR not in text] or wanted
+    return f"{label}: expected it {' or '.join(wanted)}, found {shown(given[name])}. Change it."
+
+
+def shown(value: Any) -> str:
+    """A value in an error, with the type of what is no text."""
+    text = " ".join(repr(value).split())
+    kind = "" if isinstance(value, str) else f" ({type(value).__name__})"
+    return f"{text[:LONGEST]}{'…' if len(text) > LONGEST else ''}{kind}"
 
 
 def converted(given: Any, taken: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -329,11 +397,17 @@ def _sentence(kind: Any, values: Any, error: Any, change: str) -> str:
         keys = " (voxlate recipes NAME shows every key)" if change == IN_RECIPE else ""
         kind_of_it = ".kind" if error["type"] == NO_KIND else ""
         return f"expected the key '{name}{kind_of_it}', found none. Add it{keys}."
-    # pydantic says "Input should be …", "List should have …", and few other sentences
-    what = what_is_wrong(error)
-    before, should, rest = what.partition("should ")
-    wanted = f"'{name}' to {rest}" if should else f"'{name}' to be right ({before})"
-    return f"expected {wanted}, found {found!r}. {change.replace('KEY', name)}"
+    return (
+        f"expected '{name}' {_wanted(error)}, found {shown(found)}. {change.replace('KEY', name)}"
+    )
+
+
+def _wanted(error: Any) -> str:
+    """What a value has to be: pydantic says "Input should be …", "List should have …", and few other sentences."""
+    before, should, rest = what_is_wrong(error).partition("should ")
+    rest = rest.replace("greater than or equal to", "at least")
+    rest = rest.replace("less than or equal to", "at most")
+    return f"to {rest}" if should else f"{UNCLEAR} ({before})"
 
 
 def _place(loc: Sequence[Any], values: Any) -> list[str]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from voxlate.base.errors import BadInput
+from voxlate.base.errors import BadInput, as_list
 from voxlate.base.option import (
     ADVANCED,
     MAIN,
@@ -28,14 +28,7 @@ SMALLEST_CROP = 11  # the window of SSIM
 
 @options
 class EvaluateOptions(Layout, Sampling, ExecutorOptions):
-    """Options of `voxlate evaluate` and voxlate.evaluate; those of the sampling hold for images synthesised by `run`.
-    \f
-    Example:
-        >>> import voxlate
-        >>> options = voxlate.EvaluateOptions(mask="body", exclude=["case5"])
-        >>> options.mask
-        'body'
-    """
+    """Options of `voxlate evaluate` and voxlate.evaluate; those of the sampling hold for images synthesised by `run`."""
 
     mask: Annotated[
         str | Path | None,
@@ -86,6 +79,7 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
         Sequence[str],
         Option(
             "Scope: whole, crops, synthrad2023, synthrad2025 or brasyn. Repeatable.",
+            read=as_list,
             panel=SCORES,
             metavar="NAME",
             complete="voxlate.evaluation.scoring.scopes:SCOPES",
@@ -114,6 +108,7 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
         Sequence[str | Callable[..., float]],
         Option(
             "Score of your own, MODULE:FUNCTION, with --allow-code. Repeatable.",
+            read=as_list,
             panel=SCORES,
             metavar="NAME",
         ),
@@ -185,14 +180,7 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
 
 @options
 class CompareOptions:
-    """Options of `voxlate compare` and voxlate.compare.
-    \f
-    Example:
-        >>> import voxlate
-        >>> options = voxlate.CompareOptions(reference="UNET", report="methods.html")
-        >>> options.reference
-        'UNET'
-    """
+    """Options of `voxlate compare` and voxlate.compare."""
 
     reference: Annotated[
         str | None,

@@ -69,7 +69,7 @@ def synthesise(folder: Path, request: Asked, reporter: Reporter) -> Json:
         reporter.say(message("no-intervals", text))
         options = replace(options, intervals=False)
     inputs = absolute_inputs(request["inputs"], scans_of(folder, request))
-    done = images.synthesise(model, inputs, folder / OUT, options, progress=reporter)
+    done = images.synthesise(model, inputs, folder / OUT, **vars(options), progress=reporter)
     for sentence in done.left_out.values():
         raise BadInput(sentence)
     (case,) = done.folders

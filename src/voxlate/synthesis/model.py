@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from voxlate.base.array_types import Bool
-from voxlate.base.checked import checked
+from voxlate.base.config import check_options
 from voxlate.base.errors import BadInput, as_list, known_name, plural, system_refusal
 from voxlate.base.executors.case_work import Progress, no_report
 from voxlate.base.files import SYNTHETIC
@@ -410,7 +410,7 @@ def _check_call(
     for name in options:
         known = [*own, *parameters_of(SynthKeys), *model.synthesis_options]
         known_name(name, "an option", name, known)
-    checked(SynthOptions, {"seed": seed, "anyway": anyway})
+    check_options(SynthOptions, {"seed": seed, "anyway": anyway})
     for name, value in (("progress", progress), ("warn", warn)):
         if not callable(value):
             raise BadInput(f"{name}: expected a function, found {value!r}. Change it.")

@@ -218,12 +218,12 @@ def _prepare_or_survey(
 ) -> Any:
     """Check a cohort, split it by patient, and convert it for training."""
     if dry_run:
-        return survey(root, options, progress=progress)
+        return survey(root, **vars(options), progress=progress)
     if out is None:
         raise BadInput(
             "--out: expected a folder for the prepared cohort, found none. Add --out PREPARED."
         )
-    return prepare(root, out, options, progress=progress)
+    return prepare(root, out, **vars(options), progress=progress)
 
 
 def _survey_lines(found: "Survey", most: int | None) -> Iterator[Any]:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from voxlate.anatomy.phantom_options import PhantomOptions
 from voxlate.base.optional import optional_package
 from voxlate.commands.api.cohorts import phantom, prepare
 from voxlate.commands.api.entry import Command, Out
@@ -94,13 +93,13 @@ def _demo_on_phantoms(out: Path, reporter: Reporter) -> Demo:
     """
     cohort, ready, run = out / "cohort", out / "prepared", out / "run"
     reporter = replace(reporter, say=lambda _: None)  # bars alone
-    heads = PhantomOptions(cases=CASES, size=SIZE, lesion="tumour", modalities=[SOURCE, TARGET])
-    phantom(cohort, heads, progress=reporter)
+    heads: Any = {"size": SIZE, "lesion": "tumour", "modalities": [SOURCE, TARGET]}
+    phantom(cohort, cases=CASES, **heads, progress=reporter)
     prepared = prepare(cohort, ready, modalities=[SOURCE, TARGET], progress=reporter)
     train(RECIPE, ready, run, progress=reporter)
     if load(run, answer="mean").calibration() is None:
         further = out / "further"
-        phantom(further, replace(heads, cases=CALIBRATION_HEADS, seed=1), progress=reporter)
+        phantom(further, cases=CALIBRATION_HEADS, seed=1, **heads, progress=reporter)
         calibrate(run, further, answer="mean", progress=reporter)
     held_out = sorted({*prepared.splits["val"], *prepared.splits["test"]})[:TEST_HEADS]
     others = [entry.case for entry in prepared.cases if entry.case not in held_out]
