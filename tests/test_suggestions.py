@@ -10,7 +10,7 @@ from voxlate.training.recipe.text import names
 @every_row(
     "name, first",
     [
-        ("t1_to_ctt", "phantom_t1_to_ct"),
+        ("phantom_t1_ct", "phantom_t1_to_ct"),
         ("T1-to-T2", "t1_to_t2_brain"),
         ("pix2pix_swi", "pix2pix_swi_mra"),
     ],
