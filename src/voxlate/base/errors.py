@@ -14,7 +14,16 @@ NEAR, SPREAD = 0.67, 0.12
 LONGEST = 80
 FULL = (errno.ENOSPC, errno.EDQUOT)  # the system's errors of a full disk
 # and of a place that takes no file, or none as large
-UNFIT = (errno.EROFS, errno.ENAMETOOLONG, errno.EIO, errno.EFBIG)
+UNFIT = (
+    errno.EACCES,
+    errno.EEXIST,
+    errno.EFBIG,
+    errno.EIO,
+    errno.ENAMETOOLONG,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+)
 
 
 # WHERE: expected WHAT, found WHAT. FIX.

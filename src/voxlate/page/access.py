@@ -70,7 +70,7 @@ class Attempts:
 
     def are_too_many(self, address: str) -> bool:
         """Whether there were `most` in the last minute."""
-        times = self._times.get(address, ())
+        times = self._times.get(address, deque())
         return len(times) == self.most and time.monotonic() - times[0] < MINUTE
 
 
