@@ -418,7 +418,7 @@ def demo(
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:
-        Demo: The `compared` scores, the `errors` of three predictions and of the best naive baseline, the report `pages`, and a `picture`.
+        Demo: The `compared` scores, the `errors` of three predictions and of the best naive baseline, and the report `pages`.
 
     Raises:
         BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
@@ -427,8 +427,8 @@ def demo(
     Example:
         >>> import voxlate
         >>> demo = voxlate.demo("demo")  # doctest: +SKIP
-        >>> demo.picture  # doctest: +SKIP
-        PosixPath('demo/picture.png')
+        >>> demo.pages[0]  # doctest: +SKIP
+        PosixPath('demo/report.html')
     """
 
 
@@ -1251,8 +1251,8 @@ def train(
     data: Path | str | None = None,
     out: Path | str | None = None,
     *,
-    minutes: str | float | None = None,
-    steps: str | None = None,
+    minutes: float | None = None,
+    steps: int | None = None,
     set: Mapping[str, str | int | float | bool | Sequence[Any] | Mapping[str, Any] | type | Callable[..., Any] | None] | None = None,
     small: bool = False,
     init: Path | str | None = None,
@@ -1282,8 +1282,8 @@ def train(
         recipe: auto (planned for the cohort), the name of a shipped recipe, a TOML file, or a run to continue.
         data: Prepared cohort. For a run only needed if the cohort was moved.
         out: Output folder. Not needed when continuing a run.
-        minutes: Training time of auto (default: 60), or additional time of a finished run (+30).
-        steps: Additional steps of a finished run (+2000).
+        minutes: Training time of auto (default: 60), or additional time of a finished run.
+        steps: Additional steps of a finished run.
         set: Change of a key of the recipe, such as train.steps=500. A dict.
         small: Train the small variant of the recipe, which its table [small] states. Default: False.
         init: Run, weights, starter:NAME or hf://NAME/REPO from which the network is initialised.
@@ -1318,7 +1318,7 @@ def train(
         >>> import voxlate
         >>> small = {"train.steps": 2}
         >>> run = voxlate.train("recipe.toml", "PREPARED", "NEW", set=small, progress=False)
-        >>> run = voxlate.train("NEW", "PREPARED", steps="+2", progress=False)  # continues it
+        >>> run = voxlate.train("NEW", "PREPARED", steps=2, progress=False)  # continues it
         >>> voxlate.info("NEW")["steps"]
         4
     """

@@ -79,15 +79,15 @@ class TrainOptions(PlanOptions, ExecutorOptions):
     """Options of `voxlate train` and voxlate.train; those of a plan hold for the recipe auto."""
 
     minutes: Annotated[
-        str | float | None,
+        float | None,
         Option(
-            "Training time of auto (default: 60), or additional time of a finished run (+30).",
+            "Training time of auto (default: 60), or additional time of a finished run.",
             panel=MAIN,
-            metavar="TEXT",
+            least=0,
         ),
-    ] = None  # type: ignore[assignment]
+    ] = None
     steps: Annotated[
-        str | None, Option("Additional steps of a finished run (+2000).", panel=MAIN)
+        int | None, Option("Additional steps of a finished run.", panel=MAIN, least=1)
     ] = None
     set: Annotated[Mapping[str, Value] | None, CHANGES] = None
     small: Annotated[
