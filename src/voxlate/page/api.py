@@ -92,7 +92,6 @@ class JobState:
     expected: sentences on the bounds of the error.
     verdict, summary: in a word and in sentences, the error of the images, and whether not to trust them.
     windows: values shown as black and white by image.
-    small: a picture of the first image.
     """
 
     job: str
@@ -116,7 +115,6 @@ class JobState:
     verdict: str = ""
     summary: str = ""
     windows: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    small: str = ""
 
 
 @dataclass(frozen=True)
