@@ -432,20 +432,18 @@ def _sentence_on_unknown(kind: Any, place: list[str]) -> str:
     """What an unknown key may mean: one of its table with a similar name, or one of any table."""
     name = ".".join(place)
     *table, key = [part for part in place if not part.isdecimal()]  # stages have numbers
-    known = sorted(_places(kind), key=len)
-    if [*table, key] in known:
+    known = grouped((path[-1], path[:-1]) for path in _places(kind))
+    if table in known.get(key, ()):
         return f"expected a known key, found '{name}', which another kind of this table has. Drop it, or change the kind."
-    here = [one[-1] for one in known if one[:-1] == table]
+    here = [one for one, tables in known.items() if table in tables]
     # names of modalities are no keys
-    here = here or [one[-1] for one in known if one[:-1] == table[:-1]]
-    meant = [one for one in known if one[-1] == key]
-    meant += [[*place[:-1], one] for one in nearest(key, here)]
-    if not meant:
-        alike = nearest(key, [one[-1] for one in known])[:1]
-        meant = [one for one in known if one[-1] in alike]
-    few = dict.fromkeys(map(".".join, meant))
-    hint = f"Known keys here: {', '.join(sorted({*here}))}."
-    if few:
+    here = here or [one for one, tables in known.items() if table[:-1] in tables]
+    meant = [[*place[:-1], one] for one in nearest(key, here)]
+    for one in nearest(key, known)[:1]:
+        meant = meant or [[*path, one] for path in sorted(known[one], key=len)]
+    hint = f"Known keys here: {', '.join(sorted(here))}."
+    if meant:
+        few = dict.fromkeys(map(".".join, meant))
         hint = f"Did you mean {' or '.join(map(repr, [*few][:MOST_MEANT]))}?"
     return f"expected a known key, found '{name}'. {hint}"
 
