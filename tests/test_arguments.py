@@ -1,7 +1,7 @@
 """Wrong options: every one is refused in one sentence, which is the same in Python and on the command line."""
 
 import inspect
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, get_origin
 
 import nibabel as nib
 import numpy as np
@@ -10,7 +10,7 @@ import voxlate as package
 from refusals import refuses
 from rows import every_row
 from voxlate.base.config import check_options
-from voxlate.base.option import flag_of, option_of, table_of, text_type, without_notes
+from voxlate.base.option import flag_of, option_of, table_of, text_type
 from voxlate.commands.api.entry import commands
 from voxlate.synthesis.inputs import by_name
 
@@ -40,10 +40,10 @@ OPTIONS = [
 OBJECTS: tuple[Any, ...] = (object(), 3 + 4j, {"a": object()}, [object()])
 
 
-def refused(command, name, value, texts=False):
+def refused(command, name, value):
     """The sentence with which a value of an option is refused."""
     with refuses(rf"^(--)?{name.replace('_', '[-_]')}: expected ") as error:
-        check_options(table_of({name: COMMANDS[command].given[name]}), {name: value}, texts)
+        check_options(table_of({name: COMMANDS[command].given[name]}), {name: value})
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -66,22 +66,15 @@ def test_python_and_the_command_line_refuse_the_same_text_in_the_same_sentence(
     command, name, text, voxlate
 ):
     answer = voxlate(command, *LINES[command].split(), flag_of(name), text)
-    sentence = refused(command, name, text, texts=True)
+    sentence = refused(command, name, text)
     assert answer.sentence == f"voxlate: {sentence}\n"
 
 
 @every_row("command, name", OPTIONS)
 def test_every_option_refuses_objects_of_another_type_in_one_sentence(command, name):
-    hint = COMMANDS[command].given[name].annotation
     for wrong in OBJECTS:
         assert f"({type(wrong).__name__})" in refused(command, name, wrong)
     refused(command, name, "")
-    types = get_args(without_notes(hint)) or (without_notes(hint),)
-    swapped: list[Any] = [True, "0"] if {int, float} & {*types} else []
-    swapped += [1, "true"] if bool in types else []
-    for wrong in swapped:
-        if type(wrong) not in types:
-            refused(command, name, wrong)
 
 
 @every_row("command, name", OPTIONS)
@@ -234,7 +227,6 @@ CALLED = [
     ({"warn": None}, None),
     ({"progress": 3}, None),
     ({"seed": 2**70}, None),
-    ({"seed": True}, None),
     ({"sead": 1}, "'seed'"),
     ({"anyways": True}, "'anyway'"),
     ({"overlop": 0.2}, "'overlap'"),

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from functools import cache
+from inspect import Parameter
 from itertools import chain, count
 from numbers import Real
 from typing import (
@@ -35,7 +36,6 @@ from voxlate.base.option import (
     MOST_NUMBER,
     PYTHON,
     UNIONS,
-    Parameters,
     flag_of,
     option_of,
     parameters_of,
@@ -117,45 +117,26 @@ def fill(
     return filled
 
 
-def check_options(table: Any, given: Mapping[str, Any], texts: bool = False) -> dict[str, Any]:
+def check_options(table: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a dataclass of options from these of its values, each checked by its type and its Option.
 
-    texts: whether numbers may be texts, as on the command line. Raises BadInput for wrong values.
+    Raises BadInput for wrong values, each in a sentence.
     """
-    stated = parameters_of(table)
     try:
-        values = vars(adapter(table).validate_python({**given}))
+        return vars(adapter(table).validate_python({**given}))
     except ValidationError as error:
         by_name = grouped((f"{one['loc'][0]}", one) for one in error.errors())
         wrong = [name for name in by_name if name in given] or [*by_name]
-        raise BadInput(
-            " Also ".join(_option_sentence(name, stated, given, by_name[name]) for name in wrong)
-        ) from error
-    if not texts:
-        unread = {
-            name: value
-            for name, value in given.items()
-            if not isinstance(value, str) or not getattr(option_of(stated[name]), "read", None)
-        }
-        for key, before, after in converted(unread, values):
-            label = label_of(key.partition(".")[0], stated)
-            raise BadInput(
-                f"{label}: expected a value such as {after!r}, found {shown(before)}. Write it so."
-            )
-    return values
+        stated = parameters_of(table)
+        said = [_option_sentence(stated[name], given, by_name[name]) for name in wrong]
+        raise BadInput(" Also ".join(said)) from error
 
 
-def label_of(name: str, stated: Parameters) -> str:
-    """The name of an option, or of an argument, in an error."""
-    option = option_of(stated[name])
-    return name if option is None or option.panel in (ARGUMENT, PYTHON) else flag_of(name)
-
-
-def _option_sentence(
-    name: str, stated: Parameters, given: Mapping[str, Any], errors: Sequence[Any]
-) -> str:
+def _option_sentence(parameter: Parameter, given: Mapping[str, Any], errors: Sequence[Any]) -> str:
     """The sentence on the value of an option, which no type of a union takes."""
-    label = label_of(name, stated)
+    name, option = parameter.name, option_of(parameter)
+    has_flag = option is not None and option.panel not in (ARGUMENT, PYTHON)
+    label = flag_of(name) if has_flag else name
     if name not in given:
         return f"{label}: expected a value, found none. Give it."
     for error in errors:

@@ -74,7 +74,7 @@ def read_options(form: FormData) -> dict[str, Any]:
     for name in form:
         known_name("form", "a known field", name, known)
     given = {name: text for name in OPTIONS if (text := text_in(form, name))}
-    values = check_options(TABLE, given, texts=True)
+    values = check_options(TABLE, given)
     return {name: values[name] for name in given if values[name] != OPTIONS[name].default}
 
 

@@ -196,7 +196,7 @@ class Model:
         """
         # a progress bar for seconds is of no use
         report = no_report if isinstance(progress, bool) else progress
-        _check_call(self, options, seed, anyway, report, warn)
+        seed, anyway = _check_call(self, options, seed, anyway, report, warn)
         model = self.with_options(**options) if options else self
         said = list[Message]()
         try:
@@ -404,16 +404,17 @@ class Model:
 
 def _check_call(
     model: Model, options: Collection[str], seed: Any, anyway: Any, progress: Any, warn: Any
-) -> None:
-    """Raise BadInput for unknown keywords, a seed that is no whole number or out of its range, a text in place of a truth, and what cannot be called."""
+) -> tuple[int, bool]:
+    """The seed and `anyway`; raises BadInput for unknown keywords, for values of another type or range, and for what cannot be called."""
     _, *own, _ = signature(Model.synthesise).parameters
     for name in options:
         known = [*own, *parameters_of(SynthKeys), *model.synthesis_options]
         known_name(name, "an option", name, known)
-    check_options(SynthOptions, {"seed": seed, "anyway": anyway})
+    checked = check_options(SynthOptions, {"seed": seed, "anyway": anyway})
     for name, value in (("progress", progress), ("warn", warn)):
         if not callable(value):
             raise BadInput(f"{name}: expected a function, found {value!r}. Change it.")
+    return checked["seed"], checked["anyway"]
 
 
 def predict_case(

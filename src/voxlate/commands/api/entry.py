@@ -142,16 +142,14 @@ class Command:
         lines = "\n    ".join([f"{text.rstrip()}\n\nArgs:", *listed])
         return f"{lines}\n\n{sections.replace('Raises:', RAISES)}"
 
-    def call(
-        self, given: Mapping[str, Any], progress: Any, texts: bool = False
-    ) -> tuple[Any, dict[str, Any]]:
-        """The result of values by name, and the values that were taken; texts: whether they are those of the command line.
+    def call(self, given: Mapping[str, Any], progress: Any) -> tuple[Any, dict[str, Any]]:
+        """The result of values by name, and the values that were taken.
 
         Raises BadInput for wrong values, and for errors of the system.
         """
         from voxlate.base.config import check_options  # loads pydantic, which --help does not need
 
-        values = check_options(self.table, given, texts)
+        values = check_options(self.table, given)
         parameters = signature(self.described).parameters
         for name, parameter in parameters.items():
             if fields := _fields(parameter.annotation):

@@ -65,7 +65,7 @@ def add(command: Command) -> None:
         waits = command.keeps == "end"
         with terminal.keep_messages(kept, command.name, verbose, waits) as take:
             report = Reporter(say=take)
-            result, values = command.call({**command.by_line, **given}, report, texts=True)
+            result, values = command.call({**command.by_line, **given}, report)
             shown = command.show(result, {**typed, **values})
             for line in shown:
                 if isinstance(line, Message):
