@@ -275,7 +275,7 @@ def upload_page(request: Request, site: OfSite, name: str) -> Response:
     if job.kind != "check":
         return site.go_to(job)
     said = job.request.get("names")
-    return site.job_page(request, job, said=said, limits=site.settings.limits)
+    return site.job_page(request, job, said=said)
 
 
 @router.post("/uploads/{name}/names", include_in_schema=False)
