@@ -15,7 +15,7 @@ from textwrap import indent
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import voxlate
-from voxlate.base.option import Object, field_types
+from voxlate.base.option import Object
 
 STUB = Path(voxlate.__file__).with_suffix(".pyi")
 HEAD = '''"""Written by release/stub.py: the commands, with each option as a typed keyword."""
@@ -42,23 +42,13 @@ def _definition(name: str, value: Any) -> str:
         imported[name] = value.__module__
         return ""
     signature = inspect.signature(value)
-    own = inspect.signature(inspect.unwrap(value)).parameters
-    table: Any = own["options"].annotation if "options" in own else None
-    keywords = {} if table is None else field_types(table)
     parameters, marked = list[str](), False
     for parameter in signature.parameters.values():
-        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            continue
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY and not marked:
             parameters.append("*")
             marked = True
-        hint, default = parameter.annotation, parameter.default
-        if parameter.name in keywords:
-            hint = keywords[parameter.name]
-            default = ... if default is parameter.empty else default  # where `options` state it
-        elif parameter.name not in ("options", "progress"):
-            hint = own[parameter.name].annotation
-        parameters.append(_parameter(parameter.name, hint, default))
+        hint = value.stated.get(parameter.name, parameter).annotation
+        parameters.append(_parameter(parameter.name, hint, parameter.default))
     lines = "".join(f"    {parameter},\n" for parameter in parameters)
     doc = indent(inspect.cleandoc(value.__doc__).replace("\\", "\\\\"), "    ").strip()
     head = f"def {name}(\n{lines}) -> {_returned(value, signature.return_annotation)}:"

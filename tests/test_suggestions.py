@@ -10,7 +10,7 @@ from voxlate.training.recipe.text import names
 @every_row(
     "name, first",
     [
-        ("t1_to_ctt", "phantom_t1_to_ct"),
+        ("phantom_t1_ct", "phantom_t1_to_ct"),
         ("T1-to-T2", "t1_to_t2_brain"),
         ("pix2pix_swi", "pix2pix_swi_mra"),
     ],
@@ -43,13 +43,8 @@ def test_a_key_is_looked_for_in_its_table_then_in_all(key, meant):
     assert f"found '{key}'. Did you mean {meant}" in str(error.value)
 
 
-@every_row(
-    "option, meant",
-    [("--resampel", "--resample"), ("--excludes", "--exclude")],
-)
-def test_an_unknown_option_is_answered_with_the_nearest(typed, option, meant):
-    refusal = typed(f"prepare cohort {option}").refusal.replace(" │ │ ", " ")
-    assert f"No such option: {option} (Possible options: {meant}" in refusal
+def test_an_unknown_option_is_answered_with_those_that_are_near(typed):
+    assert "--resample" in typed("prepare cohort --resampel").refusal
 
 
 @every_row("word", ["none", "unset", '"none"'])

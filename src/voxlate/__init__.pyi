@@ -6,43 +6,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from typing import Literal
-from voxlate.anatomy.phantom_options import PhantomOptions as PhantomOptions
 from voxlate.base.errors import BadInput as BadInput
 from voxlate.clinic.dicom_out import Exported
-from voxlate.clinic.share_options import ExportOptions as ExportOptions
-from voxlate.clinic.share_options import ListenOptions as ListenOptions
-from voxlate.clinic.share_options import ModelOptions as ModelOptions
-from voxlate.clinic.share_options import PushOptions as PushOptions
-from voxlate.clinic.share_options import ServeOptions as ServeOptions
 from voxlate.commands.api.demo import Demo
 from voxlate.commands.api.exports import Pushed
 from voxlate.commands.api.images import Checks
 from voxlate.commands.api.images import Syntheses
 from voxlate.commands.api.progress import Reporter
-from voxlate.evaluation.calibrate_options import CalibrateOptions as CalibrateOptions
 from voxlate.evaluation.compare import Comparison
-from voxlate.evaluation.evaluate_options import CompareOptions as CompareOptions
-from voxlate.evaluation.evaluate_options import EvaluateOptions as EvaluateOptions
 from voxlate.evaluation.scoring.distances import Features
 from voxlate.evaluation.scoring.scores import Scores
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.cohorts.case_files import CohortFiles
 from voxlate.scans.images.grid import Volume as Volume
-from voxlate.scans.layout_options import Layout
-from voxlate.scans.prepare_options import PrepareOptions as PrepareOptions
 from voxlate.scans.survey import Survey
 from voxlate.synthesis.exported import Description
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.synth_options import CheckOptions as CheckOptions
-from voxlate.synthesis.synth_options import SynthOptions as SynthOptions
 from voxlate.training.naive import Baselines
 from voxlate.training.planning.plan import Plan
 from voxlate.training.recipe.settings import Recipe
 from voxlate.training.run import Run
-from voxlate.training.training_options import AdaptOptions as AdaptOptions
-from voxlate.training.training_options import ImportOptions as ImportOptions
-from voxlate.training.training_options import PlanOptions as PlanOptions
-from voxlate.training.training_options import TrainOptions as TrainOptions
 
 __version__: str
 
@@ -75,10 +58,7 @@ def list_starters(
 
 def plan(
     data: Path | str,
-    options: PlanOptions | None = None,
     *,
-    out: Path | str | None = None,
-    progress: bool | Callable[..., None] | Reporter = True,
     minutes: float | None = None,
     memory: str | float | None = None,
     mode: Literal["both", "mean", "samples"] | None = None,
@@ -88,6 +68,8 @@ def plan(
     unpaired: bool = False,
     from_scratch: bool = False,
     device: str = "auto",
+    out: Path | str | None = None,
+    progress: bool | Callable[..., None] | Reporter = True,
 ) -> Plan:
     """Choose a recipe for a prepared cohort, and explain it.
 
@@ -96,9 +78,6 @@ def plan(
 
     Args:
         data: Prepared cohort.
-        out: TOML file of the recipe.
-        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-        options: PlanOptions, whose fields, listed below, may also be given by name.
         minutes: Training time on this machine. Default: 60.
         memory: Memory of the training, such as 8GB. Default: most of the free memory.
         mode: Prediction of the model: mean (a regression), both (also a sharp image), or samples (also samples, which show what is uncertain).
@@ -108,6 +87,8 @@ def plan(
         unpaired: Plan training without pairs where no case has both source and target. Default: False.
         from_scratch: Begin from random weights even where a starter fits. Default: False.
         device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
+        out: TOML file of the recipe.
+        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:
         Plan: The recipe as `tables`, the fact and the reason of each key (`why`, `rows`), the predicted `seconds` and `memory` (bytes), and
@@ -188,7 +169,6 @@ def info(
 def manifest(
     root: Path | str,
     out: Path | str | None = None,
-    options: Layout | None = None,
     *,
     pattern: str | None = None,
     manifest: Path | str | None = None,
@@ -203,7 +183,6 @@ def manifest(
     Args:
         root: Folder of scans.
         out: Table to write. Default: COHORT/cases.csv.
-        options: Layout, whose fields, listed below, may also be given by name.
         pattern: Path of scans, with {patient}, {case}, {modality}.
         manifest: Table (CSV, TSV): cases, patients and paths.
         preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
@@ -229,9 +208,7 @@ def manifest(
 
 def phantom(
     out: Path | str,
-    options: PhantomOptions | None = None,
     *,
-    progress: bool | Callable[..., None] | Reporter = True,
     cases: int | None = None,
     size: tuple[int, int, int] | None = None,
     ct: Path | str | None = None,
@@ -244,25 +221,25 @@ def phantom(
     lesion: Literal["none", "tumour", "stroke", "mixed"] = "mixed",
     stripped: bool = False,
     seed: int = 0,
+    progress: bool | Callable[..., None] | Reporter = True,
 ) -> list[Path]:
     """Write a cohort of synthetic heads, or of bodies from label maps, in MR, CT, CTA, TOF, SWI and perfusion.
 
     Args:
         out: Output folder.
-        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-        options: PhantomOptions, whose fields, listed below, may also be given by name.
         cases: Number of cases. Default: 24, of ct one of each CT.
-        size: Number of voxels in x, y and z. Default: 96 96 48. Not with labels. From 8 to 1024.
+        size: Number of voxels in x, y and z, 8 to 1024 each. Default: 96 96 48. Not with labels.
         ct: Real CT, or folder of CTs, whose MR is drawn in place of simulated heads.
         labels: Label map, or folder of label maps, whose anatomy is varied and drawn in place of simulated heads. With ct: the organs of the CTs of the same names.
         tissues: Tissues of the labels: brats, charm, synthseg, totalsegmentator, or a TOML file.
         lesions: Label map, or folder of label maps, whose lesions take the place of drawn tumours.
         lesion_tissues: Tissues of the labels of lesions, as for tissues. Default: 'brats'.
-        spacing_mm: Voxel size in mm with labels or ct. Default: that of the label map or CT. From 0.2 to 10.
+        spacing_mm: Voxel size in mm with labels or ct, 0.2 to 10 each. Default: that of the label map or CT.
         modalities: Modality that is written, such as t1, ct, a map of a tissue parameter such as t1_map, or maps for all of these. One or a list. Default: all images and no map.
         lesion: Lesion of the heads: none, tumour, stroke or mixed. Default: 'mixed'.
         stripped: Write the brain alone, as after skull stripping. Default: False.
         seed: Random seed of the heads. Default: 0.
+        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:
         list[Path]: The folder of each case, with a NIfTI file for each modality.
@@ -282,9 +259,7 @@ def phantom(
 def prepare(
     root: Path | str,
     out: Path | str,
-    options: PrepareOptions | None = None,
     *,
-    progress: bool | Callable[..., None] | Reporter = True,
     modalities: Sequence[str] | None = None,
     resample: bool = False,
     register: Literal["rigid", "affine", "bspline"] | None = None,
@@ -308,14 +283,13 @@ def prepare(
     executor: Literal["local", "ray"] | None = None,
     workers: int | None = None,
     address: str | None = None,
+    progress: bool | Callable[..., None] | Reporter = True,
 ) -> Cohort:
     """Check a cohort, split it by patient, and convert it for training; the same call resumes.
 
     Args:
         root: Folder with one folder per case, or a manifest (CSV).
         out: Output folder.
-        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-        options: PrepareOptions, whose fields, listed below, may also be given by name.
         modalities: Modality to keep; cases without any of them are left out. One or a list. Default: all.
         resample: Resample the scans of a case to the grid with the thinnest slices. Default: False.
         register: Register the scans of a case: rigid, affine or bspline.
@@ -339,6 +313,7 @@ def prepare(
         executor: Workers: local (processes) or ray.
         workers: Number of workers.
         address: Ray cluster: HOST:PORT or auto.
+        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:
         Cohort: The prepared cohort: `cases`, `splits` (names of cases by split), `modalities`, `units` and `warnings`.
@@ -359,9 +334,7 @@ def prepare(
 
 def survey(
     root: Path | str,
-    options: PrepareOptions | None = None,
     *,
-    progress: bool | Callable[..., None] | Reporter = True,
     modalities: Sequence[str] | None = None,
     resample: bool = False,
     register: Literal["rigid", "affine", "bspline"] | None = None,
@@ -385,13 +358,12 @@ def survey(
     executor: Literal["local", "ray"] | None = None,
     workers: int | None = None,
     address: str | None = None,
+    progress: bool | Callable[..., None] | Reporter = True,
 ) -> Survey:
     """Check units and grids of all scans as `prepare` would, and write nothing; outliers and copies are not looked for.
 
     Args:
         root: Folder with one folder per case, or a manifest (CSV).
-        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-        options: PrepareOptions, whose fields, listed below, may also be given by name.
         modalities: Modality to keep; cases without any of them are left out. One or a list. Default: all.
         resample: Resample the scans of a case to the grid with the thinnest slices. Default: False.
         register: Register the scans of a case: rigid, affine or bspline.
@@ -415,6 +387,7 @@ def survey(
         executor: Workers: local (processes) or ray.
         workers: Number of workers.
         address: Ray cluster: HOST:PORT or auto.
+        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:
         Survey: `files` (each with its grid and unit), `splits` (by patient), `problems` (a sentence for each case that `prepare`
@@ -444,7 +417,7 @@ def demo(
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:
-        Demo: The `compared` scores, the `errors` of three predictions and of the best naive baseline, the report `pages`, and a `picture`.
+        Demo: The `compared` scores, the `errors` of three predictions and of the best naive baseline, and the report `pages`.
 
     Raises:
         BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
@@ -453,31 +426,29 @@ def demo(
     Example:
         >>> import voxlate
         >>> demo = voxlate.demo("demo")  # doctest: +SKIP
-        >>> demo.picture  # doctest: +SKIP
-        PosixPath('demo/picture.png')
+        >>> demo.pages[0]  # doctest: +SKIP
+        PosixPath('demo/report.html')
     """
 
 
 def export(
     out: Path | str,
     dicom: Path | str,
-    options: ExportOptions | None = None,
     *,
-    progress: bool | Callable[..., None] | Reporter = True,
     like: Path | str | None = None,
     rtstruct: bool = False,
     accept_untrusted: bool = False,
+    progress: bool | Callable[..., None] | Reporter = True,
 ) -> Exported:
     """Write synthesised images as derived DICOM series in the study of their source (research use only).
 
     Args:
         out: Folder that synth wrote, or one case's folder in it.
         dicom: Folder for the DICOM series: new, or of this very export.
-        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-        options: ExportOptions, whose fields, listed below, may also be given by name.
         like: DICOM series of the source, for one case (default: as the provenance states it).
         rtstruct: CT on transverse slices of square pixels, with the body as an RT Structure Set. Default: False.
         accept_untrusted: Hand on untrusted images. Default: False.
+        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:
         Exported: The folders of the new series (`series`, `maps`, `masks`, `reports`), all `files`, and `messages`.
@@ -499,9 +470,7 @@ def export(
 def export_model(
     run: str | Path,
     out: Path | str,
-    options: ModelOptions | None = None,
     *,
-    progress: bool | Callable[..., None] | Reporter = True,
     answer: Literal["mean", "sample"] | None = None,
     steps: int | None = None,
     samples: int | None = None,
@@ -509,14 +478,13 @@ def export_model(
     intervals: bool = True,
     licence: str = "not stated",
     allow_code: bool = False,
+    progress: bool | Callable[..., None] | Reporter = True,
 ) -> Description:
     """Write a trained model to a new folder that synth runs without torch, and run its self-test there.
 
     Args:
         run: Run folder, exported model, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
         out: New folder of the model.
-        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-        options: ModelOptions, whose fields, listed below, may also be given by name.
         answer: Prediction: mean or sample (default: of the last stage).
         steps: Steps of the sampler, which are fixed in the model.
         samples: Images sampled for each case.
@@ -524,6 +492,7 @@ def export_model(
         intervals: Intervals of a calibrated run. Default: True.
         licence: Licence of the model, as its users will read it; of a starter, Apache-2.0. Default: 'not stated'.
         allow_code: Import and run the model's own Python code. Default: False.
+        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:
         Description: The content of model.json: `facts` of the model, its `graph`, `calibration`, `licence`, and the SHA-256 of
@@ -544,11 +513,9 @@ def export_model(
 def listen(
     run: str | Path,
     out: Path | str,
-    options: ListenOptions | None = None,
     *,
-    progress: bool | Callable[..., None] | Reporter = True,
-    allow: Sequence[str] = ...,
-    to: str = ...,
+    allow: Sequence[str],
+    to: str,
     port: int = 11112,
     title: str = "VOXLATE",
     host: str = "127.0.0.1",
@@ -556,6 +523,7 @@ def listen(
     anyway: bool = False,
     accept_untrusted: bool = False,
     device: str = "auto",
+    progress: bool | Callable[..., None] | Reporter = True,
 ) -> None:
     """Receive studies by C-STORE, synthesise one at a time, and send the images by C-STORE, until interrupted.
 
@@ -564,8 +532,6 @@ def listen(
     Args:
         run: Run folder, exported model, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
         out: Folder of the queue, on a disk of its own.
-        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-        options: ListenOptions, whose fields, listed below, may also be given by name.
         allow: AE title of a sender that is allowed. One or a list.
         to: Node that takes the images.
         port: Port to listen on. From 1 to 65535. Default: 11112.
@@ -575,6 +541,7 @@ def listen(
         anyway: Also cases graded "do not trust". Default: False.
         accept_untrusted: Hand on untrusted images. Default: False.
         device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
+        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:
         None: After an interruption (Ctrl-C).
@@ -593,7 +560,6 @@ def listen(
 def push(
     run: str | Path,
     repo: str,
-    options: PushOptions | None = None,
     *,
     dry_run: Path | str | None = None,
     scores: Path | str | None = None,
@@ -609,7 +575,6 @@ def push(
     Args:
         run: Run folder, exported model, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
         repo: Repository, which is created if it is absent.
-        options: PushOptions, whose fields, listed below, may also be given by name.
         dry_run: New folder that is written in place of the upload.
         scores: Scored folder of the run's images, for the card.
         licence: Licence of the model, as its users will read it; of a starter, Apache-2.0. Default: 'not stated'.
@@ -636,9 +601,7 @@ def push(
 def check(
     run: str | Path | Sequence[str | Path | Model] | Model,
     inputs: Sequence[str | Path] | str | Path | Mapping[str, Any],
-    options: CheckOptions | None = None,
     *,
-    progress: bool | Callable[..., None] | Reporter = True,
     split: Literal["train", "val", "test"] | None = None,
     answer: Literal["mean", "sample"] | None = None,
     missing: Sequence[str] | None = None,
@@ -652,6 +615,7 @@ def check(
     allow_outside: bool = False,
     exclude: Sequence[str] | str | None = None,
     max_volume: str | None = None,
+    progress: bool | Callable[..., None] | Reporter = True,
 ) -> Checks:
     """State whether a model fits scans, before anything is computed.
 
@@ -660,8 +624,6 @@ def check(
     Args:
         run: Run folder, exported model, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
         inputs: Cohort, case, DICOM series, file or modality=path pairs; several runs give their mean.
-        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-        options: CheckOptions, whose fields, listed below, may also be given by name.
         split: Split to synthesise: train, val or test.
         answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
         missing: Modality to leave out of the input and synthesise. One or a list.
@@ -675,6 +637,7 @@ def check(
         allow_outside: Allow a manifest's paths to leave its folder. Default: False.
         exclude: Case or patient to leave out (*, ?). One or a list.
         max_volume: Largest scan that is read. Default: 4GB.
+        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:
         Checks: For each of the `cases` its verdict ("fits", "caution" or "do not trust"), scans and messages; and a sentence
@@ -726,9 +689,7 @@ def synthesise(
     run: str | Path | Sequence[str | Path | Model] | Model,
     inputs: Sequence[str | Path] | str | Path | Mapping[str, Any],
     out: Path | str,
-    options: SynthOptions | None = None,
     *,
-    progress: bool | Callable[..., None] | Reporter = True,
     samples: int | None = None,
     anyway: bool = False,
     part: str | None = None,
@@ -768,6 +729,7 @@ def synthesise(
     executor: Literal["local", "ray"] | None = None,
     workers: int | None = None,
     address: str | None = None,
+    progress: bool | Callable[..., None] | Reporter = True,
 ) -> Syntheses:
     """Synthesise the target modalities of a case or a cohort.
 
@@ -777,8 +739,6 @@ def synthesise(
         run: Run folder, exported model, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
         inputs: Cohort, case, DICOM series, file or modality=path pairs; several runs give their mean.
         out: Output folder.
-        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-        options: SynthOptions, whose fields, listed below, may also be given by name.
         samples: Number of samples a case, of which mean and standard deviation are written.
         anyway: Also cases graded "do not trust". Default: False.
         part: Every N-th case from the I-th on, for N jobs.
@@ -818,6 +778,7 @@ def synthesise(
         executor: Workers: local (processes) or ray.
         workers: Number of workers.
         address: Ray cluster: HOST:PORT or auto.
+        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Scans may be paths, Volumes, nibabel images, or pairs of an array (NumPy, torch) [x, y, z] and its affine (to RAS
     millimetres), by modality.
@@ -847,9 +808,7 @@ def synthesize(
     run: str | Path | Sequence[str | Path | Model] | Model,
     inputs: Sequence[str | Path] | str | Path | Mapping[str, Any],
     out: Path | str,
-    options: SynthOptions | None = None,
     *,
-    progress: bool | Callable[..., None] | Reporter = True,
     samples: int | None = None,
     anyway: bool = False,
     part: str | None = None,
@@ -889,6 +848,7 @@ def synthesize(
     executor: Literal["local", "ray"] | None = None,
     workers: int | None = None,
     address: str | None = None,
+    progress: bool | Callable[..., None] | Reporter = True,
 ) -> Syntheses:
     """Synthesise the target modalities of a case or a cohort.
 
@@ -898,8 +858,6 @@ def synthesize(
         run: Run folder, exported model, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
         inputs: Cohort, case, DICOM series, file or modality=path pairs; several runs give their mean.
         out: Output folder.
-        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-        options: SynthOptions, whose fields, listed below, may also be given by name.
         samples: Number of samples a case, of which mean and standard deviation are written.
         anyway: Also cases graded "do not trust". Default: False.
         part: Every N-th case from the I-th on, for N jobs.
@@ -939,6 +897,7 @@ def synthesize(
         executor: Workers: local (processes) or ray.
         workers: Number of workers.
         address: Ray cluster: HOST:PORT or auto.
+        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Scans may be paths, Volumes, nibabel images, or pairs of an array (NumPy, torch) [x, y, z] and its affine (to RAS
     millimetres), by modality.
@@ -966,7 +925,6 @@ def synthesize(
 
 def compare(
     folders: Sequence[Path | str],
-    options: CompareOptions | None = None,
     *,
     reference: str | None = None,
     report: Path | str | None = None,
@@ -976,7 +934,6 @@ def compare(
 
     Args:
         folders: Scored folders of the same cases.
-        options: CompareOptions, whose fields, listed below, may also be given by name.
         reference: Folder against which the others are tested. Default: the best one.
         report: HTML page with the table and pictures.
         out: File of the table: .csv, .tex (LaTeX) or .json.
@@ -1000,10 +957,7 @@ def compare(
 def evaluate(
     out: Path | str,
     truth: Path | str,
-    options: EvaluateOptions | None = None,
     *,
-    cases: Sequence[str] | None = None,
-    progress: bool | Callable[..., None] | Reporter = True,
     mask: str | Path | None = None,
     regions: Mapping[str, str] | None = None,
     split: Literal["train", "val", "test"] | None = None,
@@ -1037,6 +991,8 @@ def evaluate(
     executor: Literal["local", "ray"] | None = None,
     workers: int | None = None,
     address: str | None = None,
+    cases: Sequence[str] | None = None,
+    progress: bool | Callable[..., None] | Reporter = True,
 ) -> Scores:
     """Score synthesised images and naive baselines against the true scans.
 
@@ -1046,22 +1002,19 @@ def evaluate(
     Args:
         out: Folder of images; with run, a new one.
         truth: Cohort with the true scans.
-        cases: Cases to score, instead of those of the split. Not with run.
-        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-        options: EvaluateOptions, whose fields, listed below, may also be given by name.
         mask: Voxels to score: body (the default in HU and for perfusion), whole (else), brain, cohort or a mask file.
         regions: Region to score: 'lesion=tmax>6', 'core=cbf<30%', core=seg=1, vessels=MASK_FILE, ratio=lesion/core or tissues=ct. A dict.
         split: Split to score: train, val or test.
         value_range: Range of PSNR and SSIM.
         any_truth: Count wrong truths, too. Default: False.
-        window: HU range of PNG truths. Default: 0 80.
+        window: HU range of PNG truths. Default: that of synth (0 80 for heads).
         features: Distance of the slices' features: texture.
         metrics: Score of your own, MODULE:FUNCTION, with allow_code. One or a list.
         lpips: AlexNet weights (safetensors) for LPIPS.
         units: Unit of MR: own (of its peak) or network (0 to 255). Default: 'own'.
         ssim_from: Zero of SSIM: low (of the range) or zero. Default: 'low'.
         seed: Seed of run and of the bootstrap. Default: 0.
-        prepared: Prepared cohort: transforms of scans, and without a run the cases of baselines. Default: that of the run, or the training split of the true scans.
+        prepared: Prepared cohort: transforms of scans, and without a run the cases of baselines. Default: that of the run.
         naive: Run or naive.safetensors. Default: that of OUT.
         run: Run that synthesises the scored images, each modality from the others. One or a list.
         missing: Modalities missing at a time: one (default) or all.
@@ -1082,6 +1035,8 @@ def evaluate(
         executor: Workers: local (processes) or ray.
         workers: Number of workers.
         address: Ray cluster: HOST:PORT or auto.
+        cases: Cases to score, instead of those of the split. Not with run.
+        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:
         Scores: The scores as a long table (`frame`), with `verdicts` for each modality, and means in `document()`.
@@ -1127,15 +1082,14 @@ def adapt(
     run: str | Path,
     data: Path | str,
     out: Path | str,
-    options: AdaptOptions | None = None,
     *,
-    progress: bool | Callable[..., None] | Reporter = True,
     minutes: float = 5,
     steps: int | None = None,
     replay: Path | str | None = None,
     replay_share: float = 0.25,
     device: str = "auto",
     allow_code: bool = False,
+    progress: bool | Callable[..., None] | Reporter = True,
 ) -> Run:
     """Continue a run or starter on a few cases of another site.
 
@@ -1146,14 +1100,13 @@ def adapt(
         run: Run folder, exported model, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
         data: Prepared cohort of the other site, with a held-out case.
         out: Output folder.
-        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-        options: AdaptOptions, whose fields, listed below, may also be given by name.
         minutes: Training time on this machine. Default: 5.
         steps: Number of steps instead of minutes.
         replay: Prepared cohort of the old site, which is replayed. Default: that of the run.
         replay_share: Share of the items that is of the old site; 0: none. From 0 to 0.9. Default: 0.25.
         device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
         allow_code: Import and run the model's own Python code. Default: False.
+        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:
         Run: The folder of the adapted run, as `train` returns it.
@@ -1175,9 +1128,7 @@ def adapt(
 def calibrate(
     run: str | Path | Model,
     cohort: Path | str,
-    options: CalibrateOptions | None = None,
     *,
-    progress: bool | Callable[..., None] | Reporter = True,
     out: Path | str | None = None,
     split: Literal["train", "val", "test"] | None = None,
     out_of_fold: Sequence[Path | str] = (),
@@ -1204,6 +1155,7 @@ def calibrate(
     executor: Literal["local", "ray"] | None = None,
     workers: int | None = None,
     address: str | None = None,
+    progress: bool | Callable[..., None] | Reporter = True,
 ) -> list[str]:
     """Fit prediction intervals and error bounds on held-out patients.
 
@@ -1213,15 +1165,13 @@ def calibrate(
     Args:
         run: Run folder, exported model, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
         cohort: Cases with true scans that training did not use.
-        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-        options: CalibrateOptions, whose fields, listed below, may also be given by name.
         out: Folder for a copy of a starter with the new calibration.
         split: Split that calibrates: train, val or test.
         out_of_fold: Another fold of the run's cross-validation: each patient is synthesised by a fold that did not train on them; test patients are left out. One or a list.
         answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
         samples: Number of samples a case, of which mean and standard deviation are written.
-        coverage: Share of a new patient's voxels that the intervals contain. Default: 0.9.
-        confidence: Confidence in the coverage, on average over patients. Default: 0.9.
+        coverage: Share of a new patient's voxels that the intervals contain, in whole percents. From 0.5 to 0.99. Default: 0.9.
+        confidence: Confidence in the coverage, on average over patients. From 0.5 to 0.9999. Default: 0.9.
         bound: Margin for a limited number of patients: normal (Student's t; the default from 10 patients on), any (no assumption; needs 22 patients for 90 %) or none (the default below 10).
         method: Type of intervals: learned (quantiles of the error, from six patients on, similar coverage in all regions), difficulty (mean size of the error) or constant; the default is the narrower one of the first two.
         regions: Region that is calibrated in addition to bone, soft tissue and labels: lesion='tmax>6'; of vessels, a label map, because a threshold in a head finds bone. A dict.
@@ -1241,6 +1191,7 @@ def calibrate(
         executor: Workers: local (processes) or ray.
         workers: Number of workers.
         address: Ray cluster: HOST:PORT or auto.
+        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:
         list[str]: Sentences on the coverage, the error bounds and the warnings of the calibration, which is in the run's folder.
@@ -1262,7 +1213,6 @@ def import_weights(
     source: Literal["xmodality", "kl-f4", "kl-f8"],
     weights: Path | str,
     out: Path | str,
-    options: ImportOptions | None = None,
     *,
     set: Mapping[str, str | int | float | bool | Sequence[Any] | Mapping[str, Any] | type | Callable[..., Any] | None] | None = None,
 ) -> Run:
@@ -1274,7 +1224,6 @@ def import_weights(
         source: Origin of the weights: xmodality (paper 001), or kl-f4 or kl-f8 for an autoencoder of latent diffusion.
         weights: Published file (safetensors).
         out: Output folder.
-        options: ImportOptions, whose fields, listed below, may also be given by name.
         set: Change of a key of the recipe, such as train.steps=500. A dict.
 
     Returns:
@@ -1294,11 +1243,9 @@ def train(
     recipe: str | Path | Mapping[str, Any] | Plan | Recipe,
     data: Path | str | None = None,
     out: Path | str | None = None,
-    options: TrainOptions | None = None,
     *,
-    progress: bool | Callable[..., None] | Reporter = True,
-    minutes: str | float | None = None,
-    steps: str | None = None,
+    minutes: float | None = None,
+    steps: int | None = None,
     set: Mapping[str, str | int | float | bool | Sequence[Any] | Mapping[str, Any] | type | Callable[..., Any] | None] | None = None,
     small: bool = False,
     init: Path | str | None = None,
@@ -1318,6 +1265,7 @@ def train(
     executor: Literal["local", "ray"] | None = None,
     workers: int | None = None,
     address: str | None = None,
+    progress: bool | Callable[..., None] | Reporter = True,
 ) -> Run:
     """Train a recipe, or resume or continue a run.
 
@@ -1327,10 +1275,8 @@ def train(
         recipe: auto (planned for the cohort), the name of a shipped recipe, a TOML file, or a run to continue.
         data: Prepared cohort. For a run only needed if the cohort was moved.
         out: Output folder. Not needed when continuing a run.
-        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-        options: TrainOptions, whose fields, listed below, may also be given by name.
-        minutes: Training time of auto (default: 60), or additional time of a finished run (+30).
-        steps: Additional steps of a finished run (+2000).
+        minutes: Training time of auto (default: 60), or additional time of a finished run.
+        steps: Additional steps of a finished run.
         set: Change of a key of the recipe, such as train.steps=500. A dict.
         small: Train the small variant of the recipe, which its table [small] states. Default: False.
         init: Run, weights, starter:NAME or hf://NAME/REPO from which the network is initialised.
@@ -1350,6 +1296,7 @@ def train(
         executor: Workers: local (processes) or ray.
         workers: Number of workers.
         address: Ray cluster: HOST:PORT or auto.
+        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:
         Run: The folder of the run: its `weights()`, `history` (a pandas DataFrame of losses and validation scores by step),
@@ -1364,7 +1311,7 @@ def train(
         >>> import voxlate
         >>> small = {"train.steps": 2}
         >>> run = voxlate.train("recipe.toml", "PREPARED", "NEW", set=small, progress=False)
-        >>> run = voxlate.train("NEW", "PREPARED", steps="+2", progress=False)  # continues it
+        >>> run = voxlate.train("NEW", "PREPARED", steps=2, progress=False)  # continues it
         >>> voxlate.info("NEW")["steps"]
         4
     """
@@ -1372,9 +1319,7 @@ def train(
 
 def serve(
     runs: Sequence[str | Path] | str | Path = (),
-    options: ServeOptions | None = None,
     *,
-    progress: bool | Callable[..., None] | Reporter = True,
     data: Path | str | None = None,
     root: Path | str | None = None,
     port: int = 8765,
@@ -1387,13 +1332,12 @@ def serve(
     max_upload: str = "2GB",
     max_disk: str = "20GB",
     device: str = "auto",
+    progress: bool | Callable[..., None] | Reporter = True,
 ) -> None:
     """Serve a page on this machine: choose a scan, see which model fits, synthesise, view, download; until interrupted.
 
     Args:
         runs: Run folders, exported models, weights files, starter:NAME or hf://NAME/REPO; without any, the installed starters.
-        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-        options: ServeOptions, whose fields, listed below, may also be given by name.
         data: Folder of uploads, queue and results (default: in the user's cache).
         root: Folder below which the page may read scans.
         port: Port of the page. From 1 to 65535. Default: 8765.
@@ -1406,6 +1350,7 @@ def serve(
         max_upload: Size of the largest upload. Default: '2GB'.
         max_disk: Size of all uploads and results. Default: '20GB'.
         device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
+        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:
         None: After an interruption (Ctrl-C).

@@ -1,12 +1,6 @@
 """Where the names of the package are; release/stub.py writes their types into __init__.pyi."""
 
-from voxlate.anatomy.phantom_options import PhantomOptions as PhantomOptions
 from voxlate.base.errors import BadInput as BadInput
-from voxlate.clinic.share_options import ExportOptions as ExportOptions
-from voxlate.clinic.share_options import ListenOptions as ListenOptions
-from voxlate.clinic.share_options import ModelOptions as ModelOptions
-from voxlate.clinic.share_options import PushOptions as PushOptions
-from voxlate.clinic.share_options import ServeOptions as ServeOptions
 from voxlate.commands.api.choosing import list_starters as list_starters
 from voxlate.commands.api.choosing import plan as plan
 from voxlate.commands.api.choosing import recipes as recipes
@@ -31,15 +25,5 @@ from voxlate.commands.api.training import adapt as adapt
 from voxlate.commands.api.training import calibrate as calibrate
 from voxlate.commands.api.training import import_weights as import_weights
 from voxlate.commands.api.training import train as train
-from voxlate.evaluation.calibrate_options import CalibrateOptions as CalibrateOptions
-from voxlate.evaluation.evaluate_options import CompareOptions as CompareOptions
-from voxlate.evaluation.evaluate_options import EvaluateOptions as EvaluateOptions
 from voxlate.page.server import serve as serve
 from voxlate.scans.images.grid import Volume as Volume
-from voxlate.scans.prepare_options import PrepareOptions as PrepareOptions
-from voxlate.synthesis.synth_options import CheckOptions as CheckOptions
-from voxlate.synthesis.synth_options import SynthOptions as SynthOptions
-from voxlate.training.training_options import AdaptOptions as AdaptOptions
-from voxlate.training.training_options import ImportOptions as ImportOptions
-from voxlate.training.training_options import PlanOptions as PlanOptions
-from voxlate.training.training_options import TrainOptions as TrainOptions

@@ -24,57 +24,26 @@ GIB = 2**30
 
 @pytest.fixture
 def has(monkeypatch):
-    """has(cuda=2, mps=1, xpu=0): a machine with so many devices."""
+    """has("cuda", 2): a machine with so many devices of a kind."""
 
-    def give(cuda=0, mps=0, xpu=0):
-        for kind, count in {"cuda": cuda, "xpu": xpu}.items():
-            monkeypatch.setattr(f"torch.{kind}.is_available", lambda count=count: count > 0)
-            monkeypatch.setattr(f"torch.{kind}.device_count", lambda count=count: count)
-        monkeypatch.setattr("torch.backends.mps.is_available", lambda: mps > 0)
+    def give(kind="cuda", count=0):
+        monkeypatch.setattr("torch.accelerator.is_available", lambda: count > 0)
+        monkeypatch.setattr("torch.accelerator.device_count", lambda: count)
+        monkeypatch.setattr("torch.accelerator.current_accelerator", lambda: torch.device(kind))
 
     return give
 
 
-@every_row(
-    ("there", "found"),
-    [
-        ({}, "cpu"),
-        ({"xpu": 1}, "xpu"),
-        ({"mps": 1}, "mps"),
-        ({"mps": 1, "xpu": 1}, "mps"),
-        ({"cuda": 1, "mps": 1, "xpu": 1}, "cuda"),
-    ],
-)
-def test_auto_takes_cuda_then_mps_then_xpu_then_the_cpu(has, there, found):
-    has(**there)
-    assert str(find_device("auto")) == found
-    assert str(find_device("cpu")) == "cpu"
-
-
-@every_row(
-    "there, named, absent, devices",
-    [
-        (
-            {"cuda": 2},
-            ("cuda", "cuda:1"),
-            ("cuda:9", "cuda:-1", "gpu"),
-            "cpu, cuda, cuda:0, cuda:1",
-        ),
-        (
-            {"xpu": 2, "mps": 1},
-            ("xpu", "xpu:1", "mps"),
-            ("cuda",),
-            "cpu, mps, xpu, mps:0, xpu:0, xpu:1",
-        ),
-    ],
-)
-def test_a_gpu_may_be_named_by_its_number(has, there, named, absent, devices):
-    has(**there)
-    for name in named:
-        assert str(find_device(name)) == name
-    for name in absent:
-        with refuses(rf"\({devices}\), found '{name}'"):
-            find_device(name)
+@every_row("kind", ["cuda", "mps", "xpu"])
+def test_auto_takes_what_there_is_and_a_gpu_may_be_named_by_its_number(has, kind):
+    has(kind, 2)
+    for name, found in (("auto", kind), (kind, kind), (f"{kind}:1", f"{kind}:1"), ("cpu", "cpu")):
+        assert str(find_device(name)) == found
+    for absent in (f"{kind}:9", f"{kind}:-1", "gpu"):
+        with refuses(rf"\(cpu, {kind}, {kind}:0, {kind}:1\), found '{absent}'"):
+            find_device(absent)
+    has()
+    assert str(find_device("auto")) == "cpu"
 
 
 def test_a_device_that_is_not_there_is_one_sentence(has, voxlate, prepared, tiny, out):
@@ -85,18 +54,18 @@ def test_a_device_that_is_not_there_is_one_sentence(has, voxlate, prepared, tiny
 
 
 def test_a_training_on_another_device_than_the_last_one_is_no_error(has):
-    has(cuda=1)
+    has("cuda", 1)
     accelerator, device = train.processes("cuda")
     assert str(device) == "cuda"
     # accelerate keeps the first one for the whole process
     assert accelerator.device == torch.device("cpu")
-    has(mps=1)
+    has("mps", 1)
     for name, found in (("auto", "mps"), ("cpu", "cpu")):
         assert str(train.processes(name)[1]) == found
 
 
 def test_several_processes_cannot_share_mps(has, monkeypatch):
-    has(mps=1)
+    has("mps", 1)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with refuses("found mps"):
         train.processes("auto")

@@ -28,7 +28,7 @@ def test_an_upload_gives_the_bits_of_voxlate_synth(at_work, typed, diffusion, co
         (theirs,) = (tmp_path / "out").glob(f"*/{name}.nii.gz")
         assert made.get(f"{address}/images/{name}.nii.gz").content == theirs.read_bytes()
     for fact, stated in (
-        ("Samples", 2), ("Steps", 3), ("Seed", 5), ("Prediction", "mean of 2 samples")
+        ("Samples", 2), ("Steps", 3), ("Seed", 5), ("Prediction", "sample")
     ):  # fmt: skip
         assert f"<dt>{fact}</dt><dd>{stated}</dd>" in text
     assert str(tmp_path) not in text
@@ -117,13 +117,7 @@ def test_each_fitting_series_of_a_study_is_a_choice_that_gives_a_derived_series(
     assert report.endswith("/report/0001.dcm")
     assert made.post(f"{place}/synthesise", data={"run": "run", "scan": "x"}).is_error
     assert unpacked(whole) == (tmp_path / "study", 1)  # which has the same files
-    slice_file = tmp_path / "study/t1_iso" / "0.dcm"
-    kept = bytearray(slice_file.read_bytes())
-    kept[-1] ^= 1
-    slice_file.write_bytes(kept)  # of another study of the same sizes
-    with refuses():
-        unpacked(whole)
-    slice_file.unlink()
+    (tmp_path / "study/t1_iso" / "0.dcm").unlink()
     with refuses():
         unpacked(whole)
     shutil.rmtree(tmp_path / "study")

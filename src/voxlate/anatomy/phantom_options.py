@@ -5,9 +5,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal
 
+from voxlate.base.errors import as_list
 from voxlate.base.option import MainOption, Option, options, shipped_tables
 
 LEAST_MM, MOST_MM = 0.2, 10.0  # voxels
+Side = Annotated[int, Option("Number of voxels.", least=8, most=1024)]
+Length = Annotated[float, Option("Voxel size in mm.", least=LEAST_MM, most=MOST_MM)]
 SHIPPED = resources.files("voxlate.anatomy") / "tables"
 
 
@@ -18,26 +21,17 @@ def tables() -> list[str]:
 
 @options
 class PhantomOptions:
-    """Options of `voxlate phantom` and voxlate.phantom.
-    \f
-    Example:
-        >>> import voxlate
-        >>> options = voxlate.PhantomOptions(cases=1, size=(24, 32, 24), modalities=["t1", "ct"])
-        >>> options.seed
-        0
-    """
+    """Options of `voxlate phantom` and voxlate.phantom."""
 
     cases: Annotated[
         int | None,
         MainOption("Number of cases. Default: 24, of --ct one of each CT.", least=1),
     ] = None
     size: Annotated[
-        tuple[int, int, int] | None,
+        tuple[Side, Side, Side] | None,
         MainOption(
-            "Number of voxels in x, y and z. Default: 96 96 48. Not with --labels.",
+            "Number of voxels in x, y and z, 8 to 1024 each. Default: 96 96 48. Not with --labels.",
             metavar="X Y Z",
-            least=8,
-            most=1024,
         ),
     ] = None
     ct: Annotated[
@@ -78,18 +72,17 @@ class PhantomOptions:
         ),
     ] = "brats"
     spacing_mm: Annotated[
-        tuple[float, float, float] | None,
+        tuple[Length, Length, Length] | None,
         MainOption(
-            "Voxel size in mm with --labels or --ct. Default: that of the label map or CT.",
+            "Voxel size in mm with --labels or --ct, 0.2 to 10 each. Default: that of the label map or CT.",
             metavar="X Y Z",
-            least=LEAST_MM,
-            most=MOST_MM,
         ),
     ] = None
     modalities: Annotated[
         Sequence[str] | None,
         MainOption(
             "Modality that is written, such as t1, ct, a map of a tissue parameter such as t1_map, or maps for all of these. Repeatable. Default: all images and no map.",
+            read=as_list,
             metavar="NAME",
         ),
     ] = None

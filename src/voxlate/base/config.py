@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from functools import cache
+from inspect import Parameter
 from itertools import chain, count
 from numbers import Real
 from typing import (
@@ -29,19 +30,30 @@ from pydantic import (
 from pydantic_core import PydanticCustomError, core_schema
 
 from voxlate.base.errors import BadInput, nearest
-from voxlate.base.option import MOST_NUMBER, UNIONS
+from voxlate.base.groups import grouped
+from voxlate.base.option import (
+    ARGUMENT,
+    MOST_NUMBER,
+    PYTHON,
+    UNIONS,
+    flag_of,
+    option_of,
+    parameters_of,
+)
 from voxlate.base.optional import PROVIDERS
 
 T = TypeVar("T")
 Counts = tuple[Annotated[int, Field(gt=0)], ...]  # channels of levels, and the like
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 UNSET = ("none", "unset")
+UNCLEAR = "to be right"
 IN_RECIPE = "Change it in the recipe or with --set KEY=VALUE."
 UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")  # types of pydantic's errors
 WRONG_KIND, NO_KIND = "union_tag_invalid", "union_tag_not_found"
 NO_KEY = ("missing", "missing_argument", NO_KIND)
 MOST_MEANT = 3  # keys that an error suggests
 MOST_WRONG = 8  # wrong keys that an error lists
+LONGEST = 60  # characters of a value in an error
 IMPORT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)  # "my_package.my_module:MyNet"
 
 
@@ -103,6 +115,43 @@ def fill(
     ]:
         raise BadInput(f"{where}: {' Also '.join(wrong)}")
     return filled
+
+
+def check_options(table: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a dataclass of options from these of its values, each checked by its type and its Option.
+
+    Raises BadInput for wrong values, each in a sentence.
+    """
+    try:
+        return vars(adapter(table).validate_python({**given}))
+    except ValidationError as error:
+        by_name = grouped((f"{one['loc'][0]}", one) for one in error.errors())
+        wrong = [name for name in by_name if name in given] or [*by_name]
+        stated = parameters_of(table)
+        said = [_option_sentence(stated[name], given, by_name[name]) for name in wrong]
+        raise BadInput(" Also ".join(said)) from error
+
+
+def _option_sentence(parameter: Parameter, given: Mapping[str, Any], errors: Sequence[Any]) -> str:
+    """The sentence on the value of an option, which no type of a union takes."""
+    name, option = parameter.name, option_of(parameter)
+    has_flag = option is not None and option.panel not in (ARGUMENT, PYTHON)
+    label = flag_of(name) if has_flag else name
+    if name not in given:
+        return f"{label}: expected a value, found none. Give it."
+    for error in errors:
+        if isinstance(own := error.get("ctx", {}).get("error"), BadInput):
+            return f"{label}: {own}"
+    wanted = [*dict.fromkeys(map(_wanted, errors))]
+    wanted = [text for text in wanted if UNCLEAR not in text] or wanted
+    return f"{label}: expected it {' or '.join(wanted)}, found {shown(given[name])}. Change it."
+
+
+def shown(value: Any) -> str:
+    """A value in an error, with the type of what is no text."""
+    text = " ".join(repr(value).split())
+    kind = "" if isinstance(value, str) else f" ({type(value).__name__})"
+    return f"{text[:LONGEST]}{'…' if len(text) > LONGEST else ''}{kind}"
 
 
 def converted(given: Any, taken: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -329,11 +378,17 @@ def _sentence(kind: Any, values: Any, error: Any, change: str) -> str:
         keys = " (voxlate recipes NAME shows every key)" if change == IN_RECIPE else ""
         kind_of_it = ".kind" if error["type"] == NO_KIND else ""
         return f"expected the key '{name}{kind_of_it}', found none. Add it{keys}."
-    # pydantic says "Input should be …", "List should have …", and few other sentences
-    what = what_is_wrong(error)
-    before, should, rest = what.partition("should ")
-    wanted = f"'{name}' to {rest}" if should else f"'{name}' to be right ({before})"
-    return f"expected {wanted}, found {found!r}. {change.replace('KEY', name)}"
+    return (
+        f"expected '{name}' {_wanted(error)}, found {shown(found)}. {change.replace('KEY', name)}"
+    )
+
+
+def _wanted(error: Any) -> str:
+    """What a value has to be: pydantic says "Input should be …", "List should have …", and few other sentences."""
+    before, should, rest = what_is_wrong(error).partition("should ")
+    rest = rest.replace("greater than or equal to", "at least")
+    rest = rest.replace("less than or equal to", "at most")
+    return f"to {rest}" if should else f"{UNCLEAR} ({before})"
 
 
 def _place(loc: Sequence[Any], values: Any) -> list[str]:
@@ -358,20 +413,18 @@ def _sentence_on_unknown(kind: Any, place: list[str]) -> str:
     """What an unknown key may mean: one of its table with a similar name, or one of any table."""
     name = ".".join(place)
     *table, key = [part for part in place if not part.isdecimal()]  # stages have numbers
-    known = sorted(_places(kind), key=len)
-    if [*table, key] in known:
+    known = grouped((path[-1], path[:-1]) for path in _places(kind))
+    if table in known.get(key, ()):
         return f"expected a known key, found '{name}', which another kind of this table has. Drop it, or change the kind."
-    here = [one[-1] for one in known if one[:-1] == table]
+    here = [one for one, tables in known.items() if table in tables]
     # names of modalities are no keys
-    here = here or [one[-1] for one in known if one[:-1] == table[:-1]]
-    meant = [one for one in known if one[-1] == key]
-    meant += [[*place[:-1], one] for one in nearest(key, here)]
-    if not meant:
-        alike = nearest(key, [one[-1] for one in known])[:1]
-        meant = [one for one in known if one[-1] in alike]
-    few = dict.fromkeys(map(".".join, meant))
-    hint = f"Known keys here: {', '.join(sorted({*here}))}."
-    if few:
+    here = here or [one for one, tables in known.items() if table[:-1] in tables]
+    meant = [[*place[:-1], one] for one in nearest(key, here)]
+    for one in nearest(key, known)[:1]:
+        meant = meant or [[*path, one] for path in sorted(known[one], key=len)]
+    hint = f"Known keys here: {', '.join(sorted(here))}."
+    if meant:
+        few = dict.fromkeys(map(".".join, meant))
         hint = f"Did you mean {' or '.join(map(repr, [*few][:MOST_MEANT]))}?"
     return f"expected a known key, found '{name}'. {hint}"
 

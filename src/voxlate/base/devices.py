@@ -24,20 +24,17 @@ def find_device(name: str) -> torch.device:
 
     Raises BadInput if there is no such device.
     """
-    counts = {
-        "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
-        "mps": int(torch.backends.mps.is_available()),
-        "xpu": torch.xpu.device_count() if torch.xpu.is_available() else 0,
-    }
-    kinds = [kind for kind, count in counts.items() if count]
-    there = ["cpu", *kinds]
-    for kind in kinds:
-        there += [f"{kind}:{number}" for number in range(counts[kind])]
+    best = torch.device("cpu")
+    there = ["cpu"]
+    if torch.accelerator.is_available():
+        best = torch.accelerator.current_accelerator() or best
+        count = torch.accelerator.device_count()
+        there += [best.type, *(f"{best.type}:{number}" for number in range(count))]
     if name not in ("auto", *there):
         raise BadInput(
             f"--device: expected auto or what this machine has ({', '.join(there)}), found {name!r}. Choose one of these."
         )
-    return torch.device([*kinds, "cpu"][0] if name == "auto" else name)
+    return best if name == "auto" else torch.device(name)
 
 
 @contextmanager

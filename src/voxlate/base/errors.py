@@ -5,7 +5,6 @@ import errno
 import os
 import re
 from collections.abc import Iterable, Sequence
-from itertools import repeat
 from typing import Any
 
 MOST_NAMED = 6  # number of names in a sentence
@@ -15,7 +14,16 @@ NEAR, SPREAD = 0.67, 0.12
 LONGEST = 80
 FULL = (errno.ENOSPC, errno.EDQUOT)  # the system's errors of a full disk
 # and of a place that takes no file, or none as large
-UNFIT = (errno.EROFS, errno.ENAMETOOLONG, errno.EIO, errno.EFBIG)
+UNFIT = (
+    errno.EACCES,
+    errno.EEXIST,
+    errno.EFBIG,
+    errno.EIO,
+    errno.ENAMETOOLONG,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+)
 
 
 # WHERE: expected WHAT, found WHAT. FIX.
@@ -135,23 +143,20 @@ def known_name(where: object, expected: str, name: str, known: Iterable[str]) ->
 
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:
-    """The known names with similar spelling or words, the most similar first."""
-    ranked = sorted((-_likeness(name[:LONGEST], one), len(one), one) for one in {*known})
-    return [one for likeness, _, one in ranked if -likeness >= max(NEAR, -ranked[0][0] - SPREAD)]
+    """The known names with similar spelling, the most similar first, then those that have the name as a word."""
+    by_spelling = {_spelling(one): one for one in sorted({*known})}
+    asked = _spelling(name[:LONGEST])
+    near = difflib.get_close_matches(asked, by_spelling, MOST_NAMED, NEAR)
+    best = _likeness(asked, near[0]) if near else 0.0
+    near = [one for one in near if _likeness(asked, one) >= best - SPREAD]
+    near += [one for one in by_spelling if asked in one.split("_")]
+    return [by_spelling[one] for one in dict.fromkeys(near)]
+
+
+def _spelling(name: str) -> str:
+    """Letters and digits of a name in any case, with one sign between its words."""
+    return re.sub(r"[\W_]+", "_", name.casefold())
 
 
 def _likeness(name: str, other: str) -> float:
-    """Similarity of two names: 1 for equal letters and digits in any case, else by the spelling of names and words."""
-    ours, theirs = (re.findall(r"[^\W_]+", candidate.casefold()) for candidate in (name, other))
-    if not ours or not theirs:
-        return 0.0
-    if "".join(ours) == "".join(theirs):
-        return 1.0
-    spelt = _ratio("".join(ours), "".join(theirs))
-    best = [max(map(_ratio, repeat(word), theirs)) for word in ours]
-    by_words = sum(best) / len(ours)
-    return max(spelt, 0.8 * by_words + 0.2 * spelt)
-
-
-def _ratio(name: str, other: str) -> float:
-    return difflib.SequenceMatcher(None, name, other, autojunk=False).ratio()
+    return difflib.SequenceMatcher(None, other, name).ratio()

@@ -78,7 +78,7 @@ def whole_file(path: Path | str) -> Iterator[Path]:
             temporary.chmod(mode)  # safetensors writes files that their owner alone may read
             with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())
-            _replace(temporary, path)
+            os.replace(temporary, path)
     finally:
         with suppress(OSError):  # where none was made, or it has its name
             temporary.unlink()
@@ -111,34 +111,19 @@ def _refusals(path: Path) -> Iterator[None]:
     """Turn errors of the system, met while `path` is written, into sentences."""
     try:
         yield
-    except (PermissionError, FileExistsError, NotADirectoryError) as error:
-        raise CannotWrite(
-            f"{path}: expected a folder to write in, found {error.strerror or 'none'}. Choose another folder."
-        ) from error
+    except BadInput:
+        raise
     except Exception as error:
+        code = system_code(error)
         # writers in C++ and Rust wrap the system's error, so text and free space are checked
-        code = system_code(error) or 0
-        full = code in FULL or "No space left" in str(error)
-        if not isinstance(error, BadInput) and (full or free_disk(path.parent) < 2**16):
+        if code in FULL or "No space left" in str(error) or free_disk(path.parent) < 2**16:
             raise CannotWrite(
                 f"{path}: expected room to write it, found a full disk. Free some and run again."
             ) from error
-        if code in UNFIT:
-            raise CannotWrite(
-                f"{path}: expected a place to write, found: {os.strerror(code)}. Choose another."
-            ) from error
-        raise
-
-
-def _replace(new: Path, old: Path) -> None:
-    """Replace a file by another one, which Windows refuses while the old file is open."""
-    try:
-        os.replace(new, old)
-    except PermissionError as error:
-        if not old.is_file():
+        if code not in UNFIT:
             raise
         raise CannotWrite(
-            f"{old}: expected a file that can be replaced, found {error.strerror or 'one that cannot'}. Close what has it open, or choose another folder."
+            f"{path}: expected a place to write, found '{os.strerror(code)}'. Choose another, or close what has it open."
         ) from error
 
 

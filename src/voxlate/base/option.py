@@ -1,24 +1,24 @@
 """How an option is declared: once, as the field of a frozen dataclass, with its type, default, range and help.
 
-Its name is that of the field at every door: --mask-from is mask_from in Python and in JSON. pydantic checks its values by
-its type and its Option (checked.py); typer shows it, and reads what the first of its types takes (commands/cli/flags.py).
+Its name is that of the field at every door: --mask-from is mask_from in Python and in JSON. pydantic checks its values
+(config.py); typer shows it, and reads what the first of its types takes (commands/cli/flags.py).
 """
 
 import functools
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, make_dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, make_dataclass, replace
 from functools import partial
 from importlib.resources.abc import Traversable
-from inspect import Parameter, Signature, cleandoc, signature
+from inspect import Parameter
 from itertools import chain
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import (
     Annotated,
     Any,
+    ClassVar,
     Literal,
     TypeVar,
     Union,
@@ -54,23 +54,12 @@ SIZES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}  # bytes, by the
 RULES = {"arbitrary_types_allowed": True, "allow_inf_nan": False, "str_min_length": 1}
 
 
-# names of earlier versions that are like no name of today
-RENAMED = {
-    "changes": "set",
-    "memory_bytes": "memory",
-    "range": "value_range",
-    "share": "replay_share",
-    "start": "init",
-    "synth": "set",
-}
-
-
 @dataclass(frozen=True)
 class Option:
     """How a parameter is shown and read: `name: Annotated[type, Option("What it does.")] = default`.
 
     A field of an options dataclass without an Option is a keyword of the Python function alone.
-    metavar: the kind of value in --help; by default from the type. least, most: range of a number, or of each of several.
+    metavar: the kind of value in --help; by default from the type. least, most: range of a number.
     read: makes the value of the text, or texts, of the command line. check: raises BadInput, without a place, for a value
     that does not fit. complete: the values that a shell suggests, or "module:name" of a collection of them, or of a
     function that returns them; the module is imported when a shell asks. flag: of what only the command line has.
@@ -79,42 +68,31 @@ class Option:
     help: str
     panel: str = ADVANCED
     metavar: str = ""
-    least: float = -MOST_NUMBER
-    most: float = MOST_NUMBER
+    least: float | None = None
+    most: float | None = None
     read: Callable[[Any], Any] | None = None
     check: Callable[[Any], object] | None = None
     complete: str | Sequence[str] = ()
     flag: str = ""
+    __is_annotated_types_grouped_metadata__: ClassVar = True  # pydantic takes the notes of __iter__
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
-        """pydantic's own check of the type, after `read` and before the range and `check`."""
-        from pydantic_core import core_schema  # loads pydantic, which --help does not need
+    def __iter__(self) -> Iterator[Any]:
+        """How pydantic checks a value."""
+        from pydantic import AfterValidator, BeforeValidator, Field  # which --help does not need
 
-        kind = text_type(source)
-        several = get_origin(kind) is list and not {str, Path} & {*members(source)}
-        choices = get_args(kind) if get_origin(kind) is Literal else ()
+        most = MOST_NUMBER if self.most is None and self.least is not None else self.most
+        yield Field(description=in_python(self.help), ge=self.least, le=most)
+        yield AfterValidator(self._checked)
+        yield BeforeValidator(self._value)
 
-        def before(value: Any) -> Any:
-            """The value of texts; one text for a list of one."""
-            given = [value] if several and isinstance(value, str | Path) else value
-            texts = given if isinstance(given, list | tuple) else [given]
-            is_read = texts and all(isinstance(part, str) for part in texts)
-            if self.read is None or not is_read or (choices and given not in choices):
-                return given
-            return self.read(given)
+    def _value(self, given: Any) -> Any:
+        """The value of texts; any other value as it is."""
+        texts = given if isinstance(given, list | tuple) else [given]
+        is_read = texts and all(isinstance(text, str | Path) for text in texts)
+        return self.read(given) if is_read and self.read else given
 
-        read = core_schema.no_info_before_validator_function(before, handler(source))
-        return core_schema.no_info_after_validator_function(self.checked, read)
-
-    def checked(self, value: Any) -> Any:
-        """The value; raises BadInput where a number is out of the range, or where it does not fit."""
-        for number in value if isinstance(value, list | tuple) else (value,):
-            is_number = isinstance(number, int | float) and not isinstance(number, bool)
-            if is_number and not self.least <= number <= self.most:
-                ends = f"{self.least:g} to {self.most:g}"
-                if self.most == MOST_NUMBER and number < self.least:
-                    ends = f"at least {self.least:g}"
-                raise BadInput(f"expected {ends}, found {min(number, 1e300):g}. Change it.")
+    def _checked(self, value: Any) -> Any:
+        """The value; raises BadInput where it does not fit."""
         if self.check is not None and value is not None:
             self.check(value)
         return value
@@ -134,7 +112,7 @@ class Object:
     def checked(self, value: Any) -> Any:
         """The object; raises ValueError for one of another class."""
         if self.home not in (f"{cls.__module__}:{cls.__qualname__}" for cls in type(value).__mro__):
-            raise ValueError(f"a {self.home.partition(':')[2]}")
+            raise ValueError(f"should be a {self.home.partition(':')[2]}")
         return value
 
 
@@ -143,45 +121,37 @@ MainOption = partial(Option, panel=MAIN)
 OutputOption = partial(Option, panel=OUTPUT)
 
 
-def members(hint: Any) -> tuple[Any, ...]:
-    """The types of a union, or a type alone, without its notes."""
-    bare = without_notes(hint)
-    return get_args(bare) if get_origin(bare) in UNIONS else (bare,)
+def without_notes(annotation: Any) -> Any:
+    """The type of an annotation."""
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
-def text_type(hint: Any) -> Any:
+def first_type(annotation: Any) -> Any:
+    """The type of an annotation, of a union the first one."""
+    bare = without_notes(annotation)
+    return get_args(bare)[0] if get_origin(bare) in UNIONS else bare
+
+
+def text_type(annotation: Any) -> Any:
     """The type that the command line reads: the first of the field's types; of a table KEY=VALUE texts."""
-    first = members(hint)[0]
-    origin = get_origin(first)
-    if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
+    first = first_type(annotation)
+    origin: Any = get_origin(first)
+    if origin in (Literal, tuple, None):
+        return first
+    if issubclass(origin, Mapping):
         return list[str]
-    if (
-        origin is not None
-        and isinstance(origin, type)
-        and issubclass(origin, Sequence)
-        and origin is not tuple
-    ):
-        return list[text_type(get_args(first)[0])]  # type: ignore[misc]
-    return first
+    return list[text_type(get_args(first)[0])]  # type: ignore[misc]
 
 
-def suggestions(option: Option, begun: str) -> list[str]:
-    """The values of an option that begin with the letters of a word that a shell completes."""
-    known: Any = option.complete
-    if isinstance(known, str):
-        known = resolve_name(known)
-    return [value for value in (known() if callable(known) else known) if value.startswith(begun)]
-
-
-def option_of(annotation: Any) -> Option | None:
-    """The Option of an annotated parameter; None for an argument without a flag."""
-    notes = getattr(annotation, "__metadata__", ())
+def option_of(parameter: Parameter) -> Option | None:
+    """The Option of a parameter, if it has one."""
+    notes = getattr(parameter.annotation, "__metadata__", ())
     return next((note for note in notes if isinstance(note, Option)), None)
 
 
 def option_in(parameter: Parameter) -> Option:
     """The Option of a parameter that has one."""
-    option = option_of(parameter.annotation)
+    option = option_of(parameter)
     assert option is not None
     return option
 
@@ -191,74 +161,56 @@ def flag_of(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def without_notes(annotation: Any) -> Any:
-    """The type of an annotation."""
-    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
-
-
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def options(cls: type[T]) -> type[T]:
-    """Make a class a frozen, keyword-only dataclass of options, whose help has plain types and a line for each field."""
+    """Make a class a frozen, keyword-only dataclass of options."""
     cls.__pydantic_config__ = RULES  # type: ignore[attr-defined]
-    made = dataclass(frozen=True, kw_only=True)(cls)
-    stated = parameters_of(made)
-    plain = [one.replace(annotation=without_notes(one.annotation)) for one in stated.values()]
-    made.__signature__ = Signature(plain)  # type: ignore[attr-defined]
-    made.__doc__ = with_args(f"{cls.__doc__}", describe(stated))
-    return made
-
-
-def parameters_of(table: Any) -> Parameters:
-    """The fields of a dataclass as keywords: its own first, then those of its bases."""
-    _, *keywords = signature(table.__init__).parameters.values()
-    by_name = {keyword.name: keyword for keyword in keywords}
-    return {name: by_name[name] for name in field_types(table)}
+    return dataclass(frozen=True, kw_only=True)(cls)
 
 
 @functools.cache
-def field_types(table: Any) -> dict[str, Any]:
-    """The types of a dataclass's fields with their Options: its own fields first, then those of its bases."""
+def parameters_of(table: Any) -> Parameters:
+    """The fields of a dataclass as keywords: its own first, then those of its bases."""
     hints = typing.get_type_hints(table, include_extras=True)
+    by_name = {one.name: one for one in fields(table)}
     owners = (vars(owner).get("__annotations__", {}) for owner in table.__mro__)
-    return {name: hints[name] for name in dict.fromkeys(chain.from_iterable(owners))}
+    parameters = Parameters()
+    for name in dict.fromkeys(chain.from_iterable(owners)):
+        default = by_name[name].default
+        parameters[name] = Parameter(
+            name,
+            Parameter.KEYWORD_ONLY,
+            default=Parameter.empty if default is MISSING else default,
+            annotation=hints[name],
+        )
+    return parameters
 
 
 def table_of(parameters: Mapping[str, Parameter]) -> Any:
     """The dataclass of parameters."""
-    stated = [
-        (
-            name,
-            one.annotation,
-            field(**({} if one.default is one.empty else {"default": one.default})),
-        )
-        for name, one in parameters.items()
-    ]
-    table = make_dataclass("Given", stated, kw_only=True)
-    table.__pydantic_config__ = RULES  # type: ignore[attr-defined]
-    return table
-
-
-def with_args(doc: str, parameters: Sequence[str]) -> str:
-    """A docstring with its parameters in Google's style, in place of the form feed, after which its other sections are."""
-    text, _, sections = cleandoc(doc).partition("\f\n")
-    return "\n    ".join([f"{text.rstrip()}\n\nArgs:", *parameters]) + f"\n\n{sections}"
+    stated = []
+    for name, one in parameters.items():
+        default: Any = MISSING if one.default is one.empty else one.default
+        stated.append((name, one.annotation, field(default=default)))
+    return options(make_dataclass("Given", stated, kw_only=True))
 
 
 def describe(parameters: Mapping[str, Parameter]) -> list[str]:
     """A line for each parameter: its name, what it does, its range and its default, in the words of Python."""
     lines = []
     for name, parameter in parameters.items():
-        option, default = option_of(parameter.annotation), parameter.default
-        text = "" if option is None else f" {_help_of(option)}{range_of(option)}"
+        option, default = option_of(parameter), parameter.default
+        text = "" if option is None else f" {_help_of(option, parameter)}{range_of(option)}"
         if default not in (None, (), Parameter.empty):
             text += f" Default: {default!r}."
         lines.append(f"{name}:{text or ' of the function in Python alone.'}")
     return lines
 
 
-def _help_of(option: Option) -> str:
+def _help_of(option: Option, parameter: Parameter) -> str:
     """The help of an option in the words of Python."""
-    text = option.help.replace("Repeatable", "One or a list" if option.read is None else "A dict")
+    is_table = get_origin(first_type(parameter.annotation)) is get_origin(Mapping[str, Any])
+    text = option.help.replace("Repeatable", "A dict" if is_table else "One or a list")
     if option.metavar == "X Y Z" and option.read is not None:
         text += " In the order z, y, x."
     return in_python(text)
@@ -271,9 +223,9 @@ def in_python(text: str) -> str:
 
 def range_of(option: Option) -> str:
     """The range of an option as the end of its help; "" for counts, whose least value of 0 or 1 is plain."""
-    if option.most < MOST_NUMBER:
+    if option.most is not None:
         return f" From {option.least:g} to {option.most:g}."
-    return "" if option.least in (-MOST_NUMBER, 0, 1) else f" At least {option.least:g}."
+    return "" if option.least in (None, 0, 1) else f" At least {option.least:g}."
 
 
 def merge(table: type[T], options: T | None, changes: Mapping[str, Any]) -> T:

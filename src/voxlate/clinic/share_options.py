@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
+from voxlate.base.errors import as_list
 from voxlate.base.option import (
     AllowCode,
     Device,
@@ -24,13 +25,7 @@ Licence = Annotated[
 
 @options
 class ExportOptions:
-    """Options of `voxlate export` and voxlate.export.
-    \f
-    Example:
-        >>> import voxlate
-        >>> voxlate.ExportOptions(like="SERIES", rtstruct=True).rtstruct
-        True
-    """
+    """Options of `voxlate export` and voxlate.export."""
 
     like: Annotated[
         Path | str | None,
@@ -50,14 +45,7 @@ class ExportOptions:
 
 @options
 class ModelOptions:
-    """Options of `voxlate export RUN` and voxlate.export_model.
-    \f
-    Example:
-        >>> import voxlate
-        >>> options = voxlate.ModelOptions(answer="mean", licence="apache-2.0")
-        >>> options.licence
-        'apache-2.0'
-    """
+    """Options of `voxlate export RUN` and voxlate.export_model."""
 
     answer: Annotated[
         Literal["mean", "sample"] | None,
@@ -77,14 +65,7 @@ class ModelOptions:
 
 @options
 class PushOptions:
-    """Options of `voxlate push` and voxlate.push.
-    \f
-    Example:
-        >>> import voxlate
-        >>> options = voxlate.PushOptions(dry_run="FOLDER", private=True)
-        >>> options.private
-        True
-    """
+    """Options of `voxlate push` and voxlate.push."""
 
     dry_run: Annotated[
         Path | str | None,
@@ -107,18 +88,11 @@ class PushOptions:
 
 @options
 class ListenOptions:
-    """Options of `voxlate listen` and voxlate.listen.
-    \f
-    Example:
-        >>> import voxlate
-        >>> options = voxlate.ListenOptions(allow=["SCANNER"], to="PACS@10.0.0.5:104")
-        >>> options.to
-        'PACS@10.0.0.5:104'
-    """
+    """Options of `voxlate listen` and voxlate.listen."""
 
     allow: Annotated[
         Sequence[str],
-        MainOption("AE title of a sender that is allowed. Repeatable."),
+        MainOption("AE title of a sender that is allowed. Repeatable.", read=as_list),
     ]
     to: Annotated[str, MainOption("Node that takes the images.", metavar="TITLE@HOST:PORT")]
     port: Annotated[int, MainOption("Port to listen on.", least=1, most=65535)] = 11112
@@ -141,14 +115,7 @@ class ListenOptions:
 
 @options
 class ServeOptions:
-    """Options of `voxlate serve` and voxlate.serve.
-    \f
-    Example:
-        >>> import voxlate
-        >>> options = voxlate.ServeOptions(root="COHORT", port=8800)
-        >>> options.host  # of this machine alone
-        '127.0.0.1'
-    """
+    """Options of `voxlate serve` and voxlate.serve."""
 
     data: Annotated[
         Path | str | None,
@@ -167,7 +134,7 @@ class ServeOptions:
     ] = "127.0.0.1"
     name: Annotated[
         Sequence[str],
-        Option("Further host name by which browsers reach the page. Repeatable."),
+        Option("Further host name by which browsers reach the page. Repeatable.", read=as_list),
     ] = ()
     token: str | None = None
     token_file: Annotated[

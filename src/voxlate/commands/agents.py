@@ -87,6 +87,8 @@ class Tools:
 
     def tool(self, command: entry.Command) -> dict[str, Any]:
         """What a command does, and the JSON schema of its arguments and options."""
+        from voxlate.commands.api.schemas import schemas_of  # loads pydantic
+
         parameters = self.parameters(command)
         required = [
             name for name, parameter in parameters.items() if parameter.default is parameter.empty
@@ -101,7 +103,7 @@ class Tools:
             "input_schema": {
                 "type": "object",
                 "additionalProperties": False,
-                "properties": entry.schemas_of(parameters),
+                "properties": schemas_of(parameters),
                 "required": required,
             },
         }
@@ -112,7 +114,7 @@ class Tools:
         known = self.parameters(called)
         for key, value in given.items():
             self.check_places(key, value)
-            entry.check_known(key, known)
+            known_name(key, "an option", key, known)
         messages = list[Message]()
         report = Reporter(progress.step, messages.append)
         asked = {**called.by_line, **given, **self.fixed(called)}

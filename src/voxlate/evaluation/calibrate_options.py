@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
+from voxlate.base.errors import as_list
 from voxlate.base.option import MAIN, AllowCode, Device, ExecutorOptions, Option, options, pairs
 from voxlate.scans.layout_options import Layout
 from voxlate.synthesis.synth_options import ANSWER, ANYWAY, SAMPLES, SEED, SET_KEYS, Setting, Table
@@ -11,14 +12,7 @@ from voxlate.synthesis.synth_options import ANSWER, ANYWAY, SAMPLES, SEED, SET_K
 
 @options
 class CalibrateOptions(Layout, ExecutorOptions):
-    """Options of `voxlate calibrate` and voxlate.calibrate.
-    \f
-    Example:
-        >>> import voxlate
-        >>> options = voxlate.CalibrateOptions(split="val", samples=8)
-        >>> options.samples
-        8
-    """
+    """Options of `voxlate calibrate` and voxlate.calibrate."""
 
     out: Annotated[
         Path | str | None,
@@ -32,6 +26,7 @@ class CalibrateOptions(Layout, ExecutorOptions):
         Sequence[Path | str],
         Option(
             "Another fold of the run's cross-validation: each patient is synthesised by a fold that did not train on them; test patients are left out. Repeatable.",
+            read=as_list,
             panel=MAIN,
         ),
     ] = ()

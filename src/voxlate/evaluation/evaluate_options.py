@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from voxlate.base.errors import BadInput
+from voxlate.base.errors import BadInput, as_list
 from voxlate.base.option import (
     ADVANCED,
     MAIN,
@@ -25,14 +25,7 @@ from voxlate.synthesis.synth_options import ANYWAY, Sampling
 
 @options
 class EvaluateOptions(Layout, Sampling, ExecutorOptions):
-    """Options of `voxlate evaluate` and voxlate.evaluate; those of the sampling hold for images synthesised by `run`.
-    \f
-    Example:
-        >>> import voxlate
-        >>> options = voxlate.EvaluateOptions(mask="body", exclude=["case5"])
-        >>> options.mask
-        'body'
-    """
+    """Options of `voxlate evaluate` and voxlate.evaluate; those of the sampling hold for images synthesised by `run`."""
 
     mask: Annotated[
         str | Path | None,
@@ -91,6 +84,7 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
         Sequence[str | Callable[..., float]],
         Option(
             "Score of your own, MODULE:FUNCTION, with --allow-code. Repeatable.",
+            read=as_list,
             panel=SCORES,
             metavar="NAME",
         ),
@@ -162,14 +156,7 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
 
 @options
 class CompareOptions:
-    """Options of `voxlate compare` and voxlate.compare.
-    \f
-    Example:
-        >>> import voxlate
-        >>> options = voxlate.CompareOptions(reference="UNET", report="methods.html")
-        >>> options.reference
-        'UNET'
-    """
+    """Options of `voxlate compare` and voxlate.compare."""
 
     reference: Annotated[
         str | None,

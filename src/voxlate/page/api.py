@@ -92,7 +92,6 @@ class JobState:
     expected: sentences on the bounds of the error.
     verdict, summary: in a word and in sentences, the error of the images, and whether not to trust them.
     windows: values shown as black and white by image.
-    small: a picture of the first image.
     """
 
     job: str
@@ -116,7 +115,6 @@ class JobState:
     verdict: str = ""
     summary: str = ""
     windows: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    small: str = ""
 
 
 @dataclass(frozen=True)
@@ -142,7 +140,7 @@ _WHY = {
     411: "A form without its length",
     413: "More bytes than the server takes",
     422: "A form without a field that it must have",
-    429: "Too many requests in a minute",
+    429: "Too many wrong tokens in a minute",
 }
 REFUSALS: Responses = {
     status: {"model": Refused, "description": why} for status, why in _WHY.items()

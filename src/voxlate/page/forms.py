@@ -9,10 +9,11 @@ from typing import Annotated, Any
 
 from starlette.datastructures import FormData
 
-from voxlate.base.checked import checked
+from voxlate.base.config import check_options
 from voxlate.base.errors import known_name
 from voxlate.base.option import Parameters, flag_of, option_in, table_of, without_notes
-from voxlate.commands.api.entry import commands, schemas_of
+from voxlate.commands.api.entry import commands
+from voxlate.commands.api.schemas import schemas_of
 
 NAMES = (
     "answer",
@@ -53,19 +54,16 @@ def _options() -> Parameters:
     return parameters
 
 
-def _schema() -> dict[str, Any]:
-    """The JSON schema of the form."""
-    properties: dict[str, dict[str, Any]] = {}
-    for name, text in FIELDS.items():
-        properties[name] = {"type": "string", "description": text}
-    for name, stated in schemas_of(OPTIONS).items():
-        properties[name] = {**stated, "description": option_in(OPTIONS[name]).help}
-    return {"type": "object", "properties": properties, "required": ["run"]}
-
-
 OPTIONS = _options()
 TABLE = table_of(OPTIONS)
-SCHEMA = _schema()
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        **{name: {"type": "string", "description": text} for name, text in FIELDS.items()},
+        **schemas_of(OPTIONS),
+    },
+    "required": ["run"],
+}
 # the labels of the options by their names on the command line
 LABELS = {flag_of(name): label(name) for name in OPTIONS}
 
@@ -76,7 +74,7 @@ def read_options(form: FormData) -> dict[str, Any]:
     for name in form:
         known_name("form", "a known field", name, known)
     given = {name: text for name in OPTIONS if (text := text_in(form, name))}
-    values = checked(TABLE, given, texts=True)
+    values = check_options(TABLE, given)
     return {name: values[name] for name in given if values[name] != OPTIONS[name].default}
 
 

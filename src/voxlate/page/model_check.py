@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 
 from voxlate.base.config import kind_of
-from voxlate.base.devices import is_out_of_memory, single_threads
+from voxlate.base.devices import single_threads
 from voxlate.base.errors import BadInput, first_of, plural
 from voxlate.base.messages import worst_grade
 from voxlate.commands.api.images import check_case
@@ -249,10 +249,6 @@ def _reason(label: str, error: Exception) -> str:
     """Why a run cannot be used; of an error that is not foreseen, the place is printed."""
     if isinstance(error, BadInput):
         return str(error)
-    if is_out_of_memory(error):
-        return f"{label}: expected enough memory for this model and the scan, found too little. Choose a smaller scan, or close other programs."
-    if isinstance(error, OSError):
-        return f"{label}: expected a model that can be read, found '{error.strerror}'. Check its folder."
     traceback.print_exception(error)
     return f"{label}: This should not happen: {type(error).__name__}. The messages of this job on the server show where."
 

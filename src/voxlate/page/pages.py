@@ -55,7 +55,7 @@ LONGEST_TITLE = 60
 DOWNLOADS = {DICOM_ZIP: "DICOM series (zip)", REPORT: "Report (HTML)"}
 NO_PAGE = "page: expected one that exists, found none. Go to the list."
 # of what a job has found, the parts of its state
-SHOWN = ("fits", "warnings", "expected", "verdict", "summary", "windows", "small", "descriptions")
+SHOWN = ("fits", "warnings", "expected", "verdict", "summary", "windows", "descriptions")
 STAGES = {
     "models": "comparing the scan with the models",
     "cases": "reading and preparing the scan",
@@ -275,7 +275,7 @@ def upload_page(request: Request, site: OfSite, name: str) -> Response:
     if job.kind != "check":
         return site.go_to(job)
     said = job.request.get("names")
-    return site.job_page(request, job, said=said, limits=site.settings.limits)
+    return site.job_page(request, job, said=said)
 
 
 @router.post("/uploads/{name}/names", include_in_schema=False)

@@ -42,9 +42,7 @@ from voxlate.scans.formats.io import (
 )
 from voxlate.scans.formats.nifti import MAP_DESCRIPTIONS
 from voxlate.scans.images.grid import Volume
-from voxlate.scans.images.pictures import data_uri
 from voxlate.scans.images.ranges import top_of, window_of
-from voxlate.synthesis.montage import middle_slices
 from voxlate.synthesis.output_folder import ENDINGS
 from voxlate.synthesis.provenance import provenance_of, source_paths
 from voxlate.synthesis.synth_options import SynthOptions
@@ -52,8 +50,7 @@ from voxlate.training.load import load
 
 VERDICTS = {"worse": "Do not trust", "unclear": "Caution"}
 NO_INTERVALS = "No intervals: the run is calibrated for other settings. Leave the settings of the sampling empty for those of the calibration."
-
-SMALL = 64  # pixels along a side of the queue's picture
+DRAWN = ("sharpness", "samples", "steps", "sampler")  # settings of a sample
 Role = Literal["source", "synthesis", "lower", "upper", "width", "spread"]
 
 
@@ -69,7 +66,7 @@ def synthesise(folder: Path, request: Asked, reporter: Reporter) -> Json:
         reporter.say(message("no-intervals", text))
         options = replace(options, intervals=False)
     inputs = absolute_inputs(request["inputs"], scans_of(folder, request))
-    done = images.synthesise(model, inputs, folder / OUT, options, progress=reporter)
+    done = images.synthesise(model, inputs, folder / OUT, **vars(options), progress=reporter)
     for sentence in done.left_out.values():
         raise BadInput(sentence)
     (case,) = done.folders
@@ -88,7 +85,6 @@ def synthesise(folder: Path, request: Asked, reporter: Reporter) -> Json:
     shown, more = shorten(warnings)
     if more:
         missing.append(f"{plural(more, 'further note')} in the report.")
-    synthesised = [view for view in views if view.role == "synthesis"]
     found = {
         "case": case.name,
         "images": [*stated["images"]],
@@ -97,12 +93,11 @@ def synthesise(folder: Path, request: Asked, reporter: Reporter) -> Json:
         "warnings": [{"grade": said.grade, "text": said.on_page} for said in shown],
         "expected": [*bound_lines([case])],
         "missing": missing,
-        "settings": [*_settings(request, stated)],
+        "settings": _settings(request, stated),
         "card": card_of(model),
         "verdict": VERDICTS.get(outcome, "Done"),
         "summary": summary,
-        "windows": {view.name: (view.low, view.high) for view in synthesised},
-        "small": synthesised[0].small,
+        "windows": {view.name: (view.low, view.high) for view in views if view.role == "synthesis"},
     }
     return {key: for_page(value, places) for key, value in found.items()}
 
@@ -132,39 +127,26 @@ def _write_dicom(folder: Path, files: Mapping[str, Path]) -> list[str]:
     return [told.text for told in exported.messages]
 
 
-def _settings(request: Asked, stated: Asked) -> Iterator[tuple[str, str]]:
+def _settings(request: Asked, stated: Asked) -> list[tuple[str, str]]:
     """The settings with which images were synthesised, as their provenance states them."""
-    synth = stated.get("synth", {})
-    model = stated.get("model", {})
-    samples = synth.get("samples", 1)
-    sharpness = synth.get("sharpness", 1.0)
-    prediction = "sharp (one sample)" if samples == 1 else f"mean of {samples} samples"
-    if sharpness < 1:
-        prediction = f"sharpness {sharpness:g}, between the mean (0) and a sample (1)"
-    drawn = {
-        "prediction": prediction,
-        "samples": samples,
-        "steps": synth.get("steps") if request.get("has_steps", True) else None,
-        "seed": stated.get("seed"),
-    }
+    model, synth = stated.get("model", {}), stated.get("synth", {})
+    drawn = {"seed": stated.get("seed"), **{name: synth.get(name) for name in DRAWN}}
+    if not request["has_steps"]:
+        del drawn["steps"]
     facts = {
         "model": f"{request['label']}: {model.get('title', '')}",
-        **({"prediction": "mean"} if request["answer"] == "mean" or not sharpness else drawn),
+        "prediction": request["answer"],
+        **(drawn if request["answer"] == "sample" else {}),
         "weights": model.get("weights"),
         "voxlate": stated.get("voxlate"),
         "computed on": stated.get("device"),
     }
-    for name, value in facts.items():
-        if value is not None:
-            yield name, str(value)
+    return [(name, str(value)) for name, value in facts.items() if value is not None]
 
 
 @dataclass(frozen=True)
 class View:
-    """An image of the viewer: its role, and the values shown as black and white.
-
-    small: of a synthesis, a small picture; file: its place among the views.
-    """
+    """An image of the viewer: its role, the values shown as black and white, and its place among the views."""
 
     name: str
     label: str
@@ -172,8 +154,7 @@ class View:
     unit: str
     low: float
     high: float
-    small: str = ""
-    file: str = ""
+    file: str
 
 
 def write_views(case: Path, sources: Mapping[str, Path], folder: Path) -> list[View]:
@@ -187,12 +168,7 @@ def write_views(case: Path, sources: Mapping[str, Path], folder: Path) -> list[V
     for number, (role, label, volume, low, high) in enumerate(_volumes(case, sources)):
         file = f"{number}_{role}{ENDINGS[0]}"
         write_volume(target / file, volume, f"voxlate: {role}")
-        small = ""
-        if role == "synthesis":
-            picture, *_ = middle_slices(volume, low, high)
-            step = -(-max(picture.shape) // SMALL)
-            small = data_uri(picture[::step, ::step])
-        views.append(View(volume.modality, label, role, volume.unit, low, high, small, file))
+        views.append(View(volume.modality, label, role, volume.unit, low, high, file))
     return views
 
 

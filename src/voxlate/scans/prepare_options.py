@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Literal
 
+from voxlate.base.errors import as_list
 from voxlate.base.option import (
     ADVANCED,
     MAIN,
@@ -20,20 +21,13 @@ PreparationOption = partial(Option, panel=PREPARATION)
 
 @options
 class PrepareOptions(Layout, ExecutorOptions):
-    """Options of `voxlate prepare` and voxlate.prepare.
-    \f
-    Example:
-        >>> import voxlate
-        >>> options = voxlate.PrepareOptions(resample=True, shares=(4, 1, 1), seed=1)
-        >>> survey = voxlate.survey("COHORT", options, progress=False)
-        >>> sorted(survey.splits.values())
-        ['test', 'train', 'train', 'train', 'train', 'val']
-    """
+    """Options of `voxlate prepare` and voxlate.prepare."""
 
     modalities: Annotated[
         Sequence[str] | None,
         Option(
             "Modality to keep; cases without any of them are left out. Repeatable. Default: all.",
+            read=as_list,
             panel=MAIN,
             metavar="NAME",
         ),

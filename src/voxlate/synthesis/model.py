@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from voxlate.base.checked import checked
+from voxlate.base.config import check_options
 from voxlate.base.errors import as_list, known_name, plural, system_refusal
 from voxlate.base.executors.case_work import Progress, no_report
 from voxlate.base.files import SYNTHETIC
@@ -393,7 +393,7 @@ def _check_call(model: Model, options: Collection[str], seed: Any, anyway: Any) 
     for name in options:
         known = [*own, *parameters_of(SynthKeys), *model.synthesis_options]
         known_name(name, "an option", name, known)
-    checked(SynthOptions, {"seed": seed, "anyway": anyway})
+    check_options(SynthOptions, {"seed": seed, "anyway": anyway})
 
 
 def predict_case(

@@ -43,11 +43,6 @@ ANSWER = Option(
 )
 
 
-def _of_kind(kind: str) -> dict[str, Any]:
-    """The settings of a kind with its defaults, as a recipe's table."""
-    return {"kind": kind}
-
-
 def synth_keys(texts: Sequence[str]) -> dict[str, Any]:
     """KEY=VALUE texts as keys of a recipe's synth table; they may be written as in a recipe, synth.KEY."""
     table = pairs([text.strip().removeprefix("synth.") for text in as_list(texts)])
@@ -93,7 +88,6 @@ class Sampling:
         Option(
             "Noise of slices: independent, shared, correlated.",
             panel=SAMPLING,
-            read=_of_kind,
         ),
     ] = None
     set: Annotated[Mapping[str, Setting | Table] | None, SET_KEYS] = None
@@ -132,7 +126,6 @@ class SynthKeys(Sampling):
             "Noise schedule (cosine, …).",
             panel=SAMPLING,
             metavar="NAME",
-            read=_of_kind,
         ),
     ] = None
     slices: Annotated[
@@ -140,7 +133,6 @@ class SynthKeys(Sampling):
         Option(
             "Input of each slice: whole, tiled or resized.",
             panel=SAMPLING,
-            read=_of_kind,
         ),
     ] = None
     crop: Annotated[
@@ -181,14 +173,7 @@ class SynthKeys(Sampling):
 
 @options
 class CheckOptions(Layout):
-    """Options of `voxlate check` and voxlate.check.
-    \f
-    Example:
-        >>> import voxlate
-        >>> options = voxlate.CheckOptions(split="val", device="cpu")
-        >>> len(voxlate.check("RUN", "COHORT", options, progress=False).cases)
-        1
-    """
+    """Options of `voxlate check` and voxlate.check."""
 
     split: Annotated[Literal["train", "val", "test"] | None, SPLIT] = None
     answer: Annotated[Literal["mean", "sample"] | None, ANSWER] = None
@@ -196,6 +181,7 @@ class CheckOptions(Layout):
         Sequence[str] | None,
         Option(
             "Modality to leave out of the input and synthesise. Repeatable.",
+            read=as_list,
             panel=MAIN,
             metavar="NAME",
         ),
@@ -204,6 +190,7 @@ class CheckOptions(Layout):
         Sequence[str] | None,
         Option(
             "Series of a DICOM study: t1=NUMBER or UID.",
+            read=as_list,
             panel=INPUT,
             metavar="NAME=…",
         ),
@@ -214,15 +201,7 @@ class CheckOptions(Layout):
 
 @options
 class SynthOptions(SynthKeys, CheckOptions, ExecutorOptions):
-    """Options of `voxlate synth` and voxlate.synthesise.
-    \f
-    Example:
-        >>> import voxlate
-        >>> options = voxlate.SynthOptions(split="val", seed=1, format="nii", device="cpu")
-        >>> done = voxlate.synthesise("RUN", "COHORT", "NEW", options, progress=False)
-        >>> (done.folders[0] / "t2.nii").is_file()
-        True
-    """
+    """Options of `voxlate synth` and voxlate.synthesise."""
 
     samples: Annotated[int | None, replace(SAMPLES, panel=MAIN)] = None
     anyway: Annotated[bool, ANYWAY] = False

@@ -14,11 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from voxlate.base.array_types import Float32
-from voxlate.base.checked import checked
-from voxlate.base.config import adapter, fill
+from voxlate.base.config import adapter, check_options, fill
 from voxlate.base.devices import find_device, name_of, single_threads
 from voxlate.base.errors import BadInput
-from voxlate.base.option import field_types
+from voxlate.base.option import parameters_of
 from voxlate.science.batch import collate
 from voxlate.science.diffusion.noise import SynthesisNoise
 from voxlate.science.diffusion.sample import SamplerSettings
@@ -139,8 +138,9 @@ class TorchNetwork:
     ) -> "tuple[ModelFacts, TorchNetwork]":
         """The model with other keys of synth (see `Model.with_options`); None keeps the recipe's value."""
         given = {name: value for name, value in changes.items() if value is not None}
-        own = checked(
-            SynthKeys, {name: given[name] for name in given.keys() & field_types(SynthKeys)}
+        own = check_options(
+            SynthKeys,
+            {name: given[name] for name in given.keys() & parameters_of(SynthKeys).keys()},
         )
         stated = apply_changes({}, {name: own.get(name, given[name]) for name in given})
         named = (name for name in TABLES if isinstance(stated.get(name), str))

@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from voxlate.base.errors import as_list
 from voxlate.base.option import (
     CHANGES,
     MAIN,
@@ -29,14 +30,7 @@ MODALITY = Option("Input modality. Repeatable.", panel=PLAN, metavar="NAME")
 
 @options
 class PlanOptions:
-    """Options of `voxlate plan` and voxlate.plan; None leaves the choice to the plan.
-    \f
-    Example:
-        >>> import voxlate
-        >>> options = voxlate.PlanOptions(minutes=20, source=["t1"], target="ct", memory="8GB")
-        >>> options.mode is None
-        True
-    """
+    """Options of `voxlate plan` and voxlate.plan; None leaves the choice to the plan."""
 
     minutes: Annotated[
         float | None,
@@ -82,25 +76,18 @@ class PlanOptions:
 
 @options
 class TrainOptions(PlanOptions, ExecutorOptions):
-    """Options of `voxlate train` and voxlate.train; those of a plan hold for the recipe auto.
-    \f
-    Example:
-        >>> import voxlate
-        >>> options = voxlate.TrainOptions(set={"train.steps": 2}, device="cpu")
-        >>> options.set
-        {'train.steps': 2}
-    """
+    """Options of `voxlate train` and voxlate.train; those of a plan hold for the recipe auto."""
 
     minutes: Annotated[
-        str | float | None,
+        float | None,
         Option(
-            "Training time of auto (default: 60), or additional time of a finished run (+30).",
+            "Training time of auto (default: 60), or additional time of a finished run.",
             panel=MAIN,
-            metavar="TEXT",
+            least=0,
         ),
-    ] = None  # type: ignore[assignment]
+    ] = None
     steps: Annotated[
-        str | None, Option("Additional steps of a finished run (+2000).", panel=MAIN)
+        int | None, Option("Additional steps of a finished run.", panel=MAIN, least=1)
     ] = None
     set: Annotated[Mapping[str, Value] | None, CHANGES] = None
     small: Annotated[
@@ -121,6 +108,7 @@ class TrainOptions(PlanOptions, ExecutorOptions):
         Sequence[Path | str],
         Option(
             "Run whose earlier stages are reused if they are identical. Repeatable.",
+            read=as_list,
             panel=TRAINING,
         ),
     ] = ()
@@ -153,14 +141,7 @@ class TrainOptions(PlanOptions, ExecutorOptions):
 
 @options
 class AdaptOptions:
-    """Options of `voxlate adapt` and voxlate.adapt.
-    \f
-    Example:
-        >>> import voxlate
-        >>> options = voxlate.AdaptOptions(minutes=5, device="cpu")
-        >>> options.minutes
-        5
-    """
+    """Options of `voxlate adapt` and voxlate.adapt."""
 
     minutes: Annotated[float, Option("Training time on this machine.", panel=MAIN)] = 5
     steps: Annotated[
@@ -188,13 +169,6 @@ class AdaptOptions:
 
 @options
 class ImportOptions:
-    """Options of `voxlate import` and voxlate.import_weights.
-    \f
-    Example:
-        >>> import voxlate
-        >>> options = voxlate.ImportOptions(set={"synth.steps": 50})
-        >>> options.set
-        {'synth.steps': 50}
-    """
+    """Options of `voxlate import` and voxlate.import_weights."""
 
     set: Annotated[Mapping[str, Value] | None, CHANGES] = None

@@ -1,5 +1,6 @@
 """The commands that choose what is trained: recipes, starters, plan."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, asdict, fields, is_dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from rich.text import Text
 from voxlate.base.errors import BadInput
 from voxlate.base.groups import grouped
 from voxlate.base.option import AllowCode, MainOption
-from voxlate.commands.api.entry import RUN, Argument, Command, Place
+from voxlate.commands.api.entry import RUN, Argument, Command, Place, plain
 from voxlate.commands.api.progress import Reporter
 from voxlate.commands.api.progress import out as terminal
 from voxlate.training.training_options import AUTO, PlanOptions
@@ -313,22 +314,16 @@ def _key_lines(value: Any, name: str) -> Iterator[str]:
             yield f"# [{key}] {text}"
             yield from _key_lines(held, key)
         elif field.name != "kind":
-            yield f"# {key} = {_as_toml(held)}{_default(field, held)}  {text}"
+            yield f"# {key} = {_written(held)}{_default(field, held)}  {text}"
 
 
 def _default(field: Field, held: Any) -> str:
     if field.default is MISSING:
         return "  (no default)" if field.default_factory is MISSING else ""
-    return "" if field.default == held else f"  (default {_as_toml(field.default)})"
+    return "" if field.default == held else f"  (default {_written(field.default)})"
 
 
-def _as_toml(value: Any) -> str:
-    if is_dataclass(value):
-        value = vars(value)
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key} = {_as_toml(inner)}" for key, inner in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(_as_toml(inner) for inner in value) + "]"
-    if value is None:
-        return "unset"
-    return str(value).lower() if isinstance(value, bool) else repr(value).replace("'", '"')
+def _written(value: Any) -> str:
+    """A value as it may stand in a recipe."""
+    text = json.dumps(plain(value), ensure_ascii=False)
+    return "unset" if value is None else text.replace('": ', '" = ')  # TOML's sign of a table

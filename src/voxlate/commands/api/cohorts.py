@@ -135,7 +135,6 @@ def _prepare_lines(
 ) -> Iterator[Any]:
     """The table of a prepared cohort, its registration, and the next command."""
     from voxlate.commands.api.next_steps import after_prepare
-    from voxlate.evaluation.reports.cohort_page import registration_lines
     from voxlate.scans.cohorts.manifest import root_and_manifest
     from voxlate.scans.cohorts.split import describe_held_out
     from voxlate.scans.survey import cohort_overview
@@ -150,16 +149,10 @@ def _prepare_lines(
     yield from _overview_lines(cohort_overview(done))
     if held_out := describe_held_out({entry.patient: entry.split for entry in done.cases}):
         yield Aside(held_out)
-    headers = (done.header(case.case) for case in done.cases)
-    if masks := {header.mask_from for header in headers if header.has_mask_file}:
-        yield Aside(f"The body or brain is that of a mask file: {first_of(sorted(masks))}.")
     for name in done.modalities:
         if lacking := [case.case for case in done.cases if name not in case.present]:
             yield Aside(f"without {name}: {first_of(lacking)} ({plural(len(lacking), 'case')}).")
-    if registered := registration_lines(done.cases):
-        for names, line in _by_value(registered):
-            yield Aside(f"{first_of(names)} {line}.")
-    if registered or any(case.misaligned for case in done.cases):
+    if any(case.registered or case.misaligned for case in done.cases):
         yield Aside(f"How far scans lie apart, and overlays:  voxlate report {done.folder}")
     is_sound = worst_grade(done.warnings) != "do not trust"
     has_pairs = all(warning.code != "no-pairs" for warning in done.warnings)
@@ -218,12 +211,12 @@ def _prepare_or_survey(
 ) -> Any:
     """Check a cohort, split it by patient, and convert it for training."""
     if dry_run:
-        return survey(root, options, progress=progress)
+        return survey(root, **vars(options), progress=progress)
     if out is None:
         raise BadInput(
             "--out: expected a folder for the prepared cohort, found none. Add --out PREPARED."
         )
-    return prepare(root, out, options, progress=progress)
+    return prepare(root, out, **vars(options), progress=progress)
 
 
 def _survey_lines(found: "Survey", most: int | None) -> Iterator[Any]:
@@ -247,23 +240,15 @@ def _survey_lines(found: "Survey", most: int | None) -> Iterator[Any]:
 def _overview_lines(table: Mapping[str, Any]) -> Iterator[Aside]:
     """The table, with the grids (the commonest first)."""
     grid = Table("", *COLUMNS, "unit", box=None)
-    rows = {
-        name: (*counts.values(), table["units"].get(name, ""))
+    alike = grouped(
+        ((*counts.values(), table["units"].get(name, "")), name)
         for name, counts in table["rows"].items()
-    }
-    for name in ("cases", "patients"):
-        grid.add_row(name, *map(str, rows.pop(name)))
-    for names, row in _by_value(rows):
+    )
+    for row, names in alike.items():
         grid.add_row(first_of(names, MOST_NAMES), *map(str, row))
     yield Aside(grid)
     if grids := [f"{shape} ({count})" for shape, count in table["grids"].items()]:
         yield Aside(f"grids: {first_of(grids, 4)}")
-
-
-def _by_value(table: Mapping[str, Any]) -> list[tuple[list[str], Any]]:
-    """Each value of a table with all names that have it."""
-    names = grouped((value, name) for name, value in table.items())
-    return [(own, value) for value, own in names.items()]
 
 
 def _file_lines(files: Sequence[Any], root: Path, most: int | None) -> Iterator[Aside]:

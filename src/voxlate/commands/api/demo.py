@@ -1,11 +1,10 @@
 """The demo: the steps from a phantom cohort to a report, each by the function of its command."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from voxlate.anatomy.phantom_options import PhantomOptions
 from voxlate.base.optional import optional_package
 from voxlate.commands.api.cohorts import phantom, prepare
 from voxlate.commands.api.entry import Command, Out
@@ -22,11 +21,7 @@ RECIPE = "phantom_t1_to_ct"  # of fixed steps: a plan would depend on this machi
 CASES, SIZE = 15, (128, 152, 24)  # pixels of 1.6 mm in the plane show both tables of the skull
 CALIBRATION_HEADS = 9  # the fewest that bound the error of a new head with 90 %
 TEST_HEADS = 3  # held-out heads that are scored
-SHOWN_HEADS = 2  # of the picture
 BETWEEN = 0.5  # sharpness of the image between the regression (0) and the sample (1)
-SHOWN_HU = (-200.0, 1200.0)
-LARGEST_HU = 300.0  # upper end of the colour scale of errors
-MARGIN = 4  # pixels around a head
 
 
 @dataclass(frozen=True)
@@ -39,7 +34,6 @@ class Demo:
         coverage: share of the body that lies within the regression's 90 % intervals.
         heads: number of held-out heads that were scored.
         pages: the HTML reports.
-        picture: the PNG file.
 
     Example:
         >>> import voxlate
@@ -52,7 +46,6 @@ class Demo:
     coverage: float
     heads: int
     pages: list[Path]
-    picture: Path
 
 
 def _demo_lines(done: Demo) -> Iterator[str]:
@@ -62,7 +55,7 @@ def _demo_lines(done: Demo) -> Iterator[str]:
     for name, error in done.errors.items():
         yield f"  {name:{width}}  {error:6.1f} HU"
     yield f"The regression's 90 % intervals contain {done.coverage:.1%} of the body."
-    yield f"Picture: {done.picture}; reports with all scores: {', '.join(map(str, done.pages))}."
+    yield f"Reports with pictures and all scores: {', '.join(map(str, done.pages))}."
 
 
 @Command("demo --out demo", lines=_demo_lines)
@@ -70,7 +63,7 @@ def demo(out: Out = "demo", *, progress: Reporter) -> Demo:
     """Run every step on a phantom cohort (a few minutes on a CPU).
     \f
     Returns:
-        Demo: The `compared` scores, the `errors` of three predictions and of the best naive baseline, the report `pages`, and a `picture`.
+        Demo: The `compared` scores, the `errors` of three predictions and of the best naive baseline, and the report `pages`.
 
     Raises:
         BadInput: the folder has other files.
@@ -78,8 +71,8 @@ def demo(out: Out = "demo", *, progress: Reporter) -> Demo:
     Example:
         >>> import voxlate
         >>> demo = voxlate.demo("demo")  # doctest: +SKIP
-        >>> demo.picture  # doctest: +SKIP
-        PosixPath('demo/picture.png')
+        >>> demo.pages[0]  # doctest: +SKIP
+        PosixPath('demo/report.html')
     """
     optional_package("torch", "train", "demo", "torch to train")
     return _demo_on_phantoms(Path(out), progress)
@@ -94,13 +87,13 @@ def _demo_on_phantoms(out: Path, reporter: Reporter) -> Demo:
     """
     cohort, ready, run = out / "cohort", out / "prepared", out / "run"
     reporter = replace(reporter, say=lambda _: None)  # bars alone
-    heads = PhantomOptions(cases=CASES, size=SIZE, lesion="tumour", modalities=[SOURCE, TARGET])
-    phantom(cohort, heads, progress=reporter)
+    heads: Any = {"size": SIZE, "lesion": "tumour", "modalities": [SOURCE, TARGET]}
+    phantom(cohort, cases=CASES, **heads, progress=reporter)
     prepared = prepare(cohort, ready, modalities=[SOURCE, TARGET], progress=reporter)
     train(RECIPE, ready, run, progress=reporter)
     if load(run, answer="mean").calibration() is None:
         further = out / "further"
-        phantom(further, replace(heads, cases=CALIBRATION_HEADS, seed=1), progress=reporter)
+        phantom(further, cases=CALIBRATION_HEADS, seed=1, **heads, progress=reporter)
         calibrate(run, further, answer="mean", progress=reporter)
     held_out = sorted({*prepared.splits["val"], *prepared.splits["test"]})[:TEST_HEADS]
     others = [entry.case for entry in prepared.cases if entry.case not in held_out]
@@ -121,43 +114,8 @@ def _demo_on_phantoms(out: Path, reporter: Reporter) -> Demo:
         ours, *naive = (means["mae"]["mean"] for means in scored.means[TARGET].values())
         errors[name] = ours
     errors["best naive baseline"] = min(naive)
-    page, picture = out / "report.html", out / "picture.png"
+    page = out / "report.html"
     compared = compare([*folders.values()], report=page)
     pages = [page, report(regression)]  # the second with intervals and naive baselines
     by_case = scores[0].by_case(TARGET)
-    _draw(cohort, folders, held_out[:SHOWN_HEADS], picture)
-    return Demo(compared, errors, float(by_case["coverage"].mean()), len(by_case), pages, picture)
-
-
-def _draw(cohort: Path, folders: Mapping[str, Path], cases: Sequence[str], path: Path) -> None:
-    """A row a head, at the slice with most tumour: T1, predictions, true CT, intervals and error of the regression."""
-    import numpy as np
-
-    from voxlate.base.files import HIGH, LOW
-    from voxlate.scans.formats.io import read_volume
-    from voxlate.scans.images.grid import canonical
-    from voxlate.scans.images.pictures import montage, palette, shades
-
-    rows = []
-    for case in cases:
-        tumour = canonical(read_volume(cohort / case / "lesion.nii.gz")).data[0] > 0
-        level = int(np.argmax(tumour.sum((1, 2))))
-        first, *_ = folders.values()
-        files = [cohort / case / f"{SOURCE}.nii.gz", cohort / case / f"{TARGET}.nii.gz"]
-        files += [first / case / f"{TARGET}{end}.nii.gz" for end in (LOW, HIGH)]
-        files += [folder / case / f"{TARGET}.nii.gz" for folder in folders.values()]
-        slices = [canonical(read_volume(file)).data[0, level] for file in files]
-        given, true, low, high, *predictions = slices
-        greys = [shades(given, 0.0, float(given.max()))]
-        greys += [shades(image, *SHOWN_HU) for image in (*predictions, true)]
-        error = np.abs(predictions[0].clip(*SHOWN_HU) - true.clip(*SHOWN_HU))
-        heats = [shades(values, 0.0, LARGEST_HU) for values in ((high - low) / 2, error)]
-        row = [palette("gray")[grey] for grey in greys]
-        row += [palette("inferno")[heat] for heat in heats]
-        ends = [
-            (max(at.min() - MARGIN, 0), at.max() + MARGIN) for at in np.nonzero(true > SHOWN_HU[0])
-        ]
-        box = tuple(slice(*pair) for pair in ends)
-        rows.append([image[box] for image in row])
-    maps = [f"{name}, 0-{LARGEST_HU:g} HU" for name in ("half of the 90 % interval", "its error")]
-    montage(rows, ["T1", *folders, "true CT", *maps], path)
+    return Demo(compared, errors, float(by_case["coverage"].mean()), len(by_case), pages)

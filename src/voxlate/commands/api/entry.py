@@ -6,14 +6,14 @@ this folder import what computes inside their functions, so that --help needs no
 
 import functools
 import importlib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, is_dataclass
-from inspect import Parameter, Signature, get_annotations, signature
+from inspect import Parameter, Signature, cleandoc, get_annotations, signature
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_origin
+from typing import Annotated, Any, Literal
 
 from voxlate.base import option
-from voxlate.base.errors import BadInput, known_name, system_refusal
+from voxlate.base.errors import known_name, system_refusal
 from voxlate.base.option import (
     ARGUMENT,
     PANELS,
@@ -22,11 +22,7 @@ from voxlate.base.option import (
     Option,
     OutputOption,
     Parameters,
-    members,
-    option_in,
     option_of,
-    table_of,
-    text_type,
     without_notes,
 )
 from voxlate.base.optional import refusal_without
@@ -97,71 +93,63 @@ class Command:
         return self.function(described)
 
     def function(self, described: Callable[..., Any]) -> Callable[..., Any]:
-        """The function of Python: options are an object or keywords, `progress` may be left out; the docstring lists all."""
+        """The function of Python, in which the options are keywords, and `progress` may be left out."""
         self.described = described
-        own = signature(described).parameters
-        table = own["options"].annotation if "options" in own else None
+        own = dict(signature(described).parameters)
+        own.pop("progress", None)
         self.given = Parameters()
         for name, parameter in own.items():
-            fields = _fields(parameter.annotation)
-            self.given |= fields or ({} if name == "progress" else {name: parameter})
+            self.given |= _fields(parameter.annotation) or {name: parameter}
+        known = self._in_python()
 
         @functools.wraps(described)
         def run(*args: Any, **kwargs: Any) -> Any:
             """Check the names of the arguments, and call the function."""
-            given = self._named(args, kwargs, table)
+            for name in kwargs:
+                known_name(name, "an option", name, known.parameters)
+            given = known.bind_partial(*args, **kwargs).arguments
             progress = given.pop("progress", True)
             result, _ = self.call(given, progress)
             return getattr(result, self.gives) if self.gives else result
 
-        run.__signature__ = self._in_python(table)  # type: ignore[attr-defined]
-        lines = option.describe({name: one for name, one in self.given.items() if name in own})
-        lines += [PROGRESS] if "progress" in own else []
-        if table is not None:
-            text = "whose fields, listed below, may also be given by name."
-            lines += [f"options: {table.__name__}, {text}", *option.describe(_fields(table))]
-        text = option.in_python(f"{described.__doc__}")
-        run.__doc__ = option.with_args(text, lines).replace("Raises:", RAISES)
+        run.__signature__ = known  # type: ignore[attr-defined]
+        run.__doc__ = self._doc()
+        run.stated = self.given  # type: ignore[attr-defined]  # for release/stub.py
         return run
 
-    def _in_python(self, table: Any) -> Signature:
+    def _in_python(self) -> Signature:
         """The signature of Python's function."""
         own = signature(self.described)
-        stated = []
-        for name, parameter in {**own.parameters, **_fields(table)}.items():
-            parameter = parameter.replace(annotation=without_notes(parameter.annotation))
-            if name == "progress":
-                parameter = parameter.replace(annotation=Feedback, default=True)
-            elif name == "options":
-                kind = Parameter.POSITIONAL_OR_KEYWORD
-                parameter = Parameter(name, kind, default=None, annotation=table | None)
-            stated.append(parameter)
+        stated = [
+            parameter.replace(annotation=without_notes(parameter.annotation))
+            for parameter in self.given.values()
+        ]
+        if "progress" in own.parameters:
+            kind = Parameter.KEYWORD_ONLY
+            stated.append(Parameter("progress", kind, default=True, annotation=Feedback))
         result = own.return_annotation
         kind = get_annotations(result)[self.gives] if self.gives else result
         return Signature(sorted(stated, key=lambda one: one.kind), return_annotation=kind)
 
-    def _named(self, args: Any, kwargs: dict[str, Any], table: Any) -> dict[str, Any]:
-        """The arguments of a call in Python by name."""
-        for name in kwargs:
-            check_known(name, {*self.given, *signature(self.described).parameters})
-        bound = self._in_python(table).bind_partial(*args, **kwargs).arguments
-        options = bound.pop("options", None)
-        if options is not None and not isinstance(options, table):
-            raise BadInput(
-                f"options: expected {table.__name__}, found {type(options).__name__}. Give its fields by name, or an object of it."
-            )
-        return {**(vars(options) if options is not None else {}), **bound}
+    def _doc(self) -> str:
+        """The docstring of Python's function in Google's style: the form feed stands where its arguments are listed."""
+        text, _, sections = option.in_python(cleandoc(f"{self.described.__doc__}")).partition(
+            "\f\n"
+        )
+        listed = option.describe(self.given)
+        if "progress" in signature(self.described).parameters:
+            listed.append(PROGRESS)
+        lines = "\n    ".join([f"{text.rstrip()}\n\nArgs:", *listed])
+        return f"{lines}\n\n{sections.replace('Raises:', RAISES)}"
 
-    def call(
-        self, given: Mapping[str, Any], progress: Any, texts: bool = False
-    ) -> tuple[Any, dict[str, Any]]:
-        """The result of values by name, and the values that were taken; texts: whether they are those of the command line.
+    def call(self, given: Mapping[str, Any], progress: Any) -> tuple[Any, dict[str, Any]]:
+        """The result of values by name, and the values that were taken.
 
         Raises BadInput for wrong values, and for errors of the system.
         """
-        from voxlate.base.checked import checked  # loads pydantic, which --help does not need
+        from voxlate.base.config import check_options  # loads pydantic, which --help does not need
 
-        values = checked(self.table, given, texts)
+        values = check_options(self.table, given)
         parameters = signature(self.described).parameters
         for name, parameter in parameters.items():
             if fields := _fields(parameter.annotation):
@@ -180,7 +168,7 @@ class Command:
     @functools.cached_property
     def table(self) -> Any:
         """All arguments and options as one dataclass."""
-        return table_of(self.given)
+        return option.table_of(self.given)
 
     @property
     def parameters(self) -> Parameters:
@@ -229,19 +217,9 @@ def function(described: Callable[..., Any]) -> Callable[..., Any]:
     return Command("").function(described)
 
 
-def check_known(name: str, known: Collection[str], label: str = "") -> None:
-    """Raise BadInput for an option that there is not, with the name that it has today, or similar ones."""
-    today = option.RENAMED.get(name)
-    if name not in known and today in known:
-        raise BadInput(
-            f"{label or name}: expected {today}, its name today, found {name}. Write {today}."
-        )
-    known_name(label or name, "an option", name, known)
-
-
 def _is_shown(parameter: Parameter) -> bool:
     """Whether the command line has a parameter."""
-    stated = option_of(parameter.annotation)
+    stated = option_of(parameter)
     return stated is not None and stated.panel in (ARGUMENT, *PANELS)
 
 
@@ -249,28 +227,6 @@ def _fields(table: Any) -> Parameters:
     """The fields of an options dataclass as keywords; none of anything else."""
     is_table = is_dataclass(table) and table is not Reporter
     return option.parameters_of(table) if is_table else {}
-
-
-def schemas_of(parameters: Parameters) -> dict[str, dict[str, Any]]:
-    """The JSON schemas of arguments and options: their types, ranges, defaults and help."""
-    from voxlate.base.config import adapter  # loads pydantic
-
-    helps = dict(line.split(": ", 1) for line in option.describe(parameters))
-    schemas = {}
-    for name, parameter in parameters.items():
-        stated, kind = option_in(parameter), text_type(parameter.annotation)
-        first = get_origin(members(parameter.annotation)[0])
-        schema = (
-            {"type": "object"}
-            if first is get_origin(Mapping[str, Any])
-            else adapter(kind).json_schema()
-        )
-        if kind in (int, float):
-            schema |= {"minimum": stated.least, "maximum": stated.most}
-        schema |= {"default": parameter.default, "description": helps[name]}
-        absent = (None, (), parameter.empty)
-        schemas[name] = {key: plain(value) for key, value in schema.items() if value not in absent}
-    return schemas
 
 
 def plain(value: Any) -> Any:

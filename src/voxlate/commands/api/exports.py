@@ -151,9 +151,9 @@ def _export_any(
 ) -> Any:
     """Write images as derived DICOM series (research use only), or a model that runs without torch."""
     if dicom is not None and out is None:
-        return export(path, dicom, images, progress=progress)
+        return export(path, dicom, **vars(images), progress=progress)
     if out is not None and dicom is None:
-        return export_model(path, out, model, progress=progress)
+        return export_model(path, out, **vars(model), progress=progress)
     found = "neither" if out is None else "both"
     raise BadInput(
         f"export: expected --dicom (for images) or --out (for a model), found {found}. Pass one of them."
@@ -300,4 +300,4 @@ def _serve(
     """
     import voxlate  # its names are also those of the wing above this one
 
-    voxlate.serve(runs, options, progress=progress)
+    voxlate.serve(runs, **vars(options), progress=progress)

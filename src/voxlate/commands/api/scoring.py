@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from voxlate.base.errors import BadInput
+from voxlate.base.errors import BadInput, as_list
 from voxlate.base.messages import Message, message, read_messages
 from voxlate.base.option import PYTHON, MainOption, Option
 from voxlate.commands.api.entry import Argument, Command, Everything, Place, Undone
@@ -132,7 +132,7 @@ def _comparison_lines(comparison: "Comparison", everything: Everything = False) 
 def compare(
     folders: Annotated[
         Sequence[Place],
-        Argument("Scored folders of the same cases.", metavar="OUT..."),
+        Argument("Scored folders of the same cases.", metavar="OUT...", read=as_list),
     ],
     *,
     options: CompareOptions,

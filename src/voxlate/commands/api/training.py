@@ -71,7 +71,7 @@ def _run_document(done: "Trained") -> dict[str, Any]:
     """
     train auto --data PREPARED --out RUN --minutes 60
     train t1_to_t2_brain --data PREPARED --out RUN --set train.steps=500
-    train RUN --steps +2000
+    train RUN --steps 2000
     """,
     lines=_trained_lines,
     document=_run_document,
@@ -115,7 +115,7 @@ def train(
         >>> import voxlate
         >>> small = {"train.steps": 2}
         >>> run = voxlate.train("recipe.toml", "PREPARED", "NEW", set=small, progress=False)
-        >>> run = voxlate.train("NEW", "PREPARED", steps="+2", progress=False)  # continues it
+        >>> run = voxlate.train("NEW", "PREPARED", steps=2, progress=False)  # continues it
         >>> voxlate.info("NEW")["steps"]
         4
     """

@@ -31,8 +31,6 @@ from voxlate.training.train import train as train_recipe
 from voxlate.training.training_options import AUTO, TrainOptions
 from voxlate.training.weights import runs_of
 
-MINUTES = r"(\d+\.?\d*|\.\d+)"
-MORE = {"steps": (r"\+[1-9]\d{0,7}", int), "minutes": (rf"\+{MINUTES}", float)}
 OF_PLAN = ("source", "target", "any_source", "memory", "mode", "from_scratch")
 WIDTH = 80  # columns of the table of a plan in a message
 # Reasons of a plan that are printed.
@@ -162,38 +160,35 @@ def _check_places(named: str, data: Place | None, out: Place | None) -> tuple[Pa
 
 
 def _continue(run: Path, data: Path | None, asked: TrainOptions, report: Reporter) -> Run:
-    """Continue a run by `+N` steps or `+M` minutes, or resume it."""
+    """Continue a run by steps or minutes, or resume it."""
     if unfit := [*asked.changed_options(*OF_RECIPE)]:
         raise BadInput(
             f"{flag_of(unfit[0])}: expected a recipe with it, found the run {run}, which keeps its recipe. Drop it, or begin a new run with it from these weights: voxlate train {quote(str(run / 'recipe.toml'))} --data PREPARED --init {quote(str(run))} --out NEW."
         )
-    wanted = asked.changed_options("steps", "minutes")
-    if len(wanted) > 1:
+    if asked.steps and asked.minutes:
         raise BadInput("--steps: expected --steps or --minutes, found both. Drop one.")
-    for name, length in wanted.items():
-        form, number = MORE[name]
-        text = f"{length}".removesuffix(".0")
-        if not re.fullmatch(form, text) or float(text) == 0:
-            raise BadInput(
-                f"--{name}: expected a number above 0 after a +, of at most 8 digits, of {name} in addition to those of {run}, found {text}. Write --{name} +30, say."
-            )
-        wanted[name] = number(text)
-    return _train_run(run, data, asked, report, **wanted)
+    return _train_run(run, data, asked, report, asked.steps, asked.minutes)
 
 
 def _train_run(
-    run: Path, data: Path | None, asked: TrainOptions, report: Reporter, **wanted: Any
+    run: Path,
+    data: Path | None,
+    asked: TrainOptions,
+    report: Reporter,
+    steps: int | None = None,
+    minutes: float | None = None,
 ) -> Run:
-    """Resume a run, or train it for as many steps or minutes as are wanted."""
+    """Resume a run, or train it for as many additional steps or minutes as are asked for."""
     return train_further(
         run,
+        steps=steps,
+        minutes=minutes,
         data=data,
         device=asked.device,
         allow_code=asked.allow_code,
         track=asked.track,
         progress=report.step,
         say=report.say,
-        **wanted,
     )
 
 
@@ -234,7 +229,6 @@ def _train_planned(data: Path, run: Path, asked: TrainOptions, report: Reporter)
             settings=changes,
             allow_code=asked.allow_code,
             say=report.say,
-            minutes=None if asked.minutes is None else _minutes(f"{asked.minutes}"),
             # A starter has a network of its own.
             from_scratch=asked.from_scratch
             or any(re.match(r"(stages\.0\.)?net\b", key) for key in changes),
@@ -272,15 +266,6 @@ def _resume_plan(run: Path, data: Path, asked: TrainOptions, report: Reporter) -
     text = f"{run / 'recipe.toml'} is resumed as it was planned; {listed} change nothing (another --out makes another plan)."
     report.say(message("resumed", text))
     return _train_run(run, data, asked, report)
-
-
-def _minutes(text: str) -> float:
-    """The minutes of a plan; raises BadInput for another text, such as +30."""
-    if re.fullmatch(MINUTES, text) is None:
-        raise BadInput(
-            f"--minutes: expected the minutes of a training, such as 60, found {text!r}. Write it so."
-        )
-    return float(text)
 
 
 def _say_last_stage(recipe: Recipe, asked: TrainOptions, report: Reporter) -> None:

@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 import threading
-from types import FrameType
 
 from voxlate.base import machine
 
@@ -36,23 +35,12 @@ def _computes(words: list[str]) -> bool:
     )
 
 
-def _is_in_import(frame: FrameType | None) -> bool:
-    """Whether modules are being imported, whose code may swallow an exception or turn it into another."""
-    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
-        frame = frame.f_back
-    return frame is not None
-
-
 def main() -> None:
     """Run the command line: exit code 0 done, 2 bad use or bad input (one sentence), 3 a case was left out or is not to be trusted, 130 stopped, 1 else."""
-    started, pressed = os.getpid(), []
+    pressed = []
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        """End at Ctrl-C, in the middle of an import at once."""
-        if _is_in_import(frame):
-            if os.getpid() == started:  # not one of its workers
-                print("voxlate: stopped.", file=sys.stderr, flush=True)
-            os._exit(130)
+    def stop(number: int, _: object) -> None:
+        """Remember Ctrl-C, which code that is interrupted may turn into any other error."""
         pressed.append(number)
         raise KeyboardInterrupt
 
@@ -71,7 +59,7 @@ def main() -> None:
 
             command_line(sys.argv[1:])()
     except BaseException as error:
-        if pressed:  # code that is interrupted may end with any other error
+        if pressed:
             print("voxlate: stopped.", file=sys.stderr)
             raise SystemExit(130) from error
         from voxlate.commands.cli.terminal import fail

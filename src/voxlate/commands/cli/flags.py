@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from inspect import Parameter, Signature, cleandoc
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
@@ -19,7 +20,6 @@ from voxlate.base.option import (
     flag_of,
     option_in,
     range_of,
-    suggestions,
     text_type,
 )
 from voxlate.commands.api.entry import HOMES, Aside, Command, Undone, commands, plain
@@ -65,7 +65,7 @@ def add(command: Command) -> None:
         waits = command.keeps == "end"
         with terminal.keep_messages(kept, command.name, verbose, waits) as take:
             report = Reporter(say=take)
-            result, values = command.call({**command.by_line, **given}, report, texts=True)
+            result, values = command.call({**command.by_line, **given}, report)
             shown = command.show(result, {**typed, **values})
             for line in shown:
                 if isinstance(line, Message):
@@ -84,8 +84,7 @@ def add(command: Command) -> None:
     run.__signature__ = Signature([*map(_for_typer, ordered)])  # type: ignore[attr-defined]
     # Typer shows what follows the form feed in the list of commands.
     run.__doc__ = cleandoc(f"{command.described.__doc__}").partition("\f")[0]
-    cls = terminal.SuggestingCommand
-    terminal.app.command(name=command.name, epilog=epilog, cls=cls)(run)
+    terminal.app.command(name=command.name, epilog=epilog)(run)
 
 
 def _for_typer(parameter: Parameter) -> Parameter:
@@ -132,15 +131,18 @@ def _texts(kind: Any) -> Any:
 
 def _complete(option: Option, kind: Any) -> Callable[[str], list[str]] | None:
     """What typer calls to complete a word; it takes functions alone."""
-    choices = get_args(kind) if get_origin(kind) is Literal else ()
-    if not (choices or option.complete):
+    known: Any = get_args(kind) if get_origin(kind) is Literal else option.complete
+    if not known:
         return None
 
     def complete(begun: str) -> list[str]:
         """The values that begin with these letters; an empty word may become a path."""
         if option.metavar == "RUN" and not begun:
             return []
-        return suggestions(option, begun) or [text for text in choices if text.startswith(begun)]
+        values = resolve_name(known) if isinstance(known, str) else known
+        return [
+            value for value in (values() if callable(values) else values) if value.startswith(begun)
+        ]
 
     return complete
 

@@ -8,12 +8,10 @@ import traceback
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperCommand
 
 from voxlate import __version__
 from voxlate.base.errors import (
@@ -21,7 +19,6 @@ from voxlate.base.errors import (
     BadInput,
     DoNotTrust,
     Stopped,
-    nearest,
     plural,
     system_code,
     system_refusal,
@@ -34,7 +31,6 @@ from voxlate.base.messages import (
     shorten,
     write_messages,
 )
-from voxlate.base.option import RENAMED, flag_of
 from voxlate.commands.api.progress import main_process, note
 
 MPS_LACKS = re.compile(r"The operator '(.+?)' is not currently supported on the MPS backend")
@@ -67,22 +63,6 @@ def _common(
     ] = False,
 ) -> None:
     """What the command line has beside its commands."""
-
-
-class SuggestingCommand(TyperCommand):
-    """A command; an option that is not there is answered with the nearest of those that are."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the words; the error of an unknown option gets our suggestions."""
-        try:
-            return super().parse_args(ctx, args)
-        except Exception as error:  # Typer keeps the class of that error to itself
-            if hasattr(error, "possibilities") and hasattr(error, "option_name"):
-                names = chain.from_iterable(parameter.opts for parameter in self.params)
-                today = RENAMED.get(error.option_name.lstrip("-").replace("-", "_"))
-                near = nearest(error.option_name, names)[:3]
-                error.possibilities = [flag_of(today)] if today else near
-            raise
 
 
 def fail(error: BaseException) -> NoReturn:

@@ -8,8 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from voxlate.base.errors import BadInput, first_of, nearest
 from voxlate.base.files import inside, whole_file
@@ -19,6 +18,9 @@ from voxlate.scans.cohorts.presets import NOTES
 from voxlate.scans.cohorts.split import FOLDS
 from voxlate.scans.formats.dicom import is_dicom_folder
 from voxlate.scans.formats.io import format_by_ending, location_of, scan_endings
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 OWN_NAMES = ("cases.csv", "cohort.csv", "cases.tsv", "cohort.tsv")
 TABLES = (".csv", ".tsv")
@@ -39,7 +41,7 @@ class Table:
     """A table in a file: its cells by line numbers under our names of columns, and what was assumed of it."""
 
     path: Path
-    cells: pd.DataFrame
+    cells: "pd.DataFrame"
     assumed: list[str] = field(default_factory=list)
 
     @property
@@ -113,6 +115,8 @@ def read_table(path: Path) -> Table:
             raise BadInput(
                 f"{path}, line {number}: expected {len(names)} cells, as in the first line, found {len(row)}. Add or remove cells; put quotes around one that holds '{separator}'."
             )
+    import pandas as pd  # slow to import, and not needed where no table is read
+
     filled = {number: row for number, row in rows.items() if any(row)}
     cells = pd.DataFrame.from_dict(filled, orient="index", columns=names, dtype=str)
     if filled:
@@ -137,7 +141,7 @@ def _cells(where: str, line: str, separator: str) -> list[str]:
     return ["" if cell.strip().lower() in NOTHING else cell.strip() for cell in cells]
 
 
-def _our_names(path: Path, cells: pd.DataFrame) -> dict[str, str]:
+def _our_names(path: Path, cells: "pd.DataFrame") -> dict[str, str]:
     """Our names of columns whose own names mean the same; a column of words of splits is 'split', whatever its name."""
     renamed = dict[str, str]()
     for ours in [ours for ours in SAME if ours not in cells]:
@@ -216,6 +220,8 @@ def write_manifest(path: Path, root: Path, cases: Sequence[CaseFiles]) -> None:
         for case in cases
         for name, place in case.paths.items()
     ]
+    import pandas as pd  # as above
+
     table = pd.DataFrame(rows).astype(str)
     if not any(table["fold"]):
         del table["fold"]
@@ -268,7 +274,7 @@ def read_manifest(path: Path, bases: Sequence[Path], found: CohortFiles) -> Tabl
     return table
 
 
-def _check_cells(path: Path, cells: pd.DataFrame) -> None:
+def _check_cells(path: Path, cells: "pd.DataFrame") -> None:
     """Raise BadInput for a column that is almost called as one of ours, cells that are missing, unknown splits and folds."""
     for ours in {"patient", "split"} - {*cells}:
         if near := nearest(ours, [name for name in cells if name not in COLUMNS]):
