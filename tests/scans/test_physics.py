@@ -316,8 +316,6 @@ def test_maps_and_physics_that_lack_each_other_and_maps_without_labels_are_refus
         {"sequence": "spin_echo", "te_ms": (20, 10)},
         {"sequence": "spin_echo", "te_ms": (20, 500)},
         {"sequence": "mprage", "ti_ms": (300, 900)},
-        {"sequence": "flair", "ti_ms": (2000, 7000)},
-        {"sequence": "flair", "ti_ms": (5, 10)},
         {"sequence": "flair", "regions": 0.5},
     ],
 )

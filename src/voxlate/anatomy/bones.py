@@ -18,9 +18,7 @@ from voxlate.anatomy.shapes import (
     Tube,
     ellipsoid,
     noise,
-    overlap,
     triple,
-    union,
 )
 from voxlate.anatomy.tissue import INTRACRANIAL, SKULL, Label
 from voxlate.anatomy.vessels import on_cerebrum
@@ -155,13 +153,15 @@ def hollow(airways: Airways, points: Space) -> tuple[AnyArray, AnyArray]:
     half = Space(np.abs(points.x), points.y, points.z)
     size = _by_side(right, airways.mastoid)
     mastoid = half.ellipsoid(_MASTOID, size)
-    mastoid = union(mastoid, np.where(size > 0.95, half.ellipsoid(_APEX), 9))
+    mastoid = np.minimum(mastoid, np.where(size > 0.95, half.ellipsoid(_APEX), 9))
     septa = 0.7 - np.abs(airways.cells.at((half.y, half.z, half.x)))
     brow = half.ellipsoid(_FRONTAL, _by_side(right, airways.frontal))
-    walls = overlap(0.9 - half.x, 0.35 - np.abs(airways.cells.at((points.z, points.x, points.y))))
+    walls = np.maximum(
+        0.9 - half.x, 0.35 - np.abs(airways.cells.at((points.z, points.x, points.y)))
+    )
     lining = 0.3 * _by_side(right, airways.mucosa_mm)
-    lined = union(overlap(mastoid, septa), overlap(brow, walls))
-    air = union(overlap(mastoid, septa + lining), overlap(brow, walls + lining))
+    lined = np.minimum(np.maximum(mastoid, septa), np.maximum(brow, walls))
+    air = np.minimum(np.maximum(mastoid, septa + lining), np.maximum(brow, walls + lining))
     return lined, air
 
 

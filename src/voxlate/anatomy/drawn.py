@@ -7,7 +7,7 @@ sample of the case's body voxels; blur by slice thickness and resolution is left
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -58,6 +58,7 @@ FEW_PROTONS = np.float32(
 
 Slab = tuple[slice, slice, slice]
 Voxels = tuple[np.ndarray, ...]  # indices along D, H, W, which broadcast against each other
+Place = Slab | Voxels
 
 
 @dataclass(frozen=True)
@@ -230,7 +231,7 @@ class Drawn:
         return self._acquire(self.names[0], item, "source").slice_mm
 
     def stored(
-        self, case: PreparedCase, name: str, item: Draw, place: tuple[Any, ...], values: np.ndarray
+        self, case: PreparedCase, name: str, item: Draw, place: Place, values: np.ndarray
     ) -> np.ndarray:
         """The values of a stored image at a part of a case, with the item's scalp and thinner bone in a CT."""
         if case.header.units[name] != "HU":
@@ -247,11 +248,11 @@ class Drawn:
             inside = inside | (case.arrays["skin_map"][place] > -item.scalp.grown_mm)
         return inside & self.remainder(case, item, place)
 
-    def _layers(self, case: PreparedCase, drawn: Scalp, place: tuple[Any, ...]) -> Layers:
+    def _layers(self, case: PreparedCase, drawn: Scalp, place: Place) -> Layers:
         """The layers of a scalp in a part of a case."""
         return scalp.layers(drawn, *(case.arrays[name][place] for name in (TISSUES, *scalp.PLACES)))
 
-    def remainder(self, case: PreparedCase, item: Draw, place: Slab | Voxels) -> np.ndarray:
+    def remainder(self, case: PreparedCase, item: Draw, place: Place) -> np.ndarray:
         """Where skull stripping leaves the image; broadcasts against the part."""
         if item.stripped:
             return _brain(case, place, item.strip_mm)
@@ -262,25 +263,25 @@ class Drawn:
         case: PreparedCase,
         item: Draw,
         acquisition: _Acquisition,
-        place: tuple[Any, ...],
+        voxels: Voxels,
     ) -> np.ndarray:
-        """The image at voxels of a case without noise; one slice for each from whose profile others are at `place`."""
-        maps = {key: case.arrays[key][place].astype(np.float32) for key in acquisition.maps}
-        labels = case.arrays[TISSUES][place] if acquisition.regions is not None else None
-        if item.scalp is not None:
-            layers = self._layers(case, item.scalp, place)
+        """The image at voxels of a case without noise, of each slice from whose profile others are given."""
+        maps = {key: case.arrays[key][voxels].astype(np.float32) for key in acquisition.maps}
+        layers = None if item.scalp is None else self._layers(case, item.scalp, voxels)
+        if layers is not None:
             maps = layers.maps(maps)
-            labels = None if labels is None else layers.labels(labels)
-        shares = zip(_voxels(case, place), case.header.shape)
+        shares = zip(voxels, case.header.shape)
         z, y, x = (((voxel + 0.5) / length).astype(np.float32) for voxel, length in shares)
-        if labels is None:
+        if acquisition.regions is None:
             image = _signal(acquisition, item.spread, maps, (z, y, x))
         else:
-            image = _of_regions(acquisition, maps[PROTONS], labels, (z, y, x))
+            labels = case.arrays[TISSUES][voxels]
+            labels = labels if layers is None else layers.labels(labels)
+            image = _of_regions(acquisition, acquisition.regions, maps[PROTONS], labels, (z, y, x))
         effects = acquisition.effects
         slice_mm, *pixel_mm = case.header.spacing_mm
         if effects.surface:
-            below = np.maximum(case.arrays["skin_map"][place].astype(np.float32), 0)
+            below = np.maximum(case.arrays["skin_map"][voxels].astype(np.float32), 0)
             image *= 1 + effects.surface * np.exp(-below / np.float32(effects.surface_mm))
         if effects.along:
             axis = effects.along - 3  # of slices, and of blocks of them
@@ -295,9 +296,9 @@ class Drawn:
         """The image of a part of a case, and the statistics of that of the whole case."""
         statistics, brightest = self._statistics(case, item, acquisition)
         profile, last = acquisition.profile(case)
-        first, end, _ = place[0].indices(last + 1)
-        slices = np.arange(first + profile[0], end + profile[-1]).clip(0, last)
-        image = self._simulate(case, item, acquisition, (slices, *place[1:]))
+        slices, rows, columns = (np.arange(n)[part] for n, part in zip(case.header.shape, place))
+        reached = np.arange(slices[0] + profile[0], slices[-1] + profile[-1] + 1).clip(0, last)
+        image = self._simulate(case, item, acquisition, np.ix_(reached, rows, columns))
         return _receive(image, acquisition, brightest), statistics
 
     def _acquire(self, name: str, item: Draw, role: Role | None = None) -> _Acquisition:
@@ -410,23 +411,19 @@ def _signal(
 
 
 def _of_regions(
-    acquisition: _Acquisition, protons: np.ndarray, labels: np.ndarray, places: Places
+    acquisition: _Acquisition,
+    regions: Regions,
+    protons: np.ndarray,
+    labels: np.ndarray,
+    places: Places,
 ) -> np.ndarray:
     """Drawn signals of labels, float32; voxels with few protons, such as dense bone, stay dark."""
-    assert acquisition.regions is not None
-    signal = acquisition.regions.at(labels, places) * np.minimum(protons / FEW_PROTONS, 1)
+    signal = regions.at(labels, places) * np.minimum(protons / FEW_PROTONS, 1)
     signal = signal * np.exp(acquisition.effects.gain.at(places))
     return np.asarray(np.float32(FULL_SCALE) * signal, np.float32)
 
 
-def _voxels(case: PreparedCase, place: tuple[Any, ...]) -> Voxels:
-    """The indices of a part of a case, which may already be indices along some of its axes."""
-    if all(isinstance(part, np.ndarray) for part in place):
-        return place
-    return np.ix_(*(np.arange(n)[part] for n, part in zip(case.header.shape, place)))
-
-
-def _brain(case: PreparedCase, at: Slab | Voxels, strip_mm: float) -> np.ndarray:
+def _brain(case: PreparedCase, at: Place, strip_mm: float) -> np.ndarray:
     """The content of the skull, without what surrounds the brain up to a depth below the surface of each slice, as strippers leave it.
 
     at: indices of slices [N, H, W]; the border of the part is not a surface.
