@@ -131,15 +131,6 @@ def test_no_study_gets_it_unless_it_is_accepted(cases, series, tmp_path):
     assert REASON in first.DerivationDescription
 
 
-def test_the_command_hands_it_on_only_where_it_is_accepted(cases, series, voxlate, tmp_path):
-    words = ("export", cases / "bob", "--dicom", tmp_path / "dicom", "--like", series)
-    refused = voxlate(*words)
-    assert refused.code == 3
-    assert REASON in refused.err
-    assert not [*(tmp_path / "dicom").rglob("*.dcm")]
-    voxlate(*words, "--accept-untrusted").done()
-
-
 def test_of_several_cases_the_others_are_handed_on(series, voxlate, tmp_path):
     inputs = {"mr": {"path": str(series), "sha256": content_hash(series)}}
     for name, warnings in (("ann", []), ("bob", [BAD])):
