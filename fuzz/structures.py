@@ -251,8 +251,5 @@ def _change_header(form: str, file: Packed, draw: Draw) -> None:
         return
     key = HEADERS[form]
     value = json.loads(file.metadata[key])
-    inner = json.loads(value["header"]) if form == "calibration" else value
-    change(inner, draw)
-    file.metadata[key] = json.dumps(
-        {**value, "header": json.dumps(inner)} if form == "calibration" else inner
-    )
+    change(value, draw)
+    file.metadata[key] = json.dumps(value)
