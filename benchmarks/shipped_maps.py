@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from voxlate.anatomy import shipped_heads
-from voxlate.anatomy.label_map import read_label_map
-from voxlate.anatomy.label_table import CODES, read_table
+from voxlate.anatomy import mapped_head
+from voxlate.anatomy.label_map import CODES, read_label_map, read_table
 from voxlate.anatomy.tissue import BRAIN, OTHER_BRAIN, Label
 from voxlate.base.array_types import AnyArray
 
@@ -58,12 +57,12 @@ def with_closed_skull(codes: AnyArray) -> AnyArray:
 
 
 def main() -> None:
-    table = read_table(shipped_heads.TABLE)
-    for name in shipped_heads.SHIPPED_HEADS:
+    table = read_table(mapped_head.TABLE)
+    for name in mapped_head.SHIPPED_HEADS:
         codes = read_label_map(Path(sys.argv[1]) / f"{name}.nii.gz", table, name).codes
-        for spacing_mm in shipped_heads.SPACINGS_MM:
+        for spacing_mm in mapped_head.SPACINGS_MM:
             codes = halved(codes)
-            to = shipped_heads.file_of(name, spacing_mm)
+            to = mapped_head.file_of(name, spacing_mm)
             np.savez_compressed(to, codes=codes)
             print(f"{to}: {to.stat().st_size:,} bytes")
 

@@ -10,9 +10,8 @@ from rows import every_row
 from voxlate.anatomy import contrast as mr
 from voxlate.anatomy.contrast import PROTOCOLS, Protocol, magnitude
 from voxlate.anatomy.head import Head
-from voxlate.anatomy.maps import MAPS, tissue_map
-from voxlate.anatomy.shipped_heads import make_head
-from voxlate.anatomy.signal import signal
+from voxlate.anatomy.mapped_head import make_head
+from voxlate.anatomy.signal import MAPS, signal, tissue_map
 from voxlate.anatomy.tissue import Label
 
 FIELDS_T = (0.5, 1.5, 3.0, 7.0)

@@ -16,8 +16,7 @@ from voxlate.anatomy import label_anatomy
 from voxlate.anatomy import variation as varying
 from voxlate.anatomy.bodies import label_bodies
 from voxlate.anatomy.diseases import Carried, paint_carried
-from voxlate.anatomy.label_map import LabelMap, read_label_map, read_lesion
-from voxlate.anatomy.label_table import read_table
+from voxlate.anatomy.label_map import LabelMap, read_label_map, read_lesion, read_table
 from voxlate.anatomy.mapped_head import _take, make_mapped_head
 from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.anatomy.phantom_options import PhantomOptions, tables

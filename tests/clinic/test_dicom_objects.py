@@ -233,18 +233,6 @@ def test_images_elsewhere_sheared_or_without_a_series_to_refer_to_are_refused(tm
         WRITE["map"](numbered(affine), tmp_path / "mr", tmp_path / "out", ORIGIN)
 
 
-def test_highdicom_reads_the_same_voxels_of_a_map_within_a_thousandth_of_a_millimetre(tmp_path):
-    affine = write_source(tmp_path / "mr", -0.7)
-    data = np.random.default_rng(1).normal(50, 30, (1, *SHAPE)).astype(np.float32)
-    volume = Volume(data, affine, "ml/100g/min", "cbf")
-    (file,) = WRITE["map"](volume, tmp_path / "mr", tmp_path / "out", ORIGIN)
-    read = highdicom.imread(file).get_volume()
-    for place, value in np.ndenumerate(read.array):
-        x, y, z, _ = np.linalg.inv(LPS_TO_RAS @ affine) @ read.affine @ (*place, 1)
-        assert np.abs(np.array((x, y, z)) - np.rint((x, y, z))).max() < 1e-3 / 3
-        assert value == volume.data[0, round(z), round(y), round(x)]
-
-
 def test_codes_state_unit_quantity_and_statistic(tmp_path):
     affine = write_source(tmp_path / "mr")
     quantity = quantity_of("tmax_high", "s")

@@ -11,8 +11,7 @@ import voxlate as package
 from dciodvfy import errors_in, needs_dciodvfy
 from refusals import refuses
 from rows import slow
-from voxlate.clinic.address import StudyAddress
-from voxlate.clinic.archives import WebArchive
+from voxlate.clinic.archives import StudyAddress, WebArchive
 from voxlate.clinic.dicom_out import export_dicom
 from voxlate.clinic.layouts import export_again, store_answers
 from voxlate.scans.formats.io import read_volume, write_volume
@@ -213,26 +212,6 @@ def test_a_mask_elsewhere_is_left_out_and_one_that_lies_half_outside_is_named(
     assert "no voxel of it lies within the source series" in reason
     (note,) = (told.text for told in done.messages if "voxels lie within" in told.text)
     assert "case/brainmask.nii.gz: " in note
-
-
-@slow
-def test_what_goes_to_an_archive_is_what_export_writes_with_images_first(out, tmp_path):
-    pytest.importorskip("highdicom")
-    case = next(path.parent for path in out.glob("*/provenance.json"))
-    image = read_volume(case / "t2.nii.gz", "t2")
-    save_mask_of(image, case)
-    save(case / "lesion.nii.gz", np.zeros_like(image.data[0]), "lesion", "", image.affine)
-    said = []
-    sent = export_again([case], tmp_path / "derived", said.append)
-    assert sent.summary == "1 series, 1 mask, 1 report"
-    assert [pydicom.dcmread(file).Modality for file in sent.files[-2:]] == ["SEG", "SR"]
-    assert all("lesion.nii.gz has no DICOM object" in told.text for told in said)
-    assert len(said) == 1
-    exported = export_dicom(out, tmp_path / "exported")
-    ours, theirs = (
-        {pydicom.dcmread(file).SOPInstanceUID for file in one.files} for one in (sent, exported)
-    )
-    assert ours == theirs
 
 
 @slow

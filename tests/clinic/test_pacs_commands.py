@@ -13,8 +13,17 @@ from pydicom.uid import generate_uid
 import voxlate as package
 from made_volumes import save
 from rows import slow
-from voxlate.clinic.address import Node, StudyAddress, study_address, study_name
-from voxlate.clinic.archives import Ledger, NodeArchive, WebArchive, fetch_study, send
+from voxlate.clinic.archives import (
+    Ledger,
+    Node,
+    NodeArchive,
+    StudyAddress,
+    WebArchive,
+    fetch_study,
+    send,
+    study_address,
+    study_name,
+)
 from voxlate.clinic.listen import FAILED
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import same_grid

@@ -10,8 +10,7 @@ import pytest
 from refusals import refuses
 from rows import every_row
 from voxlate.base.errors import BadInput
-from voxlate.clinic.address import study_name
-from voxlate.clinic.archives import Ledger, Lost, Refused, send
+from voxlate.clinic.archives import Ledger, Lost, Refused, send, study_name
 from voxlate.clinic.listen import DONE, FAILED, INCOMING, WORK, Queue
 
 LEAST_BYTES = 500  # of an image

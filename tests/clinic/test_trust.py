@@ -186,9 +186,3 @@ def test_the_summary_states_errors_coverage_model_and_warnings_and_no_path(headi
     text = " ".join(text for (value, _, _), text in summary if value == heading)
     assert [part for part in parts if part not in text] == []
     assert not any("/" in text for _, text in summary)
-
-
-def test_what_is_not_known_is_said():
-    said = {value: text for (value, _, _), text in trust_summary({"model": {"title": "any"}})}
-    assert {"ERROR", "COVERAGE", "WARNING"} <= said.keys()
-    assert not any("%" in text for text in said.values())

@@ -24,9 +24,9 @@ from voxlate.anatomy.acquisition import (
 )
 from voxlate.anatomy.contrast import FULL_SCALE, magnitude
 from voxlate.anatomy.drawn import SURFACE
-from voxlate.anatomy.maps import MAPS
 from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.anatomy.physics import USUAL, Contrast, PhysicsSettings, Ranges
+from voxlate.anatomy.signal import MAPS
 from voxlate.anatomy.tissue import INTRACRANIAL, Label
 from voxlate.base.items import BACKGROUND, stable_id
 from voxlate.base.optional import PROVIDERS

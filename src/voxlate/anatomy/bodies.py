@@ -10,12 +10,10 @@ import numpy as np
 
 from voxlate.anatomy.diseases import LesionKind, Wanted
 from voxlate.anatomy.head import FIELD_MM, Head
-from voxlate.anatomy.label_map import read_label_map, read_lesion
-from voxlate.anatomy.label_table import LabelTable, read_table
-from voxlate.anatomy.mapped_head import make_mapped_head
+from voxlate.anatomy.label_map import LabelTable, read_label_map, read_lesion, read_table
+from voxlate.anatomy.mapped_head import SHIPPED_HEADS, make_head, make_mapped_head
 from voxlate.anatomy.phantom_options import PhantomOptions, tables
 from voxlate.anatomy.real_ct import NO_LABELS, make_ct_body, read_ct, table_of
-from voxlate.anatomy.shipped_heads import SHIPPED_HEADS, make_head
 from voxlate.anatomy.tissue import BRAIN, Label
 from voxlate.base.errors import BadInput, first_of
 from voxlate.base.executors.case_work import no_report

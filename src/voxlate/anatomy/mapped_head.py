@@ -1,16 +1,20 @@
-"""A head, or any other body, on a grid, from a label map: varied, drawn out, with findings and metal."""
+"""A head, or any other body, on a grid, from a label map: varied, drawn out, with findings and metal.
+
+The maps that come with the package are those of SynthSeg (Apache-2.0): Billot et al. 2023, Med Image Anal 86:102789.
+"""
 
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
-from voxlate.anatomy import bones, diseases, exposure, label_anatomy
+from voxlate.anatomy import bones, diseases, label_anatomy
 from voxlate.anatomy import variation as varying
 from voxlate.anatomy.bones import Airways, Bones
 from voxlate.anatomy.diseases import Ageing, Diseases, Lesion, Wanted, before_tumour
-from voxlate.anatomy.exposure import Exposure
-from voxlate.anatomy.head import Head
-from voxlate.anatomy.label_map import LabelMap, check_voxels
+from voxlate.anatomy.head import FIELD_MM, Exposure, Head, draw_exposure
+from voxlate.anatomy.label_map import LabelMap, check_voxels, read_table
 from voxlate.anatomy.shapes import (
     Canvas,
     NoiseField,
@@ -30,11 +34,14 @@ from voxlate.base.array_types import AnyArray
 from voxlate.base.items import stable_id
 from voxlate.scans.images.mask import box_around, erode
 
+SHIPPED_HEADS = ("head_01", "head_10", "head_18")
+TABLE = "synthseg"
+SPACINGS_MM = (2, 4)  # of the maps
+_COARSE_MM = 3.0  # voxels of phantoms whose maps are the coarse ones
 _SLAB_VOXELS = 2**21  # bounds the memory of the coordinates
 _FIELD_Z_MM = 9.0  # upright coordinates of the phantoms' middle slice
 _CUT = 0.3  # share of heads whose lowest part the scan leaves out
 _ROOM = 1.2  # size of the grid on which a body is painted, relative to the map
-
 # Its centre in upright coordinates lies between these.
 _LOWEST_MM = (-6.0, 8.0, 12.0)
 _HIGHEST_MM = (6.0, 16.0, 22.0)
@@ -61,6 +68,49 @@ def make_mapped_head(
     box = _box(maps[0], step, cut_rng)
     affine = _affine(scene, axes, box, step)
     return head_of(scene, [array[box] for array in maps], affine, seed, case)
+
+
+def make_head(seed: int, case: int, size: tuple[int, int, int], lesion: Wanted = "none") -> Head:
+    """One case of a cohort; the same seed and case give the same head.
+
+    size: voxels in x, y, z over the same field of view.
+    """
+    spacing = np.divide(FIELD_MM, size)
+    voxel_mm = float(np.prod(spacing)) ** (1 / 3)
+    body = _read(map_of(case), SPACINGS_MM[voxel_mm > _COARSE_MM])
+    scene = draw_scene(np.random.default_rng([seed, case]), body, lesion)
+    assert scene.frame is not None
+    # Where the middle of the frame comes to lie, without its bending.
+    variation, places = scene.places.variation, scene.places
+    from_middle = np.subtract(scene.frame.origin_mm, places.middle_mm)
+    origin = variation.turn.T @ (variation.scale * from_middle)
+    affine = np.diag([*spacing, 1.0])
+    affine[:3, 3] = [-(n - 1) / 2 * step for n, step in zip(size, spacing)]
+    corner = affine[:3, 3] + origin + scene.centre_mm
+    x, y, z = (
+        (np.arange(n) * step + first).astype(np.float32)
+        for n, step, first in zip(size, spacing, corner)
+    )
+    return head_of(scene, paint(scene, (x, y, z)), affine, seed, case)
+
+
+def map_of(case: int) -> str:
+    """The name of a case's map; each has each kind of lesion in a cohort of mixed ones."""
+    turn = case // len(SHIPPED_HEADS)
+    return SHIPPED_HEADS[(case + turn) % len(SHIPPED_HEADS)]
+
+
+@lru_cache
+def _read(name: str, spacing_mm: int) -> LabelMap:
+    """A map that comes with the package."""
+    codes = np.load(file_of(name, spacing_mm))["codes"]
+    hull = codes != Label.AIR
+    return LabelMap(name, codes, hull, (float(spacing_mm),) * 3, read_table(TABLE))
+
+
+def file_of(name: str, spacing_mm: int) -> Path:
+    """The file of a map that comes with the package (benchmarks/shipped_maps.py writes it)."""
+    return Path(__file__).with_name("heads") / f"{name}_{spacing_mm}mm.npz"
 
 
 @dataclass(frozen=True)
@@ -113,7 +163,7 @@ def draw_scene(rng: Rng, body: LabelMap, wanted: Wanted) -> Scene:
         bones.draw(bones_rng),
         triple(centre_rng.uniform(_LOWEST_MM, _HIGHEST_MM)),
         body.table.tissue(tissue_rng),
-        exposure.draw(exposure_rng),
+        draw_exposure(exposure_rng),
     )
 
 

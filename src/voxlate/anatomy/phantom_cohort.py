@@ -12,9 +12,8 @@ from voxlate.anatomy.bodies import SOURCES, bodies_of
 from voxlate.anatomy.contrast import PROTOCOLS
 from voxlate.anatomy.head import Head
 from voxlate.anatomy.label_anatomy import LEAST_BRAIN_ML
-from voxlate.anatomy.maps import MAPS, tissue_map
 from voxlate.anatomy.phantom_options import PhantomOptions
-from voxlate.anatomy.signal import MODALITIES, image
+from voxlate.anatomy.signal import MAPS, MODALITIES, image, tissue_map
 from voxlate.anatomy.tissue import BRAIN, INTRACRANIAL
 from voxlate.base.array_types import AnyArray
 from voxlate.base.errors import BadInput, first_of, known_name

@@ -11,12 +11,9 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from voxlate.anatomy import exposure
 from voxlate.anatomy.diseases import Lesion
-from voxlate.anatomy.exposure import LEAST_HU, MOST_HU
-from voxlate.anatomy.head import Head
-from voxlate.anatomy.label_map import check_grid, check_voxels
-from voxlate.anatomy.label_table import CODES, LabelTable, OwnTissue
+from voxlate.anatomy.head import LEAST_HU, MOST_HU, Head, draw_exposure
+from voxlate.anatomy.label_map import CODES, LabelTable, OwnTissue, check_grid, check_voxels
 from voxlate.anatomy.shapes import Canvas, Points, Rng, Triple, blank, noise, triple
 from voxlate.anatomy.tissue import SKULL, Label
 from voxlate.base.array_types import AnyArray
@@ -258,7 +255,7 @@ def make_ct_body(
         table.tissue(tissue_rng),
         seed,
         case,
-        exposure.draw(exposure_rng),
+        draw_exposure(exposure_rng),
         scan.hu,
     )
 
