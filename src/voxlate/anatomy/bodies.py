@@ -14,7 +14,7 @@ from voxlate.anatomy.label_map import LabelTable, read_label_map, read_lesion, r
 from voxlate.anatomy.mapped_head import SHIPPED_HEADS, make_head, make_mapped_head
 from voxlate.anatomy.phantom_options import PhantomOptions, tables
 from voxlate.anatomy.real_ct import NO_LABELS, make_ct_body, read_ct, table_of
-from voxlate.anatomy.tissue import BRAIN, Label
+from voxlate.anatomy.tissue import Label
 from voxlate.base.errors import BadInput, first_of
 from voxlate.base.executors.case_work import no_report
 from voxlate.base.files import safe_name
@@ -34,7 +34,7 @@ LESION_MAP = {
 MIXED: tuple[LesionKind, ...] = ("tumour", "stroke", "none")  # a small cohort has each of them
 # Options that have no meaning, by whether --ct and --labels are given.
 UNUSED = {
-    (False, False): ("without --labels or --ct", ("tissues", "spacing")),
+    (False, False): ("without --labels or --ct", ("tissues", "spacing_mm")),
     (False, True): ("with --labels", ("size",)),
     (True, False): ("with --ct alone", ("size", "lesions", "stripped", "tissues")),
     (True, True): ("with --ct", ("size", "lesions", "stripped")),
@@ -77,11 +77,11 @@ class Bodies:
 
 def bodies_of(asked: PhantomOptions, say: Say) -> Bodies:
     """The bodies that the options name; raises BadInput for options that do not fit together."""
-    given = vars(asked) | {"spacing": asked.spacing_mm}
     situation, unused = UNUSED[asked.ct is not None, asked.labels is not None]
     for name in unused:
-        if given[name]:
-            raise BadInput(f"--{name}: expected none {situation}, found it. Remove it.")
+        if getattr(asked, name):
+            option = name.replace("_", "-")
+            raise BadInput(f"--{option}: expected none {situation}, found it. Remove it.")
     if asked.ct is not None:
         return ct_bodies(asked, say)
     if asked.labels is not None:
@@ -115,14 +115,8 @@ def label_bodies(asked: PhantomOptions, say: Say = no_report) -> Bodies:
     read = lru_cache(KEPT_MAPS)(lambda name: read_label_map(maps[name], table, name))
 
     def _make(case: int, lesion: LesionKind) -> Head:
-        name = names[case % len(names)]
-        wanted = lesions.of(case, lesion)
-        head = make_mapped_head(read(name), asked.seed, case, asked.spacing_mm, wanted)
-        if asked.stripped and not np.isin(head.labels, BRAIN).any():
-            raise BadInput(
-                f"{maps[name]}: expected a brain for --stripped, found none. Remove --stripped."
-            )
-        return head
+        body, wanted = read(names[case % len(names)]), lesions.of(case, lesion)
+        return make_mapped_head(body, asked.seed, case, asked.spacing_mm, wanted)
 
     return Bodies(
         _make,

@@ -69,8 +69,13 @@ def write_cohort(
         if missing:
             lesion = bodies.kind(case) if asked.lesion == "mixed" else asked.lesion
             head = bodies.make(case, lesion)
-            if asked.lesion in ("tumour", "stroke") and not np.isin(head.labels, BRAIN).any():
-                without_brain.append(folder.name)
+            if not np.isin(head.labels, BRAIN).any():
+                if asked.stripped:
+                    raise BadInput(
+                        f"{folder.name}: expected a brain for --stripped, found none in its label map. Remove --stripped."
+                    )
+                if asked.lesion in ("tumour", "stroke"):
+                    without_brain.append(folder.name)
             brain = largest(np.isin(head.labels, INTRACRANIAL)) if asked.stripped else None
             _write_case(folder, head, missing, brain)
         return folder
