@@ -14,11 +14,10 @@ from refusals import refuses
 from rows import every_row
 from voxlate.anatomy import label_anatomy
 from voxlate.anatomy import variation as varying
-from voxlate.anatomy.bodies import label_bodies
 from voxlate.anatomy.diseases import Carried, paint_carried
 from voxlate.anatomy.label_map import LabelMap, read_label_map, read_lesion, read_table
 from voxlate.anatomy.mapped_head import _take, make_mapped_head
-from voxlate.anatomy.phantom_cohort import write_cohort
+from voxlate.anatomy.phantom_cohort import label_bodies, write_cohort
 from voxlate.anatomy.phantom_options import PhantomOptions, tables
 from voxlate.anatomy.shapes import Space, blank
 from voxlate.anatomy.tissue import SKULL, Label
