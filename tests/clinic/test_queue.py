@@ -182,18 +182,6 @@ def test_a_study_without_an_answer_is_put_aside_with_the_reason(queue, study, da
         shutil.rmtree(folder)
 
 
-def test_a_study_whose_refused_images_are_sent_again_is_answered(queue, study, datasets, make_old):
-    full = replace(queue, spare_bytes=2**60)  # the same study, while the disk is full
-    for dataset in datasets[:2]:
-        with pytest.raises(OSError, match="free disk"):
-            full.receive(dataset, HungUp())
-    for dataset in datasets[:2]:
-        assert (queue.path / INCOMING / study / "why.txt").is_file()
-        queue.receive(dataset, HungUp())
-    make_old()
-    assert "6 files" in queue.run_next(copies, count)
-
-
 def test_a_study_that_was_being_taken_or_removed_when_the_process_was_killed_is_found_or_gone(
     queue, study, make_old
 ):

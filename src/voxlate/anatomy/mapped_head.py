@@ -103,7 +103,8 @@ def map_of(case: int) -> str:
 @lru_cache
 def _read(name: str, spacing_mm: int) -> LabelMap:
     """A map that comes with the package."""
-    codes = np.load(file_of(name, spacing_mm))["codes"]
+    with np.load(file_of(name, spacing_mm)) as file:
+        codes = file["codes"]
     hull = codes != Label.AIR
     return LabelMap(name, codes, hull, (float(spacing_mm),) * 3, read_table(TABLE))
 

@@ -18,6 +18,7 @@ Pair = tuple[float, float]
 Points = tuple[AnyArray, AnyArray, AnyArray]
 Triple = tuple[float, float, float]
 Box = tuple[slice, slice, slice]
+Tube = AnyArray  # its straight parts: x, y, z and radius in mm of both ends, [N, 2, 4]
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,10 @@ class Space:
             sides.append([*map(slice, inside.argmax(1).tolist(), end.tolist())])
         return [*zip(*sides)]
 
-    def tubes(self, parts: "Sequence[Tube]", reach_mm: float) -> AnyArray:
+    def tubes(self, parts: Sequence[Tube], reach_mm: float) -> AnyArray:
         """Distance to the nearest tube, exact within `reach_mm` of a tube and `reach_mm` elsewhere."""
         out = np.full(self.x.shape, reach_mm, dtype=np.float32)
-        segments = np.concatenate([part.segments for part in parts])
+        segments = np.concatenate(parts)
         margin = segments[:, :, 3:].max(1) + reach_mm
         ends = segments[:, :, :3]
         boxes = self.boxes(ends.min(1) - margin, ends.max(1) + margin)
@@ -143,29 +144,17 @@ def blank(shape: tuple[int, ...], voxel_mm: float) -> Canvas:
     return Canvas(label, second, np.ones(shape, dtype=np.float32), voxel_mm)
 
 
-@dataclass(frozen=True)
-class Tube:
-    """A line through `path` (mm) whose radius changes linearly from `radius_mm[0]` to `radius_mm[1]`."""
-
-    path: tuple[Triple, ...]
-    radius_mm: Pair
-
-    @cached_property
-    def segments(self) -> AnyArray:
-        """The straight parts of the tube: x, y, z and radius in mm of both ends, [N, 2, 4]."""
-        points = np.asarray(self.path, dtype=np.float64)
-        steps = np.linalg.norm(np.diff(points, axis=0), axis=1)
-        lengths = np.concatenate([[0.0], np.cumsum(steps)])
-        radii = np.interp(lengths / max(lengths[-1], 1e-9), [0.0, 1.0], self.radius_mm)
-        ends = np.column_stack([points, radii])
-        return np.stack([ends[:-1], ends[1:]], axis=1)
-
-    def mirror(self) -> "Tube":
-        """The tube of the other side."""
-        return Tube(tuple((-x, y, z) for x, y, z in self.path), self.radius_mm)
+def tube(path: Sequence[Sequence[float]], radius_mm: Pair) -> Tube:
+    """The tube along a path in mm, whose radius changes linearly from `radius_mm[0]` to `radius_mm[1]`."""
+    points = np.asarray(path, dtype=np.float64)
+    steps = np.linalg.norm(np.diff(points, axis=0), axis=1)
+    lengths = np.concatenate([[0.0], np.cumsum(steps)])
+    radii = np.interp(lengths / max(lengths[-1], 1e-9), [0.0, 1.0], radius_mm)
+    ends = np.column_stack([points, radii])
+    return np.stack([ends[:-1], ends[1:]], axis=1)
 
 
-def tubes_of(text: str) -> tuple[Tube, ...]:
+def tubes_of(text: str) -> list[Tube]:
     """The tubes that the lines of a text state.
 
     A line has the points of a path, as x y z in mm, a bar, the first and last radius in mm, and a comment after "#".
@@ -173,10 +162,9 @@ def tubes_of(text: str) -> tuple[Tube, ...]:
     parts = []
     for line in text.strip().splitlines():
         course, _, radii = line.partition("#")[0].partition("|")
-        path = tuple(triple(numbers(point)) for point in course.split(","))
         first, last = numbers(radii)
-        parts.append(Tube(path, (first, last)))
-    return tuple(parts)
+        parts.append(tube([*map(numbers, course.split(","))], (first, last)))
+    return parts
 
 
 def numbers(text: str) -> list[float]:
@@ -203,7 +191,7 @@ def _capsule(points: list[AnyArray], start: AnyArray, end: AnyArray) -> AnyArray
     return np.sqrt(x * x + y * y + z * z) - (np.float32(start[3]) + share * thicker)
 
 
-def bounded_normal(rng: Rng, size: int | None = None) -> AnyArray:
+def bounded_normal(rng: Rng, size: int) -> AnyArray:
     """Normal numbers, at most 2 standard deviations away from 0."""
     return np.clip(rng.standard_normal(size), -2, 2)
 
