@@ -62,7 +62,7 @@ MODALITIES = (*PROTOCOLS, "ncct", "ct", *PHASE_S, *PERFUSION)
 
 @dataclass(frozen=True)
 class Voxels:
-    """One tissue per voxel of a slice: its label, texture, height and the effect of a stroke."""
+    """The two tissues of each voxel of a slice: their labels [2, ...], texture, height and the effect of a stroke on each."""
 
     head: Head
     label: AnyArray
@@ -72,15 +72,15 @@ class Voxels:
     height_mm: float
 
     def of(self, table: AnyArray, texture: float | AnyArray = 0.0, core: float = 0.0) -> AnyArray:
-        """The values of a table for each voxel, with texture and the change in a stroke's core as shares."""
+        """The values of a table for each tissue, with texture and the change in a stroke's core as shares."""
         return table[self.label] * (1 + texture * self.texture + core * self.core)
 
     def has(self, *labels: Label) -> AnyArray:
-        """Whether each voxel has one of these labels."""
+        """Whether each tissue is one of these."""
         return np.isin(np.arange(256), labels)[self.label]
 
     def constant(self, name: str) -> AnyArray:
-        """Proton density, T1, T2 or T2* (in ms) of each voxel, by the name of its map."""
+        """Proton density, T1, T2 or T2* (in ms) of each tissue, by the name of its map."""
         field, texture, core = _CONSTANTS[name]
         # Fluid has no texture, so FLAIR nulls it everywhere.
         solid = np.float32(texture) * ~self.has(*FLUID)
@@ -97,9 +97,7 @@ def tissue_map(head: Head, name: str) -> AnyArray:
     for level in range(len(out)):
         share = head.share[level]
         there = (head.labels[level] != Label.AIR) | (share < 1)
-        main = voxels_of(head, level, head.labels, there)
-        second = voxels_of(head, level, head.second, there)
-        out[level][there] = _mix(name, main, second, share[there])
+        out[level][there] = _mix(name, voxels_of(head, level, there), share[there])
     if name in ("t2star_map", "fluid_map"):
         _dephase(head, name, out)
     return out.astype(np.float16).astype(np.float32)
@@ -132,27 +130,28 @@ def metal_rate_per_ms(head: Head) -> AnyArray | None:
     return rate
 
 
-def _mix(name: str, main: Voxels, second: Voxels, share: AnyArray) -> AnyArray:
-    protons = share * main.constant("pd_map")
-    other_protons = (1 - share) * second.constant("pd_map")
-    total = protons + other_protons
-    if name == "pd_map":
-        return total
+def _mix(name: str, voxels: Voxels, share: AnyArray) -> AnyArray:
+    """The values of a map of voxels with this share of their first tissue."""
+    shares = np.stack([share, 1 - share])
     if name == "chi_map":
-        chi = share * main.of(main.head.tissue.chi_ppm)
-        chi += (1 - share) * second.of(second.head.tissue.chi_ppm)
-        return chi
-    is_fluid, other_is_fluid = main.has(*FREE_WATER), second.has(*FREE_WATER)
+        return np.asarray((shares * voxels.of(voxels.head.tissue.chi_ppm)).sum(0))
+    protons = shares * voxels.constant("pd_map")
+    total = protons.sum(0)
+    if name == "pd_map":
+        return np.asarray(total)
     there = total > 0
     divisor = np.where(there, total, 1)
+    is_fluid = voxels.has(*FREE_WATER)
     if name == "fluid_map":
-        return (protons * is_fluid + other_protons * other_is_fluid) / divisor
+        return np.asarray((protons * is_fluid).sum(0) / divisor)
     solid = protons * ~is_fluid
-    solid_total = solid + other_protons * ~other_is_fluid
+    solid_total = solid.sum(0)
     has_solid = solid_total > 0
-    counted = np.where(has_solid, solid, protons)  # where all is fluid, the maps are those of fluid
+    # where all is fluid, the maps are those of fluid
+    counted = np.where(has_solid, solid[0], protons[0])
     weight = counted / np.where(has_solid, solid_total, divisor)
-    mean = weight * _per_proton(name, main) + (1 - weight) * _per_proton(name, second)
+    first, second = _per_proton(name, voxels)
+    mean = weight * first + (1 - weight) * second
     if name in TIMES:
         mean = 1 / mean
     return np.where(there, mean, 0)
@@ -170,9 +169,9 @@ def _per_proton(name: str, voxels: Voxels) -> AnyArray:
     return voxels.of(tissue.fat if name == "fat_map" else tissue.gadolinium_mm)
 
 
-def voxels_of(head: Head, level: int, labels: AnyArray, where: AnyArray | slice) -> Voxels:
-    """The voxels of a slice that `where` selects, with one tissue each, that of `labels` [D, H, W]."""
-    label = labels[level][where]
+def voxels_of(head: Head, level: int, where: AnyArray | slice) -> Voxels:
+    """The voxels of a slice that `where` selects."""
+    label = np.stack([head.labels[level][where], head.second[level][where]])
     height_mm = head.affine[2, 3] + level * head.affine[2, 2]
     stroke = (head.lesion.kind == "stroke") & np.isin(label, BRAIN)
     lesion = head.lesion_map[level][where]
@@ -255,12 +254,11 @@ def signal(head: Head, modality: str) -> AnyArray:
         return _magnitude(head, PROTOCOLS[modality])
     out = np.empty(head.labels.shape, dtype=np.float32)
     for level in range(len(out)):
-        out[level] = _values(modality, voxels_of(head, level, head.labels, slice(None)))
+        first, second = _values(modality, voxels_of(head, level, slice(None)))
+        out[level] = first
         if modality != "tmax":
-            mixed = head.share[level] < 1
-            other = _values(modality, voxels_of(head, level, head.second, mixed))
-            share = head.share[level][mixed]
-            out[level][mixed] = share * out[level][mixed] + (1 - share) * other
+            share = head.share[level]
+            out[level] = share * out[level] + (1 - share) * second
     return out
 
 
