@@ -1,6 +1,6 @@
 """Speed of the default network beside diffusers' and MONAI's of the same widths and depth (`make bench`).
 
-python benchmarks/bench_nets.py [--quick]     (peers: pip install '.[bench]')
+python benchmarks/bench_nets.py     (peers: pip install '.[bench]')
 Runs are interleaved and medians compared, so that a busy machine slows all of them alike.
 """
 
@@ -23,6 +23,7 @@ from voxlate.science.nets.interface import Channels, NetworkInput
 from voxlate.science.nets.unet import UNet
 
 SETTINGS = UNet()
+SIZE = 256
 
 
 class Ours(nn.Module):
@@ -94,12 +95,10 @@ def medians(size: int, repeats: int) -> Iterator[tuple[str, dict[str, float]]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3, help="rounds that count")
-    parser.add_argument("--quick", action="store_true", help="64², one round: does it run?")
     chosen = parser.parse_args()
     keep_freed_memory()  # as training does; it holds for the whole process, so for every network here
-    size, repeats = (64, 1) if chosen.quick else (256, chosen.repeats)
     table = Table("seconds", "voxlate", "diffusers", "monai", "times faster than the better peer")
-    for task, seconds in medians(size, repeats):
+    for task, seconds in medians(SIZE, chosen.repeats):
         ratio = min(seconds["diffusers"], seconds["monai"]) / seconds["voxlate"]
         table.add_row(task, *(f"{one:.3f}" for one in seconds.values()), f"{ratio:.2f}")
     Console().print(table)

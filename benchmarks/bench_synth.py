@@ -1,6 +1,6 @@
 """What synthesis of a head takes, and the memory of a large volume.
 
-python benchmarks/bench_synth.py [--quick]     writes bench/synth.json
+python benchmarks/bench_synth.py     writes bench/synth.json
 """
 
 import argparse
@@ -123,7 +123,6 @@ def volume(path: Path, kind: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="few slices: does it run?")
     parser.add_argument("--volume", type=Path, help="(internal) synthesise this scan")
     parser.add_argument("--kind", choices=("ct", "mr"), help="(internal) how the scan is scaled")
     parser.add_argument("--out", type=Path, default=Path("bench/synth.json"))
@@ -132,14 +131,14 @@ def main() -> None:
         volume(options.volume, options.kind)
         return
     console = Console()
-    of_head = head((64, 96, 96) if options.quick else (170, 256, 256))
+    of_head = head((170, 256, 256))
     console.print(
         f"head to CT with intervals: {of_head['seconds']:.1f} s, {of_head['cpu_seconds']:.1f} s of CPU, "
         f"{of_head['gib']:.2f} GiB (target: 6 s on two cores, 2 GiB)"
     )
     peaks = {}
     for kind, scaled in (("ct", "window"), ("mr", "percentiles of the foreground")):
-        for depth in (4, 8) if options.quick else (40, 160, 320):
+        for depth in (40, 160, 320):
             peaks[f"{kind} 512×512×{depth}"] = one = peak(kind, depth)
             console.print(
                 f"peak memory of synth, {kind} ({scaled}), 512×512×{depth}: {one['gib']:.2f} GiB in "

@@ -55,7 +55,6 @@ from evidence_rows import (
     full_rows,
     planned_minutes,
     scans_of,
-    shortened,
 )
 from voxlate.training.precision import choose
 
@@ -88,7 +87,6 @@ def measure_in_process(row: Row, options: argparse.Namespace, folder: Path) -> l
     """Measure a row in a process of its own with one thread; raises CalledProcessError if it fails."""
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, __file__, "--data", options.data, "--only", row.folder, folder]
-    command += ["--minutes-factor", options.minutes_factor]
     threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     with (folder / "log.txt").open("w", encoding="utf-8") as log:
         subprocess.run(
@@ -111,8 +109,7 @@ def measure(row: Row, data: Path, folder: Path) -> None:
 
 def measure_all(rows: Sequence[Row], options: argparse.Namespace, commit: str, machine: str) -> int:
     """Measure rows two at a time, longest first, and append their results; returns how many failed."""
-    file = results_file(options)
-    work = options.work / f"{commit}{'' if options.minutes_factor == 1 else '-trial'}"
+    work = options.work / commit
     if commit.endswith(ledger.DIRTY):  # whose runs may be those of other code
         shutil.rmtree(work, ignore_errors=True)
     ordered = sorted(rows, key=lambda row: (row.seed, -row.minutes))
@@ -133,7 +130,7 @@ def measure_all(rows: Sequence[Row], options: argparse.Namespace, commit: str, m
                 log = work / row.folder / "log.txt"
                 print(f"{row.folder}: failed. {last_line(log) or error} See {log}.")
                 results = []
-            ledger.append(file, results)
+            ledger.append(RESULTS, results)
             for result in results:
                 print(describe(result))
             seconds = time.monotonic() - began
@@ -161,14 +158,9 @@ def progress_of(done: int, rows: Sequence[Row], workers: int, seconds: float) ->
     return f"{done} of {len(rows)} rows in {minutes:.0f} minutes, about {left:.0f} left"
 
 
-def results_file(options: argparse.Namespace) -> Path:
-    """The ledger, or for shortened trials a file that is not kept."""
-    return RESULTS if options.minutes_factor == 1 else options.work / "trial.tsv"
-
-
-def show_worse(options: argparse.Namespace, commit: str) -> int:
+def show_worse(commit: str) -> int:
     """Print what is worse in a commit, or the last measured one; returns the number of sentences."""
-    results = ledger.read(results_file(options))
+    results = ledger.read(RESULTS)
     if results and commit not in {result.commit for result in results}:
         print(f"{commit} has no results; those of {results[-1].commit} are compared.")
         commit = results[-1].commit
@@ -194,9 +186,6 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--compare", action="store_true", help="only print what is worse")
     options.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     options.add_argument("--work", type=Path, default=ROOT / "bench" / "evidence")
-    options.add_argument(
-        "--minutes-factor", type=float, default=1.0, help="of trials, which are not kept"
-    )
     options.add_argument("--workers", type=int, default=WORKERS, help="rows side by side")
     options.add_argument("--only", nargs=2, help=argparse.SUPPRESS)
     return options
@@ -207,7 +196,7 @@ def main() -> int:
     if options.only:
         name, folder = options.only
         row = next(one for one in full_rows() if one.folder == name)
-        measure(shortened(row, options.minutes_factor), options.data, Path(folder))
+        measure(row, options.data, Path(folder))
         return 0
     rows = chosen_rows(options)
     if options.list:
@@ -217,8 +206,8 @@ def main() -> int:
         return 0
     commit = commit_of_source()
     if options.compare:
-        return min(show_worse(options, commit), 1)
-    machine, known = kind_of_machine(), ledger.read(results_file(options))
+        return min(show_worse(commit), 1)
+    machine, known = kind_of_machine(), ledger.read(RESULTS)
     present = [row for row in rows if (options.data / scans_of(row)).is_dir()]
     for row in rows:
         if row not in present:
@@ -230,7 +219,7 @@ def main() -> int:
     ]
     print(f"{commit} on {machine}: {len(left)} of {len(rows)} rows to measure", flush=True)
     failed = measure_all(left, options, commit, machine)
-    return min(show_worse(options, commit) + failed + (not present), 1)
+    return min(show_worse(commit) + failed + (not present), 1)
 
 
 if __name__ == "__main__":

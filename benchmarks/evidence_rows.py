@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from types import MappingProxyType
@@ -114,12 +114,6 @@ def full_rows() -> list[Row]:
     rows += [Row("brain", patient, 6) for patient in BRAINS]
     rows += [Row("intervals", head, 3, mode="mean") for head in HEADS]
     return list(dict.fromkeys(rows))
-
-
-def shortened(row: Row, factor: float) -> Row:
-    """The row with a share of its minutes and steps, for trials of this script."""
-    steps = None if row.steps is None else max(round(row.steps * factor), 1)
-    return replace(row, minutes=row.minutes * factor, steps=steps)
 
 
 def planned_minutes(rows: Sequence[Row], workers: int = WORKERS) -> float:

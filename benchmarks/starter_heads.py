@@ -1,17 +1,16 @@
 """How right the bone and the air of head-mr-to-ct are: the rulers by which its weights are chosen, as a table.
 
-    python benchmarks/starter_heads.py [--starter starter:head-mr-to-ct] [--maps FOLDER] [--pair FOLDER] [--picture FILE]
+    python benchmarks/starter_heads.py [--starter starter:head-mr-to-ct] [--maps FOLDER] [--pair FOLDER]
 
 --maps: label maps of whole heads (SynthSeg's labels) that trained nothing. Each is drawn twice, and imaged as T1 and T2 in thin
 slices and in slices of 5 mm. --pair: a folder with mr_t1.nii.gz and ct_on_mr.nii.gz, a real head whose CT shows bone and air
-rightly, whatever its HU; --picture draws it. Bone is what has more than 250 HU, air what has less than -300 HU inside the body.
+rightly, whatever its HU. Bone is what has more than 250 HU, air what has less than -300 HU inside the body.
 """
 
 import argparse
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +19,12 @@ from scipy import ndimage
 
 from voxlate.anatomy.acquisition import rician
 from voxlate.anatomy.contrast import FULL_SCALE, Protocol, magnitude
-from voxlate.anatomy.label_map import read_label_map
-from voxlate.anatomy.label_table import read_table
+from voxlate.anatomy.label_map import read_label_map, read_table
 from voxlate.anatomy.mapped_head import make_mapped_head
-from voxlate.anatomy.maps import MAPS, tissue_map
-from voxlate.anatomy.signal import image
+from voxlate.anatomy.signal import MAPS, image, tissue_map
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Volume, canonical
 from voxlate.scans.images.mask import foreground
-from voxlate.scans.images.ranges import as_grey
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.result import Synthesised
 from voxlate.training.load import load
@@ -44,7 +40,6 @@ BASE_MM = -25.0  # height of the orbits in the phantoms' coordinates, below whic
 BASE_SLICE = 13  # the same of the real head
 NOISE = 0.02  # of the brightest tissue
 SEED = 7  # no starter was trained with it
-SHOWN, BESIDE = (4, 10, 16, 22), 150  # axial slices of the picture, and the sagittal one
 NEAR = 11  # pixels around a border in which its values are
 
 
@@ -86,27 +81,6 @@ def real_pair(folder: Path) -> tuple[str, Volume, Volume, int]:
     mr = canonical(read_volume(folder / "mr_t1.nii.gz", "mr"))
     ct = canonical(read_volume(folder / "ct_on_mr.nii.gz", "ct"))
     return f"{folder.name} t1", mr, ct, BASE_SLICE
-
-
-def draw(mr: Volume, image: np.ndarray, ct: np.ndarray, path: Path) -> None:
-    """Write slices of the MR, the synthetic CT and the true one: axial in the first four columns, then sagittal beside the middle."""
-    from PIL import Image
-
-    rows = []
-    ends = ((0, float(np.percentile(mr.data, 99.5))), (-1000, 1500), (-1000, 1500))
-    for values, (low, high) in zip((mr.data[0], image, ct), ends):
-        grey = as_grey(replace(mr, data=values[None]), (low, high)).data[0].astype(np.uint8)
-        axial = [grey[z, 24:-16, 40:-40][::-1] for z in SHOWN]
-        sagittal = grey[::-1, 24:-16, BESIDE]
-        height = round(len(grey) * mr.grid.spacing_mm[0] / mr.grid.spacing_mm[1])
-        side = Image.fromarray(sagittal).resize(
-            (sagittal.shape[1], height), Image.Resampling.BILINEAR
-        )
-        tall = np.zeros((axial[0].shape[0], side.width), np.uint8)
-        start = (len(tall) - height) // 2
-        tall[start : start + height] = np.asarray(side)
-        rows.append(np.concatenate([*axial, tall], axis=1))
-    Image.fromarray(np.concatenate(rows)).save(path, optimize=True)
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:
@@ -175,19 +149,14 @@ def main() -> None:
     parser.add_argument("--starter", default="starter:head-mr-to-ct")
     parser.add_argument("--maps", type=Path)
     parser.add_argument("--pair", type=Path)
-    parser.add_argument("--picture", type=Path)
     arguments = parser.parse_args()
     model = load(arguments.starter)
     heads = [real_pair(arguments.pair)] if arguments.pair else []
     drawn = drawn_pairs(arguments.maps) if arguments.maps else iter(())
     rows = []
-    for source in (heads, drawn):
-        for name, mr, ct, first in source:
-            made = synthesised(model, name, mr)
-            rows.append({"head": name, **scores_of(made, mr, ct, first)})
-            if source is heads and arguments.picture:
-                draw(mr, made.volumes["ct"].data[0], ct.data[0], arguments.picture)
-            print(json.dumps(rows[-1]), flush=True)
+    for name, mr, ct, first in chain(heads, drawn):
+        rows.append({"head": name, **scores_of(synthesised(model, name, mr), mr, ct, first)})
+        print(json.dumps(rows[-1]), flush=True)
     print(table(rows))
 
 

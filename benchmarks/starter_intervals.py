@@ -213,7 +213,7 @@ def _draw(
     drawn = head.contrasts
     assert isinstance(drawn, Drawn)
     named = replace(head, header=replace(head.header, case=case))
-    thickness_mm = drawn.slice_mm(drawn.draw(stable_id("physics", case)))
+    thickness_mm = drawn.item(head, stable_id("physics", case)).slice_mm
     spacing_mm = head.header.spacing_mm[0]
     reach = margin(thickness_mm, spacing_mm)
     for name in names:

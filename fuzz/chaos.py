@@ -1,6 +1,6 @@
 """Kills, full disks and competing processes: what becomes of commands, as a table of faults and outcomes.
 
-python fuzz/chaos.py [--quick] [--seed 0] [--write docs/reliability.md]     exits with 1 where an outcome is a fault.
+python fuzz/chaos.py [--seed 0] [--write docs/reliability.md]     exits with 1 where an outcome is a fault.
 The same command resumes: tries that are done are kept in --files until the seed or the sources of voxlate change.
 """
 
@@ -21,10 +21,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 import voxlate
+
+# forked processes begin with what commands import
+import voxlate.evaluation.calibrate
+import voxlate.evaluation.reports.page
+import voxlate.evaluation.scoring.evaluate
+import voxlate.training.train
 from disturb import (
     FAULT,
     Disturbance,
@@ -41,23 +45,23 @@ DISK = "64m"  # size of the disk that is filled
 OWN_MOUNTS = "VOXLATE_CHAOS_MOUNTS"  # set in a process whose mounts nobody else sees
 FILES = Path("bench/chaos")
 MARKS = ("<!-- chaos: begin -->", "<!-- chaos: end -->")
+OF_PAGE = "kill −9 of the page"
+OF_WORKERS = "kill −9 of a worker"
 DISTURBANCES: dict[str, Disturbance] = {
     "kill −9 at a random moment": kill_at_a_moment,
     "kill −9 before a file-system event": kill_at_events,
     "disk full as a file is written": full_disk,
     "two processes on one folder": two_at_once,
-    "kill −9 of a worker": kill_a_worker,
+    OF_WORKERS: kill_a_worker,
 }
-OF_PAGE = "kill −9 of the page"
-OF_WORKERS = "kill −9 of a worker"
 SERVE = "serve"  # the subject of OF_PAGE
-TRIES = {  # of each fault: all, and with --quick
-    "kill −9 at a random moment": (60, 3),
-    "kill −9 before a file-system event": (36, 5),
-    "disk full as a file is written": (36, 5),
-    "two processes on one folder": (12, 2),
-    "kill −9 of a worker": (10, 1),
-    "kill −9 of the page": (8, 1),
+TRIES = {
+    "kill −9 at a random moment": 60,
+    "kill −9 before a file-system event": 36,
+    "disk full as a file is written": 36,
+    "two processes on one folder": 12,
+    OF_WORKERS: 10,
+    OF_PAGE: 8,
 }
 
 
@@ -77,7 +81,6 @@ class Try:
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--seed", type=int, default=0)
-    options.add_argument("--quick", action="store_true", help="a few tries, about a minute")
     options.add_argument(
         "--minutes", type=float, default=20, help="time after which the other tries are left"
     )
@@ -87,7 +90,7 @@ def main() -> int:
     options.add_argument("--write", type=Path, help="page whose table is replaced")
     chosen = options.parse_args()
     enter_own_mounts()
-    tries = listed(chosen.only, chosen.quick, chosen.tries)
+    tries = listed(chosen.only, chosen.tries)
     files = chosen.files.absolute()
     results = read_results(files, chosen.seed)
     place = begin(files, tries)
@@ -102,7 +105,8 @@ def main() -> int:
             print(json.dumps([one.key, results[one.key]]), file=log, flush=True)
             if results[one.key].startswith(FAULT):
                 print(f"{one.key}: {results[one.key]}", flush=True)
-    show(summarise(tries, results, lambda one: f"{one.fault}: {one.subject}"))
+    for row, count, text in summarise(tries, results, lambda one: f"{one.fault}: {one.subject}"):
+        print(f"{row}, {count} tries: {text}")
     print(f"{time.monotonic() - begun:.0f} s, seed {chosen.seed}")
     left = sum(one.key not in results for one in tries)
     if left:
@@ -134,17 +138,13 @@ def mounted(disk: Path) -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
-def listed(only: str, quick: bool, tries: int | None) -> list[Try]:
+def listed(only: str, tries: int | None) -> list[Try]:
     """All tries: each fault takes commands in turn."""
     found = list[Try]()
-    for fault, counts in TRIES.items():
-        names = subjects_of(fault)
-        subjects = [name for name in names if only in f"{fault}: {name}"]
-        count = counts[quick] if tries is None else tries
-        # a quick trial does not reach all commands: each fault begins with another one
-        first = zlib.crc32(fault.encode()) if quick else 0
-        for number in range(count if subjects else 0):
-            subject = subjects[(first + number) % len(subjects)]
+    for fault, most in TRIES.items():
+        subjects = [name for name in subjects_of(fault) if only in f"{fault}: {name}"]
+        for number in range((tries or most) if subjects else 0):
+            subject = subjects[number % len(subjects)]
             found.append(Try(fault, subject, number // len(subjects)))
     return found
 
@@ -182,7 +182,6 @@ def begin(files: Path, tries: list[Try]) -> Place:
     """Mount the disk, and make what is missing of undisturbed results."""
     has_own_disk = mounted(files / "disk")
     work, states, kept = files / "disk" / "work", files / "states", files / "runs.json"
-    warm_up()
     subjects = {one.subject for one in tries}
     needed = subjects | {"calibrate"} if SERVE in subjects else subjects
     last = max((k for k, one in enumerate(SCENARIOS, start=1) if one.name in needed), default=0)
@@ -194,17 +193,6 @@ def begin(files: Path, tries: list[Try]) -> Place:
     return Place(
         states, work, {name: Undisturbed.of(one) for name, one in runs.items()}, has_own_disk
     )
-
-
-def warm_up() -> None:
-    """Import what commands import, so that forked processes begin with it."""
-    for name in (
-        "voxlate.training.train",
-        "voxlate.evaluation.calibrate",
-        "voxlate.evaluation.reports.page",
-        "voxlate.evaluation.scoring.evaluate",
-    ):
-        importlib.import_module(name)
 
 
 def outcome(one: Try, place: Place, files: Path, seed: int) -> str:
@@ -248,13 +236,6 @@ def summarise(
         )
         for row, found in counts.items()
     ]
-
-
-def show(rows: list[tuple[str, int, str]]) -> None:
-    table = Table("fault", "tries", "outcome")
-    for fault, count, text in rows:
-        table.add_row(fault, str(count), text)
-    Console(width=140).print(table)
 
 
 def write_table(page: Path, rows: list[tuple[str, int, str]], extent: str) -> None:

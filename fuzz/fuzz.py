@@ -34,9 +34,7 @@ UNSTAMPED = (
     "json",
     "toml",
     "naive",
-    "calibration",
     "words",
-    "evidence",
     "latents",
 )
 

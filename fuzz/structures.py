@@ -160,10 +160,6 @@ def stamped_anatomy(file: Packed) -> None:
     file.metadata["sha256"] = checksum(file.metadata["anatomy"], file.arrays)
 
 
-def stamped_evidence(file: Packed) -> None:
-    file.metadata["sha256"] = checksum("", file.arrays)
-
-
 def stamped_latents(file: Packed) -> None:
     made_of = file.metadata["made_of"].rpartition(" ")[0]
     file.metadata["made_of"] = f"{made_of} {latents.moments_checksum(_tensors(file))}"
@@ -175,7 +171,7 @@ def _tensors(file: Packed) -> dict[str, torch.Tensor]:
 
 STAMPS: dict[str, Callable[[Packed], None]] = {
     "case": stamped_case, "weights": stamped_weights, "naive": stamped_naive,
-    "anatomy": stamped_anatomy, "evidence": stamped_evidence, "latents": stamped_latents,
+    "anatomy": stamped_anatomy, "latents": stamped_latents,
 }  # fmt: skip
 # the key of the metadata that holds a form's header; of baselines all keys do, and others have none
 HEADERS = {
@@ -251,8 +247,5 @@ def _change_header(form: str, file: Packed, draw: Draw) -> None:
         return
     key = HEADERS[form]
     value = json.loads(file.metadata[key])
-    inner = json.loads(value["header"]) if form == "calibration" else value
-    change(inner, draw)
-    file.metadata[key] = json.dumps(
-        {**value, "header": json.dumps(inner)} if form == "calibration" else inner
-    )
+    change(value, draw)
+    file.metadata[key] = json.dumps(value)

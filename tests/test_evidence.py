@@ -110,9 +110,10 @@ def test_a_row_that_fails_stops_no_other(tmp_path, monkeypatch, capsys):
         return [{"mae": 0.07, "steps": "3"}]
 
     monkeypatch.setattr(evidence, "measure_in_process", measured)
-    options = evidence.parser().parse_args(["--work", str(tmp_path), "--minutes-factor", "0.1"])
+    monkeypatch.setattr(evidence, "RESULTS", tmp_path / "evidence.tsv")
+    options = evidence.parser().parse_args(["--work", str(tmp_path)])
     rows = [row for row in evidence.default_rows() if row.kind == "intervals"]
     assert evidence.measure_all(rows, options, "aaaaaaaa", "a machine") == 1
-    (found,) = ledger.read(tmp_path / "trial.tsv")
+    (found,) = ledger.read(tmp_path / "evidence.tsv")
     assert (found.row, found.mae) == ("intervals-case41-3min", 0.07)
     assert "intervals-case37-3min-seed0: failed" in capsys.readouterr().out

@@ -10,8 +10,8 @@ from rows import every_row
 from voxlate.anatomy import diseases
 from voxlate.anatomy.diseases import LesionKind
 from voxlate.anatomy.head import Head
+from voxlate.anatomy.mapped_head import make_head
 from voxlate.anatomy.shapes import noise
-from voxlate.anatomy.shipped_heads import make_head
 from voxlate.anatomy.tissue import BRAIN, OTHER_BRAIN, TUMOUR, VESSEL, Label
 
 pytestmark = pytest.mark.slow
@@ -22,26 +22,6 @@ SIZE = (46, 56, 34)
 @cache
 def head(case: int, kind: LesionKind = "none") -> Head:
     return make_head(7, case, SIZE, kind)
-
-
-@pytest.fixture(scope="module")
-def drawn():
-    """The ages of four hundred brains."""
-    ages = [diseases.draw_age(default_rng(seed)) for seed in range(400)]
-    assert 20 <= min(age.years for age in ages) < max(age.years for age in ages) <= 90
-    return ages
-
-
-def test_calcifications_and_white_matter_lesions_become_more_frequent_with_age(drawn):
-    def share(has, least, most):
-        return np.mean([has(age) for age in drawn if least <= age.years < most])
-
-    for has, more in (
-        (lambda age: age.pineal_mm > 0, 0.2),
-        (lambda age: max(age.choroid_mm) > 0, 0.2),
-        (lambda age: len(age.spots) > 8, 0),
-    ):
-        assert share(has, 70, 90) > share(has, 20, 40) + more
 
 
 def test_every_disease_occurs_and_a_shunt_only_with_hydrocephalus():

@@ -14,12 +14,10 @@ from refusals import refuses
 from rows import every_row
 from voxlate.anatomy import label_anatomy
 from voxlate.anatomy import variation as varying
-from voxlate.anatomy.bodies import label_bodies
 from voxlate.anatomy.diseases import Carried, paint_carried
-from voxlate.anatomy.label_map import LabelMap, read_label_map, read_lesion
-from voxlate.anatomy.label_table import read_table
+from voxlate.anatomy.label_map import LabelMap, read_label_map, read_lesion, read_table
 from voxlate.anatomy.mapped_head import _take, make_mapped_head
-from voxlate.anatomy.phantom_cohort import write_cohort
+from voxlate.anatomy.phantom_cohort import label_bodies, write_cohort
 from voxlate.anatomy.phantom_options import PhantomOptions, tables
 from voxlate.anatomy.shapes import Space, blank
 from voxlate.anatomy.tissue import SKULL, Label
@@ -94,20 +92,25 @@ def test_a_table_that_cannot_be_used_is_refused(tmp_path, text):
         read_table(path)
 
 
+BALL = ball_head(40).astype(np.float32)
+RAS = np.diag([STEP_MM, STEP_MM, STEP_MM, 1])
+
+
 @every_row(
-    "change",
+    "labels, affine",
     [
-        lambda labels: (labels > 0) * 2,
-        lambda labels: labels + 0.5,
-        lambda labels: labels - 1,
-        lambda labels: labels * 10**6,
-        lambda labels: np.where(labels == SYNTHSEG["bone"], 9999, labels),
+        ((BALL > 0) * 2.0, RAS),
+        (BALL + 0.5, RAS),
+        (BALL - 1, RAS),
+        (BALL * 10**6, RAS),
+        (np.where(SYNTHSEG["bone"] == BALL, 9999, BALL), RAS),
+        (BALL, np.diag([0.003, 0.003, 0.003, 1])),  # metres
+        (BALL, np.array([[3.0, 1.5, 0, 0], [0, 3, 0, 0], [0, 0, 3, 0], [0, 0, 0, 1]])),  # sheared
     ],
 )
-def test_what_is_no_label_map_and_labels_that_the_table_leaves_out_are_refused(tmp_path, change):
-    labels = np.asarray(change(ball_head(40).astype(np.float32)), np.float32)
+def test_what_is_no_label_map_of_the_table_on_a_grid_in_mm_is_refused(tmp_path, labels, affine):
     with refuses():
-        read_map(tmp_path, labels)
+        read_map(tmp_path, labels.astype(np.float32), affine=affine)
 
 
 def test_a_map_of_another_orientation_gives_the_same_tissues(tmp_path, head):
@@ -189,16 +192,22 @@ def test_bone_beside_the_ears_and_of_the_brow_has_air_cells_under_a_shell_of_bon
     assert np.isin(drawn.labels[around], (*SKULL, Label.MUCOSA)).mean() > 0.9
 
 
-def test_a_body_without_a_brain_has_its_organs_in_fat_and_muscle(tmp_path):
+def test_a_body_without_a_brain_has_all_its_parts_in_fat_and_muscle_and_its_air_is_gas(tmp_path):
+    (tmp_path / "own.toml").write_text(
+        "title = 'x'\ninside = 'soft'\ncoat_mm = 14\n[labels]\nvein = [5]\ncord = [1]\nwhole_bone = [69]\nair = [200]"
+    )
     radius = radius_mm(60)
     labels = np.zeros(radius.shape, np.int16)
-    labels[radius < 60] = 5  # liver
-    labels[radius < 20] = 69  # bone
-    body = read_map(tmp_path, labels, "totalsegmentator")
+    labels[radius < 60] = 5
+    labels[radius < 20] = 69
+    labels[2:6, 2:6, 2:6] = 1  # which touches nothing
+    labels[40:43, 30:33, 30:33] = 200
+    body = read_map(tmp_path, labels, tmp_path / "own.toml")
+    assert (body.codes == Label.SINUS).sum() == 27
+    assert (body.codes == Label.CORD).sum() == 64
     made = make_mapped_head(body, 0, 0, (4, 4, 4))
-    liver = body.table.names["liver"]
     present = {*made.labels[made.share == 1]}
-    assert {liver, Label.BONE, Label.MARROW, Label.FAT} <= present
+    assert {Label.VEIN, Label.BONE, Label.MARROW, Label.FAT} <= present
     assert not {*made.labels.flat} & {Label.CSF, Label.WHITE, Label.ARTERY}
 
 
@@ -209,38 +218,29 @@ def write(folder: Path, name: str = "scans", **changes: object) -> list[Path]:
     return write_cohort(folder / name, **options | changes)
 
 
-@pytest.fixture(scope="module")
-def cohort(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("cohort")
-    write_map(folder / "maps/a.nii.gz", ball_head())
-    write(folder, spacing_mm=(6, 6, 6), modalities=["ct", "t1", "pd_map"], lesion="none")
-    return folder
-
-
-def test_the_ct_of_a_map_shows_its_bone_and_air(cohort):
-    ct, seg = (read_volume(cohort / f"scans/a_000/{name}.nii.gz") for name in ("ct", "seg"))
-    bone, air, white = (
-        np.median(ct.data[seg.data == label]) for label in (Label.BONE, Label.AIR, Label.WHITE)
-    )
-    assert bone > 500
-    assert air < -900
-    assert 10 < white < 50
-    assert ct.grid.spacing_mm == (6, 6, 6)
+NO_LESION = "maps/b.nii.gz"
 
 
 @every_row(
-    "options",
+    "options, others",
     [
-        {"tissues": None},
-        {"size": (9, 9, 9)},
-        {"labels": Path(__file__).parent},
-        {"labels": None},
-        {"labels": None, "tissues": None, "spacing_mm": (1, 1, 1)},
+        ({"tissues": None}, ()),
+        ({"size": (9, 9, 9)}, ()),
+        ({"labels": Path(__file__).parent}, ()),
+        ({"labels": None}, ()),
+        ({"labels": None, "tissues": None, "spacing_mm": (1, 1, 1)}, ()),
+        ({"lesions": NO_LESION, "lesion": "tumour"}, (NO_LESION,)),
+        ({}, ("maps/a_b.nii.gz", "maps/a/b.nii.gz")),  # which would share a name
     ],
 )
-def test_options_that_do_not_fit_together_are_refused(cohort, options):
+def test_options_and_files_that_do_not_fit_together_are_refused(tmp_path, options, others):
+    write_map(tmp_path / "maps/a.nii.gz", ball_head(40))
+    for other in others:
+        write_map(tmp_path / other, np.zeros((9, 9, 9), np.int16))
+    if "lesions" in options:
+        options = {**options, "lesions": tmp_path / NO_LESION}
     with refuses():
-        write(cohort, "out", **{"spacing_mm": None, **options})
+        write(tmp_path, "out", **{"spacing_mm": None, **options})
 
 
 def test_a_lesion_of_a_label_map_keeps_its_voxels_and_lies_in_the_brain(tmp_path, head):
@@ -263,20 +263,6 @@ def test_a_lesion_of_a_label_map_keeps_its_voxels_and_lies_in_the_brain(tmp_path
     assert (made.lesion_map > 0).any()
 
 
-def test_a_map_without_a_lesion_is_refused(tmp_path):
-    path = write_map(tmp_path / "seg.nii.gz", np.zeros((9, 9, 9), np.int16))
-    with refuses():
-        write_cohort(tmp_path / "out", cases=1, size=SMALL, lesion="tumour", lesions=path)
-
-
-def test_parts_of_a_body_that_do_not_touch_are_kept(tmp_path):
-    labels = np.zeros((40, 40, 60), np.int16)
-    labels[10:30, 10:30, 5:25] = 5  # liver
-    labels[10:30, 10:30, 40:45] = 1  # spleen
-    body = read_map(tmp_path, labels, "totalsegmentator")
-    assert (body.codes == body.table.names["spleen"]).sum() == 20 * 20 * 5
-
-
 @every_row("spacing_mm", [(2.0, 2.0, 6.0), (0.75, 0.75, 6.0)])
 def test_the_cortex_of_a_bone_has_its_millimetres_in_anisotropic_voxels(tmp_path, spacing_mm):
     counts = [round(72 / step) for step in spacing_mm[::-1]]
@@ -289,29 +275,6 @@ def test_the_cortex_of_a_bone_has_its_millimetres_in_anisotropic_voxels(tmp_path
     middle = drawn[drawn.shape[0] // 2, drawn.shape[1] // 2]
     cortex_mm = (middle == Label.BONE).sum() * spacing_mm[0]
     assert cortex_mm == pytest.approx(8, abs=2 * spacing_mm[0])
-
-
-def test_a_label_of_air_is_gas_where_unlabelled_voxels_are_soft_tissue(tmp_path):
-    (tmp_path / "own.toml").write_text(
-        "title = 'x'\ninside = 'soft'\n[labels]\nmuscle = [80]\nfluid = [4]\nair = [200]"
-    )
-    labels = np.full((20, 20, 20), 80, np.int16)
-    labels[8:12, 8:12, 8:12] = 200
-    labels[2:4, 2:4, 2:4] = 4
-    body = read_map(tmp_path, labels, tmp_path / "own.toml")
-    assert (body.codes == Label.SINUS).sum() == 64
-
-
-@every_row(
-    "affine",
-    [
-        np.diag([0.003, 0.003, 0.003, 1]),
-        np.array([[3.0, 1.5, 0, 0], [0, 3, 0, 0], [0, 0, 3, 0], [0, 0, 0, 1]]),
-    ],
-)
-def test_a_grid_in_metres_or_sheared_is_refused(tmp_path, affine):
-    with refuses():
-        read_map(tmp_path, ball_head(40), affine=affine)
 
 
 def test_a_cohort_is_not_continued_with_a_changed_map_or_table(tmp_path):
@@ -329,16 +292,6 @@ def test_a_cohort_is_not_continued_with_a_changed_map_or_table(tmp_path):
         write(tmp_path, tissues=own)
 
 
-def test_the_table_of_cases_is_written_first_and_keeps_its_rows(tmp_path):
-    write_map(tmp_path / "maps/a.nii.gz", ball_head())
-    write_map(tmp_path / "maps/b.nii.gz", np.zeros((9, 9, 9), np.int16))
-    with refuses():
-        write(tmp_path, cases=4)
-    write(tmp_path)
-    rows = (tmp_path / "scans/cases.csv").read_text().splitlines()
-    assert rows == ["case,patient", "a_000,a", "b_000,b", "a_001,a", "b_001,b"]
-
-
 def test_each_map_has_each_kind_of_lesion_in_turn_also_with_three_maps(tmp_path):
     for name in "abc":
         write_map(tmp_path / f"maps/{name}.nii.gz", ball_head(40))
@@ -352,16 +305,11 @@ def test_maps_of_one_file_name_have_their_own_names_and_random_numbers(tmp_path)
         write_map(tmp_path / "maps" / folder / "seg.nii.gz", ball_head())
     (tmp_path / "maps/._seg.nii.gz").write_bytes(b"hidden")
     first, second = write(tmp_path, cases=2)
+    rows = (tmp_path / "scans/cases.csv").read_text().splitlines()
+    assert rows == ["case,patient", "s1_seg_000,s1_seg", "s2_seg_000,s2_seg"]
     assert [first.name, second.name] == ["s1_seg_000", "s2_seg_000"]
     volumes = [read_volume(folder / "seg.nii.gz").data for folder in (first, second)]
     assert not np.array_equal(*volumes)
-
-
-def test_two_maps_that_would_share_a_name_are_refused(tmp_path):
-    write_map(tmp_path / "maps/a_b.nii.gz", ball_head(40))
-    write_map(tmp_path / "maps/a/b.nii.gz", ball_head(40))
-    with refuses():
-        write(tmp_path)
 
 
 def test_a_body_without_a_brain_is_told_for_lesions_and_refused_for_stripping(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 from made_volumes import save
 from rows import slow
-from voxlate.anatomy.label_table import read_table
+from voxlate.anatomy.label_map import read_table
 from voxlate.anatomy.tissue import Label
 
 GUIDE = (Path(__file__).parents[2] / "docs/guides/label_maps.md").read_text()

@@ -11,12 +11,10 @@ from scipy import ndimage
 import voxlate
 from refusals import refuses
 from rows import every_row
-from voxlate.anatomy.contrast import bolus
-from voxlate.anatomy.exposure import Exposure
-from voxlate.anatomy.head import Head
+from voxlate.anatomy.head import Exposure, Head
+from voxlate.anatomy.mapped_head import make_head
 from voxlate.anatomy.phantom_cohort import write_cohort
-from voxlate.anatomy.shapes import Space, ellipsoid, noise, tubes_of
-from voxlate.anatomy.shipped_heads import make_head
+from voxlate.anatomy.shapes import Space, noise, tubes_of
 from voxlate.anatomy.signal import image, signal
 from voxlate.anatomy.tissue import Label, patient
 from voxlate.base.files import read_json
@@ -49,23 +47,6 @@ def fraction(head: Head, *labels: Label) -> np.ndarray:
 
 
 @of_the_phantom
-def test_white_over_grey_on_t1_is_what_the_ernst_equation_says(tumour):
-    picture = signal(average(tumour), "t1")
-    tr, te, flip = 18.0, 3.0, np.radians(25)
-
-    def ernst(pd, t1, t2star):
-        left = np.exp(-tr / t1)
-        return pd * np.sin(flip) * (1 - left) / (1 - np.cos(flip) * left) * np.exp(-te / t2star)
-
-    white, grey = (
-        np.median(picture[(tumour.labels == label) & (tumour.share == 1)])
-        for label in (Label.WHITE, Label.GREY)
-    )
-    expected = ernst(0.70, 832, 47) / ernst(0.82, 1331, 47)
-    assert white / grey == pytest.approx(expected, rel=1e-3)  # maps are in float16
-
-
-@of_the_phantom
 def test_tissue_plateaus_on_ct_have_their_hounsfield_units_within_the_noise(tumour):
     noise_hu = 2.5
     # The smooth kernel of a brain's CT divides the noise of the scanner by 1.6 squared.
@@ -79,17 +60,6 @@ def test_tissue_plateaus_on_ct_have_their_hounsfield_units_within_the_noise(tumo
         error_hu = 4 * noise_hu / np.sqrt(inside.sum()) + 0.3
         assert picture[inside].mean() == pytest.approx(units, abs=error_hu)
         assert picture[inside].std() == pytest.approx(np.sqrt(noise_hu**2 + 1 / 12), rel=0.15)
-
-
-@of_the_phantom
-def test_air_on_mr_has_the_rayleigh_law_of_magnitude_noise(tumour):
-    picture = image(tumour, "pd")
-    air = ndimage.binary_erosion(tumour.labels == Label.AIR, iterations=3, border_value=1)
-    air &= np.indices(air.shape)[2] < 6
-    assert air.sum() > 1000
-    assert picture[air].mean() / picture[air].std() == pytest.approx(
-        np.sqrt(np.pi / (4 - np.pi)), rel=0.05
-    )
 
 
 def test_tmax_exceeds_six_seconds_in_core_and_penumbra_and_nowhere_else(stroke):
@@ -107,24 +77,8 @@ def test_core_has_under_thirty_percent_of_the_normal_flow_and_the_penumbra_more(
         np.median(cbf[whole & (stroke.lesion_map == value)]) for value in (0, 1, 2)
     )
     assert core < 0.3 * normal < penumbra < normal
-
-
-@of_the_phantom
-def test_volume_is_flow_times_transit_time(stroke):
-    head = average(stroke)
-    cbf, cbv = signal(head, "cbf"), signal(head, "cbv")
-    for label, transit_s in ((Label.GREY, 4.9), (Label.WHITE, 6.0), (Label.DEEP_GREY, 4.9)):
-        inside = (head.labels == label) & (head.share == 1) & (head.lesion_map == 0)
-        assert np.allclose(60 * cbv[inside] / cbf[inside], transit_s, rtol=1e-5)
-
-
-@of_the_phantom
-def test_the_bolus_is_one_at_its_peak_and_nothing_before_it_arrives():
-    seconds = np.linspace(0, 30, 3001)
-    curve = bolus(seconds, 2.0, 8.0)
-    assert curve.max() == pytest.approx(1)
-    assert seconds[curve.argmax()] == pytest.approx(10)
-    assert not curve[seconds <= 2].any()
+    volume = np.median(signal(average(stroke), "cbv")[whole & (stroke.lesion_map == 0)])
+    assert 60 * volume / normal == pytest.approx(6.0, rel=1e-3)  # s, the mean transit time
 
 
 @of_the_phantom
@@ -139,19 +93,10 @@ def test_volumes_of_the_brain_are_those_of_adults(tumour):
 
 
 @of_the_phantom
-def test_an_ellipsoid_with_equal_axes_has_the_distance_of_a_ball():
-    points = tuple(np.random.default_rng(0).uniform(-40, 40, (3, 500)).astype(np.float32))
-    exact = np.sqrt(sum((p - c) ** 2 for p, c in zip(points, (1, 2, 3)))) - 10
-    assert np.allclose(ellipsoid(points, (1, 2, 3), (10, 10, 10)), exact, atol=1e-4)
-
-
-@of_the_phantom
 def test_tubes_have_the_distance_of_a_cylinder_between_their_ends():
     axis = np.linspace(-12, 12, 25, dtype=np.float32)
     z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
-    distance = Space(x, y, z, (axis, axis, axis)).tubes(
-        tubes_of("0 0 -30, 0 0 30 | 3 3  # upright"), 5
-    )
+    distance = Space(x, y, z).tubes(tubes_of("0 0 -30, 0 0 30 | 3 3  # upright"), 5)
     assert np.allclose(distance, np.minimum(np.hypot(x, y) - 3, 5), atol=1e-5)
 
 

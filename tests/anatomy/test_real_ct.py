@@ -1,6 +1,5 @@
 """Real CTs as the anatomy of phantoms: tissues by HU and place, drawn regions, and the cohort on disk."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,15 +7,13 @@ import pytest
 from scipy import ndimage
 
 from made_volumes import save
-from preparing import prepare
 from refusals import refuses
 from rows import every_row
-from scans import change_scan
 from voxlate.anatomy.head import Head
-from voxlate.anatomy.label_table import read_table
-from voxlate.anatomy.maps import MAPS, tissue_map
+from voxlate.anatomy.label_map import read_table
 from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.anatomy.real_ct import NO_LABELS, make_ct_body, read_ct
+from voxlate.anatomy.signal import MAPS, tissue_map
 from voxlate.anatomy.tissue import Label
 from voxlate.base.files import read_json
 from voxlate.base.messages import Message
@@ -182,14 +179,6 @@ def test_maps_of_zeros_are_no_fault_of_a_cohort_whose_training_is_that_of_a_reci
     assert all({*MAPS} < {*entry.present} for entry in cohort.cases)
     codes = [one.code for one in cohort.warnings]
     assert {"blank", "same-voxels"}.isdisjoint(codes)
-
-
-def test_maps_without_protons_and_those_of_another_patient_are_found(bodies, tmp_path):
-    shutil.copy(bodies / "p1_001/t1_map.nii.gz", bodies / "p2_001/t1_map.nii.gz")
-    change_scan(bodies / "p1_000/pd_map.nii.gz", np.zeros_like)
-    said = {one.code: one for one in prepare(bodies, tmp_path / "p", audit=False).warnings}
-    assert "pd_map" in said["blank"].text
-    assert said["same-voxels"].numbers["patients"] == 2
 
 
 T1 = [(-1000, -850, -110, 0, 50, 300), (-1000, -900, 1500, -200, 300, -700)]  # of HU

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from voxlate.anatomy import scalp
 from voxlate.anatomy.contrast import Protocol, magnitude
-from voxlate.anatomy.maps import MAPS
+from voxlate.anatomy.signal import MAPS
 from voxlate.anatomy.tissue import Label
 
 AIR, SKULL = 40, 58  # where skin and skull begin on the line, in half millimetres
@@ -57,15 +57,6 @@ def test_a_grown_scalp_moves_the_surface_of_mr_and_ct_by_the_same_millimetres(li
     assert np.flatnonzero(hounsfield > -500)[0] == AIR - 8
     assert np.flatnonzero(_signal(line, grown) > 0)[0] in (AIR - 8, AIR - 9)
     assert_array_equal(hounsfield[SKULL:], ct[0, 0, SKULL:])
-
-
-def test_thick_muscle_keeps_its_place_below_the_layers(line):
-    thick = np.where(line[0] == Label.FAT, np.uint8(Label.MUSCLE), line[0])
-    drawn = replace(scalp.draw(default_rng(2)), grown_mm=0.0, galea_mm=1.0)
-    named = scalp.layers(drawn, thick, *line[1:]).labels(thick)[0, 0]
-    first = AIR + int(np.ceil(2 * (drawn.skin_mm + drawn.septum_mm))) + 1
-    assert set(named[first : SKULL - 3]) == {Label.MUSCLE}
-    assert named[SKULL - 1] == scalp.GALEA
 
 
 def test_distances_are_those_of_the_surfaces_of_skin_and_skull():

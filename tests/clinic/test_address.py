@@ -2,7 +2,7 @@
 
 from refusals import refuses
 from rows import every_row
-from voxlate.clinic.address import Node, StudyAddress, is_dicomweb, node, study_address
+from voxlate.clinic.archives import Node, StudyAddress, is_dicomweb, node, study_address
 
 
 @every_row(

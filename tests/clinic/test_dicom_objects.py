@@ -1,15 +1,12 @@
 """Every DICOM object that is derived from a series: its voxels, places, study, codes and refusals."""
 
-import itertools
-
 import numpy as np
 import pytest
 import SimpleITK
 
-from dciodvfy import TOOL, errors_in, needs_dciodvfy
+from dciodvfy import TOOL, errors_in
 from refusals import refuses
-from rows import every_row, slow
-from voxlate.scans.formats.io import read_volume
+from rows import every_row
 from voxlate.scans.images.grid import LPS_TO_RAS, Volume
 from voxlate.scans.images.units import TISSUE_MAPS, UNITS
 
@@ -42,25 +39,20 @@ def assert_valid(files):
     assert TOOL is None or errors_in(files[0]) == []
 
 
-@every_row("kind", WRITE)
-@every_row("order, flips, angle", [(*ORDERS[0], 0.0), (*ORDERS[13], 0.31), (*ORDERS[42], -0.7)])
-def test_any_order_of_axes_gives_the_voxels_and_places_of_the_source(
-    tmp_path, kind, order, flips, angle
-):
-    volume = numbered(write_source(tmp_path / "mr", angle))
-    WRITE[kind](reordered(volume, order, flips), tmp_path / "mr", tmp_path / "out", ORIGIN)
-    back = read_volume(tmp_path / "out", "cbf" if kind == "map" else "")
-    assert np.array_equal(back.data, volume.data)
-    assert np.allclose(back.affine, volume.affine, atol=1e-3)
-    assert back.unit == ("ml/100g/min" if kind == "map" else "HU")
+ALWAYS = {(0, 0.0), (13, 0.31), (42, -0.7)}  # orders and angles; the others are slow
+TURNED = [
+    pytest.param(*order, angle, marks=[] if (number, angle) in ALWAYS else pytest.mark.slow)
+    for number, order in enumerate(ORDERS)
+    for angle in (0.0, 0.31, -0.7)
+]
 
 
-@slow
 @every_row("tilt", [0.0, 0.2])
-@every_row("angle", [0.0, 0.31, -0.7])
 @every_row("kind", WRITE)
-@pytest.mark.parametrize(("order", "flips"), ORDERS)
-def test_all_48_orders_oblique_and_tilted(tmp_path, order, flips, angle, tilt, kind):
+@pytest.mark.parametrize(("order", "flips", "angle"), TURNED)
+def test_any_order_of_axes_gives_the_voxels_and_places_of_the_source(
+    tmp_path, order, flips, angle, tilt, kind
+):
     plain = numbered(write_source(tmp_path / "mr", angle, tilt))
     volume = reordered(plain, order, flips)
     files = WRITE[kind](volume, tmp_path / "mr", tmp_path / "out", ORIGIN)
@@ -78,14 +70,6 @@ def test_all_48_orders_oblique_and_tilted(tmp_path, order, flips, angle, tilt, k
         levels[round(z)] = array
     assert np.array_equal([levels[level] for level in range(SHAPE[0])], plain.data[0])
     assert_valid(files)
-
-
-@needs_dciodvfy
-@every_row("kind, unit, part", itertools.product(WRITE, ["HU", "a.u."], ["", "HEAD", "KNEE"]))
-def test_the_standard_s_checker_finds_no_error(tmp_path, kind, unit, part):
-    volume = numbered(write_source(tmp_path / "mr", 0.31), unit=unit)
-    change(tmp_path / "mr", BodyPartExamined=part)
-    assert_valid(WRITE[kind](volume, tmp_path / "mr", tmp_path / "out", ORIGIN))
 
 
 def test_every_object_stays_with_its_patient_and_study_and_names_the_source_slices_at_its_places(
@@ -160,6 +144,9 @@ def test_the_image_type_names_the_plane_of_slices_that_are_not_axial(tmp_path):
         files = write_derived(volume, tmp_path / source, tmp_path / name, ORIGIN)
         assert [*headers(files)[0].ImageType] == ["DERIVED", "SECONDARY", *wanted]
         assert_valid(files)
+    change(tmp_path / "axial", BodyPartExamined="KNEE")  # which has a side
+    for kind, write in WRITE.items():
+        assert_valid(write(numbered(own), tmp_path / "axial", tmp_path / f"knee_{kind}", ORIGIN))
 
 
 def test_simpleitk_reads_the_voxels_where_the_volume_is(tmp_path):
@@ -177,12 +164,9 @@ def test_simpleitk_reads_the_voxels_where_the_volume_is(tmp_path):
         assert image[index] == volume.data[0][tuple(nearest[::-1])]
 
 
-def test_a_series_is_kept_where_it_is_written_again_and_never_mixed_with_another(tmp_path):
+def test_a_series_is_never_mixed_with_another(tmp_path):
     affine = write_source(tmp_path / "mr")
-    files = write_derived(numbered(affine), tmp_path / "mr", tmp_path / "out", ORIGIN)
-    times = [file.stat().st_mtime_ns for file in files]
-    assert write_derived(numbered(affine), tmp_path / "mr", tmp_path / "out", ORIGIN) == files
-    assert times == [file.stat().st_mtime_ns for file in files]
+    write_derived(numbered(affine), tmp_path / "mr", tmp_path / "out", ORIGIN)
     with refuses("this very series, found another"):
         write_derived(numbered(affine, unit="a.u."), tmp_path / "mr", tmp_path / "out", ORIGIN)
 
@@ -202,8 +186,8 @@ def test_an_image_on_another_grid_has_its_own_places_and_names_the_slices_that_i
     assert {len(uids) for uids in references} == {1, 2}
 
 
-def _map(unit):
-    return lambda *given: write_map(given[0], quantity_of("tmax", unit), *given[1:])
+def _map(volume, *given):
+    return write_map(volume, quantity_of("tmax", "s"), *given)
 
 
 def _mask(volume, *given):
@@ -215,12 +199,9 @@ def _mask(volume, *given):
     [
         (write_derived, 1, 40_000, "HU", "expected values from -32768 to 32767"),
         (write_derived, 1, np.nan, "HU", "expected finite values"),
-        (write_derived, 1, 1, "s", "found ct in s"),
-        (_map("s"), 1, np.nan, "s", "expected finite values"),
-        (_map("grey"), 1, 1, "grey", "a unit that DICOM has a code for"),
+        (_map, 1, np.nan, "s", "expected finite values"),
         (_mask, 0, 0.5, "", "found values from 0 to 0.5"),
         (_mask, 0, 300, "", "found values from 0 to 300"),
-        (_mask, 0, 0, "", "expected a mask with voxels above 0"),
     ],
 )
 def test_values_that_no_object_can_hold_are_refused_and_nothing_is_written(
@@ -247,18 +228,6 @@ def test_images_elsewhere_sheared_or_without_a_series_to_refer_to_are_refused(tm
     change(tmp_path / "mr", "SeriesInstanceUID")
     with refuses("SeriesInstanceUID"):
         WRITE["map"](numbered(affine), tmp_path / "mr", tmp_path / "out", ORIGIN)
-
-
-def test_highdicom_reads_the_same_voxels_of_a_map_within_a_thousandth_of_a_millimetre(tmp_path):
-    affine = write_source(tmp_path / "mr", -0.7)
-    data = np.random.default_rng(1).normal(50, 30, (1, *SHAPE)).astype(np.float32)
-    volume = Volume(data, affine, "ml/100g/min", "cbf")
-    (file,) = WRITE["map"](volume, tmp_path / "mr", tmp_path / "out", ORIGIN)
-    read = highdicom.imread(file).get_volume()
-    for place, value in np.ndenumerate(read.array):
-        x, y, z, _ = np.linalg.inv(LPS_TO_RAS @ affine) @ read.affine @ (*place, 1)
-        assert np.abs(np.array((x, y, z)) - np.rint((x, y, z))).max() < 1e-3 / 3
-        assert value == volume.data[0, round(z), round(y), round(x)]
 
 
 def test_codes_state_unit_quantity_and_statistic(tmp_path):

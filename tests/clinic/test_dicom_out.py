@@ -11,8 +11,7 @@ import voxlate as package
 from dciodvfy import errors_in, needs_dciodvfy
 from refusals import refuses
 from rows import slow
-from voxlate.clinic.address import StudyAddress
-from voxlate.clinic.archives import WebArchive
+from voxlate.clinic.archives import StudyAddress, WebArchive
 from voxlate.clinic.dicom_out import export_dicom
 from voxlate.clinic.layouts import export_again, store_answers
 from voxlate.scans.formats.io import read_volume, write_volume
@@ -78,29 +77,28 @@ def test_a_scan_that_is_no_series_is_refused_before_the_synthesis(run, cohort, v
         package.export(out, tmp_path / "dicom", progress=False)
 
 
-def test_images_whose_source_is_nowhere_stated_are_exported_by_like(run, series, tmp_path, voxlate):
-    write_volume(tmp_path / "converted.nii.gz", read_volume(series))
-    out, to = tmp_path / "out", tmp_path / "dicom"
-    load(run).synthesise({"t1": tmp_path / "converted.nii.gz"}, case="head").save(out)
-    command = ("export", out, "--dicom", to)
-    assert "NIfTI" in voxlate(*command).refusal
-    voxlate(*command, "--like", series).done()
-    (folder,) = to.glob("*/t2")
-    (image,) = out.rglob("t2.nii.gz")
-    back, image = read_volume(folder), read_volume(image)
-    assert np.abs(back.data - image.data).max() <= image.data.max() / 4095
-
-
-@slow
-def test_a_series_named_by_like_takes_no_image_on_another_grid(
-    run, cohort, series, tmp_path, voxlate
+def test_images_of_a_file_are_exported_by_like_on_the_grid_and_of_the_patient_of_their_source(
+    run, series, tmp_path, voxlate
 ):
-    moved, out = read_volume(cohort / "case1/t1.nii.gz"), tmp_path / "out"
-    moved.affine[:3, 3] += 5
-    write_volume(tmp_path / "moved.nii.gz", moved)
-    voxlate("synth", run, f"t1={tmp_path / 'moved.nii.gz'}", "--out", out).done()
-    answer = voxlate("export", out, "--dicom", tmp_path / "other", "--like", series).refusal
-    assert f"found {series} on another grid" in answer
+    scan, out = read_volume(series), tmp_path / "out"
+    for name, away in (("converted", 0.0), ("moved", 5.0)):
+        scan.affine[:3, 3] += away
+        write_volume(tmp_path / f"{name}.nii.gz", scan)
+        given = {"t1": tmp_path / f"{name}.nii.gz"}
+        load(run).synthesise(given, case="head").save(out / name)
+    command = ("export", out / "converted", "--dicom", tmp_path / "dicom")
+    assert "NIfTI" in voxlate(*command).refusal
+    assert "is not the scan from which" in voxlate(*command, "--like", series).done().err
+    (back,) = map(read_volume, (tmp_path / "dicom").glob("*/t2"))
+    (image,) = map(read_volume, (out / "converted").rglob("t2.nii.gz"))
+    assert np.abs(back.data - image.data).max() <= image.data.max() / 4095
+    moved = ("export", out / "moved", "--dicom", tmp_path / "other", "--like", series)
+    assert f"found {series} on another grid" in voxlate(*moved).refusal
+    voxlate("synth", run, series, "--out", out / "of_series").done()
+    other = shutil.copytree(series, tmp_path / "another")
+    change(other, PatientID="99")
+    strange = ("export", out / "of_series", "--dicom", tmp_path / "other", "--like", other)
+    assert "expected a series of the patient and frame" in voxlate(*strange).refusal
     assert not [*(tmp_path / "other").rglob("*.dcm")]
 
 
@@ -198,19 +196,6 @@ def test_an_image_that_was_changed_after_the_synthesis_leaves_by_no_exit(case, s
 
 
 @slow
-def test_like_refuses_another_patient_and_says_what_it_takes_on_trust(
-    out, series, tmp_path, voxlate
-):
-    other = shutil.copytree(series, tmp_path / "other")
-    change(other, StationName="CHANGED")
-    trusted = voxlate("export", out, "--dicom", tmp_path / "trusted", "--like", other).done()
-    assert "is not the scan from which the images were synthesised" in trusted.err
-    change(other, PatientID="99")
-    refused = voxlate("export", out, "--dicom", tmp_path / "refused", "--like", other)
-    assert "expected a series of the patient and frame of reference" in refused.refusal
-
-
-@slow
 def test_a_mask_elsewhere_is_left_out_and_one_that_lies_half_outside_is_named(
     case, series, tmp_path
 ):
@@ -227,26 +212,6 @@ def test_a_mask_elsewhere_is_left_out_and_one_that_lies_half_outside_is_named(
     assert "no voxel of it lies within the source series" in reason
     (note,) = (told.text for told in done.messages if "voxels lie within" in told.text)
     assert "case/brainmask.nii.gz: " in note
-
-
-@slow
-def test_what_goes_to_an_archive_is_what_export_writes_with_images_first(out, tmp_path):
-    pytest.importorskip("highdicom")
-    case = next(path.parent for path in out.glob("*/provenance.json"))
-    image = read_volume(case / "t2.nii.gz", "t2")
-    save_mask_of(image, case)
-    save(case / "lesion.nii.gz", np.zeros_like(image.data[0]), "lesion", "", image.affine)
-    said = []
-    sent = export_again([case], tmp_path / "derived", said.append)
-    assert sent.summary == "1 series, 1 mask, 1 report"
-    assert [pydicom.dcmread(file).Modality for file in sent.files[-2:]] == ["SEG", "SR"]
-    assert all("lesion.nii.gz has no DICOM object" in told.text for told in said)
-    assert len(said) == 1
-    exported = export_dicom(out, tmp_path / "exported")
-    ours, theirs = (
-        {pydicom.dcmread(file).SOPInstanceUID for file in one.files} for one in (sent, exported)
-    )
-    assert ours == theirs
 
 
 @slow

@@ -2,18 +2,32 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
+import pydicom
 import pytest
 from orthanc_steps import listens, push, until
 from pydicom.uid import generate_uid
 
+import voxlate as package
+from made_volumes import save
 from rows import slow
-from voxlate.clinic.address import StudyAddress, study_address, study_name
-from voxlate.clinic.archives import Ledger, WebArchive, fetch_study, send
+from voxlate.clinic.archives import (
+    Ledger,
+    Node,
+    NodeArchive,
+    StudyAddress,
+    WebArchive,
+    fetch_study,
+    send,
+    study_address,
+    study_name,
+)
 from voxlate.clinic.listen import FAILED
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import same_grid
+from voxlate.synthesis.result import Synthesised
 
 SYNTHETIC = "SYNTHETIC T2 - NOT FOR DIAGNOSIS"
 
@@ -97,6 +111,36 @@ def test_a_listener_answers_a_study_and_puts_another_aside(
         process.wait()
     folder = derived(orthanc, stored, tmp_path)
     assert len([*folder.iterdir()]) == 6
+
+
+@pytest.mark.pacs
+@slow
+def test_every_exported_object_is_taken_by_an_archive_and_comes_back_to_the_byte(
+    shared, orthanc, tmp_path
+):
+    pytest.importorskip("highdicom")
+    source = shared / "data/dicom/ct_head_phantom"
+    scan, case = read_volume(source), tmp_path / "case"
+    scan.data[:] = np.abs(scan.data)
+    flow = replace(scan, unit="ml/100g/min", modality="cbf")
+    Synthesised({"ct": scan, "cbf": flow}, {"ct": scan}, {"model": {"title": "any"}}).write(case)
+    save(case / "mask.nii.gz", scan.data[0] > 300, "mask", "", scan.affine)
+    done = package.export(case, tmp_path / "dicom", source, progress=False)
+    assert done.summary == "1 series, 2 maps, 1 mask, 1 report"
+    files = sorted((tmp_path / "dicom").glob("*/*/*.dcm"))
+    archive = WebArchive.connect(orthanc.url)
+    send(files, archive, Ledger(tmp_path / "sent.txt"), "archive")
+    for file in files:
+        one = pydicom.dcmread(file)
+        back = archive.client.retrieve_instance(
+            one.StudyInstanceUID, one.SeriesInstanceUID, one.SOPInstanceUID
+        )
+        assert list(back) == list(one)
+    # By C-STORE, too, where each kind of object needs a presentation context.
+    node = NodeArchive(Node("ORTHANC", "127.0.0.1", orthanc.dicom), "VOXLATE")
+    ledger = Ledger(tmp_path / "by_c_store.txt")
+    assert send(files, node, ledger, node.node) == len(files)
+    node.close()
 
 
 def test_a_study_to_store_in_needs_an_address(voxlate, cohort, tmp_path):

@@ -10,8 +10,7 @@ import pytest
 from refusals import refuses
 from rows import every_row
 from voxlate.base.errors import BadInput
-from voxlate.clinic.address import study_name
-from voxlate.clinic.archives import Ledger, Lost, Refused, send
+from voxlate.clinic.archives import Ledger, Lost, Refused, send, study_name
 from voxlate.clinic.listen import DONE, FAILED, INCOMING, WORK, Queue
 
 LEAST_BYTES = 500  # of an image
@@ -181,18 +180,6 @@ def test_a_study_without_an_answer_is_put_aside_with_the_reason(queue, study, da
         assert {one.SOPInstanceUID: one for one in kept} == by_uid
         assert queue.run_next(fail, count) is None
         shutil.rmtree(folder)
-
-
-def test_a_study_whose_refused_images_are_sent_again_is_answered(queue, study, datasets, make_old):
-    full = replace(queue, spare_bytes=2**60)  # the same study, while the disk is full
-    for dataset in datasets[:2]:
-        with pytest.raises(OSError, match="free disk"):
-            full.receive(dataset, HungUp())
-    for dataset in datasets[:2]:
-        assert (queue.path / INCOMING / study / "why.txt").is_file()
-        queue.receive(dataset, HungUp())
-    make_old()
-    assert "6 files" in queue.run_next(copies, count)
 
 
 def test_a_study_that_was_being_taken_or_removed_when_the_process_was_killed_is_found_or_gone(

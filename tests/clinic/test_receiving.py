@@ -9,8 +9,7 @@ import pytest
 from refusals import refuses
 from rows import slow
 from voxlate.clinic import listen
-from voxlate.clinic.address import Node, study_name
-from voxlate.clinic.archives import Ledger, NodeArchive, Refused, WebArchive, send
+from voxlate.clinic.archives import Ledger, Node, NodeArchive, Refused, WebArchive, send, study_name
 from voxlate.clinic.listen import Queue, receive_images
 
 pytest.importorskip("pynetdicom")

@@ -132,15 +132,6 @@ def test_no_study_gets_it_unless_it_is_accepted(cases, series, tmp_path):
     assert REASON in first.DerivationDescription
 
 
-def test_the_command_hands_it_on_only_where_it_is_accepted(cases, series, voxlate, tmp_path):
-    words = ("export", cases / "bob", "--dicom", tmp_path / "dicom", "--like", series)
-    refused = voxlate(*words)
-    assert refused.code == 3
-    assert REASON in refused.err
-    assert not [*(tmp_path / "dicom").rglob("*.dcm")]
-    voxlate(*words, "--accept-untrusted").done()
-
-
 def test_of_several_cases_the_others_are_handed_on(series, voxlate, tmp_path):
     inputs = {"mr": {"path": str(series), "sha256": content_hash(series)}}
     for name, warnings in (("ann", []), ("bob", [BAD])):
@@ -196,9 +187,3 @@ def test_the_summary_states_errors_coverage_model_and_warnings_and_no_path(headi
     text = " ".join(text for (value, _, _), text in summary if value == heading)
     assert [part for part in parts if part not in text] == []
     assert not any("/" in text for _, text in summary)
-
-
-def test_what_is_not_known_is_said():
-    said = {value: text for (value, _, _), text in trust_summary({"model": {"title": "any"}})}
-    assert {"ERROR", "COVERAGE", "WARNING"} <= said.keys()
-    assert not any("%" in text for text in said.values())

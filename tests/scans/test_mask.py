@@ -10,7 +10,7 @@ from numpy.testing import assert_array_equal
 
 from refusals import refuses
 from rows import every_row
-from voxlate.anatomy.shipped_heads import make_head
+from voxlate.anatomy.mapped_head import make_head
 from voxlate.anatomy.signal import image
 from voxlate.anatomy.tissue import BRAIN as BRAIN_TISSUES
 from voxlate.anatomy.tissue import INTRACRANIAL

@@ -9,7 +9,7 @@ from brains import symmetric
 from preparing import prepare
 from refusals import refuses
 from rows import slow
-from voxlate.anatomy.shipped_heads import make_head
+from voxlate.anatomy.mapped_head import make_head
 from voxlate.scans.formats.io import write_volume
 from voxlate.scans.images.grid import Grid, Volume, canonical, resample, return_to, same_grid
 from voxlate.scans.images.midline import Midline, find_midline, midline_grid

@@ -9,7 +9,7 @@ import scipy.ndimage
 from scipy.spatial.transform import Rotation
 
 from voxlate.anatomy.head import Head
-from voxlate.anatomy.shipped_heads import make_head
+from voxlate.anatomy.mapped_head import make_head
 from voxlate.anatomy.signal import image
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.mask import foreground

@@ -12,8 +12,8 @@ from refusals import refuses
 from rows import slow
 from starter_pack import pack
 from trainings import log_lines, recipe_of_text, same_tensors, same_weights
-from voxlate.anatomy.maps import MAPS
 from voxlate.anatomy.phantom_cohort import write_cohort
+from voxlate.anatomy.signal import MAPS
 from voxlate.base.messages import Message
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.training.batches.batches import Batches, Mixed

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from voxlate.anatomy.shipped_heads import make_head
+from voxlate.anatomy.mapped_head import make_head
 from voxlate.anatomy.signal import image
 from voxlate.anatomy.tissue import Label
 from voxlate.scans.images.grid import Volume

@@ -18,9 +18,8 @@ from voxlate.anatomy.shapes import (
     Tube,
     ellipsoid,
     noise,
-    overlap,
     triple,
-    union,
+    tube,
 )
 from voxlate.anatomy.tissue import INTRACRANIAL, SKULL, Label
 from voxlate.anatomy.vessels import on_cerebrum
@@ -94,8 +93,8 @@ def paint_plates(canvas: Canvas, bones: Bones, points: Space) -> None:
         canvas.share[plate] = 1
 
 
-def paint_teeth(canvas: Canvas, bones: Bones, points: Space, where: AnyArray | None = None) -> None:
-    """Paint the teeth of both jaws, with their fillings and crowns; where: voxels that may be painted, by default all."""
+def paint_teeth(canvas: Canvas, bones: Bones, points: Space, where: AnyArray) -> None:
+    """Paint the teeth of both jaws, with their fillings and crowns; where: voxels that may be painted."""
     kinds: dict[Label, list[Tube]] = {Label.TOOTH: [], Label.METAL: []}
     for quarter, teeth in enumerate(bones.teeth):
         side, upper = (1, 1, -1, -1)[quarter], quarter % 2 == 0
@@ -103,12 +102,12 @@ def paint_teeth(canvas: Canvas, bones: Bones, points: Space, where: AnyArray | N
             if kind:
                 crown, root = _tooth(side, upper, place, bones.jaw_mm)
                 radius = 2.6 + 0.25 * place
-                kinds[Label.TOOTH].append(Tube((crown, root), (radius, 1.4)))
+                kinds[Label.TOOTH].append(tube((crown, root), (radius, 1.4)))
                 if kind > 1:
                     reach = 0.25 if kind == 2 else 0.45
                     end = triple(c + reach * (r - c) for c, r in zip(crown, root))
                     size = radius - 1.2 if kind == 2 else radius + 0.2
-                    kinds[Label.METAL].append(Tube((crown, end), (size, size)))
+                    kinds[Label.METAL].append(tube((crown, end), (size, size)))
     for label, parts in kinds.items():
         if parts:
             canvas.paint(label, points.tubes(parts, 4), where)
@@ -155,13 +154,15 @@ def hollow(airways: Airways, points: Space) -> tuple[AnyArray, AnyArray]:
     half = Space(np.abs(points.x), points.y, points.z)
     size = _by_side(right, airways.mastoid)
     mastoid = half.ellipsoid(_MASTOID, size)
-    mastoid = union(mastoid, np.where(size > 0.95, half.ellipsoid(_APEX), 9))
+    mastoid = np.minimum(mastoid, np.where(size > 0.95, half.ellipsoid(_APEX), 9))
     septa = 0.7 - np.abs(airways.cells.at((half.y, half.z, half.x)))
     brow = half.ellipsoid(_FRONTAL, _by_side(right, airways.frontal))
-    walls = overlap(0.9 - half.x, 0.35 - np.abs(airways.cells.at((points.z, points.x, points.y))))
+    walls = np.maximum(
+        0.9 - half.x, 0.35 - np.abs(airways.cells.at((points.z, points.x, points.y)))
+    )
     lining = 0.3 * _by_side(right, airways.mucosa_mm)
-    lined = union(overlap(mastoid, septa), overlap(brow, walls))
-    air = union(overlap(mastoid, septa + lining), overlap(brow, walls + lining))
+    lined = np.minimum(np.maximum(mastoid, septa), np.maximum(brow, walls))
+    air = np.minimum(np.maximum(mastoid, septa + lining), np.maximum(brow, walls + lining))
     return lined, air
 
 

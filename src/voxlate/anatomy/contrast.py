@@ -180,11 +180,6 @@ def t2star_at_field(t2star_ms: Array, t2_ms: Array, field_t: float) -> Array:
     return 1 / (1 / t2_at_field(t2_ms, field_t) + dephasing * (field_t / 3))
 
 
-def with_gadolinium(t1_ms: Array, concentration_mm: Array) -> Array:
-    """T1 with contrast agent: 1 / T1 + r1 · C."""
-    return 1 / (1 / t1_ms + GADOLINIUM_R1 / 1000 * concentration_mm)
-
-
 def flow_void(speed_cm_s: Array, te_ms: float) -> Array:
     """The share of blood that leaves the slice between excitation and refocusing, and so gives no spin echo.
 
@@ -193,16 +188,13 @@ def flow_void(speed_cm_s: Array, te_ms: float) -> Array:
     return np.minimum(speed_cm_s / 100 * te_ms / 2 * 10 / SLICE_MM, 0.95)
 
 
-def phase_rad(chi: Array, te_ms: float, field_t: float = 3.0) -> Array:
-    """Phase of a vessel along the field: 2 pi · gamma/2pi · B0 · dchi / 3 · TE; chi is a fraction, 1e-6 for 1 ppm."""
-    return 2 * np.pi * (127.7e6 * (field_t / 3)) * chi / 3 * te_ms / 1000
-
-
-def phase_mask(phase: Array) -> Array:
+def phase_mask(chi: Array, te_ms: float, field_t: float) -> Array:
     """The mask by which SWI multiplies the magnitude: the fourth power of 1 for phases below 0, falling to 0 at pi.
 
+    The phase is that of a vessel along the field, 2 pi · gamma/2pi · B0 · chi / 3 · TE; chi is a fraction, 1e-6 for 1 ppm.
     Source: Haacke et al. 2004, Magn Reson Med 52:612.
     """
+    phase = 2 * np.pi * (127.7e6 * (field_t / 3)) * chi / 3 * te_ms / 1000
     return np.clip(1 - phase / np.pi, 0, 1) ** 4
 
 
@@ -251,7 +243,7 @@ def _of_tissue(protocol: Protocol, maps: Maps, b1: AnyArray | float) -> AnyArray
     pd = maps["pd_map"]
     t1 = t1_at_field(np.maximum(maps["t1_map"], SHORTEST_MS), protocol.field_t)
     if protocol.dose > 0:
-        t1 = with_gadolinium(t1, protocol.dose * maps["gd_map"])
+        t1 = 1 / (1 / t1 + GADOLINIUM_R1 / 1000 * (protocol.dose * maps["gd_map"]))
     if protocol.kind in ("spin_echo", "inversion_recovery", "flair"):
         signal = _echo(protocol, maps, pd, t1, b1)
     else:
@@ -291,7 +283,7 @@ def _gradient(
         case "swi":
             # The phase filter of SWI removes what fat as a whole adds.
             chi = maps["chi_map"] * (1 - maps["fat_map"]) * np.float32(1e-6)
-            weight = phase_mask(phase_rad(chi, te, protocol.field_t))
+            weight = phase_mask(chi, te, protocol.field_t)
             slab = SWI_SLAB
         case _:
             bound = TRANSFER * np.clip((1 - pd) / 0.2, 0, 1) * (maps["flow_map"] == 0)

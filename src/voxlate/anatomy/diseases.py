@@ -21,10 +21,8 @@ from voxlate.anatomy.shapes import (
     Triple,
     bounded_normal,
     ellipsoid,
-    overlap,
     triple,
     tubes_of,
-    union,
 )
 from voxlate.anatomy.tissue import BRAIN, HAEMORRHAGE, Label
 from voxlate.anatomy.vessels import CEREBRUM_AXES, CEREBRUM_CENTRE
@@ -103,7 +101,8 @@ def draw(rngs: Sequence[Rng], wanted: Wanted, rough: NoiseField) -> Diseases:
     lesion_rng, rng, place_rng = rngs
     carried = None
     if isinstance(wanted, LesionShape):
-        carried = carry(place_rng, wanted)
+        centre, _ = _ball(place_rng, (7, 18))
+        carried = Carried(wanted, centre, bool(place_rng.random() < 0.5))
         wanted = "none"
     lesion = _lesion(lesion_rng, wanted)
     tumour: Tumour = get_args(Tumour)[int(rng.choice(4, p=(0.5, 0.2, 0.15, 0.15)))]
@@ -151,16 +150,16 @@ def _place(rng: Rng, lesion: Lesion, tumour: Tumour) -> Lesion:
     return replace(lesion, centre_mm=(64 * x / length, 83 * y / length, 18 + 54 * z / length))
 
 
-def before_tumour(lesion: Lesion, points: Space, depth: AnyArray) -> Space:
-    """Points before the mass effect of a tumour, which displaces tissue away from it but not the skull."""
+def before_tumour(lesion: Lesion, points: Space, soft: AnyArray) -> Space:
+    """Points before the mass effect of a tumour, which displaces soft tissue away from it but not the skull."""
     if lesion.kind != "tumour":
         return points
     offset = [p - c for p, c in zip(points, lesion.centre_mm)]
     squared = sum(d * d for d in offset)
     spread = 1.5 * lesion.radius_mm
-    push = 0.42 * np.exp(-squared / (2 * spread**2)) * np.clip(depth / 14, 0, 1)
+    push = 0.42 * np.exp(-squared / (2 * spread**2)) * soft
     x, y, z = (p - push * d for p, d in zip(points, offset))
-    return Space(x, y, z, points.straight)
+    return Space(x, y, z)
 
 
 def paint(canvas: Canvas, diseases: Diseases, points: Space) -> AnyArray:
@@ -176,63 +175,52 @@ def paint(canvas: Canvas, diseases: Diseases, points: Space) -> AnyArray:
 
 
 def stroke_map(canvas: Canvas, diseases: Diseases, points: Space) -> AnyArray:
-    """The lesion map of a stroke, whose tissue keeps its labels: 1 core, 2 penumbra; 0 without a stroke."""
+    """The lesion map of a stroke of the middle cerebral artery, whose tissue keeps its labels: 1 core, 2 penumbra; 0 without a stroke."""
     lesion_map = np.zeros(canvas.label.shape, np.uint8)
-    if diseases.lesion.kind == "stroke":
-        core, whole = _territory(diseases, points)
-        lesion_map[whole < 0] = 2
-        lesion_map[core < 0] = 1
-        lesion_map *= np.isin(canvas.label, BRAIN) & (points.z > -14)
-    return lesion_map
-
-
-def _territory(diseases: Diseases, points: Space) -> tuple[AnyArray, AnyArray]:
-    """Distances to the core and to all hypoperfused tissue of a stroke of the middle cerebral artery."""
     lesion = diseases.lesion
+    if lesion.kind != "stroke":
+        return lesion_map
     sided = Space(points.x * lesion.side, points.y, points.z)
     rough = diseases.rough.at(points)
-    radius = lesion.radius_mm
-    reach = lesion.reach
+    radius, reach = lesion.radius_mm, lesion.reach
     whole = sided.ellipsoid(f"50 -2 16 | {31 * reach} {50 * reach} {34 * reach}")
-    whole = overlap(whole + 3 * rough, 14 - sided.x)
+    whole = np.maximum(whole + 3 * rough, 14 - sided.x)
     core = ellipsoid(points, lesion.centre_mm, (0.9 * radius, 1.2 * radius, 0.9 * radius))
-    return overlap(core + 2.5 * rough, whole + 4), whole
+    core = np.maximum(core + 2.5 * rough, whole + 4)
+    lesion_map[whole < 0] = 2
+    lesion_map[core < 0] = 1
+    lesion_map *= np.isin(canvas.label, BRAIN) & (points.z > -14)
+    return lesion_map
 
 
 def paint_tumour(canvas: Canvas, diseases: Diseases, points: Space) -> AnyArray:
     """Paint a tumour; returns the lesion map: 1 necrosis, 2 oedema and tissue without enhancement, 3 enhancing."""
     soft = np.isin(canvas.label, _SOFT)
     white = np.isin(canvas.label, (Label.WHITE, Label.LEUKOARAIOSIS))
+    rough = diseases.rough.at(points)
     if diseases.tumour == "metastases":
-        rough = diseases.rough.at(points)
         for centre, axes in diseases.metastases:
             ball = ellipsoid(points, centre, axes) + 0.1 * axes[0] * rough
             canvas.paint(Label.OEDEMA, ball - 0.8 * axes[0] - 0.3 * axes[0] * rough, white)
             canvas.paint(Label.ENHANCING, ball, soft)
             if axes[0] > 5:
                 canvas.paint(Label.NECROSIS, ball + 2.2, soft)
-    else:
-        necrosis, rim, oedema = _tumour(diseases, points)
-        if diseases.tumour == "low grade":
-            canvas.paint(Label.LOW_GRADE, union(rim, oedema + 5), soft & (points.half.x > 2))
-        else:
-            canvas.paint(Label.OEDEMA, oedema, white)
-            canvas.paint(Label.ENHANCING, rim, soft & (points.half.x > 2))
-        if diseases.tumour == "glioblastoma":
-            canvas.paint(Label.NECROSIS, overlap(necrosis, rim + 2.5), soft)
-    return tumour_map(canvas)
-
-
-def _tumour(diseases: Diseases, points: Space) -> tuple[AnyArray, AnyArray, AnyArray]:
-    """Distances to necrosis, necrosis with its enhancing rim, and the oedema around them."""
-    lesion = diseases.lesion
-    rough = diseases.rough.at(points)
-    radius = lesion.radius_mm
-    ball = ellipsoid(points, lesion.centre_mm, (radius, 1.1 * radius, 0.95 * radius))
-    ball = ball + 0.12 * radius * rough
+        return tumour_map(canvas)
+    radius = diseases.lesion.radius_mm
+    axes = (radius, 1.1 * radius, 0.95 * radius)
+    ball = ellipsoid(points, diseases.lesion.centre_mm, axes) + 0.12 * radius * rough
     finger = diseases.rough.at((points.y, points.z, points.x))
     oedema = ball - 0.75 * radius - 0.35 * radius * finger
-    return ball + 0.27 * radius + finger, ball, oedema
+    off_midline = soft & (points.half.x > 2)
+    if diseases.tumour == "low grade":
+        canvas.paint(Label.LOW_GRADE, np.minimum(ball, oedema + 5), off_midline)
+    else:
+        canvas.paint(Label.OEDEMA, oedema, white)
+        canvas.paint(Label.ENHANCING, ball, off_midline)
+    if diseases.tumour == "glioblastoma":
+        necrosis = ball + 0.27 * radius + finger
+        canvas.paint(Label.NECROSIS, np.maximum(necrosis, ball + 2.5), soft)
+    return tumour_map(canvas)
 
 
 def tumour_map(canvas: Canvas) -> AnyArray:
@@ -243,12 +231,6 @@ def tumour_map(canvas: Canvas) -> AnyArray:
     lesion_map[np.isin(canvas.label, (Label.OEDEMA, Label.LOW_GRADE))] = _OEDEMA
     lesion_map[canvas.label == Label.ENHANCING] = _ENHANCING
     return lesion_map
-
-
-def carry(rng: Rng, shape: LesionShape) -> Carried:
-    """Draw where a lesion is carried to."""
-    centre, _ = _ball(rng, (7, 18))
-    return Carried(shape, centre, bool(rng.random() < 0.5))
 
 
 def paint_carried(canvas: Canvas, lesion: Carried, points: Space) -> AnyArray:
@@ -276,24 +258,23 @@ def paint_remnant(canvas: Canvas, diseases: Diseases, points: Space) -> None:
     """Paint what an old disease left: a cavity with its scar, blood of an age, or a shunt."""
     if diseases.has_shunt:
         canvas.paint(Label.SHUNT, points.tubes(_SHUNT, 3))
-    if diseases.remnant not in ("infarct", "resection", "haemorrhage"):
+    if diseases.remnant in ("none", "hydrocephalus"):
         return
     soft = np.isin(canvas.label, _SOFT)
     centre, radii = diseases.remnant_at
     rough = diseases.rough.at((points.y, points.z, points.x))
     place = ellipsoid(points, centre, radii) + 0.18 * radii[0] * rough
-    if diseases.remnant != "haemorrhage":
-        is_infarct = diseases.remnant == "infarct"
-        canvas.paint(Label.GLIOSIS, place - (3.5 if is_infarct else 2.0), soft)
-        canvas.paint(Label.OLD_CAVITY if is_infarct else Label.RESECTION, place, soft)
-    else:
-        fresh = diseases.bleeding == Label.HAEMORRHAGE_ACUTE
-        canvas.paint(
-            Label.OEDEMA if fresh else Label.HAEMOSIDERIN, place - (4.0 if fresh else 1.8), soft
-        )
-        canvas.paint(diseases.bleeding, place, soft)
-        if diseases.bleeding == Label.HAEMOSIDERIN:
-            canvas.paint(Label.OLD_CAVITY, place + 0.6 * radii[0], soft)
+    around, rim_mm, inner = {
+        "infarct": (Label.GLIOSIS, 3.5, Label.OLD_CAVITY),
+        "resection": (Label.GLIOSIS, 2.0, Label.RESECTION),
+        "haemorrhage": (Label.HAEMOSIDERIN, 1.8, diseases.bleeding),
+    }[diseases.remnant]
+    if inner == Label.HAEMORRHAGE_ACUTE:
+        around, rim_mm = Label.OEDEMA, 4.0
+    canvas.paint(around, place - rim_mm, soft)
+    canvas.paint(inner, place, soft)
+    if inner == Label.HAEMOSIDERIN:
+        canvas.paint(Label.OLD_CAVITY, place + 0.6 * radii[0], soft)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ sample of the case's body voxels; blur by slice thickness and resolution is left
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -58,6 +58,7 @@ FEW_PROTONS = np.float32(
 
 Slab = tuple[slice, slice, slice]
 Voxels = tuple[np.ndarray, ...]  # indices along D, H, W, which broadcast against each other
+Place = Slab | Voxels
 
 
 @dataclass(frozen=True)
@@ -70,22 +71,6 @@ class _Sample:
     def inside(self, values: np.ndarray) -> np.ndarray:
         """The body's values of blocks [BLOCKS, BLOCK, BLOCK]."""
         return values[:, EDGE : BLOCK - EDGE, EDGE : BLOCK - EDGE][self.body]
-
-
-@dataclass(frozen=True)
-class Draw:
-    """What all modalities of an item share: the scanner's field, the patient's tissue, and the parts cut away."""
-
-    seed: int
-    field_t: float
-    spread: TissueSpread
-    stripped: bool
-    strip_mm: float  # depth of CSF that stripping removes from the brain's surface
-    scalp: Scalp | None = None  # None: that of the stored maps
-    thin: tuple[float, float] = (
-        0.0,
-        0.0,
-    )  # shares by which bone is thinner, of the vault and beyond
 
 
 class _Acquisition(NamedTuple):
@@ -111,11 +96,6 @@ class _Acquisition(NamedTuple):
     def slice_mm(self) -> float:
         """The thickness of its slices; 0: as they are stored."""
         return 0.0 if self.effects.along else self.effects.thickness_mm
-
-    def profile(self, case: PreparedCase) -> tuple[np.ndarray, int]:
-        """The slices that a slice of the image reaches into, from it, and the last slice of the case."""
-        reach = margin(self.slice_mm, case.header.spacing_mm[0])
-        return np.arange(-reach, reach + 1), case.header.shape[0] - 1
 
 
 @dataclass(frozen=True)
@@ -157,17 +137,14 @@ class Drawn:
             self.headers[key] = self.with_contrasts(case)
         return self.headers[key]
 
-    def with_contrasts(self, case: PreparedCase, number: int | None = None) -> CaseHeader:
-        """The header with the contrasts of a draw by its number, None for the case's fixed draw."""
+    def with_contrasts(self, case: PreparedCase, *number: int) -> CaseHeader:
+        """The header with the contrasts of a draw by its number, by default those of the case's fixed draw."""
         header = case.header
-        key = () if number is None else (number,)
-        item = self.draw(stable_id("physics", header.case, *key))
-        statistics = {
-            name: self._statistics(case, item, self._acquire(name, item))[0] for name in self.names
-        }
+        item = self.item(case, stable_id("physics", header.case, *number))
+        statistics = {name: item.statistics(item.acquire(name))[0] for name in self.names}
         mask_ml = header.mask_ml
         if item.stripped:  # the volume of a brain, with which scans are compared
-            left = case.mask([PROTONS]) & self.remainder(case, item, EVERYTHING)
+            left = case.mask([PROTONS]) & item.remainder(EVERYTHING)
             mask_ml = float(left.sum() * np.prod(header.spacing_mm) / 1000)
         return replace(
             header,
@@ -178,15 +155,24 @@ class Drawn:
             mask_ml=mask_ml,
         )
 
-    def draw(self, seed: int) -> Draw:
-        """The draw of an item by its seed alone."""
+    def sample_of(self, case: PreparedCase) -> _Sample:
+        """The sampled blocks of a case; kept in memory."""
+        key = f"{case.header.case} {case.axes} {case.header.checksum}"
+        if key not in self.samples:
+            self.samples[key] = _draw_sample(case)
+        return self.samples[key]
+
+    def item(self, case: PreparedCase, seed: int) -> "Item":
+        """A case as a seed alone decides how it is drawn."""
         rng = np.random.default_rng(seed)
         field_t = within(rng.random(), self.physics.field_t)
         spread = draw_spread(rng, self.physics.tissue_spread)
         strips, _, _, depth = rng.random(4)
         new_scalp = rng.random() < self.physics.scalp
         vault, beyond = self.physics.thin * rng.spawn(1)[0].uniform((0.0, 0.3), (0.5, 1.0))
-        return Draw(
+        return Item(
+            self,
+            case,
             seed,
             field_t,
             spread,
@@ -198,89 +184,154 @@ class Drawn:
 
     def whole(self, case: PreparedCase, name: str) -> np.ndarray:
         """The image of a whole case in its fixed draw, float32 [D, H, W]; 0 where the skull is removed."""
-        item = self.draw(stable_id("physics", case.header.case))
-        image, _ = self._image(case, item, self._acquire(name, item), EVERYTHING)
-        return np.where(self.remainder(case, item, EVERYTHING), image, np.float32(0))
+        item = self.item(case, stable_id("physics", case.header.case))
+        image, _ = item.image(item.acquire(name), EVERYTHING)
+        return np.where(item.remainder(EVERYTHING), image, np.float32(0))
+
+
+@dataclass(frozen=True)
+class Item:
+    """A case in one draw: what all its modalities share, the scanner's field, the patient's tissue, and the parts cut away.
+
+    strip_mm: depth of CSF that stripping removes from the brain's surface; scalp: None: that of the stored maps; thin: shares by
+    which bone is thinner, of the vault and beyond.
+    """
+
+    drawn: Drawn
+    case: PreparedCase
+    seed: int
+    field_t: float
+    spread: TissueSpread
+    stripped: bool
+    strip_mm: float
+    scalp: Scalp | None
+    thin: tuple[float, float]
 
     def read(
-        self,
-        case: PreparedCase,
-        name: str,
-        spec: IntensityMap,
-        item: Draw,
-        place: Slab,
-        steps: Sequence[int],
-        role: Role,
+        self, name: str, spec: IntensityMap, place: Slab, steps: Sequence[int], role: Role
     ) -> list[np.ndarray]:
-        """A part of a case in network units, [D, H, W], once for each of `steps` slices away from it."""
+        """A part of the case in network units, [D, H, W], once for each of `steps` slices away from it."""
         depth, rows, columns = place
-        last = case.header.shape[0] - 1
+        last = self.case.header.shape[0] - 1
         wanted = [np.clip(np.arange(depth.start, depth.stop) + step, 0, last) for step in steps]
         first = min(int(slices[0]) for slices in wanted)
         slab = (slice(first, max(int(slices[-1]) for slices in wanted) + 1), rows, columns)
-        image, statistics = self._image(case, item, self._acquire(name, item, role), slab)
+        image, statistics = self.image(self.acquire(name, role), slab)
         scaled = spec.scale(statistics).forward(image)
-        scaled = np.where(self.remainder(case, item, slab), scaled, np.float32(BACKGROUND))
+        scaled = np.where(self.remainder(slab), scaled, np.float32(BACKGROUND))
         return [scaled[slices - first] for slices in wanted]
 
-    def slice_mm(self, item: Draw) -> float:
-        """The slice thickness of the stored images of an item; 0: as they are stored."""
-        if not self.physics.same_slices:
+    @property
+    def slice_mm(self) -> float:
+        """The slice thickness of the stored images; 0: as they are stored."""
+        if not self.drawn.physics.same_slices:
             return 0.0
-        return self._acquire(self.names[0], item, "source").slice_mm
+        return self.acquire(self.drawn.names[0], "source").slice_mm
 
-    def stored(
-        self, case: PreparedCase, name: str, item: Draw, place: tuple[Any, ...], values: np.ndarray
-    ) -> np.ndarray:
-        """The values of a stored image at a part of a case, with the item's scalp and thinner bone in a CT."""
-        if case.header.units[name] != "HU":
+    def stored(self, name: str, place: Place, values: np.ndarray) -> np.ndarray:
+        """The values of a stored image at a part of the case, with the item's scalp and thinner bone in a CT."""
+        if self.case.header.units[name] != "HU":
             return values
-        if self.physics.thin:
-            values = _thinner(values, case.arrays["vault_map"][place], item.thin)
-        if item.scalp is None:
-            return values
-        return self._layers(case, item.scalp, place).hounsfield(values)
+        if self.drawn.physics.thin:
+            values = _thinner(values, self.case.arrays["vault_map"][place], self.thin)
+        layers = self._layers(place)
+        return values if layers is None else layers.hounsfield(values)
 
-    def body(self, case: PreparedCase, item: Draw, place: Slab, inside: np.ndarray) -> np.ndarray:
-        """The mask of a part of a case, `inside` as it is stored, with the item's scalp and without what is removed."""
-        if item.scalp is not None:
-            inside = inside | (case.arrays["skin_map"][place] > -item.scalp.grown_mm)
-        return inside & self.remainder(case, item, place)
+    def body(self, place: Slab, inside: np.ndarray) -> np.ndarray:
+        """The mask of a part of the case, `inside` as it is stored, with the item's scalp and without what is removed."""
+        if self.scalp is not None:
+            inside = inside | (self.case.arrays["skin_map"][place] > -self.scalp.grown_mm)
+        return inside & self.remainder(place)
 
-    def _layers(self, case: PreparedCase, drawn: Scalp, place: tuple[Any, ...]) -> Layers:
-        """The layers of a scalp in a part of a case."""
-        return scalp.layers(drawn, *(case.arrays[name][place] for name in (TISSUES, *scalp.PLACES)))
+    def remainder(self, place: Place) -> np.ndarray:
+        """Where skull stripping leaves the image; broadcasts against the part.
 
-    def remainder(self, case: PreparedCase, item: Draw, place: Slab | Voxels) -> np.ndarray:
-        """Where skull stripping leaves the image; broadcasts against the part."""
-        if item.stripped:
-            return _brain(case, place, item.strip_mm)
-        return np.ones((1, 1, 1), bool)
+        Without what surrounds the brain up to a depth below the surface of each slice, as strippers leave it; the border of
+        the part is not a surface.
+        """
+        if not self.stripped:
+            return np.ones((1, 1, 1), bool)
+        tissues = self.case.arrays[TISSUES][place]
+        inside: np.ndarray = np.isin(tissues, INTRACRANIAL)
+        steps = round(self.strip_mm / self.case.header.spacing_mm[1])
+        if steps == 0:
+            return inside
+        deep = ndimage.binary_erosion(inside, CROSS, iterations=steps, border_value=1)
+        return inside & (deep | ~np.isin(tissues, SURFACE))
 
-    def _simulate(
-        self,
-        case: PreparedCase,
-        item: Draw,
-        acquisition: _Acquisition,
-        place: tuple[Any, ...],
-    ) -> np.ndarray:
-        """The image at voxels of a case without noise; one slice for each from whose profile others are at `place`."""
-        maps = {key: case.arrays[key][place].astype(np.float32) for key in acquisition.maps}
-        labels = case.arrays[TISSUES][place] if acquisition.regions is not None else None
-        if item.scalp is not None:
-            layers = self._layers(case, item.scalp, place)
+    def _layers(self, place: Place) -> Layers | None:
+        """The layers of the scalp in a part of the case, if it is a new one."""
+        if self.scalp is None:
+            return None
+        maps = (self.case.arrays[name][place] for name in (TISSUES, *scalp.PLACES))
+        return scalp.layers(self.scalp, *maps)
+
+    def acquire(self, name: str, role: Role | None = None) -> _Acquisition:
+        """The acquisition of a modality; a target has the middle of each range, and no effects.
+
+        role: by default that of the modality.
+        """
+        physics = self.drawn.physics
+        contrast = physics.contrasts[name]
+        rng = np.random.default_rng([self.seed, stable_id(name)])
+        role = role or ("target" if name in self.drawn.targets else "source")
+        if role == "target":
+            return _Acquisition(contrast.centre(physics.target_field_t), Effects(), rng)
+        protocol = contrast.draw(rng, self.field_t)
+        effects = draw_effects(rng, physics, self.field_t)
+        # Drawn only where they are asked for, so that without them all other draws stay as they are.
+        if contrast.regions == 0 or rng.random() >= contrast.regions:
+            return _Acquisition(protocol, effects, rng)
+        return _Acquisition(protocol, effects, rng, draw_regions(rng))
+
+    def image(self, acquisition: _Acquisition, place: Slab) -> tuple[np.ndarray, Statistics]:
+        """The image of a part of the case, and the statistics of that of the whole case."""
+        statistics, brightest = self.statistics(acquisition)
+        shape = self.case.header.shape
+        slices, rows, columns = (np.arange(n)[part] for n, part in zip(shape, place))
+        reach = self._reach(acquisition)
+        reached = np.arange(slices[0] - reach, slices[-1] + reach + 1).clip(0, shape[0] - 1)
+        image = self._simulate(acquisition, np.ix_(reached, rows, columns))
+        return _receive(image, acquisition, brightest), statistics
+
+    def statistics(self, acquisition: _Acquisition) -> tuple[Statistics, float]:
+        """The statistics of the body in the sampled blocks, and the signal of its brightest tissue."""
+        sample = self.drawn.sample_of(self.case)
+        slices, *plane = sample.voxels
+        reach = self._reach(acquisition)
+        profile = np.arange(-reach, reach + 1)[:, None, None, None]
+        reached = (slices + profile).clip(0, self.case.header.shape[0] - 1)
+        (blocks,) = self._simulate(acquisition, (reached, *plane))
+        clean = sample.inside(blocks)
+        brightest = float(np.percentile(clean, BRIGHTEST))
+        signal = _receive(clean, acquisition, brightest)
+        counted = sample.inside(np.broadcast_to(self.remainder(sample.voxels), blocks.shape))
+        values = distribution(signal[counted] if counted.any() else signal)
+        return Statistics(values, values, (), ()), brightest
+
+    def _reach(self, acquisition: _Acquisition) -> int:
+        """How many slices away a slice of an image reaches."""
+        return margin(acquisition.slice_mm, self.case.header.spacing_mm[0])
+
+    def _simulate(self, acquisition: _Acquisition, voxels: Voxels) -> np.ndarray:
+        """The image at voxels of the case without noise, of each slice from whose profile others are given."""
+        case = self.case
+        maps = {key: case.arrays[key][voxels].astype(np.float32) for key in acquisition.maps}
+        layers = self._layers(voxels)
+        if layers is not None:
             maps = layers.maps(maps)
-            labels = None if labels is None else layers.labels(labels)
-        shares = zip(_voxels(case, place), case.header.shape)
+        shares = zip(voxels, case.header.shape)
         z, y, x = (((voxel + 0.5) / length).astype(np.float32) for voxel, length in shares)
-        if labels is None:
-            image = _signal(acquisition, item.spread, maps, (z, y, x))
+        if acquisition.regions is None:
+            image = _signal(acquisition, self.spread, maps, (z, y, x))
         else:
-            image = _of_regions(acquisition, maps[PROTONS], labels, (z, y, x))
+            labels = case.arrays[TISSUES][voxels]
+            labels = labels if layers is None else layers.labels(labels)
+            image = _of_regions(acquisition, acquisition.regions, maps[PROTONS], labels, (z, y, x))
         effects = acquisition.effects
         slice_mm, *pixel_mm = case.header.spacing_mm
         if effects.surface:
-            below = np.maximum(case.arrays["skin_map"][place].astype(np.float32), 0)
+            below = np.maximum(case.arrays["skin_map"][voxels].astype(np.float32), 0)
             image *= 1 + effects.surface * np.exp(-below / np.float32(effects.surface_mm))
         if effects.along:
             axis = effects.along - 3  # of slices, and of blocks of them
@@ -288,54 +339,6 @@ class Drawn:
         else:
             image = through_plane(image, effects.thickness_mm, slice_mm)
         return in_plane(image, effects, pixel_mm)
-
-    def _image(
-        self, case: PreparedCase, item: Draw, acquisition: _Acquisition, place: Slab
-    ) -> tuple[np.ndarray, Statistics]:
-        """The image of a part of a case, and the statistics of that of the whole case."""
-        statistics, brightest = self._statistics(case, item, acquisition)
-        profile, last = acquisition.profile(case)
-        first, end, _ = place[0].indices(last + 1)
-        slices = np.arange(first + profile[0], end + profile[-1]).clip(0, last)
-        image = self._simulate(case, item, acquisition, (slices, *place[1:]))
-        return _receive(image, acquisition, brightest), statistics
-
-    def _acquire(self, name: str, item: Draw, role: Role | None = None) -> _Acquisition:
-        """The acquisition of an item; a target has the middle of each range, and no effects.
-
-        role: by default that of the modality.
-        """
-        contrast = self.physics.contrasts[name]
-        rng = np.random.default_rng([item.seed, stable_id(name)])
-        role = role or ("target" if name in self.targets else "source")
-        if role == "target":
-            return _Acquisition(contrast.centre(self.physics.target_field_t), Effects(), rng)
-        protocol = contrast.draw(rng, item.field_t)
-        effects = draw_effects(rng, self.physics, item.field_t)
-        # Drawn only where they are asked for, so that without them all other draws stay as they are.
-        if contrast.regions == 0 or rng.random() >= contrast.regions:
-            return _Acquisition(protocol, effects, rng)
-        return _Acquisition(protocol, effects, rng, draw_regions(rng))
-
-    def _statistics(
-        self, case: PreparedCase, item: Draw, acquisition: _Acquisition
-    ) -> tuple[Statistics, float]:
-        """The statistics of the body in the sampled blocks, and the signal of its brightest tissue."""
-        key = f"{case.header.case} {case.axes} {case.header.checksum}"
-        if key not in self.samples:
-            self.samples[key] = _draw_sample(case)
-        sample = self.samples[key]
-        profile, last = acquisition.profile(case)
-        slices, *plane = sample.voxels
-        reached = (slices + profile[:, None, None, None]).clip(0, last)
-        (blocks,) = self._simulate(case, item, acquisition, (reached, *plane))
-        clean = sample.inside(blocks)
-        brightest = float(np.percentile(clean, BRIGHTEST))
-        signal = _receive(clean, acquisition, brightest)
-        remainder = self.remainder(case, item, sample.voxels)
-        counted = sample.inside(np.broadcast_to(remainder, blocks.shape))
-        values = distribution(signal[counted] if counted.any() else signal)
-        return Statistics(values, values, (), ()), brightest
 
 
 def _draw_sample(case: PreparedCase) -> _Sample:
@@ -410,31 +413,13 @@ def _signal(
 
 
 def _of_regions(
-    acquisition: _Acquisition, protons: np.ndarray, labels: np.ndarray, places: Places
+    acquisition: _Acquisition,
+    regions: Regions,
+    protons: np.ndarray,
+    labels: np.ndarray,
+    places: Places,
 ) -> np.ndarray:
     """Drawn signals of labels, float32; voxels with few protons, such as dense bone, stay dark."""
-    assert acquisition.regions is not None
-    signal = acquisition.regions.at(labels, places) * np.minimum(protons / FEW_PROTONS, 1)
+    signal = regions.at(labels, places) * np.minimum(protons / FEW_PROTONS, 1)
     signal = signal * np.exp(acquisition.effects.gain.at(places))
     return np.asarray(np.float32(FULL_SCALE) * signal, np.float32)
-
-
-def _voxels(case: PreparedCase, place: tuple[Any, ...]) -> Voxels:
-    """The indices of a part of a case, which may already be indices along some of its axes."""
-    if all(isinstance(part, np.ndarray) for part in place):
-        return place
-    return np.ix_(*(np.arange(n)[part] for n, part in zip(case.header.shape, place)))
-
-
-def _brain(case: PreparedCase, at: Slab | Voxels, strip_mm: float) -> np.ndarray:
-    """The content of the skull, without what surrounds the brain up to a depth below the surface of each slice, as strippers leave it.
-
-    at: indices of slices [N, H, W]; the border of the part is not a surface.
-    """
-    tissues = case.arrays[TISSUES][at]
-    inside: np.ndarray = np.isin(tissues, INTRACRANIAL)
-    steps = round(strip_mm / case.header.spacing_mm[1])
-    if steps == 0:
-        return inside
-    deep = ndimage.binary_erosion(inside, CROSS, iterations=steps, border_value=1)
-    return inside & (deep | ~np.isin(tissues, SURFACE))

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from voxlate.anatomy.label_map import LabelMap, enlarge
-from voxlate.anatomy.label_table import CODES
+from voxlate.anatomy.label_map import CODES, LabelMap, enlarge
 from voxlate.anatomy.shapes import NoiseField, Rng, noise
 from voxlate.anatomy.tissue import BRAIN, OTHER_BRAIN, SKULL, Label
 from voxlate.base.array_types import AnyArray

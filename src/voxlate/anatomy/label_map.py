@@ -1,18 +1,24 @@
-"""A label map as the anatomy of phantoms: its tissue codes, its hull, and the distances that drawing needs."""
+"""Tables that say which tissue each value of a label map is, and a label map by them as the anatomy of phantoms."""
 
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import StrictInt
 from scipy import ndimage
 
 from voxlate.anatomy.diseases import OTHER_LESIONS, LesionShape
-from voxlate.anatomy.label_table import CODES, LabelTable
-from voxlate.anatomy.phantom_options import LEAST_MM, MOST_MM
+from voxlate.anatomy.phantom_options import LEAST_MM, MOST_MM, SHIPPED
 from voxlate.anatomy.shapes import Triple, triple
-from voxlate.anatomy.tissue import BRAIN, FLUID, TUMOUR, Label
+from voxlate.anatomy.tissue import BRAIN, FLUID, TUMOUR, Label, Tissue, patient
 from voxlate.base.array_types import AnyArray
-from voxlate.base.errors import BadInput
+from voxlate.base.config import fill, setting, settings
+from voxlate.base.errors import BadInput, known_name
+from voxlate.base.items import stable_id
+from voxlate.base.option import read_shipped
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Volume, canonical
 from voxlate.scans.images.mask import (
@@ -25,6 +31,23 @@ from voxlate.scans.images.mask import (
     within,
 )
 
+# What a label map does not tell apart; label_anatomy.py draws the tissues of each.
+DRAWN = (
+    "soft",  # fat, muscle and, where the map has none, skin
+    "cancellous",  # diploe of the skull, marrow elsewhere
+    "whole_bone",  # a cortex of bone around marrow
+    "fluid",  # around brain and cord, or in any organ
+    "hollow",  # an organ whose wall encloses its content and gas
+)
+_NAMES = {label.name.lower(): int(label) for label in Label}
+_FIRST_OWN = len(Label)
+_FIRST_DRAWN = 250 - len(DRAWN)
+CODES = {name: _FIRST_DRAWN + number for number, name in enumerate(DRAWN)}
+_RANGE = re.compile(r"(\d+)-(\d+)")
+_CHANGE = "Change KEY in the table."
+HU_SPREAD = 1.5  # standard deviation of own tissues between patients
+Share = Annotated[float, setting("a share", ge=0, le=1)]
+Time = Annotated[float, setting("a time in ms", ge=0.05, le=20000)]
 PAD_MM = 6.0  # air around the hull
 _GAP_MM = 8.0  # half the width of openings, such as the mouth, that the hull closes
 _RIM_MM = 5.0  # depth below the closed hull from which air counts as internal
@@ -34,6 +57,139 @@ _LESION = (*TUMOUR, Label.LEUKOARAIOSIS, Label.LOW_GRADE, *OTHER_LESIONS)
 _RIGHT_ANGLE = 0.02  # cosine between axes, above which a grid is sheared
 _SPECK_MM3 = 12.0  # smaller internal air is noise
 _HOLE_MM = 3.0  # half the width of holes in the brain, its fluid and the eyes
+
+
+@settings
+class OwnTissue:
+    """A tissue that a table adds: proton density relative to water, relaxation at 3 T, Hounsfield units.
+
+    gadolinium_mm: some minutes after the usual dose; fat: fraction of its protons.
+    """
+
+    pd: Share
+    t1_ms: Time
+    t2_ms: Time
+    t2star_ms: Time
+    hu: Annotated[float, setting("Hounsfield units", ge=-1024, le=3071)]
+    gadolinium_mm: Annotated[float, setting("concentration in mM", ge=0, le=10)] = 0.1
+    chi_ppm: Annotated[float, setting("relative to water", ge=-1000, le=1000)] = 0.0
+    fat: Share = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.t2star_ms <= self.t2_ms <= self.t1_ms:
+            raise BadInput(
+                f"expected t2star_ms <= t2_ms <= t1_ms of a tissue, found {self.t2star_ms:g}, {self.t2_ms:g} and {self.t1_ms:g}. Correct them."
+            )
+
+
+@settings
+class _Written:
+    """A table as its file states it; ranges of labels are texts such as "10-14"."""
+
+    title: str
+    source: str = ""
+    inside: Literal["air", "soft"] = "air"
+    coat_mm: Annotated[float, setting("depth of fat around the labels", ge=0, le=100)] = 0.0
+    labels: dict[str, list[StrictInt | str]]
+    tissues: dict[str, OwnTissue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """Tissues of label values.
+
+    inside: what the label 0 is inside the closed hull of the labels: air, or soft tissue, which also lies around them to a
+    depth of coat_mm. codes: of each value, a number of `Label`, of an own tissue (from len(Label) on), or of CODES.
+    """
+
+    name: str
+    inside: Literal["air", "soft"]
+    coat_mm: float
+    codes: dict[int, int]
+    own: dict[str, OwnTissue]
+
+    def tissue(self, rng: np.random.Generator) -> Tissue:
+        """The constants of one patient, the table's own tissues last, which vary as the others do."""
+        known = patient(rng)
+        if not self.own:
+            return known
+        spread = {"pd": 0.01, "t1_ms": 0.03, "t2_ms": 0.04, "t2star_ms": 0.05}
+        columns = []
+        for column in fields(Tissue):
+            values = [getattr(tissue, column.name, 0.0) for tissue in self.own.values()]
+            drawn = rng.standard_normal(len(values))
+            more = np.array(values) * np.exp(spread.get(column.name, 0.0) * drawn)
+            if column.name == "hu":
+                more = more + HU_SPREAD * drawn
+            more = more.astype(np.float32)
+            columns.append(np.concatenate([getattr(known, column.name), more]))
+        return Tissue(*columns)
+
+    @property
+    def digest(self) -> str:
+        """A hash of all that the table states of labels and tissues."""
+        content = (self.inside, self.coat_mm, sorted(self.codes.items()), sorted(self.own.items()))
+        return f"{stable_id(repr(content)):016x}"
+
+    @property
+    def names(self) -> dict[str, int]:
+        """The tissues by name, as `seg` numbers them."""
+        return _NAMES | {name: _FIRST_OWN + k for k, name in enumerate(self.own)}
+
+    def convert(self, labels: AnyArray, where: str) -> AnyArray:
+        """The codes of a label map, uint8; raises BadInput for a value that the table does not have."""
+        values = np.unique(labels).tolist()
+        unknown = [value for value in values if value not in self.codes]
+        if unknown:
+            listed = ", ".join(map(str, unknown[:8])) + (" and more" if len(unknown) > 8 else "")
+            raise BadInput(
+                f"{where}: expected labels of the table '{self.name}', found {listed}, which it does not have. Add each to a tissue of a table of your own, and name that one."
+            )
+        table = np.zeros(values[-1] + 1, np.uint8)
+        table[values] = [self.codes[value] for value in values]
+        return np.asarray(table[labels])
+
+
+def read_table(table: str | Path) -> LabelTable:
+    """A table by its name, or the path of a TOML file; raises BadInput for one that cannot be used."""
+    path = str(table)
+    written = fill(_Written, read_shipped(SHIPPED, table, "--tissues"), path, _CHANGE)
+    own = written.tissues
+    for name in own.keys() & (_NAMES | CODES).keys():
+        raise BadInput(
+            f"{path}: expected new names in [tissues], found {name}, which exists. Rename yours."
+        )
+    codes = {0: int(Label.AIR)}
+    label_table = LabelTable(Path(table).stem, written.inside, written.coat_mm, codes, own)
+    # A label of air is internal where 0 is not air.
+    air = int(Label.AIR if written.inside == "air" else Label.SINUS)
+    known = label_table.names | CODES | {"air": air}
+    for name, ranges in written.labels.items():
+        known_name(path, "tissues in [labels], or a table [tissues.NAME]", name, known)
+        for value in _values(path, name, ranges):
+            if value == 0 and name == "air":
+                continue
+            if codes.setdefault(value, known[name]) != known[name]:
+                raise BadInput(
+                    f"{path}: expected each label in one tissue, and 0 in none, found {value} in {name} and in another one. Remove it from one."
+                )
+    return label_table
+
+
+def _values(path: str, name: str, ranges: Sequence[int | str]) -> list[int]:
+    """The label values of a tissue."""
+    values = list[int]()
+    for item in ranges:
+        match = _RANGE.fullmatch(item) if isinstance(item, str) else None
+        if match is not None and int(match[1]) <= int(match[2]) < 10**6:
+            values += range(int(match[1]), int(match[2]) + 1)
+        elif isinstance(item, int) and 0 <= item < 10**6:
+            values.append(item)
+        else:
+            raise BadInput(
+                f'{path}: expected labels of {name} as numbers or ranges such as "10-14", found {item!r}. Change it.'
+            )
+    return values
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,20 @@
-"""A head, or any other body, on a grid, from a label map: varied, drawn out, with findings and metal."""
+"""A head, or any other body, on a grid, from a label map: varied, drawn out, with findings and metal.
+
+The maps that come with the package are those of SynthSeg (Apache-2.0): Billot et al. 2023, Med Image Anal 86:102789.
+"""
 
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
-from voxlate.anatomy import (
-    bones,
-    diseases,
-    exposure,
-    label_anatomy,
-)
+from voxlate.anatomy import bones, diseases, label_anatomy
 from voxlate.anatomy import variation as varying
 from voxlate.anatomy.bones import Airways, Bones
 from voxlate.anatomy.diseases import Ageing, Diseases, Lesion, Wanted, before_tumour
-from voxlate.anatomy.exposure import Exposure
-from voxlate.anatomy.head import Head
-from voxlate.anatomy.label_map import LabelMap, check_voxels
+from voxlate.anatomy.head import FIELD_MM, Exposure, Head, draw_exposure
+from voxlate.anatomy.label_map import LabelMap, check_voxels, read_table
 from voxlate.anatomy.shapes import (
     Canvas,
     NoiseField,
@@ -35,11 +34,14 @@ from voxlate.base.array_types import AnyArray
 from voxlate.base.items import stable_id
 from voxlate.scans.images.mask import box_around, erode
 
+SHIPPED_HEADS = ("head_01", "head_10", "head_18")
+TABLE = "synthseg"
+SPACINGS_MM = (2, 4)  # of the maps
+_COARSE_MM = 3.0  # voxels of phantoms whose maps are the coarse ones
 _SLAB_VOXELS = 2**21  # bounds the memory of the coordinates
 _FIELD_Z_MM = 9.0  # upright coordinates of the phantoms' middle slice
 _CUT = 0.3  # share of heads whose lowest part the scan leaves out
 _ROOM = 1.2  # size of the grid on which a body is painted, relative to the map
-
 # Its centre in upright coordinates lies between these.
 _LOWEST_MM = (-6.0, 8.0, 12.0)
 _HIGHEST_MM = (6.0, 16.0, 22.0)
@@ -68,56 +70,80 @@ def make_mapped_head(
     return head_of(scene, [array[box] for array in maps], affine, seed, case)
 
 
-@dataclass(frozen=True)
-class Shape:
-    """All random numbers of what a head holds beside the tissues of its label map; they do not depend on the image's size.
+def make_head(seed: int, case: int, size: tuple[int, int, int], lesion: Wanted = "none") -> Head:
+    """One case of a cohort; the same seed and case give the same head.
 
-    centre_mm: of the field of view, in upright coordinates.
+    size: voxels in x, y, z over the same field of view.
     """
-
-    texture: NoiseField
-    vessels: dict[Label, list[Tube]]
-    ageing: Ageing
-    diseases: Diseases
-    airways: Airways
-    bones: Bones
-    centre_mm: Triple
-
-
-def draw_shape(rng: Rng, wanted: Wanted) -> Shape:
-    """Draw a head with a lesion."""
-    rngs = rng.spawn(7)
-    noise_rng, lesion_rng, vessel_rng = rngs[0].spawn(3)
-    rough = noise(noise_rng, 16, 4, 64)
-    ill = diseases.draw((lesion_rng, rngs[1], rngs[3]), wanted, rough)
-    return Shape(
-        noise(noise_rng, 9, 3, 84),
-        vessels(vessel_rng, ill.lesion.side if ill.lesion.kind == "stroke" else 0),
-        diseases.draw_age(rngs[2]),
-        ill,
-        bones.draw_airways(rngs[4]),
-        bones.draw(rngs[5]),
-        triple(rngs[6].uniform(_LOWEST_MM, _HIGHEST_MM)),
+    spacing = np.divide(FIELD_MM, size)
+    voxel_mm = float(np.prod(spacing)) ** (1 / 3)
+    body = _read(map_of(case), SPACINGS_MM[voxel_mm > _COARSE_MM])
+    scene = draw_scene(np.random.default_rng([seed, case]), body, lesion)
+    assert scene.frame is not None
+    # Where the middle of the frame comes to lie, without its bending.
+    variation, places = scene.places.variation, scene.places
+    from_middle = np.subtract(scene.frame.origin_mm, places.middle_mm)
+    origin = variation.turn.T @ (variation.scale * from_middle)
+    affine = np.diag([*spacing, 1.0])
+    affine[:3, 3] = [-(n - 1) / 2 * step for n, step in zip(size, spacing)]
+    corner = affine[:3, 3] + origin + scene.centre_mm
+    x, y, z = (
+        (np.arange(n) * step + first).astype(np.float32)
+        for n, step, first in zip(size, spacing, corner)
     )
+    return head_of(scene, paint(scene, (x, y, z)), affine, seed, case)
+
+
+def map_of(case: int) -> str:
+    """The name of a case's map; each has each kind of lesion in a cohort of mixed ones."""
+    turn = case // len(SHIPPED_HEADS)
+    return SHIPPED_HEADS[(case + turn) % len(SHIPPED_HEADS)]
+
+
+@lru_cache
+def _read(name: str, spacing_mm: int) -> LabelMap:
+    """A map that comes with the package."""
+    with np.load(file_of(name, spacing_mm)) as file:
+        codes = file["codes"]
+    hull = codes != Label.AIR
+    return LabelMap(name, codes, hull, (float(spacing_mm),) * 3, read_table(TABLE))
+
+
+def file_of(name: str, spacing_mm: int) -> Path:
+    """The file of a map that comes with the package (benchmarks/shipped_maps.py writes it)."""
+    return Path(__file__).with_name("heads") / f"{name}_{spacing_mm}mm.npz"
 
 
 @dataclass(frozen=True)
 class Scene:
-    """All that is painted; frame: None where the map shows no brain."""
+    """All random numbers of a body, which do not depend on the image's size, and all that is painted.
+
+    frame: None where the map shows no brain, and nothing of a head is painted; centre_mm: of the field of view, in
+    upright coordinates.
+    """
 
     body: LabelMap
     tissues: AnyArray
     places: Places
     frame: HeadGrid | None
-    shape: Shape
+    texture: NoiseField
+    vessels: dict[Label, list[Tube]]
+    ageing: Ageing
+    diseases: Diseases
+    bones: Bones
+    centre_mm: Triple
     tissue: Tissue
     exposure: Exposure
 
 
-def draw_scene(rng: Rng, body: LabelMap, lesion: Wanted) -> Scene:
-    """Draw a variation of a map, its tissues, and where it places them."""
+def draw_scene(rng: Rng, body: LabelMap, wanted: Wanted) -> Scene:
+    """Draw a variation of a map with a lesion, its tissues, and where it places them."""
     shape_rng, vary_rng, habitus_rng, tissue_rng, exposure_rng = rng.spawn(5)
-    drawn, shape = varying.draw(vary_rng), draw_shape(shape_rng, lesion)
+    fine_rng, ill_rng, age_rng, place_rng, airways_rng, bones_rng, centre_rng = shape_rng.spawn(7)
+    noise_rng, lesion_rng, vessel_rng = fine_rng.spawn(3)
+    rough = noise(noise_rng, 16, 4, 64)
+    ill = diseases.draw((lesion_rng, ill_rng, place_rng), wanted, rough)
+    drawn = varying.draw(vary_rng)
     if drawn.mirror:
         body = body.mirror()
     tissues = label_anatomy.draw_tissues(body, label_anatomy.draw(habitus_rng))
@@ -125,28 +151,29 @@ def draw_scene(rng: Rng, body: LabelMap, lesion: Wanted) -> Scene:
     frame = None if brain is None else frame_of(body, brain)
     places = varying.places_of(body, tissues, brain, drawn)
     if frame is not None:
-        _paint_cells(tissues, body, frame, shape.airways)
-    tissue, scanner = body.table.tissue(tissue_rng), exposure.draw(exposure_rng)
-    return Scene(body, tissues, places, frame, shape, tissue, scanner)
+        _paint_cells(tissues, body, frame, bones.draw_airways(airways_rng))
+    return Scene(
+        body,
+        tissues,
+        places,
+        frame,
+        noise(noise_rng, 9, 3, 84),
+        vessels(vessel_rng, ill.lesion.side if ill.lesion.kind == "stroke" else 0),
+        diseases.draw_age(age_rng),
+        ill,
+        bones.draw(bones_rng),
+        triple(centre_rng.uniform(_LOWEST_MM, _HIGHEST_MM)),
+        body.table.tissue(tissue_rng),
+        draw_exposure(exposure_rng),
+    )
 
 
 def head_of(scene: Scene, maps: list[AnyArray], affine: AnyArray, seed: int, case: int) -> Head:
     """A painted head; maps: its labels, second labels, shares, lesion map and texture."""
-    lesion = scene.shape.diseases.lesion if scene.frame is not None else Lesion("none")
+    lesion = scene.diseases.lesion if scene.frame is not None else Lesion("none")
     labels, second, share, lesion_map, texture = maps
-    return Head(
-        labels,
-        second,
-        share,
-        lesion_map,
-        texture,
-        affine,
-        lesion,
-        scene.tissue,
-        seed,
-        case,
-        scene.exposure,
-    )
+    drawn = affine, lesion, scene.tissue, seed, case, scene.exposure
+    return Head(labels, second, share, lesion_map, texture, *drawn)
 
 
 def paint(scene: Scene, axes: Points) -> list[AnyArray]:
@@ -211,23 +238,21 @@ def _slab(scene: Scene, axes: Points) -> tuple[AnyArray, ...]:
     _take(canvas, scene.tissues, index)
     lesion_map = np.zeros(at[0].shape, np.uint8)
     if scene.frame is not None:
-        middle = map(np.float32, scene.places.middle_mm)
-        placed_x, placed_y, placed_z = map(np.add, axes, middle)
-        straight = scene.frame.upright((placed_x, placed_y, placed_z))
-        lesion_map = _paint_head(canvas, scene.shape, Space(*scene.frame.upright(at), straight))
-    texture = scene.shape.texture.on(axes).astype(np.float16)
+        lesion_map = _paint_head(canvas, scene, Space(*scene.frame.upright(at)))
+    texture = scene.texture.on(axes).astype(np.float16)
     return canvas.label, canvas.second, canvas.share, lesion_map, texture
 
 
 def _take(canvas: Canvas, tissues: AnyArray, index: list[AnyArray]) -> None:
     """Fill a canvas with the tissues at fractional indices (z, y, x): the two with the largest shares of eight corners."""
     low = [np.floor(i).astype(np.int32) for i in index]
-    label = np.full((8, *canvas.label.shape), Label.AIR, np.uint8)
     corners = [*np.ndindex(2, 2, 2)]
+    in_air = np.pad(tissues, 1)
+    last = [n - 1 for n in in_air.shape]
+    label = np.empty((8, *canvas.label.shape), np.uint8)
     for number, corner in enumerate(corners):
-        at = [i + step for i, step in zip(low, corner)]
-        inside = np.logical_and.reduce([(i >= 0) & (i < n) for i, n in zip(at, tissues.shape)])
-        label[number][inside] = tissues[tuple(i[inside] for i in at)]
+        at = [np.clip(i + step + 1, 0, end) for i, step, end in zip(low, corner, last)]
+        label[number] = in_air[tuple(at)]
     canvas.label[...] = label[0]
     canvas.second[...] = label[0]
     mixed = (label != label[0]).any(0)
@@ -248,19 +273,18 @@ def _take(canvas: Canvas, tissues: AnyArray, index: list[AnyArray]) -> None:
     canvas.share[mixed] = np.where(alone, 1, most / (most + np.maximum(next_most, 0)))
 
 
-def _paint_head(canvas: Canvas, shape: Shape, points: Space) -> AnyArray:
+def _paint_head(canvas: Canvas, scene: Scene, points: Space) -> AnyArray:
     """Paint findings, vessels, teeth with fillings, and plates; returns the lesion map."""
     soft = np.isin(canvas.label, INTRACRANIAL)
     labelled = diseases.tumour_map(canvas)
-    depth = np.where(soft, np.float32(20), np.float32(0))
-    inner = before_tumour(shape.diseases.lesion, points, depth)
-    diseases.paint_age(canvas, shape.ageing, inner)
-    lesion_map = diseases.paint(canvas, shape.diseases, points)
+    inner = before_tumour(scene.diseases.lesion, points, soft)
+    diseases.paint_age(canvas, scene.ageing, inner)
+    lesion_map = diseases.paint(canvas, scene.diseases, points)
     open_tissue = soft & ~np.isin(canvas.label, TUMOUR)
-    for label, tubes in shape.vessels.items():
+    for label, tubes in scene.vessels.items():
         if tubes:
             canvas.paint(label, inner.tubes(tubes, 4), open_tissue)
     bone = np.isin(canvas.label, SKULL)
-    bones.paint_teeth(canvas, shape.bones, points, bone)
-    bones.paint_plates(canvas, shape.bones, points)
+    bones.paint_teeth(canvas, scene.bones, points, bone)
+    bones.paint_plates(canvas, scene.bones, points)
     return np.where(lesion_map > 0, lesion_map, labelled) * soft

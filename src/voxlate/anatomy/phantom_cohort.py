@@ -1,34 +1,66 @@
-"""A cohort of phantom patients as files, in the layout that `prepare` reads without any option."""
+"""A cohort of phantom patients as files, in the layout that `prepare` reads without any option.
 
-from collections.abc import Sequence
+It is drawn from the package's own label maps, those of a user, or real CTs.
+"""
+
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from voxlate.anatomy.bodies import SOURCES, bodies_of
 from voxlate.anatomy.contrast import PROTOCOLS
-from voxlate.anatomy.head import Head
+from voxlate.anatomy.diseases import LesionKind, Wanted
+from voxlate.anatomy.head import FIELD_MM, Head
 from voxlate.anatomy.label_anatomy import LEAST_BRAIN_ML
-from voxlate.anatomy.maps import MAPS, tissue_map
-from voxlate.anatomy.phantom_options import PhantomOptions
-from voxlate.anatomy.signal import MODALITIES, image
-from voxlate.anatomy.tissue import BRAIN, INTRACRANIAL
+from voxlate.anatomy.label_map import LabelTable, read_label_map, read_lesion, read_table
+from voxlate.anatomy.mapped_head import SHIPPED_HEADS, make_head, make_mapped_head
+from voxlate.anatomy.phantom_options import PhantomOptions, tables
+from voxlate.anatomy.real_ct import NO_LABELS, make_ct_body, read_ct, table_of
+from voxlate.anatomy.signal import MAPS, MODALITIES, image, tissue_map
+from voxlate.anatomy.tissue import BRAIN, INTRACRANIAL, Label
 from voxlate.base.array_types import AnyArray
 from voxlate.base.errors import BadInput, first_of, known_name
 from voxlate.base.executors.case_work import Progress, no_report
-from voxlate.base.files import PHANTOMS, lock, read_json, write_json, write_text
+from voxlate.base.files import PHANTOMS, lock, read_json, safe_name, write_json, write_text
 from voxlate.base.machine import cores
 from voxlate.base.messages import Say, message
 from voxlate.base.option import merge
+from voxlate.scans.cohorts.case_files import plain_name
 from voxlate.scans.cohorts.split import check_size
-from voxlate.scans.formats.io import write_volume
+from voxlate.scans.formats.dicom import is_dicom_folder
+from voxlate.scans.formats.io import (
+    content_hash,
+    is_picture,
+    scan_endings,
+    without_ending,
+    write_volume,
+)
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.mask import largest
 from voxlate.scans.images.units import unit_of
 
+SIZE = (96, 96, 48)  # of simulated heads
+CASES = 24
+KEPT_MAPS = 4
+LESION_MAP = {
+    "tumour": {"necrosis": 1, "oedema": 2, "enhancing rim": 3, "other": 4},
+    "stroke": {"core": 1, "penumbra": 2},
+    "none": {},
+}
+MIXED: tuple[LesionKind, ...] = ("tumour", "stroke", "none")  # a small cohort has each of them
+# Options that have no meaning, by whether --ct and --labels are given.
+UNUSED = {
+    (False, False): ("without --labels or --ct", ("tissues", "spacing_mm")),
+    (False, True): ("with --labels", ("size",)),
+    (True, False): ("with --ct alone", ("size", "lesions", "stripped", "tissues")),
+    (True, True): ("with --ct", ("size", "lesions", "stripped")),
+}
+SOURCES = "Constants and equations with their literature: voxlate.anatomy.tissue and .signal."
 TABLE = "cases.csv"  # which `prepare` reads
 AIR_HU = -1000
 ALL_MAPS = "maps"
@@ -70,8 +102,13 @@ def write_cohort(
         if missing:
             lesion = bodies.kind(case) if asked.lesion == "mixed" else asked.lesion
             head = bodies.make(case, lesion)
-            if asked.lesion in ("tumour", "stroke") and not np.isin(head.labels, BRAIN).any():
-                without_brain.append(folder.name)
+            if not np.isin(head.labels, BRAIN).any():
+                if asked.stripped:
+                    raise BadInput(
+                        f"{folder.name}: expected a brain for --stripped, found none in its label map. Remove --stripped."
+                    )
+                if asked.lesion in ("tumour", "stroke"):
+                    without_brain.append(folder.name)
             brain = largest(np.isin(head.labels, INTRACRANIAL)) if asked.stripped else None
             _write_case(folder, head, missing, brain)
         return folder
@@ -134,3 +171,205 @@ def _write_case(folder: Path, head: Head, names: Sequence[str], inside: AnyArray
                 data = np.where(inside, data, AIR_HU if unit == "HU" else 0)
         volume = Volume(data[None].astype(np.float32), head.affine, unit, name)
         write_volume(folder / f"{name}.nii.gz", volume)
+
+
+@dataclass(frozen=True)
+class Bodies:
+    """The bodies of a cohort.
+
+    make: a body by the case's number and the kind of its lesion. settings: what a cohort that is continued must have in
+    common; description: further facts for `phantom.json`; files: the names of the label maps or CTs that become bodies in
+    turn, none where each is drawn; cases: their number where none is asked for.
+    """
+
+    make: Callable[[int, LesionKind], Head]
+    settings: dict[str, Any]
+    description: dict[str, Any]
+    files: tuple[str, ...] = ()
+    cases: int = CASES
+
+    def name(self, case: int) -> str:
+        """The folder of a case."""
+        return (
+            f"{self.patient(case)}_{self._turn(case):03d}" if self.files else f"phantom_{case:03d}"
+        )
+
+    def patient(self, case: int) -> str:
+        """The label map or CT of a case."""
+        return self.files[case % len(self.files)]
+
+    def kind(self, case: int) -> LesionKind:
+        """The lesion of a case where kinds are mixed: each file has each in turn, also where their numbers have a common factor."""
+        return MIXED[(case + self._turn(case)) % len(MIXED)]
+
+    def _turn(self, case: int) -> int:
+        return case // len(self.files) if self.files else 0
+
+
+def bodies_of(asked: PhantomOptions, say: Say) -> Bodies:
+    """The bodies that the options name; raises BadInput for options that do not fit together."""
+    situation, unused = UNUSED[asked.ct is not None, asked.labels is not None]
+    for name in unused:
+        if getattr(asked, name):
+            option = name.replace("_", "-")
+            raise BadInput(f"--{option}: expected none {situation}, found it. Remove it.")
+    if asked.ct is not None:
+        return ct_bodies(asked, say)
+    if asked.labels is not None:
+        return label_bodies(asked, say)
+    return simulated(asked, say)
+
+
+def simulated(asked: PhantomOptions, say: Say) -> Bodies:
+    """Heads of the label maps of the package."""
+    size = asked.size or SIZE
+    lesions = _Lesions(asked, say)
+    return Bodies(
+        lambda case, lesion: make_head(asked.seed, case, size, lesions.of(case, lesion)),
+        {"size": list(size), "heads": list(SHIPPED_HEADS), **lesions.settings},
+        {
+            "what": "Simulated heads, computed from equations on the anatomy of label maps of SynthSeg (Apache-2.0).",
+            "field_mm": list(FIELD_MM),
+            "spacing_mm": [field / n for field, n in zip(FIELD_MM, size)],
+            "seg": {label.name.lower(): int(label) for label in Label},
+            "lesion_map": LESION_MAP,
+        },
+    )
+
+
+def label_bodies(asked: PhantomOptions, say: Say = no_report) -> Bodies:
+    """Variations of label maps; raises BadInput where there are none, or without a table of their tissues."""
+    table, maps = _label_maps(asked, say)
+    names = tuple(maps)
+    lesions = _Lesions(asked, say)
+    # few maps are read once for all their variations; many are not kept
+    read = lru_cache(KEPT_MAPS)(lambda name: read_label_map(maps[name], table, name))
+
+    def _make(case: int, lesion: LesionKind) -> Head:
+        body, wanted = read(names[case % len(names)]), lesions.of(case, lesion)
+        return make_mapped_head(body, asked.seed, case, asked.spacing_mm, wanted)
+
+    return Bodies(
+        _make,
+        _settings(asked, table, label_maps=maps) | {"tissues": table.name, **lesions.settings},
+        {
+            "what": "Simulated scans, computed from equations on the anatomy of label maps.",
+            "seg": table.names,
+            "lesion_map": LESION_MAP,
+        },
+        names,
+    )
+
+
+def ct_bodies(asked: PhantomOptions, say: Say = no_report) -> Bodies:
+    """Bodies of real CTs; raises BadInput where there are none, and for a lesion, because they have their own."""
+    if asked.lesion in ("tumour", "stroke"):
+        raise BadInput(
+            f"--lesion: expected none with --ct, found {asked.lesion}. Remove it; a real CT has its own lesions."
+        )
+    files = _find_files(Path(asked.ct or ""), "--ct", say)
+    # beside other scans, those that are called so
+    called = {name[:-3]: path for name, path in files.items() if name.lower().endswith("_ct")}
+    scans = called or files
+    names = tuple(scans)
+    table, maps = (NO_LABELS, {}) if asked.labels is None else _label_maps(asked, say)
+    if unknown := sorted(maps.keys() - scans.keys()):
+        raise BadInput(
+            f"{maps[unknown[0]]}: expected the name of a CT of --ct ({first_of(names)}), found {unknown[0]}. Name each label map as its CT."
+        )
+
+    read = lru_cache(KEPT_MAPS)(
+        lambda name: read_ct(scans[name], name, asked.spacing_mm, maps.get(name), table)
+    )
+    return Bodies(
+        lambda case, _: make_ct_body(read(names[case % len(names)]), table, asked.seed, case),
+        _settings(asked, table, ct=scans, label_maps=maps) | {"lesion": "none"},
+        {
+            "what": "Real CTs of patients, with MR that was drawn from them by equations: no MR was acquired.",
+            "seg": table_of(table, np.random.default_rng(0)).names,
+        },
+        names,
+        len(names),
+    )
+
+
+def _settings(asked: PhantomOptions, table: LabelTable, **files: dict[str, Path]) -> dict[str, Any]:
+    """What a cohort of files that is continued must have in common."""
+    spacing = list(asked.spacing_mm) if asked.spacing_mm else None
+    hashes = {kind: _hashes(paths) for kind, paths in files.items()}
+    return {**hashes, "table": table.digest, "spacing_mm": spacing}
+
+
+def _hashes(files: dict[str, Path]) -> dict[str, str]:
+    """What states the content of files."""
+    return {name: content_hash(path) for name, path in files.items()}
+
+
+class _Lesions:
+    """The label maps of --lesions, of which a case with a tumour takes one."""
+
+    def __init__(self, asked: PhantomOptions, say: Say) -> None:
+        given = asked.lesions
+        if given is not None and asked.lesion not in ("tumour", "mixed"):
+            raise BadInput(
+                f"--lesions: expected --lesion tumour or mixed with it, found {asked.lesion}. Change it, or remove --lesions."
+            )
+        self.seed = asked.seed
+        self.maps = {} if given is None else _find_files(Path(given), "--lesions", say)
+        self.table = None if given is None else read_table(asked.lesion_tissues)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a cohort that is continued must have in common."""
+        return {
+            "lesions": _hashes(self.maps),
+            "lesion_table": self.table.digest if self.table else None,
+        }
+
+    def of(self, case: int, lesion: LesionKind) -> Wanted:
+        """The lesion of a case: one of a label map in place of a drawn tumour."""
+        if self.table is None or lesion != "tumour":
+            return lesion
+        number = np.random.default_rng([self.seed, case, 2]).integers(len(self.maps))
+        return read_lesion(list(self.maps.values())[number], self.table)
+
+
+def _label_maps(asked: PhantomOptions, say: Say) -> tuple[LabelTable, dict[str, Path]]:
+    """The table and the label maps that the options name; raises BadInput where they do not name both."""
+    if asked.tissues is None:
+        raise BadInput(
+            f"--labels: expected --tissues with the tissues of the labels, found none. Add --tissues with one of {', '.join(tables())}, or a TOML file."
+        )
+    return read_table(asked.tissues), _find_files(Path(asked.labels or ""), "--labels", say)
+
+
+def _find_files(folder: Path, option: str, say: Say) -> dict[str, Path]:
+    """The scans or label maps of a folder, or the one that a path names, by names for their cases; hidden files and pictures do not count.
+
+    A name has '_' for what not every system allows, which is said.
+    """
+    if not folder.exists():
+        raise BadInput(f"{option}: expected a file or a folder, found no {folder}. Correct it.")
+    if folder.is_file() or is_dicom_folder(folder):
+        return {safe_name(plain_name(without_ending(folder.name)), folder): folder}
+    endings = scan_endings()
+    maps = dict[str, Path]()
+    for path in sorted(folder.rglob("*")):
+        hidden = path.name.startswith(".") or is_picture(path)
+        is_series = path.is_dir() and is_dicom_folder(path)
+        if hidden or not (is_series or path.name.lower().endswith(endings)):
+            continue
+        stem = without_ending("_".join(path.relative_to(folder).parts))
+        name = safe_name(plain_name(stem), path)
+        if name != stem:
+            say(message("assumed", f"Assumed: {path.relative_to(folder)} is named {name}."))
+        if name in maps:
+            raise BadInput(
+                f"{path}: expected a name of its own for each file, found that of {maps[name]} ({name}). Rename one."
+            )
+        maps[name] = path
+    if not maps:
+        raise BadInput(
+            f"{option}: expected files ({', '.join(endings)}) or DICOM series in {folder}, found none. Name the folder that holds them."
+        )
+    return maps

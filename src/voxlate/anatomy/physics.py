@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, field, replace
-from itertools import chain, product
+from dataclasses import field
+from itertools import chain
 from typing import Annotated, Literal
 
 import numpy as np
@@ -13,7 +13,6 @@ from voxlate.anatomy.contrast import (
     FREE_WATER_T1_MS,
     Kind,
     Protocol,
-    inversion_recovery,
     maps_for,
     null_time_ms,
 )
@@ -39,40 +38,31 @@ FAT_REMOVED = (0.5, 1.0)  # by fat saturation, which is never even
 NULLED = (0.94, 1.06)  # inversion times of FLAIR as shares of the time that nulls free water
 # Half the pulse train of `sequences.mprage` and a little: shorter inversion times are impossible.
 LEAST_TI_MS = 490.0
-MOST_CSF = 0.5  # signal of CSF in FLAIR, as a share of the full one: beyond, it is no FLAIR
+Choice = tuple[Kind, Mapping[str, Range]]  # a sequence and the ranges of the parameters that it has
 
 
-@dataclass(frozen=True)
-class _ProtocolRanges:
-    """Ranges of a sequence in protocols of heads at 0.5 to 7 T; None: it has no such parameter."""
-
-    tr_ms: Range
-    te_ms: Range
-    ti_ms: Range | None = None
-    flip_deg: Range | None = None
-
-    def at(self, shares: Iterable[float]) -> list[float]:
-        """TR, TE, TI and flip angle at shares of their ranges."""
-        return list(map(within, shares, astuple(self)))
+def _choice(kind: Kind, tr_ms: Range, te_ms: Range, **others: Range) -> Choice:
+    return kind, {"tr_ms": tr_ms, "te_ms": te_ms, **others}
 
 
-USUAL: dict[Kind, _ProtocolRanges] = {
-    "spin_echo": _ProtocolRanges((400, 8000), (8, 180)),
-    "gradient_echo": _ProtocolRanges((8, 600), (1.5, 7.5), flip_deg=(5, 70)),
-    "inversion_recovery": _ProtocolRanges((2000, 8000), (8, 60), (150, 1200)),
-    "mprage": _ProtocolRanges((1600, 3000), (2, 5), (700, 1100), (7, 12)),
-    "flair": _ProtocolRanges((6000, 11000), (80, 160)),
-    "swi": _ProtocolRanges((22, 50), (10, 21), flip_deg=(10, 20)),
-    "tof": _ProtocolRanges((18, 35), (2.5, 7), flip_deg=(15, 30)),
-}
-
+# Protocols of heads at 0.5 to 7 T.
+USUAL: dict[Kind, Mapping[str, Range]] = dict(
+    [
+        _choice("spin_echo", (400, 8000), (8, 180)),
+        _choice("gradient_echo", (8, 600), (1.5, 7.5), flip_deg=(5, 70)),
+        _choice("inversion_recovery", (2000, 8000), (8, 60), ti_ms=(150, 1200)),
+        _choice("mprage", (1600, 3000), (2, 5), ti_ms=(700, 1100), flip_deg=(7, 12)),
+        _choice("flair", (6000, 11000), (80, 160)),
+        _choice("swi", (22, 50), (10, 21), flip_deg=(10, 20)),
+        _choice("tof", (18, 35), (2.5, 7), flip_deg=(15, 30)),
+    ]
+)
 # What sequence = "any" draws from: spin echoes of all weightings would rarely be as heavily T2-weighted as most scans.
-Choice = tuple[Kind, _ProtocolRanges]
 ANY: tuple[Choice, ...] = (
-    ("spin_echo", _ProtocolRanges((400, 800), (8, 20))),
-    ("spin_echo", _ProtocolRanges((2000, 6000), (8, 40))),
-    ("spin_echo", _ProtocolRanges((3000, 10000), (80, 200))),
-    ("spin_echo", _ProtocolRanges((3000, 10000), (80, 200))),
+    _choice("spin_echo", (400, 800), (8, 20)),
+    _choice("spin_echo", (2000, 6000), (8, 40)),
+    _choice("spin_echo", (3000, 10000), (80, 200)),
+    _choice("spin_echo", (3000, 10000), (80, 200)),
     *USUAL.items(),
 )
 
@@ -103,48 +93,37 @@ class Ranges:
     ] = None
 
     def __post_init__(self) -> None:
-        for name in PARAMETERS:
-            self._check_range(name)
-        for kind, chosen in self.choices:
-            tr, te, ti = chosen.tr_ms, chosen.te_ms, chosen.ti_ms
-            if te[1] >= tr[0]:
+        has = {} if self.sequence == "any" else USUAL[self.sequence]
+        for name, ends in self.given.items():
+            if name not in has and (self.sequence, name) != ("flair", "ti_ms"):
                 raise BadInput(
-                    f"data.physics.contrasts: expected echo times of {kind} below every repetition time, found te_ms up to {te[1]:g} with tr_ms from {tr[0]:g}. Change the ranges."
+                    f"data.physics.contrasts: expected no {name} for the sequence {self.sequence}, which has none of its own, found {list(ends)}. Drop it."
+                )
+            _check_rising(f"contrasts: expected {name}", ends)
+        for kind, ranges in self.choices:
+            least_tr, te = ranges["tr_ms"][0], ranges["te_ms"]
+            if te[1] >= least_tr:
+                raise BadInput(
+                    f"data.physics.contrasts: expected echo times of {kind} below every repetition time, found te_ms up to {te[1]:g} with tr_ms from {least_tr:g}. Change the ranges."
                 )
             least = LEAST_TI_MS if kind == "mprage" else 0.0
-            if ti is not None and not (least < ti[0] and ti[1] + least < tr[0]):
+            ti = ranges.get("ti_ms")
+            if ti is not None and not (least < ti[0] and ti[1] + least < least_tr):
                 raise BadInput(
-                    f"data.physics.contrasts: expected every ti_ms of {kind} to be above {least:g} and more than {least:g} below every tr_ms (the pulse train lies around it), found ti_ms {ti[0]:g} to {ti[1]:g} with tr_ms from {tr[0]:g}. Change the ranges."
+                    f"data.physics.contrasts: expected every ti_ms of {kind} to be above {least:g} and more than {least:g} below every tr_ms (the pulse train lies around it), found ti_ms {ti[0]:g} to {ti[1]:g} with tr_ms from {least_tr:g}. Change the ranges."
                 )
-            for ti_ms, tr_ms in product(ti or (), tr) if kind == "flair" else ():
-                left = inversion_recovery(1.0, FREE_WATER_T1_MS, math.inf, tr_ms, 0.0, ti_ms)
-                if left > MOST_CSF:
-                    raise BadInput(
-                        f"data.physics.contrasts: expected every ti_ms of flair to leave at most {MOST_CSF:.0%} of the signal of CSF, found ti_ms {ti_ms:g}, which leaves {left:.0%} with tr_ms {tr_ms:g}. Leave ti_ms out, or choose times near {null_time_ms(FREE_WATER_T1_MS, tr_ms):.0f}."
-                    )
 
-    def _check_range(self, name: str) -> None:
-        given = getattr(self, name)
-        if given is None:
-            return
-        _check_rising(f"contrasts: expected {name}", given)
-        if self.sequence == "any":
-            raise BadInput(
-                f"data.physics.contrasts: expected no {name} with sequence = 'any', whose ranges are those of each sequence, found {list(given)}. Drop it, or name a sequence."
-            )
-        usual = USUAL[self.sequence]
-        if getattr(usual, name) is None and not (name == "ti_ms" and self.sequence == "flair"):
-            raise BadInput(
-                f"data.physics.contrasts: expected no {name} for the sequence {self.sequence}, which has none, found {list(given)}. Drop it."
-            )
+    @property
+    def given(self) -> dict[str, Range]:
+        """The ranges that are stated."""
+        return {name: ends for name in PARAMETERS if (ends := getattr(self, name))}
 
     @property
     def choices(self) -> Sequence[Choice]:
         """The sequences that are drawn, with their ranges."""
         if self.sequence == "any":
             return ANY
-        given = {name: ends for name in PARAMETERS if (ends := getattr(self, name))}
-        return ((self.sequence, replace(USUAL[self.sequence], **given)),)
+        return [(self.sequence, {**USUAL[self.sequence], **self.given})]
 
 
 @settings
@@ -188,12 +167,12 @@ class Contrast(Ranges):
 
     def draw(self, rng: np.random.Generator, field_t: float) -> Protocol:
         """A sequence with its parameters."""
-        kind, chosen = self.sequences[int(rng.integers(len(self.sequences)))]
-        tr, te, ti, flip = chosen.at(rng.random(4))
+        kind, ranges = self.sequences[int(rng.integers(len(self.sequences)))]
+        tr, te, ti, flip = _parameters(ranges, rng.random(4))
         doses = within(rng.random(), DOSES)
         removed = within(rng.random(), FAT_REMOVED)
         has_agent, has_saturation, nulled = rng.random(3)
-        if kind == "flair" and chosen.ti_ms is None:
+        if kind == "flair" and "ti_ms" not in ranges:
             ti = within(nulled, NULLED) * null_time_ms(FREE_WATER_T1_MS, tr)
         return Protocol(
             kind,
@@ -208,9 +187,9 @@ class Contrast(Ranges):
 
     def centre(self, field_t: float) -> Protocol:
         """The sequence with the median of each parameter, for a target."""
-        kind, chosen = self.choices[0]
-        tr, te, ti, flip = chosen.at([0.5] * 4)
-        if kind == "flair" and self.ti_ms is None:
+        kind, ranges = self.choices[0]
+        tr, te, ti, flip = _parameters(ranges, [0.5] * 4)
+        if kind == "flair" and "ti_ms" not in ranges:
             ti = null_time_ms(FREE_WATER_T1_MS, tr)
         dose = float(self.agent >= 0.5)
         removed = within(0.5, FAT_REMOVED) if self.fat_saturation >= 0.5 else 0.0
@@ -338,6 +317,11 @@ def _check_rising(expected: str, ends: Range) -> None:
         raise BadInput(
             f"data.physics.{expected} from low to high, found {low:g} to {high:g}. Swap them."
         )
+
+
+def _parameters(ranges: Mapping[str, Range], shares: Iterable[float]) -> list[float]:
+    """TR, TE, TI and flip angle at shares of their ranges."""
+    return [within(share, ranges.get(name)) for share, name in zip(shares, PARAMETERS)]
 
 
 def within(share: float, ends: Range | None) -> float:

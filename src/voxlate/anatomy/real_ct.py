@@ -11,12 +11,9 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from voxlate.anatomy import exposure
 from voxlate.anatomy.diseases import Lesion
-from voxlate.anatomy.exposure import LEAST_HU, MOST_HU
-from voxlate.anatomy.head import Head
-from voxlate.anatomy.label_map import check_grid, check_voxels
-from voxlate.anatomy.label_table import CODES, LabelTable, OwnTissue
+from voxlate.anatomy.head import LEAST_HU, MOST_HU, Head, draw_exposure
+from voxlate.anatomy.label_map import CODES, LabelTable, OwnTissue, check_grid, check_voxels
 from voxlate.anatomy.shapes import Canvas, Points, Rng, Triple, blank, noise, triple
 from voxlate.anatomy.tissue import SKULL, Label
 from voxlate.base.array_types import AnyArray
@@ -119,10 +116,6 @@ def read_ct(
     volume = canonical(read_volume(path, "ct"))
     check_grid(path, volume)
     lowest, highest = float(volume.data.min()), float(volume.data.max())
-    if lowest > _AIR_HU or highest < _HARD_HU:
-        raise BadInput(
-            f"{path}: expected a CT in Hounsfield units, with air below {_AIR_HU:g} and bone above {_HARD_HU:g}, found values from {lowest:g} to {highest:g}. Leave out what is clipped or no CT, and convert other units."
-        )
     if spacing_mm is not None:
         volume = with_voxels(volume, triple(spacing_mm[::-1]))
     spacing = volume.grid.spacing_mm
@@ -132,9 +125,9 @@ def read_ct(
     low, high = _SOFT_RANGE_HU
     tissue = values[body & (values > _LUNG_HU)]
     share = float(np.mean((tissue > low) & (tissue < high))) if tissue.size else 0.0
-    if share < _LEAST_SOFT:
+    if lowest > _AIR_HU or highest < _HARD_HU or share < _LEAST_SOFT:
         raise BadInput(
-            f"{path}: expected a CT, of whose tissue at least {_LEAST_SOFT:.0%} are in {low:g} to {high:g} HU, found {share:.0%}, as of air alone or an MR that was scaled to HU. Give the CT."
+            f"{path}: expected a CT in Hounsfield units, with air below {_AIR_HU:g}, bone above {_HARD_HU:g}, and {_LEAST_SOFT:.0%} of its tissue from {low:g} to {high:g}, found values from {lowest:g} to {highest:g}, and {share:.0%}. Leave out what is clipped, an MR or no scan, and convert other units."
         )
     hu = np.clip(values, LEAST_HU, MOST_HU)
     calm = _without_noise(hu, body, spacing)
@@ -258,7 +251,7 @@ def make_ct_body(
         table.tissue(tissue_rng),
         seed,
         case,
-        exposure.draw(exposure_rng),
+        draw_exposure(exposure_rng),
         scan.hu,
     )
 

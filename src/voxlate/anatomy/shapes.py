@@ -5,7 +5,7 @@ Points are three arrays (x, y, z) in mm (right, anterior, superior). A distance 
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, reduce
+from functools import cached_property, lru_cache
 
 import numpy as np
 from scipy import fft, ndimage
@@ -18,34 +18,24 @@ Pair = tuple[float, float]
 Points = tuple[AnyArray, AnyArray, AnyArray]
 Triple = tuple[float, float, float]
 Box = tuple[slice, slice, slice]
+Tube = AnyArray  # its straight parts: x, y, z and radius in mm of both ends, [N, 2, 4]
 
 
 @dataclass(frozen=True)
 class Space:
-    """The coordinates of voxels in mm: right, anterior, superior, [D, H, W] each.
-
-    straight: the axes x [W], y [H], z [D] of the grid before its bending, which limit the search for tubes.
-    """
+    """The coordinates of voxels in mm: right, anterior, superior, [D, H, W] each."""
 
     x: AnyArray
     y: AnyArray
     z: AnyArray
-    straight: Points | None = None
 
     def __iter__(self) -> Iterator[AnyArray]:
         return iter((self.x, self.y, self.z))
 
-    def __getitem__(self, box: Box) -> "Space":
-        assert self.straight is not None
-        x, y, z = (axis[part] for axis, part in zip(self.straight, box[::-1]))
-        return Space(self.x[box], self.y[box], self.z[box], (x, y, z))
-
     @cached_property
     def half(self) -> "Space":
         """The same with the left side mirrored to the right."""
-        assert self.straight is not None
-        x, y, z = self.straight
-        return Space(np.abs(self.x), self.y, self.z, (np.abs(x), y, z))
+        return Space(np.abs(self.x), self.y, self.z)
 
     def ellipsoid(self, text: str, size: AnyArray | float = 1.0) -> AnyArray:
         """Distance to the ellipsoid that a text states: its centre, a bar and its half axes, "x y z | a b c" in mm.
@@ -57,46 +47,31 @@ class Space:
         return ellipsoid(scaled, (0, 0, 0), numbers(axes)) * size
 
     @cached_property
-    def _bent_mm(self) -> AnyArray:
-        """Least and largest difference from the straight axes, [3, 2] (x, y, z)."""
-        assert self.straight is not None
-        shaped = np.meshgrid(*self.straight[::-1], indexing="ij", sparse=True)[::-1]
-        differences = [p - s for p, s in zip(self, shaped)]
-        return np.array([(d.min(initial=np.inf), d.max(initial=-np.inf)) for d in differences])
+    def _ends_of_planes(self) -> list[tuple[AnyArray, AnyArray]]:
+        """Least and largest z of each slice, y of each row, and x of each column."""
+        return [
+            (along.min(others), along.max(others))
+            for along, others in zip((self.z, self.y, self.x), ((1, 2), (0, 2), (0, 1)))
+        ]
 
-    def boxes(self, low: AnyArray, high: AnyArray) -> tuple[AnyArray, AnyArray]:
-        """First and last + 1 of the voxels z, y, x that may lie between corners x, y, z in mm; all are [N, 3].
+    def boxes(self, low: AnyArray, high: AnyArray) -> list[Box]:
+        """The voxels [D, H, W] that may lie between corners x, y, z in mm, [N, 3] each."""
+        sides = []
+        for place, (least, most) in zip((2, 1, 0), self._ends_of_planes):
+            inside = (most >= low[:, place, None]) & (least <= high[:, place, None])
+            end = np.where(inside.any(1), len(least) - inside[:, ::-1].argmax(1), 0)
+            sides.append([*map(slice, inside.argmax(1).tolist(), end.tolist())])
+        return [*zip(*sides)]
 
-        The straight axes limit the search, because bending moves a point by at most the largest difference from them.
-        """
-        assert self.straight is not None
-        first, end = np.zeros((2, len(low), 3), int)
-        if not self.x.size:
-            return first, end
-        for axis, (places, bent) in enumerate(zip(self.straight, self._bent_mm)):
-            inside = places >= low[:, axis, None] - bent[1]
-            inside &= places <= high[:, axis, None] - bent[0]
-            there = inside.any(1)
-            first[:, 2 - axis] = inside.argmax(1)
-            end[:, 2 - axis] = np.where(there, len(places) - inside[:, ::-1].argmax(1), 0)
-        return first, end
-
-    def box(self, low: Sequence[float], high: Sequence[float], margin_mm: float) -> Box:
-        """The voxels [D, H, W] that may lie between two corners x, y, z in mm, or within the margin around."""
-        first, end = self.boxes(np.array([low]) - margin_mm, np.array([high]) + margin_mm)
-        z, y, x = map(slice, first[0].tolist(), end[0].tolist())
-        return z, y, x
-
-    def tubes(self, parts: "Sequence[Tube]", reach_mm: float) -> AnyArray:
+    def tubes(self, parts: Sequence[Tube], reach_mm: float) -> AnyArray:
         """Distance to the nearest tube, exact within `reach_mm` of a tube and `reach_mm` elsewhere."""
         out = np.full(self.x.shape, reach_mm, dtype=np.float32)
-        segments = np.concatenate([part.segments for part in parts])
+        segments = np.concatenate(parts)
         margin = segments[:, :, 3:].max(1) + reach_mm
         ends = segments[:, :, :3]
-        first, end = self.boxes(ends.min(1) - margin, ends.max(1) + margin)
-        for number in np.flatnonzero((first < end).all(1)):
-            inside = tuple(map(slice, first[number], end[number]))
-            near = _capsule([p[inside] for p in self], *segments[number])
+        boxes = self.boxes(ends.min(1) - margin, ends.max(1) + margin)
+        for inside, (start, end) in zip(boxes, segments):
+            near = _capsule([p[inside] for p in self], start, end)
             np.minimum(out[inside], near, out=out[inside])
         return out
 
@@ -156,10 +131,11 @@ class Canvas:
         where: AnyArray | None = None,
     ) -> None:
         """Paint an ellipsoid with this centre and these half axes in mm."""
-        low, high = np.subtract(centre, axes), np.add(centre, axes)
-        box = points.box([*low], [*high], self.voxel_mm)
+        # The first-order distance is at least that to the surface along the shortest half axis.
+        half = np.multiply(axes, 1 + self.voxel_mm / 2 / min(axes))
+        (box,) = points.boxes(np.subtract([centre], half), np.add([centre], half))
         inside = None if where is None else where[box]
-        self[box].paint(label, ellipsoid(points[box], centre, axes), inside)
+        self[box].paint(label, ellipsoid([p[box] for p in points], centre, axes), inside)
 
 
 def blank(shape: tuple[int, ...], voxel_mm: float) -> Canvas:
@@ -168,39 +144,17 @@ def blank(shape: tuple[int, ...], voxel_mm: float) -> Canvas:
     return Canvas(label, second, np.ones(shape, dtype=np.float32), voxel_mm)
 
 
-def union(*distances: AnyArray) -> AnyArray:
-    """Distance to the union of shapes."""
-    return reduce(np.minimum, distances)
+def tube(path: Sequence[Sequence[float]], radius_mm: Pair) -> Tube:
+    """The tube along a path in mm, whose radius changes linearly from `radius_mm[0]` to `radius_mm[1]`."""
+    points = np.asarray(path, dtype=np.float64)
+    steps = np.linalg.norm(np.diff(points, axis=0), axis=1)
+    lengths = np.concatenate([[0.0], np.cumsum(steps)])
+    radii = np.interp(lengths / max(lengths[-1], 1e-9), [0.0, 1.0], radius_mm)
+    ends = np.column_stack([points, radii])
+    return np.stack([ends[:-1], ends[1:]], axis=1)
 
 
-def overlap(*distances: AnyArray) -> AnyArray:
-    """Distance to what lies in all of these shapes."""
-    return reduce(np.maximum, distances)
-
-
-@dataclass(frozen=True)
-class Tube:
-    """A line through `path` (mm) whose radius changes linearly from `radius_mm[0]` to `radius_mm[1]`."""
-
-    path: tuple[Triple, ...]
-    radius_mm: Pair
-
-    @cached_property
-    def segments(self) -> AnyArray:
-        """The straight parts of the tube: x, y, z and radius in mm of both ends, [N, 2, 4]."""
-        points = np.asarray(self.path, dtype=np.float64)
-        steps = np.linalg.norm(np.diff(points, axis=0), axis=1)
-        lengths = np.concatenate([[0.0], np.cumsum(steps)])
-        radii = np.interp(lengths / max(lengths[-1], 1e-9), [0.0, 1.0], self.radius_mm)
-        ends = np.column_stack([points, radii])
-        return np.stack([ends[:-1], ends[1:]], axis=1)
-
-    def mirror(self) -> "Tube":
-        """The tube of the other side."""
-        return Tube(tuple((-x, y, z) for x, y, z in self.path), self.radius_mm)
-
-
-def tubes_of(text: str) -> tuple[Tube, ...]:
+def tubes_of(text: str) -> list[Tube]:
     """The tubes that the lines of a text state.
 
     A line has the points of a path, as x y z in mm, a bar, the first and last radius in mm, and a comment after "#".
@@ -208,10 +162,9 @@ def tubes_of(text: str) -> tuple[Tube, ...]:
     parts = []
     for line in text.strip().splitlines():
         course, _, radii = line.partition("#")[0].partition("|")
-        path = tuple(triple(numbers(point)) for point in course.split(","))
         first, last = numbers(radii)
-        parts.append(Tube(path, (first, last)))
-    return tuple(parts)
+        parts.append(tube([*map(numbers, course.split(","))], (first, last)))
+    return parts
 
 
 def numbers(text: str) -> list[float]:
@@ -238,7 +191,7 @@ def _capsule(points: list[AnyArray], start: AnyArray, end: AnyArray) -> AnyArray
     return np.sqrt(x * x + y * y + z * z) - (np.float32(start[3]) + share * thicker)
 
 
-def bounded_normal(rng: Rng, size: int | None = None) -> AnyArray:
+def bounded_normal(rng: Rng, size: int) -> AnyArray:
     """Normal numbers, at most 2 standard deviations away from 0."""
     return np.clip(rng.standard_normal(size), -2, 2)
 

@@ -1,20 +1,51 @@
-"""The image of a head in each modality: MR of its tissue-parameter maps, X-ray attenuation, the passage of a bolus.
+"""Maps of the phantom's tissue parameters at 3 T, from which the signal of any MR sequence can be computed.
+
+A voxel of tissue and cerebrospinal fluid has two compartments, whose signals add up: fluid_map is the fluid's share of
+the protons, and all other maps are those of the tissue. Mean rates would make such voxels bright in FLAIR, where the
+fluid is dark. Of two tissues, rates (1/T1, 1/T2, 1/T2*), fat fraction, contrast agent and flow are means over protons,
+and the susceptibility over volume. Voxels without protons have 0. Values are rounded to float16, in which prepared
+cohorts store them without loss. Around metal, T2* is short (`metal_rate_per_ms`).
+
+The image of a head in each modality: MR of its tissue-parameter maps, X-ray attenuation, the passage of a bolus.
 
 `signal` is exact in each voxel and free of noise. `image` is what a scanner gives: MR with the effects of `acquisition`, CT with
-those of `exposure`.
+those of `head.expose`.
 """
 
-import numpy as np
+from dataclasses import dataclass
 
+import numpy as np
+from scipy import ndimage
+
+from voxlate.anatomy import scalp
 from voxlate.anatomy.acquisition import Effects, draw_smooth, in_plane, rician
 from voxlate.anatomy.contrast import FULL_SCALE, PROTOCOLS, Protocol, bolus, magnitude, maps_for
-from voxlate.anatomy.exposure import expose
-from voxlate.anatomy.head import Head
-from voxlate.anatomy.maps import Voxels, tissue_map, voxels_of
+from voxlate.anatomy.head import Head, expose
 from voxlate.anatomy.shapes import Rng
-from voxlate.anatomy.tissue import BRAIN, TUMOUR, VESSEL, Label
+from voxlate.anatomy.tissue import BRAIN, FLUID, TUMOUR, VESSEL, Label
 from voxlate.base.array_types import AnyArray
+from voxlate.scans.images.units import TISSUE_MAPS
 
+MAPS = tuple(TISSUE_MAPS)
+TIMES = ("t1_map", "t2_map", "t2star_map")
+FREE_WATER = (Label.CSF, Label.VENTRICLE, Label.SPINAL_FLUID)
+# Mean speeds of blood: arteries by transcranial Doppler (Aaslid et al. 1982, J Neurosurg 57:769), dural sinuses.
+SPEED_CM_S = np.zeros(256)
+SPEED_CM_S[[Label.ARTERY, Label.VEIN, Label.ARTERY_BEYOND_CLOT]] = 40.0, 15.0, 5.0
+# The extent of the field's disturbance by metal: that of a filling or screw is larger than that of a titanium plate.
+METAL_REACH_MM = {Label.METAL: 4.0, Label.PLATE: 1.5}
+METAL_T2STAR_MS = 0.2  # at the metal's surface
+# Where metal shortens T2* below this, fluid counts as tissue, because sequences give fluid a long T2*.
+LONG_T2STAR_MS = 50.0
+# The constant of a tissue, and by which shares texture and the core of a stroke change it. Cytotoxic oedema raises T1 by
+# 12 % and T2 by 40 % (order of Ordidge et al. 1991, MRM 21:1).
+_CONSTANTS = {
+    "pd_map": ("pd", 0.005, 0.03),
+    "t1_map": ("t1_ms", 0.02, 0.12),
+    "t2_map": ("t2_ms", 0.025, 0.4),
+    "t2star_map": ("t2star_ms", 0.025, 0.1),
+}
+PULSES_BEYOND_CLOT = 45  # of a time of flight, in slow blood
 PERFUSION = ("cbf", "cbv", "tmax")
 # Phases are 8 s apart: Menon et al. 2015, Radiology 275:510.
 PHASE_S = {"cta": 8.0, "cta1": 8.0, "cta2": 16.0, "cta3": 24.0}
@@ -25,6 +56,145 @@ _NOISE = {"cbf": 1.5, "cbv": 0.12, "tmax": 0.2}
 _MR_NOISE = 0.012  # share of the signal's 99th percentile
 _BIAS = 0.1  # standard deviation of the log coil gain
 _KEPT, _FILTERED = 0.95, 0.5  # of k-space: about as a Gaussian of 0.45 voxels
+# The order seeds the noise of each modality.
+MODALITIES = (*PROTOCOLS, "ncct", "ct", *PHASE_S, *PERFUSION)
+
+
+@dataclass(frozen=True)
+class Voxels:
+    """The two tissues of each voxel of a slice: their labels [2, ...], texture, height and the effect of a stroke on each."""
+
+    head: Head
+    label: AnyArray
+    texture: AnyArray
+    core: AnyArray
+    penumbra: AnyArray
+    height_mm: float
+
+    def of(self, table: AnyArray, texture: float | AnyArray = 0.0, core: float = 0.0) -> AnyArray:
+        """The values of a table for each tissue, with texture and the change in a stroke's core as shares."""
+        return table[self.label] * (1 + texture * self.texture + core * self.core)
+
+    def has(self, *labels: Label) -> AnyArray:
+        """Whether each tissue is one of these."""
+        return np.isin(np.arange(256), labels)[self.label]
+
+    def constant(self, name: str) -> AnyArray:
+        """Proton density, T1, T2 or T2* (in ms) of each tissue, by the name of its map."""
+        field, texture, core = _CONSTANTS[name]
+        # Fluid has no texture, so FLAIR nulls it everywhere.
+        solid = np.float32(texture) * ~self.has(*FLUID)
+        return self.of(getattr(self.head.tissue, field), solid, core)
+
+
+def tissue_map(head: Head, name: str) -> AnyArray:
+    """One of MAPS, [D, H, W] float32, in the unit that images.units states; inflow: see `inflow_rate`."""
+    if name in scalp.PLACES:
+        place = getattr(scalp, name)(head.labels, head.spacing_mm)
+        return np.asarray(place.astype(np.float16).astype(np.float32))
+    air = head.tissue.chi_ppm[Label.AIR] if name == "chi_map" else 0
+    out = np.full(head.labels.shape, air, dtype=np.float32)
+    for level in range(len(out)):
+        share = head.share[level]
+        there = (head.labels[level] != Label.AIR) | (share < 1)
+        out[level][there] = _mix(name, voxels_of(head, level, there), share[there])
+    if name in ("t2star_map", "fluid_map"):
+        _dephase(head, name, out)
+    return out.astype(np.float16).astype(np.float32)
+
+
+def _dephase(head: Head, name: str, out: AnyArray) -> None:
+    """Change T2* or the fluid's share around metal; nothing changes in a head without it."""
+    rate = metal_rate_per_ms(head)
+    if rate is None:
+        return
+    if name == "t2star_map":
+        out[...] = out / (1 + out * rate)
+    else:
+        out[rate > 1 / LONG_T2STAR_MS] = 0
+
+
+def metal_rate_per_ms(head: Head) -> AnyArray | None:
+    """The rate that metal adds to 1/T2*, [D, H, W], or None without metal.
+
+    The field of a dipole falls with the third power of the distance, and its gradient, which dephases, with the fourth.
+    """
+    rate = None
+    for label, reach_mm in METAL_REACH_MM.items():
+        there = head.labels == label
+        if not there.any():
+            continue
+        distance_mm = ndimage.distance_transform_edt(~there, sampling=head.spacing_mm)
+        added = (reach_mm / (reach_mm + distance_mm)) ** 4 / METAL_T2STAR_MS
+        rate = added if rate is None else rate + added
+    return rate
+
+
+def _mix(name: str, voxels: Voxels, share: AnyArray) -> AnyArray:
+    """The values of a map of voxels with this share of their first tissue."""
+    shares = np.stack([share, 1 - share])
+    if name == "chi_map":
+        return np.asarray((shares * voxels.of(voxels.head.tissue.chi_ppm)).sum(0))
+    protons = shares * voxels.constant("pd_map")
+    total = protons.sum(0)
+    if name == "pd_map":
+        return np.asarray(total)
+    there = total > 0
+    divisor = np.where(there, total, 1)
+    is_fluid = voxels.has(*FREE_WATER)
+    if name == "fluid_map":
+        return np.asarray((protons * is_fluid).sum(0) / divisor)
+    solid = protons * ~is_fluid
+    solid_total = solid.sum(0)
+    has_solid = solid_total > 0
+    # where all is fluid, the maps are those of fluid
+    counted = np.where(has_solid, solid[0], protons[0])
+    weight = counted / np.where(has_solid, solid_total, divisor)
+    first, second = _per_proton(name, voxels)
+    mean = weight * first + (1 - weight) * second
+    if name in TIMES:
+        mean = 1 / mean
+    return np.where(there, mean, 0)
+
+
+def _per_proton(name: str, voxels: Voxels) -> AnyArray:
+    """The quantity whose mean over protons a voxel has: a rate for the relaxation times."""
+    tissue = voxels.head.tissue
+    if name in TIMES:
+        return 1 / voxels.constant(name)
+    if name == "flow_map":
+        return voxels.of(SPEED_CM_S)
+    if name == "inflow_map":
+        return inflow_rate(voxels)
+    return voxels.of(tissue.fat if name == "fat_map" else tissue.gadolinium_mm)
+
+
+def voxels_of(head: Head, level: int, where: AnyArray | slice) -> Voxels:
+    """The voxels of a slice that `where` selects."""
+    label = np.stack([head.labels[level][where], head.second[level][where]])
+    height_mm = head.affine[2, 3] + level * head.affine[2, 2]
+    stroke = (head.lesion.kind == "stroke") & np.isin(label, BRAIN)
+    lesion = head.lesion_map[level][where]
+    texture = head.texture[level][where].astype(np.float32)
+    core = (stroke & (lesion == 1)).astype(np.float32)
+    penumbra = (stroke & (lesion == 2)).astype(np.float32)
+    return Voxels(head, label, texture, core, penumbra, height_mm)
+
+
+def inflow_rate(voxels: Voxels) -> AnyArray:
+    """1 / s: the inverse of the time since blood entered the imaged slab from below; 0 in veins and at rest.
+
+    Arterial blood has been in the slab for the pulses that the phantom's time of flight gives it.
+    """
+    tr_s = PROTOCOLS["tof"].tr_ms / 1000
+    rate = voxels.has(Label.ARTERY) / (tr_s * arterial_pulses(voxels.height_mm))
+    rate = rate + voxels.has(Label.ARTERY_BEYOND_CLOT) / (tr_s * PULSES_BEYOND_CLOT)
+    return np.asarray(rate, np.float32)
+
+
+def arterial_pulses(height_mm: float) -> AnyArray:
+    """Pulses of the time of flight that arterial blood has received at a height."""
+    return np.clip(5 + 0.09 * (height_mm + 50), 3, 20)
 
 
 def _hounsfield(voxels: Voxels) -> AnyArray:
@@ -75,10 +245,6 @@ def _perfusion(voxels: Voxels) -> tuple[AnyArray, AnyArray, AnyArray]:
     return cbf, cbf * mtt / 60, np.where(stroke > 0, late, normal)
 
 
-# The order seeds the noise of each modality.
-MODALITIES = (*PROTOCOLS, "ncct", "ct", *PHASE_S, *PERFUSION)
-
-
 def signal(head: Head, modality: str) -> AnyArray:
     """The image without noise, blur or shading, [D, H, W] float32: HU, ml/100 g(/min), s, or MR a.u.
 
@@ -88,12 +254,11 @@ def signal(head: Head, modality: str) -> AnyArray:
         return _magnitude(head, PROTOCOLS[modality])
     out = np.empty(head.labels.shape, dtype=np.float32)
     for level in range(len(out)):
-        out[level] = _values(modality, voxels_of(head, level, head.labels, slice(None)))
+        first, second = _values(modality, voxels_of(head, level, slice(None)))
+        out[level] = first
         if modality != "tmax":
-            mixed = head.share[level] < 1
-            other = _values(modality, voxels_of(head, level, head.second, mixed))
-            share = head.share[level][mixed]
-            out[level][mixed] = share * out[level][mixed] + (1 - share) * other
+            share = head.share[level]
+            out[level] = share * out[level] + (1 - share) * second
     return out
 
 

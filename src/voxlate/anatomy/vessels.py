@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from voxlate.anatomy.shapes import Rng, Triple, Tube, numbers, triple, tubes_of
+from voxlate.anatomy.shapes import Rng, Triple, Tube, numbers, triple, tube, tubes_of
 from voxlate.anatomy.tissue import Label
 from voxlate.base.array_types import AnyArray
 
 CEREBRUM_CENTRE: Triple = (0.0, 0.0, 18.0)
 CEREBRUM_AXES: Triple = (64.0, 83.0, 54.0)
+_MIRRORED = (-1.0, 1.0, 1.0, 1.0)  # x, y, z and radius of the other side
 
 
 def vessels(rng: Rng, occluded: int) -> dict[Label, list[Tube]]:
@@ -42,7 +43,7 @@ def vessels(rng: Rng, occluded: int) -> dict[Label, list[Tube]]:
             Label.CLOT: list(_CLOT) if closed else [],
         }
         for label, parts in sided.items():
-            parts_of[label] += parts if side == 1 else [part.mirror() for part in parts]
+            parts_of[label] += parts if side == 1 else [part * _MIRRORED for part in parts]
     return parts_of
 
 
@@ -82,7 +83,7 @@ def _anterior(walk: _Walk) -> list[Tube]:
     parts = list(_CAROTID)
     arch = [(2.6, 25.0, -13.0), (2.4, 33.0, -6.0)]
     arch += [(2.2, 47 * np.cos(a), 6 + 29 * np.sin(a)) for a in np.linspace(-0.1, 2.35, 9)]
-    parts.append(Tube(tuple(arch), (1.2, 0.6)))
+    parts.append(tube(arch, (1.2, 0.6)))
     for index in (2, 4, 6, 7, 8):
         root = arch[index]
         angle = np.arctan2(root[2] - 6, root[1]) + 0.1 * walk.jitter()[0]
@@ -94,7 +95,7 @@ def _anterior(walk: _Walk) -> list[Tube]:
             )
             for r in (9, 18)
         ]
-        parts.append(Tube((root, *steps), (0.8, 0.5)))
+        parts.append(tube((root, *steps), (0.8, 0.5)))
     return parts
 
 
@@ -102,7 +103,7 @@ def _middle(walk: _Walk) -> list[Tube]:
     """Branches of the middle cerebral artery: through the Sylvian fissure, then over the convexity."""
     parts = list(_FORK)
     for stem, courses in zip(_FORK, (_UPPER_BRANCHES, _LOWER_BRANCHES)):
-        root = stem.path[-1]
+        root = triple(stem[-1, 1, :3])
         for azimuth, rising in map(numbers, courses.split(",")):
             parts += _convexity_branch(walk, root, azimuth, rising)
     return parts
@@ -129,7 +130,7 @@ def _convexity_branch(walk: _Walk, root: Triple, azimuth: float, rising: float) 
         0.5 * (root[1] + surface[0][1]),
         0.5 * (root[2] + surface[0][2]),
     )
-    parts = [Tube((root, depth, *surface), (1.15, 0.5))]
+    parts = [tube((root, depth, *surface), (1.15, 0.5))]
     for index in (2, 4):
         turn = (1 if walk.jitter()[0] > 0 else -1) * 0.16
         twig = [
@@ -140,7 +141,7 @@ def _convexity_branch(walk: _Walk, root: Triple, azimuth: float, rising: float) 
             )
             for k in (1, 2)
         ]
-        parts.append(Tube((surface[index], *twig), (0.75, 0.45)))
+        parts.append(tube((surface[index], *twig), (0.75, 0.45)))
     return parts
 
 
@@ -148,7 +149,7 @@ def _posterior(walk: _Walk) -> list[Tube]:
     """Vertebral, posterior communicating and posterior cerebral artery of one side."""
     sway = 1.5 * walk.jitter(3)
     far = ((15 + sway[0], -44, -3), (13, -58 + sway[1], 2), (11, -72, 6 + sway[2]))
-    cerebral = Tube(((0, 3, -22), (9, 1, -19.5), (17, -10, -15), (18, -27, -9), *far), (1.3, 0.6))
+    cerebral = tube(((0, 3, -22), (9, 1, -19.5), (17, -10, -15), (18, -27, -9), *far), (1.3, 0.6))
     return [cerebral, *_VERTEBRAL]
 
 
@@ -177,11 +178,11 @@ _CONFLUENCE = " ".join(map(str, _crest(3.5)))
 def _midline_veins() -> list[Tube]:
     arc = [_crest(angle) for angle in np.linspace(0.35, 3.5, 26)]
     straight = tubes_of(f"0 -36 9, 0 -50 6, 0 -64 0, {_CONFLUENCE} | 1.8 2.3")
-    lower = Tube(
+    lower = tube(
         tuple((0.0, 44 * np.cos(a), 8 + 30 * np.sin(a)) for a in np.linspace(0.5, 2.6, 9)),
         (0.7, 1.0),
     )
-    return [Tube(tuple(arc), (2.0, 4.2)), *straight, lower]
+    return [tube(arc, (2.0, 4.2)), *straight, lower]
 
 
 def _drainage(walk: _Walk) -> list[Tube]:
@@ -193,5 +194,5 @@ def _drainage(walk: _Walk) -> list[Tube]:
         heights = np.linspace(0.45 + 0.1 * walk.jitter()[0], 1.42, 5)
         path = [on_cerebrum(azimuth * (1 - 0.06 * k), float(h), 1.0) for k, h in enumerate(heights)]
         top = np.arctan2((path[-1][2] - 18) / CEREBRUM_AXES[2], path[-1][1] / CEREBRUM_AXES[1])
-        parts.append(Tube((*path, _crest(top)), (0.6, 1.1)))
+        parts.append(tube((*path, _crest(top)), (0.6, 1.1)))
     return parts

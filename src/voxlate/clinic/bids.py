@@ -143,11 +143,7 @@ def case_entities(case: str, scans: Collection[Path]) -> Entities:
         raise BadInput(
             f"--bids: expected a case whose name has letters (A to Z) or digits for the label of sub-, found '{case}'. Rename the case."
         )
-    return {
-        key: value
-        for key, value in of_scans[0].items()
-        if key in FROM_SCANS and (key, value) in shared
-    }
+    return {key: value for key, value in of_scans[0].items() if (key, value) in shared}
 
 
 def image_name(case: Entities, modality: str, end: str) -> tuple[Path, str]:
@@ -179,22 +175,19 @@ def _label(text: str) -> str:
 
 
 def _entities_in(name: str) -> dict[str, str]:
-    """The entities in a file's or case's name that begins with sub-; {} for other names."""
+    """The entities of a scan in a file's or case's name that begins with sub-; {} for other names."""
     stem = name.split(".")[0]
     entities = dict(part.split("-", 1) for part in stem.split("_") if "-" in part)
     sound = all(key.isalnum() and value.isalnum() for key, value in entities.items())
-    return entities if stem.startswith("sub-") and sound else {}
+    if not (stem.startswith("sub-") and sound):
+        return {}
+    return {key: value for key, value in entities.items() if key in FROM_SCANS}
 
 
 def _files_of(root: Path, entities: Entities) -> list[Path]:
     """The files of synthesised images with these entities."""
     files = (root / _folder_of(entities)).glob(f"*desc-{IMAGE[0]}*")
-    return [path for path in files if _entities_of_case(path) == dict(entities)]
-
-
-def _entities_of_case(path: Path) -> dict[str, str]:
-    """The entities of a file's name without those that depend on the image."""
-    return {key: value for key, value in _entities_in(path.name).items() if key in FROM_SCANS}
+    return [path for path in files if _entities_in(path.name) == entities]
 
 
 def _write_case(folder: Path, root: Path, entities: Entities) -> set[str]:

@@ -69,13 +69,9 @@ def write_derived(
     like: the series from which it was made, a folder or 'FOLDER#key'. HU become a CT series, arbitrary units an MR
     series. On the grid of `like`, in whatever order of axes, every slice has exactly the place of its source slice;
     on another grid slices have places of their own, and so they have with slices="own" where they are of another plane.
-    The same image and source give the same UIDs. Raises BadInput for another unit, values beyond 16 bits, a source that
-    is no series, and a folder that holds anything but this series.
+    The same image and source give the same UIDs. Raises BadInput for values beyond 16 bits, a source that is no series, and
+    a folder that holds anything but this series.
     """
-    if volume.unit not in UNITS:
-        raise BadInput(
-            f"{out}: expected an image in HU (CT) or arbitrary units (MR) for a DICOM series, found {volume.modality} in {volume.unit}. Leave it out; it stays in its own file."
-        )
     placement = place_volume(volume, like, slices)
     values, slope = _store(placement.data, volume.unit, out)
     modality, (low, high) = "CT", WINDOW_HU

@@ -36,7 +36,6 @@ highdicom = Package(
     "highdicom", "dicom", "DICOM", "highdicom to write maps and masks as DICOM objects"
 )
 MOST_LABEL = 255
-MOST_BYTES = 2**32 - 2  # of the pixels of one object, whose length is a number of 32 bits
 SERIAL_NUMBER = "0"  # of a device, which objects of frames must state; a program has none
 # The anatomic region of frames by the source's BodyPartExamined; it must be stated.
 REGIONS: dict[str, Code] = {
@@ -135,16 +134,11 @@ def write_map(
     """Write a volume as one Parametric Map of float32 values into the new folder `out`; returns the file.
 
     like: the series from which it was made. Values are stored as they are; a code states their unit and quantity.
-    Raises BadInput for a unit without a code, values that are not finite, a source that is no series, a missing
-    highdicom, and a folder that holds anything but this map.
+    Raises BadInput for values that are not finite, a source that is no series, a missing highdicom, and a folder that
+    holds anything but this map.
     """
-    if quantity.unit not in UNIT_CODES:
-        raise BadInput(
-            f"{out}: expected a unit that DICOM has a code for ({', '.join(UNIT_CODES)}), found {quantity.modality} in {quantity.unit!r}. Leave it out; it stays in its own file."
-        )
     placement = place_volume(volume, like)
     values = np.ascontiguousarray(placement.data, np.float32)
-    _check_size(values, out)
     if not np.isfinite([values.min(), values.max()]).all():
         raise BadInput(
             f"{out}: expected finite values for DICOM, found NaN or infinity. Synthesise it again."
@@ -179,8 +173,8 @@ def write_mask(volume: Volume, name: str, like: Path, out: Path, origin: Origin)
     """Write a mask or label map as one Segmentation with a segment for each label into the new folder `out`.
 
     Returns the file. name: that of the mask, such as "mask" or "seg"; like: the series on whose slices it is. Raises
-    BadInput for values that are no labels, a mask without any voxel, a source that is no series, a missing highdicom,
-    and a folder that holds anything but this mask.
+    BadInput for values that are no labels, a source that is no series, a missing highdicom, and a folder that holds
+    anything but this mask.
     """
     placement = place_volume(volume, like)
     values = np.unique(placement.data)
@@ -189,12 +183,9 @@ def write_mask(volume: Volume, name: str, like: Path, out: Path, origin: Origin)
             f"{out}: expected labels, whole numbers from 0 to {MOST_LABEL}, found values from {values[0]:g} to {values[-1]:g}. Round them, or leave the file out."
         )
     labels = [int(value) for value in values if value]
-    if not labels:
-        raise BadInput(f"{out}: expected a mask with voxels above 0, found none. Leave it out.")
     numbers = np.zeros(MOST_LABEL + 1, np.uint8)
     numbers[labels] = range(1, len(labels) + 1)
     segments = np.ascontiguousarray(numbers[placement.data.astype(np.uint8)])
-    _check_size(segments, out)
     series = new_series(placement.template, name, origin, segments.data, "mask")
     segmentation = highdicom.seg.Segmentation(
         segmentation_type="BINARY",
@@ -205,14 +196,6 @@ def write_mask(volume: Volume, name: str, like: Path, out: Path, origin: Origin)
     )
     _complete(segmentation, series, placement, *SEGMENTATION)
     return write_objects(out, series, 1, [segmentation])
-
-
-def _check_size(pixels: np.ndarray, out: Path) -> None:
-    """Raise BadInput for pixels that one object cannot hold."""
-    if pixels.nbytes > MOST_BYTES:
-        raise BadInput(
-            f"{out}: expected at most {MOST_BYTES} bytes of pixels for one DICOM object, found {pixels.nbytes}. Leave it out; it stays in its own file."
-        )
 
 
 def _real_world_values(values: np.ndarray, quantity: Quantity) -> Any:

@@ -6,8 +6,16 @@ from pathlib import Path
 
 from voxlate.base.errors import BadInput, plural
 from voxlate.base.messages import Say, message
-from voxlate.clinic.address import StudyAddress, is_dicomweb, study_address, study_name
-from voxlate.clinic.archives import Ledger, WebArchive, fetch_study, send
+from voxlate.clinic.archives import (
+    Ledger,
+    StudyAddress,
+    WebArchive,
+    fetch_study,
+    is_dicomweb,
+    send,
+    study_address,
+    study_name,
+)
 from voxlate.clinic.bids import check_bids, write_bids
 from voxlate.clinic.dicom_out import Exported, check_dicom, export_dicom
 from voxlate.scans.formats.io import location_of

@@ -19,14 +19,23 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import disk_usage, rmtree
-from typing import Any, Protocol
+from typing import Any
 
 from voxlate.base.errors import BadInput
 from voxlate.base.executors.case_work import no_report
 from voxlate.base.files import lock, read_json, relative_to, whole_file, write_json, write_text
 from voxlate.base.messages import Say, message
-from voxlate.clinic.address import ae_title, check_uid, node, study_name
-from voxlate.clinic.archives import SUCCESS, Ledger, NodeArchive, pynetdicom, send
+from voxlate.clinic.archives import (
+    SUCCESS,
+    Ledger,
+    NodeArchive,
+    ae_title,
+    check_uid,
+    node,
+    pynetdicom,
+    send,
+    study_name,
+)
 from voxlate.clinic.layouts import DERIVED, SENT, export_again
 from voxlate.clinic.share_options import ListenOptions
 from voxlate.synthesis.cohort import select, synthesise_cases
@@ -175,12 +184,18 @@ def receive_images(
         server.shutdown()
 
 
-class Sender(Protocol):
-    """An association: whether it is open."""
+@dataclass
+class _Arriving:
+    """A study that arrives.
 
-    @property
-    def is_established(self) -> bool:
-        """Whether it is open."""
+    size: its bytes; senders: the associations that sent its images; heard: when one of them was last open; refused: images
+    that it lacks.
+    """
+
+    size: int
+    senders: set[Any] = field(default_factory=set)
+    heard: float = 0.0
+    refused: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -188,49 +203,46 @@ class Queue:
     """The studies below a folder.
 
     idle_seconds: after which a study is complete, without a new image or an open association that has sent one;
-    most_bytes: of one study; spare_bytes: of the disk that stay free; senders: the associations that sent images of a
-    study; heard: when one of them was last open; sizes: bytes of the studies that arrive; refused: images that they lack.
+    most_bytes: of one study; spare_bytes: of the disk that stay free; arriving: what is known of the studies in `incoming`.
     """
 
     path: Path
     idle_seconds: float = 10.0
     most_bytes: int = MOST_BYTES
     spare_bytes: int = SPARE_BYTES
-    senders: dict[str, set[Sender]] = field(default_factory=dict)
-    heard: dict[str, float] = field(default_factory=dict)
-    sizes: dict[str, int] = field(default_factory=dict)
-    refused: dict[str, set[str]] = field(default_factory=dict)
+    arriving: dict[str, _Arriving] = field(default_factory=dict)
 
-    def receive(self, dataset: Any, sender: Sender) -> None:
+    def receive(self, dataset: Any, sender: Any) -> None:
         """Keep an image; returns when the disk has it. An image that is there already is replaced.
 
         Raises BadInput for a study that is too large, and OSError where the disk has no room; such a study lacks images,
-        and is put aside when no more of them come.
+        and is put aside when no more of them come. sender: the association, which states `is_established`.
         """
         study = study_name(str(dataset.StudyInstanceUID))
-        self.senders.setdefault(study, set()).add(sender)
         instance = check_uid(str(dataset.SOPInstanceUID), "received image")
         folder = self.path / INCOMING / study
         folder.mkdir(parents=True, exist_ok=True)
-        refused = self.refused.setdefault(study, set())
-        if error := self._refusal(study, folder):
-            refused.add(instance)
+        if study not in self.arriving:
+            size = sum(file.stat().st_size for file in folder.glob("*.dcm"))
+            self.arriving.setdefault(study, _Arriving(size))  # another sender may have been faster
+        arriving = self.arriving[study]
+        arriving.senders.add(sender)
+        if error := self._refusal(study, arriving.size, folder):
+            arriving.refused.add(instance)
             write_text(folder / WHY, str(error))
             raise error
         file = folder / f"{instance}.dcm"
-        self.sizes[study] -= file.stat().st_size if file.is_file() else 0
+        arriving.size -= file.stat().st_size if file.is_file() else 0
         with whole_file(file) as temporary:
             dataset.save_as(temporary, enforce_file_format=True)
-        self.sizes[study] += file.stat().st_size
-        if refused == {instance}:  # the last one, which was sent again
+        arriving.size += file.stat().st_size
+        if arriving.refused == {instance}:  # the last one, which was sent again
             (folder / WHY).unlink()
-        refused.discard(instance)
+        arriving.refused.discard(instance)
 
-    def _refusal(self, study: str, folder: Path) -> BadInput | OSError | None:
+    def _refusal(self, study: str, size: int, folder: Path) -> BadInput | OSError | None:
         """Why no image of a study can be kept now: it is too large, or the disk is nearly full."""
-        if study not in self.sizes:
-            self.sizes[study] = sum(file.stat().st_size for file in folder.glob("*.dcm"))
-        if self.sizes[study] >= self.most_bytes:
+        if size >= self.most_bytes:
             return BadInput(
                 f"{study}: expected a study of at most {self.most_bytes / GB:.3g} GB, found more. Send the series that the model needs alone."
             )
@@ -251,9 +263,10 @@ class Queue:
         for folder in self.path.glob(f"{INCOMING}/*"):
             files = (*folder.glob("*.dcm"), *folder.glob(WHY))
             arrivals = [file.stat().st_mtime for file in files]
-            if any(sender.is_established for sender in tuple(self.senders.get(folder.name, ()))):
-                self.heard[folder.name] = at
-            last = max([self.heard.get(folder.name, 0.0), *arrivals])
+            arriving = self.arriving.get(folder.name, _Arriving(0))
+            if any(sender.is_established for sender in tuple(arriving.senders)):
+                arriving.heard = at
+            last = max([arriving.heard, *arrivals])
             if arrivals and at - last >= self.idle_seconds:
                 complete.append((last, folder.name))
         return min(complete)[1] if complete else None
@@ -261,8 +274,7 @@ class Queue:
     def take(self, study: str) -> Path:
         """The folder of a study's work, into which its images are moved unless they are there."""
         work = self.path / WORK / study
-        for known in (self.senders, self.heard, self.sizes, self.refused):
-            known.pop(study, None)
+        self.arriving.pop(study, None)
         work.mkdir(parents=True, exist_ok=True)
         if not (work / SCANS).is_dir():
             os.replace(self.path / INCOMING / study, work / SCANS)

@@ -32,6 +32,7 @@ from voxlate.scans.images.mask import foreground
 
 AIR_HU = -1000.0
 STRAIGHT = 1e-3  # the largest cosine between an axis of the grid and another axis of the patient
+BODY = "BODY"  # the name of the structure
 CUT_MM = 20.0  # of the outline of a slice; a nose may touch the border
 AXES = "LPS"  # of transverse slices from feet to head, as planning systems store them
 STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
@@ -53,7 +54,7 @@ def write_planning(
     body = foreground(slices)
     write_derived(slices, like, series, origin, slices="own")
     mask = replace(slices, data=body[None].astype(np.float32), unit="1", modality="mask")
-    write_structure(mask, "BODY", "EXTERNAL", series, structure, origin)
+    write_structure(mask, series, structure, origin)
     messages = []
     cut = cut_slices(body, _within(ct, slices.grid), slices.grid.spacing_mm[2])
     if cut:
@@ -121,22 +122,17 @@ def _within(ct: Volume, grid: Grid) -> AnyArray:
     return resample(ones, grid, order=0, fill=0.0).data[0] > 0
 
 
-def write_structure(
-    mask: Volume, name: str, kind: str, like: Path, out: Path, origin: Origin
-) -> list[Path]:
-    """Write a mask as one structure of closed contours into the new folder `out`; returns the file.
+def write_structure(mask: Volume, like: Path, out: Path, origin: Origin) -> list[Path]:
+    """Write the mask of a body as one structure of closed contours into the new folder `out`; returns the file.
 
-    name: that of the structure; kind: its RT ROI Interpreted Type, such as EXTERNAL; like: the series on whose slices
-    the mask is. Contours run half way between voxels in the mask and others, at 0.001 mm; parts are contours of their
-    own, and a hole is joined to its outer contour by a channel without width (C.8.8.6.3). Raises BadInput for an empty
-    mask, a contour of more points than an attribute holds, and a folder that holds anything but this structure.
+    like: the series on whose slices the mask is. Contours run half way between voxels in the mask and others, at 0.001 mm; parts are contours of their
+    own, and a hole is joined to its outer contour by a channel without width (C.8.8.6.3). Raises BadInput for
+    a contour of more points than an attribute holds, and a folder that holds anything but this structure.
     """
     placement = place_volume(mask, like)
     contours = _contours(placement, out)
-    if not contours:
-        raise BadInput(f"{out}: expected a mask with voxels above 0, found none. Leave it out.")
     content = np.ascontiguousarray(placement.data).data
-    series = new_series(placement.template, name, origin, content, "structure")
+    series = new_series(placement.template, BODY, origin, content, "structure")
     for keyword in OF_IMAGES:
         series.pop(keyword, None)
     frame = series.FrameOfReferenceUID
@@ -166,7 +162,7 @@ def write_structure(
             item(
                 ROINumber=1,
                 ReferencedFrameOfReferenceUID=frame,
-                ROIName=name,
+                ROIName=BODY,
                 ROIGenerationAlgorithm="AUTOMATIC",
             )
         ],
@@ -175,7 +171,7 @@ def write_structure(
             item(
                 ObservationNumber=1,
                 ReferencedROINumber=1,
-                RTROIInterpretedType=kind,
+                RTROIInterpretedType="EXTERNAL",
                 ROIInterpreter="",
             )
         ],

@@ -56,8 +56,8 @@ class PatchSettings(Protocol):
 class Patch:
     """A patch of a case in the axes of the settings.
 
-    inside, place: the part of it that is in the volume, in its own indices and in the volume's; drawn, item: the
-    modalities of data.physics, and what is drawn for the patch; None where the case has no maps to draw from.
+    inside, place: the part of it that is in the volume, in its own indices and in the volume's; item: what data.physics
+    draws of the case for the patch, None where the case has no maps to draw from.
     """
 
     def __init__(
@@ -75,10 +75,10 @@ class Patch:
         self.start = start
         self.size = size or data.patch
         self.inside, self.place = overlap(start, self.size, readable(self.case.header, data.frame))
-        self.drawn = case.contrasts
         if seed is None:
             seed = stable_id("physics", case.header.case, *start)
-        self.item = None if self.drawn is None else self.drawn.draw(seed)
+        drawn = case.contrasts
+        self.item = None if drawn is None else drawn.item(self.case, seed)
 
     def sources(self) -> tuple[Float32, Float32]:
         """The sources [channels, D, H, W], and the mask [D, H, W], 1 inside."""
@@ -110,22 +110,20 @@ class Patch:
         In a frame, a source is background in the air around the body, too, whose noise says nothing about the patient.
         """
         case = self.case
-        place = self.place
-        drawn = self.drawn
         item = self.item
         out = np.full((len(steps), *self.size), BACKGROUND, np.float32)
         images: Iterable[np.ndarray] = ()
         if name not in case.header.units:
             return out
-        if drawn is None or item is None:
+        if item is None:
             images = (self._scale(name, step) for step in steps)
-        elif name in drawn.names:
+        elif name in item.drawn.names:
             if any(steps):  # the thickness of an item takes a draw
-                steps = self._apart(steps, drawn.slice_mm(item))
-            images = drawn.read(case, name, self.intensity[name], item, place, steps, role)
+                steps = self._apart(steps, item.slice_mm)
+            images = item.read(name, self.intensity[name], self.place, steps, role)
         else:
-            remains = drawn.remainder(case, item, place)
-            slice_mm = drawn.slice_mm(item)
+            remains = item.remainder(self.place)
+            slice_mm = item.slice_mm
             steps = self._apart(steps, slice_mm)
             stored = (self._scale(name, step, slice_mm) for step in steps)
             images = (np.where(remains, image, np.float32(BACKGROUND)) for image in stored)
@@ -145,9 +143,7 @@ class Patch:
     def _body(self, place: Box) -> Bool:
         """Where some source shows the body in a part of the case."""
         inside = self.case.inside(self.case.arrays[MASK][place], self.data.source)
-        if self.drawn is None or self.item is None:
-            return inside
-        return self.drawn.body(self.case, self.item, place, inside)
+        return inside if self.item is None else self.item.body(place, inside)
 
     def _near_body(self, step: int) -> Bool:
         """Where some source shows the body or its rim, `step` slices away."""
@@ -177,8 +173,8 @@ class Patch:
         inside = first >= 0 and end <= length
         slices = slice(first, end) if inside else _repeat_ends(first, end, length)
         values = np.asarray(self.case.arrays[name][slices, rows, columns])
-        if self.drawn is not None and self.item is not None:
-            values = self.drawn.stored(self.case, name, self.item, (slices, rows, columns), values)
+        if self.item is not None:
+            values = self.item.stored(name, (slices, rows, columns), values)
         if values.dtype == np.float16:
             values = values.astype(np.float32)
         values = through_plane(values, slice_mm, spacing_mm)

@@ -240,7 +240,7 @@ def synthesise(
         >>> voxlate.synthesise("RUN", {"t1": (array, scan.affine)}, "ARRAYS", progress=False).cases
         ('case',)
     """
-    from voxlate.clinic.address import is_dicomweb
+    from voxlate.clinic.archives import is_dicomweb
     from voxlate.scans.formats.itk import ITK, load_writer
     from voxlate.synthesis.cohort import select, synthesise_cases
     from voxlate.synthesis.model import Model
