@@ -174,7 +174,7 @@ CALLS = {
     "listen": {"run": "run", "out": "out", "allow": ["A"], "to": "B@127.0.0.1:104"},
 }
 OTHER_FUNCTIONS = """__version__ compare demo export import_weights info list_starters manifest phantom plan prepare
-report serve survey"""
+report serve"""
 
 
 def test_every_function_in_python_is_tried_with_a_strangers_files():

@@ -6,10 +6,10 @@ from pathlib import Path
 from refusals import refuses
 from rows import every_row
 from scans import touch
+from voxlate.scans.cohort_inputs import read_inputs
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.cohorts.owners import require_patients
 from voxlate.scans.prepare_options import PrepareOptions
-from voxlate.scans.survey import read_inputs
 
 # '~' stands for a blank, {a,b} for several paths. Expected: patient/case split scans; '=': as the case; '*N': so many cases.
 BRATS21 = "BraTS2021_0000{0,1}/BraTS2021_0000{0,1}_{t1,t1ce,t2,flair,seg}.nii.gz"

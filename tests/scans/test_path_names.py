@@ -21,12 +21,13 @@ COHORTS = """
 b/{t1.nii.gz,ct.mha} a/{t1.NII,ct.png,notes.txt,.hidden.nii.gz} -> =/a ct+t1, =/b ct+t1
 p_1/p_1_{t1,t1_gd}.nii.gz -> =/p_1 t1+t1_gd
 Patient~0+1/T1W.png -> =/Patient_0_1 t1w
-trainA/{1,2,3}.png trainB/{1,2,3}.png testA/{1,2}.png testB/{1,2}.png -> /test_1 test a+b, /test_2 test a+b, /train_1 train a+b, /train_2 train a+b, /train_3 train a+b
+trainA/{1,2,3}.png trainB/{1,2,3}.png testA/{1,2}.png testB/{1,2}.png -> /test_1 test a+b, /test_2 test a+b, /train_1 train a+b, /train_2 train a+b, =/train_3 train a+b
 A/train/{1,2}.png B/train/{1,2}.png A/test/3.png B/test/3.png -> =/1 train a+b, =/2 train a+b, =/3 test a+b
 train/{t1,ct}_{1,2}.png test/{t1,ct}_3.png -> =/1 train ct+t1, =/2 train ct+t1, =/3 test ct+t1
 site/training/p{1,2}_{t1,ct}.png site/validation/p3_{t1,ct}.png site/testing/p4_{t1,ct}.png -> =/p1 train ct+t1, =/p2 train ct+t1, =/p3 val ct+t1, =/p4 test ct+t1
 MR/train/{x,y}.png CT/train/{x,y}.png MR/test/z.png CT/test/z.png -> =/x train ct+mr, =/y train ct+mr, =/z test ct+mr
-train/{t1,ct}/00{1,2}.png test/{t1,ct}/001.png -> test/test_001 test ct+t1, train/train_001 train ct+t1, train/train_002 train ct+t1
+train/{t1,ct}/00{1,2}.png test/{t1,ct}/001.png -> /test_001 test ct+t1, /train_001 train ct+t1, =/train_002 train ct+t1
+train/p{1,2}/{t1,ct}.nii.gz val/p1/{t1,ct}.nii.gz -> /train_p1 train ct+t1, =/train_p2 train ct+t1, /val_p1 val ct+t1
 BraTS2020_TrainingData/c{1,2}/{t1,ct}.nii.gz BraTS2020_ValidationData/c3/{t1,ct}.nii.gz -> =/c1 train ct+t1, =/c2 train ct+t1, =/c3 val ct+t1
 pat01/2019010{1,2}/{t1,ct}.nii.gz pat02/20190303/{t1,ct}.nii.gz -> pat01/pat01_20190101 ct+t1, pat01/pat01_20190102 ct+t1, pat02/pat02_20190303 ct+t1
 pat01/preRT/{t1,ct}.nii.gz pat01/postRT/{t1,ct}.nii.gz pat02/{t1,ct}.nii.gz -> pat01/pat01_postRT ct+t1, pat01/pat01_preRT ct+t1, =/pat02 ct+t1
@@ -142,27 +143,32 @@ def test_a_pattern_may_state_the_split(tmp_path):
 
 
 def test_the_halves_of_pictures_side_by_side_are_two_modalities(tmp_path):
-    values = np.arange(128, dtype=np.uint8).reshape(8, 16)
-    lay_out(tmp_path, "train/{1,2}.png val/1.png")
-    for path in tmp_path.rglob("*.png"):
-        Image.fromarray(values).save(path)
-    cases = find_cohort(tmp_path).cases
-    assert [case.split for case in cases] == ["train", "train", "val"]
-    for name, half in (("a", values[:, :8]), ("b", values[:, 8:])):
-        np.testing.assert_array_equal(read_volume(cases[2].files[name]).data[0, 0], half)
-    Image.fromarray(values[:, 1:]).save(tmp_path / "train/2.png")
+    twice_as_wide = np.arange(128, dtype=np.uint8).reshape(8, 16)
+    dark_between = np.full((14, 16), 200, np.uint8)
+    dark_between[:, 6:10] = 9
+    for number, values in enumerate((twice_as_wide, dark_between)):
+        root = lay_out(tmp_path / f"{number}", "train/{1,2}.png val/3.png")
+        for path in root.rglob("*.png"):
+            Image.fromarray(values).save(path)
+        cases = find_cohort(root).cases
+        assert [case.split for case in cases] == ["train", "train", "val"]
+        for name, half in (("a", values[:, :8]), ("b", values[:, 8:])):
+            np.testing.assert_array_equal(read_volume(cases[2].files[name]).data[0, 0], half)
+        Image.fromarray(values[:, 1:]).save(root / "train/2.png")
+        with refuses():
+            read_volume(cases[1].files["a"])
+    Image.fromarray(dark_between[:, :12]).save(root / "train/1.png")
     with refuses():
-        read_volume(cases[1].files["a"])
+        find_cohort(root)
 
 
 def test_what_decided_a_split_is_told_apart(tmp_path):
     lay_out(tmp_path, "train/p{1,2,3,6}/{t1,ct}.png test/p4/{t1,ct}.png p5_test/{t1,ct}.png")
     said = " ".join(find_cohort(tmp_path).guessed)
     assert re.findall(r"(\d) cases? of (\w+) by (\w+)", said) == [
-        ("1", "test", "folders"),
-        ("1", "test", "names"),
+        ("2", "test", "folders"),
         ("3", "train", "folders"),
-        ("1", "val", "chance"),
+        ("1", "val", "default"),
     ]
 
 

@@ -41,12 +41,12 @@ from voxlate.scans.cases.prepared import (
     read_tables,
     write_cohort,
 )
+from voxlate.scans.cohort_inputs import Inputs, read_inputs
 from voxlate.scans.cohorts.case_files import CaseFiles, as_names
 from voxlate.scans.formats.io import content_hash, read_volume
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.simpleitk import write_transform
 from voxlate.scans.prepare_options import PrepareOptions
-from voxlate.scans.survey import Inputs, check_unit, read_inputs
 
 MOST_WORKERS = 8
 # Further entries of a cohort's folder.
@@ -166,12 +166,13 @@ def _cohort(
     """
     found = inputs.found
     units = dict[str, str]()
-    first = dict[str, tuple[str, str]]()
     entries = []
     for header, case in zip(headers, found.cases):
-        units |= header.units
         for name, unit in header.units.items():
-            check_unit(name, unit, header.case, first)
+            if units.setdefault(name, unit) != unit:
+                raise BadInput(
+                    f"{name}: expected one unit in all cases, found {units[name]} in others and {unit} in {case.case}. Convert one of them, or leave those cases out (--exclude)."
+                )
         entries.append(
             CaseEntry(
                 **{name: getattr(header, name) for name in (*SHARED, "registered", "misaligned")},

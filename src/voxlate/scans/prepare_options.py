@@ -25,9 +25,9 @@ class PrepareOptions(Layout, ExecutorOptions):
     Example:
         >>> import voxlate
         >>> options = voxlate.PrepareOptions(resample=True, shares=(4, 1, 1), seed=1)
-        >>> survey = voxlate.survey("COHORT", options, progress=False)
-        >>> sorted(survey.splits.values())
-        ['test', 'train', 'train', 'train', 'train', 'val']
+        >>> cohort = voxlate.prepare("COHORT", "READY", options, progress=False)
+        >>> {split: len(cases) for split, cases in cohort.splits.items()}
+        {'train': 4, 'val': 1, 'test': 1}
     """
 
     modalities: Annotated[

@@ -1,6 +1,7 @@
 """The prepared cohort on disk: a file for each case, and cohort.json, which lists them."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
@@ -15,6 +16,7 @@ from voxlate.base.config import Provided, adapter
 from voxlate.base.earlier import ANY, without_retired
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json, write_json
+from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, read_messages
 from voxlate.base.records import (
     FileName,
@@ -154,6 +156,26 @@ class Cohort:
     def splits(self) -> dict[str, list[str]]:
         """The names of the cases in each split."""
         return {name: [case.case for case in self.cases if case.split == name] for name in SPLITS}
+
+    @property
+    def overview(self) -> dict[str, Any]:
+        """Cases and patients in all and by split, and cases with each modality, label map and mask file; units and grids."""
+        names: dict[str, list[str]] = {
+            "cases": [case.case for case in self.cases],
+            "patients": [*{case.patient: case.case for case in self.cases}.values()],
+        }
+        having = grouped(
+            (name, case.case) for case in self.cases for name in (*case.present, *case.labels)
+        )
+        names |= dict(sorted(having.items()))
+        if masked := [name for name in names["cases"] if self.header(name).has_mask_file]:
+            names["mask"] = masked
+        rows = {}
+        for name, cases in names.items():
+            splits = [self._entries[case].split for case in cases]
+            rows[name] = {"all": len(cases)} | {split: splits.count(split) for split in SPLITS}
+        grids = Counter("×".join(map(str, reversed(case.shape))) for case in self.cases)
+        return {"rows": rows, "units": self.units, "grids": dict(grids.most_common())}
 
     @property
     def root(self) -> Path | None:

@@ -166,16 +166,13 @@ def find_cohort(
         )
     refuse_similar_names((case.case for case in cases), "case", where)
     refuse_similar_names((case.patient for case in cases), "patient", where)
-    found.cases = _unify_spelling(sorted(cases, key=_name), found)
+    by_name = {case.case: case for case in cases}
+    found.cases = _unify_spelling([by_name[name] for name in sorted(by_name)], found)
     if modalities is not None:
         found.cases = _take_modalities(modalities, layout, root, found)
     _state_assumptions(found, layout, is_stated=table is not None)
     state_pairs(found.cases, found, root)
     return found
-
-
-def _name(case: CaseFiles) -> str:
-    return case.case
 
 
 def _cases_below(
@@ -395,41 +392,44 @@ def _with_folder_splits(rows: list[Row], root: Path, found: CohortFiles) -> list
 def _settle_splits(cases: list[CaseFiles], layout: Preset, found: CohortFiles) -> list[CaseFiles]:
     """The cases with the splits that folds, lists, folders or names state, which are noted.
 
-    Those of fold 0 validate where folds alone say so; folds of some cases alone are none. Training alone states no split.
-    Some training cases validate where nothing says which, and cases outside of all folders train.
+    Training alone states no split. Some training cases validate where nothing says which, and cases outside of all
+    folders train.
     """
-    learning = [case for case in cases if case.split != "test"]
-    folds = {case.fold for case in learning}
-    if None in folds or len(folds) == 1:
-        cases = [replace(case, fold=None) for case in cases]
-    elif all(case.split != "val" for case in learning):
-        placed = {case.case: "train" if case.fold else "val" for case in learning}
-        cases = [replace(case, split=placed.get(case.case, "test")) for case in cases]
+    cases = _settle_folds(cases)
     named = grouped((case.patient or case.case, split_of_name(case.case)) for case in cases)
     by_name = {owner: words[0] for owner, words in named.items() if len({*words}) == 1}
     # test_p4 beside p1; not a cohort of test_p1 and test_p2, nor P1_test and P1_retest
     if len({*by_name.values()}) < 2:
         by_name = {}
-    placed = [
-        replace(case, split=case.split or by_name.get(case.patient or case.case)) for case in cases
-    ]
-    stated = {case.split for case in placed} - {None}
-    if stated <= {"train"}:
+    stated = {case.case: case.split or by_name.get(case.patient or case.case) for case in cases}
+    if {*stated.values()} <= {None, "train"}:
         return [replace(case, split=None) for case in cases]
-    reasons = {case.case: "folders or lists" if case.split else "names" for case in cases}
-    reasons |= {case.case: "default" for case in placed if case.split is None}
-    placed = [replace(case, split=case.split or "train") for case in placed]
-    if "val" not in stated:
+    placed = [replace(case, split=stated[case.case] or "train") for case in cases]
+    if "val" not in stated.values():
         count = layout.arrays.held_back if layout.arrays else 0
         training = sum(case.split == "train" for case in placed)
         placed = hold_out(placed, count or round(VALIDATE * training))
-        reasons |= {case.case: "chance" for case in placed if case.split == "val"}
-    chosen = grouped(((case.split, reasons[case.case]), case.case) for case in placed)
-    for (split, reason), names in sorted(chosen.items()):
+    chosen = grouped(
+        ((f"{case.split}", case.split == stated[case.case]), case.case) for case in placed
+    )
+    for (split, is_stated), names in sorted(chosen.items()):
+        reason = "folders, lists or names" if is_stated else "default"
         found.guessed.append(
             f"{plural(len(names), 'case')} of {split} by {reason} ({quote_some(sorted(names))})"
         )
     return placed
+
+
+def _settle_folds(cases: list[CaseFiles]) -> list[CaseFiles]:
+    """The cases, of which those of fold 0 validate where folds alone say so; folds of some cases alone are none."""
+    learning = [case for case in cases if case.split != "test"]
+    folds = {case.fold for case in learning}
+    if None in folds or len(folds) < 2:
+        return [replace(case, fold=None) for case in cases]
+    if any(case.split == "val" for case in learning):
+        return cases
+    tests = [case for case in cases if case.split == "test"]
+    return tests + [replace(case, split="train" if case.fold else "val") for case in learning]
 
 
 def _state_assumptions(found: CohortFiles, layout: Preset, is_stated: bool) -> None:

@@ -110,9 +110,8 @@ def read_table(path: Path) -> Table:
                 f"{path}, line {number}: expected {len(names)} cells, as in the first line, found {len(row)}. Add or remove cells; put quotes around one that holds '{separator}'."
             )
     filled = {number: dict(zip(names, row)) for number, row in cells.items() if any(row)}
-    columns = {
-        name: cells for name in names if any(cells := [row[name] for row in filled.values()])
-    }
+    of_names = {name: [row[name] for row in filled.values()] for name in names}
+    columns = {name: column for name, column in of_names.items() if any(column)}
     renamed = _our_names(path, columns)
     assumed = [
         f"the column '{name}' of {path.name} is the {ours}" for name, ours in renamed.items()

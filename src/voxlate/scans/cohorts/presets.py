@@ -271,7 +271,8 @@ def rows_by_patterns(
     places = dict[str, list[tuple[str, str]]]()  # with names and parts
     for modality, pattern in layout.forms:
         place, part = split_part(pattern)
-        if are_named and not modality and "{modality}" not in place:
+        is_stated = modality or "modality" in path_expression(place).groupindex
+        if are_named and not is_stated:
             raise BadInput(
                 f"pattern '{pattern}': expected {{modality}} in it, found none. Put it where the modality stands."
             )
@@ -341,9 +342,10 @@ def slices_of(file: Path, part: str, arrays: Arrays | None) -> Iterator[tuple[st
 
     The case is "" where the file's name states it; arrays: settings of all files, which the part may override.
     """
-    stated = f"{arrays.part if arrays else ''},{part}".split(",")
-    settings = {setting.partition("=")[0]: setting for setting in stated if setting}
-    text = ",".join(settings.values())
+    settings = dict[str, str]()
+    for stated in f"{part},{arrays.part if arrays else ''}".split(","):
+        settings.setdefault(stated.partition("=")[0], stated)
+    text = ",".join(filter(None, settings.values()))
     if STACKED not in text:
         yield "", Path(f"{file}#{text}") if text and holds_slices(file) else file
         return

@@ -116,7 +116,7 @@ def _name_cases(
         patient = patient_of("_".join(owner)) if is_stated and not with_groups else None
         if with_groups or (has_studies and studies and not is_stated):
             undecided.add(plain_name(case))
-        place = root / names.path
+        place = names.series.path if names.series else root / names.path
         rows.append(
             Row(patient, case, names.modality.lower(), place, names.split, series=names.series)
         )

@@ -62,16 +62,15 @@ def take_lists(
     kinds = set[str]()
     used = []
     unread = []
-    lists = dict.fromkeys(sorted(files), ())
+    sources = []
     if notes is not None:
-        lists = {
-            notes.path: _in_column(notes, "case" if "case" in notes.columns else "patient")
-        } | lists
-    for path in lists:
-        is_notes = notes is not None and path == notes.path
-        statements = [*lists[path]] if is_notes else _statements(path, keys, found)
+        ids = "case" if "case" in notes.columns else "patient"
+        sources.append((notes.path, [*_in_column(notes, ids)]))
+    others = sorted({*files} - {path for path, _ in sources})
+    sources += [(path, _statements(path, keys, found)) for path in others]
+    for path, statements in sources:
         missing = sorted({entry for entry, _ in statements if not _key(entry, keys)})
-        if missing and is_notes:
+        if missing and path not in others:
             raise BadInput(
                 f"{path}: expected files of {missing[0]}, found only others ({first_of(sorted(stated))}). Fix the manifest."
             )
