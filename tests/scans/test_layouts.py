@@ -57,7 +57,7 @@ RECOGNISED = {
     ),
     "Decathlon": (
         "imagesTr/BRATS_00{1,2}.nii.gz labelsTr/BRATS_00{1,2}.nii.gz",
-        "=/BRATS_001 flair+t1+t1c+t2+seg, *2",
+        "=/BRATS_001 image+seg, *2",
     ),
     "nnsyn": (
         "INPUT_IMAGES/p{1,2}_0000.mha TARGET_IMAGES/p{1,2}_0000.mha MASKS/p{1,2}.mha",
