@@ -384,9 +384,7 @@ def _with_folder_splits(rows: list[Row], root: Path, found: CohortFiles) -> list
     )
     stated = {case: splits[0] for case, splits in of_cases.items() if len({*splits}) == 1}
     other = {
-        row.case
-        for row in rows
-        if row.split and (stated.get(row.case) or row.split) != row.split
+        row.case for row in rows if row.split and (stated.get(row.case) or row.split) != row.split
     }
     what = "cases have another split in the manifest than in their folders; the manifest counts"
     found.note(found.guessed, other, what)
