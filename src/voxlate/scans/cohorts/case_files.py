@@ -170,13 +170,11 @@ def cases_of(
     rows: Sequence[Row],
     exclusion: Exclusion,
     runs: Literal["", "first"],
-    frames: Mapping[str, str],
     found: CohortFiles,
 ) -> list[CaseFiles]:
     """The cases of all rows that are not left out.
 
-    runs: which of several files of a modality counts, noted in `found`; otherwise BadInput is raised for them. frames: see
-    Preset.
+    runs: which of several files of a modality counts, noted in `found`; otherwise BadInput is raised for them.
     """
     by_case = grouped(
         ((row.split, row.patient and plain_name(row.patient), plain_name(row.case)), row)
@@ -202,7 +200,6 @@ def cases_of(
                 raise several_files([replace(row, case=case) for row in by_path.values()])
             files[name], *further = sorted(by_path, key=str)
             others += [path.name for path in further]
-        files = _with_frames(files, frames)
         if split and not owner and splits[owner, study] > 1:
             asked.append(case)
         fold = of_case[0].fold
@@ -217,19 +214,6 @@ def cases_of(
     found.undecided |= {*asked}
     found.note(found.questions, asked, "cases of one name in the folders of several splits")
     return cases
-
-
-def _with_frames(files: Mapping[str, Path], frames: Mapping[str, str]) -> dict[str, Path]:
-    """The files with frames of a dynamic scan, each a modality, in place of that scan; frames: see Preset."""
-    parts = {name: value.partition("#")[::2] for name, value in frames.items()}
-    sources = {source for source, _ in parts.values()}
-    whole = {name: path for name, path in files.items() if name not in sources}
-    taken = {
-        name: Path(f"{files[source]}#{part}")
-        for name, (source, part) in parts.items()
-        if source in files
-    }
-    return whole | taken
 
 
 def plain_name(text: str) -> str:

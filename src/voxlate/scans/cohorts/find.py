@@ -109,7 +109,7 @@ def find_cohort(
     root/cohort.csv when none is named; allow_outside: its paths may lead out of its folder and root. Lists beside the scans
     state splits (see split_lists.py).
     With a preset that has [series] tables, patterns are those of the folders with DICOM files, and their series are
-    chosen by tags; [frames] makes modalities of frames of a dynamic scan; with [arrays] files hold slices.
+    chosen by tags; with [arrays] files hold slices.
     patients: see owners.take_patients (default: root/patients.txt). Where nothing states the patient of a case and its name
     leaves it open, the patient is '' (see owners.require_patients).
     modalities: only these are kept; cases without any are left out, and of some public data sets those that lack one.
@@ -140,7 +140,7 @@ def find_cohort(
         layout = layout or BY_NAMES
         rows = [replace(row, modality=layout.modality_of(row.modality)) for row in rows]
         rows = _with_folder_splits(rows, root, found)
-        cases = cases_of(rows, exclusion, layout.runs, layout.frames, found)
+        cases = cases_of(rows, exclusion, layout.runs, found)
     else:
         layout, cases = _cases_below(root, layout, asked.pattern, table, exclusion, found)
     state_pairs(cases, found, root)
@@ -210,7 +210,7 @@ def _cases_below(
         found.guessed.append(
             "modalities of DICOM series are named by their tags (--preset FILE.toml chooses others)"
         )
-    cases = cases_of(rows, exclusion, layout.runs, layout.frames, found)
+    cases = cases_of(rows, exclusion, layout.runs, found)
     if not cases:
         raise _none_fits(base, images, layout)
     found.note(found.unclaimed, unmatched, "scans that no pattern claims")

@@ -24,6 +24,7 @@ from voxlate.scans.cohorts.path_names import (
 from voxlate.scans.formats.array_files import stack_shape
 from voxlate.scans.formats.dicom import SeriesInfo, list_series
 from voxlate.scans.formats.dicom_headers import kind_of
+from voxlate.scans.formats.dynamic import is_frame
 from voxlate.scans.formats.io import holds_slices, read_volume, without_ending
 from voxlate.scans.images.units import plain_modality
 from voxlate.scans.layout_options import SHIPPED, check_pattern, presets
@@ -102,11 +103,10 @@ class Preset:
 
     title, source: name of the data set, and where the layout is described.
     patterns: paths below the root; a scan goes to the first that it matches.
-    files: our name = path with {case} (or several), tried before patterns; in array files with the part meant:
-    '{case}.npy#channel=0', '{case}.npz#array=src', 'mr.h5#slice={case}'.
+    files: our name = path with {case} (or several), tried before patterns; of array files and dynamic scans
+    with the part meant: '{case}.npy#channel=0', '{case}.npz#array=src', 'mr.h5#slice={case}', '{case}_ctp#peak+8s'.
     aliases: the file's modality name = our name.
     series: our name = the tags of its DICOM series; patterns then name the folders that hold series.
-    frames: our name = a modality of several frames and one of them: 'ctp#peak+8s'.
     skip: path patterns to leave out (* and **).
     known_by: regular expression that a path of the data set contains; its layout then needs no option.
     runs: "first": of several files of a modality in a case the first by name counts, and prepare states it.
@@ -120,7 +120,6 @@ class Preset:
     files: dict[str, OneOrSeveral] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
     series: dict[str, Tags] = field(default_factory=dict)
-    frames: dict[str, str] = field(default_factory=dict)
     skip: list[str] = field(default_factory=list)
     known_by: str = ""
     runs: Literal["", "first"] = ""
@@ -160,9 +159,9 @@ def load_preset(name: str | Path) -> Preset:
 
 
 def split_part(pattern: str) -> tuple[str, str]:
-    """A pattern's path, and what stands after '#' where that is an array file's; '' for any other."""
+    """A pattern's path, and the part of an array file or the frame that it names after '#'; '' for any other."""
     place, mark, part = pattern.rpartition("#")
-    return (place, part) if mark and holds_slices(place) else (pattern, "")
+    return (place, part) if mark and (holds_slices(place) or is_frame(part)) else (pattern, "")
 
 
 def recognise(root: Path, paths: Sequence[str]) -> Preset | None:
@@ -205,23 +204,18 @@ def _numbered(root: Path, inputs: str, targets: Mapping[str, str]) -> Preset:
             channels = dict.fromkeys(numbers or ["0"], kind)
         title += f", whose channels nothing names ({', '.join(channels.values())})"
     place = f"**/{inputs.replace('Tr', '{split}')}/{{case}}"
-    files, frames = {}, {}
+    files = {}
     for number, channel in channels.items():
         name = plain_modality(re.sub(r"[^\w-]+", "_", f"{channel}").strip("_").lower())
-        if numbers:
-            files[name] = [f"{place}_{int(number):04d}"]
-        elif len(channels) == 1:
-            files[name] = [place]
-        else:
-            files["channels"] = [place]
-            frames[name] = f"channels#frame={int(number) + 1}"
+        part = f"#frame={int(number) + 1}" if len(channels) > 1 else ""
+        files[name] = [f"{place}_{int(number):04d}" if numbers else f"{place}{part}"]
     for folder, role in targets.items():
         if (root / folder).is_dir():
             kind = role or _kind_of(root, folder)
             beside = f"**/{folder.replace('Tr', '{split}')}/{{case}}"
             marks = [*(f"_{number}" for number in numbers), ""]
             files["target" if kind in files else kind] = [f"{beside}{mark}" for mark in marks]
-    return Preset(title=title, files=files, frames=frames)
+    return Preset(title=title, files=files)
 
 
 def _kind_of(root: Path, folder: str) -> str:
@@ -342,12 +336,15 @@ def slices_of(file: Path, part: str, arrays: Arrays | None) -> Iterator[tuple[st
 
     The case is "" where the file's name states it; arrays: settings of all files, which the part may override.
     """
+    if not holds_slices(file):
+        yield "", Path(f"{file}#{part}") if part else file
+        return
     settings = dict[str, str]()
     for stated in f"{part},{arrays.part if arrays else ''}".split(","):
         settings.setdefault(stated.partition("=")[0], stated)
     text = ",".join(filter(None, settings.values()))
     if STACKED not in text:
-        yield "", Path(f"{file}#{text}") if text and holds_slices(file) else file
+        yield "", Path(f"{file}#{text}") if text else file
         return
     count = stack_shape(file, text.replace(STACKED, "slice=0"))[0]
     width = max(4, len(str(count - 1)))
