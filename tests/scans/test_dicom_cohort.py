@@ -237,7 +237,7 @@ def test_what_is_wrong_with_a_mixed_folder_is_one_sentence(
 @every_row(
     "text, words",
     [
-        ('[series.t2]\nmodality = "US"', "found none in 3 folders; 1_01_P has 4 .CT "),
+        ('[series.t2]\nmodality = "US"', "found 3 of another form"),
         ('[series.t2]\ndescription = "T2("', "series.t2.description"),
         ('[series.t2]\ndescripton = "T2"', "'series.t2.description'"),
         ("[series.t2]\nmodality = 3", "expected 'series.t2.modality' to"),

@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from voxlate.base.errors import BadInput, first_of, known_name, plural
+from voxlate.base.errors import BadInput, known_name, plural
 from voxlate.base.files import MAPS, SYNTHETIC
 from voxlate.base.groups import grouped
 from voxlate.base.option import merge
@@ -55,13 +55,11 @@ from voxlate.scans.cohorts.split import (
 from voxlate.scans.cohorts.split_lists import PATIENTS, take_lists
 from voxlate.scans.formats.array_files import stack_shape
 from voxlate.scans.formats.dicom import (
-    describe_series,
     entries_in,
     folder_and_key,
     headers_of,
     holds_image,
     is_dicom_folder,
-    list_series,
 )
 from voxlate.scans.formats.dicom_headers import text_of
 from voxlate.scans.formats.io import (
@@ -361,14 +359,11 @@ def _lists(root: Path, folders: Folders, layout: Preset) -> list[Path]:
 def _none_fits(root: Path, paths: Sequence[str], layout: Preset) -> BadInput:
     """The error of a cohort none of whose paths, or series, have the layout's form."""
     expected = "' or '".join(pattern for _, pattern in layout.forms)
-    advice = "with {patient}, {case} and {modality} where they stand in the path"
+    what = "paths"
     if layout.series:
-        shown = describe_series(list_series(root / paths[0]))
-        return BadInput(
-            f"{root}: expected DICOM series with the tags of {' or '.join(layout.series)} in folders like '{expected}', found none in {len(paths)} folders; {paths[0]} has {shown}. Name the tags in a preset file of your own, or pass --pattern {advice}."
-        )
+        what = f"DICOM series with the tags of {' or '.join(layout.series)} in folders"
     return BadInput(
-        f"{root}: expected paths like '{expected}', found {len(paths)} of another form ({quote_some(paths)}). Pass --pattern {advice}."
+        f"{root}: expected {what} like '{expected}', found {len(paths)} of another form ({quote_some(paths)}; voxlate info lists the series of a folder). Pass --pattern with {{patient}}, {{case}} and {{modality}} where they stand in the path, or change the preset."
     )
 
 
@@ -477,25 +472,16 @@ def _take_modalities(
     known = sorted({*chain.from_iterable(case.files for case in found.cases)})
     for wanted in modalities:
         known_name(root, "a modality of its cases", wanted, known)
-    absent = {
-        case.case: [name for name in modalities if name not in case.files] for case in found.cases
-    }
-    is_whole = layout.gaps and not all(absent.values())
-    most = 0 if is_whole else len({*modalities}) - 1
-    lacking = [
-        f"{case} has no {' and no '.join(names)}"
-        for case, names in absent.items()
-        if len(names) > most
-    ]
-    if lacking:
-        found.unclaimed.append(
-            f"{len(lacking)} of {len(absent)} cases that lack a modality which is asked for ({first_of(lacking, 3)})"
-        )
-    return [
+    taken = [
         replace(case, files={name: case.files[name] for name in modalities if name in case.files})
         for case in found.cases
-        if len(absent[case.case]) <= most
     ]
+    count = len({*modalities})
+    are_whole = layout.gaps and any(len(case.files) == count for case in taken)
+    least = count if are_whole else 1
+    lacking = [case.case for case in taken if len(case.files) < least]
+    found.note(found.unclaimed, lacking, "cases that lack a modality which is asked for")
+    return [case for case in taken if len(case.files) >= least]
 
 
 def _unify_spelling(cases: list[CaseFiles], found: CohortFiles) -> list[CaseFiles]:

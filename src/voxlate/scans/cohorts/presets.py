@@ -1,10 +1,10 @@
 """Layouts of cohorts: path patterns and tags of DICOM series, those of public data sets, and the rows that they make of paths."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator
@@ -262,52 +262,45 @@ def rows_by_patterns(
     """
     files = [root / path for path in paths]
     are_named = any(map(modality_by_name, files)) and not any(map(Path.is_dir, files))
-    places = dict[str, list[tuple[str, str]]]()  # with names and parts
-    for modality, pattern in layout.forms:
-        place, part = split_part(pattern)
-        is_stated = modality or "modality" in path_expression(place).groupindex
-        if are_named and not is_stated:
+    forms = [(modality, *split_part(pattern)) for modality, pattern in layout.forms]
+    for modality, place, _ in forms:
+        if are_named and not modality and "modality" not in path_expression(place).groupindex:
             raise BadInput(
-                f"pattern '{pattern}': expected {{modality}} in it, found none. Put it where the modality stands."
+                f"pattern '{place}': expected {{modality}} in it, found none. Put it where the modality stands."
             )
-        meant = places.setdefault(place, [])
-        if part or not meant:
-            meant.append((modality, part))
     splits = split_folders(paths)
     rows = []
     unmatched = []
     for path, scan in zip(paths, files):
-        place, match = _first_match(path, places)
+        matches = ((place, _match(place, path)) for _, place, _ in forms)
+        place, match = next((pair for pair in matches if pair[1]), ("", None))
         if match is None:
             unmatched.append(path)
             continue
+        first, *further = [(name, part) for name, own, part in forms if own == place]
+        meant = [first, *((name, part) for name, part in further if part)]
         patient, case, split = _study_of(match, root, splits)
-        stated = match.groupdict().get("modality", "")
-        names = {stated, *dict(places[place])} - {""}
-        tagged = rows_by_tags(root, path, layout.series) if scan.is_dir() else []
-        if not names:
-            unnamed = [Row(None, "", UNNAMED, scan)]
-            of_path = tagged if scan.is_dir() else unnamed
-            rows += [replace(row, patient=patient, case=case, split=split) for row in of_path]
+        stated = layout.modality_of(match.groupdict().get("modality", ""))
+        is_series = scan.is_dir() and not first[0]
+        tagged = rows_by_tags(root, path, layout.series) if is_series else []
+        if not (stated or first[0]):
+            unnamed = [] if scan.is_dir() else [Row(None, "", UNNAMED, scan)]
+            for row in tagged or unnamed:
+                rows.append(replace(row, patient=patient, case=case, split=split))
             continue
-        for modality, part in places[place]:
-            name = modality or layout.modality_of(stated)
-            if any(row.modality == "ct" for row in tagged) and not (modality or is_known(name)):
-                name = f"ct_{name}"  # whose unit is HU
+        if any(row.modality == "ct" for row in tagged) and not is_known(stated):
+            stated = f"ct_{stated}"  # whose unit is HU
+        for modality, part in meant:
             for number, file in slices_of(scan, part, layout.arrays):
-                rows.append(Row(None if number else patient, number or case, name, file, split))
+                owner = None if number else patient
+                rows.append(Row(owner, number or case, modality or stated, file, split))
     return rows, unmatched
 
 
-def _first_match(path: str, places: Iterable[str]) -> tuple[str, re.Match[str] | None]:
-    """The first place that a path matches; a place without an ending takes a scan of any format."""
-    bare = without_ending(path)
-    for place in places:
-        takes_any = without_ending(place) == place and not holds_slices(place)
-        match = path_expression(place).fullmatch(bare if takes_any else path)
-        if match is not None:
-            return place, match
-    return "", None
+def _match(place: str, path: str) -> re.Match[str] | None:
+    """The match of a path with a pattern, which takes a scan of any format where it names no ending."""
+    takes_any = without_ending(place) == place and not holds_slices(place)
+    return path_expression(place).fullmatch(without_ending(path) if takes_any else path)
 
 
 def _study_of(
@@ -318,16 +311,16 @@ def _study_of(
     The study is root's name where the path states none; the split is that of a folder of another role, if need be;
     splits: see split_folders.
     """
-    names = match.groupdict()
-    others = {
+    names = match.groupdict(default="")
+    of_others = {
         folder: split
         for folder, split in splits.items()
-        if PurePosixPath(folder).name not in names.values()
+        if folder.split("/")[-1] not in names.values()
     }
-    split = split_named(names.get("split") or "") or split_of_path(match.string, others)
+    split = split_named(names.get("split", "")) or split_of_path(match.string, of_others)
     patient = names.get("patient")
     study = names.get("case") or patient or root.resolve().name
-    parts = [names[key] for key in ("time", "slice") if names.get(key)]
+    parts = [names[key] for key in ("time", "slice") if key in names]
     return patient or (study if parts else None), "_".join([study, *parts]), split
 
 
