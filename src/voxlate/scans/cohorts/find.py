@@ -137,7 +137,7 @@ def find_cohort(
     if rows:
         layout = layout or BY_NAMES
         rows = [replace(row, modality=layout.modality_of(row.modality)) for row in rows]
-        rows = _with_folder_splits(rows, root, found)
+        rows = _with_folder_splits(rows, root)
         cases = cases_of(rows, exclusion, layout.runs, found)
     else:
         layout, cases = _cases_below(root, layout, asked.pattern, table, exclusion, found)
@@ -367,22 +367,14 @@ def _none_fits(root: Path, paths: Sequence[str], layout: Preset) -> BadInput:
     )
 
 
-def _with_folder_splits(rows: list[Row], root: Path, found: CohortFiles) -> list[Row]:
-    """The rows of a manifest with the splits of their folders where it states none; where it states another, that counts, and is noted.
-
-    A case whose files lie in folders of several splits has none of these.
-    """
+def _with_folder_splits(rows: list[Row], root: Path) -> list[Row]:
+    """The rows of a manifest with the splits of their folders where it states none; a case in folders of several splits has none of these."""
     places = [Path(os.path.relpath(location_of(row.path), root)).as_posix() for row in rows]
     folders = split_folders(places)
     of_cases = grouped(
         (row.case, split_of_path(place, folders)) for row, place in zip(rows, places)
     )
     stated = {case: splits[0] for case, splits in of_cases.items() if len({*splits}) == 1}
-    other = {
-        row.case for row in rows if row.split and (stated.get(row.case) or row.split) != row.split
-    }
-    what = "cases have another split in the manifest than in their folders; the manifest counts"
-    found.note(found.guessed, other, what)
     return [replace(row, split=row.split or stated.get(row.case)) for row in rows]
 
 
