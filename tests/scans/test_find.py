@@ -3,10 +3,7 @@
 import os
 import re
 
-import nibabel as nib
-import numpy as np
 import pytest
-from test_layouts import table
 
 from dicom_slices import item, save
 from preparing import prepare
@@ -16,83 +13,11 @@ from scans import touch
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.cohorts.presets import load_preset
-from voxlate.scans.formats.io import read_volume
 from voxlate.scans.layout_options import presets
 
 
 def names(cases):
     return {one.case: list(one.files) for one in cases}
-
-
-STUDIES = "{patient}/{case}/{modality}.nii.gz"
-BRATS_2019 = "HGG/BraTS19_2013_10_1/BraTS19_2013_10_1_{t1,t1ce,t2,flair,seg}.nii.gz"
-BRATS_2023 = "BraTS-GLI-00008-001/BraTS-GLI-00008-001-{t1n,t1c,t2w,t2f,seg}.nii.gz"
-OPEN_MS = "{FLAIR,T1W,T1WKS,T2W,consensus_gt,brainmask}.nii.gz"
-LAYOUTS = [  # paths, options, and the table of cases that they make, as in test_layouts.py
-    (
-        "p1/day{1,2}/T1.nii.gz p2/day3/T1.nii.gz",
-        {"pattern": STUDIES},
-        "p1/day1 t1, p1/day2 t1, p2/day3 t1",
-    ),
-    # studies called alike in two patients
-    ("p{1,2}/baseline/t1.nii.gz", {"pattern": STUDIES}, "p1/p1_baseline t1, p2/p2_baseline t1"),
-    (
-        "site/x/{p1-scan-t1.nii.gz,p1-scan-t2.png,other.png}",
-        {"pattern": "**/{patient}-*-{modality}"},
-        "=/p1 t1+t2",
-    ),
-    ("a/{t1,t2,ct}.png", {"modalities": ["t2", "ct"]}, "=/a t2+ct"),
-    ("a/{T1W,t1}.nii.gz b/t1.nii.gz", {}, "=/a t1+t1w, =/b t1"),
-    ("a/{t1,t1_run-2,t2}.nii.gz", {}, "=/a t1+t1_run-2+t2"),
-    ("p1_{T1+C,T1}.nii.gz", {}, "=/p1 t1+t1_c"),
-    ("a/{t1,seg,lesion,labels,brainmask,mask}.nii.gz", {}, "=/a t1+labels+lesion+seg+mask"),
-    (
-        "Task1/brain/1BA001/{mr,ct,mask}.nii.gz Task1/brain/overview/ct.nii.gz",
-        {"preset": "synthrad"},
-        "=/1BA001 ct+mr+mask",
-    ),
-    (
-        "IXI-{T1/IXI002-Guys-0828-T1,T2/IXI002-Guys-0828-T2,DTI/IXI002-Guys-0828-DTI-00}.nii.gz",
-        {"preset": "ixi"},
-        "IXI002/IXI002-Guys-0828 t1+t2",
-    ),
-    (
-        "sub-1/ses-{1/anat/sub-1_ses-1,2/anat/sub-1_ses-2}_acq-hi_T1w.nii.gz",
-        {"preset": "bids"},
-        "sub-1/ses-1 t1, sub-1/ses-2 t1",
-    ),
-    ("imagesTr/topcow_{ct,mr}_001_0000.nii.gz", {"preset": "topcow"}, "=/001 cta+tof"),
-    (BRATS_2019, {"preset": "brats2019"}, "=/BraTS19_2013_10_1 flair+t1+t1c+t2+seg"),
-    (BRATS_2019, {"preset": "brats"}, "=/BraTS19_2013_10_1 flair+t1+t1c+t2+seg"),
-    (
-        BRATS_2023,
-        {"preset": "brats2023"},
-        "BraTS-GLI-00008/BraTS-GLI-00008-001 flair+t1+t1c+t2+seg",
-    ),
-    (BRATS_2023, {"preset": "brats"}, "BraTS-GLI-00008/BraTS-GLI-00008-001 flair+t1+t1c+t2+seg"),
-    (
-        f"coregistered/patient01/{OPEN_MS} coregistered/patient10/patient10_{OPEN_MS} raw/patient01/T1W.nii.gz",
-        {"preset": "open_ms"},
-        "=/patient01 flair+t1+t1c+t2+lesion+mask, =/patient10 flair+t1+t1c+t2+lesion+mask",
-    ),
-    (
-        "patient_001/{mr_T1_rectified,mr_T2_rectified}/scan.mhd patient_001/mr_T1/scan.mhd",
-        {"preset": "rire_rectified"},
-        "=/patient_001 t1+t2",
-    ),
-    (
-        "patient_001/{mr_T1/patient_001_mr_T1.mhd,mr_T2/x.mha} patient_002_mr_T1.mha",
-        {"preset": "rire"},
-        "=/patient_001 t1+t2, =/patient_002 t1",
-    ),
-]
-
-
-@every_row("words, options, expected", LAYOUTS)
-def test_every_layout_has_its_cases_patients_modalities_labels_and_masks(
-    tmp_path, words, options, expected
-):
-    assert ", ".join(table(touch(tmp_path, *words.split()), **options)) == expected
 
 
 def test_a_dicom_folder_is_a_modality(tmp_path):
@@ -107,22 +32,6 @@ def test_a_dicom_folder_is_a_modality(tmp_path):
 def test_every_preset_loads_and_says_where_its_layout_is_from():
     assert {"bids", "brats", "gold_atlas", "ixi", "synthrad", "topcow"} <= set(presets())
     assert all("http" in load_preset(name).source for name in presets())
-
-
-def test_the_decathlon_s_volumes_are_flair_t1_t1c_and_t2(tmp_path):
-    names = (
-        "imagesTr/BRATS_001",
-        "imagesTs/BRATS_485",
-        "labelsTr/BRATS_001",
-        "imagesTr/._BRATS_001",
-    )
-    touch(tmp_path, *(f"{name}.nii.gz" for name in names))
-    volumes = np.ones((8, 8, 4, 4), np.float32) * np.arange(1, 5, dtype=np.float32)
-    nib.save(nib.Nifti1Image(volumes, np.eye(4)), tmp_path / f"{names[0]}.nii.gz")
-    (case,) = find_cohort(tmp_path, preset="msd_brain_tumour").cases
-    assert (case.case, list(case.labels)) == ("BRATS_001", ["seg"])
-    means = {name: read_volume(path, name).data.mean() for name, path in case.files.items()}
-    assert means == {"flair": 1, "t1": 2, "t1c": 3, "t2": 4}
 
 
 @every_row(
