@@ -105,6 +105,9 @@ case,pateint,split a,p1,train -> 'pateint'
 case,mr a,a/mr.png b,C:\\data\\b\\mr.png -> line 3
 case,mr,t1 a,a/mr.png,scans/a/mr.png.bak -> mr.png.bak
 case,mr,t1 a,a/mr.png,gone/a.nii.bak -> gone
+case,patient,fold a,p,1 b,q,5 -> line 3: expected a fold 0 to 4
+case,patient,fold a,p,1 b,q, -> line 3: expected a fold 0 to 4
+case,patient,fold a,p,1 b,p,2 -> one fold, found p in
 """
 
 

@@ -1,6 +1,5 @@
 """What folders and names state where no option does: each cohort is a table of paths with what they are read as."""
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -60,12 +59,6 @@ def test_a_pattern_on_dicom_keeps_the_unit_and_tags_name_what_it_leaves_open(tmp
         assert [[*case.files] for case in cases] == [expected] * 2
 
 
-def test_a_pattern_may_state_the_split(tmp_path):
-    lay_out(tmp_path, "tr/{t1,ct}_{1,2}.png dev/{t1,ct}_3.png holdout/{t1,ct}_4.png")
-    found = find_cohort(tmp_path, pattern="{split}/{modality}_{case}")
-    assert [case.split for case in found.cases] == ["train", "train", "val", "test"]
-
-
 def test_the_halves_of_pictures_side_by_side_are_two_modalities(tmp_path):
     twice_as_wide = np.arange(128, dtype=np.uint8).reshape(8, 16)
     dark_between = np.full((14, 16), 200, np.uint8)
@@ -84,16 +77,6 @@ def test_the_halves_of_pictures_side_by_side_are_two_modalities(tmp_path):
     Image.fromarray(dark_between[:, :12]).save(root / "train/1.png")
     with refuses():
         find_cohort(root)
-
-
-def test_what_decided_a_split_is_told_apart(tmp_path):
-    lay_out(tmp_path, "train/p{1,2,3,6}/{t1,ct}.png test/p4/{t1,ct}.png p5_test/{t1,ct}.png")
-    said = " ".join(find_cohort(tmp_path).guessed)
-    assert re.findall(r"(\d) cases? of (\w+) by (\w+)", said) == [
-        ("2", "test", "folders"),
-        ("3", "train", "folders"),
-        ("1", "val", "default"),
-    ]
 
 
 def write(path: Path, values: np.ndarray, description: str = "") -> None:
