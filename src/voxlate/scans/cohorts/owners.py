@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -167,36 +167,21 @@ def _owners_in_file(path: Path) -> dict[str, str]:
     return owners
 
 
-@dataclass(frozen=True)
-class Person:
-    """Hashes of what a header states of a patient; "" for nothing."""
-
-    number: str
-    name: str
-
-    def may_be(self, other: "Person") -> bool:
-        """Whether two headers are of one person: by PatientID, else by name."""
-        if self.number and other.number:
-            return self.number == other.number
-        return self.name != "" and self.name == other.name
-
-
 def join_by_person(cases: Sequence[CaseFiles], found: CohortFiles) -> list[CaseFiles]:
     """The cases, those of one person with the patient of the first; what was joined, or differs, is noted.
 
     Where all patients have one person's tags, as those of an anonymiser, nobody is known: found.questions has it.
     """
-    known = list[tuple[Person, str]]()  # the persons that were met, and their patients
     owners = dict[str, str]()  # by a patient of the cases, the patient that it is
+    of_persons = dict[str, str]()
     for case in cases:
-        persons = [person for path in case.files.values() if (person := person_in(path))]
-        if any(not persons[0].may_be(person) for person in persons):
+        persons = {person_in(path) for path in case.files.values()} - {""}
+        if len(persons) > 1:
             found.guessed.append(f"the DICOM files of case {case.case} state several patients")
-            continue
-        name = case.patient or case.case
-        same = (owner for other, owner in known for person in persons if person.may_be(other))
-        owners.setdefault(name, next(same, name))
-        known += [(person, owners[name]) for person in persons]
+        elif persons:
+            name = case.patient or case.case
+            owner = of_persons.setdefault(persons.pop(), owners.get(name, name))
+            owners.setdefault(name, owner)
     joined = [name for name, owner in owners.items() if name != owner]
     if joined and len({*owners.values()}) == 1:
         found.questions.append(
@@ -210,22 +195,19 @@ def join_by_person(cases: Sequence[CaseFiles], found: CohortFiles) -> list[CaseF
     return [replace(case, patient=owners.get(case.patient, case.patient)) for case in cases]
 
 
-def person_in(path: Path) -> Person | None:
-    """The person whom the first header of a DICOM series names; None where it names none, and for other files."""
+def person_in(path: Path) -> str:
+    """A hash of the person whom the first header of a DICOM series names, by PatientID or else by name; "" where it names nobody, and for other files."""
     series = file_and_part(path)[0]
     place, key = folder_and_key(series)
     if not place.is_dir() or not is_dicom_folder(place):
-        return None
+        return ""
     for file in [series] if key else entries_in(place):
         with suppress(BadInput):  # which reading the scan says
             for image, header in headers_of(file).items():
-                tags = (text_of(header, tag, image) for tag in ("PatientID", "PatientName"))
-                person = Person(*map(_hashed, tags))
-                return person if person.number or person.name else None
-    return None
-
-
-def _hashed(text: str) -> str:
-    """A hash of a tag's text; "" where it names nobody."""
-    plain = "^".join(map(str.strip, text.upper().split("^"))).rstrip("^")
-    return "" if NOBODY.fullmatch(plain) else hashlib.sha256(plain.encode()).hexdigest()
+                for tag in ("PatientID", "PatientName"):
+                    words = text_of(header, tag, image).upper().split("^")
+                    text = "^".join(map(str.strip, words)).rstrip("^")
+                    if not NOBODY.fullmatch(text):
+                        return hashlib.sha256(f"{tag} {text}".encode()).hexdigest()
+                return ""
+    return ""

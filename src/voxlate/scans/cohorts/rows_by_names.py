@@ -59,7 +59,7 @@ def _by_persons(root: Path, every: Sequence[Names]) -> list[Names]:
     """
     series = [(names.series.study, names) for names in every if names.series]
     persons = grouped((person_in(Path(names.path)), (study, names)) for study, names in series)
-    persons.pop(None, None)
+    persons.pop("", None)
     groups = list[list[Names]]()
     for of_person in persons.values():
         names = [names for _, names in of_person]
