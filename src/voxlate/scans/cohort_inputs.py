@@ -9,7 +9,8 @@ from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, as_names
-from voxlate.scans.cohorts.find import find_cohort, refuse_synthetic
+from voxlate.scans.cohorts.files_below import refuse_synthetic
+from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.cohorts.manifest import root_and_manifest
 from voxlate.scans.cohorts.owners import require_patients
 from voxlate.scans.cohorts.split import check_modalities, check_size, split_patients
