@@ -4,7 +4,7 @@ The case is made of as few names, from the outermost folder, as keep its scans a
 """
 
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -95,25 +95,21 @@ def _name_cases(
     if not all(names.modality for names in every):
         every = _with_modalities(root, every, found)
     levels = _levels(every)
-    groups = grouped(
-        (names.ids[names.first :][:levels], names.ids[: names.first]) for names in every
+    with_groups = _differ((one.ids[one.first :][:levels], one.ids[: one.first]) for one in every)
+    has_studies = _differ(
+        (one.ids[: one.first + 1], one.ids[: one.first + levels]) for one in every
     )
-    with_groups = any(len({*several}) > 1 for several in groups.values())
-    of_owners = grouped(
-        (names.ids[: names.first + 1], names.ids[: names.first + levels]) for names in every
-    )
-    has_studies = any(len({*several}) > 1 for several in of_owners.values())
     rows = []
     undecided = set[str]()
     for names in every:
-        owner = names.ids[0 if with_groups else names.first : names.first + 1]
+        ids = names.ids[0 if with_groups else names.first : names.first + levels]
         studies = names.ids[names.first + 1 : names.first + levels]
-        case = "_".join((*owner, *studies)) or root.resolve().name
-        repeats = bool(studies) and studies[-1].startswith((f"{owner[-1]}_", f"{owner[-1]}-"))
-        if repeats:  # pat01/pat01_tp2
-            case = studies[-1]
-        is_stated = bool(studies) and (repeats or names.repeats or is_person(owner[-1]))
-        patient = patient_of("_".join(owner)) if is_stated and not with_groups else None
+        owner = names.ids[names.first] if names.ids else ""
+        repeats = bool(studies) and studies[-1].startswith((f"{owner}_", f"{owner}-"))
+        case = studies[-1] if repeats else "_".join(ids)  # pat01/pat01_tp2
+        case = case or root.resolve().name
+        is_stated = bool(studies) and (repeats or names.repeats or is_person(owner))
+        patient = patient_of(owner) if is_stated and not with_groups else None
         if with_groups or (has_studies and studies and not is_stated):
             undecided.add(plain_name(case))
         place = names.series.path if names.series else root / names.path
@@ -126,6 +122,11 @@ def _name_cases(
             f"folders in folders ({first_of(sorted(undecided), 3)}), of which any may be that of a patient (name it by --pattern '**/{{patient}}/{{case}}/{{modality}}')"
         )
     return rows, below
+
+
+def _differ(pairs: Iterable[tuple[tuple[str, ...], tuple[str, ...]]]) -> bool:
+    """Whether one of the first has several of the second."""
+    return any(len({*several}) > 1 for several in grouped(pairs).values())
 
 
 def _with_names_of_cases(every: Sequence[Names]) -> list[Names]:
