@@ -39,13 +39,3 @@ def test_scans_whose_headers_share_no_frame_are_not_advised_to_be_resampled(type
     assert "t2.nii.gz: expected it to overlap" in refused.refusal
     assert "178 mm apart" in refused.err  # √3 (100 + 8.25 - 5.5)
     assert "--resample" not in refused.err
-
-
-def test_bodies_far_apart_on_grids_that_overlap_share_no_frame(typed, write):
-    for name, spacing, first in (("t1", 1.0, 4), ("t2", 1.1, 24)):
-        values = np.zeros((40, 40, 40))
-        values[first : first + 14, 12:28, 12:28] = 100
-        write(f"a/{name}", values, spacing)
-    refused = typed("prepare in --out out").err
-    assert "the headers share no frame" in refused
-    assert "t2.nii.gz: expected the grid of" not in refused

@@ -15,7 +15,6 @@ from voxlate.base.errors import BadInput, first_of
 from voxlate.base.groups import grouped
 from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles
 from voxlate.scans.cohorts.manifest import (
-    OF_CASE,
     OWN_NAMES,
     TABLES,
     Table,
@@ -58,21 +57,21 @@ def take_lists(
     """
     keys = _keys(root, cases)
     stated = {case.case: {"split": case.split} if case.split else {} for case in cases}
-    listed = set[str]()
-    kinds = set[str]()
-    used = []
-    unread = []
     sources = []
     if notes is not None:
         ids = "case" if "case" in notes.columns else "patient"
         sources.append((notes.path, [*_in_column(notes, ids)]))
     others = sorted({*files} - {path for path, _ in sources})
     sources += [(path, _statements(path, keys, found)) for path in others]
+    listed = set[str]()
+    used = []
+    unread = []
+    of_training = False
     for path, statements in sources:
-        missing = sorted({entry for entry, _ in statements if not _key(entry, keys)})
+        missing = {entry for entry, _ in statements if not _named(entry, keys)}
         if missing and path not in others:
             raise BadInput(
-                f"{path}: expected files of {missing[0]}, found only others ({first_of(sorted(stated))}). Fix the manifest."
+                f"{path}: expected files of {min(missing)}, found only others ({first_of(sorted(stated))}). Fix the manifest."
             )
         if len(missing) == len({entry for entry, _ in statements}):
             unread.append(path)
@@ -80,18 +79,17 @@ def take_lists(
         used.append(path.name)
         found.note(found.unclaimed, missing, f"entries of {path.name} without scans")
         for entry, values in statements:
-            kinds |= values.keys() | {values.get("split", "")}
-            for name in keys.get(_key(entry, keys), ()):
+            of_training |= values.get("split") == "train"
+            for name in _named(entry, keys):
                 listed.add(name)
                 _state(stated[name], values, path, name)
     _name_unread(unread, cases, found)
     if not used:
         return [*cases]
     if notes is None:
-        columns = sorted(kinds & {*OF_CASE})
-        found.guessed.append(f"{' and '.join(columns)} by {first_of(used)}")
+        found.guessed.append(f"splits, folds or patients are those of {first_of(used)}")
         placed = {name for name, values in stated.items() if "split" in values}
-        listed = placed if "train" in kinds else {*stated}
+        listed = placed if of_training else {*stated}
     found.note(found.unclaimed, stated.keys() - listed, f"cases not listed by {first_of(used)}")
     taken = []
     for case in cases:
@@ -140,13 +138,13 @@ def _keys(root: Path, cases: Sequence[CaseFiles]) -> Keys:
     return named | grouped(owners)
 
 
-def _key(entry: str, keys: Keys) -> str:
-    """The key that an entry of a list means: a name or path, a case or patient in it, or a folder; "" for none."""
+def _named(entry: str, keys: Keys) -> Sequence[str]:
+    """The cases that an entry of a list means, by a name or path, a case or patient in it, or a folder."""
     path = entry.strip().replace("\\", "/").removeprefix("./")
     *tails, stem = _tails(path)
     folders = reversed(PurePosixPath(path).parts[:-1])
     others = (stem, f"sub-{tails[-1]}", *folders, f"{path}/")
-    return next((key for key in (*tails, *others) if key in keys), "")
+    return next((keys[key] for key in (*tails, *others) if key in keys), ())
 
 
 def _statements(path: Path, keys: Keys, found: CohortFiles) -> list[Statement]:
@@ -199,7 +197,7 @@ def _in_document(document: Any, split: str) -> Iterator[Statement]:
 def _in_table(table: Table, split: str, keys: Keys, found: CohortFiles) -> list[Statement]:
     """What a table states of the cases, patients or files in the column that names most of them."""
     counts = {
-        name: (sum(bool(_key(cell, keys)) for cell in table.column(name)), name in OURS)
+        name: (sum(bool(_named(cell, keys)) for cell in table.column(name)), name in OURS)
         for name in table.columns
         if name not in ("split", "fold")  # a folder may be called as a split
     }
@@ -207,7 +205,7 @@ def _in_table(table: Table, split: str, keys: Keys, found: CohortFiles) -> list[
         return []
     ids = max(counts, key=counts.__getitem__)
     stating = [(entry, values) for entry, values in _in_column(table, ids, split) if values]
-    if any(_key(entry, keys) for entry, _ in stating):
+    if any(_named(entry, keys) for entry, _ in stating):
         found.guessed += table.assumed
     return stating
 
