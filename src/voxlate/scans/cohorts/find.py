@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,7 @@ def find_cohort(
     is_stated = patients is not None or all(case.patient for case in cases)
     if layout.arrays is None or patients is not None:
         cases = state_owners(cases, patients, found)
-    if layout.arrays is None and not is_stated:
+    if not is_stated:
         cases = join_by_person(cases, found)
     if table is None or "split" not in table.columns:
         cases = _settle_splits(cases, layout, found)
@@ -147,8 +148,7 @@ def find_cohort(
         )
     refuse_similar_names((case.case for case in cases), "case", where)
     refuse_similar_names((case.patient for case in cases), "patient", where)
-    by_name = {case.case: case for case in cases}
-    found.cases = _unify_spelling([by_name[name] for name in sorted(by_name)], found)
+    found.cases = _unify_spelling(sorted(cases, key=attrgetter("case")), found)
     if modalities is not None:
         found.cases = _take_modalities(modalities, layout, root, found)
     _state_assumptions(found, layout, is_stated=table is not None)
@@ -249,14 +249,9 @@ def _settle_splits(cases: list[CaseFiles], layout: Preset, found: CohortFiles) -
         count = layout.arrays.held_back if layout.arrays else 0
         training = sum(case.split == "train" for case in placed)
         placed = hold_out(placed, count or round(VALIDATE * training))
-    chosen = grouped(
-        ((f"{case.split}", case.split == stated[case.case]), case.case) for case in placed
-    )
-    for (split, is_stated), names in sorted(chosen.items()):
-        reason = "folders, lists or names" if is_stated else "default"
-        found.guessed.append(
-            f"{plural(len(names), 'case')} of {split} by {reason} ({quote_some(sorted(names))})"
-        )
+    found.guessed.append("splits are those that folders, lists or names state")
+    others = [case.case for case in placed if case.split != stated[case.case]]
+    found.note(found.guessed, others, "cases whose split nothing states train or validate")
     return placed
 
 
@@ -282,9 +277,9 @@ def _state_assumptions(found: CohortFiles, layout: Preset, is_stated: bool) -> N
         found.guessed.append(
             "spacing is 1 mm: nothing states it (a preset of your own may: a base, and [arrays] part = 'mm=0.6x0.6x5')"
         )
-    if pictures := sum(any(map(is_picture, case.files.values())) for case in found.cases):
+    if pictures := [path for path, _ in parts if is_picture(path)]:
         found.guessed.append(
-            f"{plural(pictures, 'case')} {'has' if pictures == 1 else 'have'} pictures, which state neither voxel size nor orientation: pixels of 1 mm, rows that run to the back and columns to the left are assumed, so that mm mean pixels, and left and right are a guess"
+            f"{plural(len(pictures), 'picture')} without voxel size and orientation: pixels of 1 mm, rows that run to the back and columns to the left, so that mm mean pixels, and left and right are a guess"
         )
     if not is_stated:
         labels = Counter(chain.from_iterable(case.labels for case in found.cases))
