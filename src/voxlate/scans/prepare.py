@@ -5,7 +5,6 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -112,11 +111,11 @@ def prepare(
     patients = {case.case: case.patient for case in cases}
     examined = choose_cases(patients, asked.audit_cases if asked.audit else 0)
     work = _Work(out, inputs.preparation, examination, examined)
-    run = partial(_each, executor=executor, workers=asked.workers)
     again = list[str]()
     failed = dict[str, Exception]()
     with lock(out):
-        for done, (case, result) in enumerate(run(work, cases), start=1):
+        outcomes = _each(work, cases, executor, asked.workers)
+        for done, (case, result) in enumerate(outcomes, start=1):
             if isinstance(result, Exception):
                 failed[case] = result
             elif result:

@@ -373,11 +373,6 @@ def compact(values: np.ndarray) -> np.ndarray:
 def write_case(path: Path, case: PreparedCase) -> None:
     """Write a case uncompressed, so that readers map it and copy only the slices that they need."""
     arrays = {name: np.ascontiguousarray(values) for name, values in case.arrays.items()}
-    for name, values in arrays.items():
-        if not np.isfinite(values).all():
-            raise BadInput(
-                f"{path}: expected finite voxels, found others in {name} after resampling. Check the scan."
-            )
     header = replace(case.header, voxels={name: digest(array) for name, array in arrays.items()})
     header = replace(header, checksum=_header_digest(asdict(header)))
     open_case.kept.cache_clear()  # Windows replaces no file that is mapped
