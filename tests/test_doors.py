@@ -38,12 +38,11 @@ FUNCTIONS = {
     "export": ("export", "export_model"),
     "import": ("import_weights",),
     "mcp": (),  # a server of the command line
-    "prepare": ("prepare", "survey"),
     "starters": ("list_starters",),
     "synth": ("synthesise",),
 }
-# What shows a result, is another function (survey), or has another name (out, run).
-NOT_IN_PYTHON = {"mcp": {"folders", "write"}, "prepare": {"dry_run"}, "export": {"path"}}
+# What shows a result, or has another name (out, run).
+NOT_IN_PYTHON = {"mcp": {"folders", "write"}, "export": {"path"}}
 ONLY_IN_PYTHON = {"cases", "options", "progress", "run", "to", "token"}
 SHOWN = {"as_json", "debug", "verbose", "everything"}
 # Arguments that other fields of a form give, places of the machine, code, networks, workers, and what the page chooses.

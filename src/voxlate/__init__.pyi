@@ -19,7 +19,6 @@ from voxlate.evaluation.scoring.scores import Scores
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.cohorts.case_files import CohortFiles
 from voxlate.scans.images.grid import Volume as Volume
-from voxlate.scans.survey import Survey
 from voxlate.synthesis.exported import Description
 from voxlate.synthesis.model import Model
 from voxlate.training.naive import Baselines
@@ -329,79 +328,6 @@ def prepare(
         >>> cohort = voxlate.prepare("COHORT", "READY", audit=False, progress=False)
         >>> cohort.modalities, {split: len(cases) for split, cases in cohort.splits.items()}
         (('t1', 't2'), {'train': 5, 'val': 1, 'test': 0})
-    """
-
-
-def survey(
-    root: Path | str,
-    *,
-    modalities: Sequence[str] | None = None,
-    resample: bool = False,
-    register: Literal["rigid", "affine", "bspline"] | None = None,
-    spacing_mm: tuple[float, float, float] | None = None,
-    matrix: tuple[int, int, int] | tuple[int, int] | None = None,
-    fixed: str | None = None,
-    align: Literal["midline"] | None = None,
-    mask: Literal["body", "brain"] = "body",
-    mask_from: str | None = None,
-    shares: tuple[float, float, float] | None = None,
-    seed: int = 0,
-    audit: bool = True,
-    audit_cases: int | None = None,
-    pattern: str | None = None,
-    manifest: Path | str | None = None,
-    preset: str | Path | None = None,
-    patients: Path | str | None = None,
-    allow_outside: bool = False,
-    exclude: Sequence[str] | str | None = None,
-    max_volume: str | None = None,
-    executor: Literal["local", "ray"] | None = None,
-    workers: int | None = None,
-    address: str | None = None,
-    progress: bool | Callable[..., None] | Reporter = True,
-) -> Survey:
-    """Check units and grids of all scans as `prepare` would, and write nothing; outliers and copies are not looked for.
-
-    Args:
-        root: Folder with one folder per case, or a manifest (CSV).
-        modalities: Modality to keep; cases without any of them are left out. One or a list. Default: all.
-        resample: Resample the scans of a case to the grid with the thinnest slices. Default: False.
-        register: Register the scans of a case: rigid, affine or bspline.
-        spacing_mm: Voxel size in mm to which all scans are resampled. In the order z, y, x.
-        matrix: Columns, rows and slices (0: as they are) to which every scan is resized, instead of spacing_mm. In the order z, y, x.
-        fixed: Modality whose grid the other scans are resampled to.
-        align: Align heads: midline turns and shifts them until left and right mirror each other.
-        mask: Mask of a case that has no mask file: body or brain. Default: 'body'.
-        mask_from: Modality in which the brain is segmented. Default: plain CT if there is one.
-        shares: Shares or numbers of patients for train, val and test. Default: 0.7 0.15 0.15, and no test patients if there are fewer than 10. The splits of a manifest take precedence.
-        seed: Random seed of the split by patient. Default: 0.
-        audit: Estimate how far the scans of a case are misaligned. Default: True.
-        audit_cases: Number of cases whose alignment is estimated. Default: all of a small cohort, a tenth of a large one.
-        pattern: Path of scans, with {patient}, {case}, {modality}.
-        manifest: Table (CSV, TSV): cases, patients and paths.
-        preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
-        patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
-        allow_outside: Allow a manifest's paths to leave its folder. Default: False.
-        exclude: Case or patient to leave out (*, ?). One or a list.
-        max_volume: Largest scan that is read. Default: 4GB.
-        executor: Workers: local (processes) or ray.
-        workers: Number of workers.
-        address: Ray cluster: HOST:PORT or auto.
-        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-
-    Returns:
-        Survey: `files` (each with its grid and unit), `splits` (by patient), `problems` (a sentence for each case that `prepare`
-            would leave out) and `facts` (all of it as plain values).
-
-    Raises:
-        BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
-        BadInput: no case is found, or cases lack a modality. What is wrong in one case is listed in `problems`.
-
-    Example:
-        >>> import voxlate
-        >>> survey = voxlate.survey("COHORT", progress=False)
-        >>> survey.files[0].grid, survey.problems
-        ('20×24×6, 2.00×2.00×3.00 mm', [])
     """
 
 

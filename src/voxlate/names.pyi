@@ -8,7 +8,6 @@ from voxlate.commands.api.cohorts import info as info
 from voxlate.commands.api.cohorts import manifest as manifest
 from voxlate.commands.api.cohorts import phantom as phantom
 from voxlate.commands.api.cohorts import prepare as prepare
-from voxlate.commands.api.cohorts import survey as survey
 from voxlate.commands.api.demo import demo as demo
 from voxlate.commands.api.exports import export as export
 from voxlate.commands.api.exports import export_model as export_model

@@ -59,9 +59,7 @@ def test_the_table_counts_mask_files(typed, cohort):
     assert "mask" not in none["overview"]["rows"]
     case = cohort / "case0"
     change_scan(case / "t1.nii.gz", lambda values: values > 0, case / "mask.nii.gz")
-    plan = typed("prepare cohort --out out --dry-run --json").json["rows"]
     done = typed("prepare cohort --out out --json").json["overview"]["rows"]
-    assert plan["mask"] == done["mask"]
     assert done["mask"]["all"] == 1
 
 

@@ -18,7 +18,8 @@ from voxlate.base.messages import read_messages
 from voxlate.checks.truths import SketchedTruth, judge, sketch_of
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.evaluation.scoring.score_header import find_outliers
-from voxlate.scans.cohorts.find import find_cohort, refuse_synthetic
+from voxlate.scans.cohorts.files_below import refuse_synthetic
+from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.formats.io import content_hash, read_volume, write_volume
 from voxlate.scans.formats.nifti import SYNTHETIC_SCAN
 from voxlate.scans.images.grid import canonical

@@ -204,7 +204,6 @@ def test_without_a_list_of_patients_prepare_and_evaluate_ask_for_one_and_synth_n
     (root / "patients.txt").unlink()
     for arguments in (
         ("prepare", root, "--out", tmp_path / "out"),
-        ("prepare", root, "--dry-run", "--out", tmp_path / "out"),
         ("evaluate", tmp_path, "--truth", root),
     ):
         assert "Pass --patients FILE" in voxlate(*arguments, "--preset", preset).refusal
@@ -272,7 +271,6 @@ def test_damaged_or_mismatched_files_of_paper_000_are_named(tmp_path, file, cont
     [
         ("arrays_001", "patients.txt", "s00 a\ns01 a b\n", "line 2"),
         ("arrays_001", "patients.txt", "s00 a\n", "s01 .15 of 16"),
-        ("arrays_002", "patients.txt", "slice0000 a\n\nslice0001 b\n", "line 2"),
         ("arrays_002", "ct.h5", "no array", "ct.h5"),
         ("arrays_001", "own.toml", 'base = "no"', "the base of"),
         ("arrays_001", "own.toml", 'base = "xmodality"\nfiles = {tof = 3}', "files.tof"),

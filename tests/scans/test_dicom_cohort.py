@@ -237,7 +237,7 @@ def test_what_is_wrong_with_a_mixed_folder_is_one_sentence(
 @every_row(
     "text, words",
     [
-        ('[series.t2]\nmodality = "US"', "found none in 3 folders; 1_01_P has 4 .CT "),
+        ('[series.t2]\nmodality = "US"', "found 3 of another form"),
         ('[series.t2]\ndescription = "T2("', "series.t2.description"),
         ('[series.t2]\ndescripton = "T2"', "'series.t2.description'"),
         ("[series.t2]\nmodality = 3", "expected 'series.t2.modality' to"),
@@ -315,7 +315,6 @@ def test_the_documented_file_chooses_series_by_their_tags(voxlate, documented):
     cases = find_cohort(root, preset=layout).cases
     assert [one.case for one in cases] == ["patient01", "patient02"]
     assert [sorted(one.files) for one in cases] == [["ct", "t2"]] * 2
-    assert "patient01#" in voxlate("prepare", root, "--preset", layout, "--dry-run").done().err
 
 
 def test_mixed_series_without_a_preset_are_named_by_their_tags(documented):

@@ -3,11 +3,6 @@
 import os
 import re
 
-import nibabel as nib
-import numpy as np
-import pytest
-from test_layouts import table
-
 from dicom_slices import item, save
 from preparing import prepare
 from refusals import refuses
@@ -16,83 +11,11 @@ from scans import touch
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.cohorts.presets import load_preset
-from voxlate.scans.formats.io import read_volume
 from voxlate.scans.layout_options import presets
 
 
 def names(cases):
     return {one.case: list(one.files) for one in cases}
-
-
-STUDIES = "{patient}/{case}/{modality}.nii.gz"
-BRATS_2019 = "HGG/BraTS19_2013_10_1/BraTS19_2013_10_1_{t1,t1ce,t2,flair,seg}.nii.gz"
-BRATS_2023 = "BraTS-GLI-00008-001/BraTS-GLI-00008-001-{t1n,t1c,t2w,t2f,seg}.nii.gz"
-OPEN_MS = "{FLAIR,T1W,T1WKS,T2W,consensus_gt,brainmask}.nii.gz"
-LAYOUTS = [  # paths, options, and the table of cases that they make, as in test_layouts.py
-    (
-        "p1/day{1,2}/T1.nii.gz p2/day3/T1.nii.gz",
-        {"pattern": STUDIES},
-        "p1/day1 t1, p1/day2 t1, p2/day3 t1",
-    ),
-    # studies called alike in two patients
-    ("p{1,2}/baseline/t1.nii.gz", {"pattern": STUDIES}, "p1/p1_baseline t1, p2/p2_baseline t1"),
-    (
-        "site/x/{p1-scan-t1.nii.gz,p1-scan-t2.png,other.png}",
-        {"pattern": "**/{patient}-*-{modality}"},
-        "=/p1 t1+t2",
-    ),
-    ("a/{t1,t2,ct}.png", {"modalities": ["t2", "ct"]}, "=/a t2+ct"),
-    ("a/{T1W,t1}.nii.gz b/t1.nii.gz", {}, "=/a t1+t1w, =/b t1"),
-    ("a/{t1,t1_run-2,t2}.nii.gz", {}, "=/a t1+t1_run-2+t2"),
-    ("p1_{T1+C,T1}.nii.gz", {}, "=/p1 t1+t1_c"),
-    ("a/{t1,seg,lesion,labels,brainmask,mask}.nii.gz", {}, "=/a t1+labels+lesion+seg+mask"),
-    (
-        "Task1/brain/1BA001/{mr,ct,mask}.nii.gz Task1/brain/overview/ct.nii.gz",
-        {"preset": "synthrad"},
-        "=/1BA001 ct+mr+mask",
-    ),
-    (
-        "IXI-{T1/IXI002-Guys-0828-T1,T2/IXI002-Guys-0828-T2,DTI/IXI002-Guys-0828-DTI-00}.nii.gz",
-        {"preset": "ixi"},
-        "IXI002/IXI002-Guys-0828 t1+t2",
-    ),
-    (
-        "sub-1/ses-{1/anat/sub-1_ses-1,2/anat/sub-1_ses-2}_acq-hi_T1w.nii.gz",
-        {"preset": "bids"},
-        "sub-1/ses-1 t1, sub-1/ses-2 t1",
-    ),
-    ("imagesTr/topcow_{ct,mr}_001_0000.nii.gz", {"preset": "topcow"}, "=/001 cta+tof"),
-    (BRATS_2019, {"preset": "brats2019"}, "=/BraTS19_2013_10_1 flair+t1+t1c+t2+seg"),
-    (BRATS_2019, {"preset": "brats"}, "=/BraTS19_2013_10_1 flair+t1+t1c+t2+seg"),
-    (
-        BRATS_2023,
-        {"preset": "brats2023"},
-        "BraTS-GLI-00008/BraTS-GLI-00008-001 flair+t1+t1c+t2+seg",
-    ),
-    (BRATS_2023, {"preset": "brats"}, "BraTS-GLI-00008/BraTS-GLI-00008-001 flair+t1+t1c+t2+seg"),
-    (
-        f"coregistered/patient01/{OPEN_MS} coregistered/patient10/patient10_{OPEN_MS} raw/patient01/T1W.nii.gz",
-        {"preset": "open_ms"},
-        "=/patient01 flair+t1+t1c+t2+lesion+mask, =/patient10 flair+t1+t1c+t2+lesion+mask",
-    ),
-    (
-        "patient_001/{mr_T1_rectified,mr_T2_rectified}/scan.mhd patient_001/mr_T1/scan.mhd",
-        {"preset": "rire_rectified"},
-        "=/patient_001 t1+t2",
-    ),
-    (
-        "patient_001/{mr_T1/patient_001_mr_T1.mhd,mr_T2/x.mha} patient_002_mr_T1.mha",
-        {"preset": "rire"},
-        "=/patient_001 t1+t2, =/patient_002 t1",
-    ),
-]
-
-
-@every_row("words, options, expected", LAYOUTS)
-def test_every_layout_has_its_cases_patients_modalities_labels_and_masks(
-    tmp_path, words, options, expected
-):
-    assert ", ".join(table(touch(tmp_path, *words.split()), **options)) == expected
 
 
 def test_a_dicom_folder_is_a_modality(tmp_path):
@@ -107,22 +30,6 @@ def test_a_dicom_folder_is_a_modality(tmp_path):
 def test_every_preset_loads_and_says_where_its_layout_is_from():
     assert {"bids", "brats", "gold_atlas", "ixi", "synthrad", "topcow"} <= set(presets())
     assert all("http" in load_preset(name).source for name in presets())
-
-
-def test_the_decathlon_s_volumes_are_flair_t1_t1c_and_t2(tmp_path):
-    names = (
-        "imagesTr/BRATS_001",
-        "imagesTs/BRATS_485",
-        "labelsTr/BRATS_001",
-        "imagesTr/._BRATS_001",
-    )
-    touch(tmp_path, *(f"{name}.nii.gz" for name in names))
-    volumes = np.ones((8, 8, 4, 4), np.float32) * np.arange(1, 5, dtype=np.float32)
-    nib.save(nib.Nifti1Image(volumes, np.eye(4)), tmp_path / f"{names[0]}.nii.gz")
-    (case,) = find_cohort(tmp_path, preset="msd_brain_tumour").cases
-    assert (case.case, list(case.labels)) == ("BRATS_001", ["seg"])
-    means = {name: read_volume(path, name).data.mean() for name, path in case.files.items()}
-    assert means == {"flair": 1, "t1": 2, "t1c": 3, "t2": 4}
 
 
 @every_row(
@@ -193,15 +100,6 @@ def test_one_modality_in_two_spellings_is_one_and_said(tmp_path):
     assert found.guessed == ["t1w in 1 case is t1"]
 
 
-def test_a_case_may_lack_one_of_the_modalities_that_are_named_and_is_left_out_without_any(tmp_path):
-    touch(tmp_path, "a/{t1,ct}.nii.gz", "b/t1.nii.gz", "c/{t2,pd}.nii.gz")
-    found = find_cohort(tmp_path, modalities=["t1", "ct"])
-    assert names(found.cases) == {"a": ["t1", "ct"], "b": ["t1"]}
-    assert len(found.unclaimed) == 1
-    with refuses():
-        find_cohort(tmp_path, modalities=["t1", "flair"])
-
-
 @every_row(
     ("lost", "said"),
     [
@@ -249,96 +147,6 @@ def test_a_linked_case_is_read_once_links_upwards_do_not_go_round_and_one_to_not
     assert lost.startswith(f"{tmp_path}/a/ct: ")
 
 
-@pytest.fixture
-def two_runs(tmp_path):
-    """Two BIDS patients; the first has two T1w runs."""
-    root = tmp_path / "bids"
-    touch(root, "sub-01/anat/sub-01_{run-1_T1w,run-2_T1w,T2w}.nii.gz")
-    touch(root, "sub-02/anat/sub-02_{T1w,T2w}.nii.gz")
-    (root / "dataset_description.json").write_text("{}")
-    return root
-
-
-@pytest.fixture
-def one_run(two_runs):
-    """The same patients with one run each."""
-    (two_runs / "sub-01/anat/sub-01_run-1_T1w.nii.gz").unlink()
-    return two_runs
-
-
-def test_two_files_of_one_modality_are_refused_and_of_runs_the_first_counts(two_runs):
-    first = find_cohort(two_runs).cases[0]
-    assert first.files["t1"].name == "sub-01_run-1_T1w.nii.gz"
-    (two_runs / "dataset_description.json").unlink()
-    with refuses("run-1.*run-2"):
-        find_cohort(two_runs, pattern="{case}/anat/{case}*_{modality}")
-
-
-def test_an_excluded_case_is_not_looked_at(two_runs):
-    found = find_cohort(two_runs, exclude="sub-01")
-    assert [one.case for one in found.cases] == ["sub-02"]
-    assert found.unclaimed == ["cases that --exclude names: 'sub-01'"]
-
-
-def test_a_case_to_be_left_out_that_is_not_there_is_refused(one_run):
-    with refuses(re.escape("'sub-01' or 'sub-02'?")):
-        find_cohort(one_run, exclude="sub-03")
-
-
-def test_rows_of_a_manifest_that_are_excluded_need_no_files(two_runs):
-    path, stem = two_runs / "mine.csv", "sub-02/anat/sub-02"
-    path.write_text(
-        f"case,t1,t2\nsub-01,gone.nii.gz,\nsub-02,{stem}_T1w.nii.gz,{stem}_T2w.nii.gz\n"
-    )
-    with refuses():
-        find_cohort(two_runs, manifest=path)
-    found = find_cohort(two_runs, manifest=path, exclude="sub-01")
-    assert [sorted(one.files) for one in found.cases] == [["t1", "t2"]]
-
-
-def test_a_table_may_be_the_cohort(two_runs):
-    path = two_runs / "mine.tsv"
-    path.write_text("case\tt1\nsub-02\tsub-02/anat/sub-02_T1w.nii.gz\n")
-    assert [one.case for one in find_cohort(path).cases] == ["sub-02"]
-    with refuses():
-        find_cohort(path, manifest=path)
-    with refuses():
-        find_cohort(two_runs / "gone.csv")
-
-
-@every_row(
-    "table, expected",
-    [
-        ("patient,set\nsub-01,a,train\nsub-02,b,validation", "a None train, b None val"),
-        ("Subject,Fold\nsub-01,a,train\nsub-02,b,validation", "a None train, b None val"),
-        ("fold\nsub-01,1\nsub-02,0", "sub-01 1 train, sub-02 0 val"),
-        ("fold,split\nsub-01,,test\nsub-02,3,train", "sub-01 None test, sub-02 3 train"),
-    ],
-)
-def test_a_table_states_patients_splits_and_numbers_of_folds_in_columns_of_several_names(
-    one_run, table, expected
-):
-    (one_run / "cases.csv").write_text(f"case,{table}\n")
-    found = find_cohort(one_run)
-    stated = [f"{one.patient} {one.fold} {one.split}" for one in found.cases]
-    assert ", ".join(stated) == expected
-    assert not any("name no scans" in one for one in found.unclaimed)
-
-
-@every_row(
-    "rows, words",
-    [
-        ("sub-01,a,1\nsub-02,b,5", "line 3: expected a fold 0 to 4.*found 5"),
-        ("sub-01,a,1\nsub-02,b,", "line 3: expected a fold 0 to 4.*found none"),
-        ("sub-01,a,1\nsub-02,a,2", "one fold, found a in"),
-    ],
-)
-def test_folds_that_cannot_be_are_refused(one_run, rows, words):
-    (one_run / "cases.csv").write_text(f"case,patient,fold\n{rows}\n")
-    with refuses(words):
-        find_cohort(one_run)
-
-
 def test_the_folds_of_a_table_are_those_of_the_prepared_cohort(cohort, tmp_path):
     rows = [f"case{number},{number % 3}" for number in range(6)]
     (cohort / "cases.csv").write_text("\n".join(["case,fold", *rows]))
@@ -352,3 +160,24 @@ def test_the_folds_of_a_table_are_those_of_the_prepared_cohort(cohort, tmp_path)
     }
     with refuses():
         opened.in_fold(4)
+
+
+def test_two_files_of_one_modality_are_refused_and_of_runs_the_first_counts_and_a_case_is_left_out(
+    tmp_path,
+):
+    touch(tmp_path, "dataset_description.json", "sub-02/anat/sub-02_{T1w,T2w}.nii.gz")
+    touch(tmp_path, "sub-01/anat/sub-01_{run-1_T1w,run-2_T1w,T2w}.nii.gz")
+    assert find_cohort(tmp_path).cases[0].files["t1"].name == "sub-01_run-1_T1w.nii.gz"
+    found = find_cohort(tmp_path, exclude="sub-01")
+    assert [one.case for one in found.cases] == ["sub-02"]
+    assert found.unclaimed == ["cases that --exclude names: 'sub-01'"]
+    with refuses(re.escape("'sub-01' or 'sub-02'?")):
+        find_cohort(tmp_path, exclude="sub-03")
+    with refuses("run-1.*run-2"):
+        find_cohort(tmp_path, pattern="{case}/anat/{case}*_{modality}")
+    table = tmp_path / "mine.csv"
+    table.write_text("case,t1\nsub-01,gone.nii.gz\nsub-02,sub-02/anat/sub-02_T1w.nii.gz\n")
+    assert [one.case for one in find_cohort(table, exclude="sub-01").cases] == ["sub-02"]
+    for root, options in ((table, {}), (table, {"manifest": table}), (tmp_path / "no.csv", {})):
+        with refuses():
+            find_cohort(root, **options)

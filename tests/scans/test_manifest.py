@@ -57,6 +57,8 @@ TABLES = [  # what spreadsheets export, and the case, patient, split and scans t
         "a p1 train ct+mr, b p2 test ct+mr",
     ),
     ("case,mr\na,a/mr.png\nb,a/mr.png\n", "utf-8", "a a None mr, b b None mr"),
+    ("case,modality,path,seg\na,mr,a/mr.png,a/ct.png\n", "utf-8", "a a None mr+seg"),
+    ("case,modality,path\na,-m/.r,a/mr.png\n", "utf-8", "a a None -m_.r"),
 ]
 
 
@@ -87,7 +89,6 @@ case,mr a,a/mr.png b,b/gone.png -> b/gone.png
 case,modality,path a,mr,a/mr.png a,MR,b/mr.png -> one mr of case a
 case,modality,path,split a,mr,a/mr.png,val a,ct,a/ct.png,test -> one split of case a
 case,split ../../etc,train -> files of
-case,modality,path a,-a/.b,a/mr.png -> a name of letters
 name,split a,train -> found name, split
 case,split -> an empty cohort
 case,patient,split a,p0,train b,P0,test -> 'P0' and 'p0'
@@ -101,11 +102,12 @@ case,patient,split a,"p0,train b,"p0,test c,p2,val -> line 2
 case,mask a,a/mr.png -> none but masks
 case,subject_id,patient_id a,p1,p2 -> subject_id and patient_id
 case,pateint,split a,p1,train -> 'pateint'
-case,modalty,path a,mr,a/mr.png -> path alone
 case,mr a,a/mr.png b,C:\\data\\b\\mr.png -> line 3
-case,modality,path,mask a,mr,a/mr.png,a/ct.png -> column 'mask'
 case,mr,t1 a,a/mr.png,scans/a/mr.png.bak -> mr.png.bak
 case,mr,t1 a,a/mr.png,gone/a.nii.bak -> gone
+case,patient,fold a,p,1 b,q,5 -> line 3: expected a fold 0 to 4
+case,patient,fold a,p,1 b,q, -> line 3: expected a fold 0 to 4
+case,patient,fold a,p,1 b,p,2 -> one fold, found p in
 """
 
 

@@ -144,7 +144,7 @@ def test_a_manifest_names_frames_of_its_own_and_another_frame_replaces_them(tmp_
     assert note.startswith("pseudo: CTP frame 19 of 30, peak + 9 s")
 
 
-@every_row("text", ['patterns = ["{case}/{modality}"]\n[frames]\ncta2 = "ctp#pique"', ""])
+@every_row("text", ['files = {cta2 = "{case}/ctp#pique"}', ""])
 def test_a_preset_that_cannot_work_is_refused(tmp_path, text):
     write(tmp_path / "a/ctp.nii.gz", passage())
     (tmp_path / "own.toml").write_text('title = "x"\nsource = "y"\n' + text)

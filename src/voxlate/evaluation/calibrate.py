@@ -23,7 +23,8 @@ from voxlate.evaluation.intervals.calibration_cases import (
 )
 from voxlate.evaluation.intervals.fit import fit
 from voxlate.scans.cohorts.case_files import CaseFiles
-from voxlate.scans.cohorts.find import find_cohort, refuse_synthetic
+from voxlate.scans.cohorts.files_below import refuse_synthetic
+from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.cohorts.owners import require_patients
 from voxlate.synthesis.calibration import Calibration, Header, Target
 from voxlate.synthesis.inputs import by_accepted_names

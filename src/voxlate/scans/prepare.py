@@ -5,7 +5,6 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -41,12 +40,12 @@ from voxlate.scans.cases.prepared import (
     read_tables,
     write_cohort,
 )
+from voxlate.scans.cohort_inputs import Inputs, read_inputs
 from voxlate.scans.cohorts.case_files import CaseFiles, as_names
 from voxlate.scans.formats.io import content_hash, read_volume
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.simpleitk import write_transform
 from voxlate.scans.prepare_options import PrepareOptions
-from voxlate.scans.survey import Inputs, check_unit, read_inputs
 
 MOST_WORKERS = 8
 # Further entries of a cohort's folder.
@@ -112,11 +111,11 @@ def prepare(
     patients = {case.case: case.patient for case in cases}
     examined = choose_cases(patients, asked.audit_cases if asked.audit else 0)
     work = _Work(out, inputs.preparation, examination, examined)
-    run = partial(_each, executor=executor, workers=asked.workers)
     again = list[str]()
     failed = dict[str, Exception]()
     with lock(out):
-        for done, (case, result) in enumerate(run(work, cases), start=1):
+        outcomes = _each(work, cases, executor, asked.workers)
+        for done, (case, result) in enumerate(outcomes, start=1):
             if isinstance(result, Exception):
                 failed[case] = result
             elif result:
@@ -166,12 +165,13 @@ def _cohort(
     """
     found = inputs.found
     units = dict[str, str]()
-    first = dict[str, tuple[str, str]]()
     entries = []
     for header, case in zip(headers, found.cases):
-        units |= header.units
         for name, unit in header.units.items():
-            check_unit(name, unit, header.case, first)
+            if units.setdefault(name, unit) != unit:
+                raise BadInput(
+                    f"{name}: expected one unit in all cases, found {units[name]} in others and {unit} in {case.case}. Convert one of them, or leave those cases out (--exclude)."
+                )
         entries.append(
             CaseEntry(
                 **{name: getattr(header, name) for name in (*SHARED, "registered", "misaligned")},
@@ -233,13 +233,17 @@ def _place(path: Path | str | None) -> str | None:
 
 def _refuse_other(out: Path, provenance: dict[str, Any], inputs: Inputs) -> None:
     """Raise BadInput unless the folder is new, empty, unfinished or that of the same cohort."""
-    if out.exists() and not out.is_dir():
+    if out.is_file():
         raise BadInput(f"{out}: expected a folder to write to, found a file. Choose another name.")
-    entries = [path.name for path in out.iterdir() if not is_scaffold(path)] if out.exists() else []
-    others = sorted(set(entries) - {"cases", "cohort.json", *OWN_NAMES})
+    entries = {path.name for path in out.glob("*") if not is_scaffold(path)}
+    others = sorted(entries - {"cases", "cohort.json", *OWN_NAMES})
+    placed = {
+        case.case: (case.patient, inputs.splits[case.patient], case.fold)
+        for case in inputs.found.cases
+    }
     if "cohort.json" not in entries:
-        names = [path.name for path in out.glob("cases/*") if not is_scaffold(path)]
-        others += sorted(set(names) - {f"{case.case}.safetensors" for case in inputs.found.cases})
+        files = {path.stem for path in out.glob("cases/*") if not is_scaffold(path)}
+        others += sorted(files - placed.keys())
     if others:
         raise BadInput(
             f"{out}: expected an empty folder or this cohort's, found {others[0]}. Choose another folder."
@@ -247,28 +251,19 @@ def _refuse_other(out: Path, provenance: dict[str, Any], inputs: Inputs) -> None
     if "cohort.json" not in entries:
         return
     there = read_tables(out)
-    if differs := _differences(there, provenance, inputs):
-        raise BadInput(
-            f"{out}: expected an empty folder, or the same cohort and options to resume, found a prepared cohort of {len(there.get('cases', []))} cases with other options (differs in: {', '.join(differs)}). Choose another --out, or remove the folder."
-        )
-
-
-def _differences(there: dict[str, Any], provenance: dict[str, Any], inputs: Inputs) -> list[str]:
-    """What of a prepared cohort differs from the call: the names of options, and cases, patients, splits or folds."""
     old = there.get("provenance", {})
     here = json.loads(json.dumps(provenance))
-    differences = [name for name in here.keys() - {*NO_OPTIONS} if old.get(name) != here[name]]
+    differs = [name for name in here.keys() - {*NO_OPTIONS} if old.get(name) != here[name]]
     before = {
         entry.get("case"): tuple(map(entry.get, ("patient", "split", "fold")))
         for entry in there.get("cases", [])
     }
-    cases = {
-        case.case: (case.patient, inputs.splits[case.patient], case.fold)
-        for case in inputs.found.cases
-    }
-    if before != {case: made for case, made in cases.items() if case not in old.get("failed", [])}:
-        differences.append("cases, patients, splits or folds")
-    return sorted(differences)
+    if before != {name: placed[name] for name in placed.keys() - {*old.get("failed", [])}}:
+        differs.append("cases, patients, splits or folds")
+    if differs:
+        raise BadInput(
+            f"{out}: expected an empty folder, or the same cohort and options to resume, found a prepared cohort of {len(before)} cases with other options (differs in: {', '.join(sorted(differs))}). Choose another --out, or remove the folder."
+        )
 
 
 def _each(

@@ -1,7 +1,7 @@
 """The commands on scans and cohorts: phantom, prepare, manifest, info."""
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,11 +17,9 @@ from voxlate.commands.api.entry import (
     Argument,
     Aside,
     Command,
-    Everything,
     Out,
     Place,
     Undone,
-    function,
 )
 from voxlate.commands.api.progress import Reporter
 from voxlate.scans.layout_options import MAX_VOLUME, Layout, allow_volumes, quote_path
@@ -30,11 +28,9 @@ from voxlate.scans.prepare_options import PrepareOptions
 if TYPE_CHECKING:
     from voxlate.scans.cases.prepared import Cohort
     from voxlate.scans.cohorts.case_files import CohortFiles
-    from voxlate.scans.survey import Survey
 
 COLUMNS = ("all", "train", "val", "test")
 MOST_NAMES = 12  # modalities in a row
-MOST_ROWS = 12  # files of a dry run; --all shows the others
 Root = Annotated[
     Place, Argument("Folder with one folder per case, or a manifest (CSV).", metavar="COHORT")
 ]
@@ -72,7 +68,65 @@ def phantom(out: Out, *, options: PhantomOptions, progress: Reporter) -> list[Pa
     return write_cohort(Path(out), options, progress=progress.count("phantom"), say=progress.say)
 
 
-@function
+def _prepare_lines(
+    done: "Cohort",
+    root: Path,
+    options: PrepareOptions,
+) -> Iterator[Any]:
+    """The table of a prepared cohort, its registration, and the next command."""
+    from voxlate.commands.api.next_steps import after_prepare
+    from voxlate.scans.cohorts.manifest import root_and_manifest
+    from voxlate.scans.cohorts.split import describe_held_out
+
+    yield from done.warnings
+    manifest = None if options.manifest else root_and_manifest(Path(root), None)[1]
+    if manifest is not None:
+        yield Aside(f"Cases and splits are read from {manifest}.", "dim")
+    yield from _overview_lines(done.overview)
+    if held_out := describe_held_out({entry.patient: entry.split for entry in done.cases}):
+        yield Aside(held_out)
+    for name in done.modalities:
+        if lacking := [case.case for case in done.cases if name not in case.present]:
+            yield Aside(f"without {name}: {first_of(lacking)} ({plural(len(lacking), 'case')}).")
+    if any(case.registered or case.misaligned for case in done.cases):
+        yield Aside(f"How far scans lie apart, and overlays:  voxlate report {done.folder}")
+    is_sound = worst_grade(done.warnings) != "do not trust"
+    has_pairs = all(warning.code != "no-pairs" for warning in done.warnings)
+    try:
+        following = f"Next:  voxlate {after_prepare(done.folder)}"
+        if not is_sound:
+            following = "Correct what is not to be trusted, and prepare again: into another --out where cases come, go or get other names."
+    except BadInput as error:
+        following = f"No training can be planned: {error}"
+    yield f"{plural(len(done.cases), 'case')} in {done.folder}. {following}"
+    yield from map(Undone, done.provenance["unread"])
+    if not (is_sound and has_pairs):
+        yield Undone()
+
+
+def _prepared_document(done: "Cohort") -> dict[str, Any]:
+    from voxlate.scans.cohorts.split import list_held_out
+
+    return {
+        "out": str(done.folder),
+        "cases": {split: len(cases) for split, cases in done.splits.items()},
+        "modalities": list(done.modalities),
+        "warnings": [warning.table for warning in done.warnings],
+        "overview": done.overview,
+        "held_out": list_held_out({entry.patient: entry.split for entry in done.cases}),
+    }
+
+
+@Command(
+    """
+    prepare COHORT --out PREPARED
+    prepare BraTS --preset brats --out PREPARED
+    prepare SCANS --pattern '{patient}/{case}_{modality}.nii.gz' --out PREPARED
+    """,
+    lines=_prepare_lines,
+    document=_prepared_document,
+    keeps="end",
+)
 def prepare(root: Root, out: Out, *, options: PrepareOptions, progress: Reporter) -> "Cohort":
     """Check a cohort, split it by patient, and convert it for training; the same call resumes.
     \f
@@ -103,140 +157,6 @@ def prepare(root: Root, out: Out, *, options: PrepareOptions, progress: Reporter
     )
 
 
-@function
-def survey(root: Root, *, options: PrepareOptions, progress: Reporter) -> "Survey":
-    """Check units and grids of all scans as `prepare` would, and write nothing; outliers and copies are not looked for.
-    \f
-    Returns:
-        Survey: `files` (each with its grid and unit), `splits` (by patient), `problems` (a sentence for each case that `prepare`
-            would leave out) and `facts` (all of it as plain values).
-
-    Raises:
-        BadInput: no case is found, or cases lack a modality. What is wrong in one case is listed in `problems`.
-
-    Example:
-        >>> import voxlate
-        >>> survey = voxlate.survey("COHORT", progress=False)
-        >>> survey.files[0].grid, survey.problems
-        ('20×24×6, 2.00×2.00×3.00 mm', [])
-    """
-    from voxlate.scans.survey import survey as survey_cohort
-
-    return survey_cohort(Path(root), options, progress.count("check"))
-
-
-def _prepare_lines(
-    done: Any,
-    root: Path,
-    out: Path | None,
-    options: PrepareOptions,
-    dry_run: bool,
-    everything: Everything = False,
-) -> Iterator[Any]:
-    """The table of a prepared cohort, its registration, and the next command."""
-    from voxlate.commands.api.next_steps import after_prepare
-    from voxlate.scans.cohorts.manifest import root_and_manifest
-    from voxlate.scans.cohorts.split import describe_held_out
-    from voxlate.scans.survey import cohort_overview
-
-    if dry_run:
-        yield from _survey_lines(done, None if everything else MOST_ROWS)
-        return
-    yield from done.warnings
-    manifest = None if options.manifest else root_and_manifest(Path(root), None)[1]
-    if manifest is not None:
-        yield Aside(f"Cases and splits are read from {manifest}.", "dim")
-    yield from _overview_lines(cohort_overview(done))
-    if held_out := describe_held_out({entry.patient: entry.split for entry in done.cases}):
-        yield Aside(held_out)
-    for name in done.modalities:
-        if lacking := [case.case for case in done.cases if name not in case.present]:
-            yield Aside(f"without {name}: {first_of(lacking)} ({plural(len(lacking), 'case')}).")
-    if any(case.registered or case.misaligned for case in done.cases):
-        yield Aside(f"How far scans lie apart, and overlays:  voxlate report {done.folder}")
-    is_sound = worst_grade(done.warnings) != "do not trust"
-    has_pairs = all(warning.code != "no-pairs" for warning in done.warnings)
-    try:
-        following = f"Next:  voxlate {after_prepare(done.folder)}"
-        if not is_sound:
-            following = "Correct what is not to be trusted, and prepare again: into another --out where cases come, go or get other names."
-    except BadInput as error:
-        following = f"No training can be planned: {error}"
-    yield f"{plural(len(done.cases), 'case')} in {done.folder}. {following}"
-    yield from map(Undone, done.provenance["unread"])
-    if not (is_sound and has_pairs):
-        yield Undone()
-
-
-def _prepared_document(done: Any) -> Any:
-    from voxlate.scans.cohorts.split import list_held_out
-    from voxlate.scans.survey import Survey, cohort_overview
-
-    if isinstance(done, Survey):
-        return done.facts
-    return {
-        "out": str(done.folder),
-        "cases": {split: len(cases) for split, cases in done.splits.items()},
-        "modalities": list(done.modalities),
-        "warnings": [warning.table for warning in done.warnings],
-        "overview": cohort_overview(done),
-        "held_out": list_held_out({entry.patient: entry.split for entry in done.cases}),
-    }
-
-
-@Command(
-    """
-    prepare COHORT --out PREPARED
-    prepare BraTS --preset brats --out PREPARED
-    prepare SCANS --pattern '{patient}/{case}_{modality}.nii.gz' --out PREPARED
-    """,
-    name="prepare",
-    lines=_prepare_lines,
-    document=_prepared_document,
-    reads={"dry_run": True},
-    keeps="end",
-)
-def _prepare_or_survey(
-    root: Root,
-    out: Annotated[Place | None, MainOption("Output folder. Not needed with --dry-run.")] = None,
-    dry_run: Annotated[
-        bool,
-        MainOption(
-            "Check units and grids of all scans, list the resulting files, and write nothing. Outliers and copies are not looked for.",
-        ),
-    ] = False,
-    *,
-    options: PrepareOptions,
-    progress: Reporter,
-) -> Any:
-    """Check a cohort, split it by patient, and convert it for training."""
-    if dry_run:
-        return survey(root, **vars(options), progress=progress)
-    if out is None:
-        raise BadInput(
-            "--out: expected a folder for the prepared cohort, found none. Add --out PREPARED."
-        )
-    return prepare(root, out, **vars(options), progress=progress)
-
-
-def _survey_lines(found: "Survey", most: int | None) -> Iterator[Any]:
-    """What `prepare` would do: each file, the cohort, and the problems. most: number of files that are listed."""
-    from voxlate.scans.cohorts.split import describe_held_out
-
-    yield from _file_lines(found.files, found.root, most)
-    yield from _overview_lines(found.table)
-    yield from _found_lines(found.found)
-    if sentence := describe_held_out(found.splits):
-        yield Aside(sentence)
-    yield from found.small
-    if found.preparation.fixed is not None:
-        yield Aside(f"The grid of each case is that of its {found.preparation.fixed}.")
-    yield from found.lost
-    yield Aside("Outliers, copies and registration were not checked: prepare --out does that.")
-    undone = [*found.found.unread, *found.problems, found.found.unpaired]
-    yield from map(Undone, filter(None, undone))
-
-
 def _overview_lines(table: Mapping[str, Any]) -> Iterator[Aside]:
     """The table, with the grids (the commonest first)."""
     grid = Table("", *COLUMNS, "unit", box=None)
@@ -249,24 +169,6 @@ def _overview_lines(table: Mapping[str, Any]) -> Iterator[Aside]:
     yield Aside(grid)
     if grids := [f"{shape} ({count})" for shape, count in table["grids"].items()]:
         yield Aside(f"grids: {first_of(grids, 4)}")
-
-
-def _file_lines(files: Sequence[Any], root: Path, most: int | None) -> Iterator[Aside]:
-    """Which file or series becomes what, on which grid and in which unit.
-
-    most: the number of files that are listed, and of those that cannot be read all; None for all.
-    """
-    listed = [file for n, file in enumerate(files) if most is None or n < most or not file.is_read]
-    rows = [("case", "becomes", "file or series", "grid", "unit")]
-    for file in listed:
-        place = Path(file.path)
-        short = place.relative_to(root) if place.is_relative_to(root) else place
-        rows.append((file.case, file.name, str(short), file.grid, file.unit))
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    for row in rows:  # no table of rich's: it would cut paths to the terminal's width
-        yield Aside("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths)).rstrip())
-    if len(listed) < len(files):
-        yield Aside(f"… and {len(files) - len(listed)} more files (--all lists them)")
 
 
 def _found_lines(found: "CohortFiles") -> Iterator[Aside]:

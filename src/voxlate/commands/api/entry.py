@@ -48,7 +48,7 @@ RUNS = Argument(
 Address = str | Path  # of a hub, whose hf:// would lose a slash as a path
 Run = Annotated[Address, RUN]
 Out = Annotated[Place, MainOption("Output folder.")]
-Everything = Annotated[bool, OutputOption("Print all files, scores or baselines.", flag="--all")]
+Everything = Annotated[bool, OutputOption("Print all scores or baselines.", flag="--all")]
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,8 @@ from voxlate.evaluation.scoring.scores import Scores, frame_of
 from voxlate.evaluation.scoring.truth_alignment import check_prepared
 from voxlate.scans.cases.case import CANONICAL
 from voxlate.scans.cohorts.case_files import CaseFiles
-from voxlate.scans.cohorts.find import find_cohort, refuse_synthetic
+from voxlate.scans.cohorts.files_below import refuse_synthetic
+from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.cohorts.owners import require_patients
 from voxlate.scans.cohorts.split import check_known
 from voxlate.scans.formats.io import content_hash, read_volume

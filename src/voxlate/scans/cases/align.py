@@ -20,7 +20,6 @@ from voxlate.scans.images.grid import (
     with_matrix,
     with_spacing,
 )
-from voxlate.scans.images.mask import body_box_mm
 from voxlate.scans.images.midline import midline_grid
 from voxlate.scans.images.register import (
     RegistrationMethod,
@@ -31,7 +30,9 @@ from voxlate.scans.images.register import (
     register,
 )
 
-SHARED_FRAME = 0.1  # least share of the smaller of two scans, or bodies, inside the other, if headers share a frame
+SHARED_FRAME = (
+    0.1  # least share of the smaller of two scans inside the other, if headers share a frame
+)
 MOST_VOXELS = 4096  # voxels along an axis; more is a typing error
 LONGEST_MM = 3000.0  # a body; a longer scan has another unit in its header
 COARSER = 1.2  # times: a smaller difference of voxels is not reported
@@ -145,7 +146,7 @@ class CommonGrid:
             volume = replace(volume, affine=with_matrix(fixed_grid, volume.grid.shape[1:]).affine)
         differs = not same_grid(volume.grid, fixed_grid)
         if differs and not self.resample:
-            raise _other_grid(volume, fixed_grid, file, None)
+            raise _other_grid(volume, fixed_grid, file)
         if same_grid(volume.grid, self.grid):
             return volume
         resampled = resample(volume, self.grid, order=order)
@@ -174,7 +175,7 @@ def find_common_grid(case: str, scans: dict[str, Volume], preparation: Preparati
     if preparation.register is None:
         others = [volume for volume in scans.values() if not same_grid(volume.grid, fixed.grid)]
         if others and not may_resample:
-            raise _other_grid(others[0], fixed.grid, common.fixed[1], fixed)
+            raise _other_grid(others[0], fixed.grid, common.fixed[1])
         return common
     for other in [other for other in scans if other != name]:
         registration = register(scans[other], fixed, preparation.register)
@@ -202,15 +203,10 @@ def _resize(grid: Grid, preparation: Preparation, scan: str) -> Grid:
     return with_spacing(grid, preparation.spacing_mm)
 
 
-def _other_grid(volume: Volume, fixed_grid: Grid, file: str, fixed: Volume | None) -> BadInput:
-    """The error of a scan on another grid than the fixed one (None: that scan is not available), with the remedy."""
+def _other_grid(volume: Volume, fixed_grid: Grid, file: str) -> BadInput:
+    """The error of a scan on another grid than the fixed one, with the remedy."""
     name = volume.origin or volume.modality
     shared = max(share_inside(volume.grid, fixed_grid), share_inside(fixed_grid, volume.grid))
-    if fixed is not None:
-        (low, high), (fixed_low, fixed_high) = body_box_mm(volume), body_box_mm(fixed)
-        sides = np.minimum(high, fixed_high) - np.maximum(low, fixed_low)
-        smaller = min((high - low).prod(), (fixed_high - fixed_low).prod())
-        shared = min(shared, float(np.maximum(0, sides).prod() / max(smaller, 1e-6)))
     if shared < SHARED_FRAME:
         apart = np.linalg.norm(volume.grid.centre_mm - fixed_grid.centre_mm)
         return BadInput(

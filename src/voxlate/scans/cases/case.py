@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
+from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
 from pydantic import Field
 
 from voxlate.base.earlier import ANY, without_retired
@@ -57,8 +58,6 @@ RETIRED = dict.fromkeys(("signatures", "stacks"), ANY) | MEASURED  # of headers 
 PROTONS = "pd_map"  # the tissue-parameter map that shows the outline of the body
 LABEL = "label."  # before a label map's name among the arrays of a case
 MOST_MODALITIES = 64  # the mask has a bit for each
-SCANS = ("F32", "I16")  # how the voxels of scans and label maps are stored
-MAPS = (*SCANS, "F16")  # how those of tissue-parameter maps are
 DIGITS = 16  # of a digest that identifies a scan
 OPEN_FILES = 256  # mapped at a time in each process: each holds a descriptor, of which many systems give 1,024
 DTYPES = {
@@ -82,7 +81,6 @@ ContrastSettings = Any
 Contrasts = Any
 Axes = Literal["SAR", "SAL", "SPR", "SPL", "SRA", "SRP", "SLA", "SLP"]
 CANONICAL: Axes = "SAR"
-OPPOSITE = dict(zip("SIAPRL", "ISPALR"))
 
 
 @dataclass(frozen=True)
@@ -375,11 +373,6 @@ def compact(values: np.ndarray) -> np.ndarray:
 def write_case(path: Path, case: PreparedCase) -> None:
     """Write a case uncompressed, so that readers map it and copy only the slices that they need."""
     arrays = {name: np.ascontiguousarray(values) for name, values in case.arrays.items()}
-    for name, values in arrays.items():
-        if not np.isfinite(values).all():
-            raise BadInput(
-                f"{path}: expected finite voxels, found others in {name} after resampling. Check the scan."
-            )
     header = replace(case.header, voxels={name: digest(array) for name, array in arrays.items()})
     header = replace(header, checksum=_header_digest(asdict(header)))
     open_case.kept.cache_clear()  # Windows replaces no file that is mapped
@@ -463,43 +456,30 @@ def lay_out_header(header: CaseHeader, axes: str, now: str = CANONICAL) -> CaseH
     """The header of a case with other axes; now: those that it has."""
     if now == axes:
         return header
-    moves = _moves(now, axes)
-    step = np.zeros((4, 4))  # from new voxel indices (x, y, z) to old ones
-    step[3, 3] = 1
-    boxes = []
-    for new, (old, flipped) in enumerate(moves):
-        length = header.shape[old]
-        first, end = header.mask_box[old]
-        step[2 - old, 2 - new] = -1 if flipped else 1
-        step[2 - old, 3] = length - 1 if flipped else 0
-        boxes.append((length - end, length - first) if flipped else (first, end))
-    d, h, w = (old for old, _ in moves)
-    shape, spacing = header.shape, header.spacing_mm
+    change = _change(now, axes)
+    sides: dict[int, tuple[Any, Any, Any]] = {}  # by the new axis: length, spacing and box
+    of_old = zip(header.shape[::-1], header.spacing_mm[::-1], header.mask_box[::-1])
+    for (new, sign), (length, spacing, (first, end)) in zip(change, of_old):
+        box = (first, end) if sign > 0 else (length - end, length - first)
+        sides[int(new)] = length, spacing, box
+    shape, spacings, boxes = zip(*(sides[axis] for axis in (2, 1, 0)))
+    affine = np.array(header.affine) @ inv_ornt_aff(change, header.shape[::-1])
     return replace(
-        header,
-        shape=(shape[d], shape[h], shape[w]),
-        spacing_mm=(spacing[d], spacing[h], spacing[w]),
-        affine=(np.array(header.affine) @ step).tolist(),
-        mask_box=boxes,
+        header, shape=shape, spacing_mm=spacings, affine=affine.tolist(), mask_box=[*boxes]
     )
 
 
 def reorder_axes(values: np.ndarray, now: str, axes: str) -> np.ndarray:
     """Values [..., D, H, W] whose axes are `now` with other axes; a view."""
-    moves = _moves(now, axes)
-    before = values.ndim - 3
-    order = [*range(before), *(before + old for old, _ in moves)]
-    flips = tuple(before + new for new, (_, flipped) in enumerate(moves) if flipped)
-    return np.flip(values.transpose(order), flips)
+    return apply_orientation(values.T, _change(now, axes)).T
+
+
+def _change(now: str, axes: str) -> np.ndarray:
+    """The change from axes to others, in the order x, y, z, as nibabel states it."""
+    old, new = (axcodes2ornt(tuple(reversed(letters))) for letters in (now, axes))
+    return ornt_transform(old, new)
 
 
 def axis_of(axes: str, directions: str) -> int:
     """The axis, from the end (-3 is D), that grows in one of two opposite directions ("LR")."""
     return next(k for k, letter in enumerate(axes, -3) if letter in directions)
-
-
-def _moves(now: str, axes: str) -> list[tuple[int, bool]]:
-    """For each new axis, the old one and whether it is flipped."""
-    places = {letter: (axis, False) for axis, letter in enumerate(now)}
-    places |= {OPPOSITE[letter]: (axis, True) for axis, letter in enumerate(now)}
-    return [places[letter] for letter in axes]

@@ -1,20 +1,21 @@
 """The prepared cohort on disk: a file for each case, and cohort.json, which lists them."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 from pydantic import Field
-from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
 from voxlate.base.config import Provided, adapter
 from voxlate.base.earlier import ANY, without_retired
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json, write_json
+from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, read_messages
 from voxlate.base.records import (
     FileName,
@@ -28,7 +29,7 @@ from voxlate.base.records import (
     StatedMessage,
     Text,
 )
-from voxlate.scans.cases.align import Align, Mask, Preparation, Registered
+from voxlate.scans.cases.align import Preparation, Registered
 from voxlate.scans.cases.case import (
     CANONICAL,
     MEASURED,
@@ -44,7 +45,6 @@ from voxlate.scans.cases.case import (
 from voxlate.scans.cohorts.split import FOLDS, SPLITS, fold_splits, refuse_leak
 from voxlate.scans.images.intensity import IntensityMap, Scale, typical_scale
 from voxlate.scans.images.misalignment import Misalignment
-from voxlate.scans.images.register import RegistrationMethod
 from voxlate.scans.images.volume_statistics import Statistics
 from voxlate.scans.layout_options import layout_options, quote_path
 
@@ -154,6 +154,31 @@ class Cohort:
     def splits(self) -> dict[str, list[str]]:
         """The names of the cases in each split."""
         return {name: [case.case for case in self.cases if case.split == name] for name in SPLITS}
+
+    @property
+    def overview(self) -> dict[str, Any]:
+        """Cases and patients in all and by split, and cases with each modality, label map and mask file; units and grids."""
+        of_patients = {case.patient: case.split for case in self.cases}
+        having = grouped(
+            (name, case.split)
+            for case in self.cases
+            for name in (
+                *case.present,
+                *case.labels,
+                *["mask"] * self.header(case.case).has_mask_file,
+            )
+        )
+        splits = {
+            "cases": [case.split for case in self.cases],
+            "patients": [*of_patients.values()],
+            **dict(sorted(having.items())),
+        }
+        rows = {
+            name: {"all": len(own), **{split: own.count(split) for split in SPLITS}}
+            for name, own in splits.items()
+        }
+        grids = Counter("×".join(map(str, reversed(case.shape))) for case in self.cases)
+        return {"rows": rows, "units": self.units, "grids": dict(grids.most_common())}
 
     @property
     def root(self) -> Path | None:
@@ -340,7 +365,8 @@ def open_cohort(path: Path | str) -> Cohort:
     )
 
 
-class _Provenance(TypedDict):
+@dataclass(frozen=True, kw_only=True)
+class _Provenance(Preparation):
     """The provenance of a cohort: the inputs of `prepare`, and the keys of a Preparation."""
 
     root: Place
@@ -348,19 +374,11 @@ class _Provenance(TypedDict):
     preset: Text | None
     manifest: Place | None
     patients: Place | None
-    allow_outside: NotRequired[bool]
+    allow_outside: bool = False
     modalities: list[Name] | None
     exclude: list[Text] | None
-    spacing_mm: tuple[Positive, Positive, Positive] | None
-    matrix: tuple[Length, ...] | None
-    resample: bool
-    register: RegistrationMethod | None
-    fixed: Name | None
-    align: Align | None
-    mask: Mask
-    mask_from: Name | None
     unread: list[Text]
-    failed: NotRequired[list[Name]]
+    failed: list[Name] = field(default_factory=list)
     left_out: list[Text]
     split_by: Text
     voxlate: Text

@@ -4,7 +4,7 @@ import fnmatch
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -16,6 +16,7 @@ from voxlate.scans.formats.dicom import SeriesInfo
 from voxlate.scans.images.units import UNITS
 
 MOST_QUOTED = 3  # names or paths in a message
+FOLD_FOLDER = re.compile(r"(?<=/)folds?[-_ ]?([0-4])(?=/)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,9 @@ class Row:
     case: str
     modality: str
     path: Path
-    series: SeriesInfo | None = None
     split: str | None = None
     fold: int | None = None
+    series: SeriesInfo | None = None
 
 
 @dataclass
@@ -166,7 +167,7 @@ class CohortFiles:
 
 
 def cases_of(
-    rows: Iterable[Row],
+    rows: Sequence[Row],
     exclusion: Exclusion,
     runs: Literal["", "first"],
     found: CohortFiles,
@@ -182,27 +183,36 @@ def cases_of(
     # Studies often have one name in every patient ('baseline'): then only patient and study together name a case.
     studies = Counter(study for _, study in {(owner, study) for _, owner, study in by_case})
     is_ambiguous = max(studies.values(), default=1) > 1
-    # Numbers often begin anew in every split.
     splits = Counter((owner, study) for _, owner, study in by_case)
     begin_anew = max(splits.values(), default=1) > 1
     cases = []
     others = []
+    asked = []
     for (split, owner, study), of_case in by_case.items():
         case = f"{owner}_{study}" if is_ambiguous and owner is not None else study
         case = f"{split}_{case}" if begin_anew and split else case
-        owner = owner or ""
         if not exclusion.keep_case(case, owner):
             continue
         files = {}
-        for name, rows_of_modality in grouped((row.modality, row) for row in of_case).items():
-            by_path = {row.path: row for row in rows_of_modality}  # a row may be repeated
+        for name, of_name in grouped((plain_name(row.modality), row) for row in of_case).items():
+            by_path = {row.path: row for row in of_name}  # a row may be repeated
             if len(by_path) > 1 and not runs:
                 raise several_files([replace(row, case=case) for row in by_path.values()])
             files[name], *further = sorted(by_path, key=str)
             others += [path.name for path in further]
-        cases.append(_case(case, owner, split, files, of_case[0].fold))
+        if split and not owner and splits[owner, study] > 1:
+            asked.append(case)
+        fold = of_case[0].fold
+        if fold is None and (match := FOLD_FOLDER.search(of_case[0].path.as_posix())):
+            fold = int(match[1])
+        cases.append(_case(case, owner or "", split, files, fold))
     what = "files not read, as of several of a modality the first by name counts unless a manifest names them"
     found.note(found.guessed, others, what)
+    odd = {name for row in rows for name in (row.case, row.modality) if plain_name(name) != name}
+    what = "names of cases or modalities have '_' for what not every system allows"
+    found.note(found.guessed, odd, what)
+    found.undecided |= {*asked}
+    found.note(found.questions, asked, "cases of one name in the folders of several splits")
     return cases
 
 
@@ -217,10 +227,10 @@ def _case(
     """A case from all its files: images, the mask and label maps go by their names."""
     for name in (case, *paths):
         safe_name(name, f"case {case}")
-    named = {name: kind_of(name) for name in (*MASKS, *LABELS, *sorted(paths)) if name in paths}
+    order = [name for name in (*MASKS, *LABELS) if name in paths]
+    kinds = grouped((kind_of(name), name) for name in dict.fromkeys([*order, *sorted(paths)]))
     images, masks, labels = (
-        {name: paths[name] for name, kind in named.items() if kind == wanted}
-        for wanted in ("image", "mask", "labels")
+        {name: paths[name] for name in kinds.get(kind, ())} for kind in ("image", "mask", "labels")
     )
     return CaseFiles(case, patient, split, images, next(iter(masks.values()), None), labels, fold)
 

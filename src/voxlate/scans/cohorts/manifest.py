@@ -3,28 +3,28 @@
 import csv
 import os
 import re
-from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from voxlate.base.errors import BadInput, first_of, nearest
 from voxlate.base.files import inside, whole_file
+from voxlate.base.groups import grouped
 from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, Row
 from voxlate.scans.cohorts.path_names import split_named
-from voxlate.scans.cohorts.presets import NOTES
 from voxlate.scans.cohorts.split import FOLDS
 from voxlate.scans.formats.dicom import is_dicom_folder
 from voxlate.scans.formats.io import format_by_ending, location_of, scan_endings
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 OWN_NAMES = ("cases.csv", "cohort.csv", "cases.tsv", "cohort.tsv")
 TABLES = (".csv", ".tsv")
+NOTES = (
+    *TABLES,
+    *[".txt", ".md", ".rst", ".json", ".pdf", ".xml", ".html", ".log", ".yaml", ".yml", ".toml"],
+)
 COLUMNS = ("patient", "case", "modality", "path", "split", "fold", "slice", "time")
+OF_CASE = ("patient", "split", "fold")  # columns that state one thing of all rows of a case
 SAME = {  # other names of our columns, their letters alone
     "patient": "patientid patientname subject subjects subjectid participant participantid pid mrn original originalid",
     "case": "cases caseid casename accession accessionnumber anonid",
@@ -38,24 +38,25 @@ NOTHING = ("na", "n/a", "nan", "none", "null", "-", "")  # cells that state noth
 
 @dataclass
 class Table:
-    """A table in a file: its cells by line numbers under our names of columns, and what was assumed of it."""
+    """A table in a file: its rows by line numbers, under our names of columns, and what was assumed of it."""
 
     path: Path
-    cells: "pd.DataFrame"
+    rows: dict[int, dict[str, str]]
     assumed: list[str] = field(default_factory=list)
 
     @property
-    def names(self) -> list[str]:
-        """The case of each row, or in a table without cases its patient, and the slice where it states one."""
-        if "case" in self.cells or "slice" not in self.cells:
-            return [*self.cells["case" if "case" in self.cells else "patient"]]
-        named = zip(self.cells["patient"], self.cells["slice"])
-        return ["_".join(filter(None, pair)) for pair in named]
+    def columns(self) -> list[str]:
+        """The names of its columns."""
+        return [*next(iter(self.rows.values()), {})]
 
-    @property
-    def owners(self) -> list[tuple[str, str]]:
-        """The case and the patient of each row."""
-        return [*zip(self.names, self.cells.get("patient", self.names))]
+    def column(self, name: str) -> list[str]:
+        """The cells of a column."""
+        return [row[name] for row in self.rows.values()]
+
+
+def case_in(row: Mapping[str, str]) -> str:
+    """The case of a row; in a table without cases its patient, and the slice where it states one."""
+    return row.get("case") or "_".join(filter(None, map(row.get, ("patient", "slice"))))
 
 
 def read_text(path: Path) -> tuple[str, str]:
@@ -72,24 +73,18 @@ def read_text(path: Path) -> tuple[str, str]:
             return raw.decode(encoding), encoding
         except UnicodeDecodeError as error:
             line = raw[: error.start].count(b"\n") + 1
-            byte = raw[error.start]
     raise BadInput(
-        f"{path}, line {line}: expected text in UTF-8, found the byte {byte:#x} of another encoding. Save it as UTF-8."
+        f"{path}, line {line}: expected text in UTF-8, found another encoding. Save it as UTF-8."
     )
 
 
 def read_lines(path: Path) -> dict[int, str]:
-    """The lines of a text file by their numbers, without empty ones at its end."""
-    lines = read_text(path)[0].rstrip().splitlines()
+    """The lines of a text file by their numbers, without empty ones; raises BadInput where it has none."""
+    numbered = enumerate(read_text(path)[0].splitlines(), start=1)
+    lines = {number: line.strip() for number, line in numbered if line.strip()}
     if not lines:
-        raise BadInput(f"{path}: expected a line for each slice, found an empty file. Fill it.")
-    stripped = {number: line.strip() for number, line in enumerate(lines, start=1)}
-    for number, line in stripped.items():
-        if not line:
-            raise BadInput(
-                f"{path}: expected something in every line, found line {number} empty. Remove it."
-            )
-    return stripped
+        raise BadInput(f"{path}: expected a line for each case, found an empty file. Fill it.")
+    return lines
 
 
 def read_table(path: Path) -> Table:
@@ -102,32 +97,32 @@ def read_table(path: Path) -> Table:
     text, encoding = read_text(path)
     lines = {k: line for k, line in enumerate(text.splitlines(), start=1) if line.strip()}
     separator = max("\t;,", key=next(iter(lines.values()), "").count)
-    rows = {k: _cells(f"{path}, line {k}", line, separator) for k, line in lines.items()}
-    heads = rows.pop(min(rows), []) if rows else []
+    cells = {k: _cells(f"{path}, line {k}", line, separator) for k, line in lines.items()}
+    heads = cells.pop(min(cells), []) if cells else []
     names = [head.lower() or f"column {place}" for place, head in enumerate(heads, start=1)]
-    for name, count in Counter(names).items():
-        if count > 1:
-            raise BadInput(
-                f"{path}: expected each column once, found '{name}' twice. Rename or remove one of them."
-            )
-    for number, row in rows.items():
+    if len({*names}) < len(names):
+        raise BadInput(
+            f"{path}: expected each column once, found '{max(names, key=names.count)}' twice. Rename or remove one of them."
+        )
+    for number, row in cells.items():
         if len(row) != len(names):
             raise BadInput(
                 f"{path}, line {number}: expected {len(names)} cells, as in the first line, found {len(row)}. Add or remove cells; put quotes around one that holds '{separator}'."
             )
-    import pandas as pd  # slow to import, and not needed where no table is read
-
-    filled = {number: row for number, row in rows.items() if any(row)}
-    cells = pd.DataFrame.from_dict(filled, orient="index", columns=names, dtype=str)
-    if filled:
-        cells = cells.loc[:, (cells != "").any()]
-    renamed = _our_names(path, cells)
+    filled = {number: dict(zip(names, row)) for number, row in cells.items() if any(row)}
+    of_names = {name: [row[name] for row in filled.values()] for name in names}
+    columns = {name: column for name, column in of_names.items() if any(column)}
+    renamed = _our_names(path, columns)
     assumed = [
         f"the column '{name}' of {path.name} is the {ours}" for name, ours in renamed.items()
     ]
     if encoding == "cp1252":
         assumed.append(f"{path.name} is text in Windows-1252, as it is none in UTF-8")
-    return Table(path, cells.rename(columns=renamed), assumed)
+    rows = {
+        number: {renamed.get(name, name): row[name] for name in columns}
+        for number, row in filled.items()
+    }
+    return Table(path, rows, assumed)
 
 
 def _cells(where: str, line: str, separator: str) -> list[str]:
@@ -141,26 +136,28 @@ def _cells(where: str, line: str, separator: str) -> list[str]:
     return ["" if cell.strip().lower() in NOTHING else cell.strip() for cell in cells]
 
 
-def _our_names(path: Path, cells: "pd.DataFrame") -> dict[str, str]:
+def _our_names(path: Path, columns: Mapping[str, list[str]]) -> dict[str, str]:
     """Our names of columns whose own names mean the same; a column of words of splits is 'split', whatever its name."""
     renamed = dict[str, str]()
-    for ours in [ours for ours in SAME if ours not in cells]:
+    for ours in [ours for ours in SAME if ours not in columns]:
         fitting = [
             name
-            for name in cells
+            for name, cells in columns.items()
             if re.sub("[^a-z]", "", name) in SAME[ours].split()
-            and name not in renamed
-            and (ours != "split" or splits_in(cells[name]))
-            and (ours != "fold" or all(cell.isdigit() for cell in cells[name] if cell))
+            and (ours != "split" or splits_in(cells))
+            and (ours != "fold" or all(cell.isdigit() for cell in cells if cell))
         ]
-        if len({tuple(cells[name]) for name in fitting}) > 1:
+        if len({tuple(columns[name]) for name in fitting}) > 1:
             raise BadInput(
                 f"{path}: expected one column of each {ours}, found {' and '.join(fitting)}, which differ. Rename the right one to '{ours}'."
             )
         renamed |= dict.fromkeys(fitting[:1], ours)
-    if not {"split"} & {*cells, *renamed.values()}:
-        others = [name for name in cells if name not in COLUMNS]
-        unnamed = [name for name in others if {"train"} < splits_in(cells[name])]
+    if "split" not in (*columns, *renamed.values()):
+        unnamed = [
+            name
+            for name, cells in columns.items()
+            if name not in COLUMNS and {"train"} < splits_in(cells)
+        ]
         renamed |= dict.fromkeys(unnamed[:1], "split")
     return renamed
 
@@ -179,25 +176,23 @@ def root_and_manifest(
     By default the manifest is a file of the folder with one of OWN_NAMES, or its only table that lists files by modality.
     """
     root = Path(root)
-    is_table = root.suffix.lower() in TABLES and not root.is_dir()
-    if is_table and manifest is not None:
-        raise BadInput(
-            f"{root}: expected one manifest, found also {manifest} (--manifest). Give one of the two."
-        )
-    if is_table:
+    if root.suffix.lower() in TABLES and not root.is_dir():
+        if manifest is not None:
+            raise BadInput(
+                f"{root}: expected one manifest, found also {manifest} (--manifest). Give one of the two."
+            )
         return root.parent, root
     if manifest is not None:
         return root, Path(manifest)
     own = [root / name for name in OWN_NAMES if (root / name).is_file()]
-    others = sorted(path for kind in TABLES for path in root.glob(f"*{kind}"))
-    listing = own or [path for path in others if _lists_files(path)]
+    listing = own or [*filter(_lists_files, sorted(root.glob("*.[ct]sv")))]
     return root, listing[0] if own or len(listing) == 1 else None
 
 
 def _lists_files(path: Path) -> bool:
     """Whether a table has columns of modalities and of paths."""
     try:
-        return {"modality", "path"} <= {*read_table(path).cells}
+        return {"modality", "path"} <= {*read_table(path).columns}
     except BadInput:  # which is said of it as of a list of splits
         return False
 
@@ -208,80 +203,35 @@ def write_manifest(path: Path, root: Path, cases: Sequence[CaseFiles]) -> None:
         raise BadInput(
             f"{path}: expected a new file for the manifest, found one. Name another (--out), or remove it."
         )
-    rows = [
-        {
-            "patient": case.patient,
-            "case": case.case,
-            "modality": name,
-            "path": Path(os.path.relpath(place, root)).as_posix(),
-            "split": case.split or "",
-            "fold": "" if case.fold is None else case.fold,
-        }
-        for case in cases
-        for name, place in case.paths.items()
-    ]
-    import pandas as pd  # as above
-
-    table = pd.DataFrame(rows).astype(str)
-    if not any(table["fold"]):
-        del table["fold"]
-    with whole_file(path) as new:
-        table.to_csv(new, index=False, encoding="utf-8", lineterminator="\n")
+    with_folds = any(case.fold is not None for case in cases)
+    names = ["patient", "case", "modality", "path", "split", *["fold"] * with_folds]
+    with whole_file(path) as new, new.open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, names, extrasaction="ignore", lineterminator="\n")
+        table.writeheader()
+        for case in cases:
+            for name, place in case.paths.items():
+                below = Path(os.path.relpath(place, root)).as_posix()
+                table.writerow({**vars(case), "modality": name, "path": below})
 
 
-def read_manifest(path: Path, bases: Sequence[Path], found: CohortFiles) -> Table:
-    """The manifest in a file, with a row a file; or without a column of paths, as notes on cases or patients.
-
-    A table with a row a case, and a column of paths for each modality, is brought into this form. bases: folders to which
-    its paths are relative. Raises BadInput for a table that states no cases, contradicts itself, or mixes these forms.
-    """
+def read_manifest(path: Path) -> Table:
+    """The manifest in a file; raises BadInput for a table that states no cases, or contradicts itself."""
     table = read_table(path)
-    cells = table.cells
-    if cells.empty:
+    columns = table.columns
+    if not columns:
         raise BadInput(
             f"{path}: expected a row for each case, found none: an empty cohort. Fill the manifest."
         )
-    if not {"case", "patient"} & {*cells}:
+    if not {"case", "patient"} & {*columns}:
         raise BadInput(
-            f"{path}: expected a column 'case' or 'patient', found {', '.join(cells)}. Name the columns so."
+            f"{path}: expected a column 'case' or 'patient', found {', '.join(columns)}. Name the columns so."
         )
-    _check_cells(path, cells)
-    is_long = {"modality", "path"} <= {*cells}
-    others = [name for name in cells if name not in COLUMNS or (name == "path" and not is_long)]
-    scans = [name for name in sorted(others) if any(_is_file(cell, bases) for cell in cells[name])]
-    if is_long and scans:
-        raise BadInput(
-            f"{path}: expected a row for each file in a table with the columns modality and path, found scans in the column '{scans[0]}', too. Give them rows of their own."
-        )
-    if "path" in scans:
-        raise BadInput(
-            f"{path}: expected the columns modality and path together, found path alone. Add the column modality, or name the column path as its modality."
-        )
-    found.note(found.unclaimed, {*others} - {*scans}, f"columns of {path.name} that name no scans")
-    found.guessed += table.assumed
-    cells["name"] = table.names
-    for column in ("patient", "split", "fold"):
-        stated = cells.groupby("name")[column].unique() if column in cells else ()
-        for name, values in dict(stated).items():
-            if column != "name" and len(values) > 1:
-                raise BadInput(
-                    f"{path}: expected one {column} of case {name}, found {first_of(values)}. Fix them."
-                )
-    if scans:
-        whose = [name for name in ("name", "case", "patient", "split", "fold") if name in cells]
-        long = cells.reset_index(names="line").melt(["line", *whose], scans, "modality", "path")
-        table.cells = long.set_index("line").sort_index(kind="stable")
-    return table
-
-
-def _check_cells(path: Path, cells: "pd.DataFrame") -> None:
-    """Raise BadInput for a column that is almost called as one of ours, cells that are missing, unknown splits and folds."""
-    for ours in {"patient", "split"} - {*cells}:
-        if near := nearest(ours, [name for name in cells if name not in COLUMNS]):
+    for ours in {"patient", "split"} - {*columns}:
+        if near := nearest(ours, [name for name in columns if name not in COLUMNS]):
             raise BadInput(
                 f"{path}: expected a column '{ours}', found '{near[0]}', which looks like it. Rename it to '{ours}', or remove it."
             )
-    for line, row in cells.iterrows():
+    for line, row in table.rows.items():
         for name in ("case", "patient", "split"):
             if row.get(name) == "":
                 raise BadInput(
@@ -293,9 +243,17 @@ def _check_cells(path: Path, cells: "pd.DataFrame") -> None:
             raise BadInput(
                 f"{path}, line {line}: expected a fold 0 to {FOLDS - 1}, as --fold takes, for every case that is not of the split test, found {fold or 'none'}. Number the folds from 0, or rename the column."
             )
+    for column in OF_CASE:
+        stated = grouped((case_in(row), row.get(column)) for row in table.rows.values())
+        for case, values in stated.items():
+            if len({*values}) > 1:
+                raise BadInput(
+                    f"{path}: expected one {column} of case {case}, found {first_of([*dict.fromkeys(values)])}. Fix them."
+                )
+    return table
 
 
-def checked_split(path: Path, line: object, word: str) -> str | None:
+def checked_split(path: Path, line: int, word: str) -> str | None:
     """The split that a cell names, None for an empty one; raises BadInput for another word."""
     if word and not split_named(word):
         raise BadInput(
@@ -306,48 +264,62 @@ def checked_split(path: Path, line: object, word: str) -> str | None:
 
 def rows_of(
     table: Table, bases: Sequence[Path], allow_outside: bool, found: CohortFiles
-) -> list[Row]:
-    """A row for each file that a manifest names, none of notes; cases without a file are noted.
+) -> Iterator[Row]:
+    """A row for each file that a manifest names, in its column of paths or in columns of modalities; none of notes.
 
+    bases: folders to which its paths are relative. Columns that name no scan, and cases without a file, are noted.
     Raises BadInput for a file that is missing, of no known format, or outside of bases.
     """
-    cells = table.cells
-    if "path" not in cells:
-        return []
-    rows = []
-    for line, cell in cells[cells["path"] != ""].iterrows():
-        where = f"{table.path}, line {line}, {cell['modality']} of case {cell['name']}"
-        place = _place(where, cell["path"], bases, allow_outside)
-        parts = {"slice": cell.get("slice"), "frame": cell.get("time")}
-        if stated := ",".join(f"{key}={value}" for key, value in parts.items() if value):
-            place = Path(f"{place}#{stated}")
-        fold = int(cell["fold"]) if cell.get("fold") else None
-        split = split_named(cell.get("split", "")) or None
-        row = Row(cell.get("patient"), cell["name"], cell["modality"], place, None, split, fold)
-        rows.append(row)
-    without = {*cells["name"]} - {row.case for row in rows}
+    columns = table.columns
+    others = [name for name in columns if name not in COLUMNS]
+    if "path" in columns and "modality" not in columns:
+        others.append("path")
+    scans = [
+        name for name in sorted(others) if any(_is_file(cell, bases) for cell in table.column(name))
+    ]
+    found.note(
+        found.unclaimed, {*others} - {*scans}, f"columns of {table.path.name} that name no scans"
+    )
+    if not scans and not {"modality", "path"} <= {*columns}:
+        return
+    without = []
+    for line, row in table.rows.items():
+        named = {name: row[name] for name in scans if row[name]}
+        if row.get("modality") and row.get("path"):
+            named[row["modality"]] = row["path"]
+        case = case_in(row)
+        parts = {"slice": row.get("slice"), "frame": row.get("time")}
+        part = ",".join(f"{key}={value}" for key, value in parts.items() if value)
+        for modality, value in named.items():
+            where = f"{table.path}, line {line}, {modality} of case {case}"
+            place = _place(where, value, bases, allow_outside)
+            yield Row(
+                row.get("patient"),
+                case,
+                modality,
+                Path(f"{place}#{part}") if part else place,
+                split_named(row.get("split", "")) or None,
+                int(row["fold"]) if row.get("fold") else None,
+            )
+        without += [] if named else [case]
     found.note(found.unclaimed, without, f"cases of {table.path.name} that have no scan in it")
-    return rows
 
 
 def _is_file(value: str, bases: Sequence[Path]) -> bool:
     """Whether a cell names a file or DICOM folder that may be a scan, there or not."""
-    if not value or "://" in value or value.lower().endswith(NOTES):
+    if "://" in value or value.lower().endswith(NOTES):
         return False
-    is_path = bool(re.search(r"[/\\#]", value))
-    files = [location_of(place) for place in _places(value, bases)]
-    has_ending = is_path and re.search(r"[/\\].*\.\w+$", value)
-    return bool(
-        has_ending
-        or value.lower().endswith(scan_endings())
-        or any(is_path or file.is_file() for file in files)
-    )
+    if value.lower().endswith(scan_endings()) or re.search(r"[/\\].*\.\w+$", value):
+        return True
+    is_path = re.search(r"[/\\#]", value)
+    return any(is_path or location_of(place).is_file() for place in _places(value, bases))
 
 
 def _places(value: str, bases: Sequence[Path]) -> list[Path]:
     """The paths that a cell may mean whose file or folder exists."""
+    names = (value, value.replace("\\", "/")) if value else ()
     try:
-        places = [base / name for base, name in product(bases, (value, value.replace("\\", "/")))]
+        places = [base / name for base, name in product(bases, names)]
         return [place for place in places if location_of(place).exists()]
     except OSError:  # a text that is too long to be a path
         return []

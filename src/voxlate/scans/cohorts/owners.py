@@ -8,7 +8,9 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from voxlate.base.errors import BadInput, first_of, plural
@@ -45,27 +47,29 @@ def shared_stems(names: Iterable[str], are_numbers_plain: bool = False) -> dict[
     """
     names = sorted({*names})
     suffixes = {name: match for name in names if (match := SUFFIX.search(name))}
-    groups = grouped((name[: match.start()], name) for name, match in suffixes.items())
-    sizes = Counter({stem: len(of_stem) for stem, of_stem in groups.items() if stem})
+    stems = grouped((name[: match.start()], name) for name, match in suffixes.items())
+    largest = max((len(of_stem) for stem, of_stem in stems.items() if stem), default=0)
     shared = {}
-    for stem, of_stem in groups.items():
+    for stem, of_stem in stems.items():
         several = sorted({*of_stem, *({stem} & {*names})})
-        if not stem or len(several) < 2 or PERSON.fullmatch(several[-1]):
+        matches = [suffixes[name] for name in of_stem]
+        words = [match["word"] for match in matches if match["word"]]
+        # case_1, and site_p1
+        are_persons = any(map(PERSON.fullmatch, [several[-1], *words]))
+        if not stem or len(several) < 2 or are_persons:
             continue
         is_everywhere = len(several) == len(names)
-        ends_in_number = stem[-1].isdigit()
-        matches = [suffixes[name] for name in of_stem]
-        if any(match["word"] and PERSON.fullmatch(match["word"]) for match in matches):
-            continue  # site_p1
         numbers = [match["number"] for match in matches if match["number"]]
-        if len(numbers) == len(matches) and stem not in names:
-            is_few = not are_numbers_plain and sizes.most_common(1)[0][1] <= MOST_SESSIONS
-            is_short = is_few and all(number[0] != "0" for number in numbers)
-            if is_everywhere or not (ends_in_number or is_short):
-                continue  # head_01, and site_001 beside other_001
-        elif is_everywhere and not ends_in_number:
-            continue  # mri_anna, mri_bert
-        shared[stem] = several
+        if len(numbers) == len(several):
+            is_short = largest <= MOST_SESSIONS and all(number[0] != "0" for number in numbers)
+            # head_01, and site_001 beside other_001
+            is_plain = is_everywhere or not (
+                stem[-1].isdigit() or (is_short and not are_numbers_plain)
+            )
+        else:
+            is_plain = is_everywhere and not stem[-1].isdigit()  # mri_anna, mri_bert
+        if not is_plain:
+            shared[stem] = several
     return shared
 
 
@@ -79,42 +83,33 @@ def state_owners(
     if patients is not None:
         return take_patients(cases, patients)
     unstated = [case.case for case in cases if not case.patient]
-    public = {name: match[0] for name in unstated if (match := PUBLIC.match(name))}
-    if several := {owner for owner, count in Counter(public.values()).items() if count > 1}:
+    owners = {name: match[0] for name in unstated if (match := PUBLIC.match(name))}
+    if several := {owner for owner, count in Counter(owners.values()).items() if count > 1}:
         found.guessed.append(
             f"{plural(len(several), 'patient')} by public identifiers ({first_of(sorted(several))})"
         )
-    others = [name for name in unstated if name not in public and name not in found.undecided]
+    others = [name for name in unstated if name not in owners and name not in found.undecided]
     are_pictures = all(is_picture(path) for case in cases for path in case.files.values())
-    of_pictures = _owners_of_slices(others, found) if are_pictures else {}
-    public |= of_pictures
-    others = [name for name in others if name not in of_pictures]
-    shared = shared_stems(others, bool(found.unpaired))
-    if shared:
+    slices = [SLICE.fullmatch(name) for name in others if are_pictures]
+    of_slices = {match[0]: match["patient"] for match in slices if match}
+    if len(of_slices) == len(others) and 1 < len({*of_slices.values()}) < len(others):
+        count = len({*of_slices.values()})
+        found.guessed.append(f"pictures are slices of {plural(count, 'patient')} by their names")
+        owners |= of_slices
+        others = []
+    if shared := shared_stems(others, bool(found.unpaired)):
         shown = [f"{stem}: {first_of(group, 3)}" for stem, group in shared.items()]
         found.questions.append(
             f"{plural(sum(map(len, shared.values())), 'case')} that share the stem of their names ({first_of(shown, 3, '; ')}), and may be sessions of one patient"
         )
-    found.undecided |= {name for group in shared.values() for name in group}
-    owners = {name: public.get(name, "" if name in found.undecided else name) for name in unstated}
-    if are_pictures:
-        numbered = [name for name in others if NUMBERED.fullmatch(name) and not is_person(name)]
-        if len(numbered) > 1:
-            sentence = f"the names of {len(numbered)} pictures state a number and no patient ({first_of(numbered, 3)}), so that each counts as a patient; --patients FILE states whose they are"
-            found.guessed.append(sentence)
-            found.unowned.append(sentence)
+        found.undecided |= {*chain.from_iterable(shared.values())}
+    numbered = [name for name in others if NUMBERED.fullmatch(name) and not is_person(name)]
+    if are_pictures and len(numbered) > 1:
+        sentence = f"the names of {len(numbered)} pictures state a number and no patient ({first_of(numbered, 3)}), so that each counts as a patient; --patients FILE states whose they are"
+        found.guessed.append(sentence)
+        found.unowned.append(sentence)
+    owners = {name: name for name in others if name not in found.undecided} | owners
     return [replace(case, patient=case.patient or owners.get(case.case, "")) for case in cases]
-
-
-def _owners_of_slices(names: Sequence[str], found: CohortFiles) -> dict[str, str]:
-    """The patients of pictures that are called as slices of several patients, which is noted; {} for other names."""
-    matches = {name: match for name in names if (match := SLICE.fullmatch(name))}
-    owners = {name: match["patient"] for name, match in matches.items()}
-    count = len({*owners.values()})
-    if len(owners) < len(names) or not 1 < count < len(names):
-        return {}
-    found.guessed.append(f"pictures are slices of {plural(count, 'patient')} by their names")
-    return owners
 
 
 def require_patients(found: CohortFiles, root: Path) -> None:
@@ -138,49 +133,38 @@ def take_patients(cases: Sequence[CaseFiles], patients: Path | str) -> list[Case
     The patient is the expression's first group, or all that it matches; a case whose name it does not match is its own.
     """
     text = str(patients)
-    path = Path(patients)
+    owners = {case.case: case.case for case in cases}
     if text == EACH:
-        return [replace(case, patient=case.case) for case in cases]
-    if re.search(r"[()\[\]*+?^$|]", text) and not path.is_file():
+        pass
+    elif re.search(r"[()\[\]*+?^$|]", text) and not Path(patients).is_file():
         try:
-            matches = {case.case: re.search(text, case.case) for case in cases}
+            expression = re.compile(text)
         except re.error as error:
             raise BadInput(
                 f"--patients: expected a regular expression, a file or each, found '{text}' ({error}). Fix it."
             ) from error
-        owners = {
-            name: plain_name(match[match.re.groups and 1] or name)
-            for name, match in matches.items()
-            if match
-        }
-        return [replace(case, patient=owners.get(case.case, case.case)) for case in cases]
-    owners = {}
+        matches = filter(None, map(expression.search, owners))
+        owners |= {match.string: plain_name(match[expression.groups and 1]) for match in matches}
+    else:
+        owners = _owners_in_file(Path(patients))
+        lacking = sorted({case.case for case in cases} - owners.keys())
+        if lacking:
+            raise BadInput(
+                f"{patients}: expected 'CASE PATIENT' for every case, found none for {lacking[0]} ({len(lacking)} of {len(cases)} lack it). Add them; a case alone is a patient of its own."
+            )
+    return [replace(case, patient=owners[case.case]) for case in cases]
+
+
+def _owners_in_file(path: Path) -> dict[str, str]:
+    """The patient of each case in a text file with 'CASE PATIENT' a line."""
+    owners = dict[str, str]()
     for number, line in read_lines(path).items():
         row = [safe_name(word, f"{path}, line {number}") for word in re.split(r"[\s,;]+", line)]
         if len(row) > 2 or owners.setdefault(row[0], row[-1]) != row[-1]:
             raise BadInput(
                 f"{path}, line {number}: expected 'CASE PATIENT', each case once, found '{line}'. Fix the line."
             )
-    lacking = sorted({case.case for case in cases} - owners.keys())
-    if lacking:
-        raise BadInput(
-            f"{path}: expected 'CASE PATIENT' for every case, found none for {lacking[0]} ({len(lacking)} of {len(cases)} lack it). Add them; a case alone is a patient of its own."
-        )
-    return [replace(case, patient=owners[case.case]) for case in cases]
-
-
-@dataclass(frozen=True)
-class Person:
-    """Hashes of what a header states of a patient; "" for nothing."""
-
-    number: str
-    name: str
-
-    def may_be(self, other: "Person") -> bool:
-        """Whether two headers are of one person: by PatientID, else by name."""
-        if self.number and other.number:
-            return self.number == other.number
-        return self.name != "" and self.name == other.name
+    return owners
 
 
 def join_by_person(cases: Sequence[CaseFiles], found: CohortFiles) -> list[CaseFiles]:
@@ -188,17 +172,16 @@ def join_by_person(cases: Sequence[CaseFiles], found: CohortFiles) -> list[CaseF
 
     Where all patients have one person's tags, as those of an anonymiser, nobody is known: found.questions has it.
     """
-    known = list[tuple[Person, str]]()  # the persons that were met, and their patients
     owners = dict[str, str]()  # by a patient of the cases, the patient that it is
-    for case in sorted(cases, key=lambda case: case.case):
-        persons = [person for path in case.files.values() if (person := person_in(path))]
-        if any(not persons[0].may_be(person) for person in persons):
+    of_persons = dict[str, str]()
+    for case in cases:
+        persons = {person_in(path) for path in case.files.values()} - {""}
+        if len(persons) > 1:
             found.guessed.append(f"the DICOM files of case {case.case} state several patients")
-            continue
-        name = case.patient or case.case
-        same = (owner for other, owner in known for person in persons if person.may_be(other))
-        owner = owners.setdefault(name, next(same, name))
-        known += [(person, owner) for person in persons]
+        elif persons:
+            name = case.patient or case.case
+            owner = of_persons.setdefault(persons.pop(), owners.get(name, name))
+            owners.setdefault(name, owner)
     joined = [name for name, owner in owners.items() if name != owner]
     if joined and len({*owners.values()}) == 1:
         found.questions.append(
@@ -212,24 +195,19 @@ def join_by_person(cases: Sequence[CaseFiles], found: CohortFiles) -> list[CaseF
     return [replace(case, patient=owners.get(case.patient, case.patient)) for case in cases]
 
 
-def person_in(path: Path) -> Person | None:
-    """The person whom the first header of a DICOM series names; None where it names none, and for other files."""
-    series, _ = file_and_part(path)
+def person_in(path: Path) -> str:
+    """A hash of the person whom the first header of a DICOM series names, by PatientID or else by name; "" where it names nobody, and for other files."""
+    series = file_and_part(path)[0]
     place, key = folder_and_key(series)
     if not place.is_dir() or not is_dicom_folder(place):
-        return None
+        return ""
     for file in [series] if key else entries_in(place):
-        try:
-            headers = headers_of(file)
-        except BadInput:  # which reading the scan says
-            continue
-        for image, header in headers.items():
-            hashes = []
-            for tag in ("PatientID", "PatientName"):
-                words = text_of(header, tag, image).upper().split("^")
-                text = "^".join(map(str.strip, words)).rstrip("^")
-                is_nobody = NOBODY.fullmatch(text)
-                hashes.append("" if is_nobody else hashlib.sha256(text.encode()).hexdigest())
-            person = Person(*hashes)
-            return person if person.number or person.name else None
-    return None
+        with suppress(BadInput):  # which reading the scan says
+            for image, header in headers_of(file).items():
+                for tag in ("PatientID", "PatientName"):
+                    words = text_of(header, tag, image).upper().split("^")
+                    text = "^".join(map(str.strip, words)).rstrip("^")
+                    if not NOBODY.fullmatch(text):
+                        return hashlib.sha256(f"{tag} {text}".encode()).hexdigest()
+                return ""
+    return ""

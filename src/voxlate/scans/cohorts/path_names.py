@@ -1,27 +1,16 @@
 """What the folders and the name of a scan state where no pattern does: split, patient, case and modality.
 
-The case is made of as few names, from the outermost folder, as keep its scans apart. Whose patient it is, a word before
-a number or a public identifier states; see owners.py for the rest.
+Whose patient it is, a word before a number or a public identifier states; see owners.py for the rest.
 """
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from voxlate.base.errors import BadInput, first_of
-from voxlate.base.groups import grouped
-from voxlate.scans.cohorts.case_files import (
-    KNOWN,
-    CohortFiles,
-    Row,
-    is_known,
-    is_of_mask,
-    kind_of,
-    plain_name,
-    quote_some,
-)
-from voxlate.scans.formats.io import is_picture, location_of, read_volume, without_ending
+from voxlate.scans.cohorts.case_files import KNOWN, is_known, is_of_mask, kind_of
+from voxlate.scans.formats.dicom import SeriesInfo
+from voxlate.scans.formats.io import location_of, without_ending
 from voxlate.scans.images.units import COUNTS, UNITS, plain_modality
 
 # Patients by the conventions of BIDS, TCGA, BraTS 2023, ADNI, OASIS 1 and 3, IXI, and SynthRAD.
@@ -47,11 +36,8 @@ SPLIT_FOLDER = re.compile(
     rf"(?:(?P<group>.*)[-_ ])?(?P<files>(?i:images|labels)?){SPLIT_WORD}[-_ ]?"
     r"(?:(?i:data|set|images|cases|input)|(?P<side>[A-Za-z]\w*?))??(?:[-_ ]?v?\d{1,2})?"
 )
-
-
 SILENT = {"anat", "images", "image", "scans", "volumes"}  # folders that state nothing
 NUMBERED_SERIES = re.compile(r"\d+\.\d+-")  # folders as TCIA's downloader writes them
-MOST_MODALITIES = 8  # folders of modalities side by side
 
 
 def is_person(name: str) -> bool:
@@ -88,8 +74,14 @@ def split_folders(paths: Iterable[str]) -> dict[str, tuple[str, str]]:
             if match["split"].lower() in SHORT and not match["files"]:
                 short.add(str(folder))
     if len({split for split, _ in stated.values()}) > 1:
-        short.clear()
+        return stated
     return {folder: split for folder, split in stated.items() if folder not in short}
+
+
+def split_of_path(path: str, splits: Mapping[str, tuple[str, str]]) -> str | None:
+    """The split that the outermost folder of a path states; None where none does. splits: of folders, see split_folders."""
+    folders = [str(folder) for folder in PurePosixPath(path).parents]
+    return next((splits[folder][0] for folder in reversed(folders) if folder in splits), None)
 
 
 def split_of_name(case: str) -> str | None:
@@ -104,7 +96,7 @@ class Names:
     """What a path states; ids: names of groups, the patient and studies, from the outermost; modality: "" if unstated.
 
     repeats: whether the name of the file begins with that of its folder, which then is that of its patient. is_guess:
-    whether the modality is any name of a file.
+    whether the modality is any name of a file. series: of DICOM, whose tags state the modality.
     """
 
     path: str
@@ -114,6 +106,7 @@ class Names:
     is_dicom: bool = False
     repeats: bool = False
     is_guess: bool = False
+    series: SeriesInfo | None = None
 
     @property
     def first(self) -> int:
@@ -148,15 +141,13 @@ def read_names(
     if others or (own and modality):
         names = others
     if names and not modality and not is_dicom:
-        innermost, modality = _cut_folder(names[-1])
-        names[-1] = innermost
-        own = own if own.lower() not in SILENT or not modality else ""
-    is_numbered = bool(re.fullmatch(r"\d+", own))
-    is_guess = bool(names) and not modality and not is_dicom and not is_numbered
+        names[-1], modality = _cut_folder(names[-1])
+        if modality and own.lower() in SILENT:
+            own = ""
+    is_guess = bool(names) and not modality and not is_dicom and not re.fullmatch(r"\d+", own)
     is_whole = any(map(is_person, names)) and not re.search(r"\d", own) and rest.endswith(modality)
-    if (
-        is_guess or is_whole
-    ):  # the default layout: CASE/ANY_NAME, and in a patient's folder 'Tumor T1'
+    # the default layout: CASE/ANY_NAME, and in a patient's folder 'Tumor T1'
+    if is_guess or is_whole:
         own, modality = "", rest if own or is_guess else modality
     if is_dicom and NUMBERED_SERIES.match(stem):
         own, modality = "", ""  # which the tags state
@@ -168,16 +159,17 @@ def read_names(
 
 def _is_of_modality(folder: str) -> bool:
     """Whether a folder holds scans of one modality, as MR does; MR_d0129 is a study, and MR_p1 that of a patient."""
-    is_patient = bool(_cut_folder(folder)[1])
-    is_study = re.search(r"\d\d", folder) and folder.lower() not in KNOWN
-    return folder.lower() in SILENT or (is_known(folder) and not is_study and not is_patient)
+    if folder.lower() in SILENT | KNOWN:
+        return True
+    return is_known(folder) and not re.search(r"\d\d", folder) and not _cut_folder(folder)[1]
 
 
 def _cut_folder(folder: str) -> tuple[str, str]:
     """The patient and the modality of a folder such as MR_p1 or p1_CT; any other folder, and ""."""
-    first, _, rest = folder.partition("_")
-    rest, modality = (rest, first) if first.lower() in KNOWN else folder.rpartition("_")[::2]
-    return (rest, modality) if modality.lower() in KNOWN and is_person(rest) else (folder, "")
+    for modality, _, rest in (folder.partition("_"), folder.rpartition("_")[::-1]):
+        if modality.lower() in KNOWN and is_person(rest):
+            return rest, modality
+    return folder, ""
 
 
 def _cut(stem: str, in_folder: bool) -> tuple[str, str]:
@@ -200,149 +192,6 @@ def _cut(stem: str, in_folder: bool) -> tuple[str, str]:
         if is_known(pieces[place]):
             return "".join(pieces[:place] + pieces[place + 2 :]), pieces[place]
     return stem, ""
-
-
-def name_cases(
-    root: Path, every: Sequence[Names], found: CohortFiles
-) -> tuple[list[Row], list[str]]:
-    """A row for each scan with its case, and patient where one is stated, and the paths in folders below a case.
-
-    found.questions gets why patients are not known. Raises BadInput for scans whose names state no modality.
-    """
-    every = _without_outermost(_with_names_of_cases(every))
-    cases = {names.ids for names in every if names.modality}
-    below = [
-        names
-        for names in every
-        if any(names.ids[:end] in cases for end in range(1, len(names.ids)))
-    ]
-    every = [names for names in every if names not in below]
-    if not all(names.modality for names in every):
-        every = _with_modalities(root, every, found)
-    levels = _levels(every)
-    groups = grouped(
-        (names.ids[names.first : names.first + levels], names.ids[: names.first]) for names in every
-    )
-    with_groups = any(len({*several}) > 1 for several in groups.values())
-    of_owners = grouped(
-        (names.ids[: names.first + 1], names.ids[: names.first + levels]) for names in every
-    )
-    has_studies = any(len({*several}) > 1 for several in of_owners.values())
-    rows = []
-    undecided = set[str]()
-    for names in every:
-        owner = names.ids[0 if with_groups else names.first : names.first + 1]
-        studies = names.ids[names.first + 1 : names.first + levels]
-        case = "_".join((*owner, *studies)) or root.resolve().name
-        repeats = bool(studies) and studies[-1].startswith((f"{owner[-1]}_", f"{owner[-1]}-"))
-        case = studies[-1] if repeats else case  # pat01/pat01_tp2
-        is_stated = bool(studies) and (repeats or names.repeats or is_person(owner[-1]))
-        patient = patient_of("_".join(owner)) if is_stated and not with_groups else None
-        if with_groups or (has_studies and studies and not is_stated):
-            undecided.add(case)
-        row = Row(patient, case, names.modality.lower(), root / names.path, split=names.split)
-        rows.append(row)
-    found.undecided |= {plain_name(case) for case in undecided}
-    if undecided:
-        found.questions.append(
-            f"folders in folders ({first_of(sorted(undecided), 3)}), of which any may be that of a patient (name it by --pattern '**/{{patient}}/{{case}}/{{modality}}')"
-        )
-    return rows, [names.path for names in below]
-
-
-def _with_names_of_cases(every: Sequence[Names]) -> list[Names]:
-    """The names, of which those of files in folders of unknown names alone are of cases, where they are more than their folders."""
-    known = {
-        Path(names.path).parent
-        for names in every
-        if not names.is_guess
-        or is_person(names.ids[-1])
-        or is_known(plain_modality(names.modality))
-    }
-    guesses = [names for names in every if Path(names.path).parent not in known]
-    stems = {names.modality for names in guesses}
-    if len(stems) <= len({names.ids for names in guesses}):
-        return [*every]
-    others = [names for names in every if names not in guesses]
-    moved = [replace(one, ids=(*one.ids, one.modality), modality="") for one in guesses]
-    return others + moved
-
-
-def _without_outermost(every: Sequence[Names]) -> list[Names]:
-    """The names without outermost folders that all scans share and that name no patient."""
-    every = [*every]
-    while all(len(names.ids) > 1 for names in every):
-        outermost = {names.ids[0] for names in every}
-        if len(outermost) > 1 or any(map(is_person, outermost)):
-            break
-        every = [replace(names, ids=names.ids[1:]) for names in every]
-    return every
-
-
-def _levels(every: Sequence[Names]) -> int:
-    """The fewest levels of folders, from the patient's, that keep all scans of one modality apart.
-
-    A DICOM folder is a level of its own only where one holds several modalities, so that it is no series.
-    """
-    held = grouped((names.ids, names.modality) for names in every if names.is_dicom)
-    are_series = all(len({*modalities}) == 1 for modalities in held.values())
-    most = max(len(names.ids) - names.first - (names.is_dicom and are_series) for names in every)
-    for levels in range(1, most):
-        keys = {
-            (names.ids[: names.first + levels], names.split, names.modality.lower())
-            for names in every
-        }
-        if len(keys) == len(every):
-            return levels
-    return max(most, 1)
-
-
-def _with_modalities(root: Path, every: Sequence[Names], found: CohortFiles) -> list[Names]:
-    """The names, those without a modality with that of a folder beside folders with the same scans, or of a side of a picture."""
-    nameless = [names for names in every if not names.modality]
-    others = {(names.split, names.ids) for names in every if names.modality}
-    for level in range(min(len(names.ids) for names in nameless) - 1):
-        moved = [
-            replace(one, ids=one.ids[:level] + one.ids[level + 1 :], modality=one.ids[level])
-            for one in nameless
-        ]
-        sides = {one.modality for one in moved}
-        scans = grouped(((one.split, one.ids), one.modality) for one in moved)
-        partners = sum(len({*own}) + (key in others) > 1 for key, own in scans.items())
-        if len(sides) <= MOST_MODALITIES and 2 * partners > len(scans):
-            found.guessed.append(
-                f"folders with the same scans are modalities ({quote_some(sorted(sides))})"
-            )
-            return [one for one in every if one.modality] + moved
-    if len(nameless) == len(every) and _is_side_by_side(root / nameless[0].path):
-        found.guessed.append(
-            "pictures twice as wide as high are two side by side: their left half is the modality a, their right half b"
-        )
-        return [
-            replace(names, path=f"{names.path}#frame={number}", modality=side)
-            for names in every
-            for number, side in enumerate("ab", start=1)
-        ]
-    raise _without_modality(root, [names.path for names in nameless])
-
-
-def _is_side_by_side(path: Path) -> bool:
-    """Whether a picture is twice as wide as high, as pix2pix puts two side by side."""
-    if not is_picture(path):
-        return False
-    _, _, height, width = read_volume(path).data.shape
-    return width == 2 * height
-
-
-def _without_modality(root: Path, names: Sequence[str]) -> BadInput:
-    """The error of scans whose names state no modality."""
-    mark = next((mark for mark in "_-" if all(mark in Path(name).stem for name in names)), "/")
-    endings = {name.removeprefix(without_ending(name)) for name in names}
-    alone = f"--pattern '{{case}}{min(endings)}' if each is the one scan of a case, "
-    is_flat = len(endings) == 1 and not any("/" in name for name in names)
-    return BadInput(
-        f"{root}: expected a folder for each case, or names that end with a modality, found {len(names)} scans of another form ({quote_some(names)}). Rename them; or pass {alone if is_flat else ''}--pattern '**/{{case}}{mark}{{modality}}' if they end so; or name the files of each modality by --preset FILE.toml (docs/guides/own_data.md)."
-    )
 
 
 def modality_by_name(path: Path) -> str:

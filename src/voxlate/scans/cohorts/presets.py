@@ -1,11 +1,11 @@
 """Layouts of cohorts: path patterns and tags of DICOM series, those of public data sets, and the rows that they make of paths."""
 
 import re
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field, replace
-from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator
 
@@ -19,10 +19,12 @@ from voxlate.scans.cohorts.path_names import (
     modality_by_name,
     split_folders,
     split_named,
+    split_of_path,
 )
 from voxlate.scans.formats.array_files import stack_shape
 from voxlate.scans.formats.dicom import SeriesInfo, list_series
 from voxlate.scans.formats.dicom_headers import kind_of
+from voxlate.scans.formats.dynamic import is_frame
 from voxlate.scans.formats.io import holds_slices, read_volume, without_ending
 from voxlate.scans.images.units import plain_modality
 from voxlate.scans.layout_options import SHIPPED, check_pattern, presets
@@ -44,21 +46,6 @@ WILDCARDS = {"*": "[^/]*", "**/": "(?:.*/)?"}
 STACKED = "slice={case}"  # of array files in which each slice is a case
 MOST_LABELS = 256  # values in a label map; an image has more, or fractions, or values below zero
 CT_REACHES_HU = -200  # what a CT reaches
-NOTES = (
-    ".txt",
-    ".md",
-    ".rst",
-    ".csv",
-    ".tsv",
-    ".json",
-    ".pdf",
-    ".xml",
-    ".html",
-    ".log",
-    ".yaml",
-    ".yml",
-    ".toml",
-)
 # Folders of data sets with numbered channels: inputs, and beside them targets by their roles ("": by their values).
 FAMILY: dict[str, dict[str, str]] = {
     "imagesTr": {"labelsTr": "", "targetsTr": "target"},
@@ -116,11 +103,10 @@ class Preset:
 
     title, source: name of the data set, and where the layout is described.
     patterns: paths below the root; a scan goes to the first that it matches.
-    files: our name = path with {case} (or several), tried before patterns; in array files with the part meant:
-    '{case}.npy#channel=0', '{case}.npz#array=src', 'mr.h5#slice={case}'.
+    files: our name = path with {case} (or several), tried before patterns; of array files and dynamic scans
+    with the part meant: '{case}.npy#channel=0', '{case}.npz#array=src', 'mr.h5#slice={case}', '{case}_ctp#peak+8s'.
     aliases: the file's modality name = our name.
     series: our name = the tags of its DICOM series; patterns then name the folders that hold series.
-    frames: our name = a modality of several frames and one of them: 'ctp#peak+8s'.
     skip: path patterns to leave out (* and **).
     known_by: regular expression that a path of the data set contains; its layout then needs no option.
     runs: "first": of several files of a modality in a case the first by name counts, and prepare states it.
@@ -134,7 +120,6 @@ class Preset:
     files: dict[str, OneOrSeveral] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
     series: dict[str, Tags] = field(default_factory=dict)
-    frames: dict[str, str] = field(default_factory=dict)
     skip: list[str] = field(default_factory=list)
     known_by: str = ""
     runs: Literal["", "first"] = ""
@@ -161,43 +146,35 @@ class Preset:
 def load_preset(name: str | Path) -> Preset:
     """A preset of the package by its name, or one of the user's by its path (a TOML file).
 
-    base = "NAME" in it takes the keys of one of the package, which it changes.
+    base = "NAME" in it takes the keys of one of the package, which it changes, and those of its tables.
     """
     values = read_shipped(SHIPPED, name, "preset")
-    base = values.pop("base", None)
-    if base is not None:
-        values = _merge(read_shipped(SHIPPED, base, f"the base of preset {name}"), values)
+    if base := values.pop("base", None):
+        below = read_shipped(SHIPPED, base, f"the base of preset {name}")
+        tables = {key for key in values if isinstance(values[key], dict) and key in below}
+        values = below | values | {key: below[key] | values[key] for key in tables}
     return fill(
         Preset, values, f"preset {name}", "Change it in that file (see docs/guides/dicom.md)."
     )
 
 
-def _merge(below: Any, above: Any) -> Any:
-    """Tables with the keys of others in place of their own."""
-    if not isinstance(below, dict) or not isinstance(above, dict):
-        return above
-    return below | {key: _merge(below.get(key), value) for key, value in above.items()}
-
-
 def split_part(pattern: str) -> tuple[str, str]:
-    """A pattern's path, and what stands after '#' where that is an array file's; '' for any other."""
+    """A pattern's path, and the part of an array file or the frame that it names after '#'; '' for any other."""
     place, mark, part = pattern.rpartition("#")
-    return (place, part) if mark and holds_slices(place) else (pattern, "")
+    return (place, part) if mark and (holds_slices(place) or is_frame(part)) else (pattern, "")
 
 
 def recognise(root: Path, paths: Sequence[str]) -> Preset | None:
     """The layout that a folder's own files state: that of a public data set, BIDS, or nnU-Net's; paths: of its files."""
     if (root / "dataset_description.json").is_file():
         return load_preset("bids")
-    for name in presets():
-        preset = load_preset(name)
-        known_by = preset.known_by
-        if known_by and any(re.search(known_by, path) for path in paths[:MOST_NAMES]):
+    for preset in map(load_preset, presets()):
+        if preset.known_by and any(re.search(preset.known_by, path) for path in paths[:MOST_NAMES]):
             return preset
     for inputs, targets in FAMILY.items():
-        data_sets = [path.parent for path in (*root.glob(inputs), *root.glob(f"*/{inputs}"))]
-        if len(data_sets) == 1:
-            return _numbered(data_sets[0], inputs, targets)
+        folders = [*root.glob(inputs), *root.glob(f"*/{inputs}")]
+        if len(folders) == 1:
+            return _numbered(folders[0].parent, inputs, targets)
     return None
 
 
@@ -208,52 +185,44 @@ def _numbered(root: Path, inputs: str, targets: Mapping[str, str]) -> Preset:
     """
     file = root / "dataset.json"
     stated = read_json(file) if file.is_file() else None
-    channels = None
-    if isinstance(stated, dict):
-        channels = stated.get("channel_names") or stated.get("modality")
-    stems = [without_ending(file.name) for file in sorted(root.glob(f"{inputs}/*"))]
+    named = stated if isinstance(stated, dict) else {}
+    channels = named.get("channel_names") or named.get("modality")
+    stems = [without_ending(file.name) for file in root.glob(f"{inputs}/*")]
     marked = [match for stem in stems if (match := re.fullmatch(r"(.+)_(\d{4})", stem))]
     numbers = sorted({match[2] for match in marked})
     cases = {match[1] for match in marked}
     # p_0001 and p_0002 are cases; of channels, every case has the same
-    is_numbered = len(cases) * len(numbers) == len(stems) == len(marked) and (
-        "0000" in numbers or len(cases) > 1
-    )
+    is_whole = len(cases) * len(numbers) == len(stems) == len(marked)
+    if not is_whole or ("0000" not in numbers and len(cases) == 1):
+        numbers = []
     title = "nnU-Net" if inputs == "imagesTr" else "nnsyn"
     if not isinstance(channels, dict) or not channels:
-        is_source = inputs != "imagesTr" or (root / "targetsTr").is_dir()
-        kind = "ct" if _kind_of(root, inputs) == "ct" else ("source" if is_source else "image")
-        channels = {number: number for number in numbers} if is_numbered else {"0": kind}
-        if len(channels) == 1:
-            channels = dict.fromkeys(channels, kind)
+        channels = {number: number for number in numbers}
+        if len(numbers) < 2:
+            is_source = inputs != "imagesTr" or (root / "targetsTr").is_dir()
+            kind = "ct" if _kind_of(root, inputs) == "ct" else ("source" if is_source else "image")
+            channels = dict.fromkeys(numbers or ["0"], kind)
         title += f", whose channels nothing names ({', '.join(channels.values())})"
-    folder = f"**/{inputs.replace('Tr', '{split}')}"
-    files, frames = {}, {}
+    place = f"**/{inputs.replace('Tr', '{split}')}/{{case}}"
+    files = {}
     for number, channel in channels.items():
         name = plain_modality(re.sub(r"[^\w-]+", "_", f"{channel}").strip("_").lower())
-        mark = f"_{int(number):04d}" if is_numbered else ""
-        if not is_numbered and len(channels) > 1:
-            frames[name] = f"channels#frame={int(number) + 1}"
-            name = "channels"
-        files[name] = [f"{folder}/{{case}}{mark}"]
-    for place, role in targets.items():
-        if not (root / place).is_dir():
-            continue
-        kind = role or _kind_of(root, place)
-        marks = [*(f"_{number}" for number in numbers if is_numbered), ""]
-        beside = f"**/{place.replace('Tr', '{split}')}/{{case}}"
-        files["target" if kind in files else kind] = [f"{beside}{mark}" for mark in marks]
-    return Preset(title=title, files=files, frames=frames)
+        part = f"#frame={int(number) + 1}" if len(channels) > 1 else ""
+        files[name] = [f"{place}_{int(number):04d}" if numbers else f"{place}{part}"]
+    for folder, role in targets.items():
+        if (root / folder).is_dir():
+            kind = role or _kind_of(root, folder)
+            beside = f"**/{folder.replace('Tr', '{split}')}/{{case}}"
+            marks = [*(f"_{number}" for number in numbers), ""]
+            files["target" if kind in files else kind] = [f"{beside}{mark}" for mark in marks]
+    return Preset(title=title, files=files)
 
 
 def _kind_of(root: Path, folder: str) -> str:
     """What the files of a folder are by the values of one: 'ct', 'seg', or 'target', an image to synthesise."""
-    first = next(iter(sorted(root.glob(f"{folder}/*.*"))), None)
     try:
-        values = read_volume(first).data if first else None
-    except BadInput:  # which prepare reports
-        values = None
-    if values is None:
+        values = read_volume(min(root.glob(f"{folder}/*.*"))).data
+    except ValueError:  # there is none, or prepare says what is wrong with it
         return "seg"
     least = values.min()
     if least < CT_REACHES_HU:
@@ -262,6 +231,7 @@ def _kind_of(root: Path, folder: str) -> str:
     return "seg" if whole else "target"
 
 
+@cache
 def path_expression(pattern: str) -> re.Pattern[str]:
     """A path pattern as a regular expression; a name that comes twice must read the same twice, a modality in any case."""
     check_pattern(pattern)
@@ -270,73 +240,67 @@ def path_expression(pattern: str) -> re.Pattern[str]:
         name = part[1:-1]
         if not part.startswith("{"):
             out += WILDCARDS.get(part) or re.escape(part)
+        elif f"(?P<{name}>" in out:
+            out += f"(?i:(?P={name}))" if name == "modality" else f"(?P={name})"
         else:
-            group = SPLIT_WORD if name == "split" else f"(?P<{name}>[^/]+)"
-            again = f"(?i:(?P={name}))" if name == "modality" else f"(?P={name})"
-            out += again if group in out else group
+            out += SPLIT_WORD if name == "split" else f"(?P<{name}>[^/]+)"
     return re.compile(out)
 
 
+def is_skipped(path: str, layout: Preset) -> bool:
+    """Whether a path below the root is one that a layout leaves out."""
+    return any(path_expression(pattern).fullmatch(path) for pattern in layout.skip)
+
+
 def rows_by_patterns(
-    root: Path, paths: Sequence[str], layout: Preset, unmatched: list[str]
-) -> Iterator[Row]:
-    """The rows of paths that match a pattern of the layout; the other paths are added to `unmatched`.
+    root: Path, paths: Sequence[str], layout: Preset
+) -> tuple[list[Row], list[str]]:
+    """The rows of paths that match a pattern of the layout, and the other paths.
 
     Every path goes to the first pattern that it matches, and to others that name further parts of that file. A DICOM
     folder's tags name modalities where the pattern does not; other files, whose names state none either, remain unnamed.
     """
-    parts_of = defaultdict[str, list[tuple[str, str]]](list)  # of a place: names and parts
-    expressions = {}
     files = [root / path for path in paths]
     are_named = any(map(modality_by_name, files)) and not any(map(Path.is_dir, files))
-    for modality, pattern in layout.forms:
-        place, part = split_part(pattern)
-        expressions[place] = path_expression(place)
-        if are_named and not modality and "modality" not in expressions[place].groupindex:
+    forms = [(modality, *split_part(pattern)) for modality, pattern in layout.forms]
+    for modality, place, _ in forms:
+        if are_named and not modality and "modality" not in path_expression(place).groupindex:
             raise BadInput(
-                f"pattern '{pattern}': expected {{modality}} in it, found none. Put it where the modality stands."
+                f"pattern '{place}': expected {{modality}} in it, found none. Put it where the modality stands."
             )
-        if part or not parts_of[place]:
-            parts_of[place].append((modality, part))
     splits = split_folders(paths)
-    for path in paths:
-        place, match = _first_match(path, expressions)
+    rows = []
+    unmatched = []
+    for path, scan in zip(paths, files):
+        matches = ((place, _match(place, path)) for _, place, _ in forms)
+        place, match = next((pair for pair in matches if pair[1]), ("", None))
         if match is None:
             unmatched.append(path)
             continue
-        scan = root / path
-        patient, study, split = _study_of(match, root, splits)
-        stated = match.groupdict().get("modality", "")
-        if not {stated, *dict(parts_of[place])} - {""}:
-            is_series = scan.is_dir()
-            tagged = (
-                rows_by_tags(root, path, layout.series)
-                if is_series
-                else [Row(None, "", UNNAMED, scan)]
-            )
-            yield from (replace(row, patient=patient, case=study, split=split) for row in tagged)
+        first, *further = [(name, part) for name, own, part in forms if own == place]
+        meant = [first, *((name, part) for name, part in further if part)]
+        patient, case, split = _study_of(match, root, splits)
+        stated = layout.modality_of(match.groupdict().get("modality", ""))
+        is_series = scan.is_dir() and not first[0]
+        tagged = rows_by_tags(root, path, layout.series) if is_series else []
+        if not (stated or first[0]):
+            unnamed = [] if scan.is_dir() else [Row(None, "", UNNAMED, scan)]
+            for row in tagged or unnamed:
+                rows.append(replace(row, patient=patient, case=case, split=split))
             continue
-        for modality, part in parts_of[place]:
-            name = modality or layout.modality_of(stated)
-            if not modality and scan.is_dir() and not is_known(name):
-                is_ct = any(row.modality == "ct" for row in rows_by_tags(root, path))
-                name = f"ct_{name}" if is_ct else name  # whose unit is HU
+        if any(row.modality == "ct" for row in tagged) and not is_known(stated):
+            stated = f"ct_{stated}"  # whose unit is HU
+        for modality, part in meant:
             for number, file in slices_of(scan, part, layout.arrays):
-                owner, own = (None, number) if number else (patient, study)
-                yield Row(owner, own, name, file, split=split)
+                owner = None if number else patient
+                rows.append(Row(owner, number or case, modality or stated, file, split))
+    return rows, unmatched
 
 
-def _first_match(
-    path: str, expressions: Mapping[str, re.Pattern[str]]
-) -> tuple[str, re.Match[str] | None]:
-    """The first place that a path matches; a place without an ending takes a scan of any format."""
-    bare = without_ending(path)
-    for place, expression in expressions.items():
-        takes_any = without_ending(place) == place and not holds_slices(place)
-        match = expression.fullmatch(bare if takes_any else path)
-        if match is not None:
-            return place, match
-    return "", None
+def _match(place: str, path: str) -> re.Match[str] | None:
+    """The match of a path with a pattern, which takes a scan of any format where it names no ending."""
+    takes_any = without_ending(place) == place and not holds_slices(place)
+    return path_expression(place).fullmatch(without_ending(path) if takes_any else path)
 
 
 def _study_of(
@@ -347,14 +311,16 @@ def _study_of(
     The study is root's name where the path states none; the split is that of a folder of another role, if need be;
     splits: see split_folders.
     """
-    names = match.groupdict()
-    folders = [*PurePosixPath(match.string).parents][::-1]
-    above = (folder for folder in folders if folder.name not in names.values())
-    of_folders = (splits[str(folder)][0] for folder in above if str(folder) in splits)
-    split = split_named(names.get("split") or "") or next(of_folders, None)
+    names = match.groupdict(default="")
+    of_others = {
+        folder: split
+        for folder, split in splits.items()
+        if folder.split("/")[-1] not in names.values()
+    }
+    split = split_named(names.get("split", "")) or split_of_path(match.string, of_others)
     patient = names.get("patient")
     study = names.get("case") or patient or root.resolve().name
-    parts = [names[key] for key in ("time", "slice") if names.get(key)]
+    parts = [names[key] for key in ("time", "slice") if key in names]
     return patient or (study if parts else None), "_".join([study, *parts]), split
 
 
@@ -363,12 +329,15 @@ def slices_of(file: Path, part: str, arrays: Arrays | None) -> Iterator[tuple[st
 
     The case is "" where the file's name states it; arrays: settings of all files, which the part may override.
     """
+    if not holds_slices(file):
+        yield "", Path(f"{file}#{part}") if part else file
+        return
     settings = dict[str, str]()
     for stated in f"{part},{arrays.part if arrays else ''}".split(","):
         settings.setdefault(stated.partition("=")[0], stated)
     text = ",".join(filter(None, settings.values()))
     if STACKED not in text:
-        yield "", Path(f"{file}#{text}") if text and holds_slices(file) else file
+        yield "", Path(f"{file}#{text}") if text else file
         return
     count = stack_shape(file, text.replace(STACKED, "slice=0"))[0]
     width = max(4, len(str(count - 1)))
@@ -388,7 +357,7 @@ def rows_by_tags(root: Path, path: str, tables: Mapping[str, Tags] | None = None
             names = [name.lower() for name, tags in tables.items() if tags.fits(series)]
         elif kind_of(series.image_type, f"{series.description} {series.protocol}") == "localiser":
             names = []
-        rows += [Row(None, "", name, series.path, series) for name in names]
+        rows += [Row(None, "", name, series.path, series=series) for name in names]
     return rows
 
 

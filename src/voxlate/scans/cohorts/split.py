@@ -2,7 +2,7 @@
 
 import hashlib
 import unicodedata
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, combinations, product
@@ -44,31 +44,30 @@ def check_size(splits: Mapping[str, str]) -> list[Message]:
         text = "Expected two patients or more, found one, who trains: none is held out for validation or test, so no image of a training can be scored. Add patients."
         return [message("few-patients", text, grade="caution", patients=1)]
     validation = placed.count("val")
-    train = count - validation - 1
-    advice = f"; for a test patient:  --shares {train} {validation} 1" if train else ""
+    train = count - validation
+    text = f"{count} patients: {train} for training, {validation} for validation, none for test, because there are fewer than {SMALL}"
     if validation < 2 < count:
-        advice = f"; for intervals, which need two:  --shares {count - 2} 2 0{advice}"
-    text = f"{count} patients: {count - validation} for training, {validation} for validation, none for test, because there are fewer than {SMALL}{advice}"
+        text += f"; for intervals, which need two:  --shares {count - 2} 2 0"
+    if train > 1:
+        text += f"; for a test patient:  --shares {train - 1} {validation} 1"
     return [message("few-patients", text, patients=count)]
 
 
 def check_modalities(cases: Iterable[CaseFiles], splits: Mapping[str, str]) -> list[Message]:
     """A caution on each split none of whose cases has a modality, or two together, that training cases have; on training, that others have."""
-    splits_with = defaultdict[tuple[str, ...], set[str]](set)
+    names_in: dict[str, set[tuple[str, ...]]] = {}
     for case in cases:
-        for names in chain.from_iterable(combinations(sorted(case.files), size) for size in (1, 2)):
-            splits_with[names].add(splits[case.patient])
+        names = sorted(case.files)
+        pairs = {*combinations(names, 1), *combinations(names, 2)}
+        names_in.setdefault(splits[case.patient], set()).update(pairs)
     messages = []
-    for split in SPLITS:
-        others = {"val", "test"} if split == "train" else {"train"}
-        lacking = [
-            names
-            for names, having in splits_with.items()
-            if split in splits.values() and split not in having and having & others
-        ]
-        alone = {names[0] for names in lacking if len(names) == 1}
+    for split in sorted(names_in, key=SPLITS.index):
+        others = [names_in[name] for name in names_in if "train" in (split, name)]
+        lacking = {*chain.from_iterable(others)} - names_in[split]
         # two together are named where neither is lacking
-        named = sorted(names for names in lacking if len(names) == 1 or not alone & {*names})
+        named = sorted(
+            names for names in lacking if len(names) == 1 or not lacking & {names[:1], names[1:]}
+        )
         if named:
             shown = first_of([" with ".join(names) for names in named], separator=" or ")
             then = (
@@ -108,19 +107,15 @@ def held_out_order(cases: Iterable[CaseFiles], seed: int = 0) -> list[str]:
 
 def hold_out(cases: list[CaseFiles], count: int) -> list[CaseFiles]:
     """The cases with `count` training items moved to validation, patient by patient as `held_out_order` states."""
-    of_patient = Counter(case.patient for case in cases if case.split == "train")
-    if not count or not of_patient:
-        return cases
+    learning = [case for case in cases if case.split == "train"]
+    of_patient = Counter(case.patient for case in learning)
     wanted = min(count, of_patient.total() // LARGEST_HELD_OUT)
     held_out = set[str]()
-    in_order = held_out_order(case for case in cases if case.split == "train")
-    for patient in in_order[:-1]:  # one patient stays in training
+    for patient in held_out_order(learning)[:-1]:  # one patient stays in training
         if sum(of_patient[name] for name in held_out) < wanted:
             held_out.add(patient)
-    return [
-        replace(case, split="val") if case.split == "train" and case.patient in held_out else case
-        for case in cases
-    ]
+    moved = {case.case: replace(case, split="val") for case in learning if case.patient in held_out}
+    return [moved.get(case.case, case) for case in cases]
 
 
 def check_known(split: str | None, splits: Collection[str | None]) -> None:
@@ -160,9 +155,11 @@ def split_patients(
     above 1 are counts of patients, which must add up to all. shares: by default as `usual_shares` states.
     """
     stated = {case.patient: case.split for case in cases if case.split is not None}
+    if stated and shares is None:
+        return stated
     patients = held_out_order(cases, seed)
     count = len(patients)
-    wanted = usual_shares(count) if shares is None else shares
+    wanted = shares or usual_shares(count)
     are_counts = sum(wanted) > 1 + 1e-6
     fits = abs(sum(wanted) - (count if are_counts else 1)) <= 1e-6  # never of a sum that is NaN
     whole = not are_counts or all(share % 1 == 0 for share in wanted)
@@ -171,12 +168,10 @@ def split_patients(
         raise BadInput(
             f"--shares: expected shares for train, val and test that add up to 1, or whole counts that add up to the {count} patients, with some for train, found {shown}. Change them."
         )
-    if stated and shares is not None:
+    if stated:
         raise BadInput(
             f"--shares: expected a cohort whose patients nothing places in splits, found folders, names or a list that place {len(stated)}. Leave out --shares; to place them otherwise, write a manifest (voxlate manifest) and change or remove its column split, or take cases out (--exclude)."
         )
-    if stated:
-        return stated
     numbers = [round(share) for share in wanted] if are_counts else _numbers(wanted, count)
     for name, share, number in zip(SPLITS, shares or (), numbers):
         if share > 0 and (number == 0 or share * count < LEAST_SHARE):

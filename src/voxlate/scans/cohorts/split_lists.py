@@ -34,13 +34,12 @@ SILENT = re.compile(
 )
 SPLITTING = re.compile(r"split|fold|partition|train|valid|test|subset|data_?list", re.IGNORECASE)
 LARGEST_BYTES = 2**24  # of a list; a larger file is none
+CHANNEL = re.compile(r"_\d{4}$")
 OURS = ("case", "patient", "path")  # columns that name cases
-STATING = ("split", "fold")  # columns that state something of them
 
 Keys = Mapping[str, Sequence[str]]  # by a text that a list may hold, the cases that it names
-Statement = tuple[
-    str, dict[str, str]
-]  # an entry of a list, and what it states: split, fold, patient
+# An entry of a list, and what it states: split, fold, patient.
+Statement = tuple[str, dict[str, str]]
 
 
 def take_lists(
@@ -58,17 +57,21 @@ def take_lists(
     """
     keys = _keys(root, cases)
     stated = {case.case: {"split": case.split} if case.split else {} for case in cases}
+    sources = []
+    if notes is not None:
+        ids = "case" if "case" in notes.columns else "patient"
+        sources.append((notes.path, [*_in_column(notes, ids)]))
+    others = sorted({*files} - {path for path, _ in sources})
+    sources += [(path, _statements(path, keys, found)) for path in others]
     listed = set[str]()
-    kinds = set[str]()
     used = []
     unread = []
-    of_notes = {} if notes is None else {notes.path: notes}
-    for path in [*of_notes, *sorted({*files} - of_notes.keys())]:
-        statements = _statements(path, of_notes.get(path), keys, found)
-        missing = sorted({entry for entry, _ in statements if not _key(entry, keys)})
-        if missing and path in of_notes:
+    of_training = False
+    for path, statements in sources:
+        missing = {entry for entry, _ in statements if not _named(entry, keys)}
+        if missing and path not in others:
             raise BadInput(
-                f"{path}: expected files of {missing[0]}, found only others ({first_of(sorted(stated))}). Fix the manifest."
+                f"{path}: expected files of {min(missing)}, found only others ({first_of(sorted(stated))}). Fix the manifest."
             )
         if len(missing) == len({entry for entry, _ in statements}):
             unread.append(path)
@@ -76,30 +79,29 @@ def take_lists(
         used.append(path.name)
         found.note(found.unclaimed, missing, f"entries of {path.name} without scans")
         for entry, values in statements:
-            kinds |= values.keys() | {f"{values.get('split')}"}
-            for name in keys.get(_key(entry, keys), ()):
+            of_training |= values.get("split") == "train"
+            for name in _named(entry, keys):
                 listed.add(name)
-                _state(stated[name], values, f"{path}", name)
+                _state(stated[name], values, path, name)
     _name_unread(unread, cases, found)
     if not used:
         return [*cases]
     if notes is None:
-        columns = sorted(kinds & {"split", "fold", "patient"})
-        found.guessed.append(f"{' and '.join(columns)} by {first_of(used)}")
+        found.guessed.append(f"splits, folds or patients are those of {first_of(used)}")
         placed = {name for name, values in stated.items() if "split" in values}
-        listed = placed if "train" in kinds else {*stated}
+        listed = placed if of_training else {*stated}
     found.note(found.unclaimed, stated.keys() - listed, f"cases not listed by {first_of(used)}")
     taken = []
     for case in cases:
         values = stated[case.case]
-        patient = values.get("patient", case.patient)
-        fold = int(values["fold"]) if "fold" in values else case.fold
         if case.case in listed:
+            fold = int(values["fold"]) if "fold" in values else case.fold
+            patient = values.get("patient", case.patient)
             taken.append(replace(case, split=values.get("split"), patient=patient, fold=fold))
     return taken
 
 
-def _state(known: dict[str, str], values: Mapping[str, str], path: str, case: str) -> None:
+def _state(known: dict[str, str], values: Mapping[str, str], path: Path, case: str) -> None:
     """Add what a list states to what is known of a case; raises BadInput for two splits.
 
     A list may say which cases of training validate.
@@ -113,17 +115,22 @@ def _state(known: dict[str, str], values: Mapping[str, str], path: str, case: st
     known |= values
 
 
+def _tails(path: str) -> list[str]:
+    """The ends of a path from each of its folders, without the ending of a scan, and the last without the number of a channel."""
+    parts = without_ending(path).split("/")
+    tails = ["/".join(parts[start:]) for start in range(len(parts))]
+    return [*tails, CHANNEL.sub("", parts[-1])]
+
+
 def _keys(root: Path, cases: Sequence[CaseFiles]) -> Keys:
     """The cases that a text may name: by case or patient, by a file of one case alone, or by a folder (with '/')."""
     pairs = []
     for case in cases:
         for path in case.paths.values():
             file = file_and_part(path)[0]
-            below = [*file.relative_to(root).parts] if file.is_relative_to(root) else [file.name]
-            tails = {without_ending("/".join(below[start:])) for start in range(len(below))}
-            stem = re.sub(r"_\d{4}$", "", without_ending(file.name))
-            folders = {f"{folder}/" for folder in below[:-1]}
-            pairs += [(name, case.case) for name in {*tails, stem, *folders}]
+            below = file.relative_to(root) if file.is_relative_to(root) else Path(file.name)
+            folders = [f"{folder.name}/" for folder in below.parents if folder.name]
+            pairs += [(name, case.case) for name in (*_tails(below.as_posix()), *folders)]
     by_file = grouped(dict.fromkeys(pairs))
     # t1 in the folder of every case names none of them
     named = {key: own for key, own in by_file.items() if key.endswith("/") or len(own) == 1}
@@ -131,20 +138,17 @@ def _keys(root: Path, cases: Sequence[CaseFiles]) -> Keys:
     return named | grouped(owners)
 
 
-def _key(entry: str, keys: Keys) -> str:
-    """The key that an entry of a list means: a name or path, a case or patient in it, or a folder; "" for none."""
-    path = without_ending(entry.strip().replace("\\", "/").removeprefix("./"))
-    parts = PurePosixPath(path).parts
-    tails = ["/".join(parts[start:]) for start in range(len(parts))]
-    stem = parts[-1] if parts else ""
-    others = [re.sub(r"_\d{4}$", "", stem), f"sub-{stem}", *reversed(parts[:-1]), f"{path}/"]
-    return next((key for key in (*tails, *others) if key in keys), "")
+def _named(entry: str, keys: Keys) -> Sequence[str]:
+    """The cases that an entry of a list means, by a name or path, a case or patient in it, or a folder."""
+    path = entry.strip().replace("\\", "/").removeprefix("./")
+    *tails, stem = _tails(path)
+    folders = reversed(PurePosixPath(path).parts[:-1])
+    others = (stem, f"sub-{tails[-1]}", *folders, f"{path}/")
+    return next((keys[key] for key in (*tails, *others) if key in keys), ())
 
 
-def _statements(path: Path, notes: Table | None, keys: Keys, found: CohortFiles) -> list[Statement]:
-    """What a file states, and notes state of their cases; nothing for a file of another kind."""
-    if notes is not None:
-        return [*_in_column(notes, "case" if "case" in notes.cells else "patient", "")]
+def _statements(path: Path, keys: Keys, found: CohortFiles) -> list[Statement]:
+    """What a file states; nothing for a file of another kind."""
     if not path.is_file() or path.stat().st_size > LARGEST_BYTES:
         return []
     ending = path.suffix.lower()
@@ -169,10 +173,9 @@ def _in_document(document: Any, split: str) -> Iterator[Statement]:
     """What a JSON document states: folds as nnU-Net has them, lists under words of splits as MONAI has them, or one list."""
     if isinstance(document, dict):
         for word, value in document.items():
-            if isinstance(value, str) and split_named(value):
-                yield word, {"split": split_named(value)}
-            elif isinstance(value, list) and split_named(word):
-                yield from _in_document(value, split_named(word))
+            if isinstance(value, str):  # {"case": "train"}
+                word, value = value, [word]
+            yield from _in_document(value, split_named(word))
         return
     items = document if isinstance(document, list) else []
     if items and all(isinstance(item, dict) and {"train", "val"} <= item.keys() for item in items):
@@ -183,7 +186,8 @@ def _in_document(document: Any, split: str) -> Iterator[Statement]:
         for item in items:
             fields = item if isinstance(item, dict) else {"image": item}
             entry = fields.get("image", next(iter(fields.values()), None))
-            entry = entry[0] if isinstance(entry, list) and entry else entry
+            if isinstance(entry, list):
+                entry = next(iter(entry), None)
             if isinstance(entry, str | int):
                 fold = fields.get("fold")
                 stated = {"fold": str(fold)} if isinstance(fold, int) else {}
@@ -193,24 +197,23 @@ def _in_document(document: Any, split: str) -> Iterator[Statement]:
 def _in_table(table: Table, split: str, keys: Keys, found: CohortFiles) -> list[Statement]:
     """What a table states of the cases, patients or files in the column that names most of them."""
     counts = {
-        name: (sum(bool(_key(cell, keys)) for cell in table.cells[name]), name in OURS)
-        for name in table.cells
-        if name not in STATING  # a folder may be called as a split
+        name: (sum(bool(_named(cell, keys)) for cell in table.column(name)), name in OURS)
+        for name in table.columns
+        if name not in ("split", "fold")  # a folder may be called as a split
     }
     if not counts:
         return []
-    statements = [*_in_column(table, max(counts, key=counts.__getitem__), split)]
-    stating = [(entry, values) for entry, values in statements if values]
-    if any(_key(entry, keys) for entry, _ in stating):
+    ids = max(counts, key=counts.__getitem__)
+    stating = [(entry, values) for entry, values in _in_column(table, ids, split) if values]
+    if any(_named(entry, keys) for entry, _ in stating):
         found.guessed += table.assumed
     return stating
 
 
-def _in_column(table: Table, ids: str, split: str) -> Iterator[Statement]:
+def _in_column(table: Table, ids: str, split: str = "") -> Iterator[Statement]:
     """What the rows of a table state of the cases that one of its columns names."""
-    cells = table.cells
-    are_folds = "fold" in cells and {*cells["fold"]} <= {"", *map(str, range(FOLDS))}
-    for line, row in cells.iterrows():
+    are_folds = "fold" in table.columns and {*table.column("fold")} <= {"", *map(str, range(FOLDS))}
+    for line, row in table.rows.items():
         stated = {
             "split": checked_split(table.path, line, row.get("split", split)),
             "fold": row["fold"] if are_folds else "",
@@ -223,15 +226,15 @@ def _name_unread(files: Sequence[Path], cases: Sequence[CaseFiles], found: Cohor
     """Note the files that were not read; those that may state a split are doubts."""
     paths = [path for case in cases for path in case.paths.values()]
     stems = {without_ending(file_and_part(path)[0].name) for path in paths}
-    named = [
+    named = {
         path.name
         for path in files
-        if not SILENT.fullmatch(path.name)
-        and path.stem not in stems
+        if path.stem not in stems
         and path.name not in (*OWN_NAMES, PATIENTS)
-    ]
-    doubted = [name for name in named if SPLITTING.search(name)]
+        and not SILENT.fullmatch(path.name)
+    }
+    doubted = sorted(filter(SPLITTING.search, named))
     if doubted:
         found.ignored = f"{first_of(doubted)}: expected a list of splits whose names and words can be read, found none. Write the splits into the table of voxlate manifest (--manifest), or move the file away."
         found.unread.append(found.ignored)
-    found.note(found.guessed, {*named} - {*doubted}, "files beside the scans not read")
+    found.note(found.guessed, named - {*doubted}, "files beside the scans not read")

@@ -51,8 +51,8 @@ def read_array(path: Path, text: str = "") -> Stored:
     """A slice or a stack of slices in an array file; text: the settings after '#' in its path, each of which may be left out.
 
     array=NAME is an array of a file of several; channel=0 a channel of [H, W, C]; slice=12 a slice of a stack, which is
-    read alone; slices=0 the axis along which slices follow each other, from bottom to top (default: the first in HDF5,
-    the last in MATLAB files). All count from 0. axes=PL: the directions in which rows and columns follow each other
+    read alone; slices=0 the axis along which slices follow each other, from bottom to top (default: the first in HDF5
+    and where a slice is named, the last in MATLAB files). All count from 0. axes=PL: the directions in which rows and columns follow each other
     (default); mm=0.625, or mm=0.6x0.6x5 for rows, columns and slices (default: 1); unit=HU in place of the modality's.
     Objects are never unpickled. Raises BadInput for damaged files, and where the array that is named does not exist or
     holds no real numbers.
@@ -109,7 +109,8 @@ def _axes(path: Path, name: str, array: Any, settings: Mapping[str, str]) -> tup
     """The number of the slice or channel that is read alone, if one is, and the axis along which these follow each other."""
     what = "channel" if "channel" in settings else "slice"
     number = int(settings[what]) if what in settings else None
-    axis = 2 if what == "channel" else settings.get("slices", SLICES_AXIS.get(path.suffix.lower()))
+    usual = SLICES_AXIS.get(path.suffix.lower(), None if number is None else 0)
+    axis = 2 if what == "channel" else settings.get("slices", usual)
     if array.ndim == 2 and number is None:
         return None, 0
     if array.ndim != 3 or axis is None or min(array.shape) < 1:

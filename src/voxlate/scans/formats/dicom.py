@@ -308,7 +308,7 @@ def open_series(path: Path) -> DynamicScan:
         headers = headers_of(path)
         if not headers:
             raise BadInput(
-                f"{path}: expected a DICOM series, found no DICOM image here. Name the folder of its files; 'voxlate prepare FOLDER --dry-run' lists the series of a cohort."
+                f"{path}: expected a DICOM series, found no DICOM image here. Name the folder of its files; 'voxlate manifest FOLDER' lists the series of a cohort."
             )
         series = _describe(headers)
         if len(series) > 1:

@@ -22,6 +22,7 @@ from voxlate.scans.images.grid import LPS_TO_RAS, Grid, Volume, orient
 # modes of PIL
 CONVERTED = {"1": "L", "LA": "L", **dict.fromkeys(("P", "PA", "CMYK", "YCbCr"), "RGB")}
 PHOTOMETRIC = 262  # a tag of TIFF
+DARK = 0.1  # of the range of a picture's values: its background
 
 
 def read_picture(path: Path, part: str = "") -> Stored:
@@ -85,14 +86,27 @@ def _grey(page: Any, path: Path) -> np.ndarray:
     return colour[..., 0]
 
 
+def halves(pixels: np.ndarray) -> list[np.ndarray]:
+    """The two pictures that lie side by side in one [1, H, W]; [] for any other.
+
+    It is twice as wide as high; or wider than high, with nothing but background where the two meet.
+    """
+    _, height, width = pixels.shape
+    seam = pixels[..., width // 2 - 1 : width // 2 + 1]
+    are_apart = (
+        width > height and width % 2 == 0 and seam.max() <= pixels.min() + DARK * np.ptp(pixels)
+    )
+    return np.split(pixels, 2, axis=2) if are_apart or width == 2 * height else []
+
+
 def read_parts(path: Path) -> DynamicScan:
-    """The pages of a picture, or of one that is twice as wide as high its left and its right half, as frames."""
+    """The pages of a picture, or of two pictures side by side the left and the right one, as frames."""
     stored = _read_whole(path)
     parts = np.split(stored.data, len(stored.data))
-    _, height, width = stored.data.shape
-    if len(parts) == 1 and width == 2 * height:
-        parts = np.split(stored.data, 2, axis=2)
     if len(parts) == 1:
+        parts = halves(stored.data)
+    if not parts:
+        _, height, width = stored.data.shape
         raise BadInput(
             f"{path}: expected pages, or two pictures side by side, found {width}×{height} pixels. Name it without '#' and what follows."
         )

@@ -1,0 +1,166 @@
+"""The files below a cohort's folder: scans, DICOM folders, lists, images that voxlate synthesised, and what is none of them."""
+
+import os
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from voxlate.base.errors import BadInput
+from voxlate.base.files import MAPS, SYNTHETIC
+from voxlate.base.groups import grouped
+from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, quote_some
+from voxlate.scans.cohorts.manifest import NOTES
+from voxlate.scans.cohorts.presets import Preset, is_skipped
+from voxlate.scans.formats.dicom import (
+    entries_in,
+    folder_and_key,
+    headers_of,
+    holds_image,
+    is_dicom_folder,
+)
+from voxlate.scans.formats.dicom_headers import text_of
+from voxlate.scans.formats.io import endings_by_name, is_synthetic, scan_endings, without_ending
+from voxlate.scans.formats.picture import PICTURE
+
+Folders = Sequence[tuple[Path, list[str]]]  # each with the names of its files
+SYNTHESISED = "SYNTHETIC "  # with which the descriptions of exported DICOM series begin
+LISTS = (
+    *NOTES,
+    ".xlsx",
+    ".pkl",
+)  # endings of files that may be lists, or that say something of scans
+SKIPPED = "images of names or folders that the layout skips"
+OF_VOXLATE = "images that were synthesised"
+NO_IMAGES = "DICOM objects that are no images"
+
+
+def folders_below(root: Path, found: CohortFiles) -> Folders:
+    """All folders from root down with the names of their files; hidden ones are left out.
+
+    A folder is read once, under its own name where that is beside a link to it: links are followed last.
+    """
+    visited = set()
+    folders = []
+    closed = list[OSError]()
+    for place, names, files in os.walk(root, onerror=closed.append, followlinks=True):
+        folder, real = Path(place), Path(place).resolve()
+        visible = sorted(name for name in names if not name.startswith("."))
+        links = [name for name in visible if (folder / name).is_symlink()]
+        names[:] = [name for name in visible if name not in links] + links
+        if real in visited:
+            names.clear()
+            continue
+        visited.add(real)
+        folders.append((folder, sorted(name for name in files if not name.startswith("."))))
+    found.unread += [
+        f"{error.filename}: expected a folder that may be read, found '{error.strerror}'"
+        for error in closed
+    ]
+    found.unread += [
+        f"{folder / name}: expected a folder or file, found a link that leads nowhere"
+        for folder, files in folders
+        for name in files
+        if not name.lower().endswith((*scan_endings(), *NOTES)) and not (folder / name).exists()
+    ]
+    return folders
+
+
+def images_below(base: Path, folders: Folders, layout: Preset, found: CohortFiles) -> list[str]:
+    """The paths of scans and DICOM folders that a layout may claim, relative to base, with '/'; others are noted.
+
+    Raises BadInput where there are none.
+    """
+    named = [ending for ending in endings_by_name() if ending in " ".join(layout.places).lower()]
+    kinds = () if layout.series else (*scan_endings(), *named)
+    every = _paths_of(base, folders, kinds)
+    if not every and not layout.series:  # folders of scans have previews of these endings
+        every = _paths_of(base, folders, PICTURE.named_endings)
+    paths = grouped((_why_not(base / path, path, layout), path) for path in every)
+    for reason in (SKIPPED, OF_VOXLATE, NO_IMAGES):
+        found.note(found.unclaimed, paths.get(reason, ()), reason)
+    if "" not in paths:
+        there = {Path(name).suffix.lower() for _, names in folders for name in names}
+        named = sorted(there & {*endings_by_name()})
+        what = (
+            f"only {', '.join(named)}, which are read where a pattern names them"
+            if named
+            else "none"
+        )
+        raise BadInput(
+            f"{base}: expected images ({', '.join(kinds)}) or DICOM folders, found {what}: an empty cohort. Check the path, or name the layout by --preset or --pattern."
+        )
+    return paths[""]
+
+
+def _paths_of(base: Path, folders: Folders, kinds: tuple[str, ...]) -> list[str]:
+    """Paths of files with these endings, and of DICOM folders without such files."""
+    paths = list[Path]()
+    for folder, files in folders:
+        images = [folder / name for name in files if name.lower().endswith(kinds)]
+        is_series = files and not images and is_dicom_folder(folder)
+        paths += [folder] if is_series else images
+    return sorted(path.relative_to(base).as_posix() for path in paths)
+
+
+def _why_not(scan: Path, path: str, layout: Preset) -> str:
+    """Why a path below the root is not looked at; "" where it is.
+
+    An image is of voxlate where its prefix, or a map's ending and its header, say so. Others call their scans t1_std, too.
+    """
+    stem = without_ending(scan.name)
+    if is_skipped(path, layout):
+        return SKIPPED
+    if stem.startswith(SYNTHETIC) or (stem.endswith(MAPS) and is_synthetic(scan)):
+        return OF_VOXLATE
+    return NO_IMAGES if scan.is_dir() and not holds_image(scan) else ""
+
+
+def refuse_synthetic(cases: Iterable[CaseFiles], names: Collection[str] | None = None) -> None:
+    """Raise BadInput where a scan of a cohort is an image that voxlate synthesised; names: of scans, by default all."""
+    for case in cases:
+        for name, path in case.files.items():
+            if (names is None or name in names) and _states_synthesis(path):
+                raise BadInput(
+                    f"{path}: expected a scan of the patient, found an image that voxlate synthesised, which is no truth and no source to learn from. Take the scan, or leave the case out (--exclude)."
+                )
+
+
+def _states_synthesis(path: Path) -> bool:
+    """Whether the file, or the description of a DICOM series, says so."""
+    place, key = folder_and_key(path)
+    if not place.is_dir():
+        return is_synthetic(path)
+    with suppress(BadInput, IndexError):  # which reading the scan says
+        ((image, header), *_) = headers_of(path if key else entries_in(place)[0]).items()
+        return text_of(header, "SeriesDescription", image).startswith(SYNTHESISED)
+    return False
+
+
+def folders_without_images(root: Path, cases: Sequence[CaseFiles], folders: Folders) -> list[str]:
+    """Sentences on folders beside those of cases that hold files but no image of a known format."""
+    paths = [path for case in cases for path in case.paths.values()]
+    levels = {path.parent.parent for path in paths if path.parent != root}
+    with_cases = {folder for path in paths for folder in path.parents}
+    return [
+        f"{folder.relative_to(root)}: no image of a kind that is read ({quote_some(files)})"
+        for folder, files in folders
+        if files
+        and folder.parent in levels
+        and folder not in with_cases
+        and not any(name.lower().endswith((*NOTES, *scan_endings())) for name in files)
+    ]
+
+
+def lists_below(root: Path, folders: Folders, layout: Preset) -> list[Path]:
+    """The files below root that may be lists; and lists of splits in the folder above it, as the authors of paper 000 have them.
+
+    Files that the layout leaves out are none.
+    """
+    files = [folder / name for folder, names in folders for name in names]
+    above = [root.resolve().parent / f"{split}_list.txt" for split in ("train", "val", "test")]
+    return [
+        path
+        for path in files
+        if path.name.lower().endswith(LISTS)
+        and not is_skipped(path.relative_to(root).as_posix(), layout)
+    ] + [path for path in above if path.is_file() and not (root / path.name).is_file()]

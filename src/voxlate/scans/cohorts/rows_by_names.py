@@ -1,0 +1,216 @@
+"""The rows of the default layout: which scans are of one case, and where the patient and the modality stand in their paths.
+
+The case is made of as few names, from the outermost folder, as keep its scans apart.
+"""
+
+import posixpath
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from voxlate.base.errors import BadInput, first_of
+from voxlate.base.groups import grouped
+from voxlate.scans.cohorts.case_files import CohortFiles, Row, is_known, plain_name, quote_some
+from voxlate.scans.cohorts.owners import person_in
+from voxlate.scans.cohorts.path_names import Names, is_person, patient_of, read_names, split_folders
+from voxlate.scans.cohorts.presets import rows_by_tags
+from voxlate.scans.formats.io import is_picture, read_volume, without_ending
+from voxlate.scans.formats.picture import halves
+from voxlate.scans.images.units import plain_modality
+
+MOST_MODALITIES = 8  # folders of modalities side by side
+
+
+def rows_by_names(
+    root: Path, paths: Sequence[str], found: CohortFiles
+) -> tuple[list[Row], list[str]]:
+    """A row for each scan with its case, and patient where one is stated, and the paths in folders below a case.
+
+    Pictures beside scans are noted. found.questions gets why patients are not known. Raises BadInput for scans whose
+    names state no modality.
+    """
+    # pictures whose names are those of no modality
+    pictures = [
+        path
+        for path in paths
+        if is_picture(Path(path)) and not is_known(without_ending(Path(path).name))
+    ]
+    if pictures and any(not is_picture(Path(path)) for path in paths):
+        found.unclaimed.append(f"{len(pictures)} pictures beside scans ({quote_some(pictures)})")
+        paths = sorted({*paths} - {*pictures})
+    splits = split_folders(paths)
+    every = []
+    for path in paths:
+        names = read_names(path, (root / path).is_dir(), splits)
+        if path == ".":  # root itself holds DICOM files
+            names = replace(names, ids=(root.resolve().name,), modality="")
+        tagged = rows_by_tags(root, path) if names.is_dicom and not names.modality else ()
+        every += [
+            replace(names, path=f"{row.path}", modality=row.modality, series=row.series)
+            for row in tagged
+        ] or [names] * (not names.is_dicom or bool(names.modality))
+    return _name_cases(root, _by_persons(root, every), found)
+
+
+def _by_persons(root: Path, every: Sequence[Names]) -> list[Names]:
+    """The names, those of DICOM series as far down as the folder of a person by their tags, or of a study where a person has several.
+
+    Where several persons or studies share that folder, its name gets a number.
+    """
+    series = [(names.series.study, names) for names in every if names.series]
+    persons = grouped((person_in(Path(names.path)), (study, names)) for study, names in series)
+    persons.pop("", None)
+    groups = list[list[Names]]()
+    for of_person in persons.values():
+        names = [names for _, names in of_person]
+        groups += [names] if _are_apart(names) else grouped(of_person).values()
+    groups = [*filter(_are_apart, groups)]
+    common = [posixpath.commonpath(["/".join(names.ids) for names in own]) for own in groups]
+    placed = dict[str, Names]()
+    for place, (folder, group) in enumerate(zip(common, groups)):
+        *above, name = (folder or root.resolve().name).split("/")
+        if common.count(folder) > 1:
+            name = f"{name}_{common[: place + 1].count(folder)}"
+        placed |= {names.path: replace(names, ids=(*above, name)) for names in group}
+    return [placed.get(names.path, names) for names in every]
+
+
+def _are_apart(names: Sequence[Names]) -> bool:
+    """Whether scans are of one modality each."""
+    return len({one.modality for one in names}) == len(names)
+
+
+def _name_cases(
+    root: Path, every: Sequence[Names], found: CohortFiles
+) -> tuple[list[Row], list[str]]:
+    """The rows, and the paths in folders below a case."""
+    every = _without_outermost(_with_names_of_cases(every))
+    cases = {names.ids for names in every if names.modality}
+    below = [
+        names.path
+        for names in every
+        if any(names.ids[:end] in cases for end in range(1, len(names.ids)))
+    ]
+    every = [names for names in every if names.path not in below]
+    if not all(names.modality for names in every):
+        every = _with_modalities(root, every, found)
+    levels = _levels(every)
+    with_groups = _differ((one.ids[one.first :][:levels], one.ids[: one.first]) for one in every)
+    has_studies = _differ(
+        (one.ids[: one.first + 1], one.ids[: one.first + levels]) for one in every
+    )
+    rows = []
+    undecided = set[str]()
+    for names in every:
+        ids = names.ids[0 if with_groups else names.first : names.first + levels]
+        studies = names.ids[names.first + 1 : names.first + levels]
+        owner = names.ids[names.first] if names.ids else ""
+        repeats = bool(studies) and studies[-1].startswith((f"{owner}_", f"{owner}-"))
+        case = studies[-1] if repeats else "_".join(ids)  # pat01/pat01_tp2
+        case = case or root.resolve().name
+        is_stated = bool(studies) and (repeats or names.repeats or is_person(owner))
+        patient = patient_of(owner) if is_stated and not with_groups else None
+        if with_groups or (has_studies and studies and not is_stated):
+            undecided.add(plain_name(case))
+        place = names.series.path if names.series else root / names.path
+        rows.append(
+            Row(patient, case, names.modality.lower(), place, names.split, series=names.series)
+        )
+    if undecided:
+        found.undecided |= undecided
+        found.questions.append(
+            f"folders in folders ({first_of(sorted(undecided), 3)}), of which any may be that of a patient (name it by --pattern '**/{{patient}}/{{case}}/{{modality}}')"
+        )
+    return rows, below
+
+
+def _differ(pairs: Iterable[tuple[tuple[str, ...], tuple[str, ...]]]) -> bool:
+    """Whether one of the first has several of the second."""
+    return any(len({*several}) > 1 for several in grouped(pairs).values())
+
+
+def _with_names_of_cases(every: Sequence[Names]) -> list[Names]:
+    """The names, of which those of files in folders of unknown names alone are of cases, where they are more than their folders."""
+    known = {
+        Path(names.path).parent
+        for names in every
+        if not names.is_guess
+        or is_person(names.ids[-1])
+        or is_known(plain_modality(names.modality))
+    }
+    guesses = [names for names in every if Path(names.path).parent not in known]
+    if len({names.modality for names in guesses}) <= len({names.ids for names in guesses}):
+        return [*every]
+    others = [names for names in every if names not in guesses]
+    return others + [replace(one, ids=(*one.ids, one.modality), modality="") for one in guesses]
+
+
+def _without_outermost(every: Sequence[Names]) -> list[Names]:
+    """The names without outermost folders that all scans share and that name no patient."""
+    while all(len(names.ids) > 1 for names in every):
+        outermost = {names.ids[0] for names in every}
+        if len(outermost) > 1 or any(map(is_person, outermost)):
+            break
+        every = [replace(names, ids=names.ids[1:]) for names in every]
+    return [*every]
+
+
+def _levels(every: Sequence[Names]) -> int:
+    """The fewest levels of folders, from the patient's, that keep all scans of one modality apart.
+
+    A DICOM folder is a level of its own only where one holds several modalities, so that it is no series.
+    """
+    held = grouped((names.ids, names.modality) for names in every if names.is_dicom)
+    are_series = all(len({*modalities}) == 1 for modalities in held.values())
+    most = max(len(names.ids) - names.first - (names.is_dicom and are_series) for names in every)
+    for levels in range(1, most):
+        keys = {
+            (names.ids[: names.first + levels], names.split, names.modality.lower())
+            for names in every
+        }
+        if len(keys) == len(every):
+            return levels
+    return max(most, 1)
+
+
+def _with_modalities(root: Path, every: Sequence[Names], found: CohortFiles) -> list[Names]:
+    """The names, those without a modality with that of a folder beside folders with the same scans, or of a side of a picture."""
+    named = [names for names in every if names.modality]
+    nameless = [names for names in every if not names.modality]
+    others = {(names.split, names.ids) for names in named}
+    for level in range(min(len(names.ids) for names in nameless) - 1):
+        moved = [
+            replace(one, ids=one.ids[:level] + one.ids[level + 1 :], modality=one.ids[level])
+            for one in nameless
+        ]
+        sides = {one.modality for one in moved}
+        scans = grouped(((one.split, one.ids), one.modality) for one in moved)
+        partners = sum(len({*own}) + (key in others) > 1 for key, own in scans.items())
+        if len(sides) <= MOST_MODALITIES and 2 * partners > len(scans):
+            found.guessed.append(
+                f"folders with the same scans are modalities ({quote_some(sorted(sides))})"
+            )
+            return named + moved
+    paths = [names.path for names in nameless]
+    first = root / paths[0]
+    if named or not is_picture(first) or not halves(read_volume(first).data[0]):
+        raise _without_modality(root, paths)
+    found.guessed.append(
+        "pictures are two side by side: their left half is the modality a, their right half b"
+    )
+    return [
+        replace(names, path=f"{names.path}#frame={number}", modality=side)
+        for names in every
+        for number, side in enumerate("ab", start=1)
+    ]
+
+
+def _without_modality(root: Path, names: Sequence[str]) -> BadInput:
+    """The error of scans whose names state no modality."""
+    mark = next((mark for mark in "_-" if all(mark in Path(name).stem for name in names)), "/")
+    endings = {name.removeprefix(without_ending(name)) for name in names}
+    alone = f"--pattern '{{case}}{min(endings)}' if each is the one scan of a case, "
+    is_flat = len(endings) == 1 and not any("/" in name for name in names)
+    return BadInput(
+        f"{root}: expected a folder for each case, or names that end with a modality, found {len(names)} scans of another form ({quote_some(names)}). Rename them; or pass {alone if is_flat else ''}--pattern '**/{{case}}{mark}{{modality}}' if they end so; or name the files of each modality by --preset FILE.toml (docs/guides/own_data.md)."
+    )
