@@ -746,7 +746,6 @@ def synthesise(
     eta: float | None = None,
     schedule: str | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
     slices: Literal["whole", "tiled", "resized"] | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
-    crop: int | None = None,
     keep_states: int | None = None,
     batch: int | None = None,
     exact: bool | None = None,
@@ -796,7 +795,6 @@ def synthesise(
         eta: DDIM noise: 0 none, 1 like DDPM. From 0 to 1.
         schedule: Noise schedule (cosine, …).
         slices: Input of each slice: whole, tiled or resized.
-        crop: Voxels around the mask that are synthesised too.
         keep_states: States of sampling to write.
         batch: Number of slices at a time: changes memory, and rounding unless exact.
         exact: Compute in float32, one slice at a time: bit-identical for every batch, slower.
@@ -867,7 +865,6 @@ def synthesize(
     eta: float | None = None,
     schedule: str | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
     slices: Literal["whole", "tiled", "resized"] | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
-    crop: int | None = None,
     keep_states: int | None = None,
     batch: int | None = None,
     exact: bool | None = None,
@@ -917,7 +914,6 @@ def synthesize(
         eta: DDIM noise: 0 none, 1 like DDPM. From 0 to 1.
         schedule: Noise schedule (cosine, …).
         slices: Input of each slice: whole, tiled or resized.
-        crop: Voxels around the mask that are synthesised too.
         keep_states: States of sampling to write.
         batch: Number of slices at a time: changes memory, and rounding unless exact.
         exact: Compute in float32, one slice at a time: bit-identical for every batch, slower.
@@ -1054,7 +1050,7 @@ def evaluate(
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
         options: EvaluateOptions, whose fields, listed below, may also be given by name.
         mask: Voxels to score: body (the default in HU and for perfusion), whole (else), brain, cohort or a mask file.
-        regions: Region to score: 'lesion=tmax>6', 'core=cbf<30%', core=seg=1, vessels=MASK_FILE, ratio=lesion/core or tissues=ct. A dict.
+        regions: Region to score: 'lesion=tmax>6', core=seg=1, vessels=MASK_FILE, ratio=lesion/core or tissues=ct. A dict.
         split: Split to score: train, val or test.
         value_range: Range of PSNR and SSIM.
         any_truth: Count wrong truths, too. Default: False.

@@ -15,7 +15,6 @@ from voxlate.scans.images.intensity import (
     Percentile,
     Scale,
     Window,
-    ZScore,
     typical_scale,
 )
 from voxlate.scans.images.volume_statistics import PERCENTILES, distribution, intensity_statistics
@@ -83,14 +82,6 @@ def test_a_constant_maps_to_minus_one_and_back_to_itself():
     np.testing.assert_array_equal(whole(MinMax(), narrow).forward(narrow), -1)
 
 
-def test_zscore_spreads_mean_and_clip_deviations_of_the_mask():
-    values = np.zeros(200_000, np.float32)
-    values[:100_000] = np.random.default_rng(0).normal(100, 20, 100_000)
-    scale = whole(ZScore(clip=4), values, np.arange(200_000) < 100_000)
-    assert (scale.low, scale.high) == pytest.approx((20, 180), abs=1)
-    assert scale.forward(np.array([100.0]))[0] == pytest.approx(0, abs=0.01)
-
-
 def test_percentiles_are_of_the_foreground_by_default():
     values = np.full(1001, -5, np.float32)
     values[:101] = np.arange(101)
@@ -108,7 +99,6 @@ def test_percentiles_are_of_the_foreground_by_default():
         {"kind": "window", "low": float("-inf"), "high": 0},
         {"kind": "percentile", "low": 90, "high": 10},
         {"kind": "percentile", "low": -1},
-        {"kind": "zscore", "clip": 0},
         {"kind": "minmax", "per": "patient"},
         {"kind": "minmax", "pre": "slice"},
     ],

@@ -312,7 +312,7 @@ def test_a_sampler_of_ones_own_states_its_evaluations_grid_end_and_options():
     def with_synth(**synth):
         return recipe_of(
             {"source": ["a"], "target": ["b"], "patch": [1, 8, 8]},
-            {key: {"kind": "zscore"} for key in "ab"},
+            {key: {"kind": "minmax"} for key in "ab"},
             method={"kind": "diffusion"},
             net={"kind": "unet", "width": 8, "groups": 4},
             synth={"sampler": f"{__name__}:twice", "eta": 0.5, **synth},

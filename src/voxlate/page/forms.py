@@ -25,7 +25,6 @@ NAMES = (
     "eta",
     "schedule",
     "slices",
-    "crop",
     "anyway",
 )
 # the largest values that the page takes

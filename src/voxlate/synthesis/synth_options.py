@@ -107,7 +107,7 @@ class Sampling:
 
 @options
 class SynthKeys(Sampling):
-    """Further keys of the synth table; crop is a key of its slices."""
+    """Further keys of the synth table."""
 
     sharpness: Annotated[
         float | None,
@@ -143,14 +143,6 @@ class SynthKeys(Sampling):
             read=_of_kind,
         ),
     ] = None
-    crop: Annotated[
-        int | None,
-        Option(
-            "Voxels around the mask that are synthesised too.",
-            panel=SAMPLING,
-            least=0,
-        ),
-    ] = None
     keep_states: Annotated[
         int | None,
         Option(
@@ -170,17 +162,9 @@ class SynthKeys(Sampling):
 
     @property
     def own_keys(self) -> dict[str, Any]:
-        """The keys that have a field of their own; crop is part of the table of slices."""
+        """The keys that have a field of their own."""
         own = ("sharpness", "sampler", "eta", "schedule", "slices", "keep_states", "batch", "exact")
-        named = super().own_keys | {name: getattr(self, name) for name in own}
-        if self.crop is not None:
-            stated = (
-                self.slices
-                if isinstance(self.slices, Mapping)
-                else {"kind": self.slices or "whole"}
-            )
-            named["slices"] = {**stated, "crop": self.crop}
-        return named
+        return super().own_keys | {name: getattr(self, name) for name in own}
 
 
 @options

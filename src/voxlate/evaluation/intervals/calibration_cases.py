@@ -96,10 +96,6 @@ def calibration_regions(
             raise BadInput(
                 f"region {region.name}: expected a name that the calibration has no use for, found one of {', '.join(OWN_NAMES)}. Choose another."
             )
-        if region.mirrored:
-            raise BadInput(
-                f"region {region.name}: expected a plain threshold, found {region.text!r}. Drop the %."
-            )
         if region.modality != target and str(region.modality) not in labels:
             known = ", ".join(labels) or "none"
             raise BadInput(

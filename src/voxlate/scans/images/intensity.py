@@ -172,22 +172,6 @@ class Percentile(IntensityMap):
 
 
 @settings
-class ZScore(IntensityMap):
-    """Mean ± clip standard deviations of each volume, inside the mask, spread over -1 to 1."""
-
-    clip: Annotated[
-        float, setting("standard deviations from the mean that become -1 and 1", gt=0)
-    ] = 5.0
-    kind: Literal["zscore"] = "zscore"
-
-    def scale(self, statistics: Statistics, slice_index: int | None = None) -> Scale:
-        """The scale around the mean of a volume's foreground."""
-        inside = statistics.foreground
-        reach = self.clip * inside.sd
-        return Scale(inside.mean - reach, inside.mean + reach)
-
-
-@settings
 class MinMax(IntensityMap):
     """The full range of each slice or of each volume."""
 
@@ -206,9 +190,7 @@ class MinMax(IntensityMap):
         return Scale(statistics.all.at(0), statistics.all.at(100))
 
 
-Intensity = Annotated[
-    Window | Percentile | ZScore | MinMax, Field(discriminator="kind"), Importable()
-]
+Intensity = Annotated[Window | Percentile | MinMax, Field(discriminator="kind"), Importable()]
 
 
 def typical_scale(spec: IntensityMap, cases: Sequence[Statistics]) -> Scale:
