@@ -64,12 +64,11 @@ from voxlate.scans.formats.dicom import (
     describe_series,
     entries_in,
     folder_and_key,
-    headers_of,
     holds_image,
+    images_of,
     is_dicom_folder,
     list_series,
 )
-from voxlate.scans.formats.dicom_headers import text_of
 from voxlate.scans.formats.io import (
     endings_by_name,
     file_and_part,
@@ -346,8 +345,8 @@ def _states_synthesis(path: Path) -> bool:
     place, key = folder_and_key(path)
     if place.is_dir():
         with suppress(BadInput, IndexError):  # which reading the scan says
-            ((image, header), *_) = headers_of(path if key else entries_in(place)[0]).items()
-            return text_of(header, "SeriesDescription", image).startswith(SYNTHESISED)
+            first = images_of(path if key else entries_in(place)[0])[0]
+            return first.text("SeriesDescription").startswith(SYNTHESISED)
         return False
     return is_synthetic(path)
 

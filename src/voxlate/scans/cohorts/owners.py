@@ -18,8 +18,7 @@ from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, plain_name
 from voxlate.scans.cohorts.manifest import read_lines
 from voxlate.scans.cohorts.path_names import DATE, PERSON, PUBLIC, is_person
 from voxlate.scans.cohorts.split_lists import PATIENTS
-from voxlate.scans.formats.dicom import entries_in, folder_and_key, headers_of, is_dicom_folder
-from voxlate.scans.formats.dicom_headers import text_of
+from voxlate.scans.formats.dicom import entries_in, folder_and_key, images_of, is_dicom_folder
 from voxlate.scans.formats.io import file_and_part, is_picture
 
 EACH = "each"  # in place of a file of patients
@@ -220,13 +219,13 @@ def person_in(path: Path) -> Person | None:
         return None
     for file in [series] if key else entries_in(place):
         try:
-            headers = headers_of(file)
+            images = images_of(file)
         except BadInput:  # which reading the scan says
             continue
-        for image, header in headers.items():
+        for image in images:
             hashes = []
             for tag in ("PatientID", "PatientName"):
-                words = text_of(header, tag, image).upper().split("^")
+                words = image.text(tag).upper().split("^")
                 text = "^".join(map(str.strip, words)).rstrip("^")
                 is_nobody = NOBODY.fullmatch(text)
                 hashes.append("" if is_nobody else hashlib.sha256(text.encode()).hexdigest())

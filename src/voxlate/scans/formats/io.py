@@ -17,7 +17,7 @@ from voxlate.base.files import sha256_of, whole_file
 from voxlate.base.messages import Message, message
 from voxlate.base.records import LARGEST
 from voxlate.scans.formats.array_files import ARRAY
-from voxlate.scans.formats.dicom import DICOM, entries_in, folder_and_key, headers_of
+from voxlate.scans.formats.dicom import DICOM, entries_in, folder_and_key, images_of
 from voxlate.scans.formats.dynamic import is_frame
 from voxlate.scans.formats.format import Format, KeptByFile, check_fetched
 from voxlate.scans.formats.itk import ITK
@@ -231,7 +231,7 @@ def files_of(path: Path) -> list[Path]:
     file, _ = file_and_part(path)
     location, key = folder_and_key(file)
     if key:
-        return list(dict.fromkeys(image.file for image in headers_of(file)))
+        return list(dict.fromkeys(image.file for image in images_of(file)))
     by_ending = format_by_ending(location.name)
     patterns = by_ending.partners.get(location.suffix.lower(), ()) if by_ending else ()
     partners = [location.with_name(pattern.replace("*", location.stem)) for pattern in patterns]
