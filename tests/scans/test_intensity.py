@@ -10,14 +10,16 @@ from pydantic import TypeAdapter, ValidationError
 
 from rows import every_row
 from voxlate.scans.images.intensity import (
+    PERCENTILES,
     Intensity,
     MinMax,
     Percentile,
     Scale,
     Window,
+    distribution,
+    intensity_statistics,
     typical_scale,
 )
-from voxlate.scans.images.volume_statistics import PERCENTILES, distribution, intensity_statistics
 
 VALUES = arrays(np.float32, st.integers(1, 40), elements=st.floats(-3000, 3000, width=32))
 

@@ -11,10 +11,9 @@ from pydantic import ValidationError
 from voxlate.base.config import adapter
 from voxlate.base.errors import BadInput
 from voxlate.scans.images.grid import Volume
-from voxlate.scans.images.intensity import Intensity, IntensityMap, Scale
+from voxlate.scans.images.intensity import Intensity, IntensityMap, Scale, intensity_statistics
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.ranges import NETWORK_RANGE, Range, as_grey
-from voxlate.scans.images.volume_statistics import intensity_statistics
 
 # The usual window of the brain, of width 80 and level 40: Osborn 2012, "Osborn's Brain".
 BRAIN_HU = (0.0, 80.0)

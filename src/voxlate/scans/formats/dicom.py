@@ -50,7 +50,6 @@ from voxlate.scans.formats.dicom_stack import (
     tilt_of,
     upright,
 )
-from voxlate.scans.formats.dynamic import read_frame
 from voxlate.scans.formats.format import (
     DynamicScan,
     Format,
@@ -440,14 +439,9 @@ def _open_segments(image: Image, path: Path) -> DynamicScan:
     )
 
 
-def read_series(path: Path, part: str = "") -> Stored:
-    """The only volume of a series or a segmentation, or the frame that part names; raises BadInput as `open_series`."""
-    return read_frame(path, part, open_series)
-
-
 DICOM = Format(
     "DICOM",
-    read_series,
+    open_series,
     named_endings=ENDINGS,
     recognises=looks_like_dicom,
 )  # a folder without an ending holds a series too

@@ -18,7 +18,7 @@ from voxlate.base.messages import Message, message
 from voxlate.base.records import LARGEST
 from voxlate.scans.formats.array_files import ARRAY
 from voxlate.scans.formats.dicom import DICOM, entries_in, folder_and_key, images_of
-from voxlate.scans.formats.dynamic import is_frame
+from voxlate.scans.formats.dynamic import is_frame, read_frame
 from voxlate.scans.formats.format import Format, KeptByFile, check_fetched
 from voxlate.scans.formats.itk import ITK
 from voxlate.scans.formats.nifti import FREESURFER, NIFTI, SYNTHETIC, open_nifti, read_start
@@ -128,7 +128,12 @@ def read_volume(path: Path | str, modality: str = "", allow_nan: bool = False) -
     """
     path = Path(path)
     kind = format_of(path)
-    stored = kind.read(*file_and_part(path))
+    file, part = file_and_part(path)
+    if kind.read is not None:
+        stored = kind.read(file, part)
+    else:
+        assert kind.open is not None
+        stored = read_frame(file, part, kind.open)
     if not allow_nan:
         _check_finite(stored.data, path)
     modality = modality or stored.modality
@@ -172,7 +177,7 @@ def _is_window(data: np.ndarray) -> bool:
 
 def shape_in_header(path: Path) -> tuple[int, int, int] | None:
     """The shape [D, H, W] that the header of a NIfTI file states; None for any other path, and for frames of a file."""
-    if not path.is_file() or format_by_ending(path.name) is not NIFTI:
+    if not path.is_file() or format_of(path) is not NIFTI:
         return None
     return open_nifti(path).grid.shape
 
@@ -215,7 +220,7 @@ def _check_finite(data: np.ndarray, path: Path) -> None:
 
     Values whose squares are infinite are refused as well.
     """
-    if (np.abs(data) <= LARGEST).all():
+    if data.min(initial=0) >= -LARGEST and data.max(initial=0) <= LARGEST:  # NaN is neither
         return
     if np.isfinite(data).all():
         raise BadInput(

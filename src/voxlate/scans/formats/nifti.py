@@ -14,7 +14,6 @@ import numpy as np
 from voxlate.base.errors import BadInput
 from voxlate.base.files import HIGH, LOW, STD, UNCALIBRATED, UNFAMILIAR
 from voxlate.base.messages import Grade, Message, graded, message
-from voxlate.scans.formats.dynamic import read_frame
 from voxlate.scans.formats.format import (
     GZIP,
     DynamicScan,
@@ -67,19 +66,18 @@ def description_of(file: str, grades: Collection[Grade] = ()) -> str:
 def _load(path: Path) -> tuple[Any, list[str]]:
     """The nibabel image behind a path, of which only the header has been read and checked; and what is to be said of it."""
     is_packed = path.suffix.lower() in PACKED
+    expected = "gzip data that are compressed once" if is_packed else "data that are not compressed"
+    misnamed = BadInput(
+        f"{path}: expected {expected} by its name, found others. Rename it, or decompress it: only compressed files end with .gz or .mgz."
+    )
     with path.open("rb") as file:
         if (file.read(2) == GZIP) != is_packed:
-            expected = "gzip data" if is_packed else "data that are not compressed"
-            raise BadInput(
-                f"{path}: expected {expected} by its name, found others. Rename it: only compressed files end with .gz or .mgz."
-            )
+            raise misnamed
     sentence = f"{path}: expected a NIfTI or FreeSurfer volume, found none"
     with errors_as(sentence, AGAIN), warnings.catch_warnings(action="ignore"):
         start = read_start(path)
         if start[:2] == GZIP:
-            raise BadInput(
-                f"{path}: expected a volume in gzip data, found gzip data in it: it was compressed twice. Decompress it once."
-            )
+            raise misnamed
         image = nib.load(path)
     if isinstance(image, nib.freesurfer.mghformat.MGHImage):
         return image, [] if any(start[MGH_PLACE]) else [NO_PLACE_IN_MGH]
@@ -102,11 +100,6 @@ def _load(path: Path) -> tuple[Any, list[str]]:
     if unit in MILLIMETRES:
         said.append(
             f"Its header states sizes in {unit}s (xyzt_units); they are multiplied by {MILLIMETRES[unit]:g} to millimetres. Check the size of its voxels."
-        )
-    stored: Any = image.dataobj
-    if _first_byte(image) > stored.offset:
-        said.append(
-            f"It states that its voxels begin at byte 0, in the header; they are read from byte {_first_byte(image)}."
         )
     return image, said
 
@@ -202,11 +195,6 @@ def open_nifti(path: Path) -> DynamicScan:
     )
 
 
-def read_nifti(path: Path, part: str = "") -> Stored:
-    """The voxels of a 3-D file, or of the frame that part names, with their scaling applied; raises as `open_nifti`."""
-    return read_frame(path, part, open_nifti)
-
-
 def _times(image: Any, count: int) -> np.ndarray | None:
     """Seconds of the frames, where the header states the unit and the step of the fourth axis."""
     if not isinstance(image, NiftiImage) or len(image.shape) < 4 or image.shape[3] != count:
@@ -298,7 +286,7 @@ def read_start(path: Path) -> bytes:
 
 NIFTI = Format(
     "NIfTI",
-    read_nifti,
+    open_nifti,
     endings=(".nii.gz", ".nii"),
     named_endings=(".hdr", ".img"),  # a pair of files; searching a folder would find both as scans
     written_endings=(".nii", ".nii.gz"),
@@ -309,6 +297,6 @@ NIFTI = Format(
 
 FREESURFER = Format(
     "FreeSurfer",
-    read_nifti,
+    open_nifti,
     endings=(".mgz", ".mgh"),
 )
