@@ -167,7 +167,7 @@ def info(
     """Describe a scan (grid, unit, range), a cohort or a model.
 
     Args:
-        path: Scan, DICOM folder, FOLDER#series, zip, cohort, output of synth, run or weights.
+        path: Scan, DICOM folder, FOLDER#series, cohort, output of synth, run or weights.
         max_volume: Largest scan that is read. Default: 4GB.
 
     Returns:

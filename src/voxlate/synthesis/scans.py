@@ -6,13 +6,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from voxlate.base.errors import BadInput, known_name, plural
+from voxlate.base.errors import BadInput, known_name
 from voxlate.base.messages import Message, message
 from voxlate.scans.cases.case import MASK
 from voxlate.scans.cohorts.case_files import UNNAMED, CaseFiles, CohortFiles, plain_name
 from voxlate.scans.cohorts.path_names import modality_by_name
 from voxlate.scans.cohorts.split import check_known
-from voxlate.scans.formats.archive import is_archive, unpacked
 from voxlate.scans.formats.dicom import SeriesInfo, is_dicom_folder, list_series
 from voxlate.scans.formats.dicom_headers import KINDS
 from voxlate.scans.formats.io import is_there, location_of, without_ending
@@ -47,13 +46,11 @@ def find_scans(
     split: str | None = None,
     missing: Sequence[str] | None = None,
     series: Sequence[str] | None = None,
-    unpack_into: Path | None = None,
     **layout: Any,
 ) -> list[CaseScans]:
     """The scans that the inputs name: `modality=path` pairs, a file or DICOM series, a case folder, or a cohort.
 
     missing: modalities that are ignored although their scans exist (to complete them). series: see dicom_study.py.
-    unpack_into: a folder for the files of a zip, by default beside it.
     Raises BadInput where no scan fits.
     """
     data = model.facts.data
@@ -64,10 +61,6 @@ def find_scans(
     wanted = {name for name in model.scan_names if name.lower() not in ignored}
     known = {*model.scan_names, *data.source, *data.target, MASK}
     found = []
-    hidden = 0
-    if len(inputs) == 1 and is_archive(Path(inputs[0])):
-        folder, hidden = unpacked(Path(inputs[0]), unpack_into)
-        inputs = [str(folder)]
     for scans in _name_scans(inputs, model, split, series, layout):
         own, notes = by_accepted_names(scans.files, model.facts.accepts, data.target)
         used = {name: path for name, path in own.items() if name in wanted}
@@ -80,13 +73,6 @@ def find_scans(
                 notes=(*scans.notes, *notes, *model.unused([*own, *scans.others])),
             )
         )
-    if hidden and found:
-        said = message(
-            "hidden-files",
-            f"Left out of the archive: {plural(hidden, 'hidden file')}.",
-            files=hidden,
-        )
-        found[0] = replace(found[0], notes=(*found[0].notes, said))
     if found and not any(scans.files.keys() & set(data.source) for scans in found):
         _refuse_maps(found, data.source, inputs[0])
         if ignored:

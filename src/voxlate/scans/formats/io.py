@@ -86,7 +86,7 @@ def format_of(path: Path) -> Format:
     known = ", ".join(scan_endings() + endings_by_name())
     found = file.suffix.lower() or file.name
     raise BadInput(
-        f"{file}: expected an image ({known} or a DICOM folder), found '{found}'. Convert it."
+        f"{file}: expected an image ({known} or a DICOM folder), found '{found}'. Convert it, or unpack it."
     )
 
 

@@ -133,25 +133,23 @@ def grid_of(image: Any, path: Path | str) -> tuple[Grid, tuple[Message, ...]]:
     codes = (int(header[key]) for key in ("qform_code", "sform_code"))
     # of a code that the standard lacks it is known that the file states a place
     q, s = (code if code in nib.nifti1.xform_codes.code else SCANNER for code in codes)
-    of_q, of_s = (scale @ _stated(read) for read in (header.get_qform, header.get_sform))
     if not q and not s:
         guess = "its header states no orientation (the codes of qform and sform are 0), so rows were taken to run from right to left, columns to the front and slices to the top. Check left and right."
         affine = check_affine(scale @ header.get_base_affine(), path)
         return Grid(shape, affine, (0, 0)), (message("guess", guess),)
-    # a set sform may be all zero
-    taken = of_s if s and (of_s[:3].any() or not q) else of_q
-    affine = check_affine(taken, path)
-    grid = Grid(shape, affine, (q, s))
-    if not (q and s) or same_grid(Grid(shape, of_q if taken is of_s else of_s), grid, APART_MM):
-        return grid, ()
+    of_q, of_s = (scale @ _stated(read) for read in (header.get_qform, header.get_sform))
+    if not of_s[:3].any() and q:  # a set sform may be all zero
+        s = 0
+    affine = check_affine(of_s if s else of_q, path)
+    if not (q and s) or same_grid(Grid(shape, of_q), Grid(shape, of_s), APART_MM):
+        return Grid(shape, affine, (q, s)), ()
     turn = of_q[:3, :3].T @ of_s[:3, :3]
     # an axis points the other way
     is_turned = np.linalg.det(turn) < 0 or (turn.diagonal() < 0).any()
     grade: Grade = "caution" if is_turned else "note"
     apart = "on the sides, so that left and right may be exchanged" if is_turned else "on places"
-    name, used = ("sform", (0, s)) if taken is of_s else ("qform", (q, 0))
-    guess = f"its qform and sform disagree {apart}; the {name} was taken. Check its orientation, and write one of them into both."
-    return Grid(shape, affine, used), (message("guess", guess, grade=grade),)
+    guess = f"its qform and sform disagree {apart}; the sform was taken. Check its orientation, and write one of them into both."
+    return Grid(shape, affine, (0, s)), (message("guess", guess, grade=grade),)
 
 
 def _stated(read: Callable[[], np.ndarray]) -> np.ndarray:
