@@ -174,14 +174,13 @@ def _body(tissue: np.ndarray, spacing: Spacing, gap_mm: float) -> np.ndarray:
 def _background(image: np.ndarray) -> Background:
     """The background of an image, estimated without planes of one value at its sides where the rest has air, too."""
     inner = image[within(varied_box(image))]
-    found, outside = _border_background(inner), float(image[0, 0, 0])
-    bright = float(np.percentile(_sample(inner), 90))
+    (found, bright), outside = _border_background(inner), float(image[0, 0, 0])
     has_air = abs(found.value - outside) <= DARK_AIR * abs(bright - outside)
-    return found if has_air or inner.shape == image.shape else _border_background(image)
+    return found if has_air or inner.shape == image.shape else _border_background(image)[0]
 
 
-def _border_background(image: np.ndarray) -> Background:
-    """The background of an image, estimated from the in-plane border."""
+def _border_background(image: np.ndarray) -> tuple[Background, float]:
+    """The background of an image, estimated from the in-plane border, and the value of its bright tissue."""
     values = _sample(image)
     border = _sample(np.concatenate([image[:, [0, -1]].ravel(), image[:, :, [0, -1]].ravel()]))
     # A head may touch most of the border (neck, nose, a tight crop): the lower quarter still is air.
@@ -191,7 +190,7 @@ def _border_background(image: np.ndarray) -> Background:
     floor, bright = np.percentile(values, [0.1, 90]).tolist()
     constant = (border == background).mean() > 0.25
     if not constant and background - floor > 0.5 * (bright - floor):
-        return Background(background, None, clean=False)
+        return Background(background, None, clean=False), bright
     signal = background
     if values.max() > values.min():
         signal = float(values[values > otsu(values)].mean())
@@ -199,9 +198,10 @@ def _border_background(image: np.ndarray) -> Background:
     faint = (away > 0) & (away < 0.05 * (signal - background))
     # next to no voxel is just above it: skull-stripped or masked, not noise cut at zero
     if constant and faint.sum() < 0.05 * (away > 0).sum():
-        return Background(background, background + 1e-3 * (signal - background), clean=True)
+        edge = background + 1e-3 * (signal - background)
+        return Background(background, edge, clean=True), bright
     above = max(6 * spread, 0.1 * (signal - background))
-    return Background(background, background + above, clean=False)
+    return Background(background, background + above, clean=False), bright
 
 
 def _sample(array: np.ndarray) -> np.ndarray:
