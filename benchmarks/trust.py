@@ -32,9 +32,8 @@ from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Volume, canonical
-from voxlate.scans.images.intensity import Percentile
+from voxlate.scans.images.intensity import Percentile, intensity_statistics
 from voxlate.scans.images.mask import foreground
-from voxlate.scans.images.volume_statistics import intensity_statistics
 from voxlate.synthesis.cohort import Selection, synthesise_cases
 from voxlate.synthesis.out_of_distribution import (
     DistributionTest,

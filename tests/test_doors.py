@@ -3,7 +3,6 @@
 import inspect
 import json
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -117,8 +116,6 @@ def test_mypy_refuses_wrong_names_and_types_of_options(tmp_path, monkeypatch):
 CALLS = [
     ("info", {"path": "cohort"}, "cases"),
     ("check", {"run": "run", "inputs": ["t1=cohort/case0/t1.nii.gz"]}, "verdicts"),
-    ("info", {"path": "packed.zip"}, "cases"),
-    ("check", {"run": "run", "inputs": ["packed.zip"]}, "verdicts"),
     ("prepare", {"root": "cohort"}, "files"),
     ("recipes", {"name": "t1_to_t2_brain"}, "data"),
     ("recipes", {"cohort": "prepared"}, None),
@@ -137,7 +134,6 @@ def test_an_agent_calls_commands_over_stdio_and_writes_nothing(cohort, prepared,
     anyio = pytest.importorskip("anyio")
     words = ["-m", "voxlate", "mcp", str(tmp_path)]
     environment = {"PYTHONPATH": str(SOURCE), "VOXLATE_CACHE": str(tmp_path.parent / "cache")}
-    shutil.make_archive(str(tmp_path / "packed"), "zip", cohort)
     before = sorted(tmp_path.rglob("*"))
     reports = []
 

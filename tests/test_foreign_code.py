@@ -36,7 +36,7 @@ class Layer(nn.Module):
 RECIPE = f"""
 title = "a stranger's"
 data = {{ source = ["t1"], target = ["t2"], patch = [1, 24, 20] }}
-intensity = {{ t1 = {{ kind = "zscore" }}, t2 = {{ kind = "zscore" }} }}
+intensity = {{ t1 = {{ kind = "percentile" }}, t2 = {{ kind = "percentile" }} }}
 method = {{ kind = "regression" }}
 net = {{ kind = "{MODULE}:Layer" }}
 train = {{ steps = 1, batch = 2, precision = "float32", workers = 0 }}

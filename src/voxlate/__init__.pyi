@@ -146,7 +146,7 @@ def info(
     """Describe a scan (grid, unit, range), a cohort or a model.
 
     Args:
-        path: Scan, DICOM folder, FOLDER#series, zip, cohort, output of synth, run or weights.
+        path: Scan, DICOM folder, FOLDER#series, cohort, output of synth, run or weights.
         max_volume: Largest scan that is read. Default: 4GB.
 
     Returns:
@@ -632,7 +632,6 @@ def synthesise(
     eta: float | None = None,
     schedule: str | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
     slices: Literal["whole", "tiled", "resized"] | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
-    crop: int | None = None,
     keep_states: int | None = None,
     batch: int | None = None,
     exact: bool | None = None,
@@ -681,7 +680,6 @@ def synthesise(
         eta: DDIM noise: 0 none, 1 like DDPM. From 0 to 1.
         schedule: Noise schedule (cosine, …).
         slices: Input of each slice: whole, tiled or resized.
-        crop: Voxels around the mask that are synthesised too.
         keep_states: States of sampling to write.
         batch: Number of slices at a time: changes memory, and rounding unless exact.
         exact: Compute in float32, one slice at a time: bit-identical for every batch, slower.
@@ -751,7 +749,6 @@ def synthesize(
     eta: float | None = None,
     schedule: str | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
     slices: Literal["whole", "tiled", "resized"] | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
-    crop: int | None = None,
     keep_states: int | None = None,
     batch: int | None = None,
     exact: bool | None = None,
@@ -800,7 +797,6 @@ def synthesize(
         eta: DDIM noise: 0 none, 1 like DDPM. From 0 to 1.
         schedule: Noise schedule (cosine, …).
         slices: Input of each slice: whole, tiled or resized.
-        crop: Voxels around the mask that are synthesised too.
         keep_states: States of sampling to write.
         batch: Number of slices at a time: changes memory, and rounding unless exact.
         exact: Compute in float32, one slice at a time: bit-identical for every batch, slower.
@@ -929,7 +925,7 @@ def evaluate(
         out: Folder of images; with run, a new one.
         truth: Cohort with the true scans.
         mask: Voxels to score: body (the default in HU and for perfusion), whole (else), brain, cohort or a mask file.
-        regions: Region to score: 'lesion=tmax>6', 'core=cbf<30%', core=seg=1, vessels=MASK_FILE, ratio=lesion/core or tissues=ct. A dict.
+        regions: Region to score: 'lesion=tmax>6', core=seg=1, vessels=MASK_FILE, ratio=lesion/core or tissues=ct. A dict.
         split: Split to score: train, val or test.
         value_range: Range of PSNR and SSIM.
         any_truth: Count wrong truths, too. Default: False.

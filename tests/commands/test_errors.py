@@ -61,8 +61,6 @@ LINES = [  # with the words that the refusal has besides
     f"{SYNTH} --sampler dimm | sampler | ddim | dimm",
     f"{SYNTH} --sampler dpmpp_2m --eta 0.5 | eta | dpmpp_2m",
     f"{SYNTH} --device abacus | --device | abacus",
-    f"{SYNTH} --crop 4 | synth.slices | task.inside",
-    f"{SYNTH} --slices tiled --crop 4 | slices.crop",
     f"{SYNTH} --schedule cosines | schedule",
     f"{SYNTH} --set rr=0.1 | rr",
     f"{SYNTH} --set steps=3 --set synth.steps=4 | steps",

@@ -18,10 +18,9 @@ from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.evaluation.scoring.scores import COLUMNS, read_scores
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import canonical
-from voxlate.scans.images.intensity import Percentile
+from voxlate.scans.images.intensity import Percentile, intensity_statistics
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.ranges import range_for
-from voxlate.scans.images.volume_statistics import intensity_statistics
 from voxlate.synthesis.provenance import state_units
 from voxlate.training.naive import Baselines, fit
 

@@ -10,10 +10,8 @@ import nibabel as nib
 import numpy as np
 
 from dicom_slices import mr_slice, save
-from refusals import refuses
 from rows import slow
 from scans import change_scan
-from voxlate.scans.formats.archive import unpacked
 
 
 def test_an_upload_gives_the_bits_of_voxlate_synth(at_work, typed, diffusion, cohort, tmp_path):
@@ -116,14 +114,6 @@ def test_each_fitting_series_of_a_study_is_a_choice_that_gives_a_derived_series(
     (report,) = (name for name in names if "/t2/" not in name)
     assert report.endswith("/report/0001.dcm")
     assert made.post(f"{place}/synthesise", data={"run": "run", "scan": "x"}).is_error
-    assert unpacked(whole) == (tmp_path / "study", 1)  # which has the same files
-    (tmp_path / "study/t1_iso" / "0.dcm").unlink()
-    with refuses():
-        unpacked(whole)
-    shutil.rmtree(tmp_path / "study")
-    assert (unpacked(whole)[0] / "t1_iso/0.dcm").is_file()
-    shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "study")
-    assert unpacked(tmp_path / "packed.zip")[0] == tmp_path / "packed/study"
 
 
 def test_series_of_two_patients_are_refused_and_two_of_one_are_not(at_work, run, tmp_path):

@@ -9,8 +9,8 @@ from paging import BASE
 
 from refusals import refuses
 from rows import every_row
+from voxlate.page.archive import safe_parts
 from voxlate.page.uploads import folder_below
-from voxlate.scans.formats.archive import safe_parts
 
 KB = 1024
 

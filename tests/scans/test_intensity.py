@@ -10,15 +10,16 @@ from pydantic import TypeAdapter, ValidationError
 
 from rows import every_row
 from voxlate.scans.images.intensity import (
+    PERCENTILES,
     Intensity,
     MinMax,
     Percentile,
     Scale,
     Window,
-    ZScore,
+    distribution,
+    intensity_statistics,
     typical_scale,
 )
-from voxlate.scans.images.volume_statistics import PERCENTILES, distribution, intensity_statistics
 
 VALUES = arrays(np.float32, st.integers(1, 40), elements=st.floats(-3000, 3000, width=32))
 
@@ -83,14 +84,6 @@ def test_a_constant_maps_to_minus_one_and_back_to_itself():
     np.testing.assert_array_equal(whole(MinMax(), narrow).forward(narrow), -1)
 
 
-def test_zscore_spreads_mean_and_clip_deviations_of_the_mask():
-    values = np.zeros(200_000, np.float32)
-    values[:100_000] = np.random.default_rng(0).normal(100, 20, 100_000)
-    scale = whole(ZScore(clip=4), values, np.arange(200_000) < 100_000)
-    assert (scale.low, scale.high) == pytest.approx((20, 180), abs=1)
-    assert scale.forward(np.array([100.0]))[0] == pytest.approx(0, abs=0.01)
-
-
 def test_percentiles_are_of_the_foreground_by_default():
     values = np.full(1001, -5, np.float32)
     values[:101] = np.arange(101)
@@ -108,7 +101,6 @@ def test_percentiles_are_of_the_foreground_by_default():
         {"kind": "window", "low": float("-inf"), "high": 0},
         {"kind": "percentile", "low": 90, "high": 10},
         {"kind": "percentile", "low": -1},
-        {"kind": "zscore", "clip": 0},
         {"kind": "minmax", "per": "patient"},
         {"kind": "minmax", "pre": "slice"},
     ],

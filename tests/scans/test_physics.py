@@ -358,7 +358,7 @@ def recipe(tmp_path):
     [
         {"intensity.mr": '{kind = "minmax"}'},
         {"data.target": '["mr"]', "data.source": '["ct"]'},
-        {"data.source": '["t1"]', "intensity.t1": '{kind="zscore"}'},
+        {"data.source": '["t1"]', "intensity.t1": '{kind="percentile"}'},
         {"data.physics.noise": "-0.1"},
         {"data.physics.field_t": "[3, 3000]"},
         {"data.physics.contrasts.mr": '{sequence = "gradient_echo", flip_deg = [5, 720]}'},

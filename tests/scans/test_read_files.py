@@ -17,7 +17,7 @@ from PIL import Image
 
 from refusals import refuses
 from rows import every_row
-from voxlate.scans.formats.io import read_volume
+from voxlate.scans.formats.io import read_volume, shape_in_header
 
 pydicom = pytest.importorskip("pydicom")
 from dicom_slices import item  # noqa: E402 - needs pydicom
@@ -266,7 +266,7 @@ READ = {  # what is written, its name, its voxels, and how many messages it gets
         (of(*({"SeriesInstanceUID": p, "SeriesDescription": p} for p in PARTS)), SERIES, 2),
         (of(*each("RescaleSlope", *"12345"), Modality="MR"), STORED * (K + 1) - 1024, 0),
         # other formats
-        (nii((108, "<f", 0.0)), VOXELS.T, 1),  # voxels in the header
+        (nii((108, "<f", 0.0)), VOXELS.T, 0),  # voxels in the header
         (nii((76, "<f", -2.0)), VOXELS.T, 0),  # a mirrored stack
         (nii(voxels=VOXELS * np.int32(200_000)), VOXELS.T * 2e5, 0),
         (
@@ -410,7 +410,7 @@ REFUSED = {  # what is written, its name, and what the sentence names
         (nii((108, "<f", 100.0)), "a.nii"),
         (nii((112, "<f", np.inf)), "scl_slope"),
         (lambda d: packed(d / "a.nii", 1), "not compressed"),
-        (lambda d: packed(d / "a.nii.gz", 2), "twice"),
+        (lambda d: packed(d / "a.nii.gz", 2), "once"),
         (header("a.nrrd", f"{NRRD}encoding: bzip2\n\n"), "bzip2"),
         (header("a.mhd", f"{META}b.raw\n"), "b.raw"),
         (header("a.mhd", f"{META}../a.bin\n"), r"\.\./a\.bin"),
@@ -454,6 +454,11 @@ def test_a_file_that_is_not_read_is_refused_in_one_sentence_that_names_it_and_th
     assert not RAW_ERRORS.search(sentence)
     assert not {"P2", "Doe^Jane"} & set(sentence.split())
     assert capfd.readouterr() == ("", "")
+
+
+def test_an_empty_file_is_said_to_be_empty_when_its_header_alone_is_asked_for(tmp_path):
+    with refuses("empty"):
+        shape_in_header(put(tmp_path / "a.nii.gz", b""))
 
 
 # sound files in another sense than ours: colour, several frames, no place in a patient, complex, not finite, singular

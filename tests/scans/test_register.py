@@ -19,9 +19,10 @@ from voxlate.scans.images.grid import Grid, Volume
 from voxlate.scans.images.register import (
     Similarity,
     apply_transform,
+    read_transform,
     register,
+    write_transform,
 )
-from voxlate.scans.images.simpleitk import read_transform, write_transform
 
 itk = pytest.importorskip("SimpleITK", reason="registration needs the extra 'registration'")
 

@@ -96,7 +96,9 @@ def _write(path: Path, volume: Volume, description: str) -> None:
 
 @pytest.fixture
 def raw_format(monkeypatch) -> Format:
-    raw = Format("raw", _read, endings=(".raw.bin",), written_endings=(".raw.bin",), write=_write)
+    raw = Format(
+        "raw", read=_read, endings=(".raw.bin",), written_endings=(".raw.bin",), write=_write
+    )
     monkeypatch.setattr(io, "FORMATS", (*io.FORMATS, raw))
     return raw
 

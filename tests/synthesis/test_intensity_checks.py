@@ -3,8 +3,7 @@
 import numpy as np
 
 from rows import every_row
-from voxlate.scans.images.intensity import Window
-from voxlate.scans.images.volume_statistics import intensity_statistics
+from voxlate.scans.images.intensity import Window, intensity_statistics
 from voxlate.synthesis.intensity_checks import check_brightness
 
 WINDOW = Window(low=0, high=1000)

@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from torch import nn
 
@@ -93,14 +91,10 @@ class Turned(SynthesisNoise):
         return super().normal(shape).flip(-1)
 
 
-WHOLE, CROPPED, RESIZED = (
-    {"kind": "whole"},
-    {"kind": "whole", "crop": 2},
-    {"kind": "resized", "size": [56, 80]},
-)
+WHOLE, RESIZED = {"kind": "whole"}, {"kind": "resized", "size": [56, 80]}
 
 
-@every_row("width, slices", [(48, WHOLE), (64, WHOLE), (100, CROPPED), (86, RESIZED)])
+@every_row("width, slices", [(48, WHOLE), (64, WHOLE), (100, WHOLE), (86, RESIZED)])
 def test_the_mirrored_patient_is_drawn_as_the_mirror_image(monkeypatch, width, slices):
     """Narrower than the patch, equal and wider; kernels are symmetric and the noise is mirrored with the patient."""
     drawn, data = model(slices=slices), head(width)
@@ -126,9 +120,8 @@ def test_an_odd_width_is_drawn_as_if_it_had_one_more_column_on_the_left():
 
 
 @slow
-@every_row("slices", [{"kind": "whole", "crop": crop} for crop in (0, 3)])
-def test_nothing_outside_the_mask_is_drawn_and_the_batch_changes_nothing(slices):
-    drawn, data = model(slices=slices), head(86)
+def test_nothing_outside_the_mask_is_drawn_and_the_batch_changes_nothing():
+    drawn, data = model(), head(86)
     few, many = made(data, drawn, batch=1), made(data, drawn, batch=3)
     assert_allclose(few, many, atol=1e-3)
     inside = data > -1000
@@ -155,71 +148,18 @@ def test_slices_without_mask_are_not_drawn_and_are_the_lowest_value():
     assert result.provenance["network_calls"] == 3  # with that of the mean
 
 
-def test_cropping_cuts_what_the_networks_see_and_is_in_the_plan():
-    for crop, size in ((None, (96, 112)), (0, (64, 64))):
-        slices = {"kind": "whole", "crop": crop}
-        drawn = model(slices=slices)
-        seen = shapes_seen(drawn)
-        assert drawn.synthesise(scan(head(112, 96))).provenance["synth"]["slices"] == slices
-        assert {tuple(shape) for _, *shape in seen} == {size}
+def test_an_empty_mask_gives_the_lowest_value_everywhere(monkeypatch):
+    monkeypatch.setattr(inputs, "foreground", lambda volume: np.zeros(volume.grid.shape, bool))
+    assert (made(head(64), model()) == 0).all()
 
 
-@settings(deadline=None, max_examples=60)
-@given(
-    st.tuples(st.integers(1, 4), st.integers(1, 70), st.integers(1, 70)),
-    st.sampled_from([1, 2, 8, 16]),
-    st.tuples(*[st.integers(1, 40)] * 2),
-    st.booleans(),
-    st.none() | st.integers(0, 5),
-    st.data(),
-)
-def test_a_frame_holds_the_mask_has_whole_multiples_and_its_middle_where_the_volume_s_is(
-    shape, multiple, patch, centred, crop, data
-):
-    mask = np.zeros(shape, bool)
-    box = [
-        sorted(data.draw(st.tuples(st.integers(0, n - 1), st.integers(0, n - 1)))) for n in shape
-    ]
-    mask[tuple(slice(low, high + 1) for low, high in box)] = True
-    plan = fit_to_mask(Whole().plan(shape, (1, *patch), 0.5), mask, multiple, centred, crop, patch)
-    left, right, top, bottom = plan.margins
-    height, width = shape[1] + top + bottom, shape[2] + left + right
-    assert plan.empty == {z for z in range(shape[0]) if not mask[z].any()}
-    assert min(box[1][0] + top, box[2][0] + left) >= 0
-    assert max(box[1][1] + top - height, box[2][1] + left - width) < 0
-    assert centred or crop is not None or plan.margins == (0, 0, 0, 0)
-    if centred:
-        assert width % multiple == 0
-        assert left - right == (shape[2] - width) % 2
-    assert height >= min(patch[0], shape[1])
-    assert width >= min(patch[1], shape[2])
-    if crop is not None and min(top, bottom) < 0:
-        assert height % multiple == top % multiple == 0
-
-
-CROP = {"slices": {"kind": "whole", "crop": 4}}
-ALONE = {key: value for key, value in RECIPE.items() if key != "stages"} | {
-    "task": {"kind": "translate", **INSIDE},
-    "synth": CROP,
-}
-OUTSIDE = {**RECIPE["stages"][0], "task": {"kind": "translate", "strip": True}}
-
-
-@every_row(
-    "values, words",
-    [
-        (
-            {**ALONE, "task": {"kind": "translate", "inside": True}},
-            "slices: expected no crop",
-        ),
-        ({**ALONE, "data": {**RECIPE["data"], "patch": [8, 64, 64]}}, "slices: expected no crop"),
-        ({**RECIPE, "stages": [OUTSIDE], "synth": CROP}, "slices: expected no crop"),
-    ],
-)
-def test_a_crop_without_a_mask_is_refused(values, words):
-    assert from_dict(ALONE, "here").synth.slices == Whole(crop=4)
-    with refuses(words):
-        from_dict(values, "here")
+@every_row("width, margins", [(64, (0, 0)), (60, (2, 2)), (63, (1, 0)), (65, (8, 7))])
+def test_the_middle_column_stays_in_the_middle_of_whole_multiples(width, margins):
+    mask = np.zeros((3, 50, width), bool)
+    mask[1] = True
+    for centred, expected in ((True, (*margins, 0, 0)), (False, (0, 0, 0, 0))):
+        plan = fit_to_mask(Whole().plan(mask.shape, (1, 64, 64), 0.5), mask, 16, centred)
+        assert (plan.margins, plan.empty) == (expected, {0, 2})
 
 
 @every_row(

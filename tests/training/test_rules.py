@@ -8,7 +8,7 @@ import pytest
 from refusals import refuses
 from rows import every_row
 from voxlate.scans.cases.prepared import CaseEntry
-from voxlate.scans.images.volume_statistics import PERCENTILES, Distribution
+from voxlate.scans.images.intensity import PERCENTILES, Distribution
 from voxlate.training.planning import rules
 from voxlate.training.planning.cohort_facts import CohortFacts, Scan, roles_of
 

@@ -33,9 +33,8 @@ from voxlate.base.errors import BadInput
 from voxlate.base.items import BACKGROUND, stable_id
 from voxlate.scans.cases.case import LABEL, MASK, PROTONS, CaseHeader, PreparedCase, Role
 from voxlate.scans.cases.prepared import DRAWN_UNIT
-from voxlate.scans.images.intensity import IntensityMap
+from voxlate.scans.images.intensity import IntensityMap, Statistics, distribution
 from voxlate.scans.images.slice_filters import margin, through_plane
-from voxlate.scans.images.volume_statistics import Statistics, distribution
 
 # Sampled blocks of a case and their side in the plane: about 7000 voxels of the body count.
 BLOCKS, BLOCK = 64, 24

@@ -300,7 +300,7 @@ class PhysicsSettings:
             of_all = isinstance(spec, Percentile) and spec.inside == "all"
             if of_all or isinstance(spec, MinMax) or (spec is not None and spec.slicewise):
                 raise BadInput(
-                    f"intensity.{name}: expected a map that is computed in the body (percentile with inside = 'foreground', zscore, or window) for a modality of data.physics, found one of all voxels. Change it."
+                    f"intensity.{name}: expected a map that is computed in the body (percentile with inside = 'foreground', or window) for a modality of data.physics, found one of all voxels. Change it."
                 )
 
     @property

@@ -25,6 +25,7 @@ from voxlate.scans.images.mask import (
     background_value,
     box_around,
     fill_slices,
+    find_air,
     find_tissue,
     foreground,
     hard_edges,
@@ -170,10 +171,11 @@ def coarse_body(scan: Volume) -> CoarseBody:
     values = scan.data[0][np.ix_(*planes)].astype(np.float32)
     z, y, x = (spacing_mm * last.clip(1) / steps.clip(1)).tolist()
     small = Volume(values[None], np.diag([x, y, z, 1.0]), scan.unit, scan.modality)
-    _, clean = find_tissue(small)
-    body = foreground(small)
-    air = background_value(small)
-    return CoarseBody(values - air, body, box_around(body), (z, y, x), air, clean, scan.unit)
+    air = find_air(small)
+    _, clean = find_tissue(small, air)
+    body = foreground(small, air)
+    level = background_value(small, air)
+    return CoarseBody(values - level, body, box_around(body), (z, y, x), level, clean, scan.unit)
 
 
 def picture_of(body: CoarseBody) -> UInt8:
@@ -395,17 +397,21 @@ def _of_ct(hu: AnyArray) -> dict[str, float]:
 
 def _levels(body: CoarseBody) -> dict[str, float]:
     """How bright parts of a body are relative to its median above the background."""
+    below = {"below": float((body.values < -DARK * body.median).mean())}
     inside = body.values[body.body]
+    if (
+        np.count_nonzero(inside < 0) > inside.size / 2
+    ):  # of negated values: nothing is relative to it
+        return below
     relative = body.values / body.median
     dark, low, bright, brighter, most = np.percentile(inside / body.median, [5, 25, 95, 99.9, 100])
-    numbers = {
+    numbers = below | {
         "dark": dark,
         "low": low,
         "saturated": float((inside == inside.max()).mean()),
         "bright": np.log(max(bright, TINY)),
         "hottest": np.log(max((most - 1) / max(brighter - 1, TINY), TINY)),
         "floor": body.background / max(abs(body.background) + brighter * body.median, TINY),
-        "below": float((body.values < -DARK * body.median).mean()),
         "void": _void_mm(body, relative),
     }
     filled = fill_slices(body.body[body.upper])

@@ -176,7 +176,8 @@ def _levels(planes: AnyArray, background: float) -> tuple[int, Float64]:
     where surfaces may be flat.
     """
     rows, columns = (max(1, length // MOST_POINTS) for length in planes.shape[1:])
-    values = np.maximum(planes[:, ::rows, ::columns].astype(np.float32) - background, 0)
+    few = planes[:, ::rows, ::columns].astype(np.float32, order="C")
+    values = np.maximum(few - background, 0)
     least = TISSUE * float(values.mean())
     tissue = values > least
     logs = np.log(np.maximum(values, least or 1))

@@ -296,41 +296,29 @@ def fit_reference(scans: Sequence[Fingerprint], patients: Sequence[str]) -> Refe
     """The reference of usual scans; each scan's picture is compared with the mean of the other patients' pictures."""
     owners = np.array(patients)
     pictures = np.stack([scan.picture for scan in scans])
-    whole = _Sums.of(pictures)
+    whole = _sums(pictures)
     rows = []
     for scan, patient in zip(scans, patients):
-        others = whole.without(_Sums.of(pictures[owners == patient]))
-        posed = pose_numbers(others.mean, scan.picture) if others.scans else {}
+        others = whole - _sums(pictures[owners == patient])
+        posed = pose_numbers(_mean(others), scan.picture) if others.any() else {}
         rows.append({**scan.numbers, **posed})
     names = tuple(name for name in numbers() if any(name in row for row in rows))
     values = np.array([[row.get(name, MISSING) for name in names] for row in rows], np.float32)
-    return Reference(names, values, whole.mean, len(set(patients)))
+    return Reference(names, values, _mean(whole), len(set(patients)))
 
 
-@dataclass(frozen=True, eq=False)
-class _Sums:
-    """Sums of pictures, and how many of them show each cell."""
+def _sums(pictures: UInt8) -> AnyArray:
+    """Of pictures [N, SIDE, SIDE, SIDE] for each cell the sum, how many show it, and N."""
+    known = pictures != UNKNOWN
+    parts = np.where(known, pictures, 0), known, np.ones_like(known)
+    return np.stack([part.sum(0, dtype=np.int64) for part in parts])
 
-    total: AnyArray
-    count: AnyArray
-    scans: int
 
-    @classmethod
-    def of(cls, pictures: UInt8) -> "_Sums":
-        """Those of pictures [N, SIDE, SIDE, SIDE]."""
-        known = pictures != UNKNOWN
-        total = np.where(known, pictures, 0).sum(0, dtype=np.int64)
-        return cls(total, known.sum(0), len(pictures))
-
-    def without(self, some: "_Sums") -> "_Sums":
-        """Those without some of the pictures."""
-        return _Sums(self.total - some.total, self.count - some.count, self.scans - some.scans)
-
-    @property
-    def mean(self) -> UInt8:
-        """The mean over the pictures that show a cell; UNKNOWN where less than a half do."""
-        mean = np.rint(self.total / np.maximum(self.count, 1)).clip(0, BRIGHTEST)
-        return np.where(2 * self.count > self.scans, mean, UNKNOWN).astype(np.uint8)
+def _mean(sums: AnyArray) -> UInt8:
+    """The mean over the pictures that show a cell; UNKNOWN where less than a half do."""
+    total, count, scans = sums
+    mean = np.rint(total / np.maximum(count, 1)).clip(0, BRIGHTEST)
+    return np.where(2 * count > scans, mean, UNKNOWN).astype(np.uint8)
 
 
 def pose_numbers(mean: UInt8, picture: UInt8) -> dict[str, float]:

@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from voxlate.base.array_types import AnyArray, Float32
 from voxlate.scans.images.grid import Volume
-from voxlate.scans.images.mask import background_value, foreground
+from voxlate.scans.images.mask import background_value, find_air, foreground
 
 SLICES = 8
 MIDDLE = (0.2, 0.8)  # of the slices, from which they are taken: ends are small
@@ -30,7 +30,8 @@ def texture_numbers(scan: Volume) -> dict[str, float]:
     """Numbers of a canonical scan: see numbers.toml."""
     chosen = _middle_slices(scan)
     image = chosen.data[0]
-    body = foreground(chosen)
+    air = find_air(chosen)
+    body = foreground(chosen, air)
     if not body.any() or min(image.shape[1:]) < 4:
         return {}
     pixel_mm = chosen.grid.spacing_mm[1:]
@@ -42,7 +43,7 @@ def texture_numbers(scan: Volume) -> dict[str, float]:
         **_points(image),
         **_growth(scan),
     }
-    median = float(np.median(image[body])) - background_value(chosen)
+    median = float(np.median(image[body])) - background_value(chosen, air)
     if scan.unit != "HU" and median > 0:
         numbers |= {"noise": min(noise / median, 1e4), "ghosts": _ghosts(image, pixel_mm)}
     return numbers
@@ -119,6 +120,8 @@ def _growth(scan: Volume) -> dict[str, float]:
         if side_mm > LAG_MM / 2 or len(values) < FEWEST * lag:
             continue
         tissue = values > mean
+        if not tissue.any():
+            continue
         near, far = (
             np.square(values[step:] - values[:-step])[tissue[step:] | tissue[:-step]].mean()
             for step in (lag, 2 * lag)

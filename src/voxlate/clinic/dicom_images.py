@@ -15,7 +15,7 @@ import numpy as np
 from nibabel.affines import apply_affine
 
 from voxlate.base.errors import BadInput
-from voxlate.scans.formats.dicom import headers_of
+from voxlate.scans.formats.dicom import images_of
 from voxlate.scans.formats.dicom_headers import Image, read_dicom
 from voxlate.scans.formats.dicom_series import (
     SYNTHESIS,
@@ -145,7 +145,6 @@ class Source(NamedTuple):
     """A slice of the source series; corners_mm: those of its plane (RAS, [4, 3])."""
 
     image: Image
-    header: Any
     corners_mm: np.ndarray
 
 
@@ -170,7 +169,7 @@ class Placement:
     def series_uid(self) -> str:
         """The series to which objects of frames refer; raises BadInput where the source states none."""
         first = self.sources[0]
-        uid = str(first.header.get("SeriesInstanceUID", ""))
+        uid = str(first.image.header.get("SeriesInstanceUID", ""))
         if not uid:
             raise BadInput(
                 f"{first.image.file}: expected a SeriesInstanceUID, to which an object of frames refers, found none. Maps and masks stay in their own files."
@@ -181,7 +180,7 @@ class Placement:
         """Orientation, position, pixel spacing and thickness of a slice."""
         thickness = self._thickness_mm()
         if self.exact:
-            header = self.sources[level].header
+            header = self.sources[level].image.header
             values = [getattr(header, name) for name in PLACE]
             thickness = header.get("SliceThickness") or thickness
             write = source_decimal
@@ -222,7 +221,7 @@ class Placement:
         """The items of a slice's source image sequence."""
         items = []
         for source in self.nearby(level):
-            reference = refer(source.header)
+            reference = refer(source.image.header)
             if source.image.frame:
                 reference.ReferencedFrameNumber = source.image.frame
             reference.PurposeOfReferenceCodeSequence = [code(*SOURCE_IMAGE)]
@@ -239,7 +238,9 @@ class Placement:
 
     def evidence(self) -> list[Any]:
         """The references to the source objects, each once."""
-        headers = {str(source.header.SOPInstanceUID): source.header for source in self.sources}
+        headers = {
+            str(source.image.header.SOPInstanceUID): source.image.header for source in self.sources
+        }
         return [*map(refer, headers.values())]
 
 
@@ -256,7 +257,7 @@ def place_volume(volume: Volume, like: Path, slices: Slices = "source") -> Place
     slices: where flips lead from one grid to the other, the slices of the source, or those of the volume, which may be
     of another plane. Raises BadInput for a volume elsewhere, and for one whose rows and columns are not at right angles.
     """
-    stack = stack_of(headers_of(like), like)
+    stack = stack_of(images_of(like), like)
     tolerance_mm = ON_GRID * min(stack.grid.spacing_mm)
     keeps_own = slices == "own" and _across(volume.grid) != _across(stack.grid)
     flipped = None if keeps_own else flip_onto(volume, stack.grid, tolerance_mm)
@@ -264,9 +265,9 @@ def place_volume(volume: Volume, like: Path, slices: Slices = "source") -> Place
         _check_place(volume, stack.grid, like)
     _, height, width = stack.grid.shape
     sources = []
-    for level, (image, header) in enumerate(stack.headers.items()):
+    for level, image in enumerate(stack.images):
         corners = [*product((0, width - 1), (0, height - 1), [level])]
-        sources.append(Source(image, header, apply_affine(stack.grid.affine, corners)))
+        sources.append(Source(image, apply_affine(stack.grid.affine, corners)))
     if flipped is None:
         return Placement(volume.data[0], sources, volume.grid, exact=False)
     return Placement(flipped.data[0], sources, stack.grid, exact=True)
@@ -280,7 +281,7 @@ def _across(grid: Grid) -> int:
 def share_on(volume: Volume, like: Path) -> float:
     """The share of the voxels above 0 that are within the box of the series `like`; 0 for an empty volume."""
     voxels = np.argwhere(volume.data[0] > 0)[:, ::-1]
-    grid = stack_of(headers_of(like), like).grid
+    grid = stack_of(images_of(like), like).grid
     return share_inside(volume.grid, grid, voxels) if len(voxels) else 0.0
 
 

@@ -280,7 +280,7 @@ def _source_image(placement: Placement, series: Any) -> Any:
     """An image with the patient and study of a series, as highdicom takes them; `_complete` names all sources."""
     image = copy.deepcopy(series)
     image.update(placement.place(0))
-    header = placement.sources[0].header
+    header = placement.sources[0].image.header
     return fill(
         image,
         SOPClassUID=SOP_CLASSES["MR"],  # of an image with one frame, whatever the source is

@@ -25,7 +25,7 @@ from voxlate.clinic.planning_slices import write_planning
 from voxlate.clinic.trust import refuse_changed, trust_summary, why_not, withheld, write_report
 from voxlate.evaluation.scoring.scored_images import is_map, modality_of
 from voxlate.scans.cohorts.case_files import LABELS, MASKS
-from voxlate.scans.formats.dicom import folder_and_key, headers_of, is_dicom_folder
+from voxlate.scans.formats.dicom import folder_and_key, images_of, is_dicom_folder
 from voxlate.scans.formats.dicom_series import Origin
 from voxlate.scans.formats.io import (
     content_hash,
@@ -313,14 +313,14 @@ def _grid_of(case: Path) -> Grid:
 
 def _patients(series: Path) -> set[tuple[str, str]]:
     """Patient and frame of reference of a series; raises BadInput for no image, and for images of several patients."""
-    headers = headers_of(series).values()
-    if not headers:
+    images = images_of(series)
+    if not images:
         raise BadInput(
             f"{series}: expected a DICOM series, found no image in it. Name the folder of the series."
         )
     patients = {
-        (str(header.get("PatientID", "")), str(header.get("FrameOfReferenceUID", "")))
-        for header in headers
+        (str(image.header.get("PatientID", "")), str(image.header.get("FrameOfReferenceUID", "")))
+        for image in images
     }
     if len(dict(patients)) > 1:
         raise BadInput(

@@ -17,7 +17,7 @@ from voxlate.base.array_types import AnyArray
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message, message
 from voxlate.clinic.dicom_images import Placement, place_volume, refer, write_derived
-from voxlate.scans.formats.dicom import headers_of
+from voxlate.scans.formats.dicom import images_of
 from voxlate.scans.formats.dicom_series import (
     NOT_FOR_DIAGNOSIS,
     Origin,
@@ -60,7 +60,7 @@ def write_planning(
     if cut:
         text = f"the scan cuts the body off in {cut} of {len(body)} slices: beyond it they show air where the patient is."
         messages.append(message("cut-outline", text, case=case))
-    if not all(header.get("PatientPosition") for header in headers_of(like).values()):
+    if not all(image.header.get("PatientPosition") for image in images_of(like)):
         text = "the source states no patient position, and neither does the series."
         messages.append(message("no-position", text, case=case))
     return messages
@@ -193,7 +193,9 @@ def _contours(placement: Placement, out: Path) -> list[Any]:
                     f"{out}: expected contours of at most {MOST_BYTES} bytes, which DICOM holds as numbers (about 2,400 points), found {len(points)} points in slice {level + 1}. Smooth the outline of the body, or leave --rtstruct out."
                 )
             contour = item(
-                ContourImageSequence=[refer(source.header) for source in placement.nearby(level)],
+                ContourImageSequence=[
+                    refer(source.image.header) for source in placement.nearby(level)
+                ],
                 ContourGeometricType="CLOSED_PLANAR",
                 NumberOfContourPoints=len(points),
                 ContourData=text,

@@ -14,7 +14,7 @@ from voxlate.base.messages import Grade, Message, message, read_messages
 from voxlate.clinic.dicom_images import refer
 from voxlate.evaluation.intervals.summary import error_lines
 from voxlate.evaluation.scoring.interval_scores import describe_coverage, is_changed, percent
-from voxlate.scans.formats.dicom import headers_of
+from voxlate.scans.formats.dicom import images_of
 from voxlate.scans.formats.dicom_headers import read_dicom
 from voxlate.scans.formats.dicom_series import (
     PRIVATE_SCHEME,
@@ -137,7 +137,7 @@ def write_report(
     images: the DICOM files that the document is about; like: the series from which they were made. Raises BadInput for
     a source that is no series, and a folder that holds anything but this document.
     """
-    first = next(iter(headers_of(like)))
+    first = images_of(like)[0]
     template = read_dicom(first.file, stop_before_pixels=True)
     evidence = [read_dicom(file, specific_tags=REFERENCED) for file in images]
     content = [text for _, text in sentences] + [image.SOPInstanceUID for image in evidence]

@@ -26,7 +26,6 @@ NAMES = (
     "eta",
     "schedule",
     "slices",
-    "crop",
     "anyway",
 )
 # the largest values that the page takes

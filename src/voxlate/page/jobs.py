@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json, write_json
-from voxlate.scans.formats.archive import FOLDER
+from voxlate.page.archive import FOLDER
 
 Json = dict[str, Any]
 Asked = Mapping[str, Any]  # the request of a job

@@ -14,8 +14,8 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from voxlate.base.errors import BadInput, system_refusal
 from voxlate.base.files import inside
+from voxlate.page.archive import MB, Received, is_archive
 from voxlate.page.page_settings import Limits
-from voxlate.scans.formats.archive import MB, Received, is_archive
 
 SPARE = 1 << 28  # bytes of the disk that uploads leave free
 

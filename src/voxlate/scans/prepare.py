@@ -44,7 +44,7 @@ from voxlate.scans.cohort_inputs import Inputs, read_inputs
 from voxlate.scans.cohorts.case_files import CaseFiles, as_names
 from voxlate.scans.formats.io import content_hash, read_volume
 from voxlate.scans.images.grid import Volume
-from voxlate.scans.images.simpleitk import write_transform
+from voxlate.scans.images.register import write_transform
 from voxlate.scans.prepare_options import PrepareOptions
 
 MOST_WORKERS = 8

@@ -7,9 +7,8 @@ import numpy as np
 from voxlate.base.array_types import AnyArray
 from voxlate.base.messages import Message, message
 from voxlate.scans.images.grid import Volume
-from voxlate.scans.images.intensity import IntensityMap, Scale
+from voxlate.scans.images.intensity import IntensityMap, Scale, intensity_statistics
 from voxlate.scans.images.mask import foreground
-from voxlate.scans.images.volume_statistics import intensity_statistics
 from voxlate.synthesis.calibration import Prediction
 from voxlate.synthesis.facts import ModelFacts
 

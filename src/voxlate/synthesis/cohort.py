@@ -57,9 +57,7 @@ class Selection:
     patients: dict[str, str] = field(default_factory=dict)
 
 
-def select(
-    model: Model, inputs: Sequence[str], options: SynthOptions, unpack_into: Path | None = None
-) -> Selection:
+def select(model: Model, inputs: Sequence[str], options: SynthOptions) -> Selection:
     """Set the options of the sampling, and find the cases (see find_scans); raises BadInput if there are none."""
     if not options.intervals:
         model = model.without_intervals()
@@ -72,7 +70,6 @@ def select(
         split=options.split,
         missing=options.missing,
         series=options.series,
-        unpack_into=unpack_into,
         **options.layout,
     )
     if options.missing is not None and model.facts.completes:

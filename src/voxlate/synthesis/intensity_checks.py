@@ -9,8 +9,7 @@ from voxlate.base.errors import BadInput, first_of
 from voxlate.base.messages import NOTED, Message, grade_of_distance, message
 from voxlate.checks.check_table import ask, called
 from voxlate.scans.cases.case import CaseHeader
-from voxlate.scans.images.intensity import IntensityMap
-from voxlate.scans.images.volume_statistics import PERCENTILES, Distribution, Statistics
+from voxlate.scans.images.intensity import PERCENTILES, Distribution, IntensityMap, Statistics
 
 # Percentiles of a scan's foreground that are compared, in network units.
 POINTS = (5, 25, 50, 75, 95)

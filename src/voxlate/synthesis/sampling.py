@@ -155,7 +155,7 @@ def _plan_slices(facts: ModelFacts, prepared: PreparedCase) -> tuple[SlicePlan, 
     if facts.synth.in_windows:
         if slices != Whole():
             raise BadInput(
-                f"synth.windows: expected synth.slices of kind 'whole' without a crop, found {slices}. Drop one of the two."
+                f"synth.windows: expected synth.slices of kind 'whole', found {slices}. Drop one of the two."
             )
         # one item, because the denoiser reads windows of its slices at every step
         whole = Tiling(shape, shape)
@@ -172,11 +172,11 @@ def _plan_slices(facts: ModelFacts, prepared: PreparedCase) -> tuple[SlicePlan, 
             return plan, prepared
         prepared = resize_case(prepared, slices.resize_to, (first, last))
     mask = prepared.mask(facts.data.source) if facts.ignores_outside else None
-    least = facts.data.patch[1:]
-    plan = fit_to_mask(plan, mask, facts.multiple, facts.data.centred, slices.crop, least)
-    if facts.data.frame is not None and slices.crop is None:
+    plan = fit_to_mask(plan, mask, facts.multiple, facts.data.centred)
+    if facts.data.frame is not None:
         header = prepared.header
         height, width = (round(facts.data.frame / side) for side in header.spacing_mm[1:])
+        least = facts.data.patch[1:]
         plan = fit_to_frame(plan, header.mask_box[1:], (height, width), facts.multiple, least)
     return plan, prepared
 

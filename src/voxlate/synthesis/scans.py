@@ -12,7 +12,6 @@ from voxlate.scans.cases.case import MASK
 from voxlate.scans.cohorts.case_files import UNNAMED, CaseFiles, CohortFiles, plain_name
 from voxlate.scans.cohorts.path_names import modality_by_name
 from voxlate.scans.cohorts.split import check_known
-from voxlate.scans.formats.archive import is_archive, unpacked
 from voxlate.scans.formats.dicom import SeriesInfo, is_dicom_folder, list_series
 from voxlate.scans.formats.dicom_headers import KINDS
 from voxlate.scans.formats.io import is_there, location_of, without_ending
@@ -47,13 +46,11 @@ def find_scans(
     split: str | None = None,
     missing: Sequence[str] | None = None,
     series: Sequence[str] | None = None,
-    unpack_into: Path | None = None,
     **layout: Any,
 ) -> list[CaseScans]:
     """The scans that the inputs name: `modality=path` pairs, a file or DICOM series, a case folder, or a cohort.
 
     missing: modalities that are ignored although their scans exist (to complete them). series: see dicom_study.py.
-    unpack_into: a folder for the files of a zip, by default beside it.
     Raises BadInput where no scan fits.
     """
     data = model.facts.data
@@ -64,9 +61,6 @@ def find_scans(
     wanted = {name for name in model.scan_names if name.lower() not in ignored}
     known = {*model.scan_names, *data.source, *data.target, MASK}
     found = []
-    if len(inputs) == 1 and is_archive(Path(inputs[0])):
-        folder, _ = unpacked(Path(inputs[0]), unpack_into)
-        inputs = [str(folder)]
     for scans in _name_scans(inputs, model, split, series, layout):
         own, notes = by_accepted_names(scans.files, model.facts.accepts, data.target)
         used = {name: path for name, path in own.items() if name in wanted}

@@ -101,7 +101,7 @@ class Sampling:
 
 @options
 class SynthKeys(Sampling):
-    """Further keys of the synth table; crop is a key of its slices."""
+    """Further keys of the synth table."""
 
     sharpness: Annotated[
         float | None,
@@ -135,14 +135,6 @@ class SynthKeys(Sampling):
             panel=SAMPLING,
         ),
     ] = None
-    crop: Annotated[
-        int | None,
-        Option(
-            "Voxels around the mask that are synthesised too.",
-            panel=SAMPLING,
-            least=0,
-        ),
-    ] = None
     keep_states: Annotated[
         int | None,
         Option(
@@ -159,16 +151,6 @@ class SynthKeys(Sampling):
         bool | None,
         Option("Compute in float32, one slice at a time: bit-identical for every --batch, slower."),
     ] = None
-
-    @property
-    def keys(self) -> dict[str, Any]:
-        """The keys; crop is part of the table of slices."""
-        named = super().keys
-        if self.crop is None:
-            return named
-        kind = self.slices or "whole"
-        stated = kind if isinstance(kind, Mapping) else {"kind": kind}
-        return {**named, "slices": {**stated, "crop": self.crop}}
 
 
 @options

@@ -257,7 +257,7 @@ def info(
     path: Annotated[
         Place,
         Argument(
-            "Scan, DICOM folder, FOLDER#series, zip, cohort, output of synth, run or weights.",
+            "Scan, DICOM folder, FOLDER#series, cohort, output of synth, run or weights.",
             metavar="PATH",
         ),
     ],

@@ -15,7 +15,6 @@ from voxlate.base.messages import Message, message
 from voxlate.checks.check_table import exact_messages
 from voxlate.checks.fingerprint import fingerprint
 from voxlate.scans.cohorts.case_files import quote_some
-from voxlate.scans.formats.archive import apart, is_archive, unpacked
 from voxlate.scans.formats.dicom import DICOM, SeriesInfo, is_dicom_folder, list_series
 from voxlate.scans.formats.format import check_fetched
 from voxlate.scans.formats.io import format_of, is_there, read_volume, without_ending
@@ -46,18 +45,7 @@ def describe_path(path: Path) -> dict[str, Any]:
         return _model(path)
     if path.is_dir():
         return _folder(path)
-    return _archive(path) if is_archive(path) else _scan(path)
-
-
-def _archive(path: Path) -> dict[str, Any]:
-    with apart(path) as (place, beside):
-        folder, hidden = unpacked(path, place)
-        facts = beside([*describe_path(folder).items()])
-    return {
-        **dict(facts),
-        "hidden files left out": hidden,
-        "next": f"voxlate check RUN {quote_path(path)}",
-    }
+    return _scan(path)
 
 
 def _starter(path: Path) -> dict[str, Any]:

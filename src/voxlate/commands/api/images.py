@@ -409,7 +409,6 @@ def check(run: Runs, inputs: Inputs, *, options: CheckOptions, progress: Reporte
         >>> [case.verdict for case in checks.cases]
         ['fits']
     """
-    from voxlate.scans.formats.archive import apart
     from voxlate.synthesis.cohort import Selection, select
     from voxlate.synthesis.scans import CaseScans
 
@@ -421,10 +420,7 @@ def check(run: Runs, inputs: Inputs, *, options: CheckOptions, progress: Reporte
         return _checks(Selection(open_model(run, options), [CaseScans("case", files)]), progress)
     runs, texts = _runs_and_texts(run, inputs, Path())
     model, asked = open_model(runs, options), SynthOptions(**vars(options))
-    with apart(Path(texts[0])) as (folder, in_place):
-        found = _checks(select(model, texts, asked, folder), progress)
-        cases = [replace(case, scans=in_place(case.scans)) for case in found.cases]
-        return Checks(cases, in_place(found.left_out))
+    return _checks(select(model, texts, asked), progress)
 
 
 def _checks(selected: "Selection", progress: Reporter) -> Checks:

@@ -93,7 +93,7 @@ def calibration_regions(
     """
     for region in regions_from(asked):
         known = {target, *labels}
-        if region.name in OWN_NAMES or region.mirrored or region.modality not in known:
+        if region.name in OWN_NAMES or region.modality not in known:
             raise BadInput(
                 f"region {region.name}: expected a threshold of {' or '.join(sorted(known))} with another name than {' and '.join(OWN_NAMES)}, found {region.text!r}. Write {region.name}={target}>100."
             )

@@ -10,10 +10,9 @@ from pydantic import ValidationError
 from voxlate.base.config import adapter
 from voxlate.base.errors import BadInput
 from voxlate.scans.images.grid import Volume
-from voxlate.scans.images.intensity import Intensity, IntensityMap, Scale
+from voxlate.scans.images.intensity import Intensity, IntensityMap, Scale, intensity_statistics
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.ranges import NETWORK_RANGE, Range, as_grey
-from voxlate.scans.images.volume_statistics import intensity_statistics
 
 Conversion = Callable[[Volume], Volume]
 

@@ -11,8 +11,7 @@ from voxlate.base.array_types import Bool
 from voxlate.base.errors import BadInput
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.images.grid import Grid, Volume, resample, same_grid
-from voxlate.scans.images.register import Transform, apply_transform
-from voxlate.scans.images.simpleitk import itk, read_transform
+from voxlate.scans.images.register import Transform, apply_transform, itk, read_transform
 
 
 @dataclass(frozen=True)

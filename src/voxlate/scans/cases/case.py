@@ -38,12 +38,12 @@ from voxlate.scans.formats.format import KeptByFile
 from voxlate.scans.formats.io import holds_slices, is_picture
 from voxlate.scans.formats.nifti import smallest_type
 from voxlate.scans.images.grid import Grid, Volume, canonical, same_grid
+from voxlate.scans.images.intensity import Statistics, intensity_statistics
 from voxlate.scans.images.mask import box_around, brain, foreground, user_mask
 from voxlate.scans.images.misalignment import Misalignment
 from voxlate.scans.images.register import Transform
 from voxlate.scans.images.tiling import Size, resize_slices, zoom
 from voxlate.scans.images.units import MAY_BE_ZERO, TISSUE_MAPS
-from voxlate.scans.images.volume_statistics import Statistics, intensity_statistics
 
 Sides = tuple[Length, Length, Length]
 Row = Annotated[list[Number], Field(min_length=4, max_length=4)]

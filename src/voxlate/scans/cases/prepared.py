@@ -43,9 +43,8 @@ from voxlate.scans.cases.case import (
     read_header,
 )
 from voxlate.scans.cohorts.split import FOLDS, SPLITS, fold_splits, refuse_leak
-from voxlate.scans.images.intensity import IntensityMap, Scale, typical_scale
+from voxlate.scans.images.intensity import IntensityMap, Scale, Statistics, typical_scale
 from voxlate.scans.images.misalignment import Misalignment
-from voxlate.scans.images.volume_statistics import Statistics
 from voxlate.scans.layout_options import layout_options, quote_path
 
 COHORT = "COHORT"  # stands for scans in a command whose folder is unknown

@@ -14,11 +14,10 @@ from voxlate.scans.cohorts.presets import Preset, is_skipped
 from voxlate.scans.formats.dicom import (
     entries_in,
     folder_and_key,
-    headers_of,
     holds_image,
+    images_of,
     is_dicom_folder,
 )
-from voxlate.scans.formats.dicom_headers import text_of
 from voxlate.scans.formats.io import endings_by_name, is_synthetic, scan_endings, without_ending
 from voxlate.scans.formats.picture import PICTURE
 
@@ -131,8 +130,8 @@ def _states_synthesis(path: Path) -> bool:
     if not place.is_dir():
         return is_synthetic(path)
     with suppress(BadInput, IndexError):  # which reading the scan says
-        ((image, header), *_) = headers_of(path if key else entries_in(place)[0]).items()
-        return text_of(header, "SeriesDescription", image).startswith(SYNTHESISED)
+        first = images_of(path if key else entries_in(place)[0])[0]
+        return first.text("SeriesDescription").startswith(SYNTHESISED)
     return False
 
 

@@ -20,8 +20,7 @@ from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, plain_name
 from voxlate.scans.cohorts.manifest import read_lines
 from voxlate.scans.cohorts.path_names import DATE, PERSON, PUBLIC, is_person
 from voxlate.scans.cohorts.split_lists import PATIENTS
-from voxlate.scans.formats.dicom import entries_in, folder_and_key, headers_of, is_dicom_folder
-from voxlate.scans.formats.dicom_headers import text_of
+from voxlate.scans.formats.dicom import entries_in, folder_and_key, images_of, is_dicom_folder
 from voxlate.scans.formats.io import file_and_part, is_picture
 
 EACH = "each"  # in place of a file of patients
@@ -203,9 +202,9 @@ def person_in(path: Path) -> str:
         return ""
     for file in [series] if key else entries_in(place):
         with suppress(BadInput):  # which reading the scan says
-            for image, header in headers_of(file).items():
+            for image in images_of(file):
                 for tag in ("PatientID", "PatientName"):
-                    words = text_of(header, tag, image).upper().split("^")
+                    words = image.text(tag).upper().split("^")
                     text = "^".join(map(str.strip, words)).rstrip("^")
                     if not NOBODY.fullmatch(text):
                         return hashlib.sha256(f"{tag} {text}".encode()).hexdigest()

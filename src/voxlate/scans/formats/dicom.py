@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,21 +12,18 @@ from typing import Any
 import numpy as np
 
 from voxlate.base.errors import BadInput, first_of
+from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, message
 from voxlate.base.optional import optional_package
 from voxlate.scans.formats.dicom_headers import (
     PER_FRAME,
     SHARED,
-    Headers,
     Image,
     images_in,
     kind_of,
     looks_like_dicom,
     no_warnings,
-    number_of,
-    numbers_of,
     read_header,
-    text_of,
 )
 from voxlate.scans.formats.dicom_pixels import (
     GREY,
@@ -53,7 +50,6 @@ from voxlate.scans.formats.dicom_stack import (
     tilt_of,
     upright,
 )
-from voxlate.scans.formats.dynamic import read_frame
 from voxlate.scans.formats.format import (
     DynamicScan,
     Format,
@@ -171,8 +167,8 @@ def _suffix_of_images(file: Path) -> str:
     return "" if suffix[1:].isdigit() else suffix
 
 
-def _read_headers(place: Path) -> Iterator[tuple[Image, Any]]:
-    """Every image below a place with its header; files that are clearly something else are skipped.
+def _read_images(place: Path) -> Iterator[Image]:
+    """Every image below a place; files that are clearly something else are skipped.
 
     Raises BadInput for an entry that is named like the images or has the mark of DICOM, and cannot be read as an image:
     if it were skipped, the volume would lack a slice and nobody would notice.
@@ -195,31 +191,27 @@ def _read_headers(place: Path) -> Iterator[tuple[Image, Any]]:
             raise fault
 
 
-def headers_of(path: Path) -> Headers:
-    """The headers of the images in a folder, of one file, or of the series that 'FOLDER#key' names.
+def images_of(path: Path) -> list[Image]:
+    """The images in a folder, of one file, or of the series that 'FOLDER#key' names.
 
     Raises BadInput for damaged files, a file that is no image, and a key that no series has.
     """
     place, key = folder_and_key(path)
     with no_warnings():
-        headers = dict(_read_headers(place))
-        if not key:
-            return headers
-        keys = _series_keys(headers)
-        chosen = {image: header for image, header in headers.items() if keys[image] == key}
-        if not chosen:
-            others = describe_series(_describe(headers))
+        images = [*_read_images(place)]
+        series = _images_by_key(images) if key else {"": images}
+        if key not in series:
             raise BadInput(
-                f"{path}: expected a series of that key, found only {others}. Name another."
+                f"{path}: expected a series of that key, found only {describe_series(_infos(series))}. Name another."
             )
-        return chosen
+        return series[key]
 
 
 def holds_image(folder: Path) -> bool:
     """Whether a folder of DICOM objects has an image; one that cannot be read counts, so that its reader says so."""
     with no_warnings():
         try:
-            return next(_read_headers(folder), None) is not None
+            return next(_read_images(folder), None) is not None
         except BadInput:
             return True
 
@@ -227,68 +219,63 @@ def holds_image(folder: Path) -> bool:
 def list_series(folder: Path) -> list[SeriesInfo]:
     """The image series in a folder, by one pass over its headers; contours, reports and notes are skipped."""
     with no_warnings():
-        return _describe(dict(_read_headers(folder)))
+        return _infos(_images_by_key([*_read_images(folder)]))
 
 
-def _series_keys(headers: Headers) -> dict[Image, str]:
-    """The key of the series to which each image belongs, which the images of a series share.
+def _images_by_key(images: Sequence[Image]) -> dict[str, list[Image]]:
+    """The images of each series by its key.
 
     Series are joined where their images have one form and together are one even stack: scanners and anonymisers change
     UID or description image by image.
     """
-    keys = {image: _key(header, image) for image, header in headers.items()}
-    alike = defaultdict[tuple[str, ...], Headers](dict)
-    for image, header in headers.items():
+    keys = {image: _key(image) for image in images}
+    alike = defaultdict[tuple[str, ...], list[Image]](list)
+    for image in images:
         with suppress(BadInput):  # which is raised when the series is read
-            alike[tuple(text_of(header, name, image) for name in FORM)][image] = header
+            alike[tuple(map(image.text, FORM))].append(image)
     for form in alike.values():
         joined = {keys[image] for image in form}
         if len(joined) > 1 and _is_stack(form):
             keys |= dict.fromkeys(form, min(joined))
-    return keys
+    return grouped((key, image) for image, key in keys.items())
 
 
-def _key(header: Any, image: Image) -> str:
+def _key(image: Image) -> str:
     """Eight digits for a series. The UID itself would identify the patient's record in our files."""
-    lines = [text_of(header, name, image) for name in KEY]
-    stack = text_of(header, "StackID", image)  # each stack of an enhanced object is a volume
+    lines = [*map(image.text, KEY)]
+    stack = image.text("StackID")  # each stack of an enhanced object is a volume
     if stack not in ("", "1"):
         lines.append(stack)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:8]
 
 
-def _is_stack(headers: Headers) -> bool:
+def _is_stack(images: list[Image]) -> bool:
     """Whether images of one form are one even stack."""
     try:
-        frames, *_ = frames_of(headers, Path())
-        stack_of(headers, Path())
+        frames, *_ = frames_of(images, Path())
+        stack_of(images, Path())
     except BadInput:
         return False
-    return len(frames) == 1 and len(headers) >= FEWEST_IMAGES
+    return len(frames) == 1 and len(images) >= FEWEST_IMAGES
 
 
-def _describe(headers: Headers) -> list[SeriesInfo]:
-    """The series to which images belong, each as its first header describes it."""
-    images_by_key = defaultdict[str, list[Image]](list)
-    for image, key in _series_keys(headers).items():
-        images_by_key[key].append(image)
-    series = []
-    for key, images in images_by_key.items():
+def _infos(series: Mapping[str, Sequence[Image]]) -> list[SeriesInfo]:
+    """Series by their keys, each as its first header describes it."""
+    infos = []
+    for key, images in series.items():
         first = images[0]
-        texts: dict[str, Any] = {
-            name: text_of(headers[first], tag, first) for name, tag in DESCRIBING.items()
-        }
-        directions = frozenset(_direction(headers[image]) for image in images) - {""}
-        series.append(
+        texts: dict[str, Any] = {name: first.text(tag) for name, tag in DESCRIBING.items()}
+        directions = frozenset(map(_direction, images)) - {""}
+        infos.append(
             SeriesInfo(first.file.parent, key, **texts, images=len(images), directions=directions)
         )
-    return sorted(series, key=lambda one: (one.modality, one.description, one.key))
+    return sorted(infos, key=lambda one: (one.modality, one.description, one.key))
 
 
-def _direction(header: Any) -> str:
+def _direction(image: Image) -> str:
     """The direction of an image as a text; "" of a header that states none that can be read."""
     with suppress(BadInput):
-        numbers = numbers_of(header, "ImageOrientationPatient", "")
+        numbers = image.numbers("ImageOrientationPatient")
         return " ".join(f"{round(number, 1) + 0.0}" for number in numbers)
     return ""
 
@@ -305,23 +292,22 @@ def open_series(path: Path) -> DynamicScan:
     BadInput for several series, missing slices, colour, damaged files, and scales that headers do not state.
     """
     with no_warnings():
-        headers = headers_of(path)
-        if not headers:
+        images = images_of(path)
+        if not images:
             raise BadInput(
                 f"{path}: expected a DICOM series, found no DICOM image here. Name the folder of its files; 'voxlate manifest FOLDER' lists the series of a cohort."
             )
-        series = _describe(headers)
-        if len(series) > 1:
+        info, *others = _infos(_images_by_key(images))
+        if others:
             raise BadInput(
-                f"{path}: expected one DICOM series, found {describe_series(series)}. Name one of them by such a path, put it in its own folder, or choose the series of a cohort by tags (--preset FILE.toml: docs/guides/dicom.md)."
+                f"{path}: expected one DICOM series, found {describe_series([info, *others])}. Name one of them by such a path, put it in its own folder, or choose the series of a cohort by tags (--preset FILE.toml: docs/guides/dicom.md)."
             )
-        kinds = {str(header.get("SOPClassUID", "")) for header in headers.values()}
-        if kinds <= SEGMENTATIONS:
-            return _open_segments(headers, path)
-        check_patient(headers, path)
-        _check_images(headers, path)
-        frames, apart, times = frames_of(headers, path)
-        scaling = find_meaning(headers)
+        if {str(image.header.get("SOPClassUID", "")) for image in images} <= SEGMENTATIONS:
+            return _open_segments(images[0], path)
+        check_patient(images, path)
+        _check_images(images, path)
+        frames, apart, times = frames_of(images, path)
+        scaling = find_meaning(images)
         stacks = [stack_of(frame, path, numbered=len(frames) == 1) for frame in frames]
     grid = stacks[0].grid
     for number, stack in enumerate(stacks, start=1):
@@ -332,25 +318,25 @@ def open_series(path: Path) -> DynamicScan:
     shown = upright(grid) if tilt_of(grid) > TILT_DEGREES else grid
     for shape in (grid.shape, shown.shape):
         check_volume(shape, path)
-    kind = kind_of(series[0].image_type, series[0].description)
+    kind = kind_of(info.image_type, info.description)
 
     def read(number: int) -> Stored:
         """A frame, counted from 0."""
         with no_warnings():
-            agreeing = check_agreement(stacks[number].headers, path)
-            stored = _read_stack(stacks[number], *scaling)
+            agreeing = check_agreement(stacks[number].images, path)
+            stored = _read_stack(stacks[number], info.modality.lower(), *scaling)
         guesses = (*agreeing, *stored.guesses)
-        return replace(stored, guesses=guesses, kind=kind, body_part=series[0].body_part)
+        return replace(stored, guesses=guesses, kind=kind, body_part=info.body_part)
 
     return DynamicScan(shown, len(frames), times, read, f", told apart by {apart}")
 
 
-def _read_stack(stack: Stack, scaled: bool, not_hu: str) -> Stored:
+def _read_stack(stack: Stack, modality: str, scaled: bool, not_hu: str) -> Stored:
     """The slices of a stack as one image, upright where a gantry tilt shears its grid."""
     data, padded = (np.zeros(stack.grid.shape, kind) for kind in (np.float32, bool))
-    for k, (image, header) in enumerate(stack.headers.items()):
-        data[k], padded[k] = read_slice(image, header, data[k].shape)
-    filled = fill_padding(data, padded, scaled and stack.modality == "ct")
+    for k, image in enumerate(stack.images):
+        data[k], padded[k] = read_slice(image, data[k].shape)
+    filled = fill_padding(data, padded, scaled and modality == "ct")
     guesses: tuple[str | Message, ...] = (*stack.guesses, *filled)
     as_hu = ""
     if not not_hu and not scaled:
@@ -365,51 +351,49 @@ def _read_stack(stack: Stack, scaled: bool, not_hu: str) -> Stored:
     if tilt > TILT_DEGREES:
         text = f"Its gantry was tilted by {tilt:.1f} degrees; its slices are resampled to an upright grid."
         said = message("guess", text, grade="note")
-        if stack.modality == "mr":
+        if modality == "mr":
             text += " No gantry of an MR tilts: look whether the head is sheared."
             said = message("guess", text, grade="caution")
         straight = resample(Volume(data[None], affine, "", ""), upright(stack.grid))
         data, affine, guesses = straight.data[0], straight.affine, (*guesses, said)
-    return Stored(data, affine, "", stack.modality, "", guesses, not_hu=not_hu, as_hu=as_hu)
+    return Stored(data, affine, "", modality, "", guesses, not_hu=not_hu, as_hu=as_hu)
 
 
-def _check_images(headers: Headers, path: Path) -> None:
+def _check_images(images: Sequence[Image], path: Path) -> None:
     """Raise BadInput for images that are no slices of grey values with a place, or fewer than they state."""
-    for image, header in headers.items():
-        kind = text_of(header, "PhotometricInterpretation", image) or "no kind of pixels"
-        frames, *_ = numbers_of(header, "NumberOfFrames", image) or (1,)
-        missing = [name for name in PLACE if not text_of(header, name, image)]
+    for image in images:
+        kind = image.text("PhotometricInterpretation") or "no kind of pixels"
+        frames, *_ = image.numbers("NumberOfFrames") or (1,)
+        missing = [tag for tag in PLACE if not image.text(tag)]
         advice = "Convert it with dcm2niix to NIfTI."
         if kind not in GREY:
             found = kind
             advice = "Save it as grey values, not in colour, or move it elsewhere."
-        elif "MOSAIC" in text_of(header, "ImageType", image):
+        elif "MOSAIC" in image.text("ImageType"):
             found = "the slices of a volume side by side (a Siemens mosaic)"
         elif frames > 1:
             found = f"{frames:g} frames without groups of attributes"
         elif missing:
             found = f"no {missing[0]}"
         else:
-            sizes = (int(numbers_of(header, name, image, 1)[0]) for name in SIZE)
-            check_volume((1, *sizes), image)
+            check_volume((1, *(int(image.numbers(tag, 1)[0]) for tag in SIZE)), image)
             continue
         raise BadInput(
             f"{image}: expected one slice of grey values ({' or '.join(GREY)}) with its place in the patient, found {found}. {advice}"
         )
-    for name in IMAGES_STATED:
-        stated = {number_of(header, name) or 0 for header in headers.values()}
-        if len(stated) == 1 and len(headers) < max(stated):
+    for tag in IMAGES_STATED:
+        stated = {image.number(tag) or 0 for image in images}
+        if len(stated) == 1 and len(images) < max(stated):
             raise BadInput(
-                f"{path}: expected the {max(stated):g} images that their headers state ({name}), found {len(headers)}. Copy the missing ones, or convert what there is with dcm2niix."
+                f"{path}: expected the {max(stated):g} images that their headers state ({tag}), found {len(images)}. Copy the missing ones, or convert what there is with dcm2niix."
             )
 
 
-def _open_segments(headers: Headers, path: Path) -> DynamicScan:
+def _open_segments(image: Image, path: Path) -> DynamicScan:
     """The segments of an object as frames, and their numbers as a map where there are several.
 
     Slices that it leaves out, as most writers do with empty ones, are 0. Raises BadInput where slices have no even steps.
     """
-    image = next(iter(headers))
     highdicom = optional_package("highdicom", "dicom", path, "highdicom to read segmentations")
     data = open_object(image.file)
     syntax = data.file_meta.TransferSyntaxUID.name
@@ -431,7 +415,7 @@ def _open_segments(headers: Headers, path: Path) -> DynamicScan:
     # its axes are slices, rows and columns
     affine = check_affine(LPS_TO_RAS @ geometry.flip_spatial(0).affine[:, [2, 1, 0, 3]], path)
     if shape[0] == 1:  # highdicom takes 1 mm
-        affine[:3, 2] *= thickness_mm(headers[image], image) or 1.0
+        affine[:3, 2] *= thickness_mm(image) or 1.0
 
     def read(chosen: list[int], said: str) -> Stored:
         """Some segments: one with its values, several as a map of their numbers."""
@@ -455,14 +439,9 @@ def _open_segments(headers: Headers, path: Path) -> DynamicScan:
     )
 
 
-def read_series(path: Path, part: str = "") -> Stored:
-    """The only volume of a series or a segmentation, or the frame that part names; raises BadInput as `open_series`."""
-    return read_frame(path, part, open_series)
-
-
 DICOM = Format(
     "DICOM",
-    read_series,
+    open_series,
     named_endings=ENDINGS,
     recognises=looks_like_dicom,
 )  # a folder without an ending holds a series too

@@ -4,7 +4,7 @@ import gzip
 import re
 import warnings
 import zlib
-from collections.abc import Iterator, MutableSequence
+from collections.abc import Iterable, Iterator, MutableSequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from voxlate.base.errors import BadInput
+from voxlate.base.groups import grouped
 from voxlate.base.optional import pydicom
 from voxlate.scans.formats.format import CHUNK, GZIP, check_expansion, check_fetched, errors_as
 
@@ -54,11 +55,12 @@ KINDS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Image:
-    """One image of a DICOM file. frame: its number, from 1, in a file of several; 0 in a file of one."""
+    """One image of a DICOM file, and its header. frame: its number, from 1, in a file of several; 0 in a file of one."""
 
     file: Path
+    header: Any
     frame: int = 0
 
     @property
@@ -69,8 +71,49 @@ class Image:
     def __str__(self) -> str:
         return f"{self.file} (frame {self.frame})" if self.frame else f"{self.file}"
 
+    def text(self, tag: str) -> str:
+        """The value of a tag as text in one line, several values with a backslash between; '' where there is none.
 
-Headers = dict[Image, Any]  # of a series
+        Raises BadInput, with the text as it is stored, for a value that its type does not allow.
+        """
+        try:
+            value = self.header.get(tag)
+            if isinstance(value, bytes):  # of a type that pydicom does not know
+                value = value.decode("latin-1").rstrip("\0")
+            if isinstance(value, MutableSequence):
+                value = "\\".join(map(str, value))
+            return "" if value is None else " ".join(str(value).split())
+        except Exception as error:  # pydicom converts values when they are asked for
+            stored = self.header.get_item(tag).value
+            text = stored.decode("latin-1") if isinstance(stored, bytes) else type(stored).__name__
+            raise self._bad_value(tag, text, "a sound value") from error
+
+    def numbers(self, tag: str, count: int = 0) -> list[float]:
+        """The numbers of a tag, whatever its type; [] where it states none.
+
+        Raises BadInput, with tag and text, for other values, and where their number is not `count`, if that is not 0.
+        """
+        text = self.text(tag)
+        try:
+            numbers = [float(part) for part in text.split("\\")] if text else []
+        except ValueError as error:
+            raise self._bad_value(tag, text, "numbers") from error
+        if not np.isfinite(numbers).all() or (count and len(numbers) != count):
+            raise self._bad_value(tag, text, f"{count or 'finite'} numbers")
+        return numbers
+
+    def number(self, tag: str) -> float | None:
+        """The value of a tag as a number; None where it is absent or no number."""
+        try:
+            return self.numbers(tag)[0]
+        except (BadInput, IndexError):
+            return None
+
+    def _bad_value(self, tag: str, text: str, expected: str) -> BadInput:
+        comma = "decimal commas" if "," in text else "none"
+        return BadInput(
+            f"{self}: expected {expected} in {tag}, found {comma} ('{text.strip()[:80]}'). Export the series again, with points in its numbers."
+        )
 
 
 def no_warnings() -> warnings.catch_warnings:
@@ -137,13 +180,13 @@ def read_header(file: Path, tags: list[str]) -> Any:
     raise BadInput(f"{expected} one without the size of its pixels (cut short?). {advice}")
 
 
-def images_in(header: Any, file: Path) -> Iterator[tuple[Image, Any]]:
-    """The images of a file, each with its header: one, or the frames of an enhanced object.
+def images_in(header: Any, file: Path) -> Iterator[Image]:
+    """The images of a file: one, or the frames of an enhanced object.
 
     Raises BadInput for an enhanced object without a group of attributes for each frame.
     """
     if SHARED not in header and PER_FRAME not in header:
-        yield Image(file), header
+        yield Image(file, header)
         return
     with errors_as(f"{file}: expected sound functional groups, found bad ones", "Get it again."):
         shared = list(header.get(SHARED) or [])
@@ -156,7 +199,7 @@ def images_in(header: Any, file: Path) -> Iterator[tuple[Image, Any]]:
         left_out = {pydicom.tag.Tag(name) for name in OF_THE_OBJECT}
         common = {tag: stored for tag, stored in header.items() if tag not in left_out}
         for number, group in enumerate(groups, start=1):
-            yield Image(file, number), _header_of_frame(common, [*shared[:1], group])
+            yield Image(file, _header_of_frame(common, [*shared[:1], group]), number)
 
 
 def _header_of_frame(common: dict[Any, Any], groups: list[Any]) -> Any:
@@ -179,54 +222,6 @@ def kind_of(image_type: str, description: str) -> str:
     return next((kind for kind, words in KINDS.items() if re.search(words, text, re.I)), "")
 
 
-def text_of(header: Any, name: str, file: object) -> str:
-    """The value of a tag as text in one line, several values with a backslash between; '' where there is none.
-
-    Raises BadInput, with the text as it is stored, for a value that its type does not allow.
-    """
-    try:
-        value = header.get(name)
-        if isinstance(value, bytes):  # of a type that pydicom does not know
-            value = value.decode("latin-1").rstrip("\0")
-        if isinstance(value, MutableSequence):
-            value = "\\".join(map(str, value))
-        return "" if value is None else " ".join(str(value).split())
-    except Exception as error:  # pydicom converts values when they are asked for
-        stored = header.get_item(name).value
-        text = stored.decode("latin-1") if isinstance(stored, bytes) else type(stored).__name__
-        raise _bad_value(name, text, "a sound value", file) from error
-
-
-def _bad_value(name: str, text: str, expected: str, file: object) -> BadInput:
-    comma = "decimal commas" if "," in text else "none"
-    return BadInput(
-        f"{file}: expected {expected} in {name}, found {comma} ('{text.strip()[:80]}'). Export the series again, with points in its numbers."
-    )
-
-
-def texts_of(headers: Headers, name: str) -> set[str]:
-    """The values of a tag in a series, as by `text_of`."""
-    return {text_of(header, name, image) for image, header in headers.items()}
-
-
-def numbers_of(header: Any, name: str, file: object, count: int = 0) -> list[float]:
-    """The numbers of a tag, whatever its type; [] where it states none.
-
-    Raises BadInput, with tag and text, for other values, and where their number is not `count`, if that is not 0.
-    """
-    text = text_of(header, name, file)
-    try:
-        numbers = [float(part) for part in text.split("\\")] if text else []
-    except ValueError as error:
-        raise _bad_value(name, text, "numbers", file) from error
-    if not np.isfinite(numbers).all() or (count and len(numbers) != count):
-        raise _bad_value(name, text, f"{count or 'finite'} numbers", file)
-    return numbers
-
-
-def number_of(header: Any, name: str) -> float | None:
-    """The value of a tag as a number; None where it is absent or no number."""
-    try:
-        return numbers_of(header, name, "")[0]
-    except (BadInput, IndexError):
-        return None
+def by_text(images: Iterable[Image], tag: str) -> dict[str, list[Image]]:
+    """The images that state each value of a tag."""
+    return grouped((image.text(tag), image) for image in images)

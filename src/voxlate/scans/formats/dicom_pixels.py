@@ -2,6 +2,7 @@
 
 import warnings
 import zlib
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from voxlate.base.errors import BadInput
 from voxlate.base.optional import pydicom
-from voxlate.scans.formats.dicom_headers import Headers, Image, numbers_of, read_dicom, texts_of
+from voxlate.scans.formats.dicom_headers import Image, by_text, read_dicom
 from voxlate.scans.formats.format import KeptByFile, check_expansion, errors_as
 
 AGAIN = "Get the file again."
@@ -27,7 +28,7 @@ GREY = ("MONOCHROME1", "MONOCHROME2")
 HU_TYPES = {"HU", "US", ""}  # US: unspecified, as many scanners write
 
 
-def read_slice(image: Image, header: Any, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+def read_slice(image: Image, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """One slice [H, W] in physical values, and which of its pixels are padding.
 
     Raises BadInput for damaged files and another shape.
@@ -38,8 +39,8 @@ def read_slice(image: Image, header: Any, shape: tuple[int, ...]) -> tuple[np.nd
             f"{image}: expected {shape[1]}×{shape[0]} pixels, found shape {stored.shape}. {AGAIN}"
         )
     with errors_as(f"{image}: expected a whole lookup table, found a bad one", SERIES_AGAIN):
-        is_table = bool(header.get(TABLE))
-        values = np.asarray(pydicom.pixels.apply_modality_lut(stored, header), np.float32)
+        is_table = bool(image.header.get(TABLE))
+        values = np.asarray(pydicom.pixels.apply_modality_lut(stored, image.header), np.float32)
     return values, padding & (not is_table)
 
 
@@ -130,23 +131,23 @@ def _inflated(frame: bytes, size: int, file: Path) -> np.ndarray:
     return np.frombuffer(zlib.decompress(frame, -zlib.MAX_WBITS), np.uint8)[:size]
 
 
-def find_meaning(headers: Headers) -> tuple[bool, str]:
+def find_meaning(images: Sequence[Image]) -> tuple[bool, str]:
     """Whether headers scale stored values, and why these cannot be Hounsfield units ('' where they can).
 
     Raises BadInput for a scale that is not whole, not above 0, or not that of all images.
     """
     kinds = set[str]()
-    for image, header in headers.items():
-        slope, intercept = (numbers_of(header, name, image) for name in RESCALE)
+    for image in images:
+        slope, intercept = map(image.numbers, RESCALE)
         with errors_as(f"{image}: expected a whole lookup table, found a bad one", SERIES_AGAIN):
-            is_table = bool(header.get(TABLE))
+            is_table = bool(image.header.get(TABLE))
         kinds.add("table" if is_table else "slope" if slope else "")
         is_whole = (slope and intercept and slope[0] > 0 and not is_table) or not slope + intercept
         if not is_whole or len(kinds) > 1:
             raise BadInput(
                 f"{image}: expected a RescaleSlope above 0 with a RescaleIntercept, a lookup table, or neither of both, as in the other images, found slope {slope}, intercept {intercept} and {'a' if is_table else 'no'} table. {SERIES_AGAIN}"
             )
-    odd = {kind.upper() for kind in texts_of(headers, "RescaleType")} - HU_TYPES
+    odd = {kind.upper() for kind in by_text(images, "RescaleType")} - HU_TYPES
     not_hu = f"a lookup table ({TABLE})" if kinds == {"table"} else ""
     return kinds != {""}, f"RescaleType {min(odd)}" if odd else not_hu
 

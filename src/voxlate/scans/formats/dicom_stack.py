@@ -1,25 +1,17 @@
 """DICOM: the images of a series as frames in time, as the slices of a volume, and as images of one patient and scan."""
 
 import re
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from nibabel.affines import from_matvec
 from numpy.linalg import norm
 
 from voxlate.base.errors import BadInput, first_of
-from voxlate.scans.formats.dicom_headers import (
-    Headers,
-    Image,
-    number_of,
-    numbers_of,
-    text_of,
-    texts_of,
-)
+from voxlate.base.groups import grouped
+from voxlate.scans.formats.dicom_headers import Image, by_text
 from voxlate.scans.images.grid import LPS_TO_RAS, Grid, check_affine
 
 TILT_DEGREES = 0.5  # positions are rounded in headers; a real gantry tilt is degrees
@@ -83,23 +75,26 @@ class Planes:
     shape: tuple[int, int]
     places: np.ndarray
 
+    @property
+    def along(self) -> np.ndarray:
+        """The place of each image on the normal in mm."""
+        return self.places @ self.normal
+
 
 @dataclass(frozen=True)
 class Stack:
-    """The headers of one series in the order of its slices, its grid, and the assumptions behind it."""
+    """The images of one volume in the order of its slices, its grid, and the assumptions behind it."""
 
-    headers: Headers
+    images: list[Image]
     grid: Grid
-    modality: str
     guesses: tuple[str, ...]
 
 
-def planes_of(headers: Headers, path: Path) -> Planes:
-    """The planes of a series; raises BadInput where they differ in direction, spacing or size, or are no planes."""
-    images = list(headers)
+def _planes(images: Sequence[Image]) -> Planes:
+    """The planes of images; raises BadInput where they differ in direction, spacing or size, or are no planes."""
     places, *rest = (
-        np.array([numbers_of(header, name, image, n) for image, header in headers.items()])
-        for name, n in (PLACE | SIZE).items()
+        np.array([image.numbers(tag, count) for image in images])
+        for tag, count in (PLACE | SIZE).items()
     )
     forms = np.concatenate(rest, axis=1)
     apart = np.abs(forms - forms[0]).max(axis=1)
@@ -118,87 +113,84 @@ def planes_of(headers: Headers, path: Path) -> Planes:
     return Planes(steps, normal / norm(normal), (int(height), int(width)), places)
 
 
-def frames_of(headers: Headers, path: Path) -> tuple[list[Headers], str, np.ndarray | None]:
+def frames_of(
+    images: Sequence[Image], path: Path
+) -> tuple[list[Sequence[Image]], str, np.ndarray | None]:
     """The images of a series as frames of one image at each place, the tag that tells them apart, and their seconds.
 
     Raises BadInput where places have unequal numbers of images, and where no tag orders them.
     """
-    images = list(headers)
-    planes = planes_of(headers, path)
-    along = planes.places @ planes.normal
+    along = _planes(images).along
     order = np.argsort(along, kind="stable")
     breaks = np.flatnonzero(np.diff(along[order]) > SAME_PLACE_MM) + 1
     places = [[images[k] for k in place] for place in np.split(order, breaks)]
     short, full = min(places, key=len), max(places, key=len)
     if len(full) == 1:
-        return [headers], "", None
+        return [images], "", None
     if len(short) < len(full):
         raise BadInput(
             f"{path}: expected as many images at every place, found {len(short)} at that of {short[0].name} and {len(full)} at that of {full[0].name}. Add the missing ones, remove those stored twice, or convert the series with dcm2niix."
         )
-    for name in ORDERS:
-        moments = _moments(headers, name)
-        if len(moments) == len(headers) and all(
-            len({moments[image] for image in place}) == len(place) for place in places
+    for tag in ORDERS:
+        moments = _moments(images, tag)
+        if all(
+            len({moments.get(image) for image in place} - {None}) == len(place) for place in places
         ):
             break
     else:
         raise BadInput(
             f"{path}: expected one image at each place, or a tag that separates the images at one place, found {len(full)} with the same tags at that of {full[0].name}. Remove those stored twice, or convert the series with dcm2niix."
         )
-    rows = [*zip(*(sorted(place, key=moments.__getitem__) for place in places), strict=True)]
-    means = np.array([[moments[image] for image in row] for row in rows]).mean(axis=1)
-    frames = [{image: headers[image] for image in row} for row in rows]
-    return frames, name, means - means[0] if name in CLOCKS else None
+    frames = [*zip(*(sorted(place, key=moments.__getitem__) for place in places))]
+    means = np.array([[moments[image] for image in frame] for frame in frames]).mean(axis=1)
+    return frames, tag, means - means[0] if tag in CLOCKS else None
 
 
-def _moments(headers: Headers, name: str) -> dict[Image, float]:
+def _moments(images: Sequence[Image], tag: str) -> dict[Image, float]:
     """The order of images by a tag, for each that states it; times in seconds, past midnight too."""
-    read = _seconds if name in CLOCKS else number_of
-    stated = ((image, read(header, name)) for image, header in headers.items())
+    read = _seconds if tag in CLOCKS else Image.number
+    stated = ((image, read(image, tag)) for image in images)
     moments = {image: value for image, value in stated if value is not None}
-    if name in CLOCKS and moments and max(moments.values()) - min(moments.values()) > DAY_S / 2:
+    if tag in CLOCKS and moments and max(moments.values()) - min(moments.values()) > DAY_S / 2:
         # past midnight
         return {image: value + DAY_S * (value < DAY_S / 2) for image, value in moments.items()}
     return moments
 
 
-def _seconds(header: Any, name: str) -> float | None:
+def _seconds(image: Image, tag: str) -> float | None:
     """Seconds of the day of a DICOM time or date with time; None where it is none."""
-    clock = CLOCK.fullmatch(str(header.get(name)).strip())
+    clock = CLOCK.fullmatch(str(image.header.get(tag)).strip())
     if clock is None:
         return None
     hours, minutes, seconds = map(float, clock.groups())
     return hours * 3600 + minutes * 60 + seconds
 
 
-def stack_of(headers: Headers, path: Path, numbered: bool = True) -> Stack:
+def stack_of(images: Sequence[Image], path: Path, numbered: bool = True) -> Stack:
     """Sort the slices along their normal and compute their grid; raises BadInput for missing slices.
 
     numbered: whether InstanceNumber counts slices alone, not frames too.
     """
-    planes = planes_of(headers, path)
-    order = np.argsort(planes.places @ planes.normal, kind="stable")
+    planes = _planes(images)
+    order = np.argsort(planes.along, kind="stable")
     places = planes.places[order]
-    images = [list(headers)[k] for k in order]
-    stacked = {image: headers[image] for image in images}
-    if len(images) == 1:
-        thickness = thickness_mm(headers[images[0]], images[0])
+    stacked = [images[k] for k in order]
+    if len(stacked) == 1:
+        thickness = thickness_mm(stacked[0])
         step = planes.normal * (thickness or 1.0)
         said = "" if thickness else "The slice states no thickness: 1 mm is assumed. Check it."
     else:
-        step = _even_step(places, images, path)
+        step = _even_step(places, stacked, path)
         said = _said_of_step(float(norm(step)), stacked, path, numbered)
     lps = from_matvec(np.column_stack([planes.steps, step]), places[0])
-    grid = Grid((len(images), *planes.shape), check_affine(LPS_TO_RAS @ lps, path))
+    grid = Grid((len(stacked), *planes.shape), check_affine(LPS_TO_RAS @ lps, path))
     guesses = [said] if said else []
-    tilt = _median(headers, "GantryDetectorTilt")
+    tilt = _median(stacked, "GantryDetectorTilt")
     if tilt > TILT_DEGREES >= tilt_of(grid):
         guesses.append(
             f"It states that its gantry was tilted by {tilt:g} degrees, but its positions are those of upright slices, and are used: look whether the head is sheared."
         )
-    modality = text_of(headers[images[0]], "Modality", images[0]).lower()
-    return Stack(stacked, grid, modality, tuple(guesses))
+    return Stack(stacked, grid, tuple(guesses))
 
 
 def _even_step(places: np.ndarray, images: list[Image], path: Path) -> np.ndarray:
@@ -214,6 +206,35 @@ def _even_step(places: np.ndarray, images: list[Image], path: Path) -> np.ndarra
     raise BadInput(
         f"{path}: expected slices in a straight line, {norm(usual):.2f} mm apart, found {norm(steps[k]):.2f} mm between {images[k].name} and {images[k + 1].name}, or another direction. Add the missing slices; if the scan changes its spacing there, convert it with dcm2niix, which also writes it with equal slices (*_Eq_1.nii.gz)."
     )
+
+
+def _said_of_step(step_mm: float, images: list[Image], path: Path, numbered: bool) -> str:
+    """A sentence where slices may be missing at regular steps, else ''; images: in order.
+
+    Raises BadInput where headers and positions differ as they do when every second file is missing.
+    """
+    spacing, thickness = (_median(images, tag) for tag in THICKNESS)
+    stated = max(spacing, thickness)
+    if not 0 < FAR_APART * stated <= step_mm:
+        return ""
+    steps = np.abs(np.diff([image.number("InstanceNumber") or 0.0 for image in images]))
+    if spacing or (numbered and steps.min() > 1):
+        raise BadInput(
+            f"{path}: expected slices {stated:g} mm apart or thick, as their headers state, found every step {step_mm:.2f} mm: only one of {round(step_mm / stated)} is here. Copy the missing ones, or, if none are, convert the series with dcm2niix."
+        )
+    return f"Slices {stated:g} mm thick are {step_mm:.2f} mm apart; it is assumed that none is missing. Look whether some are."
+
+
+def thickness_mm(image: Image) -> float:
+    """The thickness in mm that a header states; 0 where it states none above 0."""
+    stated = (mm for tag in THICKNESS for mm in image.numbers(tag))
+    return next((mm for mm in stated if mm > 0), 0.0)
+
+
+def _median(images: Sequence[Image], tag: str) -> float:
+    """The median of a number that headers state, without its sign; 0 where none does."""
+    stated = [abs(number) for image in images for number in image.numbers(tag) if number]
+    return float(np.median(stated or [0.0]))
 
 
 def tilt_of(grid: Grid) -> float:
@@ -239,90 +260,55 @@ def upright(grid: Grid) -> Grid:
     return Grid((depth, height + higher, width + wider), affine)
 
 
-def _said_of_step(step_mm: float, headers: Headers, path: Path, numbered: bool) -> str:
-    """A sentence where slices may be missing at regular steps, else ''; headers: in order.
-
-    Raises BadInput where headers and positions differ as they do when every second file is missing.
-    """
-    spacing, thickness = (_median(headers, name) for name in THICKNESS)
-    stated = max(spacing, thickness)
-    if not 0 < FAR_APART * stated <= step_mm:
-        return ""
-    numbers = [number_of(header, "InstanceNumber") or 0.0 for header in headers.values()]
-    steps = np.abs(np.diff(numbers))
-    if spacing or (numbered and steps.min() > 1):
-        raise BadInput(
-            f"{path}: expected slices {stated:g} mm apart or thick, as their headers state, found every step {step_mm:.2f} mm: only one of {round(step_mm / stated)} is here. Copy the missing ones, or, if none are, convert the series with dcm2niix."
-        )
-    return f"Slices {stated:g} mm thick are {step_mm:.2f} mm apart; it is assumed that none is missing. Look whether some are."
-
-
-def thickness_mm(header: Any, image: Image) -> float:
-    """The thickness in mm that a header states; 0 where it states none above 0."""
-    stated = [mm for name in THICKNESS for mm in numbers_of(header, name, image)]
-    return next((mm for mm in stated if mm > 0), 0.0)
-
-
-def _median(headers: Headers, name: str) -> float:
-    """The median of a number that headers state, without its sign; 0 where none does."""
-    stated = [abs(n) for image, header in headers.items() for n in numbers_of(header, name, image)]
-    return float(np.median([n for n in stated if n] or [0.0]))
-
-
-def check_patient(headers: Headers, path: Path) -> None:
+def check_patient(images: Sequence[Image], path: Path) -> None:
     """Raise BadInput for images of two patients, which may also lie at the same places."""
-    for name in PATIENT:
-        images = _by_text(headers, name)
-        if len(images.keys() - {""}) > 1:
-            raise _mixed(name, images, path)
+    for tag in PATIENT:
+        values = _values(images, tag)
+        if len(values.keys() - {""}) > 1:
+            raise _mixed(tag, values, path)
 
 
-def _mixed(name: str, images: dict[str, list[Image]], path: Path) -> BadInput:
+def _mixed(tag: str, values: dict[str, list[Image]], path: Path) -> BadInput:
     """The refusal of a series in which a tag has several values, which are not shown."""
-    groups = [_names(named) for value, named in images.items() if value]
+    groups = [_names(named) for value, named in values.items() if value]
     return BadInput(
-        f"{path}: expected one series to be of one patient and scan, found {len(groups)} values of {name}: one in {groups[0]} and others in {groups[1]}. Put the images of each into a folder of its own."
+        f"{path}: expected one series to be of one patient and scan, found {len(groups)} values of {tag}: one in {groups[0]} and others in {groups[1]}. Put the images of each into a folder of its own."
     )
 
 
-def check_agreement(headers: Headers, path: Path) -> tuple[str, ...]:
+def check_agreement(images: Sequence[Image], path: Path) -> list[str]:
     """Compare tags in the images of one volume, in order; returns a sentence on each difference that is no error.
 
     Raises BadInput where they are of two scans, or show different things.
     """
-    modality = next(iter(headers.values())).get("Modality")
     said = []
-    for (name, value), sentence in STATED.items():
-        is_usual = name == "PhotometricInterpretation" and modality == "CT"  # has no meaning there
-        if value in texts_of(headers, name) and not is_usual:
+    for (tag, value), sentence in STATED.items():
+        is_usual = tag == "PhotometricInterpretation" and images[0].text("Modality") == "CT"
+        if value in by_text(images, tag) and not is_usual:  # which has no meaning in a CT
             said.append(sentence)
-    for name in IDENTITY:  # whose values are never shown
-        images = _by_text(headers, name)
-        known = [value for value in images if value]
-        if name in SCAN and len(known) == 2:
-            raise _mixed(name, images, path)
-        if len(images) > 1:
+    for tag in IDENTITY:  # whose values are never shown
+        values = _values(images, tag)
+        known = len(values.keys() - {""})
+        if tag in SCAN and known == 2:
+            raise _mixed(tag, values, path)
+        if len(values) > 1:
             said.append(
-                f"Its images have {len(known)} values of {name}, or none; they form one even stack, and are taken as one series."
+                f"Its images have {known} values of {tag}, or none; they form one even stack, and are taken as one series."
             )
-    kinds = _by_text(headers, "ImageType")
+    kinds = by_text(images, "ImageType")
     if len({frozenset(COMPLEX & {*kind.upper().split("\\")}) for kind in kinds}) > 1:
-        listed = [f"{kind or 'nothing'} in {_names(images)}" for kind, images in kinds.items()]
+        listed = [f"{kind or 'nothing'} in {_names(named)}" for kind, named in kinds.items()]
         raise BadInput(
             f"{path}: expected one kind of image in a volume, found ImageType {first_of(listed, MOST_NAMED, '; ')}. Put the images of each kind into a folder of its own."
         )
-    return tuple(said)
+    return said
 
 
-def _by_text(headers: Headers, name: str) -> dict[str, list[Image]]:
-    """The images that state each value of a tag."""
-    images = defaultdict(list)
-    for image, header in headers.items():
-        value = text_of(header, name, image)
-        if name == "PatientName":  # empty components at its end are no difference (PS3.5, 6.2.1)
-            value = value.upper().rstrip("^ ")
-        images[value].append(image)
-    return images
+def _values(images: Sequence[Image], tag: str) -> dict[str, list[Image]]:
+    """The images that state each value of a tag; empty components at the end of a name are no difference (PS3.5, 6.2.1)."""
+    if tag == "PatientName":
+        return grouped((image.text(tag).upper().rstrip("^ "), image) for image in images)
+    return by_text(images, tag)
 
 
 def _names(images: Sequence[Image]) -> str:

@@ -85,6 +85,12 @@ class DynamicScan:
         )
 
 
+def one_frame(stored: Stored) -> DynamicScan:
+    """An image that is read already, as a scan of one frame."""
+    depth, height, width = stored.data.shape
+    return DynamicScan(Grid((depth, height, width), stored.affine), 1, None, lambda _: stored)
+
+
 @dataclass(frozen=True)
 class Format:
     """A file format. To add one, write its file in this folder and name it in FORMATS of voxlate/scans/formats/io.py.
@@ -93,15 +99,16 @@ class Format:
 
     endings: of files that count as scans wherever a cohort's folder holds them.
     named_endings: of files that are read only where a path or a pattern names them.
-    read(path, part): the image in a file; part: the frame or slice that the text after '#' in a path names, "" for none.
-    is_part(part): whether a text is such a name; default: a frame's.
+    open(path): the frames of a file, of which the text after '#' in a path names one; or
+    read(path, part): the image in a file by such a text ("" for none) of its own, which is_part(text) knows.
     recognises(path): whether a file without a known ending has this format, by its content.
     written_endings, write(path, volume, description): for formats that voxlate writes; volumes have one channel.
     partners: patterns of further files of the same image by its ending; '*' is the file's name without the ending.
     """
 
     name: str
-    read: Callable[[Path, str], Stored]
+    open: Callable[[Path], DynamicScan] | None = None
+    read: Callable[[Path, str], Stored] | None = None
     endings: tuple[str, ...] = ()
     named_endings: tuple[str, ...] = ()
     is_part: Callable[[str], bool] | None = None

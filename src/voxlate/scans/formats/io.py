@@ -17,8 +17,8 @@ from voxlate.base.files import sha256_of, whole_file
 from voxlate.base.messages import Message, message
 from voxlate.base.records import LARGEST
 from voxlate.scans.formats.array_files import ARRAY
-from voxlate.scans.formats.dicom import DICOM, entries_in, folder_and_key, headers_of
-from voxlate.scans.formats.dynamic import is_frame
+from voxlate.scans.formats.dicom import DICOM, entries_in, folder_and_key, images_of
+from voxlate.scans.formats.dynamic import is_frame, read_frame
 from voxlate.scans.formats.format import Format, KeptByFile, check_fetched
 from voxlate.scans.formats.itk import ITK
 from voxlate.scans.formats.nifti import FREESURFER, NIFTI, SYNTHETIC, read_start
@@ -86,7 +86,7 @@ def format_of(path: Path) -> Format:
     known = ", ".join(scan_endings() + endings_by_name())
     found = file.suffix.lower() or file.name
     raise BadInput(
-        f"{file}: expected an image ({known} or a DICOM folder), found '{found}'. Convert it."
+        f"{file}: expected an image ({known} or a DICOM folder), found '{found}'. Convert it, or unpack it."
     )
 
 
@@ -128,7 +128,12 @@ def read_volume(path: Path | str, modality: str = "", allow_nan: bool = False) -
     """
     path = Path(path)
     kind = format_of(path)
-    stored = kind.read(*file_and_part(path))
+    file, part = file_and_part(path)
+    if kind.read is not None:
+        stored = kind.read(file, part)
+    else:
+        assert kind.open is not None
+        stored = read_frame(file, part, kind.open)
     if not allow_nan:
         _check_finite(stored.data, path)
     modality = modality or stored.modality
@@ -208,7 +213,7 @@ def _check_finite(data: np.ndarray, path: Path) -> None:
 
     Values whose squares are infinite are refused as well.
     """
-    if (np.abs(data) <= LARGEST).all():
+    if data.min(initial=0) >= -LARGEST and data.max(initial=0) <= LARGEST:  # NaN is neither
         return
     if np.isfinite(data).all():
         raise BadInput(
@@ -224,7 +229,7 @@ def files_of(path: Path) -> list[Path]:
     file, _ = file_and_part(path)
     location, key = folder_and_key(file)
     if key:
-        return list(dict.fromkeys(image.file for image in headers_of(file)))
+        return list(dict.fromkeys(image.file for image in images_of(file)))
     by_ending = format_by_ending(location.name)
     patterns = by_ending.partners.get(location.suffix.lower(), ()) if by_ending else ()
     partners = [location.with_name(pattern.replace("*", location.stem)) for pattern in patterns]

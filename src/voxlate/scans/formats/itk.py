@@ -15,16 +15,18 @@ from voxlate.base.errors import BadInput
 from voxlate.base.optional import optional_package
 from voxlate.scans.formats.format import (
     GZIP,
+    DynamicScan,
     Format,
     Stored,
     check_expansion,
     check_numbers,
     check_volume,
+    one_frame,
     to_float32,
 )
 from voxlate.scans.formats.nifti import describe, smallest_type
 from voxlate.scans.images.grid import LPS_TO_RAS, Volume, check_affine
-from voxlate.scans.images.simpleitk import to_image
+from voxlate.scans.images.register import to_image
 
 METAIMAGE = (".mha", ".mhd")
 # the file of the voxels in a header, and the names in a list of them
@@ -42,12 +44,8 @@ STDERR = 2
 NEEDED = ("SimpleITK", "registration")
 
 
-def read_itk(path: Path, part: str = "") -> Stored:
+def open_itk(path: Path) -> DynamicScan:
     """A MetaImage (.mha, .mhd) or NRRD volume. Raises BadInput where SimpleITK is absent or the file is damaged."""
-    if part:
-        raise BadInput(
-            f"{path}: expected a NIfTI file or a DICOM series to take a frame from, found '{path.suffix}'. Convert it."
-        )
     itk = optional_package(*NEEDED, path, "SimpleITK", ", or convert the file to NIfTI")
     _check_place(path)
     reader = itk.ImageFileReader()
@@ -72,7 +70,7 @@ def read_itk(path: Path, part: str = "") -> Stored:
     lps = np.eye(4)
     lps[:in_space, :in_space] = (direction * np.array(image.GetSpacing()))[:in_space, :in_space]
     lps[:in_space, 3] = image.GetOrigin()[:in_space]
-    return Stored(to_float32(data), check_affine(LPS_TO_RAS @ lps, path))
+    return one_frame(Stored(to_float32(data), check_affine(LPS_TO_RAS @ lps, path)))
 
 
 @contextlib.contextmanager
@@ -145,7 +143,7 @@ def write_itk(path: Path, volume: Volume, description: str) -> None:
 
 ITK = Format(
     "MetaImage or NRRD",
-    read_itk,
+    open_itk,
     endings=(*METAIMAGE, ".nrrd", ".nhdr"),
     written_endings=(".mha", ".nrrd"),
     write=write_itk,

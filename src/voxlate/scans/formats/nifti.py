@@ -14,7 +14,6 @@ import numpy as np
 from voxlate.base.errors import BadInput
 from voxlate.base.files import HIGH, LOW, STD, UNCALIBRATED, UNFAMILIAR
 from voxlate.base.messages import Grade, Message, graded, message
-from voxlate.scans.formats.dynamic import read_frame
 from voxlate.scans.formats.format import (
     GZIP,
     DynamicScan,
@@ -67,19 +66,18 @@ def description_of(file: str, grades: Collection[Grade] = ()) -> str:
 def _load(path: Path) -> tuple[Any, list[str]]:
     """The nibabel image behind a path, of which only the header has been read and checked; and what is to be said of it."""
     is_packed = path.suffix.lower() in PACKED
+    expected = "gzip data that are compressed once" if is_packed else "data that are not compressed"
+    misnamed = BadInput(
+        f"{path}: expected {expected} by its name, found others. Rename it, or decompress it: only compressed files end with .gz or .mgz."
+    )
     with path.open("rb") as file:
         if (file.read(2) == GZIP) != is_packed:
-            expected = "gzip data" if is_packed else "data that are not compressed"
-            raise BadInput(
-                f"{path}: expected {expected} by its name, found others. Rename it: only compressed files end with .gz or .mgz."
-            )
+            raise misnamed
     sentence = f"{path}: expected a NIfTI or FreeSurfer volume, found none"
     with errors_as(sentence, AGAIN), warnings.catch_warnings(action="ignore"):
         start = read_start(path)
         if start[:2] == GZIP:
-            raise BadInput(
-                f"{path}: expected a volume in gzip data, found gzip data in it: it was compressed twice. Decompress it once."
-            )
+            raise misnamed
         image = nib.load(path)
     if isinstance(image, nib.freesurfer.mghformat.MGHImage):
         return image, [] if any(start[MGH_PLACE]) else [NO_PLACE_IN_MGH]
@@ -102,11 +100,6 @@ def _load(path: Path) -> tuple[Any, list[str]]:
     if unit in MILLIMETRES:
         said.append(
             f"Its header states sizes in {unit}s (xyzt_units); they are multiplied by {MILLIMETRES[unit]:g} to millimetres. Check the size of its voxels."
-        )
-    stored: Any = image.dataobj
-    if _first_byte(image) > stored.offset:
-        said.append(
-            f"It states that its voxels begin at byte 0, in the header; they are read from byte {_first_byte(image)}."
         )
     return image, said
 
@@ -140,25 +133,23 @@ def grid_of(image: Any, path: Path | str) -> tuple[Grid, tuple[Message, ...]]:
     codes = (int(header[key]) for key in ("qform_code", "sform_code"))
     # of a code that the standard lacks it is known that the file states a place
     q, s = (code if code in nib.nifti1.xform_codes.code else SCANNER for code in codes)
-    of_q, of_s = (scale @ _stated(read) for read in (header.get_qform, header.get_sform))
     if not q and not s:
         guess = "its header states no orientation (the codes of qform and sform are 0), so rows were taken to run from right to left, columns to the front and slices to the top. Check left and right."
         affine = check_affine(scale @ header.get_base_affine(), path)
         return Grid(shape, affine, (0, 0)), (message("guess", guess),)
-    # a set sform may be all zero
-    taken = of_s if s and (of_s[:3].any() or not q) else of_q
-    affine = check_affine(taken, path)
-    grid = Grid(shape, affine, (q, s))
-    if not (q and s) or same_grid(Grid(shape, of_q if taken is of_s else of_s), grid, APART_MM):
-        return grid, ()
+    of_q, of_s = (scale @ _stated(read) for read in (header.get_qform, header.get_sform))
+    if not of_s[:3].any() and q:  # a set sform may be all zero
+        s = 0
+    affine = check_affine(of_s if s else of_q, path)
+    if not (q and s) or same_grid(Grid(shape, of_q), Grid(shape, of_s), APART_MM):
+        return Grid(shape, affine, (q, s)), ()
     turn = of_q[:3, :3].T @ of_s[:3, :3]
     # an axis points the other way
     is_turned = np.linalg.det(turn) < 0 or (turn.diagonal() < 0).any()
     grade: Grade = "caution" if is_turned else "note"
     apart = "on the sides, so that left and right may be exchanged" if is_turned else "on places"
-    name, used = ("sform", (0, s)) if taken is of_s else ("qform", (q, 0))
-    guess = f"its qform and sform disagree {apart}; the {name} was taken. Check its orientation, and write one of them into both."
-    return Grid(shape, affine, used), (message("guess", guess, grade=grade),)
+    guess = f"its qform and sform disagree {apart}; the sform was taken. Check its orientation, and write one of them into both."
+    return Grid(shape, affine, (0, s)), (message("guess", guess, grade=grade),)
 
 
 def _stated(read: Callable[[], np.ndarray]) -> np.ndarray:
@@ -200,11 +191,6 @@ def open_nifti(path: Path) -> DynamicScan:
         read,
         every=lambda: _frames(image, grid, path, range(count)),
     )
-
-
-def read_nifti(path: Path, part: str = "") -> Stored:
-    """The voxels of a 3-D file, or of the frame that part names, with their scaling applied; raises as `open_nifti`."""
-    return read_frame(path, part, open_nifti)
 
 
 def _times(image: Any, count: int) -> np.ndarray | None:
@@ -298,7 +284,7 @@ def read_start(path: Path) -> bytes:
 
 NIFTI = Format(
     "NIfTI",
-    read_nifti,
+    open_nifti,
     endings=(".nii.gz", ".nii"),
     named_endings=(".hdr", ".img"),  # a pair of files; searching a folder would find both as scans
     written_endings=(".nii", ".nii.gz"),
@@ -309,6 +295,6 @@ NIFTI = Format(
 
 FREESURFER = Format(
     "FreeSurfer",
-    read_nifti,
+    open_nifti,
     endings=(".mgz", ".mgh"),
 )

@@ -8,26 +8,21 @@ from typing import Any
 import numpy as np
 
 from voxlate.base.errors import BadInput
-from voxlate.scans.formats.dynamic import read_frame
 from voxlate.scans.formats.format import (
     DynamicScan,
     Format,
     Stored,
     check_volume,
     errors_as,
+    one_frame,
 )
 from voxlate.scans.formats.nifti import describe
-from voxlate.scans.images.grid import LPS_TO_RAS, Grid, Volume, orient
+from voxlate.scans.images.grid import LPS_TO_RAS, Volume, orient
 
 # modes of PIL
 CONVERTED = {"1": "L", "LA": "L", **dict.fromkeys(("P", "PA", "CMYK", "YCbCr"), "RGB")}
 PHOTOMETRIC = 262  # a tag of TIFF
 DARK = 0.1  # of the range of a picture's values: its background
-
-
-def read_picture(path: Path, part: str = "") -> Stored:
-    """A picture, or the page or half of it that part names."""
-    return read_frame(path, part, read_parts) if part else _read_whole(path)
 
 
 def _read_whole(path: Path) -> Stored:
@@ -99,22 +94,19 @@ def halves(pixels: np.ndarray) -> list[np.ndarray]:
     return np.split(pixels, 2, axis=2) if are_apart or width == 2 * height else []
 
 
-def read_parts(path: Path) -> DynamicScan:
-    """The pages of a picture, or of two pictures side by side the left and the right one, as frames."""
+def open_picture(path: Path) -> DynamicScan:
+    """A picture, whose frames are its pages, or of two pictures side by side the left and the right one."""
     stored = _read_whole(path)
     parts = np.split(stored.data, len(stored.data))
     if len(parts) == 1:
         parts = halves(stored.data)
     if not parts:
-        _, height, width = stored.data.shape
-        raise BadInput(
-            f"{path}: expected pages, or two pictures side by side, found {width}×{height} pixels. Name it without '#' and what follows."
-        )
-    return DynamicScan(
-        Grid(parts[0].shape, stored.affine),
-        len(parts),
-        None,
-        lambda number: replace(stored, data=parts[number], guesses=()),
+        return one_frame(stored)
+    return replace(
+        one_frame(replace(stored, data=parts[0])),
+        count=len(parts),
+        read=lambda number: replace(stored, data=parts[number], guesses=()),
+        whole=lambda: stored,
     )
 
 
@@ -136,7 +128,7 @@ def write_picture(path: Path, volume: Volume, description: str) -> None:
 
 PICTURE = Format(
     "picture",
-    read_picture,
+    open_picture,
     endings=(".tif", ".tiff", ".png"),
     # of which folders of scans have previews
     named_endings=(".jpg", ".jpeg", ".bmp"),

@@ -1,4 +1,4 @@
-"""Invertible maps between physical units and the [-1, 1] of networks."""
+"""Statistics of a volume's intensities, and the invertible maps between physical units and the [-1, 1] of networks that they decide."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -10,11 +10,79 @@ from pydantic import Field
 
 from voxlate.base.config import Importable, setting, settings
 from voxlate.base.errors import BadInput
-from voxlate.scans.images.volume_statistics import Statistics
+from voxlate.base.records import NotNegative, Number
 
 Array = TypeVar("Array", np.ndarray, Any)  # numpy arrays and torch tensors share what is used here
 
 NARROWEST = 1e-37  # a range below this is a constant: its inverse would overflow float32
+
+
+# The tails are dense because intensity maps are stated there; others are interpolated linearly between these.
+PERCENTILES = (
+    *(0, 0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 25, 50),
+    *(75, 90, 95, 97, 98, 99, 99.5, 99.8, 99.9, 99.95, 100),
+)
+
+SIGNED = 0.02  # of the range: values so far below 0 are no rounding
+CONSTANT = 0.5  # of the first percentile that the lower quartile reaches in air below 0; noise around 0 reaches 0.3
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """How a set of voxels is distributed: mean, standard deviation and the values at PERCENTILES."""
+
+    mean: Number
+    sd: NotNegative
+    percentiles: tuple[Number, ...]
+
+    def at(self, percentile: float) -> float:
+        """The value at a percentile (0 to 100), exact at PERCENTILES and interpolated between them."""
+        if percentile in PERCENTILES:  # without numpy, because reading asks for each patch anew
+            return float(self.percentiles[PERCENTILES.index(percentile)])
+        return float(np.interp(percentile, PERCENTILES, self.percentiles))
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of a volume: its foreground, all of it, and the extremes of each slice along D."""
+
+    foreground: Distribution
+    all: Distribution
+    slice_low: tuple[Number, ...]
+    slice_high: tuple[Number, ...]
+
+    @property
+    def blank(self) -> bool:
+        """Whether every voxel has the same value."""
+        return self.all.at(0) == self.all.at(100)
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether its mean was subtracted: much of the body, or air without its noise, is below 0."""
+        at = self.all.at
+        limit = -SIGNED * (at(99.9) - at(0.1))
+        air = min(limit, CONSTANT * at(1))
+        return self.foreground.at(25) < limit or at(25) < air
+
+
+def intensity_statistics(values: np.ndarray, mask: np.ndarray | None = None) -> Statistics:
+    """Statistics of a volume; values, mask: [D, H, W]. Without a mask, or with an empty one, all is foreground."""
+    everything = distribution(values)
+    has_mask = mask is not None and mask.any()
+    return Statistics(
+        foreground=distribution(values, mask) if has_mask else everything,
+        all=everything,
+        slice_low=tuple(values.min(axis=(1, 2)).astype(float).tolist()),
+        slice_high=tuple(values.max(axis=(1, 2)).astype(float).tolist()),
+    )
+
+
+def distribution(values: np.ndarray, mask: np.ndarray | None = None) -> Distribution:
+    """The distribution of an array of any shape, or of its values inside a mask, which must not be empty."""
+    inside = values.flatten() if mask is None else values[mask > 0]
+    mean, sd = inside.mean(dtype=np.float64), inside.std(dtype=np.float64)
+    percentiles = np.percentile(inside, PERCENTILES, overwrite_input=True).astype(float).tolist()
+    return Distribution(float(mean), float(sd), tuple(percentiles))
 
 
 @dataclass(frozen=True)
@@ -172,22 +240,6 @@ class Percentile(IntensityMap):
 
 
 @settings
-class ZScore(IntensityMap):
-    """Mean ± clip standard deviations of each volume, inside the mask, spread over -1 to 1."""
-
-    clip: Annotated[
-        float, setting("standard deviations from the mean that become -1 and 1", gt=0)
-    ] = 5.0
-    kind: Literal["zscore"] = "zscore"
-
-    def scale(self, statistics: Statistics, slice_index: int | None = None) -> Scale:
-        """The scale around the mean of a volume's foreground."""
-        inside = statistics.foreground
-        reach = self.clip * inside.sd
-        return Scale(inside.mean - reach, inside.mean + reach)
-
-
-@settings
 class MinMax(IntensityMap):
     """The full range of each slice or of each volume."""
 
@@ -206,9 +258,7 @@ class MinMax(IntensityMap):
         return Scale(statistics.all.at(0), statistics.all.at(100))
 
 
-Intensity = Annotated[
-    Window | Percentile | ZScore | MinMax, Field(discriminator="kind"), Importable()
-]
+Intensity = Annotated[Window | Percentile | MinMax, Field(discriminator="kind"), Importable()]
 
 
 def typical_scale(spec: IntensityMap, cases: Sequence[Statistics]) -> Scale:

@@ -42,7 +42,7 @@ BEYOND_MM = SCALP_MM + 2 * TABLE_MM
 LEAST_BRAIN = 0.05  # of the body; less is no brain
 
 
-class _Background(NamedTuple):
+class Background(NamedTuple):
     """The value of a background, a threshold above it (None: there is no background), and whether it is one clean constant."""
 
     value: float
@@ -50,13 +50,14 @@ class _Background(NamedTuple):
     clean: bool
 
 
-def foreground(volume: Volume) -> np.ndarray:
+def foreground(volume: Volume, air: Background | None = None) -> np.ndarray:
     """The body or head of a volume, without table and noise: bool [D, H, W].
 
     Hounsfield units are thresholded between foam and fat. Other units: above the background, which is estimated from
     the in-plane border (a constant, also a negative one, or noise); where there is none, everything is body.
+    air: the background, where it is known.
     """
-    tissue, is_constant = _tissue(volume, _air(volume))
+    tissue, is_constant = _tissue(volume, air or find_air(volume))
     if tissue is not None:
         body = _outline(volume, tissue, is_constant)
         if _draws_outline(volume, body, body.size):
@@ -76,7 +77,7 @@ def body_in_any_air(volume: Volume) -> np.ndarray:
     inner = tuple(slice(first, -first or None) for first, _ in beyond)
     body, known, ends = None, None, varied_box(volume.data[0])
     for _ in range(ROUNDS):
-        air = _air(volume, ends)
+        air = find_air(volume, ends)
         tissue, is_constant = (None, True) if air == known else _tissue(volume, air)
         if tissue is None:
             break
@@ -108,15 +109,15 @@ def within(ends: Ends) -> tuple[slice, ...]:
     return tuple(slice(*along) for along in ends)
 
 
-def _air(volume: Volume, ends: Ends | None = None) -> _Background:
+def find_air(volume: Volume, ends: Ends | None = None) -> Background:
     """The background of a volume, or of a box of it; not asked of Hounsfield units, whose threshold is known."""
     if volume.unit == "HU":
-        return _Background(AIR_HU, BODY_HU, False)
+        return Background(AIR_HU, BODY_HU, False)
     image = volume.data[0]
     return _background(image if ends is None else image[within(ends)])
 
 
-def _tissue(volume: Volume, air: _Background) -> tuple[np.ndarray | None, bool]:
+def _tissue(volume: Volume, air: Background) -> tuple[np.ndarray | None, bool]:
     """Voxels above the background, or that differ by as much from a constant one, and whether it is constant.
 
     None where there is no background.
@@ -127,26 +128,29 @@ def _tissue(volume: Volume, air: _Background) -> tuple[np.ndarray | None, bool]:
     # a windowed picture has clean air around a whole head
     if not air.clean or volume.unit == "grey":
         return image > air.threshold, False
-    return np.abs(image - air.value) > air.threshold - air.value, True
+    away = image - air.value
+    np.abs(away, out=away)
+    return away > air.threshold - air.value, True
 
 
-def find_tissue(volume: Volume) -> tuple[np.ndarray, bool]:
+def find_tissue(volume: Volume, air: Background | None = None) -> tuple[np.ndarray, bool]:
     """Voxels above the background, inside a body or not (bool [D, H, W]), and whether the background is one constant.
 
     Where no background can be estimated, it is the lowest value.
     """
-    tissue, is_constant = _tissue(volume, _air(volume))
+    tissue, is_constant = _tissue(volume, air or find_air(volume))
     if tissue is None:
         tissue = volume.data[0] > volume.data.min()
     return tissue, is_constant
 
 
-def background_value(volume: Volume) -> float:
+def background_value(volume: Volume, air: Background | None = None) -> float:
     """The value of the air around the body, in the volume's unit: where it is noise of magnitude images, that is 0.
 
-    Where no background can be estimated, it is the lowest value.
+    Where no background can be estimated, it is the lowest value. air: where it is known, but of Hounsfield units.
     """
-    air = _background(volume.data[0])
+    if air is None or volume.unit == "HU":
+        air = _background(volume.data[0])
     lowest = float(volume.data[0].min())
     if air.threshold is None:
         return lowest
@@ -168,17 +172,16 @@ def _body(tissue: np.ndarray, spacing: Spacing, gap_mm: float) -> np.ndarray:
     return fill_slices(largest(outline & (tissue | erode(shut, gap_mm, spacing))))
 
 
-def _background(image: np.ndarray) -> _Background:
+def _background(image: np.ndarray) -> Background:
     """The background of an image, estimated without planes of one value at its sides where the rest has air, too."""
     inner = image[within(varied_box(image))]
-    found, outside = _border_background(inner), float(image[0, 0, 0])
-    bright = float(np.percentile(_sample(inner), 90))
+    (found, bright), outside = _border_background(inner), float(image[0, 0, 0])
     has_air = abs(found.value - outside) <= DARK_AIR * abs(bright - outside)
-    return found if has_air or inner.shape == image.shape else _border_background(image)
+    return found if has_air or inner.shape == image.shape else _border_background(image)[0]
 
 
-def _border_background(image: np.ndarray) -> _Background:
-    """The background of an image, estimated from the in-plane border."""
+def _border_background(image: np.ndarray) -> tuple[Background, float]:
+    """The background of an image, estimated from the in-plane border, and the value of its bright tissue."""
     values = _sample(image)
     border = _sample(np.concatenate([image[:, [0, -1]].ravel(), image[:, :, [0, -1]].ravel()]))
     # A head may touch most of the border (neck, nose, a tight crop): the lower quarter still is air.
@@ -188,7 +191,7 @@ def _border_background(image: np.ndarray) -> _Background:
     floor, bright = np.percentile(values, [0.1, 90]).tolist()
     constant = (border == background).mean() > 0.25
     if not constant and background - floor > 0.5 * (bright - floor):
-        return _Background(background, None, clean=False)
+        return Background(background, None, clean=False), bright
     signal = background
     if values.max() > values.min():
         signal = float(values[values > otsu(values)].mean())
@@ -196,9 +199,10 @@ def _border_background(image: np.ndarray) -> _Background:
     faint = (away > 0) & (away < 0.05 * (signal - background))
     # next to no voxel is just above it: skull-stripped or masked, not noise cut at zero
     if constant and faint.sum() < 0.05 * (away > 0).sum():
-        return _Background(background, background + 1e-3 * (signal - background), clean=True)
+        edge = background + 1e-3 * (signal - background)
+        return Background(background, edge, clean=True), bright
     above = max(6 * spread, 0.1 * (signal - background))
-    return _Background(background, background + above, clean=False)
+    return Background(background, background + above, clean=False), bright
 
 
 def _sample(array: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from scipy import ndimage
 from voxlate.base.errors import BadInput
 from voxlate.scans.images.grid import Grid, Volume, resample, with_spacing
 from voxlate.scans.images.mask import foreground
+from voxlate.scans.images.misalignment import downhill
 
 COARSE_MM = 4.0  # spacing of the search; interpolation between smooth voxels resolves a tenth of it
 MOST_POINTS = 20_000
@@ -101,8 +102,6 @@ def _minimise(
     cost: Callable[[np.ndarray], float], middle: np.ndarray, free: list[int]
 ) -> np.ndarray:
     """Turn, tilt and shift of the plane with the least cost; middle: of the head; free: which of the three are sought."""
-    from scipy.optimize import minimize
-
     starts = [
         np.array([turn, 0.0, middle @ _normal(turn, 0.0) + aside])
         for turn, aside in product(TURNS_DEG, (-8.0, 0.0, 8.0))
@@ -115,12 +114,7 @@ def _minimise(
         plane[free] = values
         return plane
 
-    simplex = best[free] + np.vstack([np.zeros(len(free)), np.diag(STEPS[free])])
-    options = {"initial_simplex": simplex, "xatol": 0.02, "fatol": 1e-9, "maxfev": 300}
-    found = minimize(
-        lambda values: cost(at(values)), best[free], method="Nelder-Mead", options=options
-    )
-    return at(found.x)
+    return at(downhill(lambda values: cost(at(values)), best[free], STEPS[free], 0.02, 1e-9))
 
 
 def midline_grid(volume: Volume) -> Grid:

@@ -63,18 +63,6 @@ class Misalignment:
     reason: Text = ""
 
 
-@dataclass(frozen=True, eq=False)
-class Motion:
-    """The point of the moving scan, matrix @ point + offset, that shows what a point of the fixed scan shows."""
-
-    matrix: Float64
-    offset: Float64
-
-    def displacements(self, points: Float64) -> Float64:
-        """The displacements of points, [N, 3]."""
-        return points @ self.matrix.T + self.offset - points
-
-
 def misalignment(
     fixed: Image,
     moving: Image,
@@ -86,9 +74,9 @@ def misalignment(
 
     units: of the two; Hounsfield units have an intensity window of their own.
     """
-    from scipy.spatial.transform import Rotation  # slow to import, here and below
-
-    resolved = _resolved(fixed.shape, spacing_mm)
+    resolved = np.array(
+        [n >= FEWEST_SLICES and mm <= THICKEST_MM for n, mm in zip(fixed.shape, spacing_mm)]
+    )
     unseen = "".join(np.array(list("DHW"))[~resolved])
     unmeasured = Misalignment(None, None, None, None, unseen)
     if resolved.sum() < 2:
@@ -100,61 +88,53 @@ def misalignment(
         )
     if not mask.any():
         return replace(unmeasured, reason=NO_BODY)
-    motion = find_motion(fixed, moving, spacing_mm, mask, units)
-    if motion is None:
-        return replace(unmeasured, reason=NOTHING_IN_COMMON)
-    points = points_in(mask, spacing_mm)
-    middle = points.mean(axis=0, keepdims=True)
-    lengths = norm(motion.displacements(points), axis=1)
-    median_mm, p95_mm = np.percentile(lengths, [50, 95]).round(2).tolist()
-    d, h, w = motion.displacements(middle)[0].round(2).tolist()
-    turn = Rotation.from_matrix(motion.matrix).magnitude()
-    return replace(
-        unmeasured,
-        median_mm=median_mm,
-        p95_mm=p95_mm,
-        translation_mm=(d, h, w),
-        rotation_deg=round(float(np.rad2deg(turn)), 2),
-    )
-
-
-def points_in(mask: Bool, spacing_mm: Spacing) -> Float64:
-    """About POINTS points of a mask in mm, [N, 3], or all of fewer."""
-    places = np.flatnonzero(mask)
-    places = places[:: max(1, len(places) // POINTS)]
-    return np.stack(np.unravel_index(places, mask.shape), axis=1) * np.array(spacing_mm)
-
-
-def _resolved(shape: tuple[int, ...], spacing_mm: Spacing) -> Bool:
-    """The axes along which a displacement shows."""
-    return np.array([n >= FEWEST_SLICES and mm <= THICKEST_MM for n, mm in zip(shape, spacing_mm)])
-
-
-def find_motion(
-    fixed: Image,
-    moving: Image,
-    spacing_mm: Spacing,
-    mask: Bool,
-    units: tuple[str, str],
-) -> Motion | None:
-    """The motion within a mask; None where one half of the mask does not confirm the motion of the other."""
-    resolved = _resolved(fixed.shape, spacing_mm)
-    fixed, moving = _without_cut(fixed, moving)
-    inside = mask & np.isfinite(fixed)
-    for image, unit in ((fixed, units[0]), (moving, units[1])):
-        # an MR does not show the vessels of lungs, which matched something elsewhere
-        if unit == "HU":
-            inside = inside & ~(image <= RANGE_HU[0])
-    if not inside.any():
-        return None
-    ranges = _range(fixed, inside, units[0]), _range(moving, inside, units[1])
     finest_mm = FINEST_MM if resolved.all() else FINEST_MM / 2
     factors = [max(1, int(finest_mm / mm)) if seen else 1 for seen, mm in zip(resolved, spacing_mm)]
+    pairs, points = _prepare(fixed, moving, np.array(spacing_mm), mask, units, resolved, factors)
+    found = _confirmed(pairs, points) if pairs else None
+    if found is None:
+        return replace(unmeasured, reason=NOTHING_IN_COMMON)
+    pair = pairs[0]
+    places = np.flatnonzero(mask)
+    places = places[:: max(1, len(places) // POINTS)]
+    # from the centre of the first block
+    shown = np.stack(np.unravel_index(places, mask.shape), axis=1) - (np.array(factors) - 1) / 2
+    shown *= spacing_mm
+    lengths = norm(pair.displacements(found, shown), axis=1)
+    median_mm, p95_mm = np.percentile(lengths, [50, 95]).round(2).tolist()
+    d, h, w = pair.displacements(found, shown.mean(axis=0)).round(2).tolist()
+    turn = np.rad2deg(norm(pair.every(found)[3:]) / ARM_MM)
+    return Misalignment(median_mm, p95_mm, (d, h, w), round(float(turn), 2), unseen)
+
+
+def _prepare(
+    fixed: Image,
+    moving: Image,
+    spacing_mm: Float64,
+    mask: Bool,
+    units: tuple[str, str],
+    resolved: Bool,
+    factors: list[int],
+) -> tuple[list["_Pair"], Float64]:
+    """The two scans in blocks of so many voxels, from smooth to sharp, and points [N, 3] in mm within the mask.
+
+    None of both where too little is shown.
+    """
+    nothing = list["_Pair"](), np.zeros((0, 3))
+    fixed, moving = _without_cut(fixed, moving)
+    inside = mask & np.isfinite(fixed)
+    for image, unit in zip((fixed, moving), units):
+        # an MR does not show the vessels of lungs, which matched something elsewhere
+        if unit == "HU":
+            inside &= ~(image <= RANGE_HU[0])
+    if not inside.any():
+        return nothing
+    ranges = _range(fixed, inside, units[0]), _range(moving, inside, units[1])
     fixed, moving, share = (block_means(image, factors) for image in (fixed, moving, inside))
-    spacing = np.array(spacing_mm) * factors
+    spacing = spacing_mm * factors
     voxels = np.argwhere((share > 0.5) & np.isfinite(fixed))
     if len(voxels) < FEWEST_POINTS or not all(low < high for low, high in ranges):
-        return None
+        return nothing
     draw = np.random.default_rng(SEED)
     voxels = draw.permutation(voxels)[: 2 * POINTS]
     # beside the voxels' centres: where both scans are interpolated alike, whole shifts of a voxel gain nothing
@@ -167,33 +147,28 @@ def find_motion(
         widths = [blur_mm / mm if seen else 0.0 for seen, mm in zip(resolved, spacing)]
         pair = _blur(fixed, widths), _blur(moving, widths)
         pairs.append(_Pair(*pair, ranges, spacing, points.mean(axis=0), free, blur_mm))
-    motion = _confirmed(pairs, points)
-    if motion is None:
-        return None
-    first = (np.array(factors) - 1) / 2 * spacing_mm  # the centre of the first block
-    return Motion(motion.matrix, motion.offset + first - motion.matrix @ first)
+    return pairs, points
 
 
-def _confirmed(pairs: list["_Pair"], points: Float64) -> Motion | None:
-    """The motion of all points, where those of two halves agree, and each fits the other half better than ones nearby."""
+def _confirmed(pairs: list["_Pair"], points: Float64) -> Float64 | None:
+    """The parameters of all points, where those of two halves agree, and each fits the other half better than ones nearby."""
     black = (points // BLOCK_MM).sum(axis=1) % 2 > 0
     parts = points[black], points[~black]
     if min(map(len, parts)) < FEWEST_POINTS / 2:
         return None
     start = _try_shifts(pairs[0], points)
     found = [_refine(pairs[:-1], part, start) for part in parts]
-    free = len(pairs[0].free)
+    free = np.array(pairs[0].free)
+    shifts = np.eye(len(free))[free < 3]
     for part, parameters in zip(reversed(parts), found):
         score = pairs[-2].score(part)
-        shifts = np.eye(free)[: int(pairs[0].resolved.sum())]
         nearby = [parameters + mm * shift for mm in NEARBY_MM for shift in shifts]
         if score(parameters) >= min(map(score, nearby)):
             return None
-    one, other = (pairs[0].motion(parameters) for parameters in found)
-    apart = norm(one.displacements(points) - other.displacements(points), axis=1)
-    if np.median(apart) > AGREE_MM:
+    one, other = (pairs[0].displacements(parameters, points) for parameters in found)
+    if np.median(norm(one - other, axis=1)) > AGREE_MM:
         return None
-    return pairs[0].motion(_refine(pairs[1:], points, (found[0] + found[1]) / 2))
+    return _refine(pairs[1:], points, (found[0] + found[1]) / 2)
 
 
 def _without_cut(fixed: Image, moving: Image) -> tuple[Image, Image]:
@@ -237,18 +212,20 @@ class _Pair:
     free: list[int]
     step_mm: float
 
-    @property
-    def resolved(self) -> NDArray[np.bool_]:
-        return np.array(self.free) < 3
-
-    def motion(self, parameters: Float64) -> Motion:
-        """The motion of the free ones of a translation and a rotation about the middle, all in mm."""
-        from scipy.spatial.transform import Rotation
-
+    def every(self, parameters: Float64) -> Float64:
+        """Three shifts and three turns in mm, of which those that are not free are 0."""
         every = np.zeros(6)
         every[self.free] = parameters
+        return every
+
+    def displacements(self, parameters: Float64, points: Float64) -> Float64:
+        """The displacements of points, [N, 3] or [3], by a shift and a rotation about the middle."""
+        from scipy.spatial.transform import Rotation  # slow to import
+
+        every = self.every(parameters)
         matrix = Rotation.from_rotvec(every[3:] / ARM_MM).as_matrix()
-        return Motion(matrix, self.middle + every[:3] - matrix @ self.middle)
+        offset = self.middle + every[:3] - matrix @ self.middle
+        return points @ matrix.T + offset - points
 
     def score(self, points: Float64) -> Callable[[Float64], float]:
         """Minus the mutual information at points, of the parameters of a motion."""
@@ -257,8 +234,7 @@ class _Pair:
         )
 
         def of(parameters: Float64) -> float:
-            motion = self.motion(parameters)
-            places = (points + motion.displacements(points)) / self.spacing
+            places = (points + self.displacements(parameters, points)) / self.spacing
             there = ndimage.map_coordinates(self.moving, places.T, order=1, cval=np.nan)
             both = np.isfinite(there) & np.isfinite(still)
             if both.mean() < 0.5:
@@ -277,19 +253,31 @@ def _try_shifts(pair: _Pair, points: Float64) -> Float64:
 
 def _refine(pairs: list[_Pair], points: Float64, start: Float64) -> Float64:
     """The parameters with the most mutual information at some points, found from coarse to fine."""
-    from scipy.optimize import minimize
-
     best = start
     for pair in pairs:
-        simplex = best + pair.step_mm * np.vstack([np.zeros(len(best)), np.eye(len(best))])
-        options = {
-            "initial_simplex": simplex,
-            "xatol": TOLERANCE,
-            "fatol": 1e-6,
-            "maxfev": MOST_TRIES,
-        }
-        best = minimize(pair.score(points), best, method="Nelder-Mead", options=options).x
+        steps = np.full(len(best), pair.step_mm)
+        best = downhill(pair.score(points), best, steps, TOLERANCE, 1e-6)
     return best
+
+
+def downhill(
+    cost: Callable[[Float64], float],
+    start: Float64,
+    steps: Float64,
+    tolerance: float,
+    cost_tolerance: float,
+) -> Float64:
+    """The parameters of the least cost near a start, by a simplex of these first steps."""
+    from scipy.optimize import minimize
+
+    options = {
+        "initial_simplex": start + np.vstack([np.zeros(len(start)), np.diag(steps)]),
+        "xatol": tolerance,
+        "fatol": cost_tolerance,
+        "maxfev": MOST_TRIES,
+    }
+    found: Float64 = minimize(cost, start, method="Nelder-Mead", options=options).x
+    return found
 
 
 def block_means(image: AnyArray, factors: list[int]) -> Float32:

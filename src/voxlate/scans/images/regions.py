@@ -11,13 +11,13 @@ from voxlate.base.array_types import Bool, Float32
 from voxlate.base.errors import BadInput
 from voxlate.scans.cohorts.case_files import LABELS
 from voxlate.scans.images.grid import Volume
-from voxlate.scans.images.mask import box_around, foreground
+from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.ranges import Range, range_for
 from voxlate.scans.images.units import unit_of
 
 NUMBER = r"[-+]?\d+(?:\.\d*)?"
-# LOW < MODALITY < VALUE %
-RULE = re.compile(rf"(?:({NUMBER})\s*<\s*)?([\w-]+)\s*(<|>|==?)\s*({NUMBER})\s*(%)?")
+# LOW < MODALITY < VALUE
+RULE = re.compile(rf"(?:({NUMBER})\s*<\s*)?([\w-]+)\s*(<|>|==?)\s*({NUMBER})\s*")
 RATIO = re.compile(r"([\w-]+)\s*/\s*([\w-]+)")
 # Tissues of CT by ranges of Hounsfield units, from the first value to below the second.
 # Sources: air, lung, fat, soft tissue and bone by the borders of the materials of Schneider, Bortfeld and Schlegel 2000
@@ -43,9 +43,9 @@ BODY = "body"  # the region of all voxels of the body
 class Region:
     """A named part of each case: a modality or label map of the truth between two values, or a mask file.
 
-    low, high: in the modality's unit, in shares of the image's own peak if the unit is arbitrary, or labels; mirrored:
-    in shares of the other hemisphere's mean; over: this region is the ratio of the volumes of these two regions; tissue:
-    of the tissues of CT, of which a body may lack some, and which are no structures with pieces.
+    low, high: in the modality's unit, in shares of the image's own peak if the unit is arbitrary, or labels; over: this
+    region is the ratio of the volumes of these two regions; tissue: of the tissues of CT, of which a body may lack some,
+    and which are no structures with pieces.
     """
 
     name: str
@@ -54,22 +54,17 @@ class Region:
     low: float = -inf
     high: float = inf
     path: str | None = None
-    mirrored: bool = False
     over: tuple[str, str] | None = None
     tissue: bool = False
 
     def select(self, values: Float32, frame: Bool) -> Bool:
         """The part of `frame` with values between low and high; values, frame: [D, H, W], canonical."""
-        if self.mirrored:
-            values = shares_of_other_side(values, frame)
         return (values > self.low) & (values < self.high) & frame
 
     def rule(self, ranges: Mapping[str, Range], within: str) -> str:
         """The rule for the caption, such as `cta > 150 HU within body`."""
         if self.over is not None:
             return f"volume of {self.over[0]} / volume of {self.over[1]}"
-        if self.mirrored:
-            return f"{self.text} of the other hemisphere's mean, where above 0, within {within}"
         if self.modality is None or self.modality in LABELS:
             return f"{self.text} within {within}"
         known = ranges.get(self.modality) or range_for(unit_of(self.modality))
@@ -79,8 +74,8 @@ class Region:
 def regions_from(texts: Mapping[str, str] | None) -> tuple[Region, ...]:
     """Regions by name: "cta>150", "ct<-300", "150<cta<600", "seg=4", or a mask file ("masks/{case}.nii.gz").
 
-    "cbf<30%" compares with the mean of the other hemisphere; "lesion/core", the names of two regions, is a mismatch
-    ratio; {"tissues": "ct"} is a region of each tissue by the values of a CT. Raises BadInput for other texts.
+    "lesion/core", the names of two regions, is a mismatch ratio; {"tissues": "ct"} is a region of each tissue by the
+    values of a CT. Raises BadInput for other texts.
     """
     given = {name: str(text) for name, text in (texts or {}).items()}
     tissues = _tissues_of(given.pop(TISSUES), given) if TISSUES in given else ()
@@ -136,42 +131,18 @@ def _region(name: str, text: str) -> Region:
                 f"region {name}: expected a threshold or a mask file, found nothing. Write {name}=tmax>6."
             )
         return Region(name, text, path=text)
-    below, modality, sign, number, percent = rule.groups() if rule else ("", "", "", "0", "")
+    below, modality, sign, number = rule.groups() if rule else ("", "", "", "0")
     value = float(number)
     said = f"{modality} {sign[:1]} {value:g}"
-    if percent and sign == "<" and not below:
-        return Region(name, f"{said} %", modality, 0.0, value / 100, mirrored=True)
-    if below and sign == "<" and not percent and float(below) < value:
+    if below and sign == "<" and float(below) < value:
         return Region(name, f"{below} < {modality} < {number}", modality, float(below), value)
-    if rule and not below and not percent:
+    if rule and not below:
         ends = {"<": (-inf, value), ">": (value, inf)}
         low, high = ends.get(sign, (value - 0.5, value + 0.5))
         return Region(name, said, modality, low, high)
     raise BadInput(
         f"region {name}: expected MODALITY>NUMBER, MODALITY<NUMBER, LOW<MODALITY<HIGH, LABELS=NUMBER or a mask file, found {text!r}. Write it as {name}=tmax>6."
     )
-
-
-def shares_of_other_side(values: Float32, frame: Bool) -> Float32:
-    """Values over the mean of the other half of the frame: [D, H, W], canonical, so W runs from left to right.
-
-    The halves meet in the middle of the frame's box. Only values above 0 count, because fluid is not perfused. A half
-    becomes NaN if the other half has no such value. Source of the threshold: Campbell et al. 2011 (Stroke 42), relative
-    CBF of a core.
-    """
-    shares = np.full(values.shape, np.nan, np.float32)
-    if not frame.any():
-        return shares
-    first, last = box_around(frame)[2]
-    left = slice(0, (first + last) // 2)
-    right = slice((first + last + 1) // 2, None)
-    middle = slice(left.stop, right.start)  # an odd width has a column of no side
-    perfused = frame & (values > 0)
-    for here, others in ((left, (right,)), (right, (left,)), (middle, (left, right))):
-        known = np.concatenate([values[..., other][perfused[..., other]] for other in others])
-        if len(known):
-            shares[..., here] = values[..., here] / np.mean(known, dtype=np.float64)
-    return shares
 
 
 def scale_to_peak(volume: Volume, scale: Range, body: Bool | None) -> Float32:

@@ -12,7 +12,6 @@ from scipy import ndimage
 
 from voxlate.base.config import settings
 from voxlate.scans.images.grid import Volume
-from voxlate.scans.images.mask import box_around
 
 Triple = tuple[int, int, int]
 Size = tuple[int, int]
@@ -127,11 +126,6 @@ class SliceOption(ABC):
     """Whether the middle column of a slice stays the middle of what the network sees."""
 
     @property
-    def crop(self) -> int | None:
-        """Margin in voxels around the mask's box, where only the box is synthesised."""
-        return None
-
-    @property
     def resize_to(self) -> Size | None:
         """The height and width that every slice is resized to."""
         return None
@@ -159,13 +153,6 @@ class Whole(SliceOption):
 
     for_volumes: ClassVar[bool] = True
     kind: Literal["whole"] = "whole"
-    crop: Annotated[
-        int | None,
-        Field(
-            ge=0,
-            description="draw only in the box of the volume's mask and so many voxels around it, never in less than a patch of the training; for methods that work inside a mask; unset: everywhere",
-        ),
-    ] = None
 
     def plan(self, shape: Triple, patch: Triple, overlap: float) -> SlicePlan:
         """Whole slices, or overlapping patches of volumes."""
@@ -214,34 +201,24 @@ AnySlices = Annotated[Whole | Tiled | Resized, Field(discriminator="kind")]
 
 
 def fit_to_mask(
-    plan: SlicePlan,
-    mask: np.ndarray | None,
-    multiple: int,
-    centred: bool,
-    crop: int | None,
-    least: Size,
+    plan: SlicePlan, mask: np.ndarray | None, multiple: int, centred: bool
 ) -> SlicePlan:
     """A plan of whole slices, without those that the mask [D, H, W] leaves empty, with the margins of a method.
 
-    centred: the middle column stays in the middle (or half a voxel right of it, where widths are odd). crop: cut to the
-    box of the whole mask and so many voxels around it, but not below `least`: norms over a slice should see as much
-    background as in training. Sides that change become multiples of `multiple`.
+    centred: columns become a multiple of `multiple`, and the middle column stays in the middle (or half a voxel right of
+    it, where widths are odd).
     """
     _, height, width = plan.input_tiling.shape
     if plan.input_tiling.patch != (1, height, width):
         return plan
-    rows = (0, height)
-    columns = (0, width)
-    empty = frozenset[int]()
     if mask is not None:
-        empty = frozenset(np.flatnonzero(~mask.any(axis=(1, 2))).tolist())
-        if crop is not None:
-            _, (above, below), (before, behind) = box_around(mask)
-            rows = max(0, above - crop), min(height, below + crop)
-            columns = max(0, before - crop), min(width, behind + crop)
-    left, right = _window(columns, width, multiple, min(least[1], width), centred)
-    top, bottom = _window(rows, height, multiple, min(least[0], height))
-    return replace(plan, margins=(left, right, top, bottom), empty=empty)
+        plan = replace(plan, empty=frozenset(np.flatnonzero(~mask.any(axis=(1, 2))).tolist()))
+    if not centred:
+        return plan
+    # the column right of the middle of an even side is the middle of an odd one
+    added = _up(width + width % 2, multiple) - width
+    left = -(-added // 2)
+    return replace(plan, margins=(left, added - left, 0, 0))
 
 
 def fit_to_frame(
@@ -266,28 +243,6 @@ def fit_to_frame(
 def centre_on(ends: Size, length: int) -> int:
     """The start of a window of this length around the middle of a box's ends along an axis."""
     return (ends[0] + ends[1] - length) // 2
-
-
-def _window(box: Size, length: int, multiple: int, least: int, centred: bool = False) -> Size:
-    """The margins on both sides of an axis, so that a multiple of voxels with `box` inside remains; 0 for all.
-
-    least: voxels that remain. They begin at a multiple, so that a network halves them where it halves the whole axis;
-    centred: they are symmetric about the middle of the axis instead, even for the whole axis.
-    """
-    first, end = box
-    if centred:
-        odd = length % 2  # then the column right of the middle of an even side is the axis' middle
-        side = _up(max(least, length - 2 * first - odd, 2 * end - length + odd), multiple)
-        first = (length - side) // 2
-    elif box == (0, length):
-        return 0, 0
-    else:
-        more = max(0, least - (end - first))
-        if more:
-            first = min(max(0, first - more // 2), length - least)
-        first = first // multiple * multiple
-        side = _up(max(least, end - first), multiple)
-    return -first, first + side - length
 
 
 def _up(length: int, multiple: int) -> int:

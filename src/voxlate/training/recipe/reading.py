@@ -220,11 +220,6 @@ def check_synthesis(recipe: Recipe) -> None:
             synth.windows is not None and not recipe.method.iterates,
             "none for a method that makes images at once",
         ),
-        (
-            "slices",
-            synth.slices.crop is not None and (of_volumes or not recipe.ignores_outside),
-            "no crop but of slices with task.inside and task.strip, in a predictor, too",
-        ),
     ):
         if wrong:
             raise BadInput(

@@ -38,6 +38,7 @@ RETIRED = {
     "net.kernel": "1x3x3",
     "start_window": {},
     "synth.contrast": {},
+    "synth.slices.crop": None,
     "task.detach": False,
     "task.predictor_steady": False,
     "train.paced": ANY,

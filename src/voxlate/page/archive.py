@@ -3,18 +3,14 @@
 import re
 import stat
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
-from typing import IO, TypeVar
+from typing import IO
 
 from voxlate.base.errors import BadInput
-from voxlate.base.files import LONGEST_NAME, whole_folder
-from voxlate.base.messages import reworded
-
-T = TypeVar("T")
+from voxlate.base.files import LONGEST_NAME
 
 MB = 2**20
 FOLDER = 0o700  # for its owner alone
@@ -32,9 +28,9 @@ class Received:
     most_ratio: of unpacked to packed bytes of an archive.
     """
 
-    most_files: int = 20_000
-    most_bytes: int = 4096 * MB
-    most_ratio: float = 200.0
+    most_files: int
+    most_bytes: int
+    most_ratio: float
     files: int = 0
     size: int = 0
     clutter: int = 0
@@ -111,54 +107,6 @@ def _files_of(path: Path) -> Iterator[tuple[zipfile.ZipFile, list[zipfile.ZipInf
 def is_archive(path: Path) -> bool:
     """Whether a path is that of a zip."""
     return path.suffix.lower() == ".zip" and path.is_file()
-
-
-@contextmanager
-def apart(path: Path) -> Iterator[tuple[Path, Callable[[T], T]]]:
-    """A temporary folder for the files of a zip, and a function that names them in values as if they were beside it."""
-    with TemporaryDirectory() as place:
-
-        def beside(value: T) -> T:
-            return reworded(value, lambda text: text.replace(place, f"{path.parent}"))
-
-        try:
-            yield Path(place), beside
-        except BadInput as error:
-            raise beside(error) from None
-
-
-def unpacked(path: Path, into: Path | None = None) -> tuple[Path, int]:
-    """The folder with the files of a zip, for its owner alone, and the number of hidden files that are left out.
-
-    into: the folder in which it is; by default beside the zip, where
-    it stays, because an export reads the headers of the scans again, and the same command goes on with what is there. A
-    folder of that name is the archive's where it has its files and no others; raises BadInput for another one. Of an
-    archive of one folder it is that folder.
-    """
-    folder = (into or path.parent) / path.stem
-    with _files_of(path) as (_, entries):
-        sizes = {
-            folder.joinpath(*parts): entry.file_size
-            for entry in entries
-            if (parts := safe_parts(entry.filename))
-        }
-        hidden = len(entries) - len(sizes)
-    if nested := next((file.name for file in sizes if file.suffix.lower() == ".zip"), None):
-        raise BadInput(
-            f"{path}: expected scans in the archive, found the archive {nested} in it, too. Unpack both, and give the folder."
-        )
-    if not folder.exists():
-        with whole_folder(folder) as new:
-            new.chmod(FOLDER)
-            Received().unpack(path, new)
-    # a system adds hidden files to a folder, which no reader takes
-    elif sizes != {file: file.stat().st_size for file in folder.rglob("[!.]*") if file.is_file()}:
-        raise BadInput(
-            f"{path}: expected no folder {folder.name} beside the archive, or one with its files alone, found another. Rename or remove it."
-        )
-    while len(inner := [*folder.iterdir()]) == 1 and inner[0].is_dir():
-        (folder,) = inner
-    return folder, hidden
 
 
 def safe_parts(name: str) -> list[str]:
