@@ -70,20 +70,14 @@ def test_lpips_is_its_formula():
 @every_row(
     "change, words",
     [
-        (None, r"expected LPIPS weights .* found no file"),
-        ("no weights", "expected LPIPS weights as a safetensors file"),
-        ({"lin3": None}, r"expected lin3 of shape 1×256×1×1 .* found none"),
-        (
-            {"features.0.weight": torch.zeros(64, 3, 3, 3)},
-            r"expected features.0.weight of shape 64×3×11×11 .* found 64×3×3×3",
-        ),
+        (None, "found none that can be read"),
+        ({"lin3": None}, r"expected lin3 of shape 1×256×1×1"),
+        ({"features.0.weight": torch.zeros(64, 3, 3, 3)}, r"features.0.weight of shape 64×3×11×11"),
     ],
 )
 def test_weights_that_are_absent_or_of_another_network_are_refused(change, words, tmp_path):
     path = tmp_path / "file"
-    if isinstance(change, str):
-        path.write_text(change)
-    elif change:
+    if change:
         state = made_up() | change
         save_file({name: one for name, one in state.items() if one is not None}, path)
     with refuses(words):

@@ -10,9 +10,9 @@ from torch.testing import assert_close
 
 from refusals import refuses
 from rows import every_row, slow
-from voxlate.science.diffusion.ode import integrate, rk45, velocity
 from voxlate.science.diffusion.prediction import per_item
 from voxlate.science.diffusion.sample import SamplerSettings, sample
+from voxlate.science.diffusion.samplers import integrate, rk45, velocity
 from voxlate.science.diffusion.schedules import Cosine, ExponentialVE, LinearVP
 
 SMOOTH = ("cosine", "exponential_ve", "leaves_noise")

@@ -11,17 +11,15 @@ from torch import Tensor
 from voxlate.base.config import Importable, look_up, setting, settings
 from voxlate.base.devices import move_like
 from voxlate.base.errors import BadInput
-from voxlate.science.diffusion import ode, samplers
+from voxlate.science.diffusion import samplers
 from voxlate.science.diffusion.prediction import reschedule
 from voxlate.science.diffusion.samplers import Denoise, Draw, Sampler, Traits, traits_of
 from voxlate.science.diffusion.schedules import AnySchedule, Schedule
 from voxlate.science.diffusion.times import GridName, grid
 
-# every function of these modules that states its traits is a sampler by its own name
+# every function of that module that states its traits is a sampler by its own name
 SAMPLERS: dict[str, Sampler] = {
-    name: function
-    for name, function in (vars(samplers) | vars(ode)).items()
-    if hasattr(function, "traits")
+    name: function for name, function in vars(samplers).items() if hasattr(function, "traits")
 }
 
 # Noise of this sigma/alpha is half a grey level of 256 when data are in [−1, 1]. More of it must be denoised, and

@@ -107,24 +107,17 @@ def load_lpips(path: Path | str) -> Lpips:
 
     On CUDA if there is one. Raises BadInput where the file is absent, no safetensors, or has other names or shapes.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise BadInput(
-            f"{path}: expected LPIPS weights (AlexNet v0.1, safetensors), found no file. Check the path; the package contains none, so without a file do without LPIPS."
-        )
     try:
         state = safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, OSError) as error:
         raise BadInput(
-            f"{path}: expected LPIPS weights as a safetensors file, found something else or a part of one ({error}). Convert it as docs/guides/importing.md shows, or download it again."
+            f"{path}: expected LPIPS weights (AlexNet v0.1) as a safetensors file, found none that can be read ({error}). Check the path, or convert the published files as docs/guides/importing.md shows."
         ) from error
     wanted = shapes()
     for name, shape in wanted.items():
-        found = tuple(state[name].shape) if name in state else None
-        if found != shape:
-            text = "none" if found is None else "×".join(map(str, found))
+        if name not in state or tuple(state[name].shape) != shape:
             raise BadInput(
-                f"{path}: expected {name} of shape {'×'.join(map(str, shape))} (LPIPS v0.1, AlexNet), found {text}. Join AlexNet and the heads of LPIPS as docs/guides/importing.md shows."
+                f"{path}: expected {name} of shape {'×'.join(map(str, shape))} (LPIPS v0.1, AlexNet), found none. Join AlexNet and the heads of LPIPS as docs/guides/importing.md shows."
             )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kept = {name: state[name].float().to(device) for name in wanted}
