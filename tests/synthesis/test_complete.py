@@ -3,7 +3,6 @@
 import json
 import shutil
 
-import numpy as np
 import pytest
 
 from preparing import prepare
@@ -15,11 +14,8 @@ from voxlate.base.files import read_json
 from voxlate.evaluation import missing
 from voxlate.evaluation.evaluate_options import EvaluateOptions
 from voxlate.evaluation.scoring.scores import read_scores
-from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.formats.io import content_hash
-from voxlate.training import validate
-from voxlate.training.load import load
 from voxlate.training.train import train
 
 THREE = """
@@ -154,24 +150,3 @@ def test_a_target_whose_scale_varies_between_cases_is_said_to_be_a_guess(
     for name in ("t2", "t1"):  # t1 has one window
         synth = ("synth", run, cohort / "case5", "--out", out / name, "--missing", name)
         assert (sentence in voxlate(*synth).done().err) == (name == "t2")
-
-
-def test_a_validation_picture_shows_what_was_given_and_a_contrast_that_was_hidden(
-    monkeypatch, completing, prepared
-):
-    drawn, model = [], load(completing)
-    monkeypatch.setattr(validate, "montage", lambda *given, labels: drawn.append((*given, labels)))
-    recipe, method = model.network.recipe, model.network.method
-    (stage,) = recipe.all_stages
-    items = validate.validation_items(recipe, stage, open_cohort(prepared))
-    validate.validate(method, items, recipe, stage, model.device, completing / "none.png")
-    ((rows, titles, _, labels),) = drawn
-    assert titles == ["t1", "t2", "synthesis", "truth"]
-    assert labels[:2] == ["t1", "t2"], "hidden in turn"
-    for number, (row, name) in enumerate(zip(rows[:2], labels)):
-        hidden, given = (row[0], row[1]) if name == "t1" else (row[1], row[0])
-        assert (hidden == 0).all()
-        assert given.max() > 0.1
-        true = items[0].target[number, titles.index(name), 0]
-        np.testing.assert_allclose(row[3], (true + 1) / 2)
-        assert not np.array_equal(row[2], row[3]), "made, not copied"

@@ -4,7 +4,7 @@ import numpy as np
 
 from rows import every_row
 from voxlate.scans.images.intensity import Window, intensity_statistics
-from voxlate.synthesis.intensity_checks import check_brightness
+from voxlate.synthesis.scan_checks import check_brightness
 
 WINDOW = Window(low=0, high=1000)
 KNOWN = {"t1": {"low": [-0.8, -0.5, 0.0, 0.4, 1.6], "high": [-0.7, -0.4, 0.1, 0.9, 1.7]}}

@@ -152,17 +152,6 @@ def test_scores_of_images_that_are_gone_for_others_are_not_reported(
 
 
 @slow
-def test_a_second_split_in_the_same_folder_is_scored_alone(score, completing, out):
-    splits = read_json(completing / "provenance.json")["data"]["splits"]
-    for split in ("val", "test"):
-        document = score("--run", completing, "--split", split)
-        assert document["split"] == split
-        assert {case for case, _ in scored_modalities(out)} == set(splits[split]) != set()
-        lines = read_json(out / "scenarios.json")["scenarios"]
-        assert {line["cases"] for line in lines} == {len(splits[split])}
-
-
-@slow
 def test_each_image_is_scored_by_the_run_that_made_it(voxlate, score, two_ways, out):
     options, runs = two_ways
     document = score(*options)

@@ -107,18 +107,6 @@ class Carried:
             if name.startswith(start)
         }
 
-    @property
-    def anatomy(self) -> KnownScans | None:
-        """The bodies of the training, with which scans are compared."""
-        stated = self.description.anatomy
-        return None if stated is None else KnownScans.read(stated, self.part("anatomy"))
-
-    @property
-    def references(self) -> ReferencePatches | None:
-        """The patches of the calibration's scans; None without any."""
-        arrays = self.part("references")
-        return ReferencePatches.read(arrays) if arrays else None
-
 
 @dataclass(frozen=True)
 class ExportedCalibration:
@@ -151,17 +139,19 @@ def load_exported(folder: Path | str) -> Model:
         {"exported_by": stated.made_by, "notice": stated.notice},
         carried.part("selftest"),
     )
+    anatomy = None
+    if stated.anatomy is not None:
+        anatomy = KnownScans.read(stated.anatomy, carried.part("anatomy"))
     calibrations = None
     if stated.calibration is not None:
-        calibrations = ExportedCalibration(_calibration(carried, stated.calibration))
-    return Model(stated.facts, network, carried.folder, carried.anatomy, calibrations)
-
-
-def _calibration(carried: Carried, stated: CarriedCalibration) -> Calibration:
-    """The calibration with its networks of widths, and the patches that scans are compared with."""
-    parts = {name: carried.part(f"widths.{name}") for name in stated.header.targets}
-    widths = {name: Widths(arrays) for name, arrays in parts.items() if arrays}
-    return Calibration(stated.header, widths, carried.references, stated.hash)
+        header = stated.calibration.header
+        parts = {name: carried.part(f"widths.{name}") for name in header.targets}
+        widths = {name: Widths(arrays) for name, arrays in parts.items() if arrays}
+        patches = carried.part("references")
+        references = ReferencePatches.read(patches) if patches else None
+        calibration = Calibration(header, widths, references, stated.calibration.hash)
+        calibrations = ExportedCalibration(calibration)
+    return Model(stated.facts, network, carried.folder, anatomy, calibrations)
 
 
 def read_model(folder: Path | str) -> Carried:

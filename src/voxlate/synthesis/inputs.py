@@ -112,25 +112,17 @@ def prepare_inputs(
     if mask is not None:
         warnings += ask("mask", mask_numbers(mask, prepared.mask(), [*prepared.outlines.values()]))
     elif facts.needs_mask and used.mask_from != trained.mask_from:
-        warnings.append(
-            message(
-                "brain-mask",
-                f"The brain was found in {used.mask_from}, not in {trained.mask_from} as in training (missing).",
-            )
-        )
+        text = f"The brain was found in {used.mask_from}, not in {trained.mask_from} as in training (missing)."
+        warnings.append(message("brain-mask", text))
     if not facts.makes_targets:
-        warnings.append(
-            message(
-                "reconstruction",
-                f"{' and '.join(facts.data.target)} is reconstructed from itself: the bound of models with this autoencoder, no synthesis.",
-            )
-        )
+        text = f"{' and '.join(facts.data.target)} is reconstructed from itself: the bound of models with this autoencoder, no synthesis."
+        warnings.append(message("reconstruction", text))
     return CaseInputs(
         lay_out(prepared, facts.data.axes),  # its affine leads the images back to the scans
         key,
         files,
         grids,
-        _preparation_entries(trained, used, prepared),
+        _preparation_entries(used, prepared),
         tuple(warnings),
         frame,
         digests,
@@ -224,13 +216,8 @@ def by_accepted_names(
             continue
         if modality in rest:
             others = ", ".join(accepted[1:])
-            notes.append(
-                message(
-                    "taken-as",
-                    f"{modality} is read, and {others} is not, which could stand for it.",
-                    grade="caution",
-                )
-            )
+            text = f"{modality} is read, and {others} is not, which could stand for it."
+            notes.append(message("taken-as", text, grade="caution"))
             continue
         first, *unused = accepted
         rest[modality] = rest.pop(first)
@@ -301,23 +288,14 @@ def preparation_for(facts: ModelFacts, scans: Mapping[str, Volume]) -> Preparati
     return replace(trained, fixed=next(iter(scans)))
 
 
-def _preparation_entries(
-    trained: Preparation, used: Preparation, prepared: PreparedCase
-) -> dict[str, Any]:
+def _preparation_entries(used: Preparation, prepared: PreparedCase) -> dict[str, Any]:
     """The entries of a provenance on how a case was prepared."""
-    entries = asdict(used)
-    if used.register:
-        entries["on_grid_of"] = used.fixed
-    moves = used.resample or used.register or used.align
-    if moves and trained.fixed not in (None, used.fixed):
-        entries["grid_of"] = (
-            f"{used.fixed} in place of the training's {trained.fixed}, which is no scan of this case"
-        )
-    entries["registered"] = {
+    registered = {
         name: asdict(replace(scanned, transform=""))
         for name, scanned in prepared.header.registered.items()
     }
-    return entries
+    on_grid = {"on_grid_of": used.fixed} if used.register else {}
+    return {**asdict(used), **on_grid, "registered": registered}
 
 
 def _voxels_key(scans: Iterable[Volume]) -> str:

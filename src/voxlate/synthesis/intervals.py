@@ -10,7 +10,7 @@ from voxlate.base.array_types import Bool
 from voxlate.base.items import BACKGROUND
 from voxlate.base.messages import Message, message
 from voxlate.scans.cases.case import PreparedCase
-from voxlate.scans.images.grid import Grid, Volume, has_voxels_of, orient, return_to
+from voxlate.scans.images.grid import Grid, Volume, orient, return_to
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.regions import region_masks
 from voxlate.synthesis.brightness import SynthesisedImage
@@ -49,10 +49,7 @@ class OutputGrid:
 
     def volume(self, values: np.ndarray, modality: str) -> Volume:
         """Values [D, H, W] on the network's grid as a volume on the file's voxels, in the network's layout."""
-        same = self._own(values, modality)
-        if has_voxels_of(same.grid, self.file):
-            return same
-        return self.reorient(return_to(same, self.file))
+        return self.reorient(return_to(self._own(values, modality), self.file))
 
     def _own(self, values: np.ndarray, modality: str) -> Volume:
         """Values [D, H, W] on the network's grid as a volume on it; "" for values of no modality."""

@@ -1,22 +1,23 @@
-"""Checks of a case's scans before synthesis: whether they fit the model's training and are complete."""
+"""Whether scans fit a model: those of a cohort the recipe's windows, and those of a case the training's, before its synthesis."""
 
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from voxlate.base.errors import BadInput
-from voxlate.base.messages import Message, worst_grade
+from voxlate.base.errors import BadInput, first_of
+from voxlate.base.messages import NOTED, Message, grade_of_distance, message, worst_grade
 from voxlate.checks.case_checks import check_guesses, check_together
 from voxlate.checks.check_table import ask, called, exact_messages, kind_messages
 from voxlate.checks.fingerprint import Fingerprint, fingerprint, value_numbers
-from voxlate.scans.cases.case import PreparedCase
+from voxlate.scans.cases.case import CaseHeader, PreparedCase
 from voxlate.scans.images.frame import BodyFrame
 from voxlate.scans.images.grid import Volume, same_grid
+from voxlate.scans.images.intensity import PERCENTILES, Distribution, IntensityMap, Statistics
 from voxlate.synthesis.facts import ModelFacts
-from voxlate.synthesis.intensity_checks import check_brightness, check_floor, check_scales
 from voxlate.synthesis.intervals import fills_crown
 from voxlate.synthesis.known_scans import KnownScans
 
@@ -29,6 +30,14 @@ ELSEWHERE = re.compile(
     r"|foot|hand|heart|hip|knee|leg|liver|pelvis|prostate|shoulder|[tl]?.?spine|thigh|thorax|wrist)s?(?![a-z])",
     re.I,
 )
+# Percentiles of a scan's foreground that are compared, in network units.
+POINTS = (5, 25, 50, 75, 95)
+MOST_BELOW = 0.2  # of a foreground under the floor; interpolation leaves a percent
+MOST_NAMED = 5  # cases that an error names for --exclude
+NARROWEST = (
+    0.02  # share of a window that the middle 98 % of bodies fill: in other units it is a flat grey
+)
+TOLERANCE = 0.15  # of the network's range of 2, beyond what the training cases span
 
 
 def check_scans(
@@ -117,3 +126,107 @@ def _check_spacing(facts: ModelFacts, prepared: PreparedCase) -> list[Message]:
     ratio = max(ratios[1:] if facts.data.sees_single_slices else ratios)
     sides, known = (" x ".join(f"{side:.3g}" for side in spacing) for spacing in (here, trained))
     return ask("voxels", {"ratio": ratio, "sides": sides, "trained": known})
+
+
+def check_one_scale(headers: Sequence[CaseHeader], targets: Sequence[str], where: object) -> None:
+    """Raise BadInput where some scans of a target are z-scored and others are not: images could have either scale."""
+    for name in targets:
+        scans = (header for header in headers if name in header.visible)
+        shown = [header for header in scans if header.units[name] in ("a.u.", "grey")]
+        signed = [header.case for header in shown if header.statistics[name].is_signed]
+        if 0 < len(signed) < len(shown):
+            others = [header.case for header in shown if header.case not in signed]
+            fewer = min(signed, others, key=len)
+            named = fewer if len(fewer) <= MOST_NAMED else ["CASE"]
+            options = " ".join(f"--exclude {case}" for case in named)
+            raise BadInput(
+                f"{where}: expected the scans of the target {name} on one scale, found {len(signed)} of {len(shown)} training cases z-scored ({first_of(signed, 3)}) and the others not, so that images would have neither scale. Give all one scale, or prepare the cohort without one kind ({options}) into another --out."
+            )
+
+
+def check_floor(name: str, spec: IntensityMap, header: CaseHeader, where: str) -> None:
+    """Raise BadInput where much of a scan is below the floor of its intensity map, and would become background."""
+    floor = spec.floor
+    if floor is None or name not in header.statistics:
+        return
+    below = _share_below(header.statistics[name].foreground, floor)
+    if below > MOST_BELOW:
+        raise BadInput(
+            f"{where}: expected {name} to be above {floor:g} (intensity.{name}.floor), found {below:.0%} of its foreground below: is it z-scored, inverted, or a CT? Take the scan from before, or raise its values so that air is {floor:g} and tissue above; a training may also leave the case out, or take an intensity.{name} without a floor."
+        )
+
+
+def check_filled(
+    name: str, spec: IntensityMap, headers: Sequence[CaseHeader], where: object
+) -> None:
+    """Raise BadInput where bodies fill next to nothing of a window, as scans in another unit than the recipe's do."""
+    bodies = [header.statistics[name].foreground for header in headers if name in header.statistics]
+    if spec.window is None or not bodies:
+        return
+    low, high = spec.window
+    firsts = [body.at(1) for body in bodies]
+    lasts = [body.at(99) for body in bodies]
+    widths = [min(last, high) - max(first, low) for first, last in zip(firsts, lasts)]
+    filled = float(np.median(widths)) / (high - low)
+    if filled < NARROWEST:
+        raise BadInput(
+            f"{where}: expected the scans' bodies to fill the window {low:g} to {high:g} of intensity.{name}, found {max(filled, 0):.1%} filled ({np.median(firsts):.4g} to {np.median(lasts):.4g}): are the scans in the recipe's unit? Change the window."
+        )
+
+
+def _share_below(values: Distribution, floor: float) -> float:
+    """The share of a distribution below a value."""
+    if values.percentiles[0] >= floor:
+        return 0.0
+    return float(np.interp(floor, values.percentiles, PERCENTILES, right=100)) / 100
+
+
+def training_ranges(
+    headers: Sequence[CaseHeader],
+    intensity: Mapping[str, IntensityMap],
+) -> dict[str, Any]:
+    """The range of POINTS over training cases, by modality, in network units: {"t1": {"low": [...], "high": [...]}}."""
+    ranges = {}
+    for name, spec in intensity.items():
+        having = [header.statistics[name] for header in headers if name in header.statistics]
+        points = np.array([_points(statistics, spec) for statistics in having])
+        if points.size:
+            ranges[name] = {"low": points.min(0).tolist(), "high": points.max(0).tolist()}
+    return ranges
+
+
+def check_brightness(
+    name: str,
+    statistics: Statistics,
+    spec: IntensityMap,
+    ranges: Mapping[str, Any],
+    patients: float,
+) -> list[Message]:
+    """A message where a scan's statistics are outside the range of a training of so many patients."""
+    if name not in ranges:
+        return []
+    values = np.array([_points(statistics, spec), ranges[name]["low"], ranges[name]["high"]])
+    own, lows, highs = values.clip(-1, 1)  # as network input
+    beyond = np.maximum(lows - own, own - highs)
+    worst = int(beyond.argmax())
+    scale = spec.scale(statistics)
+    value, least, most = (float(scale.inverse(point)) for point in values[:, worst])
+    times = float(beyond[worst] / (TOLERANCE + (highs - lows)[worst] / 2))
+    if times <= NOTED:
+        return []
+    text = f"The brightness of {called(name)} is unusual for the model: the {POINTS[worst]}th percentile of the body is {value:.4g}, in its training cases {least:.4g} to {most:.4g}, if they are scaled as this scan is (few patients give a narrow range)."
+    grade = grade_of_distance(times, patients)
+    return [message("brightness", text, grade=grade, times=times, value=value)]
+
+
+def check_scales(name: str, widths: Sequence[float]) -> list[Message]:
+    """A message where the widths of a modality's scale in the training cases differ much."""
+    if not widths:
+        return []
+    return ask("scales", {"ratio": max(widths) / max(min(widths), 1e-37)}, name)
+
+
+def _points(statistics: Statistics, spec: IntensityMap) -> list[float]:
+    scale = spec.scale(statistics)
+    width = max(scale.high - scale.low, 1e-37)
+    return [2 * (statistics.foreground.at(point) - scale.low) / width - 1 for point in POINTS]

@@ -15,7 +15,7 @@ from voxlate.base.messages import Message, message
 from voxlate.scans.cases.case import LABEL, PreparedCase
 from voxlate.scans.cases.prepared import SPLITS, Cohort, open_cohort
 from voxlate.scans.cohorts.split import FOLDS
-from voxlate.synthesis.intensity_checks import (
+from voxlate.synthesis.scan_checks import (
     check_filled,
     check_floor,
     check_one_scale,

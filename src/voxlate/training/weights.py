@@ -39,7 +39,7 @@ from voxlate.scans.cases.case import DIGITS, Unit
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.formats.format import KeptByFile
 from voxlate.science.methods.method import Method
-from voxlate.synthesis.intensity_checks import POINTS, training_ranges
+from voxlate.synthesis.scan_checks import POINTS, training_ranges
 from voxlate.training.batches.data_settings import training_cases
 from voxlate.training.recipe import FullStage, Recipe, code_of, from_dict, to_dict
 from voxlate.training.recipe.run_provenance import Adapted, ShownStage, ShownTraining

@@ -237,12 +237,6 @@ def flip_onto(volume: Volume, grid: Grid, tolerance_mm: float = 0.01) -> Volume 
     return replace(orient(volume, axes), affine=grid.affine, codes=grid.codes)
 
 
-def has_voxels_of(grid: Grid, other: Grid) -> bool:
-    """Whether flips and permutations lead from the voxels of a grid to those of another, as `flip_onto` needs."""
-    nothing = np.broadcast_to(np.float32(0), (1, *grid.shape))
-    return flip_onto(Volume(nothing, grid.affine, "", ""), other) is not None
-
-
 def return_to(volume: Volume, grid: Grid, order: Order = 1) -> Volume:
     """The volume on `grid`: bit-exact where flips and permutations suffice (undoing `canonical`), else resampled."""
     return flip_onto(volume, grid) or replace(resample(volume, grid, order), codes=grid.codes)

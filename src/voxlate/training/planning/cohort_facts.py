@@ -18,7 +18,7 @@ from voxlate.scans.cases.prepared import CaseEntry, Cohort
 from voxlate.scans.cohorts.case_files import as_names
 from voxlate.scans.images.intensity import PERCENTILES, Distribution, Statistics
 from voxlate.scans.images.units import HOUNSFIELD, SHOW_ANATOMY, TISSUE_MAPS
-from voxlate.synthesis.intensity_checks import check_one_scale
+from voxlate.synthesis.scan_checks import check_one_scale
 from voxlate.training.batches.data_settings import with_any_source
 from voxlate.training.training_options import PlanOptions
 
