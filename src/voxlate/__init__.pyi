@@ -1054,14 +1054,14 @@ def evaluate(
         split: Split to score: train, val or test.
         value_range: Range of PSNR and SSIM.
         any_truth: Count wrong truths, too. Default: False.
-        window: HU range of PNG truths. Default: 0 80.
+        window: HU range of PNG truths. Default: that of synth (0 80 for heads).
         features: Distance of the slices' features: texture.
         metrics: Score of your own, MODULE:FUNCTION, with allow_code. One or a list.
         lpips: AlexNet weights (safetensors) for LPIPS.
         units: Unit of MR: own (of its peak) or network (0 to 255). Default: 'own'.
         ssim_from: Zero of SSIM: low (of the range) or zero. Default: 'low'.
         seed: Seed of run and of the bootstrap. Default: 0.
-        prepared: Prepared cohort: transforms of scans, and without a run the cases of baselines. Default: that of the run, or the training split of the true scans.
+        prepared: Prepared cohort: transforms of scans, and without a run the cases of baselines. Default: that of the run.
         naive: Run or naive.safetensors. Default: that of OUT.
         run: Run that synthesises the scored images, each modality from the others. One or a list.
         missing: Modalities missing at a time: one (default) or all.
@@ -1220,8 +1220,8 @@ def calibrate(
         out_of_fold: Another fold of the run's cross-validation: each patient is synthesised by a fold that did not train on them; test patients are left out. One or a list.
         answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
         samples: Number of samples a case, of which mean and standard deviation are written.
-        coverage: Share of a new patient's voxels that the intervals contain. Default: 0.9.
-        confidence: Confidence in the coverage, on average over patients. Default: 0.9.
+        coverage: Share of a new patient's voxels that the intervals contain, in whole percents. From 0.5 to 0.99. Default: 0.9.
+        confidence: Confidence in the coverage, on average over patients. From 0.5 to 0.9999. Default: 0.9.
         bound: Margin for a limited number of patients: normal (Student's t; the default from 10 patients on), any (no assumption; needs 22 patients for 90 %) or none (the default below 10).
         method: Type of intervals: learned (quantiles of the error, from six patients on, similar coverage in all regions), difficulty (mean size of the error) or constant; the default is the narrower one of the first two.
         regions: Region that is calibrated in addition to bone, soft tissue and labels: lesion='tmax>6'; of vessels, a label map, because a threshold in a head finds bone. A dict.

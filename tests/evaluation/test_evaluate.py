@@ -195,7 +195,7 @@ def test_an_image_in_the_frame_of_a_scan_that_was_registered_is_moved_to_its_tru
 
 
 @pytest.mark.parametrize(
-    "folder, options, named",
+    ("folder", "options", "named"),
     [
         ("nowhere", {}, "nowhere"),
         ("cohort", {}, "none that match"),
