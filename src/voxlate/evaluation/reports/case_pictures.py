@@ -351,8 +351,8 @@ def chequerboard(first: AnyArray, second: AnyArray, pixel_mm: tuple[float, float
 
 def evenly(count: int, most: int) -> list[int]:
     """At most `most` of `count` indices, evenly from the first to the last."""
-    chosen = min(count, most)
-    return [round(number * (count - 1) / max(1, chosen - 1)) for number in range(chosen)]
+    chosen: list[int] = np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()
+    return chosen
 
 
 def warnings_of(out: Path) -> dict[str, list[Message]]:
