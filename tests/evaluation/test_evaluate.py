@@ -12,7 +12,6 @@ from made_volumes import head, made_volume, save, save_pair
 from refusals import refuses
 from rows import every_row, slow
 from voxlate.base.files import read_json, write_json
-from voxlate.base.statistics import bootstrap
 from voxlate.evaluation.scoring import truth_alignment as alignment
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.evaluation.scoring.scores import COLUMNS, read_scores
@@ -307,15 +306,6 @@ def test_of_several_sources_the_linear_map_and_the_mean_are_baselines_too(tmp_pa
 
 
 # intervals
-
-
-def test_slices_of_one_patient_do_not_narrow_the_interval():
-    values = np.repeat([1.0, 2.0, 3.0, 4.0, 5.0], 50)
-    by_patient = bootstrap(values, np.repeat(list("abcde"), 50).tolist(), seed=0)
-    by_slice = bootstrap(values, [str(number) for number in range(250)], seed=0)
-    assert by_patient == bootstrap(values[::50], list("abcde"), seed=0)
-    assert by_patient[1] - by_patient[0] > 5 * (by_slice[1] - by_slice[0])
-    assert bootstrap(np.array([1.0, 2.0]), ["a", "a"], seed=0) is None
 
 
 def test_in_network_units_truth_and_image_are_what_the_network_was_given_and_gave(cohort, out):

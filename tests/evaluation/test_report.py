@@ -33,7 +33,7 @@ from voxlate.scans.formats.io import write_volume
 from voxlate.scans.images import pictures
 from voxlate.scans.images.grid import Grid, canonical
 from voxlate.scans.images.ranges import range_for
-from voxlate.training.log_file import Curve, curves_of
+from voxlate.training.log_file import Curve
 from voxlate.training.naive import fit
 
 RECIPE = """# T1 to CT. voxlate train t1_to_ct --data PREPARED --out RUN
@@ -240,14 +240,6 @@ def test_radiological_convention_puts_the_patients_left_on_the_right():
     volume[2, 3, 0] = 1  # superior, anterior, and left: index W grows to the right
     for plane, level, column in (("axial", 2, -1), ("coronal", 3, -1), ("sagittal", 0, 0)):
         assert pictures.plane_of(volume, plane, level)[0, column] == 1
-
-
-def test_later_lines_of_a_resumed_run_count(tmp_path):
-    log, losses = tmp_path / "log.jsonl", ((1, 5), (1, 3), (2, 2))
-    lines = [{"stage": "", "step": step, "loss": {"total": loss}} for step, loss in losses]
-    log.write_text("\n".join(map(json.dumps, lines)))
-    (curve,) = curves_of(log)["", "loss"]
-    assert (curve.steps, curve.values) == ((1, 2), (3, 2))
 
 
 # charts

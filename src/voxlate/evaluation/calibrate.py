@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from voxlate.base.errors import BadInput, first_of
+from voxlate.base.errors import BadInput
 from voxlate.base.executors.case_work import NamedProgress, no_report
 from voxlate.base.executors.workers import choose_executor
 from voxlate.base.files import lock
@@ -195,8 +195,7 @@ def find_calibration_cases(
 ) -> list[CaseFiles]:
     """The cases of a split of a cohort; the fold of the run's training has priority over the cohort's splits.
 
-    Out of fold, those that are not for test; raises BadInput for cases that each run of a cross-validation trained on.
-    Warns of slices whose patients are unknown.
+    Out of fold, those that are not for test. Warns of slices whose patients are unknown.
     """
     found = find_cohort(cohort, asked)
     require_patients(found, cohort)
@@ -212,12 +211,5 @@ def find_calibration_cases(
     if not cases:
         of_split = f" of the split {asked.split}" if asked.split else ""
         raise BadInput(f"{cohort}: expected cases{of_split}, found none. Check --split.")
-    splits = [member.facts.splits for member in model.members]
-    names = (case.case for case in cases)
-    seen = [name for name in names if all(split.get(name) == "train" for split in splits)]
-    if asked.out_of_fold and seen:  # before anything is synthesised
-        raise BadInput(
-            f"{cohort}: expected cases that one of the {len(splits)} runs did not train on, found {len(seen)} of {len(cases)} that trained each ({first_of(seen)}). Add the other folds to --out-of-fold, or --exclude these cases."
-        )
     refuse_synthetic(cases, {*data.source, *data.target})
     return cases

@@ -43,7 +43,7 @@ from voxlate.training.verdict import SYNTHESIS
 NAIVE = "best naive"  # the column of the best naive baseline
 TITLE = "Methods: mean ± sd; below, the difference to the reference (=) with its 95 % interval, and p, * below 0.05"
 LEAST_APART = 0.02  # of the shares of scored voxels that two images show, from which their scores do not compare
-# Scores compare only if these entries of a section agree, and the rules of regions and scopes that both have.
+# Scores compare only if these entries of a section agree, and the rules of regions that both have.
 MUST_AGREE = ("unit", "range", "own_peak", "mask", "ssim_from")
 LATEX = str.maketrans(
     {
@@ -153,12 +153,10 @@ def compare(
         _check_same(paths[0], read[0], path, other)
     headers = {name: scores.header for name, scores in methods.items()}
     first = headers[names[0]]
-    shared = {key: first.get(key, {}) for key in ("standard", "own_metrics")}
-    left_out = dict[str, list[str]]()
-    for key in "regions", "scopes":
-        having = grouped((area, name) for name, of in headers.items() for area in of.get(key, {}))
-        left_out |= {area: some for area, some in having.items() if some != names}
-        shared[key] = {area: first[key][area] for area, some in having.items() if some == names}
+    shared = {key: first.get(key, {}) for key in ("standard", "own_metrics", "scopes")}
+    having = grouped((area, name) for name, of in headers.items() for area in of["regions"])
+    left_out = {area: some for area, some in having.items() if some != names}
+    shared["regions"] = {area: first["regions"][area] for area in having if area not in left_out}
     known = metrics_of(shared)
     sections = read[0].parts
     document = {
@@ -232,8 +230,7 @@ def _conditions(scores: Scores) -> dict[str, object]:
     for name, part in scores.parts.items():
         stated |= {f"{key} of {name}": part[key] for key in MUST_AGREE}
         stated |= {f"case {case} of {name}": "scored" for case in scores.by_case(name).index}
-    for key in "regions", "scopes":
-        stated |= {f"rule of {area}": rule for area, rule in header.get(key, {}).items()}
+    stated |= {f"rule of {area}": rule for area, rule in header["regions"].items()}
     truths = header.get("truths", {})
     return stated | {f"truth of {label}": digest for label, digest in truths.items()}
 
@@ -324,20 +321,18 @@ def _pool(name: str, metric: Metric, methods: Methods) -> Table:
         method: scores.means[name][SYNTHESIS].get(metric.key, {})
         for method, scores in methods.items()
     }
-    features = [scores.parts[name]["features"] for scores in methods.values()]
+    features = [(scores.parts[name]["features"] or {}).get("name") for scores in methods.values()]
+    counts = [value.get("n") for value in values.values()]
     absent = any(value.get("mean") is None for value in values.values())
-    if (
-        absent
-        or len({(of["name"], value["n"]) for of, value in zip(features, values.values())}) > 1
-    ):
+    if absent or len({*zip(features, counts)}) > 1:
         return {}
     result = {
         "label": metric.label,
         "better": metric.better,
-        "n": values[next(iter(values))]["n"],
+        "n": counts[0],
         "best": min(values, key=lambda method: values[method]["mean"]),
         "reference": None,
-        "features": features[0]["name"],
+        "features": features[0],
         "methods": {
             method: {key: value[key] for key in ("mean", "sd", "ci95")}
             for method, value in values.items()
@@ -396,9 +391,6 @@ def _caption(document: Document) -> Iterator[str]:
     for name, baseline in document["naive"].items():
         if baseline:
             yield f"{name}: best naive baseline by its MAE: {baseline['baseline']} (scored with {baseline['of']}), no test."
-    for name, rule in document["scopes"].items():
-        if name not in document["standard"]:
-            yield f"{name}: {rule}."
     for name, having in document["left_out"].items():
         yield f"{name}: not compared, because it is scored in {', '.join(having)} alone (--regions)."
 

@@ -17,7 +17,7 @@ from voxlate.synthesis.provenance import Provenance, provenance_of, run_folders
 from voxlate.training.log_file import read_verdicts
 
 SKEWED = 3  # times the share that may be outside, from which a patient differs much from the others
-MOST_CASES = 12  # of more, the lowest, the median and the highest bound are printed
+MOST_CASES = 12  # whose bounds are printed
 _text = METRIC_OF["mae"].text
 NOT_MEASURED = "Error not measured: no held-out patients were scored."
 
@@ -151,7 +151,7 @@ def bounds_of(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
 
 
 def bound_lines(folders: Sequence[Path]) -> Iterator[str]:
-    """A line for each case, or for each modality if the cases are many; none without a calibration."""
+    """A line for each case, of many the first; none without a calibration."""
     by_case = bounds_of(folders)
     if not by_case:
         return
@@ -159,13 +159,10 @@ def bound_lines(folders: Sequence[Path]) -> Iterator[str]:
     coverage = float(provenance["calibration"]["coverage"])
     units = provenance.get("units", {})
     yield f"Bounds of a case's error, each exceeded with a probability of {1 - coverage:.0%} at most:"
-    cases = [*by_case]
-    if len(cases) > MOST_CASES:
-        cases.sort(key=lambda case: max(of.get("mae", 0.0) for of in by_case[case].values()))
-        yield f"  of {len(cases)} cases, those with the lowest, the median and the highest MAE:"
-        cases = [cases[place] for place in (0, len(cases) // 2, -1)]
-    for case in cases:
+    for case in [*by_case][:MOST_CASES]:
         yield f"  {case}: {'; '.join(_texts(by_case[case], units))}"
+    if len(by_case) > MOST_CASES:
+        yield f"  and of {len(by_case) - MOST_CASES} more cases, in their provenance.json"
 
 
 def _texts(bounds: Mapping[str, Mapping[str, float]], units: Mapping[str, str]) -> Iterator[str]:

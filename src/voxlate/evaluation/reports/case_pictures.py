@@ -131,11 +131,11 @@ def read_case(out: Path, scores: Table, case: str, modality: str) -> CaseImages 
     main = image if truth is None else truth
     body = foreground(main)
     images = []
-    # The paths that the scores state are relative to OUT, and of all images of the case.
-    named = source_paths(provenance)
-    scored = scores.get("source_files", {}).get(case, {}).items()
-    placed = {name: out.resolve() / path for name, path in scored if name in named or not named}
-    for name, path in (placed or named).items():
+    # where a source was moved, the scores state its place in the cohort
+    scored = scores.get("source_files", {}).get(case, {})
+    sources = source_paths(provenance)
+    sources |= {name: out.resolve() / scored[name] for name in sources if name in scored}
+    for name, path in sources.items():
         if is_there(path):
             scan = return_to(read_canonical(path, name), main.grid)
             images.append(_scan("source", name, scan, _centre(body)))
@@ -148,7 +148,7 @@ def read_case(out: Path, scores: Table, case: str, modality: str) -> CaseImages 
     sentences = [(said.grade, f"{said}") for said in read_messages(provenance)]
     if "expected" in provenance:  # what was measured is of all cases, and stands above
         sentences += [("note", line) for line in error_lines(provenance)]
-    oriented = not any(map(is_picture, [file or files[modality], *(placed or named).values()]))
+    oriented = not any(map(is_picture, [file or files[modality], *sources.values()]))
     return CaseImages(case, main.grid, images, sentences, oriented)
 
 
@@ -351,8 +351,8 @@ def chequerboard(first: AnyArray, second: AnyArray, pixel_mm: tuple[float, float
 
 def evenly(count: int, most: int) -> list[int]:
     """At most `most` of `count` indices, evenly from the first to the last."""
-    chosen = min(count, most)
-    return [round(number * (count - 1) / max(1, chosen - 1)) for number in range(chosen)]
+    chosen: list[int] = np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()
+    return chosen
 
 
 def warnings_of(out: Path) -> dict[str, list[Message]]:

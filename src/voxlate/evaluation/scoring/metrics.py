@@ -248,11 +248,11 @@ SCOPED = (
     "mse_rel",
     "psnr",
     "ssim_2d",
-    "lpips",
     "ssim_3d",
     "ssim_coronal",
     "ssim_sagittal",
     "mae_z",
+    "lpips",
 )
 
 
@@ -262,22 +262,15 @@ def metrics_of(document: Mapping[str, Any]) -> dict[str, Metric]:
     for key, own in document.get("own_metrics", {}).items():
         label = key.replace("_", " ")
         metrics.append(Metric(key, label, own["unit"], own["better"], own["reduction"]))
-    for scope in document.get("scopes", {}):
-        metrics += [_in_scope(METRIC_OF[key], scope) for key in METRIC_OF if key in SCOPED]
+    for scope, key in itertools.product(document.get("scopes", {}), SCOPED):
+        one = METRIC_OF[key]
+        label = f"{one.label}, {scope}"
+        in_table = key != "mae_rel"
+        metrics.append(replace(one, key=f"{scope}.{key}", label=label, in_table=in_table))
     for region, metric in itertools.product(document.get("regions", {}), REGION_METRICS):
         label = f"{region} {metric.label}"
         metrics.append(replace(metric, key=f"{region}.{metric.key}", label=label))
     return {metric.key: metric for metric in metrics}
-
-
-def _in_scope(metric: Metric, scope: str) -> Metric:
-    """The metric in a scope, whose label PSNR becomes "PSNR, whole"."""
-    return replace(
-        metric,
-        key=f"{scope}.{metric.key}",
-        label=f"{metric.label}, {scope}",
-        in_table=metric.key != "mae_rel",
-    )
 
 
 def mean_inside(values: AnyArray, inside: Bool | None = None) -> float:

@@ -132,18 +132,15 @@ def case_folders(out: Path) -> list[tuple[Path, dict[str, Path]]]:
     """
     folders = []
     for place in sorted(filter(Path.is_dir, out.iterdir())):
-        alone = place.name.removeprefix(WITHOUT)
-        for folder in (
-            [place] if alone == place.name else sorted(filter(Path.is_dir, place.iterdir()))
-        ):
-            images = images_in(folder)
-            if folder != place:
-                maps = (
-                    name for name in images if is_map(name, {**images}) and name.startswith(alone)
-                )
-                images = {name: images[name] for name in (alone, *maps) if name in images}
-            if images:
-                folders.append((folder, images))
+        if images := images_in(place):
+            folders.append((place, images))
+        elif place.name.startswith(WITHOUT):
+            alone = place.name.removeprefix(WITHOUT)
+            for folder in sorted(filter(Path.is_dir, place.iterdir())):
+                images = images_in(folder)
+                own = {name: images[name] for name in images if name.startswith(alone)}
+                if alone in own:
+                    folders.append((folder, own))
     return folders
 
 

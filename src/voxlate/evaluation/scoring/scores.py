@@ -42,6 +42,7 @@ FOLD_METRICS = ("mae", "psnr", "ssim_2d", "coverage")  # of the summary over fol
 # Share of the true volume of bone, from 120 HU: of 3000 images of 117 evaluations, some after a training of three minutes,
 # 0.13 or more, and in the median of each evaluation 0.70 or more; of a model of pelves on a thorax 0.
 LEAST_BONE = 0.1
+WHERE = " on whole cases"  # a training judges validation items, which are fewer voxels
 NETWORK_METRIC = METRIC_OF["mae_network"]  # of MR that is scored in shares of its own peak
 
 
@@ -295,7 +296,7 @@ def _verdict(name: str, scores: Scores) -> Verdict:
         return Verdict(name, "unknown", f"No result: {none}.", unit=unit)
     own = scores.errors(name, METRIC)
     clause = _doubts(modality, own.get(SYNTHESIS, {}).keys(), scores)
-    stated = verdict_on(name, own, scores.patients, unit, "", clause)
+    stated = verdict_on(name, own, scores.patients, unit, WHERE, clause)
     if worse := dict(_worse_in(stated, scores)):
         stated = replace(stated, worse_in=tuple(worse))
         if stated.outcome != "worse":  # else it is said of the whole
@@ -304,7 +305,7 @@ def _verdict(name: str, scores: Scores) -> Verdict:
             stated = replace(stated, sentence=sentence)
     # Training judges in network units, in which a wrong overall brightness is an error.
     on_255 = scores.errors(name, NETWORK_METRIC.key)
-    other = verdict_on(name, on_255, scores.patients, NETWORK_METRIC.unit, "", clause)
+    other = verdict_on(name, on_255, scores.patients, NETWORK_METRIC.unit, WHERE, clause)
     if "unknown" not in (stated.outcome, other.outcome) and stated.outcome != other.outcome:
         first, second = (one.sentence.partition(". ")[0] for one in (stated, other))
         sentence = f"{first}. The result depends on the unit: in network units, {second}."

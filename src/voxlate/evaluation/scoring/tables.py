@@ -4,7 +4,7 @@ import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from rich import table as rich_table
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -19,10 +19,8 @@ from voxlate.evaluation.scoring.metrics import ABSENT, METRIC_OF, Metric
 from voxlate.evaluation.scoring.scored_regions import BONE
 from voxlate.training.verdict import SYNTHESIS
 
-if TYPE_CHECKING:
-    from voxlate.evaluation.scoring.scores import Scores
-
 Part = Mapping[str, Any]  # of a section
+Scores = Any  # of scores.py, whose scores print themselves by these tables
 Which = Literal["all", "main"]
 
 NARROWEST = 13  # width of a method's column, which fits 0.994 ± 0.001
@@ -143,7 +141,7 @@ def tables_of(
     return Tables(title, methods, lines, [*caption, *legend], above)
 
 
-def score_tables(scores: "Scores", which: Which = "all") -> Tables:
+def score_tables(scores: Scores, which: Which = "all") -> Tables:
     """The scores, mean ± sd over patients: a column for the synthesis and for each naive baseline.
 
     which: "main" has the main and the requested scores of the synthesis and of the best naive baseline alone, whose name
@@ -192,7 +190,7 @@ def is_main(metric: Metric, standard: Iterable[str]) -> bool:
     return metric.key in MAIN or on_request or metric.pooled
 
 
-def fold_lines(scores: "Scores") -> list[str]:
+def fold_lines(scores: Scores) -> list[str]:
     """A line for each section of a cross-validation: mean ± sd over the means of its folds."""
     lines = []
     for name, summaries in scores.folds.items():
@@ -206,7 +204,7 @@ def fold_lines(scores: "Scores") -> list[str]:
     return lines
 
 
-def caption(scores: "Scores", which: Which = "all") -> Iterator[str]:
+def caption(scores: Scores, which: Which = "all") -> Iterator[str]:
     """The caption of a table: ranges, masks, numbers of cases, and what restricts the scores.
 
     which: "main" leaves out the conventions, and the rules of what nobody asked for.
@@ -233,7 +231,7 @@ def caption(scores: "Scores", which: Which = "all") -> Iterator[str]:
         yield f"Without truth, not scored: {first_of(without)}."
 
 
-def _on_sections(scores: "Scores") -> Iterator[str]:
+def _on_sections(scores: Scores) -> Iterator[str]:
     """Intervals that hold too little or were fitted on these cases, clipped truths, and single patients."""
     header = scores.header
     least = min((one["coverage"] for one in header.get("calibrations", ())), default=0)
@@ -254,7 +252,7 @@ def _on_sections(scores: "Scores") -> Iterator[str]:
         yield f"{len(calibrated_on)} of {len(scores.patients)} cases were used for the calibration: their coverage is no test."
 
 
-def _conventions(scores: "Scores") -> Iterator[str]:
+def _conventions(scores: Scores) -> Iterator[str]:
     """How many voxels become one number in each metric, and how many patients an interval."""
     yield f"Intervals: 95 % bootstrap percentile, {RESAMPLES} resamples over patients, seed {scores.header['seed']}."
     yield from map(describe_coverage, scores.header.get("calibrations", ()))
@@ -265,7 +263,7 @@ def _conventions(scores: "Scores") -> Iterator[str]:
         yield f"Not scored: {'; '.join(missing)}."
 
 
-def training_note(scores: "Scores") -> str:
+def training_note(scores: Scores) -> str:
     """A sentence on the scored cases that were in the model's training; "" if none is known."""
     return not_held_out(len(scores.header.get("trained_on", [])), len(scores.patients))
 
