@@ -49,7 +49,7 @@ def make(folder, cases=2, methods=METHODS):
                 "synth": {"samples": samples},
                 "warnings": [
                     message("starter", "A starter.").table,
-                    message("threads", method).table,
+                    message("guess", method).table,
                 ],
             }
             write_json(made / "provenance.json", stated)

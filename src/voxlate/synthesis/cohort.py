@@ -156,7 +156,7 @@ def synthesise_cases(
     with lock(out) if others is None else nullcontext():
         _claim(output, cases, say)
         in_torch = not all(isinstance(member.network, OnnxNetwork) for member in model.members)
-        chosen = executor or choose_executor(asked, asked.device if in_torch else None, say)
+        chosen = executor or choose_executor(asked, asked.device if in_torch else None)
         apart = not isinstance(chosen, InProcess)
         job = _SynthesisJob(
             model, output, splits_of(model), asked.seed, asked.anyway, apart, in_torch
