@@ -197,7 +197,7 @@ def test_tiles_of_large_slices_blend_to_what_whole_slices_give():
     "slices, words",
     [
         ({"kind": "resised"}, "found 'resised'"),
-        ({"kind": "resized", "size": [1, 256]}, "synth.slices.size.*greater than or equal to 2"),
+        ({"kind": "resized", "size": [1, 256]}, "synth.slices.size.*at least 2"),
         ({"kind": "tiled", "size": [64, 64]}, "found 'synth.slices.size'"),
     ],
 )
