@@ -17,7 +17,7 @@ from voxlate.base import option
 from voxlate.base.errors import known_name, system_refusal
 from voxlate.base.option import (
     ARGUMENT,
-    PANELS,
+    PYTHON,
     MainOption,
     Object,
     Option,
@@ -219,7 +219,7 @@ def function(described: Callable[..., Any]) -> Callable[..., Any]:
 def _is_shown(parameter: Parameter) -> bool:
     """Whether the command line has a parameter."""
     stated = option_of(parameter)
-    return stated is not None and stated.panel in (ARGUMENT, *PANELS)
+    return stated is not None and stated.panel != PYTHON
 
 
 def _fields(table: Any) -> Parameters:
