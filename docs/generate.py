@@ -14,7 +14,7 @@ import typer
 
 from voxlate.base.config import key_types, members
 from voxlate.base.messages import codes
-from voxlate.commands.cli.flags import command_line
+from voxlate.commands.cli.terminal import command_line
 from voxlate.evaluation.scoring.metrics import METRICS, REGION_METRICS, Metric
 from voxlate.page.app import create_app
 from voxlate.page.page_settings import Sessions, Settings

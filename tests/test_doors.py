@@ -16,7 +16,7 @@ from rows import every_row, slow
 from voxlate.commands.agents import CLOSED, NEVER, Tools, bounded
 from voxlate.commands.api.entry import COMMANDS, HOMES, commands
 from voxlate.commands.api.progress import Reporter
-from voxlate.commands.cli.flags import command_line
+from voxlate.commands.cli.terminal import command_line
 
 SOURCE = Path(__file__).parents[1] / "src"
 USER = """

@@ -13,7 +13,7 @@ from rows import every_row
 from sources import files, nodes, text_of
 from voxlate.base.errors import BadInput
 from voxlate.base.files import write_json
-from voxlate.commands.cli.flags import command_line
+from voxlate.commands.cli.terminal import command_line
 from voxlate.page.jobs import Kind
 from voxlate.page.work import do_job
 from voxlate.training import recipe as recipes

@@ -17,7 +17,7 @@ import typer
 
 from rows import every_row
 from voxlate.base.option import pairs
-from voxlate.commands.cli.flags import command_line
+from voxlate.commands.cli.terminal import command_line
 from voxlate.training import recipe as recipes
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -19,7 +19,6 @@ from voxlate.base.executors.workers import (
     LocalExecutor,
     choose_executor,
     room,
-    say_crowded,
     work_through,
 )
 from voxlate.base.option import ExecutorOptions
@@ -110,19 +109,11 @@ def test_in_this_process_bad_input_is_an_outcome_and_another_error_is_raised(tmp
 
 def test_the_options_state_the_executor_and_its_threads():
     assert isinstance(choose_executor(ExecutorOptions()), InProcess)
-    said = []
-    chosen = choose_executor(ExecutorOptions(workers=3), "cpu", said.append)
+    chosen = choose_executor(ExecutorOptions(workers=3), "cpu")
     assert isinstance(chosen, LocalExecutor)
-    assert (chosen.workers, chosen.threads, said) == (3, 1, [])  # the tests have one thread
+    assert (chosen.workers, chosen.threads) == (3, 1)  # the tests have one thread
     with refuses("--address"):
         choose_executor(ExecutorOptions(executor="local", address="auto"))
-
-
-def test_workers_with_more_threads_than_cores_are_said():
-    said = []
-    say_crowded(2, 2, said.append)
-    say_crowded(4, 2, said.append)
-    assert [one.numbers for one in said] == [{"threads": 4, "cores": 2}]
 
 
 SMALL = [{"CPU": 3.0}] * 4

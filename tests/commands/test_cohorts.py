@@ -9,7 +9,7 @@ import typer
 from rows import every_row, slow
 from scans import change_scan
 from voxlate.base.files import write_json
-from voxlate.commands.cli.flags import command_line
+from voxlate.commands.cli.terminal import command_line
 from voxlate.evaluation.reports.page import report
 from voxlate.scans.formats.io import write_volume
 from voxlate.scans.images.grid import Volume

@@ -3,9 +3,7 @@
 import re
 import shutil
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from rows import slow
 
@@ -106,21 +104,6 @@ def test_what_train_names_fits_the_cases_that_are_held_out(
     if second:
         assert named(made)[0].startswith(second)
         follow(made)
-
-
-@slow
-def test_the_layout_of_slices_is_part_of_the_next_command(train, follow, tmp_path):
-    draw = np.random.default_rng(0)
-    for number in range(6):
-        for name in ("t1", "t2"):
-            path = tmp_path / "slices" / f"p{number}" / f"slice0_{name}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            picture = np.pad(draw.integers(40, 255, (20, 16)), 2).astype(np.uint8)
-            Image.fromarray(picture).save(path)
-    layout = "--pattern '{patient}/{case}_{modality}.png'"
-    (made,) = follow(answer := train(layout, scans="slices"))
-    assert layout in named(answer)[0]
-    follow(made)
 
 
 @slow

@@ -94,7 +94,7 @@ def test_sharpness_goes_from_the_mean_answer_to_the_sample_in_a_straight_line(re
     [
         ({"sharpness": 0.5, "samples": 4}, "expected one sample, because the mean of several"),
         ({"sharpness": 0, "steps": 4}, "for sharpness 0, which draws no noise, found steps"),
-        ({"sharpness": 1.5}, "sharpness: expected 0 to 1"),
+        ({"sharpness": 1.5}, "sharpness: expected it to be at most 1"),
     ],
 )
 def test_a_sharpness_that_contradicts_other_options_is_refused(residual, options, sentence):

@@ -171,7 +171,7 @@ def test_samples_that_cannot_differ_are_refused(synth, run, cohort, out):
         made_of(model, cohort, samples=3)
     for name in ("samples", "seed", "anyway"):
         with refuses(f"{name}: expected"):
-            made_of(model, cohort, **{name: "1"})
+            made_of(model, cohort, **{name: "x"})
     assert not made_of(model, cohort, samples=1).std
 
 

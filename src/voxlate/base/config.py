@@ -386,6 +386,7 @@ def _sentence(kind: Any, values: Any, error: Any, change: str) -> str:
 def _wanted(error: Any) -> str:
     """What a value has to be: pydantic says "Input should be …", "List should have …", and few other sentences."""
     before, should, rest = what_is_wrong(error).partition("should ")
+    rest = rest.partition(", unable to parse")[0]
     rest = rest.replace("greater than or equal to", "at least")
     rest = rest.replace("less than or equal to", "at most")
     return f"to {rest}" if should else f"{UNCLEAR} ({before})"

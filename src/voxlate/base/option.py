@@ -1,7 +1,7 @@
 """How an option is declared: once, as the field of a frozen dataclass, with its type, default, range and help.
 
 Its name is that of the field at every door: --mask-from is mask_from in Python and in JSON. pydantic checks its values
-(config.py); typer shows it, and reads what the first of its types takes (commands/cli/flags.py).
+(config.py); typer shows it, and reads what the first of its types takes (commands/cli/terminal.py).
 """
 
 import functools

@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import Field, StringConstraints, ValidationError
 from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
-from voxlate.base.config import NO_KEY, UNKNOWN_KEY, adapter, what_is_wrong
+from voxlate.base.config import NO_KEY, UNKNOWN_KEY, adapter, shown, what_is_wrong
 from voxlate.base.errors import BadInput
 from voxlate.base.files import whole_file
 from voxlate.base.messages import Grade
@@ -296,6 +296,4 @@ def _describe(error: ValidationError) -> str:
     wrong = what_is_wrong(first)
     if not place:
         return f"another content ({wrong})"
-    value = repr(first.get("input"))
-    dots = "…" if len(value) > LONGEST_SHOWN else ""
-    return f"{value:.{LONGEST_SHOWN}}{dots} where '{place:.{LONGEST_SHOWN}}' {wrong}"
+    return f"{shown(first.get('input'))} where '{place:.{LONGEST_SHOWN}}' {wrong}"

@@ -89,7 +89,7 @@ def calibrate(
     path = _calibration_path(model, warn)
     with lock(path.parent):
         job = CalibrationJob(models, rules, asked.seed, asked.anyway)
-        executor = choose_executor(asked, asked.device, warn)
+        executor = choose_executor(asked, asked.device)
         data = collect_cases(job, cases, executor, progress, warn, any_truth=asked.any_truth)
         write_calibration(path, _fit(model, data, rules, asked, progress, synthetic))
     return read_calibration(path)

@@ -137,7 +137,7 @@ def score_run(
         synthesise_cases,
         progress=progress,
         say=cache(say),
-        executor=choose_executor(options, options.device, say),
+        executor=choose_executor(options, options.device),
         seed=options.seed,
         anyway=options.anyway,
         device=options.device,

@@ -35,8 +35,7 @@ SCANS, OUT, VIEWS = "scans", "out", "views"  # folders of a job
 REPORT, DICOM_ZIP = "report.html", "dicom.zip"
 NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{12}")
 HIDDEN = "."  # first letter of folders that are being filled or removed
-MOST_ATTEMPTS = 3  # of a job during which the server was killed
-LAYOUT = 5  # of requests and results; jobs of another version of voxlate are not shown
+LAYOUT = 6  # of requests and results; jobs of another version of voxlate are not shown
 
 
 class NoSuchJob(BadInput):
@@ -48,7 +47,7 @@ class Job:
     """A job: its request and its progress. Times are in seconds since 1970.
 
     title: what people call it; request: the arguments of its work; why: the reason of a failure, one sentence;
-    attempts: number of times that its work was started; layout: of the request and the results.
+    layout: of the request and the results.
     """
 
     name: str
@@ -60,7 +59,6 @@ class Job:
     started: float = 0.0
     ended: float = 0.0
     why: str = ""
-    attempts: int = 0
     layout: int = 1
 
     @property
@@ -167,10 +165,7 @@ class Jobs:
                 if job.state == "queued":
                     for name in (PROGRESS, OUTCOME):
                         (self.root / job.name / name).unlink(missing_ok=True)
-                    attempts = job.attempts + 1
-                    return self.change(
-                        job.name, state="running", started=time.time(), attempts=attempts
-                    )
+                    return self.change(job.name, state="running", started=time.time())
         return None
 
     def end(self, name: str, state: State, why: str = "") -> Job:
@@ -187,13 +182,8 @@ class Jobs:
         for folder in self.root.glob(f"{HIDDEN}*"):
             shutil.rmtree(folder, ignore_errors=True)
         for job in self.all():
-            if job.state != "running":
-                continue
-            if job.attempts < MOST_ATTEMPTS:
+            if job.state == "running":
                 self.change(job.name, state="queued")
-            else:
-                why = f"The server ended {job.attempts} times while it worked on this job. Ask for it again with a smaller scan or fewer samples."
-                self.end(job.name, "failed", why)
 
     def remove(self, name: str) -> None:
         """Remove a job with its files; raises BadInput while it runs, or while another job needs its scans."""

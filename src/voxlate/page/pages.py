@@ -292,7 +292,7 @@ def check_again(site: OfSite, form: Form, name: str) -> Response:
         if chosen:
             names[entry["place"]] = chosen
     again = {**job.request, "names": names}
-    return site.go_to(site.jobs.change(name, state="queued", request=again, ended=0.0, attempts=0))
+    return site.go_to(site.jobs.change(name, state="queued", request=again, ended=0.0))
 
 
 @router.post(

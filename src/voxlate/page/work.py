@@ -100,8 +100,7 @@ class Worker:
             if self.jobs.read(job.name).has_ended:
                 return
             if self.stop.wait(LOOK_SECONDS):
-                attempts = job.attempts - 1
-                self.jobs.change(job.name, unless=ENDED, state="queued", attempts=attempts)
+                self.jobs.change(job.name, unless=ENDED, state="queued")
                 return
         none = f"This should not happen: the process of the job ended without a result (exit code {process.poll()}). The reason may be too little memory; the server's folder has {MESSAGES} with its messages."
         why = self.jobs.read_file(job.name, OUTCOME).get("why", none)

@@ -142,7 +142,7 @@ def synthesise_cases(
     for missing in model.missing_checks:
         say(missing)
     in_torch = not all(isinstance(member.network, OnnxNetwork) for member in model.members)
-    chosen = executor or choose_executor(asked, asked.device if in_torch else None, say)
+    chosen = executor or choose_executor(asked, asked.device if in_torch else None)
     apart = not isinstance(chosen, InProcess)
     ending = f".{asked.format}"
     job = _SynthesisJob(

@@ -38,10 +38,9 @@ from voxlate.base.executors.case_work import (
     Outcomes,
     Work,
     WorkerDied,
-    no_report,
 )
 from voxlate.base.machine import begin_worker, cores, interrupts_held
-from voxlate.base.messages import Message, Say, message
+from voxlate.base.messages import Message, Say
 from voxlate.base.option import ExecutorOptions
 from voxlate.base.optional import optional_package
 
@@ -54,13 +53,11 @@ Answer = Outcome | Exception
 """The outcome of a case, or the error that opening the job raised."""
 
 
-def choose_executor(
-    options: ExecutorOptions, device: str | None = None, say: Say = no_report
-) -> Executor:
+def choose_executor(options: ExecutorOptions, device: str | None = None) -> Executor:
     """The executor that the options state, by default this process.
 
-    device: of the command's networks, None where the workers need none; say: is called where workers have more
-    threads than cores.
+    device: of the command's networks, None where the workers need none. Workers have as many threads as this process,
+    because a CPU's rounding depends on their number.
     """
     if options.address is not None and options.executor != "ray":
         raise BadInput(
@@ -75,23 +72,10 @@ def choose_executor(
         threads = torch.get_num_threads()
         gpus = torch.cuda.device_count() if several and torch.cuda.is_available() else 0
     if options.executor == "ray":
-        return RayExecutor(options.address, options.workers, threads, several, say)
+        return RayExecutor(options.address, options.workers, threads, several)
     if device is None:
         return LocalExecutor(options.workers or cores())
-    workers = options.workers or max(1, gpus)
-    if device in ("auto", "cpu") and not gpus:
-        say_crowded(threads, max(1, cores() // workers), say)
-    return LocalExecutor(workers, threads, gpus)
-
-
-def say_crowded(threads: int, cores: int, say: Say) -> None:
-    """Say that a network on CPUs has more threads in a worker than the worker has cores.
-
-    The workers have as many threads as this process, because a CPU's rounding depends on their number.
-    """
-    if threads > cores:
-        text = f"Each worker computes with {threads} threads on {cores} of the machine's cores, because images then have the bits of one process. OMP_NUM_THREADS={cores} is faster and changes rounding."
-        say(message("threads", text, threads=threads, cores=cores))
+    return LocalExecutor(options.workers or max(1, gpus), threads, gpus)
 
 
 class Worker(Protocol):
@@ -299,15 +283,13 @@ class RayExecutor:
     """Works on cases on a Ray cluster, which finds for each worker a machine with the CPUs and the GPU that it needs.
 
     address: of the cluster, None for RAY_ADDRESS or else a new cluster of this machine; workers: None for as many as the
-    cluster has room for; threads: of torch in each; gpu: whether a network may use a GPU; say: is called where a network
-    computes on fewer CPUs than `threads`.
+    cluster has room for; threads: of torch in each; gpu: whether a network may use a GPU.
     """
 
     address: str | None
     workers: int | None
     threads: int
     gpu: bool
-    say: Say
 
     def run(self, job: Job, cases: Sequence[Case], context: Context = QUIET) -> Outcomes:
         """See Executor.run; progress within a case is not reported."""
@@ -316,8 +298,6 @@ class RayExecutor:
             most = max(CPUS_WITH_NETWORK, self.threads) if job.uses_network else 1
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
             workers, cpus, gpus = room(nodes, self.workers, most, job.uses_network and self.gpu)
-            if job.uses_network and not gpus:
-                say_crowded(self.threads, cpus, self.say)
             settings = (ray.put(ray.cloudpickle.dumps(job)), self.threads, os.getcwd())
             actors = ray.remote(Opened).options(num_cpus=cpus, num_gpus=gpus, max_restarts=0)
 

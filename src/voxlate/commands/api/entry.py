@@ -10,20 +10,20 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, is_dataclass
 from inspect import Parameter, Signature, cleandoc, get_annotations, signature
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import SimpleNamespace
+from typing import Annotated, Any, Literal, get_type_hints
 
 from voxlate.base import option
 from voxlate.base.errors import known_name, system_refusal
 from voxlate.base.option import (
     ARGUMENT,
-    PANELS,
+    PYTHON,
     MainOption,
     Object,
     Option,
     OutputOption,
     Parameters,
     option_of,
-    without_notes,
 )
 from voxlate.base.optional import refusal_without
 from voxlate.commands.api.progress import Feedback, Reporter, report_to
@@ -120,10 +120,9 @@ class Command:
     def _in_python(self) -> Signature:
         """The signature of Python's function."""
         own = signature(self.described)
-        stated = [
-            parameter.replace(annotation=without_notes(parameter.annotation))
-            for parameter in self.given.values()
-        ]
+        notes = {name: one.annotation for name, one in self.given.items()}
+        hints = get_type_hints(SimpleNamespace(__annotations__=notes))  # which drops the notes
+        stated = [one.replace(annotation=hints[name]) for name, one in self.given.items()]
         if "progress" in own.parameters:
             kind = Parameter.KEYWORD_ONLY
             stated.append(Parameter("progress", kind, default=True, annotation=Feedback))
@@ -220,7 +219,7 @@ def function(described: Callable[..., Any]) -> Callable[..., Any]:
 def _is_shown(parameter: Parameter) -> bool:
     """Whether the command line has a parameter."""
     stated = option_of(parameter)
-    return stated is not None and stated.panel in (ARGUMENT, *PANELS)
+    return stated is not None and stated.panel != PYTHON
 
 
 def _fields(table: Any) -> Parameters:

@@ -71,7 +71,7 @@ def train_or_continue(
         trainings = [
             (out and fold_of(out, fold), replace(asked, fold=fold)) for fold in range(asked.folds)
         ]
-    executor = choose_executor(asked, asked.device, report.say)
+    executor = choose_executor(asked, asked.device)
     job = _Training(
         recipe, data, report if isinstance(executor, InProcess) else Reporter(no_report)
     )

@@ -51,12 +51,10 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files need not be text
     try:
-        from voxlate.commands.cli.terminal import in_sentences, thread_failed
+        from voxlate.commands.cli.terminal import command_line, in_sentences, thread_failed
 
         threading.excepthook = thread_failed
         with in_sentences():
-            from voxlate.commands.cli.flags import command_line
-
             command_line(sys.argv[1:])()
     except BaseException as error:
         if pressed:
