@@ -107,6 +107,15 @@ def test_no_template_has_inline_code_or_names_another_host(template):
     assert not re.search(r"(?:src|href|action)=\"(?:https?:)?//", text)
 
 
+def test_who_asks_too_much_has_to_wait_and_others_of_the_address_have_not(page):
+    made = page(requests=5)
+    stranger = made.stranger()
+    codes = [stranger.get("/").status_code for _ in range(7)]
+    assert codes == [401] * 4 + [429] * 3  # one request took the token
+    codes = [made.get("/").status_code for _ in range(7)]
+    assert codes == [200] * 5 + [429] * 2
+
+
 def test_wrong_tokens_get_nobody_in_and_are_few_and_one_of_the_users_own_lets_several_in(page):
     client = page(entries=4, reusable=False).stranger()
     tokens = ("", "another", "ä" * 20, TOKEN[:-1], "guess", TOKEN)

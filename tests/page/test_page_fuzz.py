@@ -44,7 +44,7 @@ def test_no_request_is_a_fault_of_the_server(page, run, cohort, tmp_path):
     draw = random.Random(34)
     root = tmp_path / "root"
     root.mkdir()
-    made = page({"run": str(run)}, root=root, entries=10**6, queue=5000)
+    made = page({"run": str(run)}, root=root, requests=10**6, entries=10**6, queue=5000)
     made.upload(cohort / "case1" / "t1.nii.gz")
     (check,) = made.jobs.all()
     job = made.jobs.take()

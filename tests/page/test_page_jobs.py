@@ -38,10 +38,10 @@ def script(text):
     return start
 
 
-def worked(jobs, start, met):
+def worked(jobs, start, met, check_seconds=60.0):
     """A worker works until a condition holds, in at most 20 seconds."""
     stop = threading.Event()
-    worker = Worker(jobs, start, stop)
+    worker = Worker(jobs, start, check_seconds, stop)
     thread = threading.Thread(target=worker.run, daemon=True)
     thread.start()
     try:
@@ -106,6 +106,13 @@ def test_a_job_that_runs_when_the_server_ends_returns_to_the_queue(jobs):
     (name,) = waiting(jobs)
     worked(jobs, script(SLEEP), lambda: jobs.read(name).state == "running")
     assert jobs.read(name).state == "queued"
+
+
+def test_a_check_that_takes_longer_than_its_limit_fails_with_one_sentence(jobs):
+    name = jobs.add("check", "scan", {}, 100).name
+    worked(jobs, script(SLEEP), lambda: jobs.read(name).has_ended, check_seconds=0.3)
+    assert jobs.read(name).state == "failed"
+    assert jobs.read(name).why.startswith("check: expected an end within 0.005 minutes")
 
 
 def test_after_a_killed_server_running_jobs_wait_again_and_half_uploads_are_gone(jobs):

@@ -1,4 +1,4 @@
-"""Who may use the page: host names, the origin of forms, the session, wrong tokens, and the headers of every response."""
+"""Who may use the page: host names, the origin of forms, the session, rates, and the headers of every response."""
 
 import time
 from collections import deque
@@ -56,22 +56,27 @@ MOST_ADDRESSES = 10_000
 
 
 @dataclass
-class Attempts:
-    """Wrong tokens of the last minute by the browser's address, of which there may be `most`."""
+class Rates:
+    """Number of events in the last minute by a key, such as a browser's session or address."""
 
     most: int
     _times: dict[str, deque[float]] = field(default_factory=dict)
 
-    def add(self, address: str) -> None:
-        """Count one."""
+    def allow(self, key: str) -> bool:
+        """Count an event; whether it is one of at most `most` in a minute."""
+        if self.is_full(key):
+            return False
+        self._times[key].append(time.monotonic())
+        return True
+
+    def is_full(self, key: str) -> bool:
+        """Whether there were `most` events in the last minute."""
         if len(self._times) > MOST_ADDRESSES:
             self._times.clear()
-        self._times.setdefault(address, deque(maxlen=self.most)).append(time.monotonic())
-
-    def are_too_many(self, address: str) -> bool:
-        """Whether there were `most` in the last minute."""
-        times = self._times.get(address, deque())
-        return len(times) == self.most and time.monotonic() - times[0] < MINUTE
+        times = self._times.setdefault(key, deque())
+        while times and time.monotonic() - times[0] > MINUTE:
+            times.popleft()
+        return len(times) >= self.most
 
 
 @dataclass
@@ -83,7 +88,8 @@ class Access:
     sessions: Sessions
 
     def __post_init__(self) -> None:
-        self.wrong = Attempts(self.settings.limits.entries)
+        self.requests = Rates(self.settings.limits.requests)
+        self.entries = Rates(self.settings.limits.entries)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -98,7 +104,7 @@ class Access:
             """Count a wrong token, and add the headers that a response does not have."""
             if message["type"] == "http.response.start":
                 if path == ENTER and message["status"] == WRONG_TOKEN:
-                    self.wrong.add(_address(request))
+                    self.entries.allow(_address(request))
                 headers = MutableHeaders(scope=message)
                 if path.startswith((STATIC, BROWSER)):
                     headers.setdefault("cache-control", STATIC_CACHE)
@@ -118,18 +124,23 @@ class Access:
     def _check(self, request: Request, path: str) -> None:
         """Raise HTTPException with one sentence for a request that may not pass."""
         headers = request.headers
+        address = _address(request)
         if _host_name(headers) not in self.settings.host_names:
             raise HTTPException(
                 421, "host: expected a name of this server, found another. Use the printed URL."
             )
         session = request.cookies.get(self.settings.cookie, "")
         is_in = self.sessions.has(session)
+        if not self.requests.allow(session if is_in else address):
+            raise HTTPException(
+                429, "requests: expected fewer in a minute, found too many. Wait a minute."
+            )
         is_reading = request.method in READING
         if not is_reading and not _is_own_origin(headers):
             raise HTTPException(
                 403, "origin: expected a form of this page, found another. Use the page itself."
             )
-        if path == ENTER and self.wrong.are_too_many(_address(request)):
+        if path == ENTER and self.entries.is_full(address):
             raise HTTPException(
                 429, "token: expected fewer tries in a minute, found too many. Wait a minute."
             )

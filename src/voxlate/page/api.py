@@ -140,7 +140,7 @@ _WHY = {
     411: "A form without its length",
     413: "More bytes than the server takes",
     422: "A form without a field that it must have",
-    429: "Too many wrong tokens in a minute",
+    429: "Too many requests in a minute",
 }
 REFUSALS: Responses = {
     status: {"model": Refused, "description": why} for status, why in _WHY.items()

@@ -19,9 +19,9 @@ class Limits:
     """What the page accepts at most.
 
     upload_bytes: of one upload, and of the files that its archives unpack to; files: of one upload; ratio: of unpacked
-    to packed bytes of an archive; disk_bytes: of the whole data folder; queue: jobs that wait or run; entries: wrong
-    tokens a minute and address; form_bytes: of a form without files; keep_hours: after which uploads and results are
-    removed.
+    to packed bytes of an archive; disk_bytes: of the whole data folder; queue: jobs that wait or run; requests: a minute
+    and a browser's address; entries: wrong tokens a minute and address; form_bytes: of a form without files;
+    keep_hours: after which uploads and results are removed; check_minutes: after which a check fails.
     """
 
     upload_bytes: int = 2 * GB
@@ -29,9 +29,11 @@ class Limits:
     ratio: float = 200.0
     disk_bytes: int = 20 * GB
     queue: int = 20
+    requests: int = 1200
     entries: int = 10
     form_bytes: int = 64 * 2**10
     keep_hours: float = 24.0
+    check_minutes: float = 10.0
 
 
 @dataclass(frozen=True)
