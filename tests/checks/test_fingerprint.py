@@ -143,6 +143,14 @@ def test_air_around_a_scan_changes_neither_its_picture_nor_its_size(scans, print
     assert likeness(prints[0].picture, other.picture) > 0.98
 
 
+def test_a_negated_scan_has_no_levels_relative_to_a_body_darker_than_its_background(scans):
+    head = scans[0].data[0]
+    cut = np.where(head > 0.2 * head.max(), head, 0)
+    numbers = fingerprint(of_data(scans[0], -cut)).numbers
+    assert numbers["below"] > 0.1
+    assert not {"dark", "bright", "void", "floor"} & numbers.keys()
+
+
 def test_a_picture_that_is_turned_twice_is_itself_where_both_show_it(prints):
     picture = prints[0].picture
     for way in (axes((0, 1, 2), (1,)), axes((0, 1, 2), (2,)), axes((0, 2, 1))):

@@ -30,7 +30,7 @@ def pictures(tmp_path_factory):
 
 
 def doubts(first, second):
-    return {one.case: one.code for one in doubtful_pairs(first, second, PATIENTS)}
+    return {one.case: one.code for one in doubtful_pairs(first, second, PATIENTS, "ct")}
 
 
 def test_a_pair_of_one_patient_is_more_similar_than_those_of_two(pictures):
@@ -66,7 +66,7 @@ def test_the_scan_of_a_patient_who_is_not_there_is_named(pictures):
 def test_the_copy_of_a_scan_makes_no_pair_of_another_patient_doubtful(pictures):
     t1, ct = pictures
     owners = PATIENTS | {"p4": "p2"}
-    found = {one.case for one in doubtful_pairs(t1 | {"p4": t1["p2"]}, ct, owners)}
+    found = {one.case for one in doubtful_pairs(t1 | {"p4": t1["p2"]}, ct, owners, "ct")}
     assert found <= {"p4"}
 
 

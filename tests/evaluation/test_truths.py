@@ -15,7 +15,7 @@ from scans import change_scan
 from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.base.files import write_json
 from voxlate.base.messages import read_messages
-from voxlate.checks.truths import SketchedTruth, judge, sketch_of
+from voxlate.checks.truths import judge, sketch_of
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.evaluation.scoring.score_header import find_outliers
 from voxlate.scans.cohorts.files_below import refuse_synthetic
@@ -57,8 +57,7 @@ def sketched(heads, number, change=np.copy, model=good, affine=None, unit="HU", 
         image = made_volume(model(ct.data[0]), "ct", unit, ct.affine)
         shown = seen(scan(heads, number, "t1").data[0])
         source = made_volume(np.ascontiguousarray(shown), "t1", "a.u.", ct.affine)
-    sketch = sketch_of(truth, image, source, ct.grid)
-    return SketchedTruth(f"p{number}", unit, "HU", sketch)
+    return sketch_of(truth, image, source, ct.grid, f"p{number}", "HU")
 
 
 def of_all(heads, *changes, **more):

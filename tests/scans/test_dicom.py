@@ -279,13 +279,3 @@ def test_a_single_slice_has_its_thickness_or_one_millimetre_which_is_said(
     volume = read_volume(write_spaced(tmp_path, count=1, thickness=thickness))
     assert volume.grid.spacing_mm[0] == pytest.approx(thickness or 1)
     assert len(volume.guesses) == messages
-
-
-def test_every_second_file_of_a_real_series_is_refused(tmp_path, shared):
-    for name in ("t1_studyforrest", "ct_head_phantom"):
-        folder = shared / "data" / "dicom" / name
-        (tmp_path / name).mkdir()
-        for file in sorted(folder.iterdir())[::2]:
-            (tmp_path / name / file.name).symlink_to(file)
-        with refuses("only one of 2 is here"):
-            read_volume(tmp_path / name)

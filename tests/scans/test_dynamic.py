@@ -143,9 +143,3 @@ def test_a_scan_without_times_and_damaged_ones_are_refused(tmp_path):
         (tmp_path / name).write_bytes(content[:-5000])
         with refuses("cut short"):
             read_volume(f"{tmp_path / name}#{frame}")
-
-
-def test_other_formats_have_no_frames(tmp_path):
-    (tmp_path / "a.nrrd").write_bytes(b"x")
-    with refuses():
-        read_volume(tmp_path / "a.nrrd#frame=1")

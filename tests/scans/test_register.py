@@ -155,8 +155,7 @@ def test_a_step_that_makes_the_scans_less_alike_or_folds_them_is_not_kept(
     assert after.mutual_information > before.mutual_information
     away = itk.TranslationTransform(3, (25.0, 0.0, 0.0))
     for scanned, wrong in ((moving, away), (moving, mirror), (moving, None), (mirrored, mirror)):
-        stage = ("rigid", lambda pair, start, wrong=wrong: wrong)
-        monkeypatch.setitem(module._STAGES, "rigid", (stage,))
+        monkeypatch.setitem(module._STAGES, "rigid", lambda pair, start, wrong=wrong: wrong)
         found = register(scanned, SCAN, "rigid")
         assert found.kept == "none"
         assert found.after == found.before
@@ -210,7 +209,7 @@ def test_what_cannot_be_registered_gets_one_sentence(monkeypatch):
 
 def test_scans_that_nothing_aligns_are_refused(monkeypatch):
     far = grid_of(FIXED.shape, [6, 6, 6], [825, -81, -69])
-    monkeypatch.setitem(module._STAGES, "rigid", ())
+    monkeypatch.setitem(module._STAGES, "rigid", lambda pair, start: None)
     with refuses():
         register(scan(far, same, "b"), SCAN, "rigid")
 
@@ -236,7 +235,7 @@ def pair(tmp_path, save) -> Path:
 
 def known_step(monkeypatch: pytest.MonkeyPatch, ras: np.ndarray = SHIFT_RAS) -> None:
     shift = itk.TranslationTransform(3, (ras * [-1, -1, 1]).tolist())
-    monkeypatch.setitem(module._STAGES, "rigid", (("rigid", lambda pair, start: shift),))
+    monkeypatch.setitem(module._STAGES, "rigid", lambda pair, start: shift)
 
 
 to_ct = partial(prepare, fixed="ct", workers=1, audit=False)

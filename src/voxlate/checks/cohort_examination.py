@@ -102,8 +102,7 @@ def _check_pairs(scans: Mapping[str, Prints], patients: Mapping[str, str]) -> It
     reference = max(sorted(counts), key=counts.__getitem__)
     for name in sorted(scans.keys() - {reference}):
         of_reference, of_name = (pictures_of(scans[one]) for one in (reference, name))
-        for doubt in doubtful_pairs(of_reference, of_name, patients):
-            yield doubt.message(name, reference)
+        yield from doubtful_pairs(of_reference, of_name, patients, name, reference)
 
 
 def _find_copies(

@@ -399,9 +399,8 @@ def _levels(body: CoarseBody) -> dict[str, float]:
     """How bright parts of a body are relative to its median above the background."""
     below = {"below": float((body.values < -DARK * body.median).mean())}
     inside = body.values[body.body]
-    if (
-        np.count_nonzero(inside < 0) > inside.size / 2
-    ):  # of negated values: nothing is relative to it
+    # of negated values, to whose median nothing is relative
+    if body.median == TINY and inside.min() < 0:
         return below
     relative = body.values / body.median
     dark, low, bright, brighter, most = np.percentile(inside / body.median, [5, 25, 95, 99.9, 100])

@@ -5,7 +5,6 @@ contrasts are; two patients whose scans are almost equal are one.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain, combinations
 
 import numpy as np
@@ -35,21 +34,6 @@ def pictures_of(scans: Mapping[str, Fingerprint]) -> Pictures:
     return {case: scan.picture for case, scan in scans.items() if scan.numbers}
 
 
-@dataclass(frozen=True)
-class Doubt:
-    """A case whose scan does not fit the other scan of its case; code: as in codes.toml."""
-
-    case: str
-    code: str
-    text: str
-
-    def message(self, name: str, partner: str = "the other scan of its case") -> Message:
-        """What it means for a scan of this name."""
-        text = f"{name} does not fit {partner}: {self.text}."
-        grade: Grade = "caution" if self.code == "foreign-scan" else "do not trust"
-        return message(self.code, text, grade=grade, case=self.case)
-
-
 def similarity(a: UInt8, b: UInt8) -> float:
     """Normalised mutual information of two pictures beyond 1, in classes of equal counts; 0 where they share too little."""
     both = (a != UNKNOWN) & (b != UNKNOWN) & ((a > 0) | (b > 0))
@@ -67,11 +51,15 @@ def _classes(cells: AnyArray) -> UInt8:
 
 
 def doubtful_pairs(
-    first: Mapping[str, UInt8], second: Mapping[str, UInt8], patients: Mapping[str, str]
-) -> Iterator[Doubt]:
-    """The cases whose two pictures, by case, do not fit each other: exchanged, turned, or of another patient.
+    first: Mapping[str, UInt8],
+    second: Mapping[str, UInt8],
+    patients: Mapping[str, str],
+    name: str,
+    partner: str = "the other scan of its case",
+) -> Iterator[Message]:
+    """A message on each case whose two pictures, by case, do not fit each other: exchanged, turned, or of another patient.
 
-    Of more than MOST_CASES cases, those whose pairs are least similar are compared with each other.
+    name: of the second scan, partner: of the first. Of more than MOST_CASES cases, those whose pairs are least similar are compared with each other.
     """
     own = {case: similarity(first[case], second[case]) for case in first.keys() & second.keys()}
     chosen = sorted(own, key=lambda case: (own[case], case))[:MOST_CASES]
@@ -87,12 +75,17 @@ def doubtful_pairs(
         )
         crossed = 0.0 if other is None else max(table[number, other], table[other, number])
         if flip > max(FITS_TURNED * own[case], crossed, TINY):
-            said = " and ".join(MIRRORED[axis] for axis in how)
-            yield Doubt(case, "turned-scan", f"turned {said}")
+            code = "turned-scan"
+            said = f"turned {' and '.join(MIRRORED[axis] for axis in how)}"
         elif other is not None:
-            yield Doubt(case, "exchanged-scan", f"it fits that of {chosen[other]} better")
+            code, said = "exchanged-scan", f"it fits that of {chosen[other]} better"
         elif len(others) >= FEWEST_OTHERS and _is_foreign(table, strangers, number):
-            yield Doubt(case, "foreign-scan", "no more similar than those of two patients")
+            code, said = "foreign-scan", "no more similar than those of two patients"
+        else:
+            continue
+        text = f"{name} does not fit {partner}: {said}."
+        grade: Grade = "caution" if code == "foreign-scan" else "do not trust"
+        yield message(code, text, grade=grade, case=case)
 
 
 def fits(image: UInt8, truth: UInt8, others: Sequence[UInt8]) -> bool:

@@ -41,28 +41,19 @@ OTHER_SIZE, OTHER_VOXELS = 20.0, 1.2
 class Sketch:
     """A truth, its image and a source as fingerprints; without numbers where there is none.
 
-    low, high: the ends of the truth's values; other_size: see the function of this name.
+    unit: of the truth; low, high: the ends of its values; other_size: see the function of this name; other: the case from
+    whose scan the image was made, if not its own.
     """
 
+    patient: str
+    unit: str
+    image_unit: str
     truth: Fingerprint
     image: Fingerprint
     source: Fingerprint
     low: float
     high: float
     other_size: float
-
-
-@dataclass(frozen=True)
-class SketchedTruth:
-    """The sketch of one truth: its patient, its unit, and that of its image.
-
-    other: the case from whose scan the image was made, if not its own.
-    """
-
-    patient: str
-    unit: str
-    image_unit: str
-    sketch: Sketch
     other: str = ""
 
 
@@ -75,7 +66,12 @@ class Fault:
 
 
 def sketch_of(
-    truth: Volume, image: Volume | None, source: Volume | None, image_grid: Grid
+    truth: Volume,
+    image: Volume | None,
+    source: Volume | None,
+    image_grid: Grid,
+    patient: str,
+    image_unit: str,
 ) -> Sketch:
     """The sketch of a truth; image_grid: the grid that the image has of its own."""
     of_image, of_source = (
@@ -83,7 +79,8 @@ def sketch_of(
     )
     low, high = float(truth.data.min()), float(truth.data.max())
     size = other_size(truth.grid, image_grid)
-    return Sketch(fingerprint(truth), of_image, of_source, low, high, size)
+    of_truth = fingerprint(truth)
+    return Sketch(patient, truth.unit, image_unit, of_truth, of_image, of_source, low, high, size)
 
 
 def other_size(truth: Grid, image: Grid) -> float:
@@ -100,7 +97,7 @@ def other_size(truth: Grid, image: Grid) -> float:
 
 
 def judge(
-    truths: Mapping[str, SketchedTruth], name: str = "truth"
+    truths: Mapping[str, Sketch], name: str = "truth"
 ) -> tuple[dict[str, Fault], list[Message]]:
     """The truths of a modality that cannot be those of their images, with their faults; and messages on others."""
     faults = {label: fault for label, truth in truths.items() if (fault := _own_fault(truth))}
@@ -108,7 +105,7 @@ def judge(
     said = [
         *_alone(compared, name),
         *among(
-            {label: truth.sketch.truth for label, truth in compared.items()},
+            {label: truth.truth for label, truth in compared.items()},
             {label: truth.patient for label, truth in compared.items()},
             name,
         ),
@@ -124,50 +121,47 @@ def judge(
     return faults, [one for one in rest if one.case not in faults and one.grade != "note"]
 
 
-def _own_fault(truth: SketchedTruth) -> Fault | None:
+def _own_fault(truth: Sketch) -> Fault | None:
     """The fault that a truth shows by its size, its image and its unit."""
-    sketch = truth.sketch
-    if sketch.other_size:
+    if truth.other_size:
         return Fault(
-            "spacing", f"a field of view {sketch.other_size:.3g} times as long as that of the image"
+            "spacing", f"a field of view {truth.other_size:.3g} times as long as that of the image"
         )
     if truth.other:
         return Fault("patient", f"an image that was made of the scan of {truth.other}")
     if truth.unit != truth.image_unit:
         return Fault("unit", f"{truth.unit} where its image is in {truth.image_unit}")
-    if sketch.low == sketch.high:
-        return Fault("blank", f"every voxel is {sketch.low:.4g}")
+    if truth.low == truth.high:
+        return Fault("blank", f"every voxel is {truth.low:.4g}")
     return None
 
 
-def _alone(truths: Mapping[str, SketchedTruth], name: str) -> list[Message]:
+def _alone(truths: Mapping[str, Sketch], name: str) -> list[Message]:
     """What the truths say of themselves, and their images do not."""
     said = []
     for label, truth in truths.items():
-        sketch = truth.sketch
-        of_image = {one.code for one in exact_messages(sketch.image, truth.unit)}
-        own = exact_messages(sketch.truth, truth.unit, name)
+        of_image = {one.code for one in exact_messages(truth.image, truth.unit)}
+        own = exact_messages(truth.truth, truth.unit, name)
         said += [one.on(label) for one in own if one.code not in of_image]
-        if sketch.image.numbers and sketch.truth == sketch.image:
+        if truth.image.numbers and truth.truth == truth.image:
             said.append(
                 message("truth-image", f"{name} is its image.", grade="do not trust", case=label)
             )
     return said
 
 
-def _in_pairs(truths: Mapping[str, SketchedTruth], name: str) -> list[Message]:
+def _in_pairs(truths: Mapping[str, Sketch], name: str) -> list[Message]:
     """The truths that do not fit their source, or without one their image; none that its image fits as it lies."""
     patients = {label: truth.patient for label, truth in truths.items()}
-    pictures = {label: truth.sketch.truth.picture for label, truth in truths.items()}
-    images = pictures_of({label: truth.sketch.image for label, truth in truths.items()})
-    sources = pictures_of({label: truth.sketch.source for label, truth in truths.items()})
+    pictures = {label: truth.truth.picture for label, truth in truths.items()}
+    images = pictures_of({label: truth.image for label, truth in truths.items()})
+    sources = pictures_of({label: truth.source for label, truth in truths.items()})
     said = []
-    for doubt in doubtful_pairs(sources or images, pictures, patients):
-        label = doubt.case
+    for stated in doubtful_pairs(sources or images, pictures, patients, name):
+        label = stated.case
         others = [pictures[other] for other in pictures if patients[other] != patients[label]]
         if label in images and sources and fits(images[label], pictures[label], others):
             continue
-        stated = doubt.message(name)
         # a bad model is no reason to doubt a truth
         said.append(stated if sources else replace(stated, grade="caution"))
     return said

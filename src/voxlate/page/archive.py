@@ -3,8 +3,6 @@
 import re
 import stat
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -71,42 +69,36 @@ class Received:
 
         Raises BadInput for a damaged zip, links and devices, and for one that expands too far.
         """
-        with _files_of(path) as (archive, entries):
-            kinds = {stat.S_IFMT(entry.external_attr >> 16) for entry in entries}
-            if kinds - {0, stat.S_IFREG}:
-                raise BadInput(
-                    f"{path.name}: expected plain files in an archive, found a link or a device. Make it again without."
-                )
-            size = sum(entry.file_size for entry in entries)
-            ratio = size / path.stat().st_size
-            if size > FREE_BYTES and ratio > self.most_ratio:
-                raise BadInput(
-                    f"{path.name}: expected files at most {self.most_ratio:g} times as large as the archive, found {ratio:.0f} times. Give the files without the archive."
-                )
-            for entry in entries:
-                with archive.open(entry) as source:
-                    self.write(source, entry.filename, folder)
-
-
-@contextmanager
-def _files_of(path: Path) -> Iterator[tuple[zipfile.ZipFile, list[zipfile.ZipInfo]]]:
-    """A zip and its entries but folders; raises BadInput for a damaged one, also while its data are read."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            yield archive, [entry for entry in archive.infolist() if not entry.is_dir()]
-    except BadInput:
-        raise
-    except Exception as error:  # each kind of compression raises errors of its own for damaged data
-        if isinstance(error, OSError) and error.errno is not None:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+                self._check(entries, path)
+                for entry in entries:
+                    with archive.open(entry) as source:
+                        self.write(source, entry.filename, folder)
+        except BadInput:
             raise
-        raise BadInput(
-            f"{path.name}: expected a zip archive without a password, found a damaged or another one. Make it again."
-        ) from error
+        except (
+            Exception
+        ) as error:  # each kind of compression raises errors of its own for damaged data
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise BadInput(
+                f"{path.name}: expected a zip archive without a password, found a damaged or another one. Make it again."
+            ) from error
 
-
-def is_archive(path: Path) -> bool:
-    """Whether a path is that of a zip."""
-    return path.suffix.lower() == ".zip" and path.is_file()
+    def _check(self, entries: list[zipfile.ZipInfo], path: Path) -> None:
+        kinds = {stat.S_IFMT(entry.external_attr >> 16) for entry in entries}
+        if kinds - {0, stat.S_IFREG}:
+            raise BadInput(
+                f"{path.name}: expected plain files in an archive, found a link or a device. Make it again without."
+            )
+        size = sum(entry.file_size for entry in entries)
+        ratio = size / path.stat().st_size
+        if size > FREE_BYTES and ratio > self.most_ratio:
+            raise BadInput(
+                f"{path.name}: expected files at most {self.most_ratio:g} times as large as the archive, found {ratio:.0f} times. Give the files without the archive."
+            )
 
 
 def safe_parts(name: str) -> list[str]:

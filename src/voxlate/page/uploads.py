@@ -14,7 +14,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from voxlate.base.errors import BadInput, system_refusal
 from voxlate.base.files import inside
-from voxlate.page.archive import MB, Received, is_archive
+from voxlate.page.archive import MB, Received
 from voxlate.page.page_settings import Limits
 
 SPARE = 1 << 28  # bytes of the disk that uploads leave free
@@ -90,7 +90,7 @@ def _write_files(form: FormData, folder: Path, limits: Limits) -> Received:
         if isinstance(file, UploadFile) and file.filename:  # not the choice of no file
             received.write(file.file, file.filename, folder)
     for path in sorted(folder.rglob("*")):
-        if is_archive(path):
+        if path.suffix.lower() == ".zip" and path.is_file():
             received.unpack(path, path.with_suffix(""))
             path.unlink()
     return received

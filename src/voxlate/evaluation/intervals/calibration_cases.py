@@ -24,7 +24,7 @@ from voxlate.base.messages import Message, Say, message, summarise
 from voxlate.checks.truths import (
     KEPT,
     LEFT_OUT,
-    SketchedTruth,
+    Sketch,
     fault_messages,
     judge,
     other_size,
@@ -67,7 +67,7 @@ class CaseData:
     patient: str
     content: Mapping[str, str]
     voxels: dict[str, CalibrationVoxels]
-    truths: dict[str, SketchedTruth]
+    truths: dict[str, Sketch]
     patches: list[Patches]
     planes: int
 
@@ -118,7 +118,7 @@ def choose_voxels(
     sources: Sequence[Array],
     rules: Mapping[str, str],
     generator: np.random.Generator,
-) -> tuple[CalibrationVoxels, SketchedTruth]:
+) -> tuple[CalibrationVoxels, Sketch]:
     """Random voxels of the body that the image or the truth shows, and a few of its surroundings; and what shows whether the truth is the image's.
 
     sources: [D, H, W] in network units, on the voxels of the prediction; rules: of regions, by name.
@@ -144,7 +144,7 @@ def choose_voxels(
     # a missing modality is background, whose likeness to a truth says nothing
     shown = [source for source in sources if source.min() < source.max()]
     source = Volume((shown or sources)[0][None], volume.affine, "a.u.", "source")
-    sketch = sketch_of(volume, image, source, volume.grid)
+    sketch = sketch_of(volume, image, source, volume.grid, patient, volume.unit)
     features = voxel_features(prediction.values, sources, prediction.sd)
     voxels = CalibrationVoxels(
         case,
@@ -155,7 +155,7 @@ def choose_voxels(
         {region: choose(mask) for region, mask in truth_parts.items()},
         {region: choose(mask) for region, mask in image_parts.items()},
     )
-    return voxels, SketchedTruth(patient, volume.unit, volume.unit, sketch)
+    return voxels, sketch
 
 
 Rules = Mapping[str, Mapping[str, str]]
@@ -224,7 +224,7 @@ class CalibrationJob:
         maps = {name: read_volume(file, name) for name, file in case.labels.items()}
         generator = np.random.default_rng([self.seed, *case.case.encode()])
         voxels = dict[str, CalibrationVoxels]()
-        sketched = dict[str, SketchedTruth]()
+        sketched = dict[str, Sketch]()
         patches = list[Patches]()
         for left_out in facts.data.target if facts.completes else [None]:
             used = {name: scan for name, scan in scans.items() if name != left_out}

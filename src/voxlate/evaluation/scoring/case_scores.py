@@ -10,7 +10,7 @@ import numpy as np
 
 from voxlate.base.array_types import Bool, Float32
 from voxlate.base.errors import BadInput
-from voxlate.checks.truths import SketchedTruth, other_size, sketch_of
+from voxlate.checks.truths import Sketch, other_size, sketch_of
 from voxlate.evaluation.evaluate_options import EvaluateOptions
 from voxlate.evaluation.scoring.distances import Features, Vectors, slices_of
 from voxlate.evaluation.scoring.interval_scores import interval_scores, is_changed, region_coverage
@@ -214,7 +214,7 @@ class ScoredItem:
     rows: list[Row]
     note: str
     left_out: str
-    truth: SketchedTruth
+    truth: Sketch
     shown: float = 1.0
     vectors: Mapping[str, Vectors] = field(default_factory=dict)
     window: tuple[float, float] | None = None
@@ -239,8 +239,7 @@ def score_item(item: Item, scale: Range, rules: Rules, functions: Functions) -> 
     image = units.synthesis(stored)
     truth = Truth(item, rules, scale, units, image.grid)
     sketch = _sketch(truth, stored)
-    ends = sketch.sketch
-    if not asked.any_truth and (ends.other_size or ends.low == ends.high):
+    if not asked.any_truth and (sketch.other_size or sketch.low == sketch.high):
         return ScoredItem([], "", "", sketch)  # nothing of the truth can be scored
     if network and shows_a_window(item.provenance, item.modality, truth.scan.unit):
         raise BadInput(
@@ -293,7 +292,7 @@ def _clipped_share(truth: Truth) -> float:
     return mean_inside(beyond, truth.inside)
 
 
-def _sketch(truth: Truth, image: Volume) -> SketchedTruth:
+def _sketch(truth: Truth, image: Volume) -> Sketch:
     """What shows whether a truth is that of an image, which is as it was stored."""
     item = truth.item
     scan = truth.scan
@@ -306,8 +305,7 @@ def _sketch(truth: Truth, image: Volume) -> SketchedTruth:
         mask = None if truth.rules.mask == "body" else truth.mask
         on_truth = _where_covered(truth.alignment, image, scan, mask)
         source = _source_on(truth)
-    sketch = sketch_of(scan, on_truth, source, image.grid)
-    return SketchedTruth(item.case.patient, scan.unit, unit, sketch)
+    return sketch_of(scan, on_truth, source, image.grid, item.case.patient, unit)
 
 
 def _source_on(truth: Truth) -> Volume | None:

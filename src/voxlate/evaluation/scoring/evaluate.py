@@ -21,7 +21,7 @@ from voxlate.base.executors.case_work import (
 from voxlate.base.executors.workers import choose_executor
 from voxlate.base.messages import Message
 from voxlate.base.option import merge
-from voxlate.checks.truths import KEPT, LEFT_OUT, Fault, SketchedTruth, fault_messages, judge
+from voxlate.checks.truths import KEPT, LEFT_OUT, Fault, Sketch, fault_messages, judge
 from voxlate.evaluation.evaluate_options import EvaluateOptions
 from voxlate.evaluation.scoring.case_scores import Row, Rules, ScoredItem, score_item
 from voxlate.evaluation.scoring.distances import features_for, slices_of
@@ -326,7 +326,7 @@ def _judge(scored: Scored, cohort: Sequence[CaseFiles]) -> tuple[dict[str, Fault
     faults = dict[str, Fault]()
     cautions = list[Message]()
     for name, items in items_by_modality(scored).items():
-        truths = dict[str, SketchedTruth]()
+        truths = dict[str, Sketch]()
         for item in items:
             owners = (
                 case.case

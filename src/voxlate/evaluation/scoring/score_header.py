@@ -324,7 +324,7 @@ def doubts_on(
         )
     for item, result in scored.items():
         if not item.provenance and result.truth.unit == "HU":  # a CT of other software
-            for said in exact_messages(result.truth.sketch.image, "HU", "synthetic CT"):
+            for said in exact_messages(result.truth.image, "HU", "synthetic CT"):
                 yield said.on(item.label)
 
 

@@ -141,7 +141,8 @@ def frames_of(
         raise BadInput(
             f"{path}: expected one image at each place, or a tag that separates the images at one place, found {len(full)} with the same tags at that of {full[0].name}. Remove those stored twice, or convert the series with dcm2niix."
         )
-    frames = [*zip(*(sorted(place, key=moments.__getitem__) for place in places))]
+    in_time = (sorted(place, key=moments.__getitem__) for place in places)
+    frames: list[Sequence[Image]] = [*zip(*in_time)]
     means = np.array([[moments[image] for image in frame] for frame in frames]).mean(axis=1)
     return frames, tag, means - means[0] if tag in CLOCKS else None
 

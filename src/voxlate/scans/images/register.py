@@ -151,11 +151,12 @@ def register(moving: Volume, fixed: Volume, method: RegistrationMethod) -> Regis
         transform: Transform = itk.Euler3DTransform(pair.centre.tolist())
         kept: RegistrationMethod | Literal["none"] = "none"
         after = before = pair.compare(transform)
-        for name, stage in _STAGES[method]:
-            if stage is _bspline:
+        stages: list[RegistrationMethod] = ["rigid"] if method == "rigid" else ["rigid", method]
+        for name in stages:
+            if name == "bspline":
                 pair = CoarsePair(coarse(moving, FINE_VOXELS), coarse(fixed, FINE_VOXELS))
                 after = pair.compare(transform)
-            new = stage(pair, transform)
+            new = _STAGES[name](pair, transform)
             if new is None:
                 continue
             similarity = pair.compare(new)
@@ -373,9 +374,8 @@ def _optimise(
 
 
 Stage = Callable[[CoarsePair, Transform], Transform | None]
-_LINEAR: tuple[tuple[RegistrationMethod, Stage], ...] = (("rigid", _rigid), ("affine", _affine))
-_STAGES: dict[RegistrationMethod, tuple[tuple[RegistrationMethod, Stage], ...]] = {
-    "rigid": _LINEAR[:1],
-    "affine": _LINEAR,
-    "bspline": (*_LINEAR[:1], ("bspline", _bspline)),
+_STAGES: dict[RegistrationMethod, Stage] = {
+    "rigid": _rigid,
+    "affine": _affine,
+    "bspline": _bspline,
 }
