@@ -295,11 +295,6 @@ class Ledger:
         text = self.path.read_text(encoding="ascii")
         return {line for line in text.split("\n")[:-1] if line}
 
-    def add_all(self, other: "Ledger") -> None:
-        """Record the instances of another record, too."""
-        for instance in sorted(other.instances() - self.instances()):
-            self.add(instance)
-
     def add(self, instance: str) -> None:
         """Record an instance; returns when the disk has it."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
