@@ -47,7 +47,7 @@ class Bones:
 
     teeth: AnyArray
     jaw_mm: float
-    plates: tuple[tuple[Triple, float], ...] = ()
+    plates: tuple[tuple[Triple, float], ...]
 
 
 def draw(rng: Rng) -> Bones:

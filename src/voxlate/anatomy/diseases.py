@@ -279,13 +279,12 @@ def paint_remnant(canvas: Canvas, diseases: Diseases, points: Space) -> None:
 
 @dataclass(frozen=True)
 class Ageing:
-    """The age of a brain and what came with it.
+    """What came with the age of a brain.
 
     spots: lesions of white matter; pineal_mm, choroid_mm: radii of calcifications, 0 without; pallidum: whether it
     holds enough calcium for CT; falx_mm: radii of calcified plaques of the falx.
     """
 
-    years: float
     spots: tuple[Ball, ...]
     pineal_mm: float
     choroid_mm: Pair
@@ -311,7 +310,7 @@ def draw_age(rng: Rng) -> Ageing:
     falx = tuple(_plaque(rng) for _ in range(rng.integers(1, 4))) if calcified[3] < 0.15 else ()
     choroid = choroid if calcified[1] < 0.15 + 0.65 * old else (0.0, 0.0)
     pallidum = bool(calcified[2] < 0.02 + 0.1 * old)
-    return Ageing(years, spots, pineal, choroid, pallidum, falx)
+    return Ageing(spots, pineal, choroid, pallidum, falx)
 
 
 def _spot(rng: Rng, size: Pair, place: Ball) -> Ball:

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from voxlate.anatomy.label_map import CODES, LabelMap, enlarge
 from voxlate.anatomy.shapes import NoiseField, Rng, noise
-from voxlate.anatomy.tissue import BRAIN, OTHER_BRAIN, SKULL, Label
+from voxlate.anatomy.tissue import SKULL, Label
 from voxlate.base.array_types import AnyArray
 from voxlate.scans.images.mask import box_around, erode
 
@@ -21,8 +21,6 @@ _SPINE_MM = 12.0  # below the lowest brain, from where fluid is that of the spin
 _CORTEX_MM = 2.5
 _BROW_MM = 25.0  # depth from the front of the brain in which the frontal sinuses are
 _WALL_MM = 2.0  # of hollow organs
-LEAST_BRAIN_ML = 200.0
-_BRAIN = (*BRAIN, *OTHER_BRAIN, Label.VENTRICLE)
 
 
 @dataclass(frozen=True)
@@ -79,33 +77,25 @@ def draw_tissues(body: LabelMap, habitus: Habitus) -> AnyArray:
     """The tissues of a label map: numbers of `Label` and of its table's own ones, uint8 [D, H, W]."""
     out = body.codes.copy()
     lobes = _field(body, habitus.lobes)
-    brain = brain_of(body)
     _vary_airways(out, body, habitus, lobes)
     skull_mm = body.distance_mm(body.where(Label.BONE, "cancellous", "whole_bone"))
     _draw_soft(out, body, habitus, lobes, skull_mm)
-    _draw_bones(out, body, habitus, brain, lobes)
+    _draw_bones(out, body, habitus, lobes)
     _draw_hollow(out, body, habitus, lobes)
     fluid = body.where("fluid")
     out[fluid] = Label.CSF
-    if brain is not None:
-        _shrink(out, body, brain, habitus, lobes)
+    if body.brain.any():
+        _shrink(out, body, habitus, lobes)
         # Dura is the fluid beside the skull, where it is thick enough to show.
         skull = ndimage.binary_dilation(np.isin(out, SKULL), _CROSS)
         out[fluid & skull & (lobes < habitus.dura)] = Label.DURA
-        lowest = box_around(brain)[0][0]
+        lowest = box_around(body.brain)[0][0]
         below = max(lowest - round(_SPINE_MM / body.spacing_mm[0]), 0)
         spine = out[:below]
         spine[np.isin(spine, (Label.CSF, Label.DURA))] = Label.SPINAL_FLUID
     else:
         out[fluid] = Label.SPINAL_FLUID  # FLUID of an organ, which is not in the skull
     return out
-
-
-def brain_of(body: LabelMap) -> AnyArray | None:
-    """The brain of a map, bool [D, H, W]; None where it shows none."""
-    brain = body.where(*_BRAIN)
-    millilitres = brain.sum() * float(np.prod(body.spacing_mm)) / 1000
-    return brain if millilitres > LEAST_BRAIN_ML else None
 
 
 def _field(body: LabelMap, of: NoiseField) -> AnyArray:
@@ -128,13 +118,12 @@ def _vary_airways(out: AnyArray, body: LabelMap, habitus: Habitus, lobes: AnyArr
     depth = body.distance_mm(~air)
     out[air & (depth < swelling) & (swelling > 0)] = Label.MUCOSA
     outside = body.distance_mm(air)
-    hull_mm = body.distance_mm(~body.hull)
-    soft = body.where("soft", Label.MUCOSA, Label.MUSCLE) & (hull_mm > 6)
+    soft = body.where("soft", Label.MUCOSA, Label.MUSCLE) & (body.depth_mm > 6)
     out[soft & (outside < -0.7 * swelling)] = Label.SINUS
     if habitus.wet:
         # Cells beside each other fill together, and fluid rests on the back of the lying head.
         back = np.linspace(0, 1, air.shape[1], dtype=np.float32)[None, :, None]
-        out[air & (lobes > 0.6) & (back < habitus.wet) & (hull_mm > 8)] = Label.SINUS_FLUID
+        out[air & (lobes > 0.6) & (back < habitus.wet) & (body.depth_mm > 8)] = Label.SINUS_FLUID
 
 
 def _draw_soft(
@@ -142,7 +131,7 @@ def _draw_soft(
 ) -> None:
     """Muscle with planes and lobes of fat below the skin and its fat; fat in the orbits."""
     soft = out == CODES["soft"]
-    depth = body.distance_mm(~body.hull)
+    depth = body.depth_mm
     has_skin = bool(body.where(Label.SKIN).any())
     skin_mm = 2.0 if has_skin else habitus.skin_mm
     planes = np.abs(_field(body, habitus.planes)) * 6  # mm: the noise's slope is about 1 in 6 mm
@@ -158,18 +147,16 @@ def _draw_soft(
         out[soft & (depth < skin_mm)] = Label.SKIN
 
 
-def _draw_bones(
-    out: AnyArray, body: LabelMap, habitus: Habitus, brain: AnyArray | None, lobes: AnyArray
-) -> None:
+def _draw_bones(out: AnyArray, body: LabelMap, habitus: Habitus, lobes: AnyArray) -> None:
     """Diploe around the brain, marrow elsewhere, both within a cortex of bone."""
-    near = False if brain is None else body.distance_mm(brain) < _VAULT_MM
-    marrow = np.where(near, np.uint8(Label.DIPLOE), np.uint8(Label.MARROW))
-    inner = np.broadcast_to(marrow, out.shape)
+    near = body.distance_mm(body.brain) < _VAULT_MM
+    inner = np.where(near, np.uint8(Label.DIPLOE), np.uint8(Label.MARROW))
+    has_brain = bool(body.brain.any())
     cancellous = body.where("cancellous")
-    if brain is not None:
-        cancellous |= _holes_of_vault(out, body, brain)
+    if has_brain:
+        cancellous |= _holes_of_vault(out, body)
     out[cancellous] = inner[cancellous]
-    if brain is not None and np.isfinite(habitus.table_mm):
+    if has_brain and np.isfinite(habitus.table_mm):
         bone = np.isin(out, SKULL)
         deep = erode(bone, max(habitus.table_mm, min(body.spacing_mm)), body.spacing_mm)
         deep &= lobes > -1  # the rest is dense, as around the inner ear
@@ -181,9 +168,9 @@ def _draw_bones(
         out[deep] = inner[deep]
 
 
-def _holes_of_vault(out: AnyArray, body: LabelMap, brain: AnyArray) -> AnyArray:
+def _holes_of_vault(out: AnyArray, body: LabelMap) -> AnyArray:
     """Air in the vault behind the frontal sinuses, which is diploe that a segmentation took for air."""
-    (low, high), (_, front), _ = box_around(brain)
+    (low, high), (_, front), _ = box_around(body.brain)
     holes = out == Label.SINUS
     holes[: (low + high) // 2] = False
     holes[:, front - round(_BROW_MM / body.spacing_mm[1]) :] = False
@@ -201,12 +188,10 @@ def _draw_hollow(out: AnyArray, body: LabelMap, habitus: Habitus, lobes: AnyArra
     out[lumen & (lobes > 1.5 - 2 * habitus.gas)] = Label.SINUS
 
 
-def _shrink(
-    out: AnyArray, body: LabelMap, brain: AnyArray, habitus: Habitus, lobes: AnyArray
-) -> None:
+def _shrink(out: AnyArray, body: LabelMap, habitus: Habitus, lobes: AnyArray) -> None:
     """Fluid in place of the surface of the brain, with cortex below it."""
     if not habitus.shrunk_mm:
         return
-    depth = body.distance_mm(~brain) - habitus.shrunk_mm * (1 + 0.5 * lobes)
+    depth = body.distance_mm(~body.brain) - habitus.shrunk_mm * (1 + 0.5 * lobes)
     out[(out == Label.WHITE) & (depth < _CORTEX_MM)] = Label.GREY
-    out[brain & (depth < 0)] = Label.CSF
+    out[body.brain & (depth < 0)] = Label.CSF

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,7 +14,7 @@ from scipy import ndimage
 from voxlate.anatomy.diseases import OTHER_LESIONS, LesionShape
 from voxlate.anatomy.phantom_options import LEAST_MM, MOST_MM, SHIPPED
 from voxlate.anatomy.shapes import Triple, triple
-from voxlate.anatomy.tissue import BRAIN, FLUID, TUMOUR, Label, Tissue, patient
+from voxlate.anatomy.tissue import BRAIN, FLUID, OTHER_BRAIN, TUMOUR, Label, Tissue, patient
 from voxlate.base.array_types import AnyArray
 from voxlate.base.config import fill, setting, settings
 from voxlate.base.errors import BadInput, known_name
@@ -51,6 +52,7 @@ Time = Annotated[float, setting("a time in ms", ge=0.05, le=20000)]
 PAD_MM = 6.0  # air around the hull
 _GAP_MM = 8.0  # half the width of openings, such as the mouth, that the hull closes
 _RIM_MM = 5.0  # depth below the closed hull from which air counts as internal
+LEAST_BRAIN_ML = 200.0
 _COARSE_MM = 2.0  # voxels of distances and noise
 MOST_DRAWN_VOXELS = 2**27
 _LESION = (*TUMOUR, Label.LEUKOARAIOSIS, Label.LOW_GRADE, *OTHER_LESIONS)
@@ -196,14 +198,18 @@ def _values(path: str, name: str, ranges: Sequence[int | str]) -> list[int]:
 class LabelMap:
     """A label map [D, H, W] (z, y, x; growing to superior, anterior, right) around its body.
 
-    codes: uint8, see `LabelTable`; hull: the body with the air inside; spacing_mm: along D, H, W.
+    codes: uint8, see `LabelTable`; spacing_mm: along D, H, W.
     """
 
     name: str
     codes: AnyArray
-    hull: AnyArray
     spacing_mm: Triple
     table: LabelTable
+
+    @cached_property
+    def depth_mm(self) -> AnyArray:
+        """The distance of each voxel to the air around the body."""
+        return self.distance_mm(self.codes == Label.AIR)
 
     def where(self, *names: str | Label) -> AnyArray:
         """The voxels of tissues, or of what is to be drawn."""
@@ -220,9 +226,16 @@ class LabelMap:
         distances = ndimage.distance_transform_edt(~coarse, sampling=sampling).astype(np.float32)
         return enlarge(distances, mask.shape, steps)
 
+    @cached_property
+    def brain(self) -> AnyArray:
+        """The brain, bool [D, H, W]; nothing where the map shows less than LEAST_BRAIN_ML."""
+        brain = self.where(*BRAIN, *OTHER_BRAIN, Label.VENTRICLE)
+        millilitres = brain.sum() * float(np.prod(self.spacing_mm)) / 1000
+        return np.asarray(brain & (millilitres > LEAST_BRAIN_ML))
+
     def mirror(self) -> "LabelMap":
         """The map with left and right exchanged."""
-        return replace(self, codes=self.codes[..., ::-1], hull=self.hull[..., ::-1])
+        return replace(self, codes=self.codes[..., ::-1])
 
     @property
     def coarse_steps(self) -> tuple[int, ...]:
@@ -326,7 +339,7 @@ def _of_codes(name: str, codes: AnyArray, spacing_mm: Triple, table: LabelTable)
         slice(max(first - room, 0), end + room)
         for (first, end), room in zip(box_around(hull), margin)
     )
-    return LabelMap(name, codes[box].copy(), hull[box].copy(), spacing_mm, table)
+    return LabelMap(name, codes[box].copy(), spacing_mm, table)
 
 
 def _fill_specks(codes: AnyArray, spacing_mm: Triple) -> None:

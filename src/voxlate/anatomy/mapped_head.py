@@ -105,8 +105,7 @@ def _read(name: str, spacing_mm: int) -> LabelMap:
     """A map that comes with the package."""
     with np.load(file_of(name, spacing_mm)) as file:
         codes = file["codes"]
-    hull = codes != Label.AIR
-    return LabelMap(name, codes, hull, (float(spacing_mm),) * 3, read_table(TABLE))
+    return LabelMap(name, codes, (float(spacing_mm),) * 3, read_table(TABLE))
 
 
 def file_of(name: str, spacing_mm: int) -> Path:
@@ -147,9 +146,8 @@ def draw_scene(rng: Rng, body: LabelMap, wanted: Wanted) -> Scene:
     if drawn.mirror:
         body = body.mirror()
     tissues = label_anatomy.draw_tissues(body, label_anatomy.draw(habitus_rng))
-    brain = label_anatomy.brain_of(body)
-    frame = None if brain is None else frame_of(body, brain)
-    places = varying.places_of(body, tissues, brain, drawn)
+    frame = frame_of(body) if body.brain.any() else None
+    places = varying.places_of(body, tissues, drawn)
     if frame is not None:
         _paint_cells(tissues, body, frame, bones.draw_airways(airways_rng))
     return Scene(

@@ -16,8 +16,13 @@ import numpy as np
 from voxlate.anatomy.contrast import PROTOCOLS
 from voxlate.anatomy.diseases import LesionKind, Wanted
 from voxlate.anatomy.head import FIELD_MM, Head
-from voxlate.anatomy.label_anatomy import LEAST_BRAIN_ML
-from voxlate.anatomy.label_map import LabelTable, read_label_map, read_lesion, read_table
+from voxlate.anatomy.label_map import (
+    LEAST_BRAIN_ML,
+    LabelTable,
+    read_label_map,
+    read_lesion,
+    read_table,
+)
 from voxlate.anatomy.mapped_head import SHIPPED_HEADS, make_head, make_mapped_head
 from voxlate.anatomy.phantom_options import PhantomOptions, tables
 from voxlate.anatomy.real_ct import NO_LABELS, make_ct_body, read_ct, table_of

@@ -167,33 +167,37 @@ class Contrast(Ranges):
 
     def draw(self, rng: np.random.Generator, field_t: float) -> Protocol:
         """A sequence with its parameters."""
-        kind, ranges = self.sequences[int(rng.integers(len(self.sequences)))]
-        tr, te, ti, flip = _parameters(ranges, rng.random(4))
-        doses = within(rng.random(), DOSES)
+        choice = self.sequences[int(rng.integers(len(self.sequences)))]
+        shares = rng.random(4)
+        dose = within(rng.random(), DOSES)
         removed = within(rng.random(), FAT_REMOVED)
         has_agent, has_saturation, nulled = rng.random(3)
-        if kind == "flair" and "ti_ms" not in ranges:
-            ti = within(nulled, NULLED) * null_time_ms(FREE_WATER_T1_MS, tr)
-        return Protocol(
-            kind,
-            tr,
-            te,
-            ti,
-            flip,
-            field_t,
-            dose=doses if has_agent < self.agent else 0.0,
-            fat_removed=removed if has_saturation < self.fat_saturation else 0.0,
-        )
+        dose = dose if has_agent < self.agent else 0.0
+        removed = removed if has_saturation < self.fat_saturation else 0.0
+        return _protocol(choice, shares, within(nulled, NULLED), field_t, dose, removed)
 
     def centre(self, field_t: float) -> Protocol:
         """The sequence with the median of each parameter, for a target."""
-        kind, ranges = self.choices[0]
-        tr, te, ti, flip = _parameters(ranges, [0.5] * 4)
-        if kind == "flair" and "ti_ms" not in ranges:
-            ti = null_time_ms(FREE_WATER_T1_MS, tr)
         dose = float(self.agent >= 0.5)
         removed = within(0.5, FAT_REMOVED) if self.fat_saturation >= 0.5 else 0.0
-        return Protocol(kind, tr, te, ti, flip, field_t, dose, removed)
+        return _protocol(self.choices[0], [0.5] * 4, 1.0, field_t, dose, removed)
+
+
+def _protocol(
+    choice: Choice,
+    shares: Iterable[float],
+    null_share: float,
+    field_t: float,
+    dose: float,
+    removed: float,
+) -> Protocol:
+    """A sequence with its parameters at shares of their ranges; null_share: of the time that nulls fluid in FLAIR."""
+    kind, ranges = choice
+    pairs = zip(shares, PARAMETERS)
+    tr, te, ti, flip = (within(share, ranges.get(name)) for share, name in pairs)
+    if kind == "flair" and "ti_ms" not in ranges:
+        ti = null_share * null_time_ms(FREE_WATER_T1_MS, tr)
+    return Protocol(kind, tr, te, ti, flip, field_t, dose, removed)
 
 
 @settings
@@ -317,11 +321,6 @@ def _check_rising(expected: str, ends: Range) -> None:
         raise BadInput(
             f"data.physics.{expected} from low to high, found {low:g} to {high:g}. Swap them."
         )
-
-
-def _parameters(ranges: Mapping[str, Range], shares: Iterable[float]) -> list[float]:
-    """TR, TE, TI and flip angle at shares of their ranges."""
-    return [within(share, ranges.get(name)) for share, name in zip(shares, PARAMETERS)]
 
 
 def within(share: float, ends: Range | None) -> float:

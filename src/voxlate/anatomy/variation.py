@@ -49,10 +49,10 @@ class HeadGrid:
         return x, y, z
 
 
-def frame_of(body: LabelMap, brain: AnyArray) -> HeadGrid:
+def frame_of(body: LabelMap) -> HeadGrid:
     """The frame in which the brain's box is that of the phantoms' cerebrum."""
     spacing = body.spacing_mm[::-1]
-    sides = zip(box_around(brain)[::-1], spacing)
+    sides = zip(box_around(body.brain)[::-1], spacing)
     ends = [(first * step, (end - 1) * step) for (first, end), step in sides]
     half = [(last - first) / 2 for first, last in ends]
     x, y = CEREBRUM_AXES[0] / half[0], CEREBRUM_AXES[1] / half[1]
@@ -137,17 +137,15 @@ class Places:
         return moved[0], moved[1], moved[2]
 
 
-def places_of(
-    body: LabelMap, tissues: AnyArray, brain: AnyArray | None, drawn: Variation
-) -> Places:
-    """The places of a variation of a map; brain: None where it has none, and keeps its bones as they are."""
+def places_of(body: LabelMap, tissues: AnyArray, drawn: Variation) -> Places:
+    """The places of a variation of a map, whose bones stay as they are where it has no brain."""
     spacing = body.spacing_mm[::-1]
     x, y, z = ((n - 1) / 2 * step for n, step in zip(tissues.shape[::-1], spacing))
-    inner = None if brain is None else _inner(body, tissues, brain, drawn)
+    inner = _inner(body, tissues, drawn) if body.brain.any() else None
     return Places(drawn, (x, y, z), inner)
 
 
-def _inner(body: LabelMap, tissues: AnyArray, brain: AnyArray, drawn: Variation) -> AnyArray:
+def _inner(body: LabelMap, tissues: AnyArray, drawn: Variation) -> AnyArray:
     """Displacements that thicken the vault and widen the ventricles: of the map's points, so against the growth."""
     lengths = list(zip(tissues.shape, body.spacing_mm))
     axes = [np.arange(0, n * step, _PITCH_MM) for n, step in lengths]
@@ -157,14 +155,14 @@ def _inner(body: LabelMap, tissues: AnyArray, brain: AnyArray, drawn: Variation)
     ]
     coarse = np.ix_(*index)
     fluid = tissues[coarse] == Label.CSF
-    cavity = brain[coarse] | fluid | (tissues[coarse] == Label.DURA)
+    cavity = body.brain[coarse] | fluid | (tissues[coarse] == Label.DURA)
     cavity = ndimage.binary_closing(np.pad(cavity, 2), iterations=2)[2:-2, 2:-2, 2:-2]
     outside, away = _signed(cavity)
     rise = np.clip(outside / _VAULT_MM, 0, 1) * np.clip(1 + (_VAULT_MM - outside) / _SCALP_MM, 0, 1)
     z, y, x = np.meshgrid(*(axis.astype(np.float32) for axis in axes), indexing="ij")
     thicker = drawn.vault_mm * (1 + 0.3 * drawn.bend[0].at((y, z, x)))
     if drawn.brow_mm:
-        from_brow = Space(*frame_of(body, brain).upright((x, y, z))).ellipsoid(_BROW)
+        from_brow = Space(*frame_of(body).upright((x, y, z))).ellipsoid(_BROW)
         thicker = thicker + drawn.brow_mm * np.clip(-from_brow / 10, 0, 1)
     displacement = -rise * thicker * away
     ventricles = tissues[coarse] == Label.VENTRICLE

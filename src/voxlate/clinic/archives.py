@@ -84,8 +84,7 @@ def study_address(text: str) -> StudyAddress:
     without_password = re.sub(r"//[^/@]*@", "//", text)
     match = re.fullmatch(r"(.*)/studies/([^/]+)(?:/series/([^/]+))?/?", parts.path)
     uids = [uid for uid in (match.groups()[1:] if match else ()) if uid]
-    sound = all(UID.fullmatch(uid) and len(uid) <= 64 for uid in uids)
-    if not (is_dicomweb(text) and parts.hostname and match and uids and sound):
+    if not (is_dicomweb(text) and parts.hostname and match and uids and all(map(_is_uid, uids))):
         raise BadInput(
             f"{without_password}: expected the address of a study, such as {EXAMPLE}, found another text. Check the address."
         )
@@ -105,11 +104,15 @@ def study_address(text: str) -> StudyAddress:
 
 def check_uid(uid: str, where: object) -> str:
     """A UID; raises BadInput for a text that is none, which could be a path."""
-    if UID.fullmatch(uid) and len(uid) <= 64:
+    if _is_uid(uid):
         return uid
     raise BadInput(
         f"{where}: expected a UID of digits and dots, found {uid[:80]!r}. Check the sender's software."
     )
+
+
+def _is_uid(text: str) -> bool:
+    return bool(UID.fullmatch(text)) and len(text) <= 64
 
 
 def node(text: str) -> Node:
@@ -294,11 +297,6 @@ class Ledger:
             return set()
         text = self.path.read_text(encoding="ascii")
         return {line for line in text.split("\n")[:-1] if line}
-
-    def add_all(self, other: "Ledger") -> None:
-        """Record the instances of another record, too."""
-        for instance in sorted(other.instances() - self.instances()):
-            self.add(instance)
 
     def add(self, instance: str) -> None:
         """Record an instance; returns when the disk has it."""

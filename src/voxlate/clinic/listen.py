@@ -3,8 +3,8 @@
 The queue is folders on disk, which survive a killed process:
 
 QUEUE/incoming/<study>   images that arrive; a study is complete when its senders have hung up and no image came for some seconds
-QUEUE/work/<study>       one complete study at a time: its images in `scans`, the answer in `images`, ready.json, sent.txt
-QUEUE/done/<study>       sent.txt of studies whose answer was sent
+QUEUE/work/<study>       one complete study at a time: its images in `scans`, the answer in `images`, ready.json
+QUEUE/done/<study>       sent.txt: what was sent of the answers to a study, which the archive may send back
 QUEUE/failed/<study>     the scans of a study that gave no answer, and why.txt
 
 A study's folder is named by a hash of its UID, which leads back to no patient.
@@ -300,13 +300,9 @@ class Queue:
                 why = str(error)
             self._put_aside(study, why)
             return f"{study} is put aside: {why}"
-        ledger = Ledger(work / SENT)
-        ever_sent = Ledger(self.path / DONE / study / SENT)
-        # those of an earlier answer to the study, which the archive may have sent back
-        ledger.add_all(ever_sent)
+        ledger = Ledger(self.path / DONE / study / SENT)
         before = len(ledger.instances())
         count = send(files, ledger)
-        ever_sent.add_all(ledger)
         removed = work.with_name(f".{study}")  # the images of patients do not stay
         os.replace(work, removed)
         rmtree(removed)
