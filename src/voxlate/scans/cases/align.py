@@ -172,17 +172,15 @@ def find_common_grid(case: str, scans: dict[str, Volume], preparation: Preparati
     resized = fixed.unit == "grey" and preparation.matrix is not None
     may_resample = preparation.resample or preparation.register is not None or resized
     common = CommonGrid(grid, grids, (name, fixed.origin or name), may_resample, resized)
-    if preparation.register is None:
-        others = [volume for volume in scans.values() if not same_grid(volume.grid, fixed.grid)]
-        if others and not may_resample:
-            raise _other_grid(others[0], fixed.grid, common.fixed[1])
+    method = preparation.register
+    if method is None:
         return common
     for other in [other for other in scans if other != name]:
-        registration = register(scans[other], fixed, preparation.register)
+        registration = register(scans[other], fixed, method)
         kept = registration.kept
         file = "" if kept == "none" else f"transforms/{case}/{other}.tfm"
         common.registered[other] = Registered(
-            name, preparation.register, kept, registration.before, registration.after, file
+            name, method, kept, registration.before, registration.after, file
         )
         if kept != "none":
             common.transforms[other] = registration.transform
