@@ -380,6 +380,14 @@ def test_studies_of_one_person_in_which_a_modality_repeats_are_cases_of_this_pat
     assert len({case.patient for case in cases}) == 2
 
 
+def test_two_series_of_one_modality_in_the_folders_of_a_patient_are_asked_about(tmp_path):
+    for number, modality in enumerate(("MR", "MR", "CT")):
+        series = image(np.zeros((4, 4), np.int16), Modality=modality, SeriesDescription="T1")
+        save(series, tmp_path / "p1" / f"s{number}" / "1.dcm")
+    with refuses("expected one t1 of case p1"):
+        find_cohort(tmp_path)
+
+
 def test_an_exported_series_is_no_scan_to_learn_from(tmp_path):
     title = "SYNTHETIC CT - NOT FOR DIAGNOSIS"
     save(image(np.zeros((4, 4), np.int16), SeriesDescription=title), tmp_path / "a/ct" / "1.dcm")

@@ -115,8 +115,7 @@ def test_a_mask_on_another_grid_is_refused(put, prepare_here):
         prepare_here()
 
 
-@every_row("count, dtype", [(9, "uint16"), (MOST_MODALITIES, "uint64")])
-def test_the_mask_has_a_bit_for_each_of_64_modalities_and_more_are_refused(count, dtype):
+def test_the_mask_has_a_bit_for_each_of_64_modalities_and_more_are_refused():
     rows, columns = np.mgrid[-16:16, -16:16]
     scans = {}
     for k in range(MOST_MODALITIES + 1):
@@ -125,13 +124,13 @@ def test_the_mask_has_a_bit_for_each_of_64_modalities_and_more_are_refused(count
         scans[f"mr{k:02}"] = Volume(data, np.eye(4), "a.u.", f"mr{k}", f"mr{k}.nii.gz")
     with refuses("found 65"):
         prepare_case("case0", scans, Preparation())
-    case = prepare_case("case0", dict([*scans.items()][:count]), Preparation())
-    assert case.arrays["mask"][:].dtype == dtype
-    last = f"mr{count - 1:02}"
-    for name in ("mr00", "mr04", last):
+    del scans["mr64"]
+    case = prepare_case("case0", scans, Preparation())
+    assert case.arrays["mask"][:].dtype == np.uint64
+    for name in ("mr00", "mr04", "mr63"):
         assert np.array_equal(case.mask([name]), foreground(scans[name]))
     assert np.array_equal(case.mask(["mr00", "mr04"]), case.mask(["mr04"]))
-    assert np.array_equal(case.mask(), case.mask([last]))
+    assert np.array_equal(case.mask(), case.mask(["mr63"]))
 
 
 def change_record(out: Path, **changes: object) -> None:

@@ -8,17 +8,20 @@ from pathlib import Path
 
 import numpy as np
 
-from voxlate.base.array_types import Bool
+from voxlate.base.array_types import Bool, Float64
 from voxlate.base.errors import BadInput
+from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, message
 from voxlate.checks.check_table import Numbers, ask
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.alignment_audit import MAPS, misalignments, not_examined, worst_first
 from voxlate.scans.cases.case import CaseHeader, PreparedCase
-from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.grid import Grid, Volume, share_inside
 from voxlate.scans.images.misalignment import NOTHING_IN_COMMON, Misalignment
 
 LEAST_SLICES = 4  # along each axis, as registration asks for
+COARSER = 1.2  # times: a smaller difference of voxels is not reported
+LEAST_KEPT = 0.5  # of a scan's box inside the case's grid: less is reported
 
 
 def check_together(case: PreparedCase) -> Iterator[Message]:
@@ -136,3 +139,40 @@ def refuse_misplaced(path: Path, numbers: Mapping[str, float], is_of_body: bool)
             raise BadInput(
                 f"{path}: expected a mask on the body of this truth, found another one. {said.text} Take that of the same scan, or choose another --mask."
             )
+
+
+def check_resampling(headers: Sequence[CaseHeader], preparation: Preparation) -> Iterator[Message]:
+    """A message on each modality that resampling cuts or makes coarser, unless the user chose the voxels."""
+    if preparation.changes_voxels or not (preparation.resample or preparation.register):
+        return
+    scans = grouped((name, header) for header in headers for name in header.origins)
+    for name, having in scans.items():
+        kept = {one.case: share_inside(one.origins[name].grid, one.grid) for one in having}
+        cut = [case for case in kept if kept[case] < LEAST_KEPT and not preparation.register]
+        if cut:
+            yield message(
+                "is-cut",
+                f"{name} IS CUT to the case's grid in {len(cut)} of {len(headers)} cases: in {cut[0]} {kept[cut[0]]:.0%} of its volume lies on it.",
+                cases=len(cut),
+                kept=kept[cut[0]],
+            )
+        coarser = [
+            one
+            for one in having
+            if (_along_the_body(one.grid) > COARSER * _along_the_body(one.origins[name].grid)).any()
+        ]
+        if coarser:
+            first = coarser[0]
+            yield message(
+                "loses-detail",
+                f"{name} LOSES DETAIL on the case's grid in {len(coarser)} of {len(headers)} cases: in {first.case} from {first.origins[name].grid} to {first.grid}.",
+                cases=len(coarser),
+            )
+
+
+def _along_the_body(grid: Grid) -> Float64:
+    """Distance of voxels to the left, the front and the top, whichever axes of the array have these directions."""
+    steps = np.abs(grid.affine[:3, :3])
+    spacing = np.zeros(3)
+    spacing[steps.argmax(0)] = np.linalg.norm(steps, axis=0)
+    return spacing

@@ -13,6 +13,7 @@ from voxlate.base.messages import Message, message
 from voxlate.checks.case_checks import (
     check_alignment,
     check_origins,
+    check_resampling,
     check_widths,
     mask_numbers,
     one_scan,
@@ -21,7 +22,6 @@ from voxlate.checks.check_table import Numbers, ask, exact_messages
 from voxlate.checks.fingerprint import Fingerprint, fingerprint, stored_fingerprint
 from voxlate.checks.pairs import copies, doubtful_pairs, pictures_of
 from voxlate.checks.reference import among
-from voxlate.scans.cases.align import check_resampling
 from voxlate.scans.cases.case import MASK, CaseHeader, PreparedCase
 from voxlate.scans.cohort_inputs import Inputs
 from voxlate.scans.images.grid import Volume
@@ -46,10 +46,6 @@ def _judge(headers: Sequence[CaseHeader], inputs: Inputs, cases: Path) -> Iterat
     """Messages on all that is unusual in a prepared cohort."""
     found = inputs.found
     preparation = inputs.preparation
-    grids = [
-        (header.case, header.grid, {name: one.grid for name, one in header.origins.items()})
-        for header in headers
-    ]
     if found.heads:
         yield from check_widths(headers)
     yield from check_origins(headers)
@@ -63,7 +59,7 @@ def _judge(headers: Sequence[CaseHeader], inputs: Inputs, cases: Path) -> Iterat
     for name, prints in scans.items():
         yield from among(prints, owners, name)
     yield from _check_pairs(scans, owners)
-    yield from check_resampling(grids, preparation)
+    yield from check_resampling(headers, preparation)
     yield from check_alignment(headers, preparation)
 
 

@@ -1,15 +1,11 @@
 """The common grid of a case's scans: as they are, resampled by their headers, or registered."""
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
-from voxlate.base.array_types import Float64
 from voxlate.base.errors import BadInput, did_you_mean
-from voxlate.base.messages import Message, message
 from voxlate.base.records import Name, Positive, Text
 from voxlate.scans.images.grid import (
     Grid,
@@ -35,10 +31,7 @@ SHARED_FRAME = (
 )
 MOST_VOXELS = 4096  # voxels along an axis; more is a typing error
 LONGEST_MM = 3000.0  # a body; a longer scan has another unit in its header
-COARSER = 1.2  # times: a smaller difference of voxels is not reported
-LEAST_KEPT = 0.5  # of a scan's box inside the case's grid: less is reported
 Align = Literal["midline"]
-Resampled = tuple[str, Grid, Mapping[str, Grid]]  # a case, its common grid, the grids of its scans
 Mask = Literal["body", "brain"]
 
 
@@ -172,17 +165,15 @@ def find_common_grid(case: str, scans: dict[str, Volume], preparation: Preparati
     resized = fixed.unit == "grey" and preparation.matrix is not None
     may_resample = preparation.resample or preparation.register is not None or resized
     common = CommonGrid(grid, grids, (name, fixed.origin or name), may_resample, resized)
-    if preparation.register is None:
-        others = [volume for volume in scans.values() if not same_grid(volume.grid, fixed.grid)]
-        if others and not may_resample:
-            raise _other_grid(others[0], fixed.grid, common.fixed[1])
+    method = preparation.register
+    if method is None:
         return common
     for other in [other for other in scans if other != name]:
-        registration = register(scans[other], fixed, preparation.register)
+        registration = register(scans[other], fixed, method)
         kept = registration.kept
         file = "" if kept == "none" else f"transforms/{case}/{other}.tfm"
         common.registered[other] = Registered(
-            name, preparation.register, kept, registration.before, registration.after, file
+            name, method, kept, registration.before, registration.after, file
         )
         if kept != "none":
             common.transforms[other] = registration.transform
@@ -222,41 +213,3 @@ def _other_grid(volume: Volume, fixed_grid: Grid, file: str) -> BadInput:
     return BadInput(
         f"{name}: expected the grid of {file} ({fixed_grid}), found {volume.grid}{offset}. {advice}"
     )
-
-
-def check_resampling(cases: Sequence[Resampled], preparation: Preparation) -> Iterator[Message]:
-    """A message on each modality that resampling cuts or makes coarser, unless the user chose the voxels."""
-    if preparation.changes_voxels or not (preparation.resample or preparation.register):
-        return
-    cut = defaultdict(list)
-    lost = defaultdict(list)
-    for case, grid, origins in cases:
-        for name, origin in origins.items():
-            kept = share_inside(origin, grid) if preparation.register is None else 1.0
-            if kept < LEAST_KEPT:
-                cut[name].append((case, kept))
-            if (_along_the_body(grid) > COARSER * _along_the_body(origin)).any():
-                lost[name].append((case, origin, grid))
-    for name, found in cut.items():
-        case, kept = found[0]
-        yield message(
-            "is-cut",
-            f"{name} IS CUT to the case's grid in {len(found)} of {len(cases)} cases: in {case} {kept:.0%} of its volume lies on it.",
-            cases=len(found),
-            kept=kept,
-        )
-    for name, coarser in lost.items():
-        case, before, after = coarser[0]
-        yield message(
-            "loses-detail",
-            f"{name} LOSES DETAIL on the case's grid in {len(coarser)} of {len(cases)} cases: in {case} from {before} to {after}.",
-            cases=len(coarser),
-        )
-
-
-def _along_the_body(grid: Grid) -> Float64:
-    """Distance of voxels to the left, the front and the top, whichever axes of the array have these directions."""
-    steps = np.abs(grid.affine[:3, :3])
-    spacing = np.zeros(3)
-    spacing[steps.argmax(0)] = np.linalg.norm(steps, axis=0)
-    return spacing

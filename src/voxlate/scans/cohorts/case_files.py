@@ -212,7 +212,11 @@ def cases_of(
     what = "names of cases or modalities have '_' for what not every system allows"
     found.note(found.guessed, odd, what)
     found.undecided |= {*asked}
-    found.note(found.questions, asked, "cases of one name in the folders of several splits")
+    found.note(
+        found.questions,
+        asked,
+        "cases of one name in the folders of several splits, which may be of one patient",
+    )
     return cases
 
 

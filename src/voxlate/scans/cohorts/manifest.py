@@ -203,15 +203,14 @@ def write_manifest(path: Path, root: Path, cases: Sequence[CaseFiles]) -> None:
         raise BadInput(
             f"{path}: expected a new file for the manifest, found one. Name another (--out), or remove it."
         )
-    with_folds = any(case.fold is not None for case in cases)
-    names = ["patient", "case", "modality", "path", "split", *["fold"] * with_folds]
     with whole_file(path) as new, new.open("w", encoding="utf-8", newline="") as file:
-        table = csv.DictWriter(file, names, extrasaction="ignore", lineterminator="\n")
-        table.writeheader()
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(("patient", "case", "modality", "path", "split", "fold"))
         for case in cases:
             for name, place in case.paths.items():
                 below = Path(os.path.relpath(place, root)).as_posix()
-                table.writerow({**vars(case), "modality": name, "path": below})
+                row = (case.patient, case.case, name, below, case.split, case.fold)
+                table.writerow(row)
 
 
 def read_manifest(path: Path) -> Table:

@@ -134,16 +134,18 @@ def take_patients(cases: Sequence[CaseFiles], patients: Path | str) -> list[Case
     text = str(patients)
     owners = {case.case: case.case for case in cases}
     if text == EACH:
-        pass
-    elif re.search(r"[()\[\]*+?^$|]", text) and not Path(patients).is_file():
+        return [replace(case, patient=case.case) for case in cases]
+    if re.search(r"[()\[\]*+?^$|]", text) and not Path(patients).is_file():
         try:
             expression = re.compile(text)
         except re.error as error:
             raise BadInput(
                 f"--patients: expected a regular expression, a file or each, found '{text}' ({error}). Fix it."
             ) from error
-        matches = filter(None, map(expression.search, owners))
-        owners |= {match.string: plain_name(match[expression.groups and 1]) for match in matches}
+        group = min(expression.groups, 1)
+        for case in cases:
+            if match := expression.search(case.case):
+                owners[case.case] = plain_name(match[group] or case.case)
     else:
         owners = _owners_in_file(Path(patients))
         lacking = sorted({case.case for case in cases} - owners.keys())

@@ -281,14 +281,14 @@ def rows_by_patterns(
         meant = [first, *((name, part) for name, part in further if part)]
         patient, case, split = _study_of(match, root, splits)
         stated = layout.modality_of(match.groupdict().get("modality", ""))
-        is_series = scan.is_dir() and not first[0]
-        tagged = rows_by_tags(root, path, layout.series) if is_series else []
+        needs_tags = scan.is_dir() and not (first[0] or is_known(stated))
+        tagged = rows_by_tags(root, path, layout.series) if needs_tags else []
         if not (stated or first[0]):
             unnamed = [] if scan.is_dir() else [Row(None, "", UNNAMED, scan)]
             for row in tagged or unnamed:
                 rows.append(replace(row, patient=patient, case=case, split=split))
             continue
-        if any(row.modality == "ct" for row in tagged) and not is_known(stated):
+        if any(row.modality == "ct" for row in tagged):
             stated = f"ct_{stated}"  # whose unit is HU
         for modality, part in meant:
             for number, file in slices_of(scan, part, layout.arrays):

@@ -36,7 +36,7 @@ def rows_by_names(
         if is_picture(Path(path)) and not is_known(without_ending(Path(path).name))
     ]
     if pictures and any(not is_picture(Path(path)) for path in paths):
-        found.unclaimed.append(f"{len(pictures)} pictures beside scans ({quote_some(pictures)})")
+        found.note(found.unclaimed, pictures, "pictures beside scans")
         paths = sorted({*paths} - {*pictures})
     splits = split_folders(paths)
     every = []
@@ -44,11 +44,13 @@ def rows_by_names(
         names = read_names(path, (root / path).is_dir(), splits)
         if path == ".":  # root itself holds DICOM files
             names = replace(names, ids=(root.resolve().name,), modality="")
-        tagged = rows_by_tags(root, path) if names.is_dicom and not names.modality else ()
-        every += [
-            replace(names, path=f"{row.path}", modality=row.modality, series=row.series)
-            for row in tagged
-        ] or [names] * (not names.is_dicom or bool(names.modality))
+        if names.is_dicom and not names.modality:
+            every += [
+                replace(names, path=f"{row.path}", modality=row.modality, series=row.series)
+                for row in rows_by_tags(root, path)
+            ]
+        else:
+            every.append(names)
     return _name_cases(root, _by_persons(root, every), found)
 
 
