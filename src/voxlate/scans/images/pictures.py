@@ -1,7 +1,5 @@
 """Pictures of slices: radiological convention, window, colour map, and images as data URIs."""
 
-import base64
-import io
 import textwrap
 from collections.abc import Sequence
 from functools import lru_cache
@@ -86,16 +84,6 @@ def square_pixels(image: Picture, pixel: tuple[float, float], shortest: int = 0)
     if size == (image.shape[1], image.shape[0]):
         return image
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
-
-
-def data_uri(image: Picture, name: str = "gray") -> str:
-    """Bytes [H, W] as a PNG in a data URI, one byte a pixel with the map's palette."""
-    picture = Image.fromarray(np.ascontiguousarray(image))
-    if name != "gray":
-        picture.putpalette(palette(name).tobytes())
-    buffer = io.BytesIO()
-    picture.save(buffer, "png", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def with_lines(picture: Image.Image, sentences: Sequence[str]) -> Image.Image:
