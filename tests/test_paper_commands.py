@@ -139,7 +139,7 @@ def run(voxlate, tmp_path, monkeypatch):
 
     def by_voxlate(*words):
         texts = [ELSEWHERE.get(str(word), str(word)) for word in words]
-        if words[:2] == ["import", "xmodality"]:
+        if texts[:2] == ["import", "xmodality"]:
             texts += ["--set", "net.width=8"]
         answer = voxlate(*_less(texts)).done()
         said.append(answer.out + answer.err)
