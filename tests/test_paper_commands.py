@@ -23,8 +23,7 @@ from rows import every_row, slow
 from test_recipes import narrow
 from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.base.option import pairs
-from voxlate.exchange.pretrained import NETWORKS
-from voxlate.exchange.published import layout
+from voxlate.exchange.published import NETWORKS, layout
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.science.nets.interface import Channels
 from voxlate.science.nets.lpips import shapes
@@ -140,7 +139,7 @@ def run(voxlate, tmp_path, monkeypatch):
 
     def by_voxlate(*words):
         texts = [ELSEWHERE.get(str(word), str(word)) for word in words]
-        if words[:2] == ["import", "xmodality"]:
+        if texts[:2] == ["import", "xmodality"]:
             texts += ["--set", "net.width=8"]
         answer = voxlate(*_less(texts)).done()
         said.append(answer.out + answer.err)

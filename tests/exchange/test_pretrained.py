@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from pretrained import SMALL, written
 from refusals import refuses
 from rows import every_row, slow
-from voxlate.exchange.pretrained import (
+from voxlate.exchange.published import (
     NETWORKS,
     import_autoencoder,
     net_changes,

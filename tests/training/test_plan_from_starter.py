@@ -106,22 +106,30 @@ def test_a_starter_that_needs_no_training_is_named_by_its_command(shipped, facts
     assert without_training(brains, Roles(("t1",), ("cbf",), "pairs")) == ""
 
 
-def test_modalities_are_matched_by_accepted_names_in_the_order_of_the_channels(starter):
-    accepted = {"t1": ["t1w"], "t2": ["t2w", "flair"], "ct": ["ct"]}
-    card = replace(read_card(starter), source=["t1", "t2"], target=["ct"], accepts=accepted)
-    assert card.match(["flair", "t1w"], ["ct"]) == {"t1": "t1w", "t2": "flair", "ct": "ct"}
-    assert card.match(["t1w"], ["ct"]) is None
-    assert card.match(["t1w", "swi"], ["ct"]) is None
+PAIRS = ("t1 t2", "ct", {"t1": ["t1w"], "t2": ["t2w", "flair"]})
+EVERY = ("t1 t2 pd", "t1 t2 pd", {"t1": ["t1n"]})  # it completes
 
 
-def test_a_starter_that_completes_translates_any_of_its_modalities(starter):
-    every = ["t1", "t2", "pd"]
-    card = replace(read_card(starter), source=every, target=every, accepts={"t1": ["t1n"]})
-    assert card.match(["t1n"], ["t2"]) == {"t1": "t1n", "t2": "t2"}
-    assert card.match(["t2", "t1"], ["pd"]) == {"t1": "t1", "t2": "t2", "pd": "pd"}
-    assert card.match(["t1", "pd"], ["t1", "pd"]) == {"t1": "t1", "pd": "pd"}
-    assert card.match(["t1"], ["ct"]) is None
-    assert card.match(["t1", "t1n"], ["t2"]) is None, "one channel of T1"
+@every_row(
+    "known, source, target, names",
+    [
+        (PAIRS, "flair t1w", "ct", "t1w flair ct"),
+        (PAIRS, "t1w", "ct", None),
+        (PAIRS, "t1w swi", "ct", None),
+        (EVERY, "t1n", "t2", "t1n t2"),
+        (EVERY, "t2 t1", "pd", "t1 t2 pd"),
+        (EVERY, "t1 pd", "t1 pd", "t1 pd"),
+        (EVERY, "t1", "ct", None),
+        (EVERY, "t1 t1n", "t2", None),  # one channel of T1
+    ],
+)
+def test_modalities_are_matched_by_accepted_names_in_the_order_of_the_starters(
+    starter, known, source, target, names
+):
+    own, made, accepts = known
+    card = replace(read_card(starter), source=own.split(), target=made.split(), accepts=accepts)
+    found = card.match(source.split(), target.split())
+    assert (found and " ".join(found.values())) == names
 
 
 def test_stripped_brains_from_t1_to_t2_begin_from_the_starter_that_completes(

@@ -16,29 +16,29 @@ from voxlate.training.recipe.training_settings import Stop
 from voxlate.training.run import Run
 from voxlate.training.weights import read_header
 
-PAPER = Stop()
+PAPER, SHORT = Stop(), Stop(after_epochs=1, window=3)
 
 
-def first_end(rule, losses):
-    """The number of the epoch after which the rule ends the training."""
-    return next((n for n in range(1, len(losses) + 1) if rule.is_met(losses[:n])), None)
-
-
-def test_a_loss_that_falls_fast_enough_never_ends():
-    """With a factor q an epoch, loss / mean of the 20 before is 20·q²⁰·(1 − q) / (1 − q²⁰): 0.95 for q = 0.995."""
-    assert first_end(PAPER, [0.995**n for n in range(1000)]) is None
-    assert first_end(PAPER, [1.0] * 200) == 100
-    assert first_end(PAPER, [0.9995**n for n in range(1000)]) == 100, "this one is 0.995 of it"
-
-
-@every_row("last, ends", [(0.98, False), (0.9899, False), (0.9901, True), (2.0, True)])
-def test_one_per_cent_below_the_window_is_the_border(last, ends):
-    assert PAPER.is_met([5.0] * 79 + [1.0] * 20 + [last]) is ends
-
-
-def test_the_window_must_be_full_and_no_number_ends_nothing():
-    assert first_end(Stop(after_epochs=1, window=3), [1.0] * 9) == 4
-    assert first_end(Stop(after_epochs=1, window=3), [math.nan] * 9) is None
+@every_row(
+    "rule, losses, end",
+    [
+        # with a factor q an epoch, loss / mean of the 20 before is 20 q²⁰ (1 - q) / (1 - q²⁰): 0.95 for q = 0.995
+        (PAPER, [0.995**n for n in range(1000)], None),
+        (PAPER, [0.9995**n for n in range(1000)], 100),
+        (PAPER, [1.0] * 200, 100),
+        # one per cent below the window is the border
+        *((PAPER, [5.0] * 79 + [1.0] * 20 + [last], None) for last in (0.98, 0.9899)),
+        *((PAPER, [5.0] * 79 + [1.0] * 20 + [last], 100) for last in (0.9901, 2.0)),
+        # the window must be full, and no number ends nothing
+        (SHORT, [1.0] * 9, 4),
+        (SHORT, [math.nan] * 9, None),
+    ],
+)
+def test_a_training_ends_after_the_first_epoch_whose_loss_is_not_below_the_window(
+    rule, losses, end
+):
+    met = [number for number in range(1, len(losses) + 1) if rule.is_met(losses[:number])]
+    assert next(iter(met), None) == end
 
 
 @every_row("steps, cut", [(1, 0), (3, 1), (3, 5), (7, 5), (7, 40)])

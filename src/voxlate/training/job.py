@@ -80,13 +80,6 @@ class Clock:
         return round(self.steps(step)) + sum(self.options.more or ())
 
     @property
-    def most_steps(self) -> int:
-        """The largest number of all steps."""
-        if self.budget is None:
-            return self.options.length
-        return self.budget.most_steps + sum(self.options.more or ())
-
-    @property
     def has_ended(self) -> bool:
         """Whether the last place that is known is the end of a planned stage."""
         return bool(self.places) and self.places[-1] >= self.options.steps
@@ -229,7 +222,9 @@ class Job:
     @property
     def most_steps(self) -> int:
         """The largest number of steps of the stage."""
-        return Clock(self.stage.train, budget=self.budget).most_steps
+        options = self.stage.train
+        steps = options.steps if self.budget is None else self.budget.most_steps
+        return steps + sum(options.more or ())
 
     def batches(self, step: int = 0, moments: Path | None = None) -> DataLoader[Batch]:
         """Batches from a step on; batch k depends on the seed and k alone, so resuming skips batches without reading.

@@ -157,7 +157,7 @@ class Learner:
 class Log:
     """Writes losses, validations and sentences; removes lines after the step from which it starts.
 
-    It sets the seconds of the learner, and measures those of a step. Only the main process writes.
+    It sets the seconds of the learner, and measures those of the last step. Only the main process writes.
     """
 
     def __init__(self, job: Job, learner: Learner, clock: Clock) -> None:
@@ -170,9 +170,7 @@ class Log:
         self.on_step = job.progress
         self.begun = time.monotonic() - learner.seconds
         self.previous = (learner.step, learner.seconds)
-        # Step and seconds after the first step since this start, which also allocates memory.
-        self.warm: tuple[int, float] | None = None
-        self.step_seconds = 0.0  # mean seconds of a step since then; 0 before the first
+        self.step_seconds = 0.0  # of the last step, with what followed the one before it
         self.latest: dict[str, float] = {}
         self.trackers: list[Any] = []
         if self.main:
@@ -196,12 +194,9 @@ class Log:
 
     def add_step(self, losses: Mapping[str, Mapping[str, Any]], writes: bool) -> None:
         """Count the seconds of a step, and report it; writes: also log its losses."""
-        step = self.learner.step
-        seconds = self.learner.seconds = self.seconds
-        if self.warm is None:
-            self.warm = (step, seconds)
-        else:
-            self.step_seconds = (seconds - self.warm[1]) / (step - self.warm[0])
+        step, seconds = self.learner.step, self.seconds
+        self.step_seconds = seconds - self.learner.seconds
+        self.learner.seconds = seconds
         if not self.main:
             return
         if writes:

@@ -24,7 +24,6 @@ from voxlate.science.methods.autoencoding import reconstruction_error
 from voxlate.science.methods.method import Method
 from voxlate.science.nets.autoencoder import AutoencoderNet
 from voxlate.science.nets.cpu import volumes_in_float32
-from voxlate.training.batches.patches import note_on_cut
 from voxlate.training.job import Clock, Job, keep_moments, read_places
 from voxlate.training.learner import Epochs, Learner, Log, owner_of, resume, save_state
 from voxlate.training.log_file import read_verdicts
@@ -224,9 +223,8 @@ class StageState:
 
 def begin_log(now: StageState, started: str) -> None:
     """Log the start of a training; with train.best, validate the weights before the first step."""
-    for sentence in (started, note_on_cut(now.job.cohort, now.job.stage.data)):
-        if now.is_main and sentence:
-            now.log.add(started=sentence)
+    if started and now.is_main:
+        now.log.add(started=started)
     if now.options.best is not None:
         validate_now(now)
 
@@ -373,14 +371,8 @@ def save(now: StageState) -> None:
     now.saved = now.log.seconds
 
 
-def stop(now: StageState) -> None:
-    """Raise Stopped after the state was saved."""
-    learner, name = now.learner, now.job.stage.name
-    raise Stopped(f"stopped at step {learner.step} of {now.clock.length(learner.step)} ({name})")
-
-
 def follow(now: StageState) -> None:
-    """What follows a step, in this order."""
+    """What follows a step, in this order; raises Stopped after a signal."""
     add_losses(now)
     if now.done and now.first:
         keep_first(now)
@@ -397,7 +389,8 @@ def follow(now: StageState) -> None:
     if now.saves:
         save(now)
     if now.stops and not now.done:
-        stop(now)
+        step = now.learner.step
+        raise Stopped(f"stopped at step {step} of {now.clock.length(step)} ({now.job.stage.name})")
 
 
 def finish(job: Job, learner: Learner, notes: Mapping[str, Any]) -> Method:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
 
@@ -153,19 +153,11 @@ def check_scale(cohort: Cohort, data: DataSettings, recipe: Recipe) -> None:
         check_filled(name, spec, headers, where)
 
 
-@dataclass(frozen=True)
-class Fit:
-    """The fit of a shipped recipe to a cohort; against: the reason why it cannot be trained on it."""
-
-    name: str
-    title: str
-    against: str = ""
-
-
-def fits(data: Path | str) -> list[Fit]:
+def fits(data: Path | str) -> list[dict[str, str]]:
     """All shipped recipes: those that can be trained on a cohort first, of these the ones that use most modalities.
 
-    No voxel is read, except for recipes with data.physics.
+    Returns name and title of each, and under `against` the reason why it cannot be trained on the cohort, or "". No voxel
+    is read, except for recipes with data.physics.
     """
     cohort = open_cohort(data)
     ranked = []
@@ -173,7 +165,7 @@ def fits(data: Path | str) -> list[Fit]:
         recipe = read(name)
         against = _reason_against_recipe(recipe, cohort)
         rank = (bool(against), -len(recipe.modalities), not is_start(name), name)
-        ranked.append((rank, Fit(name, recipe.title, against)))
+        ranked.append((rank, {"name": name, "title": recipe.title, "against": against}))
     return [fit for _, fit in sorted(ranked, key=itemgetter(0))]
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import MISSING, Field, asdict, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
@@ -103,7 +103,7 @@ def recipes(
     if cohort is not None:
         from voxlate.training.recipe_messages import fits
 
-        return [asdict(fit) for fit in fits(cohort)]
+        return fits(cohort)
     if name is not None:
         from voxlate.training.recipe import read, to_dict
 

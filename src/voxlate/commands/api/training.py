@@ -169,7 +169,7 @@ def adapt(
 
 
 def _imported_lines(done: "Trained") -> Iterator[str]:
-    from voxlate.exchange.pretrained import net_changes
+    from voxlate.exchange.published import net_changes
     from voxlate.training.weights import read_header
 
     weights = done.weights()
@@ -219,8 +219,7 @@ def import_weights(
         >>> import voxlate
         >>> run = voxlate.import_weights("xmodality", "adm.safetensors", "RUN")  # doctest: +SKIP
     """
-    from voxlate.exchange.pretrained import Source, import_autoencoder
-    from voxlate.exchange.published import import_run
+    from voxlate.exchange.published import Source, import_autoencoder, import_run
 
     if source == "xmodality":
         return import_run(Path(weights), Path(out), options.set or {})

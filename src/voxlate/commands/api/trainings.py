@@ -221,6 +221,10 @@ def _train_planned(data: Path, run: Path, asked: TrainOptions, report: Reporter)
         if Run(run).provenance.exists():
             return None
         check_free(Run(run))  # before minutes are spent on a plan
+        if Run(run).recipe.exists():
+            raise BadInput(
+                f"{run}: expected a run or an empty folder to plan a training into, found a recipe.toml alone. Train it by its path in place of auto, or choose another --out."
+            )
         runs_of(asked.reuse)
         plan = plan_training(
             data,

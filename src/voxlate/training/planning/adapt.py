@@ -96,7 +96,7 @@ def adapt(
     done = train(
         adapted, data, out, device=asked.device, beginning=beginning, progress=progress, say=say
     )
-    say(message("adapted", _outcome(done, adapted)))
+    say(message("adapted", _outcome(done, adapted, own)))
     if beginning.calibrated:
         text = f"the calibration of {run} does not hold for {out}"
         say(message("not-calibrated", f"{text}: run voxlate calibrate {out} COHORT."))
@@ -261,14 +261,21 @@ def _steps(recipe: Recipe, cohort: Cohort, asked: AdaptOptions) -> list[int]:
     return [max(int(count * factor), 1) for count in lengths]
 
 
-def _outcome(run: Run, recipe: Recipe) -> str:
-    """Which weights are kept, with the validation error in network units of these and of the run that was adapted."""
-    header = read_header(run.weights())
-    kept = header.get("kept_step", header["steps"])
-    lines = (line for _, line in lines_of(run.log) if line["stage"] == "final")
-    scores = ((line["step"], line.get("validation", {})) for line in lines)
-    errors = {step: score["mae"] for step, score in scores if "mae" in score}
+def _outcome(done: Run, recipe: Recipe, own: Run) -> str:
+    """Which weights are kept, and the validation errors in network units of the run: on its own cases, before, and now."""
+    header = read_header(done.weights())
+    kept, errors = header.get("kept_step", header["steps"]), _errors(done)
     of_step = f"those of step {kept} of {recipe.train.steps}" if kept else "those of the run"
     if 0 not in errors or kept not in errors:
         return f"kept weights: {of_step}."
-    return f"kept weights: {of_step}; mean absolute error of {recipe.train.validation_items} validation items, in network units: {errors[0]:.4g} before, {errors[kept]:.4g} now."
+    of_run = "".join(
+        f", of the run on its own cases {error:.4g}" for error in [*_errors(own).values()][-1:]
+    )
+    return f"kept weights: {of_step}; mean absolute error of {recipe.train.validation_items} validation items, in network units: {errors[0]:.4g} before, {errors[kept]:.4g} now{of_run}."
+
+
+def _errors(run: Run) -> dict[int, float]:
+    """The mean absolute error of each validation of a run's last stage, by its step."""
+    lines = (line for _, line in lines_of(run.log) if line["stage"] == "final")
+    scores = ((line["step"], line.get("validation", {})) for line in lines)
+    return {step: score["mae"] for step, score in scores if "mae" in score}

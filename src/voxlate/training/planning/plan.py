@@ -24,7 +24,7 @@ from voxlate.training.recipe import Recipe, from_dict, header, stated_keys
 from voxlate.training.recipe.run_provenance import Budgets
 from voxlate.training.recipe.text import apply_changes, as_toml
 from voxlate.training.run import Run
-from voxlate.training.training_options import PlanOptions
+from voxlate.training.training_options import TrainOptions
 from voxlate.training.weights import read_header
 
 # After changes of these keys, steps were set by hand, or a step takes another time than the probed one.
@@ -239,13 +239,18 @@ def _shown(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def check_same(run: Run, options: PlanOptions) -> None:
-    """Raise BadInput if a run was planned with other sources or targets than those of this call."""
-    data = run.origin["recipe"]["data"]
+def check_same(run: Run, options: TrainOptions) -> None:
+    """Raise BadInput if a run was planned with other sources, targets or another fold than those of this call."""
+    stated = run.origin
     for side in ("source", "target", "any_source"):
-        asked, own = as_names(getattr(options, side)), data.get(side, ())
-        if asked and set(asked) != set(own):
+        asked, own = as_names(getattr(options, side)), stated["recipe"]["data"].get(side, ())
+        if asked and {*asked} != {*own}:
             name = side.replace("_", "-")
             raise BadInput(
                 f"{run.folder}: expected a run with the {name} {', '.join(asked)}, found one that was planned with {', '.join(own) or 'none'}. Choose another --out, or drop --{name}."
             )
+    fold = stated["data"].get("fold")
+    if options.fold != fold:
+        raise BadInput(
+            f"{run.folder}: expected a run of the fold {options.fold}, found one of the fold {fold}. Choose another --out, or give the fold of the run."
+        )

@@ -1,6 +1,6 @@
 """Reading of recipes: from text or plain tables to checked settings, and back."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
@@ -251,8 +251,8 @@ def check(recipe: Recipe, where: str) -> None:
             )
         if stage.start_from is not None and not is_starter(stage.start_from):
             _check_start(stage, stage.start_from, earlier, where)
-        _check_training(stage, where)
-        _check_planes(recipe, stage, where)
+        for sentence in _contradictions(recipe, stage):
+            raise BadInput(f"{where}: {sentence}")
         stage.task.check(stage, earlier, where)
         stage.method.check(stage, where)
         stage.method.check_sampler(stage.validation_sampling(recipe.synth))
@@ -260,59 +260,29 @@ def check(recipe: Recipe, where: str) -> None:
     check_synthesis(recipe)
 
 
-def _check_planes(recipe: Recipe, stage: FullStage, where: str) -> None:
-    """Raise BadInput where a stage cannot learn or synthesise slices of three planes."""
-    if not stage.data.planes:
-        return
-    names = stage.data.modalities
-    for wrong, found in (
-        (stage.task.encodes, "a latent"),
-        (not stage.method.needs_pairs, "a method without pairs"),
-        (not stage.method.makes_targets, "an autoencoder"),
-        (any(recipe.intensity[name].slicewise for name in names), "an intensity map a slice"),
-    ):
-        if wrong:
-            raise BadInput(
-                f"{where}: expected a stage that translates pairs slice by slice for data.planes, found {found} in the stage '{stage.name}'. Drop data.planes."
-            )
-
-
-def _check_training(stage: FullStage, where: str) -> None:
-    """Raise BadInput where the critic, the length or the patches of a stage do not fit its method and network."""
-    train = stage.train
+def _contradictions(recipe: Recipe, stage: FullStage) -> Iterator[str]:
+    """What does not fit in a stage: its critic, length, patches and planes beside its method and network."""
+    train, data, method = stage.train, stage.data, stage.method
     named = f"the stage '{stage.name}'"
-    for wrong, sentence in (
-        (
-            stage.opponent and not stage.method.takes_opponent,
-            f"expected no [opponent] for method.kind = '{kind_of(stage.method)}', found one. Drop it.",
-        ),
-        (
-            train.steps == 0 and train.epochs is None and train.best is None,
-            "expected train.steps from 1, or train.epochs, found 0. Change it.",
-        ),
-        (
-            train.more and train.stop is not None,
-            f"expected train.more or train.stop, which ends a training before its last step, found both in {named}. Drop one; a run with train.stop is not trained further.",
-        ),
-        (
-            train.more and train.best is not None,
-            f"expected train.more or train.best, which keeps the weights of an earlier step, found both in {named}. Drop one; such a run goes on with voxlate adapt.",
-        ),
-        (
-            train.best is not None and train.stop is not None,
-            f"expected train.best or train.stop, which both end a training early, found both in {named}. Drop one.",
-        ),
-        (
-            train.keep_start and (train.best is not None or train.stop is not None),
-            f"expected a training of a fixed length for train.keep_start, at whose end the weights are mixed, found train.{'stop' if train.best is None else 'best'}. Drop one of the two.",
-        ),
-        (
-            stage.net.joins_slices and stage.data.patch[0] == 1,
-            f"expected patches of several slices in {named}, whose net.volumetric joins slices, found data.patch = {list(stage.data.patch)}. Give it more, such as 16.",
-        ),
-    ):
-        if wrong:
-            raise BadInput(f"{where}: {sentence}")
+    if stage.opponent and not method.takes_opponent:
+        yield f"expected no [opponent] for method.kind = '{kind_of(method)}', found one. Drop it."
+    if train.steps == 0 and train.epochs is None and train.best is None:
+        yield "expected train.steps from 1, or train.epochs, found 0. Change it."
+    if train.more and train.stop is not None:
+        yield f"expected train.more or train.stop, which ends a training before its last step, found both in {named}. Drop one; a run with train.stop is not trained further."
+    if train.more and train.best is not None:
+        yield f"expected train.more or train.best, which keeps the weights of an earlier step, found both in {named}. Drop one; such a run goes on with voxlate adapt."
+    if train.best is not None and train.stop is not None:
+        yield f"expected train.best or train.stop, which both end a training early, found both in {named}. Drop one."
+    if train.keep_start and (train.best is not None or train.stop is not None):
+        yield f"expected a training of a fixed length for train.keep_start, at whose end the weights are mixed, found train.{'stop' if train.best is None else 'best'}. Drop one of the two."
+    if stage.net.joins_slices and data.patch[0] == 1:
+        yield f"expected patches of several slices in {named}, whose net.volumetric joins slices, found data.patch = {list(data.patch)}. Give it more, such as 16."
+    slicewise = any(recipe.intensity[name].slicewise for name in data.modalities)
+    translates = method.needs_pairs and method.makes_targets and not stage.task.encodes
+    if data.planes and (slicewise or not translates):
+        found = "an intensity map a slice" if slicewise else f"method.kind = '{kind_of(method)}'"
+        yield f"expected a stage that translates pairs slice by slice for data.planes, found {found} in {named}. Drop data.planes."
 
 
 def _check_physics(recipe: Recipe, where: str) -> None:
