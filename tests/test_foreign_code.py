@@ -57,8 +57,6 @@ def handed_over(tmp_path_factory, prepared_once):
         train(own, prepared_once, folder / "run", device="cpu")
         del sys.modules[MODULE]
     code.write_text(MARKER)
-    (folder / "planned").mkdir()
-    shutil.copy(folder / "recipe.toml", folder / "planned")
     return folder
 
 
@@ -84,7 +82,7 @@ ALLOWED = {
         "run --steps +1",
         "run --minutes +1 --data prepared",
         "recipe.toml --data prepared --out run",
-        "auto --data prepared --out planned",
+        "auto --data prepared --out run",
         f"t1_to_t2_brain --data prepared --out out --set 'net={LAYER}'",
         f"t1_to_t2_brain --data prepared --out out --set synth.sampler={MODULE}:sampler",
     ],

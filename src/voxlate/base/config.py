@@ -149,6 +149,8 @@ def _option_sentence(parameter: Parameter, given: Mapping[str, Any], errors: Seq
 
 def shown(value: Any) -> str:
     """A value in an error, with the type of what is no text."""
+    if isinstance(value, tuple) and all(isinstance(part, str) for part in value):
+        value = " ".join(value)  # the words of an option on the command line
     text = " ".join(repr(value).split())
     kind = "" if isinstance(value, str) else f" ({type(value).__name__})"
     return f"{text[:LONGEST]}{'…' if len(text) > LONGEST else ''}{kind}"

@@ -36,6 +36,7 @@ RETIRED = {
     "facts.intensity.*.medians": None,
     "facts.seen_signatures": ANY,
     "facts.synth.contrast": {},
+    "facts.synth.slices.crop": None,
     **dict.fromkeys(("graph.opset", "graph.weights", "graph.mean_loss"), ANY),
 }
 DESCRIPTION = "model.json"
