@@ -70,10 +70,12 @@ def lines_of_figure(work: Path, table: Table) -> Iterator[Line]:
         lower: Line = []
         low, high = windows[target]
         most = (high - low) / 2
+        truth = scans[target].clip(low, high)
         for name, path in images[target].items():
             image = plane(path, number)
             upper.append(Tile(image, f"{target}: {name}", (low, high)))
-            lower.append(Tile(image - scans[target], "", (-most, most), "coolwarm"))
+            error = image.clip(low, high) - truth
+            lower.append(Tile(error, "", (-most, most), "coolwarm"))
         for start in range(0, len(upper), COLUMNS):
             part = slice(start, start + COLUMNS)
             yield upper[part]
@@ -145,10 +147,11 @@ def plane(path: Path, number: int) -> NDArray[np.floating]:
 
 def drawn(lines: Sequence[Line], aspect: float) -> Figure:
     """All tiles of a figure, a line of tiles a row."""
+    columns = max(map(len, lines))
     figure, axes = plt.subplots(
         len(lines),
-        COLUMNS,
-        figsize=(COLUMNS * TILE, len(lines) * TILE),
+        columns,
+        figsize=(columns * TILE, len(lines) * TILE),
         squeeze=False,
         layout="constrained",
     )

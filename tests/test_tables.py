@@ -72,9 +72,10 @@ def test_a_row_is_measured_once_and_printed_while_its_cohort_and_recipe_are_toda
     assert small(SMALL) == (page, lines)
     scans, images, errors = figures.lines_of_figure(tmp_path / "work" / "small", SMALL)
     assert [tile.title for tile in scans] == ["swi", "tof"]
-    np.testing.assert_allclose(errors[0].image, images[0].image - scans[1].image)
+    clipped = [tile.image.clip(0, 220) for tile in (images[0], scans[1])]
+    np.testing.assert_allclose(errors[0].image, clipped[0] - clipped[1])
     figures.write(figures.drawn([scans, images, errors], 1.0), tmp_path / "small.png")
-    assert Image.open(tmp_path / "small.png").width > 500
+    assert Image.open(tmp_path / "small.png").width > 200
     others = [
         replace(SMALL, phantoms={**SMALL.phantoms, "seed": 1}),
         replace(SMALL, scoring={"mask": "body"}),
