@@ -4,6 +4,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from rows import every_row
+from voxlate.base.files import read_json
+
 
 @pytest.fixture
 def write(tmp_path):
@@ -39,3 +42,10 @@ def test_scans_whose_headers_share_no_frame_are_not_advised_to_be_resampled(type
     assert "t2.nii.gz: expected it to overlap" in refused.refusal
     assert "178 mm apart" in refused.err  # √3 (100 + 8.25 - 5.5)
     assert "--resample" not in refused.err
+
+
+@every_row("patients", ["each", "^(case.)"])
+def test_patients_by_a_rule_are_kept_as_they_were_typed(typed, cohort, tmp_path, patients):
+    out = tmp_path / "prepared"
+    assert typed(f"prepare {cohort} --no-audit --patients {patients} --out {out}").code == 0
+    assert read_json(out / "cohort.json")["provenance"]["patients"] == patients

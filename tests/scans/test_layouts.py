@@ -63,7 +63,13 @@ def test_the_splits_of_others_fill_the_split_of_each_case(tmp_path, line):
 
 
 @every_row(
-    "lists", ['splits.json {"train": ["nobody"]}', "my_split.yaml train: [x_1]", "train.txt nobody"]
+    "lists",
+    [
+        'splits.json {"train": ["nobody"]}',
+        "my_split.yaml train: [x_1]",
+        "train.txt nobody",
+        "who.csv case,set\\na,train\\nb,val",
+    ],
 )
 def test_a_list_that_is_not_read_is_a_doubt_that_is_named(tmp_path, lists):
     (doubt,) = find_cohort(write_lists(tmp_path, lists)).unread
@@ -78,11 +84,28 @@ def test_a_list_that_is_not_read_is_a_doubt_that_is_named(tmp_path, lists):
         ("0/train.txt x_1\\nx_2 | 0/val.txt x_3 | 1/train.txt x_2\\nx_3", "x_3"),
         ('splits.json {"train": ["x_1", "x_2"], "test": ["x_1", "x_3"]}', "x_1"),
         ("train.txt x_1\\nx_2 | test.txt x_2\\nx_3", "x_2"),
+        ("pairs.csv t1,ct\\nx_1_t1.nii.gz,x_2_ct.nii.gz", "x_1_t1.* of case x_1 .* of case x_2"),
+        ('d.json {"training": [{"image": "x_1_t1.nii.gz", "label": "x_3_ct.nii.gz"}]}', "x_3_ct"),
     ],
 )
-def test_lists_that_contradict_each_other_are_refused(tmp_path, lists, words):
+def test_lists_that_contradict_each_other_or_the_names_of_scans_are_refused(tmp_path, lists, words):
     with refuses(words):
         find_cohort(write_lists(tmp_path, lists))
+
+
+def test_a_table_of_pairs_beside_scans_is_the_manifest_and_numbers_may_lack_their_zeros(tmp_path):
+    touch(tmp_path, "MR/00{1,2}.nii.gz", "CT/00{1,2}.nii.gz")
+    (tmp_path / "who.csv").write_text("ID,Group\n1,val\n2,train\n")
+    assert [case.split for case in find_cohort(tmp_path).cases] == ["val", "train"]
+    (tmp_path / "pairs.csv").write_text(
+        "patient,mr_path,ct,split\na,MR/001.nii.gz,CT/002.nii.gz,train\nb,MR/002.nii.gz,CT/001.nii.gz,val\n"
+    )
+    first, second = find_cohort(tmp_path).cases
+    assert {name: path.name for name, path in first.files.items()} == {
+        "mr": "001.nii.gz",
+        "ct": "002.nii.gz",
+    }
+    assert (first.patient, first.split, second.split) == ("a", "train", "val")
 
 
 def test_files_that_state_no_split_are_named_as_not_read(tmp_path):

@@ -64,7 +64,7 @@ class Layout:
         ),
     ] = None
     patients: Annotated[
-        Path | str | None,
+        str | Path | None,
         InputOption(
             "File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).",
             metavar="FILE|REGEX",

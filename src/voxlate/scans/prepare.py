@@ -213,9 +213,7 @@ def _provenance(inputs: Inputs, asked: PrepareOptions) -> dict[str, Any]:
         "pattern": asked.pattern,
         "preset": None if asked.preset is None else str(asked.preset),
         "manifest": _place(manifest),
-        "patients": _place(asked.patients)
-        if Path(asked.patients or "").is_file()
-        else asked.patients,
+        "patients": _patients(asked.patients),
         **({"allow_outside": True} if asked.allow_outside else {}),
         "modalities": [*as_names(asked.modalities)] or None,
         "exclude": [*as_names(asked.exclude)] or None,
@@ -225,6 +223,13 @@ def _provenance(inputs: Inputs, asked: PrepareOptions) -> dict[str, Any]:
         "split_by": split_by,
         "voxlate": __version__,
     }
+
+
+def _patients(stated: Path | str | None) -> str | None:
+    """A file of patients as an absolute path; 'each' and regular expressions as they are."""
+    if stated is None:
+        return None
+    return _place(stated) if Path(stated).is_file() else str(stated)
 
 
 def _place(path: Path | str | None) -> str | None:

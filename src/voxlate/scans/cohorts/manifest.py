@@ -27,12 +27,13 @@ COLUMNS = ("patient", "case", "modality", "path", "split", "fold", "slice", "tim
 OF_CASE = ("patient", "split", "fold")  # columns that state one thing of all rows of a case
 SAME = {  # other names of our columns, their letters alone
     "patient": "patientid patientname subject subjects subjectid participant participantid pid mrn original originalid",
-    "case": "cases caseid casename accession accessionnumber anonid",
+    "case": "cases caseid casename accession accessionnumber anonid id",
     "split": "set splits splitting partition subset fold folds group",
     "fold": "folds cvfold",
     "modality": "modalities contrast",
     "path": "paths file files filename filepath",
 }
+OF_PATHS = re.compile(r"[ _-](?:path|file|filename|image|scan)s?$")  # mri_path is a column of mri
 NOTHING = ("na", "n/a", "nan", "none", "null", "-", "")  # cells that state nothing
 
 
@@ -190,11 +191,25 @@ def root_and_manifest(
 
 
 def _lists_files(path: Path) -> bool:
-    """Whether a table has columns of modalities and of paths."""
+    """Whether a table has columns of modalities and of paths, or of cases and of the scans of two modalities."""
     try:
-        return {"modality", "path"} <= {*read_table(path).columns}
+        table = read_table(path)
     except BadInput:  # which is said of it as of a list of splits
         return False
+    if {"modality", "path"} <= {*table.columns}:
+        return True
+    of_scans = [
+        name
+        for name in table.columns
+        if name not in COLUMNS
+        and any(names_scan(cell) and _places(cell, [path.parent]) for cell in table.column(name))
+    ]
+    return len(of_scans) > 1 and bool({"case", "patient"} & {*table.columns})
+
+
+def names_scan(text: str) -> bool:
+    """Whether a text ends as the name of a scan does."""
+    return text.lower().endswith(scan_endings())
 
 
 def write_manifest(path: Path, root: Path, cases: Sequence[CaseFiles]) -> None:
@@ -283,7 +298,7 @@ def rows_of(
         return
     without = []
     for line, row in table.rows.items():
-        named = {name: row[name] for name in scans if row[name]}
+        named = {OF_PATHS.sub("", name) or name: row[name] for name in scans if row[name]}
         if row.get("modality") and row.get("path"):
             named[row["modality"]] = row["path"]
         case = case_in(row)
@@ -308,7 +323,7 @@ def _is_file(value: str, bases: Sequence[Path]) -> bool:
     """Whether a cell names a file or DICOM folder that may be a scan, there or not."""
     if "://" in value or value.lower().endswith(NOTES):
         return False
-    if value.lower().endswith(scan_endings()) or re.search(r"[/\\].*\.\w+$", value):
+    if names_scan(value) or re.search(r"[/\\].*\.\w+$", value):
         return True
     is_path = re.search(r"[/\\#]", value)
     return any(is_path or location_of(place).is_file() for place in _places(value, bases))

@@ -19,6 +19,7 @@ from voxlate.scans.cohorts.manifest import (
     TABLES,
     Table,
     checked_split,
+    names_scan,
     read_lines,
     read_table,
 )
@@ -38,8 +39,8 @@ CHANNEL = re.compile(r"_\d{4}$")
 OURS = ("case", "patient", "path")  # columns that name cases
 
 Keys = Mapping[str, Sequence[str]]  # by a text that a list may hold, the cases that it names
-# An entry of a list, and what it states: split, fold, patient.
-Statement = tuple[str, dict[str, str]]
+# An entry of a list, what it states (split, fold, patient), and the other files of its row.
+Statement = tuple[str, dict[str, str], list[str]]
 
 
 def take_lists(
@@ -66,24 +67,29 @@ def take_lists(
     listed = set[str]()
     used = []
     unread = []
+    stating = []
     of_training = False
-    for path, statements in sources:
-        missing = {entry for entry, _ in statements if not _named(entry, keys)}
+    for path, rows in sources:
+        _refuse_other_pairs(path, rows, keys)
+        statements = rows if path not in others else [row for row in rows if row[1]]
+        missing = {entry for entry, *_ in statements if not _named(entry, keys)}
         if missing and path not in others:
             raise BadInput(
                 f"{path}: expected files of {min(missing)}, found only others ({first_of(sorted(stated))}). Fix the manifest."
             )
-        if len(missing) == len({entry for entry, _ in statements}):
+        if len(missing) == len({entry for entry, *_ in statements}):
             unread.append(path)
+            if any({"split", "fold"} & values.keys() for _, values, _ in statements):
+                stating.append(path.name)
             continue
         used.append(path.name)
         found.note(found.unclaimed, missing, f"entries of {path.name} without scans")
-        for entry, values in statements:
+        for entry, values, _ in statements:
             of_training |= values.get("split") == "train"
             for name in _named(entry, keys):
                 listed.add(name)
                 _state(stated[name], values, path, name)
-    _name_unread(unread, cases, found)
+    _name_unread(unread, stating, cases, found)
     if not used:
         return [*cases]
     if notes is None:
@@ -99,6 +105,17 @@ def take_lists(
             patient = values.get("patient", case.patient)
             taken.append(replace(case, split=values.get("split"), patient=patient, fold=fold))
     return taken
+
+
+def _refuse_other_pairs(path: Path, statements: Sequence[Statement], keys: Keys) -> None:
+    """Raise BadInput where a row of a list has files that belong to different cases by their names."""
+    for entry, _, others in statements:
+        for other in others:
+            here, there = _named(entry, keys), _named(other, keys)
+            if here and there and not {*here} & {*there}:
+                raise BadInput(
+                    f"{path}: expected the files of one case in each row, found {entry} of case {here[0]} and {other} of case {there[0]}. Pass --manifest with a table that has the columns case, modality and path, or rename the files."
+                )
 
 
 def _state(known: dict[str, str], values: Mapping[str, str], path: Path, case: str) -> None:
@@ -134,8 +151,10 @@ def _keys(root: Path, cases: Sequence[CaseFiles]) -> Keys:
     by_file = grouped(dict.fromkeys(pairs))
     # t1 in the folder of every case names none of them
     named = {key: own for key, own in by_file.items() if key.endswith("/") or len(own) == 1}
-    owners = ((name, case.case) for case in cases for name in {case.case, case.patient} if name)
-    return named | grouped(owners)
+    owners = [(name, case.case) for case in cases for name in {case.case, case.patient} if name]
+    # spreadsheets write 001 as 1
+    numbers = [(f"{int(name)}", case) for name, case in owners if name.isdecimal()]
+    return grouped(numbers) | named | grouped(owners)
 
 
 def _named(entry: str, keys: Keys) -> Sequence[str]:
@@ -161,7 +180,7 @@ def _statements(path: Path, keys: Keys, found: CohortFiles) -> list[Statement]:
         elif ending in TABLES:
             return _in_table(read_table(path), split, keys, found)
         elif ending == ".txt" and split:
-            return [(line, {"split": split}) for line in read_lines(path).values()]
+            return [(line, {"split": split}, []) for line in read_lines(path).values()]
     except BadInput as error:
         if SPLITTING.search(path.name):
             raise
@@ -180,7 +199,7 @@ def _in_document(document: Any, split: str) -> Iterator[Statement]:
     items = document if isinstance(document, list) else []
     if items and all(isinstance(item, dict) and {"train", "val"} <= item.keys() for item in items):
         for number, fold in enumerate(items[:FOLDS]):
-            yield from ((str(name), {"fold": str(number)}) for name in fold["val"])
+            yield from ((str(name), {"fold": str(number)}, []) for name in fold["val"])
         yield from _in_document(items[0], "")
     elif split:
         for item in items:
@@ -191,7 +210,8 @@ def _in_document(document: Any, split: str) -> Iterator[Statement]:
             if isinstance(entry, str | int):
                 fold = fields.get("fold")
                 stated = {"fold": str(fold)} if isinstance(fold, int) else {}
-                yield str(entry), {"split": split, **stated}
+                files = [value for value in fields.values() if isinstance(value, str)]
+                yield str(entry), {"split": split, **stated}, [*filter(names_scan, files)]
 
 
 def _in_table(table: Table, split: str, keys: Keys, found: CohortFiles) -> list[Statement]:
@@ -204,10 +224,10 @@ def _in_table(table: Table, split: str, keys: Keys, found: CohortFiles) -> list[
     if not counts:
         return []
     ids = max(counts, key=counts.__getitem__)
-    stating = [(entry, values) for entry, values in _in_column(table, ids, split) if values]
-    if any(_named(entry, keys) for entry, _ in stating):
+    rows = [*_in_column(table, ids, split)]
+    if any(values and _named(entry, keys) for entry, values, _ in rows):
         found.guessed += table.assumed
-    return stating
+    return rows
 
 
 def _in_column(table: Table, ids: str, split: str = "") -> Iterator[Statement]:
@@ -219,11 +239,14 @@ def _in_column(table: Table, ids: str, split: str = "") -> Iterator[Statement]:
             "fold": row["fold"] if are_folds else "",
             "patient": row.get("patient") if ids != "patient" else "",
         }
-        yield row[ids], {column: value for column, value in stated.items() if value}
+        values = {column: value for column, value in stated.items() if value}
+        yield row[ids], values, [*filter(names_scan, row.values())]
 
 
-def _name_unread(files: Sequence[Path], cases: Sequence[CaseFiles], found: CohortFiles) -> None:
-    """Note the files that were not read; those that may state a split are doubts."""
+def _name_unread(
+    files: Sequence[Path], stating: Sequence[str], cases: Sequence[CaseFiles], found: CohortFiles
+) -> None:
+    """Note the files that were not read; those that state a split (stating), or may do so by their names, are doubts."""
     paths = [path for case in cases for path in case.paths.values()]
     stems = {without_ending(file_and_part(path)[0].name) for path in paths}
     named = {
@@ -233,7 +256,7 @@ def _name_unread(files: Sequence[Path], cases: Sequence[CaseFiles], found: Cohor
         and path.name not in (*OWN_NAMES, PATIENTS)
         and not SILENT.fullmatch(path.name)
     }
-    doubted = sorted(filter(SPLITTING.search, named))
+    doubted = sorted(name for name in named if name in stating or SPLITTING.search(name))
     if doubted:
         found.ignored = f"{first_of(doubted)}: expected a list of splits whose names and words can be read, found none. Write the splits into the table of voxlate manifest (--manifest), or move the file away."
         found.unread.append(found.ignored)
