@@ -64,8 +64,8 @@ def test_a_constant_shift_is_the_mean_error_and_its_mean_stands_with_the_choices
     mean = part["answers"]["synthesis"]["mae"]
     assert mean["unit"] == "HU"
     assert (mean["mean"], mean["sd"]) == pytest.approx((100, 50), abs=1e-3)
-    # three patients: one draw in 27 takes the best one thrice
-    assert mean["ci95"][0] == pytest.approx(50, abs=1e-3)
+    # an interval from resamples of three patients would be far too narrow
+    assert mean["ci95"] is None
     read = read_scores(shifted / "metrics.json")
     assert read.frame.equals(scores.frame)
     assert read.document() == scores.document() | {"tables": read.header["tables"]}

@@ -8,6 +8,7 @@ import numpy as np
 from voxlate.base.array_types import AnyArray
 
 RESAMPLES = 2000  # the 2.5 % tail then rests on 50 resamples
+FEWEST = 6  # of a bootstrap: resamples of fewer groups have a 95 % interval that is far too narrow
 SIGNIFICANT = 0.05  # a difference counts as one where p of its test is below this
 
 
@@ -33,12 +34,12 @@ def mean_and_sd(values: AnyArray) -> dict[str, float | None]:
 
 
 def bootstrap(values: AnyArray, groups: Sequence[str], seed: int) -> tuple[float, float] | None:
-    """95 % percentile interval of the mean by drawing whole groups with replacement; None below two groups.
+    """95 % percentile interval of the mean by drawing whole groups with replacement; None below six groups.
 
     Source: Efron and Tibshirani 1993, chapter 13.
     """
     names, member = np.unique(np.asarray(groups), return_inverse=True)
-    if len(names) < 2:
+    if len(names) < FEWEST:
         return None
     sums = np.bincount(member, values)
     counts = np.bincount(member)

@@ -211,7 +211,14 @@ def _check_same(first: Path, wanted: Scores, other: Path, found: Scores) -> None
     for what in {**expected, **actual}:
         is_rule = what.startswith("rule of")  # of an area that one of them may lack
         a, b = expected.get(what), actual.get(what)
-        if a != b and not (is_rule and None in (a, b)):
+        if a == b or (is_rule and None in (a, b)):
+            continue
+        if None in (a, b):
+            lacking = first if a is None else other
+            raise BadInput(
+                f"{lacking}: expected the same cases, regions and scores in all folders, found none of the {what}. Compare folders with the same cases and options."
+            )
+        if a != b:
             raise BadInput(
                 f"{other}: expected the {what} as in {first} ({a}), found {b}. Score both with the same options (--value-range, --mask, --regions), cases and cohort."
             )

@@ -1,5 +1,6 @@
 """From a folder of scans to a prepared cohort: one grid a case, checked, masked, split by patient."""
 
+import fnmatch
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -149,6 +150,11 @@ def _without(inputs: Inputs, failed: dict[str, Exception]) -> Inputs:
         )
     cases = [case for case in found.cases if case.case not in failed]
     unread = [*found.unread, *(sentence.removesuffix(".") for sentence in sentences)]
+    wanted, kept = ({inputs.splits[case.patient] for case in some} for some in (found.cases, cases))
+    unread += [
+        f"{split}: expected a case that can be prepared, found none. Correct the files, or state the splits (--shares)"
+        for split in sorted(wanted - kept)
+    ]
     return replace(inputs, found=replace(found, cases=cases, unread=unread))
 
 
@@ -248,10 +254,13 @@ def _refuse_other(out: Path, provenance: dict[str, Any], inputs: Inputs) -> None
     }
     if "cohort.json" not in entries:
         files = {path.stem for path in out.glob("cases/*") if not is_scaffold(path)}
-        others += sorted(files - placed.keys())
+        excluded = {
+            name for one in provenance["exclude"] or [] for name in fnmatch.filter(files, one)
+        }
+        others += sorted(files - placed.keys() - excluded)
     if others:
         raise BadInput(
-            f"{out}: expected an empty folder or this cohort's, found {others[0]}. Choose another folder."
+            f"{out}: expected an empty folder or this cohort's, found {others[0]}. Choose another folder, or remove this one."
         )
     if "cohort.json" not in entries:
         return

@@ -217,13 +217,13 @@ def by_accepted_names(
         if modality in rest:
             others = ", ".join(accepted[1:])
             text = f"{modality} is read, and {others} is not, which could stand for it."
-            notes.append(message("taken-as", text, grade="caution"))
+            notes.append(message("taken-as", text, grade="note"))
             continue
         first, *unused = accepted
         rest[modality] = rest.pop(first)
         if unused:
             text = f"{first} is taken as {modality}; {', '.join(unused)} could be taken, too, by {modality}=FILE."
-            notes.append(message("taken-as", text, grade="caution"))
+            notes.append(message("taken-as", text, grade="note"))
     return rest, notes
 
 

@@ -237,7 +237,7 @@ def _on_sections(scores: Scores) -> Iterator[str]:
     least = min((one["coverage"] for one in header.get("calibrations", ())), default=0)
     for name, part in scores.parts.items():
         if part["patients"] == 1 and part["cases"] > 1:
-            yield f"{name}: one patient, so the intervals describe these cases and not other patients."
+            yield f"{name}: one patient, so the scores describe this patient alone."
         rows = scores.keyed[scores.keyed["section"] == name]
         if (most := rows["clipped"].max()) > 0:
             yield f"{name}: up to {most:.1%} of a case's scored voxels have a truth beyond the range, and are clipped."
@@ -254,7 +254,7 @@ def _on_sections(scores: Scores) -> Iterator[str]:
 
 def _conventions(scores: Scores) -> Iterator[str]:
     """How many voxels become one number in each metric, and how many patients an interval."""
-    yield f"Intervals: 95 % bootstrap percentile, {RESAMPLES} resamples over patients, seed {scores.header['seed']}."
+    yield f"Intervals: 95 % bootstrap percentile, {RESAMPLES} resamples over patients (six or more), seed {scores.header['seed']}."
     yield from map(describe_coverage, scores.header.get("calibrations", ()))
     for metric in METRIC_OF.values():
         if metric.key in scores.known and metric.in_table:
