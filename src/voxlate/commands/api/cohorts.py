@@ -182,7 +182,8 @@ def _manifest_lines(found: "CohortFiles", root: Place, out: Place | None) -> Ite
     yield from _found_lines(found)
     table = out or Path(root) / "cases.csv"
     count = plural(len(found.cases), "case")
-    yield f"{count} in {table}. Correct the table; prepare reads it by --manifest {quote_path(table)}."
+    how = f"prepare reads it by --manifest {quote_path(out)}" if out else "prepare reads it"
+    yield f"{count} in {table}. Correct the table; {how}."
     for question in found.questions:
         yield Undone(
             f"{table}: expected the patient of each case, found {question}. Fill the column patient."

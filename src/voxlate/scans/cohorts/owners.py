@@ -80,6 +80,7 @@ def state_owners(
     The patient is '' where it must be asked for; `found.questions` then holds why.
     """
     if patients is not None:
+        found.questions.clear()  # which the option answers
         return take_patients(cases, patients)
     unstated = [case.case for case in cases if not case.patient]
     owners = {name: match[0] for name in unstated if (match := PUBLIC.match(name))}
