@@ -107,10 +107,10 @@ def test_a_scan_of_an_accepted_name_is_taken_and_said(starter, voxlate, cohort, 
         ("t1 pd", "t1", "t1 is read, and pd is not, which could stand for it."),
     ],
 )
-def test_a_choice_among_several_accepted_scans_is_a_caution(names, taken, text):
+def test_a_choice_among_several_accepted_scans_is_a_note(names, taken, text):
     files = {name: Path(name) for name in names.split()}
     own, [said] = by_accepted_names(files, {"t1": ["t1", "t1w", "pd"]})
-    assert (own["t1"].name, said.grade, said.text) == (taken, "caution", text)
+    assert (own["t1"].name, said.grade, said.text) == (taken, "note", text)
 
 
 @every_row(
