@@ -178,8 +178,8 @@ interval      interval         images  lower   3       file   mean width of the 
 pieces        pieces           –       truth   1       table  number of connected pieces of the region (docs/guides/trust.md)
 kept          kept             –       higher  1       table  number of connected pieces of the region (docs/guides/trust.md)
 shrunk        shrunk           –       lower   1       file   number of connected pieces of the region (docs/guides/trust.md)
-erased        erased           –       lower   1       file   number of connected pieces of the region (docs/guides/trust.md)
-unseen        unseen           –       truth   1       file   number of connected pieces of the region (docs/guides/trust.md)
+erased        erased           –       lower   1       table  number of connected pieces of the region (docs/guides/trust.md)
+unseen        unseen           –       truth   1       table  number of connected pieces of the region (docs/guides/trust.md)
 invented      invented         –       lower   1       table  number of connected pieces of the region (docs/guides/trust.md)
 dice          Dice             –       higher  3       table  overlap of the same threshold on both images
 surface       surface          mm      lower   2       table  mean distance of the surfaces of the same threshold on both images
