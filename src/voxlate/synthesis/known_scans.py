@@ -13,7 +13,7 @@ from pydantic import Field
 from voxlate.base.array_types import AnyArray
 from voxlate.base.messages import FEWEST_PATIENTS
 from voxlate.base.records import MOST_NUMBER, Name, Number, Record, checksum, write_tensors
-from voxlate.checks.fingerprint import Fingerprint, fingerprint, stored_fingerprint
+from voxlate.checks.fingerprint import SIDE, Fingerprint, fingerprint, stored_fingerprint
 from voxlate.checks.reference import Reference, fit_reference
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import IntensityMap
@@ -106,6 +106,12 @@ def read_known_scans(path: Path, modalities: Collection[str]) -> KnownScans:
     stated: KnownHeader = record.parse(KnownHeader, text)
     others = set().union(*vars(stated).values()) - set(modalities)
     record.check(not others, f"modalities that its recipe has not ({', '.join(sorted(others))})")
+    shapes = {name: values.shape for name, values in arrays.items()}
+    for name, of in stated.references.items():
+        scans, *numbers = shapes.get(f"{name}.values") or (0,)
+        is_whole = scans > 0 and numbers == [len(of.names)]
+        is_whole &= shapes.get(f"{name}.mean") == (SIDE,) * 3
+        record.check(is_whole, f"arrays of '{name}' that do not fit its numbers")
     return KnownScans.read(stated, arrays)
 
 
