@@ -218,10 +218,9 @@ def _check_same(first: Path, wanted: Scores, other: Path, found: Scores) -> None
             raise BadInput(
                 f"{lacking}: expected the same cases, regions and scores in all folders, found none of the {what}. Compare folders with the same cases and options."
             )
-        if a != b:
-            raise BadInput(
-                f"{other}: expected the {what} as in {first} ({a}), found {b}. Score both with the same options (--value-range, --mask, --regions), cases and cohort."
-            )
+        raise BadInput(
+            f"{other}: expected the {what} as in {first} ({a}), found {b}. Score both with the same options (--value-range, --mask, --regions), cases and cohort."
+        )
     shown, others = (scores.header.get("shown", {}) for scores in (wanted, found))
     for label, share in shown.items():
         if abs(share - others[label]) > LEAST_APART:

@@ -1,6 +1,5 @@
 """From a folder of scans to a prepared cohort: one grid a case, checked, masked, split by patient."""
 
-import fnmatch
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -42,7 +41,7 @@ from voxlate.scans.cases.prepared import (
     write_cohort,
 )
 from voxlate.scans.cohort_inputs import Inputs, read_inputs
-from voxlate.scans.cohorts.case_files import CaseFiles, as_names
+from voxlate.scans.cohorts.case_files import CaseFiles, Exclusion, as_names
 from voxlate.scans.formats.io import content_hash, read_volume
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.register import write_transform
@@ -254,10 +253,9 @@ def _refuse_other(out: Path, provenance: dict[str, Any], inputs: Inputs) -> None
     }
     if "cohort.json" not in entries:
         files = {path.stem for path in out.glob("cases/*") if not is_scaffold(path)}
-        excluded = {
-            name for one in provenance["exclude"] or [] for name in fnmatch.filter(files, one)
-        }
-        others += sorted(files - placed.keys() - excluded)
+        exclusion = Exclusion(provenance["exclude"] or ())
+        files = {case for case in files if exclusion.keep_case(case, None)}
+        others += sorted(files - placed.keys())
     if others:
         raise BadInput(
             f"{out}: expected an empty folder or this cohort's, found {others[0]}. Choose another folder, or remove this one."

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from voxlate.base.array_types import AnyArray
 from voxlate.base.messages import FEWEST_PATIENTS
-from voxlate.base.records import MOST_NUMBER, Name, Number, Record, checksum, write_tensors
+from voxlate.base.records import MOST_NUMBER, Name, Number, Record, Shape, checksum, write_tensors
 from voxlate.checks.fingerprint import SIDE, Fingerprint, fingerprint, stored_fingerprint
 from voxlate.checks.reference import Reference, fit_reference
 from voxlate.scans.images.grid import Volume
@@ -101,18 +101,21 @@ def read_known_scans(path: Path, modalities: Collection[str]) -> KnownScans:
         earlier = json.loads(text)
         if "usual" in earlier:
             return KnownScans(earlier.get("backgrounds", {}), earlier.get("beyond", {}))
-        arrays = file.arrays
+        stated: KnownHeader = record.parse(KnownHeader, text)
+        arrays = file.read(shapes_of(stated))
     record.check_checksum(digest, checksum(text, arrays))
-    stated: KnownHeader = record.parse(KnownHeader, text)
     others = set().union(*vars(stated).values()) - set(modalities)
     record.check(not others, f"modalities that its recipe has not ({', '.join(sorted(others))})")
-    shapes = {name: values.shape for name, values in arrays.items()}
-    for name, of in stated.references.items():
-        scans, *numbers = shapes.get(f"{name}.values") or (0,)
-        is_whole = scans > 0 and numbers == [len(of.names)]
-        is_whole &= shapes.get(f"{name}.mean") == (SIDE,) * 3
-        record.check(is_whole, f"arrays of '{name}' that do not fit its numbers")
     return KnownScans.read(stated, arrays)
+
+
+def shapes_of(stated: KnownHeader) -> dict[str, Shape]:
+    """The shapes of the arrays beside a header."""
+    shapes = {}
+    for name, of in stated.references.items():
+        shapes[f"{name}.values"] = Shape((None, len(of.names)))
+        shapes[f"{name}.mean"] = Shape((SIDE,) * 3, ("U8",))
+    return shapes
 
 
 def known_scans_of(
