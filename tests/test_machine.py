@@ -92,13 +92,18 @@ def test_a_lock_removes_what_killed_processes_left_unless_another_process_is_bus
     assert list(tmp_path.iterdir()) == [case]
 
 
-def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+@every_row(
+    "code, found",
+    [(errno.ENOSPC, "a full disk"), (errno.EROFS, "a disk that is mounted read-only")],
+)
+def test_a_folder_appears_whole_or_not_at_all(tmp_path, monkeypatch, code, found):
     def fill():
         with whole_folder(tmp_path / "series") as new:
             (new / "0001.dcm").touch()
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise OSError(code, os.strerror(code))
 
-    with refuses("found a full disk"):
+    monkeypatch.setattr(files, "free_disk", lambda _: 0)  # of either disk
+    with refuses(f"found {found}"):
         fill()
     assert list(tmp_path.iterdir()) == []
     with whole_folder(tmp_path / "to" / "series") as new:

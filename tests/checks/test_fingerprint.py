@@ -131,6 +131,8 @@ def test_a_few_slices_are_not_judged_by_the_shape_of_whole_bodies(scans, usual):
     slab = of_data(scans[0], scans[0].data[0][20:25])
     said = usual.messages(fingerprint(slab), "the scan")
     assert [(one.code, one.grade) for one in said] == [("slab", "caution")]
+    picture = fingerprint(replace(slab, origin="t1.png"))  # which states no depth
+    assert usual.messages(picture, "the scan") == []
     larger = replace(slab, affine=slab.affine @ np.diag([2.6] * 3 + [1]))
     codes = {one.code for one in usual.messages(fingerprint(larger), "the scan")}
     assert "body-size" in codes, "a part may be narrower than a body, and not wider"

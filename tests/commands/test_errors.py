@@ -128,7 +128,7 @@ def test_a_run_whose_weights_are_cut_short_or_missing(typed, run, cohort):
             OSError("With tag (0010,0010): [Errno 5] Input/output error\nTraceback"),
             ["output error"],
         ),
-        (RuntimeError("writing failed (os error 30)"), ["Read-only file system"]),
+        (RuntimeError("writing failed (os error 30)"), ["read-only"]),
         (RuntimeError("writing failed (os error 28)"), ["full disk"]),
     ],
 )

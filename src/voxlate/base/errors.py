@@ -13,17 +13,21 @@ NEAR, SPREAD = 0.67, 0.12
 # Longer texts (in letters) are no typing errors, and comparing them takes long.
 LONGEST = 80
 FULL = (errno.ENOSPC, errno.EDQUOT)  # the system's errors of a full disk
-# and of a place that takes no file, or none as large
-UNFIT = (
-    errno.EACCES,
-    errno.EEXIST,
-    errno.EFBIG,
-    errno.EIO,
-    errno.ENAMETOOLONG,
-    errno.ENOTDIR,
-    errno.EPERM,
-    errno.EROFS,
-)
+# By the system's errors of a place that takes no file: what was found, and what to do.
+NO_PLACE = {
+    **dict.fromkeys(FULL, ("a full disk", "Free some and run again.")),
+    errno.EROFS: ("a disk that is mounted read-only", "Choose a folder on another disk."),
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM),
+        ("no right to write there", "Choose another folder, or close what has it open."),
+    ),
+    errno.EFBIG: ("a disk that takes no file as large", "Choose a folder on another disk."),
+    **dict.fromkeys(
+        (errno.EEXIST, errno.ENAMETOOLONG, errno.ENOTDIR),
+        ("another file in its place, or a name too long", "Choose another name."),
+    ),
+    errno.EIO: ("a disk that fails", "Choose a folder on another disk."),
+}
 
 
 # WHERE: expected WHAT, found WHAT. FIX.
@@ -88,14 +92,18 @@ def system_code(error: BaseException) -> int | None:
     return None if quoted is None or isinstance(error, BadInput) else int(quoted[1])
 
 
+def cannot_write(place: object, code: int) -> CannotWrite:
+    """The sentence for a place that takes no file, by the system's error."""
+    found, advice = NO_PLACE[code]
+    return CannotWrite(f"{place}: expected room and right to write, found {found}. {advice}")
+
+
 def system_refusal(error: BaseException) -> BadInput:
     """The sentence for an error of the operating system."""
     code = system_code(error)
     place = getattr(error, "filename", None)
-    if code in FULL:
-        return CannotWrite(
-            f"{place or 'disk'}: expected room to write, found a full disk. Free some and run again."
-        )
+    if code in (*FULL, errno.EROFS):
+        return cannot_write(place or "disk", code)
     why = str(error).partition("\n")[0] if code is None else os.strerror(code)
     if place is None:
         return BadInput(

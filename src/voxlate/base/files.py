@@ -1,5 +1,6 @@
 """Writing of files: they appear whole or not at all, and one process at a time writes in a folder."""
 
+import errno
 import hashlib
 import itertools
 import json
@@ -13,7 +14,7 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
-from voxlate.base.errors import FULL, UNFIT, BadInput, CannotWrite, system_code
+from voxlate.base.errors import NO_PLACE, BadInput, CannotWrite, cannot_write, system_code
 from voxlate.base.machine import free_disk
 
 LONGEST_NAME = 100
@@ -115,16 +116,13 @@ def _refusals(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         code = system_code(error)
-        # writers in C++ and Rust wrap the system's error, so text and free space are checked
-        if code in FULL or "No space left" in str(error) or free_disk(path.parent) < 2**16:
-            raise CannotWrite(
-                f"{path}: expected room to write it, found a full disk. Free some and run again."
-            ) from error
-        if code not in UNFIT:
+        # some writers in C++ hide the system's error; a disk that is mounted read-only has no free space either
+        is_full = "No space left" in str(error) or free_disk(path.parent) < 2**16
+        if code is None and is_full:
+            code = errno.ENOSPC
+        if code not in NO_PLACE:
             raise
-        raise CannotWrite(
-            f"{path}: expected a place to write, found '{os.strerror(code)}'. Choose another, or close what has it open."
-        ) from error
+        raise cannot_write(path, code) from error
 
 
 @contextmanager

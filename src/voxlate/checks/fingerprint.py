@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -18,6 +19,7 @@ from voxlate.base.array_types import AnyArray, Bool, Float32, Float64, UInt8
 from voxlate.checks.plane_order import around, plane_numbers
 from voxlate.checks.texture import texture_numbers
 from voxlate.scans.cases.case import CaseHeader
+from voxlate.scans.formats.io import is_picture
 from voxlate.scans.images.grid import Volume, canonical_view
 from voxlate.scans.images.mask import (
     Ends,
@@ -154,6 +156,8 @@ def fingerprint(scan: Volume) -> Fingerprint:
         if min(np.ptp(body.box, 1)[1:]) >= PICTURED:
             picture = picture_of(body)
         numbers |= _shape(body) | _ends(body) | _profile(body)
+        if is_picture(Path(scan.origin)):
+            del numbers["height_mm"]  # pictures state no depth
         if max(numbers[f"touch_{side}"] for side in BORDERS) > LONGEST_TOUCH_MM:
             del numbers["turned"]  # what the border cuts has another outline
         if scan.unit != "HU":

@@ -142,10 +142,10 @@ class Reference:
         return {**scan.numbers, **pose_numbers(self.mean, scan.picture)}
 
     def shows_a_part(self, scan: Fingerprint) -> bool:
-        """Whether a scan shows so much less of the body than usual ones that its shape and pose cannot be judged."""
+        """Whether a scan shows so much less of the body than usual ones that its shape and pose cannot be judged, or no depth."""
         known = self.values[:, self.names.index(HEIGHT)] if HEIGHT in self.names else np.zeros(0)
         heights = known[known > MISSING]
-        return len(heights) > 0 and scan.numbers.get(HEIGHT, np.inf) < PART * heights.min()
+        return len(heights) > 0 and scan.numbers.get(HEIGHT, 0.0) < PART * heights.min()
 
     def deviations(self, scan: Fingerprint) -> list[Deviation]:
         """The deviations of a scan, the largest first."""
@@ -160,7 +160,7 @@ class Reference:
     ) -> list[Message]:
         """A message for each code of the numbers that lie farthest."""
         said = _messages(self.deviations(scan), scan, called, of, self.patients)
-        if self.shows_a_part(scan):
+        if HEIGHT in scan.numbers and self.shows_a_part(scan):
             text = f"Only {scan.numbers[HEIGHT]:.0f} mm of the body are in {called}, so that its shape and orientation cannot be checked: check them yourself."
             said.append(message("slab", text))
         return said

@@ -163,8 +163,12 @@ def _scan(path: Path) -> dict[str, Any]:
         "not_finite": values.size - count,
         **({"guessed": guesses} if guesses else {}),
         **({"warnings": warnings} if warnings else {}),
-        # a CT is what most models synthesise, and no scan to give to them
-        **({} if volume.unit == "HU" else {"next": f"voxlate check RUN {quote_path(path)}"}),
+        # a CT is what most models synthesise, and no scan to give to them, as is a file without numbers
+        **(
+            {}
+            if volume.unit == "HU" or not count
+            else {"next": f"voxlate check RUN {quote_path(path)}"}
+        ),
     }
 
 

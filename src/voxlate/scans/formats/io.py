@@ -215,13 +215,14 @@ def _check_finite(data: np.ndarray, path: Path) -> None:
     """
     if data.min(initial=0) >= -LARGEST and data.max(initial=0) <= LARGEST:  # NaN is neither
         return
-    if np.isfinite(data).all():
-        raise BadInput(
-            f"{path}: expected voxels below {LARGEST:g}, found up to {np.abs(data).max():.2g}. Scale them, and save the file again."
-        )
-    raise BadInput(
-        f"{path}: expected finite voxels, found {np.isnan(data).sum()} NaN and {np.isinf(data).sum()} infinite ones of {data.size}. Replace them, by the background value for instance, and save the file again."
-    )
+    finite = np.isfinite(data)
+    found = f"{np.isnan(data).sum()} NaN and {np.isinf(data).sum()} infinite ones of {data.size}"
+    advice = "Replace them, by the background value for instance, and save the file again."
+    if finite.all():
+        found, advice = f"up to {np.abs(data).max():.2g}", "Scale them, and save the file again."
+    elif not finite.any():
+        advice = "The file holds no image: the step that wrote it has failed. Repeat that step, or take the file from which it was made."
+    raise BadInput(f"{path}: expected finite voxels below {LARGEST:g}, found {found}. {advice}")
 
 
 def files_of(path: Path) -> list[Path]:
