@@ -140,8 +140,8 @@ def test_a_scan_with_too_little_in_common_with_the_first_is_compared_with_anothe
 
     def measure(still, moving, *_):
         if {*still.flat, *moving.flat} == {0, 2}:  # t1 and flair
-            return Misalignment(None, None, None, None, reason=NOTHING_IN_COMMON)
-        return Misalignment(0.5, 0.9, (0, 0, 0), 0)
+            return Misalignment(reason=NOTHING_IN_COMMON)
+        return Misalignment(0.5, 0.9)
 
     def volume(name):
         return Volume(np.full((1, 2, 2, 2), names.index(name), np.float32), np.eye(4), "a.u.", name)

@@ -64,21 +64,17 @@ def test_canonical_is_ras_keeps_every_place_and_returns_bit_identical_from_all_4
         np.testing.assert_array_equal(back.affine, volume.affine, axes)
 
 
-@every_row(
-    "order, margin, error, axes, tilt",
-    [(1, 0, 1e-3, "RAS", 10), (1, 0, 1e-3, "PIL", 0), (3, 9, 2e-3, "RAS", 10)],
-)
-def test_a_linear_ramp_is_reproduced_in_the_interior(order, margin, error, axes, tilt):
-    """A cubic spline's mirrored edge decays by 0.27 a voxel: after nine it is a hundred-thousandth."""
+@every_row("axes, tilt", [("RAS", 10), ("PIL", 0)])
+def test_a_linear_ramp_is_reproduced_in_the_interior(axes, tilt):
     grid = turned("RAS", 0, (24, 26, 28)).grid
     target = with_spacing(turned(axes, tilt, (24, 26, 28)).grid, (1.1, 0.9, 1.7))
     target.affine[:3, 3] += grid.centre_mm - target.centre_mm
-    got = resample(ramp(grid), target, order).data
+    got = resample(ramp(grid), target).data
     place = np.tensordot(np.linalg.inv(grid.affine) @ target.affine, indices(target), 1)[:3]
     last = np.array(grid.shape[::-1])[:, None, None, None] - 1
-    inside = ((place >= margin) & (place <= last - margin)).all(axis=0)[None]
+    inside = ((place >= 0) & (place <= last)).all(axis=0)[None]
     assert inside.sum() > 300
-    np.testing.assert_allclose(got[inside], ramp(target).data[inside], atol=error)
+    np.testing.assert_allclose(got[inside], ramp(target).data[inside], atol=1e-3)
 
 
 def test_points_beyond_the_box_get_the_fill_and_the_box_reaches_half_a_voxel():

@@ -82,18 +82,9 @@ def test_known_motions_are_found_within_half_a_millimetre_in_nine_of_ten_pairs()
 
 
 @slow
-def test_the_rigid_motion_of_a_moved_head_is_stated_with_its_direction():
-    shift_mm = (2.0, -3.0, 1.0)
-    found, _ = compared(("pd", "t1"), shift_mm, (0, 0, 3.0))
-    assert found.rotation_deg == pytest.approx(3.0, abs=0.3)
-    found, _ = compared(("pd", "t1"), shift_mm)
-    assert found.translation_mm == pytest.approx(shift_mm, abs=0.3)
-
-
-@slow
 def test_shifts_across_thick_slices_are_said_to_be_unseen_and_not_stated():
     found, true = compared(("t1", "t2"), (0, 2.5, -2.5), size=(80, 96, 34))
-    assert (found.unseen, found.translation_mm[0]) == ("D", 0.0)
+    assert found.unseen == "D"
     assert found.median_mm == pytest.approx(true, abs=0.5)
 
 
@@ -115,14 +106,14 @@ def test_thick_slices_of_any_plane_move_within_themselves(thick):
     moving = scipy.ndimage.shift(scans[1], shift_mm / spacing, order=1)
     found = misalignment(scans[0], moving, tuple(spacing), scans[0] > 0.05 * scans[0].max())
     assert found.unseen == "DHW"[thick]
-    assert found.translation_mm == pytest.approx(shift_mm, abs=0.5)
+    assert found.median_mm == pytest.approx(np.hypot(2, 3), abs=0.5)
 
 
 def test_noise_and_blank_scans_have_no_misalignment():
     still, noise = np.random.default_rng(0).standard_normal((2, 64, 64, 64), np.float32)
     for moving in (noise, 0 * noise):
         found = misalignment(still, moving, (1.0, 1.0, 1.0), np.ones((64, 64, 64), bool))
-        assert found.median_mm is found.translation_mm is None
+        assert found.median_mm is found.p95_mm is None
 
 
 @slow

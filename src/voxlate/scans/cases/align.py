@@ -9,6 +9,7 @@ from voxlate.base.errors import BadInput, did_you_mean
 from voxlate.base.records import Name, Positive, Text
 from voxlate.scans.images.grid import (
     Grid,
+    Order,
     Volume,
     resample,
     same_grid,
@@ -128,9 +129,7 @@ class CommonGrid:
             covered &= cover(self.grids[name], self.grid, transform)
         return covered
 
-    def _resample(
-        self, volume: Volume, transform: Transform | None, order: Literal[0, 1]
-    ) -> Volume:
+    def _resample(self, volume: Volume, transform: Transform | None, order: Order) -> Volume:
         if transform is not None:
             return apply_transform(volume, self.grid, transform, order, None if order else 0.0)
         name, file = self.fixed

@@ -51,7 +51,7 @@ def misalignments(case: PreparedCase, fixed: str | None = None) -> dict[str, Mis
     def measured(name: str, to: str) -> Misalignment:
         """The misalignment of a scan from another one."""
         if not {to, name} <= {*anatomy}:
-            return Misalignment(None, None, None, None, to=to, reason=MAPS)
+            return Misalignment(to=to, reason=MAPS)
         still = case.volume(to)
         moving = case.volume(name)
         images = still.data[0], moving.data[0]

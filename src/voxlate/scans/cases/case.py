@@ -53,7 +53,17 @@ Unit = Annotated[Text, Field(max_length=100)]
 BRAIN_OF = "brain of "  # how the source of a mask begins that is no file
 FOREGROUND_OF = "foreground of "
 MASK = "mask"
-MEASURED = dict.fromkeys((f"misaligned.*.{key}" for key in ("windows", "left_out", "coarse")), ANY)
+MEASURED = dict.fromkeys(
+    (
+        *(
+            f"misaligned.*.{key}"
+            for key in ("windows", "left_out", "coarse", "translation_mm", "rotation_deg")
+        ),
+        "registered.*.before.bodies",
+        "registered.*.after.bodies",
+    ),
+    ANY,
+)
 RETIRED = dict.fromkeys(("signatures", "stacks"), ANY) | MEASURED  # of headers of version 0.7
 PROTONS = "pd_map"  # the tissue-parameter map that shows the outline of the body
 LABEL = "label."  # before a label map's name among the arrays of a case

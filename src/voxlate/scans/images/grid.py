@@ -19,7 +19,7 @@ from scipy import ndimage
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message
 
-Order = Literal[0, 1, 3]  # of an interpolating spline: 0 for labels, 1 is linear, 3 is cubic
+Order = Literal[0, 1]  # of an interpolation: 0 is the nearest voxel, for labels, 1 is linear
 Spacing = tuple[float, float, float]  # along D, H, W
 Codes = tuple[int, int]  # of the qform and the sform of a NIfTI header
 STRAIGHT = 1e-4  # voxels that a point of a grid may lie aside where its axes are those of a volume
@@ -243,14 +243,14 @@ def return_to(volume: Volume, grid: Grid, order: Order = 1) -> Volume:
 
 
 def resample(volume: Volume, grid: Grid, order: Order = 1, fill: float | None = None) -> Volume:
-    """Interpolate a volume on `grid` by splines of order 0 (labels), 1 or 3.
+    """Interpolate a volume on `grid`, linearly or (order 0, for labels) by the nearest voxel.
 
     Points outside the volume's box get `fill` (default: its lowest value). Between the outermost centres and the box,
     half a voxel, the edge is continued. Nothing is smoothed: where the new spacing is much wider, smooth first.
     """
     if same_grid(volume.grid, grid, tolerance_mm=1e-6):
         return replace(volume, affine=grid.affine)
-    if order == 1:
+    if order:
         volume = _view_along(volume, "".join(aff2axcodes(grid.affine)))
     to_index = np.linalg.inv(volume.affine) @ grid.affine
     # scipy indexes (D, H, W), affines map (W, H, D)
@@ -262,21 +262,10 @@ def resample(volume: Volume, grid: Grid, order: Order = 1, fill: float | None = 
     for channel, out in zip(volume.data, data):
         if straight:
             _along_axes(channel, matrix.diagonal(), offset, out)
-            continue
-        spline = channel
-        if order > 1:
-            # mirror is the boundary that scipy's spline evaluation assumes beyond the edge for "nearest"
-            spline = ndimage.spline_filter(channel, order, np.float32, mode="mirror")
-        ndimage.affine_transform(
-            spline,
-            matrix,
-            offset,
-            output=out,
-            output_shape=grid.shape,
-            order=order,
-            mode="nearest",
-            prefilter=False,
-        )
+        else:
+            ndimage.affine_transform(
+                channel, matrix, offset, grid.shape, out, order=order, mode="nearest"
+            )
     lowest = volume.data.min() if fill is None else fill
     # slice by slice: the coordinates of all voxels would need six times their memory
     for z in range(grid.shape[0]):

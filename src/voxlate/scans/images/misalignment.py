@@ -4,7 +4,7 @@ Points and displacements are (D, H, W) in millimetres; a displacement leads from
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from typing import Annotated
 
@@ -15,7 +15,7 @@ from pydantic import StringConstraints
 from scipy import ndimage
 
 from voxlate.base.array_types import AnyArray, Bool, Float32, Float64
-from voxlate.base.records import NotNegative, Number, Text
+from voxlate.base.records import NotNegative, Text
 from voxlate.base.similarity import PERCENTILES, RANGE_HU, dice, mutual_information
 
 Image = NDArray[np.floating]
@@ -48,16 +48,13 @@ NOTHING_IN_COMMON = "two halves of the scans fit at different places, as between
 class Misalignment:
     """The displacement of a scan from another scan on the same grid.
 
-    median_mm, p95_mm: length of the displacement over the mask, along the axes that are resolved; translation_mm
-    (D, H, W) at the mask's centre and rotation_deg: of the rigid motion; None, all four, where it cannot be measured.
-    unseen: the axes ("D") across which slices are too thick or too few; to: the fixed scan's name, where it has one;
-    reason: why nothing was measured.
+    median_mm, p95_mm: length of the displacement over the mask, along the axes that are resolved; None where it cannot
+    be measured. unseen: the axes ("D") across which slices are too thick or too few; to: the fixed scan's name, where it
+    has one; reason: why nothing was measured.
     """
 
-    median_mm: NotNegative | None
-    p95_mm: NotNegative | None
-    translation_mm: tuple[Number, Number, Number] | None
-    rotation_deg: NotNegative | None
+    median_mm: NotNegative | None = None
+    p95_mm: NotNegative | None = None
     unseen: Annotated[str, StringConstraints(pattern="^D?H?W?$")] = ""
     to: Text = ""
     reason: Text = ""
@@ -78,33 +75,29 @@ def misalignment(
         [n >= FEWEST_SLICES and mm <= THICKEST_MM for n, mm in zip(fixed.shape, spacing_mm)]
     )
     unseen = "".join(np.array(list("DHW"))[~resolved])
-    unmeasured = Misalignment(None, None, None, None, unseen)
     if resolved.sum() < 2:
         voxels = "×".join(map(str, reversed(fixed.shape)))
         sides = "×".join(f"{mm:.1f}" for mm in reversed(spacing_mm))
-        return replace(
-            unmeasured,
+        return Misalignment(
+            unseen=unseen,
             reason=f"{voxels} voxels of {sides} mm are too few or too large (at least two directions need {FEWEST_SLICES} voxels of at most {THICKEST_MM:g} mm)",
         )
     if not mask.any():
-        return replace(unmeasured, reason=NO_BODY)
+        return Misalignment(unseen=unseen, reason=NO_BODY)
     finest_mm = FINEST_MM if resolved.all() else FINEST_MM / 2
     factors = [max(1, int(finest_mm / mm)) if seen else 1 for seen, mm in zip(resolved, spacing_mm)]
     pairs, points = _prepare(fixed, moving, np.array(spacing_mm), mask, units, resolved, factors)
     found = _confirmed(pairs, points) if pairs else None
     if found is None:
-        return replace(unmeasured, reason=NOTHING_IN_COMMON)
-    pair = pairs[0]
+        return Misalignment(unseen=unseen, reason=NOTHING_IN_COMMON)
     places = np.flatnonzero(mask)
     places = places[:: max(1, len(places) // POINTS)]
     # from the centre of the first block
     shown = np.stack(np.unravel_index(places, mask.shape), axis=1) - (np.array(factors) - 1) / 2
     shown *= spacing_mm
-    lengths = norm(pair.displacements(found, shown), axis=1)
+    lengths = norm(pairs[0].displacements(found, shown), axis=1)
     median_mm, p95_mm = np.percentile(lengths, [50, 95]).round(2).tolist()
-    d, h, w = pair.displacements(found, shown.mean(axis=0)).round(2).tolist()
-    turn = np.rad2deg(norm(pair.every(found)[3:]) / ARM_MM)
-    return Misalignment(median_mm, p95_mm, (d, h, w), round(float(turn), 2), unseen)
+    return Misalignment(median_mm, p95_mm, unseen)
 
 
 def _prepare(
@@ -212,17 +205,12 @@ class _Pair:
     free: list[int]
     step_mm: float
 
-    def every(self, parameters: Float64) -> Float64:
-        """Three shifts and three turns in mm, of which those that are not free are 0."""
-        every = np.zeros(6)
-        every[self.free] = parameters
-        return every
-
     def displacements(self, parameters: Float64, points: Float64) -> Float64:
-        """The displacements of points, [N, 3] or [3], by a shift and a rotation about the middle."""
+        """The displacements of points [N, 3] by a shift and a rotation about the middle; what is not free is 0."""
         from scipy.spatial.transform import Rotation  # slow to import
 
-        every = self.every(parameters)
+        every = np.zeros(6)  # three shifts and three turns in mm
+        every[self.free] = parameters
         matrix = Rotation.from_rotvec(every[3:] / ARM_MM).as_matrix()
         offset = self.middle + every[:3] - matrix @ self.middle
         return points @ matrix.T + offset - points
