@@ -1,4 +1,4 @@
-"""Colours of perfusion maps in reports: ordered by lightness, with the range and unit that readers expect."""
+"""Colours of perfusion maps in reports, with the range and unit that readers expect."""
 
 import numpy as np
 
@@ -8,9 +8,9 @@ from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.units import unit_of
 
 SCALES = {  # colours, highest value, unit
-    "cbf": ("cbf", 200, "ml/100g/min"),
-    "cbv": ("cbv", 20, "ml/100g"),
-    "tmax": ("tmax", 30, "s"),
+    "cbf": ("CMRmap", 200, "ml/100g/min"),
+    "cbv": ("inferno", 20, "ml/100g"),
+    "tmax": ("magma", 30, "s"),
     "ncct": ("gray", 80, "HU"),
     "cta2": ("gray", 200, "HU"),
     "ct": ("gray", 200, "HU"),  # a narrow body, as a head

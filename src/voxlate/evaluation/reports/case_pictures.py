@@ -31,7 +31,8 @@ from voxlate.synthesis.provenance import folder_of, provenance_of, source_paths
 TILE = 240  # pixels of a slice
 # The sides of the patient on the left and on the right of a picture.
 SIDES: dict[Plane, str] = {"axial": "R - L", "coronal": "R - L", "sagittal": "A - P"}
-PERFUSION_COLOURS = {"ml/100g/min": "cbf", "ml/100g": "cbv", "s": "tmax"}
+# Maps of matplotlib that begin with black, as a scan's background, and grow lighter all the way.
+PERFUSION_COLOURS = {"ml/100g/min": "CMRmap", "ml/100g": "inferno", "s": "magma"}
 SQUARES = 8  # squares of a chequerboard along its shorter side
 WIDEST = 7  # columns of a picture; more columns have pictures of about equal length
 BONE_HU = (-450.0, 1050.0)  # beside the window of a CT, in which all bone is white

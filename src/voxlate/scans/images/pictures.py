@@ -19,17 +19,7 @@ Picture = NDArray[np.uint8]
 
 # Zero is black, as the background of a scan is; blue below, orange above stays apart for colour-blind readers.
 ERROR = ("#9be1ff", "#2a86d1", "#123a66", "#000000", "#6e2f0c", "#d9741a", "#ffdf9e")
-# Perfusion in the usual colours: none is black, flow runs from blue over green to yellow, blood volume through
-# red, delay from cool to hot. Unlike their rainbows each grows lighter all the way, so that no step looks like a
-# border, and colour-blind readers and grey printers keep the order.
-PERFUSION = {
-    "cbf": ("#000000", "#201a6b", "#1f5fae", "#189c96", "#6cc551", "#e9de4c", "#fffbe0"),
-    "cbv": ("#000000", "#2d0b59", "#7a1fa2", "#cc2f5f", "#f0702f", "#f9bc3d", "#fff6c9"),
-    "tmax": ("#000000", "#123a5c", "#22718f", "#5f9a86", "#d19b45", "#f7b267", "#ffe9cf"),
-}
 PNG_LEVEL = 3  # of zlib's: a twelfth of the time of the smallest file, which is 15 % smaller
-# above 1 the low end, where tissue lies (CBF 20 to 60 of 200), has more of the colours
-LOWER = 1.35
 
 
 def plane_of(volume: AnyArray, plane: Plane, index: int) -> AnyArray:
@@ -58,19 +48,12 @@ def shades(image: AnyArray, low: float, high: float) -> Picture:
 
 @lru_cache
 def palette(name: str) -> Picture:
-    """The 256 colours [256, 3] of a map: "error" (signed, black at zero), "cbf", "cbv", "tmax", or of matplotlib's."""
+    """The 256 colours [256, 3] of a map: "error" (signed, black at zero), or one of matplotlib's."""
     import matplotlib
-    from matplotlib.colors import Colormap, LinearSegmentedColormap  # slow to import
+    from matplotlib.colors import LinearSegmentedColormap  # slow to import
 
-    colours: Colormap
-    if name == "error":
-        colours = LinearSegmentedColormap.from_list(name, ERROR)
-    elif name in PERFUSION:
-        stops = PERFUSION[name]
-        places = np.linspace(0, 1, len(stops)) ** LOWER
-        colours = LinearSegmentedColormap.from_list(name, list(zip(places.tolist(), stops)))
-    else:
-        colours = matplotlib.colormaps[name]
+    error = LinearSegmentedColormap.from_list("error", ERROR)
+    colours = error if name == "error" else matplotlib.colormaps[name]
     return np.rint(colours(np.arange(256))[:, :3] * 255).astype(np.uint8)
 
 
