@@ -30,7 +30,7 @@ from voxlate.clinic.dicom_series import (
     write_objects,
 )
 from voxlate.scans.formats.dicom import images_of
-from voxlate.scans.formats.dicom_headers import Image, read_dicom
+from voxlate.scans.formats.dicom_file import Image, read_dicom
 from voxlate.scans.formats.dicom_stack import stack_of
 from voxlate.scans.images.grid import LPS_TO_RAS, Grid, Volume, flip_onto, share_inside
 

@@ -26,7 +26,7 @@ from voxlate.clinic.dicom_series import (
 from voxlate.evaluation.intervals.summary import error_lines
 from voxlate.evaluation.scoring.interval_scores import describe_coverage, is_changed, percent
 from voxlate.scans.formats.dicom import images_of
-from voxlate.scans.formats.dicom_headers import read_dicom
+from voxlate.scans.formats.dicom_file import read_dicom
 from voxlate.synthesis.provenance import OF_TRAINING, provenance_of
 
 NO_INTERVALS = "No prediction intervals: the model is not calibrated."

@@ -24,7 +24,7 @@ from voxlate.scans.cohorts.owners import person_in
 from voxlate.scans.cohorts.path_names import modality_by_name
 from voxlate.scans.cohorts.presets import modality_of
 from voxlate.scans.formats.dicom import folder_and_key, is_dicom_folder, list_series
-from voxlate.scans.formats.dicom_headers import read_dicom
+from voxlate.scans.formats.dicom_file import read_dicom
 from voxlate.scans.formats.io import (
     format_by_ending,
     is_picture,

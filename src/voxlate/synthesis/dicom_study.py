@@ -9,7 +9,7 @@ from pathlib import Path
 from voxlate.base.errors import BadInput, first_of
 from voxlate.base.messages import Message, message
 from voxlate.scans.formats.dicom import SeriesInfo, is_dicom_folder, list_series
-from voxlate.scans.formats.dicom_headers import kind_of
+from voxlate.scans.formats.dicom_file import kind_of
 from voxlate.scans.images.units import HOUNSFIELD, MR, plain_modality, unit_of
 
 FEWEST_IMAGES = 3  # of a volume

@@ -13,7 +13,7 @@ from voxlate.scans.cohorts.case_files import UNNAMED, CaseFiles, CohortFiles, pl
 from voxlate.scans.cohorts.path_names import modality_by_name
 from voxlate.scans.cohorts.split import check_known
 from voxlate.scans.formats.dicom import SeriesInfo, is_dicom_folder, list_series
-from voxlate.scans.formats.dicom_headers import KINDS
+from voxlate.scans.formats.dicom_file import KINDS
 from voxlate.scans.formats.io import is_there, location_of, without_ending
 from voxlate.scans.images.units import MR, UNITS
 from voxlate.synthesis.dicom_study import DERIVED, pick_series, study_series, why_excluded

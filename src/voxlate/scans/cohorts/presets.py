@@ -23,7 +23,7 @@ from voxlate.scans.cohorts.path_names import (
 )
 from voxlate.scans.formats.array_files import stack_shape
 from voxlate.scans.formats.dicom import SeriesInfo, list_series
-from voxlate.scans.formats.dicom_headers import kind_of
+from voxlate.scans.formats.dicom_file import kind_of
 from voxlate.scans.formats.dynamic import is_frame
 from voxlate.scans.formats.io import holds_slices, read_volume, without_ending
 from voxlate.scans.images.units import plain_modality

@@ -15,22 +15,20 @@ from voxlate.base.errors import BadInput, first_of
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, message
 from voxlate.base.optional import optional_package
-from voxlate.scans.formats.dicom_headers import (
+from voxlate.scans.formats.dicom_file import (
+    GREY,
     PER_FRAME,
     SHARED,
+    VALUE_TAGS,
     Image,
+    fill_padding,
+    find_meaning,
     images_in,
     kind_of,
     looks_like_dicom,
     no_warnings,
-    read_header,
-)
-from voxlate.scans.formats.dicom_pixels import (
-    GREY,
-    VALUE_TAGS,
-    fill_padding,
-    find_meaning,
     open_object,
+    read_header,
     read_slice,
 )
 from voxlate.scans.formats.dicom_stack import (

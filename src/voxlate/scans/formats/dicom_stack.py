@@ -11,7 +11,7 @@ from numpy.linalg import norm
 
 from voxlate.base.errors import BadInput, first_of
 from voxlate.base.groups import grouped
-from voxlate.scans.formats.dicom_headers import Image, by_text
+from voxlate.scans.formats.dicom_file import Image, by_text
 from voxlate.scans.images.grid import LPS_TO_RAS, Grid, check_affine
 
 TILT_DEGREES = 0.5  # positions are rounded in headers; a real gantry tilt is degrees
