@@ -33,7 +33,6 @@ from voxlate.evaluation.scoring.scored_images import Item
 from voxlate.evaluation.scoring.scored_regions import (
     find_region,
     mask_of,
-    ratio_scores,
     read_canonical,
     region_scores,
     tissues_for,
@@ -190,13 +189,9 @@ class Truth:
 
     @cached_property
     def regions(self) -> list[tuple[Region, Bool]]:
-        """The voxels of each named region; ratios of two regions have none, nor have tissues that nobody asked for."""
+        """The voxels of each named region; tissues that nobody asked for and that a body lacks have none."""
         where = (self.volume, self.scale, self.body, self.item.case, self.frame)
-        parts = [
-            (region, find_region(region, *where))
-            for region in self.rules.regions
-            if region.over is None
-        ]
+        parts = [(region, find_region(region, *where)) for region in self.rules.regions]
         return [
             (one, part) for one, part in parts if one.name not in self.rules.standard or part.any()
         ]
@@ -380,9 +375,6 @@ def _score(truth: Truth, image: Volume, pair: ImagePair, functions: Functions) -
         if region.modality == item.modality:
             overlap = region.select(scale_to_peak(image, truth.scale, truth.body), truth.frame)
         scores |= region_scores(region, inside, pair, overlap, truth.volume.grid.spacing_mm)
-    for ratio in rules.regions:
-        if ratio.over is not None:
-            scores |= ratio_scores(ratio.name, ratio.over, scores)
     if rules.mask != WHOLE_MASK:
         everywhere = replace(pair, inside=truth.coverage)
         keys = [key for key in functions if key in SCOPED]

@@ -230,7 +230,7 @@ class _ScoreJob:
         """Raise BadInput for a region that shows nothing in any case."""
         rules = next(iter(self.rules.values()))
         for region in rules.asked_regions:
-            if region.over is not None or region.tissue:
+            if region.tissue:
                 continue
             if not any(row.scores[f"{region.name}.voxels"] for row in rows):
                 raise BadInput(

@@ -186,10 +186,7 @@ surface       surface          mm      lower   2       table  mean distance of t
 surface_95    surface, 95 %    mm      lower   2       table  95th percentile of these distances, the larger one of both directions
 volume        volume           ml      truth   1       table  voxels that pass the threshold, times their size
 volume_error  volume error     ml      lower   1       table  |volume − volume of truth|
-ratio         ratio            –       truth   2       table  volumes of two regions divided
-ratio_error   ratio error      –       lower   2       table  |ratio − ratio of truth|
 truth_volume  volume of truth  ml      truth   1       file   voxels that pass the threshold, times their size
-truth_ratio   ratio of truth   –       truth   2       file   volumes of two regions divided
 truth_mean    mean of truth    images  truth   3       file   mean over the region's voxels
 mae_z         MAE z            images  lower   3       file   mean |difference of slices − the truth's| in the region
 voxels        voxels           –       truth   0       file   number of voxels in the region

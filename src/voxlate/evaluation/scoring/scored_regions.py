@@ -4,7 +4,7 @@ Without being asked, the body of images in HU and of perfusion maps is scored, a
 """
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -209,21 +209,6 @@ def surface_distances(a: Bool, b: Bool, spacing_mm: Sequence[float]) -> tuple[fl
     ]
     mean = float(np.concatenate(ways).mean())
     return mean, max(float(np.percentile(way, 95)) for way in ways)
-
-
-def ratio_scores(name: str, over: tuple[str, str], scored: Mapping[str, float]) -> dict[str, float]:
-    """The ratio of the volumes of two regions in image and truth, and the error; NaN if the second is empty.
-
-    A region that is not defined by the image (another modality, a label map, a file) has the truth's volume.
-    """
-    of_truth = [scored[f"{part}.truth_volume"] for part in over]
-    of_image = [scored.get(f"{part}.volume", volume) for part, volume in zip(over, of_truth)]
-    ratio, truth = (top / bottom if bottom else math.nan for top, bottom in (of_image, of_truth))
-    return {
-        f"{name}.ratio": ratio,
-        f"{name}.truth_ratio": truth,
-        f"{name}.ratio_error": abs(ratio - truth),
-    }
 
 
 def mask_of(mask: str | Path, truth: Volume, case: CaseFiles) -> Bool | None:
