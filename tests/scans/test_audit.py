@@ -1,6 +1,5 @@
 """The audit of a cohort: how far the scans of each case lie from each other, and which pairs prepare names."""
 
-from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -87,19 +86,12 @@ def test_a_blank_scan_is_named_and_neither_it_nor_a_case_of_one_scan_is_compared
 
 
 def test_all_of_few_cases_are_examined_and_a_tenth_of_many():
-    few, many = ({f"case{k}": f"case{k}" for k in range(count)} for count in (12, 1000))
-    assert choose_cases(few) == few.keys()
+    few, many = ([f"case{k}" for k in range(count)] for count in (12, 1000))
+    assert choose_cases(few) == {*few}
     assert len(choose_cases(many)) == 12 + 98
-    assert choose_cases(many, 1000) == many.keys()
+    assert choose_cases(reversed(many)) == choose_cases(many)
+    assert choose_cases(many, 1000) == {*many}
     assert choose_cases(many, 0) == frozenset()
-
-
-def test_the_examined_slices_are_of_all_patients_and_do_not_depend_on_the_order_of_the_cases():
-    patients = {f"p{k % 8}_s{k}": f"p{k % 8}" for k in range(134)}
-    chosen = choose_cases(patients)
-    counts = Counter(patients[case] for case in chosen)
-    assert [*counts.values()] == [3] * 8
-    assert choose_cases(dict(reversed(patients.items()))) == chosen
 
 
 @slow

@@ -218,7 +218,7 @@ def damaged(folder):
     ("spoil", "code", "words"),
     [
         (second_t2, 2, "one t2 of case 1_01_P, found also MR"),
-        (other_origin, 3, "(first voxels 0.40 mm apart)"),
+        (other_origin, 3, "first voxel 0.40 mm away"),
         (damaged, 3, "MRT2.3.dcm: expected whole pixel data"),
     ],
 )

@@ -174,7 +174,7 @@ def test_unequal_grids_are_refused_unless_they_may_be_resampled(put, prepare_her
 @every_row(
     "apart_mm, resample, sentence",
     [
-        (3, False, r"in another place or direction \(first voxels 3.00 mm apart\)"),
+        (3, False, "first voxel 3.00 mm away"),
         (900, True, "expected it to overlap"),
     ],
 )

@@ -74,7 +74,7 @@ def check_alignment(headers: Sequence[CaseHeader], preparation: Preparation) -> 
     if 0 < left < several:
         yield message(
             "not-examined",
-            f"How far scans lie from each other was examined in {several - left} of {several} cases, spread over the patients; of the other {left} it is not known. --audit-cases {len(headers)} examines all of them.",
+            f"How far scans lie from each other was examined in {several - left} of {several} cases; of the other {left} it is not known. --audit-cases {len(headers)} examines all of them.",
             cases=left,
         )
 

@@ -108,8 +108,8 @@ def prepare(
     for warning in inputs.small:
         say(warning)
     _refuse_other(out, _provenance(inputs, asked), inputs)
-    patients = {case.case: case.patient for case in cases}
-    examined = choose_cases(patients, asked.audit_cases if asked.audit else 0)
+    names = [case.case for case in cases]
+    examined = choose_cases(names, asked.audit_cases if asked.audit else 0)
     work = _Work(out, inputs.preparation, examination, examined)
     again = list[str]()
     failed = dict[str, Exception]()

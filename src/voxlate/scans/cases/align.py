@@ -13,7 +13,6 @@ from voxlate.scans.images.grid import (
     Volume,
     resample,
     same_grid,
-    share_inside,
     with_matrix,
     with_spacing,
 )
@@ -27,9 +26,6 @@ from voxlate.scans.images.register import (
     register,
 )
 
-SHARED_FRAME = (
-    0.1  # least share of the smaller of two scans inside the other, if headers share a frame
-)
 MOST_VOXELS = 4096  # voxels along an axis; more is a typing error
 LONGEST_MM = 3000.0  # a body; a longer scan has another unit in its header
 Align = Literal["midline"]
@@ -195,20 +191,10 @@ def _resize(grid: Grid, preparation: Preparation, scan: str) -> Grid:
 
 def _other_grid(volume: Volume, fixed_grid: Grid, file: str) -> BadInput:
     """The error of a scan on another grid than the fixed one, with the remedy."""
-    name = volume.origin or volume.modality
-    shared = max(share_inside(volume.grid, fixed_grid), share_inside(fixed_grid, volume.grid))
-    if shared < SHARED_FRAME:
-        apart = np.linalg.norm(volume.grid.centre_mm - fixed_grid.centre_mm)
-        return BadInput(
-            f"{name}: expected it to overlap {file}, found by their headers {shared:.0%} of the smaller one inside the other, and their centres {apart:.0f} mm apart: the headers share no frame. Align the two by their content (voxlate prepare --register rigid), and look at the result."
-        )
-    offset = ""
-    if str(volume.grid) == str(fixed_grid):
-        first_mm = np.abs(volume.affine - fixed_grid.affine)[:3, 3].max()
-        offset = f" in another place or direction (first voxels {first_mm:.2f} mm apart)"
+    apart_mm = np.linalg.norm(volume.affine[:3, 3] - fixed_grid.affine[:3, 3])
     advice = "Give scans on one grid, or prepare them with --resample (by headers) or --register (by content), which synth of the run repeats."
     if volume.unit == "grey":
         advice = "Pass --matrix 256 256 0, for instance, which resizes every picture."
     return BadInput(
-        f"{name}: expected the grid of {file} ({fixed_grid}), found {volume.grid}{offset}. {advice}"
+        f"{volume.origin or volume.modality}: expected the grid of {file} ({fixed_grid}), found {volume.grid}, its first voxel {apart_mm:.2f} mm away. {advice}"
     )

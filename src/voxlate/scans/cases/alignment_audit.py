@@ -1,8 +1,7 @@
 """The misalignment of the scans of prepared cases, and the cases of a cohort whose misalignment is estimated."""
 
 import hashlib
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,23 +14,14 @@ ALL_OF, ONE_OF = 12, 10  # so many cases are examined at least, and one in so ma
 MAPS = "a map shows no anatomy to compare"
 
 
-def choose_cases(patients: Mapping[str, str], count: int | None = None) -> frozenset[str]:
-    """The cases to examine (patients: of all cases), spread over the patients; the names alone decide.
+def choose_cases(cases: Iterable[str], count: int | None = None) -> frozenset[str]:
+    """The cases to examine, in an order that is unrelated to the alphabet and the same on every machine.
 
     count: how many; default: all of a few cases, a tenth of many.
     """
-
-    def place(name: str) -> str:
-        """A key whose order is unrelated to the alphabet, and the same on every machine."""
-        return hashlib.sha256(name.encode()).hexdigest()
-
-    wanted = ALL_OF + max(0, len(patients) - ALL_OF) // ONE_OF if count is None else count
-    taken = Counter[str]()
-    turns = []
-    for case in sorted(patients, key=place):
-        turns.append((taken[patients[case]], place(patients[case]), case))
-        taken[patients[case]] += 1
-    return frozenset(case for _, _, case in sorted(turns)[:wanted])
+    by_digest = sorted(cases, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+    wanted = ALL_OF + max(0, len(by_digest) - ALL_OF) // ONE_OF if count is None else count
+    return frozenset(by_digest[:wanted])
 
 
 def misalignments(case: PreparedCase, fixed: str | None = None) -> dict[str, Misalignment]:

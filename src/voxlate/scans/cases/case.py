@@ -469,15 +469,17 @@ def lay_out_header(header: CaseHeader, axes: str, now: str = CANONICAL) -> CaseH
     if now == axes:
         return header
     change = _change(now, axes)
-    sides: dict[int, tuple[Any, Any, Any]] = {}  # by the new axis: length, spacing and box
-    of_old = zip(header.shape[::-1], header.spacing_mm[::-1], header.mask_box[::-1])
-    for (new, sign), (length, spacing, (first, end)) in zip(change, of_old):
-        box = (first, end) if sign > 0 else (length - end, length - first)
-        sides[int(new)] = length, spacing, box
-    shape, spacings, boxes = zip(*(sides[axis] for axis in (2, 1, 0)))
+    boxes: list[Any] = [None] * 3  # along the new x, y and z
+    for (new, sign), length, (first, end) in zip(change, header.shape[::-1], header.mask_box[::-1]):
+        boxes[int(new)] = (first, end) if sign > 0 else (length - end, length - first)
     affine = np.array(header.affine) @ inv_ornt_aff(change, header.shape[::-1])
+    shape = reorder_axes(np.broadcast_to(0, header.shape), now, axes).shape
     return replace(
-        header, shape=shape, spacing_mm=spacings, affine=affine.tolist(), mask_box=[*boxes]
+        header,
+        shape=shape,
+        spacing_mm=Grid(shape, affine).spacing_mm,
+        affine=affine.tolist(),
+        mask_box=boxes[::-1],
     )
 
 

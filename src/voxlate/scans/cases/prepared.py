@@ -158,23 +158,14 @@ class Cohort:
     def overview(self) -> dict[str, Any]:
         """Cases and patients in all and by split, and cases with each modality, label map and mask file; units and grids."""
         of_patients = {case.patient: case.split for case in self.cases}
-        having = grouped(
-            (name, case.split)
-            for case in self.cases
-            for name in (
-                *case.present,
-                *case.labels,
-                *["mask"] * self.header(case.case).has_mask_file,
-            )
-        )
-        splits = {
-            "cases": [case.split for case in self.cases],
-            "patients": [*of_patients.values()],
-            **dict(sorted(having.items())),
-        }
+        pairs = [("cases", case.split) for case in self.cases]
+        pairs += [("patients", split) for split in of_patients.values()]
+        for case in self.cases:
+            mask = ["mask"] if self.header(case.case).has_mask_file else []
+            pairs += [(name, case.split) for name in (*case.present, *case.labels, *mask)]
         rows = {
             name: {"all": len(own), **{split: own.count(split) for split in SPLITS}}
-            for name, own in splits.items()
+            for name, own in grouped(pairs).items()
         }
         grids = Counter("×".join(map(str, reversed(case.shape))) for case in self.cases)
         return {"rows": rows, "units": self.units, "grids": dict(grids.most_common())}
