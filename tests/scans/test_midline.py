@@ -33,7 +33,7 @@ def turned(head: Volume, turn: float, tilt: float, shift: float) -> Volume:
     move = np.eye(4)
     move[:3, :3] = rotation
     move[:3, 3] = centre - rotation @ centre - [shift, 0, 0]
-    scan = resample(head, Grid(grid.shape, move @ grid.affine), order=3, fill=-1000.0)
+    scan = resample(head, Grid(grid.shape, move @ grid.affine), fill=-1000.0)
     return Volume(scan.data, head.affine, "HU", "ncct")
 
 
