@@ -925,7 +925,7 @@ def evaluate(
         out: Folder of images; with run, a new one.
         truth: Cohort with the true scans.
         mask: Voxels to score: body (the default in HU and for perfusion), whole (else), brain, cohort or a mask file.
-        regions: Region to score: 'lesion=tmax>6', core=seg=1, vessels=MASK_FILE, ratio=lesion/core or tissues=ct. A dict.
+        regions: Region to score: 'lesion=tmax>6', core=seg=1, vessels=MASK_FILE or tissues=ct. A dict.
         split: Split to score: train, val or test.
         value_range: Range of PSNR and SSIM.
         any_truth: Count wrong truths, too. Default: False.

@@ -39,7 +39,7 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
     regions: Annotated[
         Mapping[str, str] | None,
         Option(
-            "Region to score: 'lesion=tmax>6', core=seg=1, vessels=MASK_FILE, ratio=lesion/core or tissues=ct. Repeatable.",
+            "Region to score: 'lesion=tmax>6', core=seg=1, vessels=MASK_FILE or tissues=ct. Repeatable.",
             panel=MAIN,
             metavar="RULE",
             read=pairs,
