@@ -198,19 +198,14 @@ def test_a_transform_that_aligns_nothing_is_refused(tmp_path, change):
 
 
 def test_what_cannot_be_registered_gets_one_sentence(monkeypatch):
-    flat = Grid((1, 28, 26), FIXED.affine)
-    with refuses():
-        register(scan(flat, same, "a"), SCAN, "rigid")
+    far = grid_of(FIXED.shape, [6, 6, 6], [825, -81, -69])
+    monkeypatch.setitem(module._STAGES, "rigid", lambda pair, start: None)
+    for grid in (Grid((1, 28, 26), FIXED.affine), far):  # too flat, and without overlap
+        with refuses():
+            register(scan(grid, same, "b"), SCAN, "rigid")
     monkeypatch.setitem(sys.modules, "SimpleITK", None)
     with refuses():
         register(SCAN, SCAN, "rigid")
-
-
-def test_scans_that_nothing_aligns_are_refused(monkeypatch):
-    far = grid_of(FIXED.shape, [6, 6, 6], [825, -81, -69])
-    monkeypatch.setitem(module._STAGES, "rigid", lambda pair, start: None)
-    with refuses():
-        register(scan(far, same, "b"), SCAN, "rigid")
 
 
 # As a step of prepare.
