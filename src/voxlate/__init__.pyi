@@ -296,7 +296,7 @@ def prepare(
         matrix: Columns, rows and slices (0: as they are) to which every scan is resized, instead of spacing_mm. In the order z, y, x.
         fixed: Modality whose grid the other scans are resampled to.
         align: Align heads: midline turns and shifts them until left and right mirror each other.
-        mask: Mask of a case that has no mask file: body or brain. Default: 'body'.
+        mask: Mask of a case that has no mask file: body, or the brain of a CT. Default: 'body'.
         mask_from: Modality in which the brain is segmented. Default: plain CT if there is one.
         shares: Shares or numbers of patients for train, val and test. Default: 0.7 0.15 0.15, and no test patients if there are fewer than 10. The splits of a manifest take precedence.
         seed: Random seed of the split by patient. Default: 0.

@@ -39,10 +39,10 @@ tmax = {{ kind = "window", low = 0, high = 30 }}
 """
 COMPLETE = f"""
 title = "either of two contrasts"
-data = {{ source = ["t1", "t1c"], target = ["t1", "t1c"], patch = [1, 80, 64] }}
+data = {{ source = ["ncct", "cta1"], target = ["ncct", "cta1"], patch = [1, 80, 64] }}
 task = {{ kind = "complete", strip = true }}
 {SHORT}
-intensity = {{ t1 = {{ kind = "percentile", floor = 0 }}, t1c = {{ kind = "percentile", floor = 0 }} }}
+intensity = {{ ncct = {{ kind = "window", low = 0, high = 80 }}, cta1 = {{ kind = "window", low = 0, high = 200 }} }}
 """
 
 
@@ -199,12 +199,12 @@ def test_a_cut_head_is_refused_though_alignment_puts_air_around_it(heads, run, o
 def test_where_the_scan_of_the_brain_is_missing_it_is_found_in_another_and_said(
     synth, tmp_path, out
 ):
-    """A phantom without the T1 in which its brain was found in training: the T1c shows it as well."""
+    """A phantom without the plain CT in which its brain was found in training: the CTA shows it as well."""
     heads = tmp_path / "heads"
-    write_cohort(heads, cases=2, size=(64, 80, 16), modalities=["t1", "t1c"])
-    how = {"mask": "brain", "mask_from": "t1", "shares": (1, 1, 0), "audit": False}
+    write_cohort(heads, cases=2, size=(64, 80, 16), modalities=["ncct", "cta1"])
+    how = {"mask": "brain", "mask_from": "ncct", "shares": (1, 1, 0), "audit": False}
     ready = prepare(heads, tmp_path / "ready", **how).folder
     run = train(recipe_of_text(COMPLETE), ready, tmp_path / "run", device="cpu").folder
-    assert "found in t1c, not in t1" in synth(run, heads, "--missing", "t1").done().err
+    assert "found in cta1, not in ncct" in synth(run, heads, "--missing", "ncct").done().err
     stated = read_json(next(out.glob("*/provenance.json")))
-    assert stated["prepared"]["mask_from"] == "t1c"
+    assert stated["prepared"]["mask_from"] == "cta1"

@@ -71,7 +71,7 @@ class PrepareOptions(Layout, ExecutorOptions):
     ] = None
     mask: Annotated[
         Literal["body", "brain"],
-        PreparationOption("Mask of a case that has no mask file: body or brain."),
+        PreparationOption("Mask of a case that has no mask file: body, or the brain of a CT."),
     ] = "body"
     mask_from: Annotated[
         str | None,

@@ -67,7 +67,7 @@ def _assumptions(done: Evaluation) -> Iterator[Message]:
 @Command(
     """
     evaluate OUT --truth COHORT --mask body
-    evaluate NEW --truth COHORT --run RUN --missing all --mask brain
+    evaluate NEW --truth COHORT --run RUN --missing all
     """,
     lines=_evaluation_lines,
     keeps="end",

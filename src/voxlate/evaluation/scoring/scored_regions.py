@@ -252,10 +252,9 @@ def _file_of(place: object, case: str) -> Path:
 
 
 def _brain_of(truth: Volume, case: CaseFiles) -> Bool:
-    """The brain in the truth, or in the case's CT if the truth is a map of perfusion."""
-    units = {truth.modality: truth.unit, **{name: unit_of(name) for name in case.files}}
-    name = clearest(units)
-    if truth.unit in ("HU", "a.u.", "grey") or units[name] != "HU":
+    """The brain in the truth, or in the case's CT if the truth is none."""
+    name = clearest({name: unit_of(name) for name in (truth.modality, *case.files)})
+    if truth.unit == "HU" or name == truth.modality:
         return brain(truth)
     return brain(on_grid_of(truth, case.files[name], name))
 

@@ -1,4 +1,4 @@
-"""Masks of the body and the brain, by thresholds and binary morphology, and what of a head they show."""
+"""Masks of the body, and of the brain in CT, by thresholds and binary morphology, and what of a head they show."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -23,17 +23,13 @@ BONE_HU = 180.0  # above enhanced vessels at their edges, below the thin bone of
 BRAIN_HU = (0.0, 80.0)
 TABLE_MM = 3.0  # table tops and head holders are thinner than twice this
 SCALP_MM = 4.0  # gaps in the scalp's signal that are closed before the head is filled
-SCALP_DEPTH_MM = 6.0  # skin and fat, which are as bright as the brain or brighter
 SUTURE_MM = 3.0  # gaps in the bone that are closed
 FORAMEN_MM = 2.0  # half the width of the bridges (nerves, vessels) that are cut
-SULCUS_MM = 5.0  # half the width of the furrows that are filled
 NOISE_HU = 20.0
 RIM_HU = 500.0  # half way from brain to the bone of the inner table: a voxel at the rim is mostly brain below it
 CUT_MM2 = 100.0  # of brain in a side face of the volume; less is a stray voxel
 EDGE_MM = 8.0
 DARK_AIR = 0.25  # of the way from a constant outside to bright tissue, which air does not reach
-# share of the body: with more tissue, the volume shows a brain without skull
-STRIPPED = 0.8
 SPECK = 0.01  # of the largest component
 LEAST_BODY = 0.01  # of the image; less is no body
 ROUNDS = 4  # at most, of thresholds by a box and boxes by a threshold; two usually suffice
@@ -228,20 +224,23 @@ def otsu(values: np.ndarray) -> float:
 
 
 def brain(volume: Volume) -> np.ndarray:
-    """The brain by morphology: bool [D, H, W].
+    """The brain in a CT, the soft tissue inside the bone: bool [D, H, W].
 
-    Hounsfield units: soft tissue inside the bone. Others (T1-like): the tissue that erosion separates from the scalp;
-    in a skull-stripped volume, all tissue. Raises BadInput where no brain is found, and where a CT's field of view
-    cuts the head off at a side (slices may begin and end anywhere).
+    Raises BadInput for other scans, where no brain is found, and where the field of view cuts the head off at a side
+    (slices may begin and end anywhere).
     """
+    where = volume.origin or volume.modality
+    if volume.unit != "HU":
+        raise BadInput(
+            f"{where}: expected a CT, whose bone surrounds the brain, found {volume.modality} ({volume.unit}). Give a mask file, as SynthStrip or HD-BET write it, or use the body mask, which is the brain in skull-stripped scans."
+        )
     body = foreground(volume)
-    inside = _brain_in_ct(volume, body) if volume.unit == "HU" else _brain_in_mr(volume, body)
+    inside = _inside_bone(volume, body)
     none = inside.sum() < LEAST_BRAIN * max(1, body.sum())
-    if volume.unit == "HU":
-        _refuse_cut(volume, (volume.data[0] > BONE_HU) & body if none else inside)
+    _refuse_cut(volume, (volume.data[0] > BONE_HU) & body if none else inside)
     if none:
         raise BadInput(
-            f"{volume.origin or volume.modality}: expected a head, found no brain in it. Use the body mask, or give a mask file."
+            f"{where}: expected a head, found no brain in it. Use the body mask, or give a mask file."
         )
     return inside
 
@@ -276,7 +275,7 @@ def _refuse_cut(volume: Volume, part: np.ndarray) -> None:
         )
 
 
-def _brain_in_ct(volume: Volume, body: np.ndarray) -> np.ndarray:
+def _inside_bone(volume: Volume, body: np.ndarray) -> np.ndarray:
     """Soft tissue that bone encloses in some plane; erosion separates it from tissue in the foramina."""
     image = volume.data[0]
     spacing = volume.grid.spacing_mm
@@ -296,23 +295,6 @@ def _brain_in_ct(volume: Volume, body: np.ndarray) -> np.ndarray:
     rim = dilate(filled, 1, (1, 1, 1)) & body
     rim &= (image > low - NOISE_HU) & (image < RIM_HU)
     return fill_slices(filled | rim)
-
-
-def _brain_in_mr(volume: Volume, body: np.ndarray) -> np.ndarray:
-    """The largest tissue below the scalp that erosion leaves in one piece."""
-    image = volume.data[0]
-    spacing = volume.grid.spacing_mm
-    air = _background(image)
-    # half way to the median: above bone and fluid, below grey matter
-    median = float(np.median(_sample(image[body])))
-    tissue = body & (image > air.value + 0.5 * (median - air.value))
-    if air.clean and tissue.sum() > STRIPPED * body.sum():
-        return body
-    if len(body) > 2:
-        tissue &= erode(np.pad(body, 1), SCALP_DEPTH_MM, spacing)[1:-1, 1:-1, 1:-1]
-    core = largest(erode(tissue, FORAMEN_MM, spacing))
-    grown = dilate(core, FORAMEN_MM + max(spacing), spacing) & tissue
-    return fill_slices(close_gaps(grown, SULCUS_MM, spacing) & body)
 
 
 # Boxes instead of balls: they are separable and thus fast on any size.
@@ -446,23 +428,14 @@ def fill_slices(mask: np.ndarray) -> np.ndarray:
 
 
 LEAST_BONE = 0.01  # of a head's voxels in CT; real heads have 0.08 or more
-BRAIN_ALONE = 0.9  # share of the brain in the body, above which there is little else
-# Brains are 125 to 145 mm wide, heads with skin 150 mm or more. Thick slices of a head without noise pass for a brain
-# by their intensities alone.
+# Brains are 125 to 145 mm wide, heads with skin 150 mm or more.
 WIDEST_BRAIN_MM = 148.0
 
 
 def is_stripped(volume: Volume) -> bool:
-    """Whether next to nothing but a brain is shown: in CT no bone, elsewhere no scalp around the brain."""
+    """Whether next to nothing but a brain is shown: no head is as narrow, and a CT has no bone."""
     least, most = body_box_mm(volume)
-    if most[0] - least[0] > WIDEST_BRAIN_MM:
-        return False
     body = foreground(volume)
-    if volume.unit == "HU":
-        bone = (volume.data[0] > BONE_HU) & body
-        return bool(bone.sum() < LEAST_BONE * body.sum())
-    try:
-        inside = brain(volume)
-    except BadInput:
-        return False
-    return bool((inside & body).sum() > BRAIN_ALONE * body.sum())
+    bone = (volume.data[0] > BONE_HU) & body
+    has_bone = volume.unit == "HU" and bone.sum() >= LEAST_BONE * body.sum()
+    return bool(most[0] - least[0] <= WIDEST_BRAIN_MM and not has_bone)
