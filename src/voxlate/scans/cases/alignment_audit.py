@@ -31,7 +31,7 @@ def misalignments(case: PreparedCase, fixed: str | None = None) -> dict[str, Mis
     with it is compared with the others.
     """
     header = case.header
-    shown = case.header.visible
+    shown = header.visible
     if len(shown) < 2:
         return {}
     anatomy = [name for name in shown if header.units[name] in SHOW_ANATOMY]
@@ -42,22 +42,17 @@ def misalignments(case: PreparedCase, fixed: str | None = None) -> dict[str, Mis
         """The misalignment of a scan from another one."""
         if not {to, name} <= {*anatomy}:
             return Misalignment(to=to, reason=MAPS)
-        still = case.volume(to)
-        moving = case.volume(name)
-        images = still.data[0], moving.data[0]
+        still, moving = case.volume(to), case.volume(name)
         units = still.unit, moving.unit
-        return replace(misalignment(*images, header.spacing_mm, mask, units), to=to)
+        found = misalignment(still.data[0], moving.data[0], header.spacing_mm, mask, units)
+        return replace(found, to=to)
 
-    by_name = {}
-    for name in shown:
-        if name == to:
-            continue
-        found = measured(name, to)
+    by_name = {name: measured(name, to) for name in shown if name != to}
+    for name, found in by_name.items():
         if found.reason == NOTHING_IN_COMMON:
             # disease may look different in these two alone
             others = (measured(name, one) for one in anatomy if one not in (to, name))
-            found = next((one for one in others if one.median_mm is not None), found)
-        by_name[name] = found
+            by_name[name] = next((one for one in others if one.median_mm is not None), found)
     return by_name
 
 

@@ -87,9 +87,7 @@ def stack_shape(path: Path, text: str) -> tuple[int, int, int]:
     """Slices, height and width of a stack; text: as for `read_array`. Raises BadInput as that does."""
     settings = _settings(path, text)
     with _chosen(path, settings) as (name, array):
-        if len(array.shape) != 3:
-            raise _no_stack(path, name, array)
-        axis = int(settings.get("slices", SLICES_AXIS.get(path.suffix.lower(), 0)))
+        _, axis = _axes(path, name, array, {**settings, "slice": "0"})
         height, width = array.shape[:axis] + array.shape[axis + 1 :]
         return int(array.shape[axis]), int(height), int(width)
 
