@@ -111,7 +111,7 @@ masks = st.builds(
 
 
 @settings(deadline=None, max_examples=30)
-@given(masks, st.floats(0, 3))
+@given(masks, st.floats(0, 6))
 def test_morphology_follows_scipys(mask, radius):
     box = np.ones([2 * int(radius + 1e-6) + 1 if n > 1 else 1 for n in mask.shape], bool)
     grown = scipy.ndimage.grey_dilation(mask.astype(np.uint8), footprint=box, mode="nearest")
