@@ -38,10 +38,10 @@ def test_the_patients_held_out_are_named(typed, cohort):
 def test_scans_whose_headers_share_no_frame_are_not_advised_to_be_resampled(typed, write):
     write("a/t1", noise(12), 1.0)
     write("a/t2", noise(12), 1.5, origin=100.0)
-    refused = typed("prepare in --out out --no-audit")
-    assert "t2.nii.gz: expected it to overlap" in refused.refusal
-    assert "178 mm apart" in refused.err  # √3 (100 + 8.25 - 5.5)
-    assert "--resample" not in refused.err
+    refused = typed("prepare in --out out --no-audit").refusal
+    assert "t2.nii.gz: expected the grid" in refused
+    assert "173.21 mm away" in refused  # √3 · 100
+    assert "--resample" not in refused
 
 
 @every_row("patients", ["each", "^(case.)"])

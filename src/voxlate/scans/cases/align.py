@@ -13,6 +13,7 @@ from voxlate.scans.images.grid import (
     Volume,
     resample,
     same_grid,
+    share_inside,
     with_matrix,
     with_spacing,
 )
@@ -26,6 +27,7 @@ from voxlate.scans.images.register import (
     register,
 )
 
+SHARED_FRAME = 0.1  # least share of the smaller scan inside the other, if headers share a frame
 MOST_VOXELS = 4096  # voxels along an axis; more is a typing error
 LONGEST_MM = 3000.0  # a body; a longer scan has another unit in its header
 Align = Literal["midline"]
@@ -193,7 +195,10 @@ def _other_grid(volume: Volume, fixed_grid: Grid, file: str) -> BadInput:
     """The error of a scan on another grid than the fixed one, with the remedy."""
     apart_mm = np.linalg.norm(volume.affine[:3, 3] - fixed_grid.affine[:3, 3])
     advice = "Give scans on one grid, or prepare them with --resample (by headers) or --register (by content), which synth of the run repeats."
-    if volume.unit == "grey":
+    shared = max(share_inside(volume.grid, fixed_grid), share_inside(fixed_grid, volume.grid))
+    if shared < SHARED_FRAME:
+        advice = "Their headers share no frame: align the two by their content (--register rigid), and look at the result."
+    elif volume.unit == "grey":
         advice = "Pass --matrix 256 256 0, for instance, which resizes every picture."
     return BadInput(
         f"{volume.origin or volume.modality}: expected the grid of {file} ({fixed_grid}), found {volume.grid}, its first voxel {apart_mm:.2f} mm away. {advice}"
