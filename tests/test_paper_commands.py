@@ -27,7 +27,7 @@ from voxlate.exchange.published import NETWORKS, layout
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.science.nets.interface import Channels
 from voxlate.science.nets.lpips import shapes
-from voxlate.science.nets.xmodality.adm import ADM
+from voxlate.science.nets.xmodality_unets import ADM
 from voxlate.training import recipe as recipes
 
 PAGES = Path(__file__).resolve().parents[1] / "docs" / "papers"

@@ -8,8 +8,7 @@ from torch.testing import assert_close
 from rows import every_row
 from voxlate.base.items import BACKGROUND
 from voxlate.science.nets.interface import Channels, NetworkInput
-from voxlate.science.nets.narrow import narrow
-from voxlate.science.nets.unet import ResidualUNet, UNet
+from voxlate.science.nets.unet import ResidualUNet, UNet, narrow
 
 NET = UNet(
     width=8, multipliers=(1, 2), blocks=1, head_width=8, groups=4, zero_init=False, border="repeat"

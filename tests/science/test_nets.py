@@ -14,18 +14,13 @@ from rows import every_row, slow
 from voxlate.science.nets.autoencoder import KLAutoencoder
 from voxlate.science.nets.blocks import Fourier, Sinusoidal
 from voxlate.science.nets.bran import Bran
-from voxlate.science.nets.completion.coca_gan import CocaGAN
-from voxlate.science.nets.completion.hi_net import HiNet
-from voxlate.science.nets.completion.mm_gan import MMGAN
-from voxlate.science.nets.completion.mm_syn import MMSYN
-from voxlate.science.nets.completion.ucd_gan import UcDGAN
+from voxlate.science.nets.completion import MMGAN, HiNet
+from voxlate.science.nets.dit import DiT
 from voxlate.science.nets.interface import Channels
 from voxlate.science.nets.resnet import ResNet
+from voxlate.science.nets.shared_space import MMSYN, CocaGAN, UcDGAN
 from voxlate.science.nets.unet import UNet
-from voxlate.science.nets.xmodality.adm import ADM
-from voxlate.science.nets.xmodality.baseline_unet import PlainUNet
-from voxlate.science.nets.xmodality.dit import DiT
-from voxlate.science.nets.xmodality.uvit import UViT
+from voxlate.science.nets.xmodality_unets import ADM, PlainUNet, UViT
 from voxlate.training import recipe as recipes
 
 SMALL_LATENT = UNet(width=64, multipliers=(1, 2, 3, 4), attention=(2, 3))

@@ -17,7 +17,7 @@ from voxlate.science.methods.opponent import (
 )
 from voxlate.science.methods.regression import Regression, RegressionSettings
 from voxlate.science.methods.tasks import Complete, Translate
-from voxlate.science.nets.completion.mm_gan import MMGAN
+from voxlate.science.nets.completion import MMGAN
 from voxlate.science.nets.critic import Critic
 from voxlate.science.nets.interface import Output
 

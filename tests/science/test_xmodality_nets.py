@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from rows import every_row
-from voxlate.science.nets.xmodality import wavelet
-from voxlate.science.nets.xmodality.parts import (
+from voxlate.science.nets import wavelet
+from voxlate.science.nets.xmodality_layers import (
     EPS,
     Attention,
     AttentionLayer,

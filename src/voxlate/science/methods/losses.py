@@ -14,7 +14,7 @@ from voxlate.base.errors import BadInput
 from voxlate.base.similarity import RADIUS, SIGMA, ssim_map
 from voxlate.science.diffusion.objective import Reduction, mean_in_mask
 from voxlate.science.methods.method import Problem, require
-from voxlate.science.nets.completion.shared import modality_images
+from voxlate.science.nets.interface import modality_images
 
 # windows overlap by 8 of 11 pixels, so every third is enough; network units span 2
 STRIDE = 3

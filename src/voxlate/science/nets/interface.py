@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from voxlate.base.config import kind_of
 from voxlate.base.errors import BadInput
+from voxlate.base.items import BACKGROUND
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,21 @@ class NetworkInput:
         """The state, then the images in their order, concatenated: [B, C, D, H, W]."""
         parts = [*([] if self.state is None else [self.state]), *self.images.values()]
         return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+
+
+def modality_images(inputs: NetworkInput) -> tuple[Tensor, Tensor]:
+    """The images of all modalities, [B, N, D, H, W], and which are available, [B, N], 0 or 1.
+
+    Of a completion (with a code) those of the state, background where not available; else all images given.
+    """
+    if inputs.code is None:
+        images = torch.cat(list(inputs.images.values()), dim=1)
+        return images, images.new_ones(images.shape[:2])
+    assert inputs.state is not None
+    hidden = inputs.code.unflatten(1, (-1, inputs.state.shape[1])).amax(dim=1) > 0
+    return inputs.state.masked_fill(hidden[:, :, None, None, None], BACKGROUND), (~hidden).to(
+        inputs.state.dtype
+    )
 
 
 Extras = dict[str, Tensor | tuple[Tensor, ...]]
