@@ -14,12 +14,11 @@ from refusals import refuses
 from rows import every_row
 from voxlate.anatomy import label_anatomy
 from voxlate.anatomy import variation as varying
-from voxlate.anatomy.diseases import Carried, paint_carried
-from voxlate.anatomy.label_map import LabelMap, read_label_map, read_lesion, read_table
+from voxlate.anatomy.label_map import LabelMap, read_label_map, read_table
 from voxlate.anatomy.mapped_head import _take, make_mapped_head
 from voxlate.anatomy.phantom_cohort import label_bodies, write_cohort
 from voxlate.anatomy.phantom_options import PhantomOptions, tables
-from voxlate.anatomy.shapes import Space, blank
+from voxlate.anatomy.shapes import blank
 from voxlate.anatomy.tissue import SKULL, Label
 from voxlate.base.messages import Message
 from voxlate.scans.formats.io import read_volume
@@ -65,7 +64,7 @@ def head(tmp_path_factory) -> LabelMap:
 
 
 def test_every_table_that_comes_with_the_package_names_known_tissues_once():
-    assert tables() == ["brats", "charm", "synthseg", "totalsegmentator"]
+    assert tables() == ["charm", "synthseg", "totalsegmentator"]
     codes = {name: read_table(name).codes for name in tables()}
     assert codes["synthseg"][1035] == codes["synthseg"][3] == Label.GREY
     assert codes["charm"][7] == codes["synthseg"][515] == Label.BONE
@@ -218,9 +217,6 @@ def write(folder: Path, name: str = "scans", **changes: object) -> list[Path]:
     return write_cohort(folder / name, **options | changes)
 
 
-NO_LESION = "maps/b.nii.gz"
-
-
 @every_row(
     "options, others",
     [
@@ -229,7 +225,6 @@ NO_LESION = "maps/b.nii.gz"
         ({"labels": Path(__file__).parent}, ()),
         ({"labels": None}, ()),
         ({"labels": None, "tissues": None, "spacing_mm": (1, 1, 1)}, ()),
-        ({"lesions": NO_LESION, "lesion": "tumour"}, (NO_LESION,)),
         ({}, ("maps/a_b.nii.gz", "maps/a/b.nii.gz")),  # which would share a name
     ],
 )
@@ -237,30 +232,8 @@ def test_options_and_files_that_do_not_fit_together_are_refused(tmp_path, option
     write_map(tmp_path / "maps/a.nii.gz", ball_head(40))
     for other in others:
         write_map(tmp_path / other, np.zeros((9, 9, 9), np.int16))
-    if "lesions" in options:
-        options = {**options, "lesions": tmp_path / NO_LESION}
     with refuses():
         write(tmp_path, "out", **{"spacing_mm": None, **options})
-
-
-def test_a_lesion_of_a_label_map_keeps_its_voxels_and_lies_in_the_brain(tmp_path, head):
-    labels = np.zeros((20, 20, 20), np.int16)
-    labels[5:15, 5:15, 5:15] = 2
-    labels[8:12, 8:12, 8:12] = 1
-    shape = read_lesion(write_map(tmp_path / "seg.nii.gz", labels), read_table("brats"))
-    assert shape.tissues.shape == (10, 10, 10)
-    axis = (np.arange(60, dtype=np.float32) - 29.5) * 3
-    z, y, x = np.meshgrid(*[axis] * 3, indexing="ij")
-    canvas = blank(x.shape, 3.0)
-    canvas.label[:, :, 30:] = Label.WHITE
-    placed = Carried(shape, (0.0, 0.0, 0.0), mirror=True)
-    lesion_map = paint_carried(canvas, placed, Space(x, y, z))
-    # Half of it lies outside the brain, which is the right half of the canvas.
-    assert (canvas.label == Label.NECROSIS).sum() == 4 * 4 * 4 / 2
-    assert (canvas.label == Label.OEDEMA).sum() == (1000 - 64) / 2
-    assert np.array_equal(np.unique(lesion_map), [0, 1, 2])
-    made = make_mapped_head(head, 0, 0, (6, 6, 6), shape)
-    assert (made.lesion_map > 0).any()
 
 
 @every_row("spacing_mm", [(2.0, 2.0, 6.0), (0.75, 0.75, 6.0)])

@@ -10,9 +10,8 @@ from made_volumes import save
 from refusals import refuses
 from rows import every_row
 from voxlate.anatomy.head import Head
-from voxlate.anatomy.label_map import read_table
 from voxlate.anatomy.phantom_cohort import write_cohort
-from voxlate.anatomy.real_ct import NO_LABELS, make_ct_body, read_ct
+from voxlate.anatomy.real_ct import make_ct_body, read_ct
 from voxlate.anatomy.signal import MAPS, tissue_map
 from voxlate.anatomy.tissue import Label
 from voxlate.base.files import read_json
@@ -63,9 +62,8 @@ def write(path: Path, data: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
     return path
 
 
-def body_of(path: Path, case: int = 0, labels: Path | None = None) -> Head:
-    table = read_table("totalsegmentator") if labels else NO_LABELS
-    return make_ct_body(read_ct(path, "a", None, labels, table), table, 0, case)
+def body_of(path: Path, case: int = 0) -> Head:
+    return make_ct_body(read_ct(path, "a", None), 0, case)
 
 
 @pytest.fixture(scope="module")
@@ -98,18 +96,6 @@ def test_the_noise_of_a_ct_is_not_in_its_mr(noisy):
     there = pure("muscle")
     protons = tissue_map(body_of(noisy), "pd_map")[there]
     assert np.corrcoef(protons, torso(15)[there])[0, 1] < 0.1
-
-
-def test_labels_name_organs_and_decide_what_is_bone(tmp_path, noisy):
-    labels = np.where(pure("muscle", 0), 5, 0)  # liver
-    labels[inside("vessel")] = 52
-    head = body_of(noisy, labels=write(tmp_path / "a.nii.gz", labels))
-    liver = read_table("totalsegmentator").names["liver"]
-    for value, label in ((5, liver), (52, Label.ARTERY)):
-        assert (head.labels[labels == value] == label).mean() > 0.9
-    assert head.tissue.hu[liver] == pytest.approx(58, abs=6)
-    assert head.tissue.t1_ms[liver] == pytest.approx(812, rel=0.15)
-    assert head.tissue.t1_ms[Label.WHITE] == pytest.approx(832, rel=0.15)
 
 
 def test_each_case_of_a_ct_draws_other_regions_and_the_same_number_the_same(noisy):

@@ -12,7 +12,7 @@ import numpy as np
 from voxlate.anatomy import bones, diseases, label_anatomy
 from voxlate.anatomy import variation as varying
 from voxlate.anatomy.bones import Airways, Bones
-from voxlate.anatomy.diseases import Ageing, Diseases, Lesion, Wanted, before_tumour
+from voxlate.anatomy.diseases import Ageing, Diseases, Lesion, LesionKind, before_tumour
 from voxlate.anatomy.head import FIELD_MM, Exposure, Head, draw_exposure
 from voxlate.anatomy.label_map import LabelMap, check_voxels, read_table
 from voxlate.anatomy.shapes import (
@@ -52,7 +52,7 @@ def make_mapped_head(
     seed: int,
     case: int,
     spacing_mm: Triple | None,
-    lesion: Wanted = "none",
+    lesion: LesionKind = "none",
 ) -> Head:
     """One variation of a label map; the same map, name, seed and case give the same head.
 
@@ -70,7 +70,9 @@ def make_mapped_head(
     return head_of(scene, [array[box] for array in maps], affine, seed, case)
 
 
-def make_head(seed: int, case: int, size: tuple[int, int, int], lesion: Wanted = "none") -> Head:
+def make_head(
+    seed: int, case: int, size: tuple[int, int, int], lesion: LesionKind = "none"
+) -> Head:
     """One case of a cohort; the same seed and case give the same head.
 
     size: voxels in x, y, z over the same field of view.
@@ -135,13 +137,13 @@ class Scene:
     exposure: Exposure
 
 
-def draw_scene(rng: Rng, body: LabelMap, wanted: Wanted) -> Scene:
+def draw_scene(rng: Rng, body: LabelMap, wanted: LesionKind) -> Scene:
     """Draw a variation of a map with a lesion, its tissues, and where it places them."""
     shape_rng, vary_rng, habitus_rng, tissue_rng, exposure_rng = rng.spawn(5)
-    fine_rng, ill_rng, age_rng, place_rng, airways_rng, bones_rng, centre_rng = shape_rng.spawn(7)
+    fine_rng, ill_rng, age_rng, _, airways_rng, bones_rng, centre_rng = shape_rng.spawn(7)
     noise_rng, lesion_rng, vessel_rng = fine_rng.spawn(3)
     rough = noise(noise_rng, 16, 4, 64)
-    ill = diseases.draw((lesion_rng, ill_rng, place_rng), wanted, rough)
+    ill = diseases.draw(lesion_rng, ill_rng, wanted, rough)
     drawn = varying.draw(vary_rng)
     if drawn.mirror:
         body = body.mirror()
