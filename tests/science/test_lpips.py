@@ -12,14 +12,15 @@ from refusals import refuses
 from rows import every_row
 from voxlate.base.files import read_json
 from voxlate.evaluation.scoring.evaluate import evaluate
-from voxlate.science.nets.lpips import SCALE, SHIFT, Lpips, load_lpips, shapes
+from voxlate.science.nets.lpips import SCALE, SHIFT, Lpips, load_lpips
 
 
 def made_up() -> dict[str, torch.Tensor]:
     draw = torch.Generator().manual_seed(0)
     found = {}
-    for name, shape in shapes().items():
-        values = torch.randn(shape, generator=draw) / max(1, np.prod(shape[1:])) ** 0.5
+    for name, weight in Lpips().state_dict().items():
+        values = torch.randn(weight.shape, generator=draw)
+        values /= max(1, np.prod(weight.shape[1:])) ** 0.5
         found[name] = values.abs() if name.startswith("lin") else values
     return found
 
@@ -57,8 +58,11 @@ def test_lpips_is_its_formula():
             layer.weight[[0, 1], [0, 1], size // 2, size // 2] = torch.tensor([1.0, later])
             layer.bias[:] = torch.tensor([0.0, 1 - later])
         layers += [layer, torch.nn.ReLU()]
-    heads = [torch.tensor([1.0, 2.0]) * (number + 1) for number in range(5)]
-    score = Lpips(torch.nn.Sequential(*layers), tuple(heads), "made up")
+    score = Lpips()
+    score.features = torch.nn.Sequential(*layers)
+    for number in range(5):
+        weights = torch.tensor([1.0, 2.0]) * (number + 1)
+        setattr(score, f"lin{number}", weights.view(1, 2, 1, 1))
     grey = (0.6, 0.9)
     values = [(2 * g - 1 - SHIFT[0]) / SCALE[0] for g in grey]
     unit = [np.array([v, 1.0]) / np.hypot(v, 1) for v in values]
@@ -67,20 +71,13 @@ def test_lpips_is_its_formula():
     assert score(a, b)[0] == pytest.approx(expected, rel=1e-5)
 
 
-@every_row(
-    "change, words",
-    [
-        (None, "found none that can be read"),
-        ({"lin3": None}, r"expected lin3 of shape 1×256×1×1"),
-        ({"features.0.weight": torch.zeros(64, 3, 3, 3)}, r"features.0.weight of shape 64×3×11×11"),
-    ],
-)
-def test_weights_that_are_absent_or_of_another_network_are_refused(change, words, tmp_path):
+@every_row("change", [{}, {"lin3": None}, {"features.0.weight": torch.zeros(64, 3, 3, 3)}])
+def test_weights_that_are_absent_or_of_another_network_are_refused(change, tmp_path):
     path = tmp_path / "file"
     if change:
         state = made_up() | change
         save_file({name: one for name, one in state.items() if one is not None}, path)
-    with refuses(words):
+    with refuses(next(iter(change), "No such file")):
         load_lpips(path)
 
 
@@ -113,5 +110,5 @@ def test_published_files_become_weights_by_the_documented_lines(weights, tmp_pat
     assert load_lpips("ALEXNET").name == load_lpips(weights).name
     assert load_file("KL_F4").keys() == named.keys()
     save_file(named, "bare")
-    with refuses(r"expected lin0 .* found none"):
+    with refuses("lin0"):
         load_lpips("bare")

@@ -56,7 +56,7 @@ def test_log_snr_laws_stay_within_the_schedule():
 
 # Sampling
 
-GRIDS = ["t", "log_snr", "early_heavy"]
+GRIDS = ["t", "log_snr"]
 
 
 @settings(max_examples=60)
