@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from calling import ask, channels, count
+from calling import channels, count
 from torch import nn
 
 from rows import every_row
@@ -103,17 +103,6 @@ def test_kernels_start_with_the_published_spread():
     for module in (*built(ResNet(blocks=1)).modules(), *critic.modules()):
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) and module.weight.numel() > 9_000:
             assert module.weight.std().item() == pytest.approx(0.02, rel=0.05)
-
-
-@every_row("dimensions, expected", [(2, [False] * 4 + [True, False]), (3, [True] * 6)])
-def test_a_slice_is_translated_by_itself_but_in_three_dimensions(dimensions, expected):
-    torch.manual_seed(0)
-    net = built(ResNet(width=4, blocks=1, dimensions=dimensions)).double()
-    images = torch.randn(2, 1, 6, 16, 16, dtype=torch.double)
-    changed = images.clone()
-    changed[1, :, 4] *= torch.randn(16, 16)  # not by a number, which the norms take away
-    moved = (ask(net, None, changed, None) - ask(net, None, images, None)).abs() > 1e-9
-    assert moved.flatten(3).any(3)[:, 0].tolist() == [[False] * 6, expected]
 
 
 @every_row("kernel", [3, 4])

@@ -132,47 +132,35 @@ def test_a_regression_weighs_the_losses_of_extras():
 
 
 BRAIN = (-1 / 3, -0.28)
+STEP = torch.tensor([0, 0, 0.8, 0.8]).expand(1, 1, 1, 4, 4)
+UPPER = torch.tensor([1.0, 1, -1, -1]).view(4, 1).expand(1, 1, 1, 4, 4)
+FIRST_ROW = torch.tensor([1.0, -1, -1, -1]).view(4, 1).expand(1, 1, 1, 4, 4)
+GREY = torch.ones(1, 1, 1, 4, 4)
 
 
 @every_row(
-    "image, truth, expected",
+    "options, image, truth, expected",
     [
-        (BRAIN[0], sum(BRAIN) / 2, 1.0),  # half of a width that becomes 2
-        (0.5, 0.9, 0.0),  # outside
-        (0.9, -0.9, 2.0),  # bone and air count once as the whole width
+        # an error within a window counts as its share of the window: here half of a width that becomes 2
+        ({"windows": {"brain": BRAIN}}, BRAIN[0] * GREY, sum(BRAIN) / 2 * GREY, 1.0),
+        ({"windows": {"brain": BRAIN}}, 0.5 * GREY, 0.9 * GREY, 0.0),  # outside
+        (
+            {"windows": {"brain": BRAIN}},
+            0.9 * GREY,
+            -0.9 * GREY,
+            2.0,
+        ),  # bone and air: the whole width
+        # 1 less the Dice of what lies above a border, or below it by the sign of its width
+        ({"borders": {"bone": (0.0, 1e-3, 1.0)}}, FIRST_ROW, UPPER, 1 - (8 + 1) / (12 + 1)),
+        ({"borders": {"bone": (0.0, -1e-3, 1.0)}}, FIRST_ROW, UPPER, 1 - (16 + 1) / (20 + 1)),
+        ({"borders": {"bone": (0.0, 1e-3, 1.0)}}, UPPER, UPPER, 0.0),
+        # an offset has no error of slopes, a step that is missed its height at one pixel of each row
+        ({"gradient": 0.5}, STEP + 0.1, STEP, 0.0),
+        ({"gradient": 0.5}, 0 * STEP, STEP, 0.5 * 0.8 / 4),
     ],
 )
-def test_an_error_within_a_window_counts_as_its_share_of_the_window(image, truth, expected):
-    size = (1, 1, 1, 4, 4)
-    method = Regression(RegressionSettings(windows={"brain": BRAIN}), nn.Identity(), Translate())
-    problem = Problem(NetworkInput(), mask=torch.ones(size), x0=torch.full(size, truth))
-    losses = method.compare(torch.full(size, image), problem)
-    assert losses["windows.brain"].item() == pytest.approx(expected, abs=1e-5)
-    assert losses["total"].item() == pytest.approx(expected + abs(truth - image), abs=1e-5)
-
-
-def test_a_border_counts_1_less_the_dice_of_what_lies_above_it_or_below_it_by_the_sign_of_its_width():
-    truth = torch.full((1, 1, 1, 4, 4), -1.0)
-    truth[..., :2, :] = 1
-    image = truth.clone()
-    image[..., 1, :] = -1  # half of what lies above: Dice 2 · 4 / (4 + 8)
-    borders = {"above": (0.0, 1e-3, 1.0), "below": (0.0, -1e-3, 1.0)}
-    method = Regression(RegressionSettings(borders=borders), nn.Identity(), Translate())
-    problem = Problem(NetworkInput(), mask=torch.ones(truth.shape), x0=truth)
-    losses = method.compare(image, problem)
-    assert losses["borders.above"].item() == pytest.approx(1 - (8 + 1) / (12 + 1))
-    assert losses["borders.below"].item() == pytest.approx(1 - (16 + 1) / (20 + 1))
-    assert (
-        losses["borders.above"].item()
-        > method.compare(truth, problem)["borders.above"].item() + 0.3
-    )
-
-
-def test_an_offset_has_no_error_of_slopes_and_a_step_that_is_missed_has_its_height_at_one_pixel_of_each_row():
-    truth = torch.zeros(1, 1, 1, 4, 4)
-    truth[..., 2:] = 0.8
-    method = Regression(RegressionSettings(gradient=0.5), nn.Identity(), Translate())
-    problem = Problem(NetworkInput(), mask=torch.ones(truth.shape), x0=truth)
-    assert method.compare(truth + 0.1, problem)["gradient"].item() == pytest.approx(0, abs=1e-6)
-    missed = method.compare(torch.zeros_like(truth), problem)["gradient"].item()
-    assert missed == pytest.approx(0.5 * 0.8 / 4)
+def test_windows_borders_and_slopes_add_their_known_losses(options, image, truth, expected):
+    method = Regression(RegressionSettings(**options), nn.Identity(), Translate())
+    losses = method.compare(image, Problem(NetworkInput(), mask=GREY, x0=truth))
+    added = losses["total"] - (image - truth).abs().mean()
+    assert added.item() == pytest.approx(expected, abs=1e-5)

@@ -89,20 +89,42 @@ def test_schedules_work_in_inference_mode_on_float32_times(schedule):
 # Closed forms
 
 
-def test_the_cosine_schedule_is_tangent_and_reaches_its_ends():
-    schedule = Cosine(log_snr_max=12.0)
-    assert schedule.log_snr(times(0, 0.5, 1)).tolist() == pytest.approx([12, 0, -12], abs=1e-12)
-    with mp.workdps(40):
-        a, b = mp.atan(mp.exp(-6)), mp.atan(mp.exp(6))
-        expected = [float(-2 * mp.log(mp.tan(a + mpf(t) * (b - a)))) for t in INSIDE.tolist()]
-    assert schedule.log_snr(INSIDE).tolist() == pytest.approx(expected, abs=1e-12)
+def tangent(t: torch.Tensor) -> torch.Tensor:
+    """The log-SNR of the cosine schedule from 15 to -15."""
+    first, last = math.atan(math.exp(-7.5)), math.atan(math.exp(7.5))
+    return -2 * torch.tan(first + t * (last - first)).log()
 
 
-def test_shifting_the_cosine_schedule_halves_alpha_over_sigma_when_the_side_doubles():
-    small, large = ShiftedCosine(size=64, reference=64), ShiftedCosine(size=128, reference=64)
-    assert_close(small.log_snr(INSIDE), Cosine().log_snr(INSIDE), rtol=0, atol=1e-12)
-    shift = small.log_snr(INSIDE) - large.log_snr(INSIDE)
-    assert_close(shift, torch.full_like(shift, math.log(4)), rtol=0, atol=1e-12)
+@every_row(
+    "schedule, log_snr",
+    [
+        (Cosine(), tangent),
+        (ShiftedCosine(size=256, reference=32), lambda t: tangent(t) + 2 * math.log(32 / 256)),
+        (LinearVP(), lambda t: -torch.expm1(0.1 * t + 19.9 / 2 * t**2).log()),
+        (ExponentialVE(), lambda t: -(torch.expm1(2 * t * math.log(25)) / math.log(625)).log()),
+        (FlowMatching(), lambda t: 2 * ((1 - t) / t).log()),
+    ],
+)
+def test_schedules_are_the_formulas_of_their_papers(schedule, log_snr):
+    assert_close(schedule.log_snr(INSIDE), log_snr(INSIDE), rtol=0, atol=1e-9)
+
+
+@every_row(
+    "schedule, t, alpha, sigma",
+    [
+        (Cosine(), 0.5, 0.5**0.5, 0.5**0.5),
+        (ExponentialVE(), 0.0, 1, 0),
+        (ExponentialVE(), 1e-5, 1, 0.0031623),
+        (ExponentialVE(), 0.5, 1, 1.930805),
+        (ExponentialVE(), 1.0, 1, 9.845215),
+        (LinearVP(), 0.5, 0.2811829, 0.9596542),
+        (LinearVP(), 1.0, 0.0065716, 0.9999784),
+        (FlowMatching(), 0.25, 0.75, 0.25),
+    ],
+)
+def test_schedules_have_the_published_numbers(schedule, t, alpha, sigma):
+    found = [float(one) for one in schedule(times(t))]
+    assert found == pytest.approx([alpha, sigma], rel=2e-5, abs=5e-8)
 
 
 @given(
@@ -128,33 +150,6 @@ def test_the_sigmoid_schedule_is_right_for_every_start_and_end(
         expected = float(mp.log(alpha2 / (1 - alpha2)))
     found = float(Sigmoid(start=start, end=end, tau=tau, power=power).log_snr(times(t)))
     assert found == pytest.approx(min(max(expected, -LOG_SNR_LIMIT), LOG_SNR_LIMIT), abs=1e-8)
-
-
-def test_the_exponential_ve_has_the_published_standard_deviations():
-    _, sigma = ExponentialVE()(times(0, 1e-5, 1e-3, 0.1, 0.5, 1))
-    published = [0, 0.0031623, 0.0316737, 0.374657, 1.930805, 9.845215]
-    assert sigma.tolist() == pytest.approx(published, rel=2e-5)
-
-
-def test_the_linear_vp_has_the_published_means_and_its_beta():
-    schedule = LinearVP(first=0.1, last=20.0)
-    alpha, sigma = schedule(times(0.5, 1, 0.01, 1e-3, 1e-5))
-    assert alpha[:2].tolist() == pytest.approx([0.2811829, 0.0065716], abs=5e-8)
-    assert sigma.tolist() == pytest.approx(
-        [0.9596542, 0.9999784, 0.0446432, 0.0104854, 0.0010005], abs=5e-8
-    )
-    beta = 0.1 + 19.9 * INSIDE
-    assert_close(schedule.g2(INSIDE), beta, rtol=1e-10, atol=0)
-    assert_close(schedule.log_alpha_drift(INSIDE), -beta / 2, rtol=1e-10, atol=0)
-
-
-def test_flow_matching_is_a_straight_line():
-    t = torch.cat([times(0), INSIDE])
-    alpha, sigma = FlowMatching()(t)
-    assert_close(alpha, 1 - t, rtol=1e-14, atol=0)
-    assert_close(sigma, t, rtol=1e-14, atol=0)
-    g2 = FlowMatching().g2(INSIDE)
-    assert_close(g2, 2 * INSIDE / (1 - INSIDE), rtol=1e-9, atol=0)
 
 
 @every_row(
