@@ -9,9 +9,8 @@ from numpy.testing import assert_allclose
 from rows import every_row
 from voxlate.anatomy import contrast as mr
 from voxlate.anatomy.contrast import PROTOCOLS, Protocol, magnitude
-from voxlate.anatomy.head import Head
 from voxlate.anatomy.mapped_head import make_head
-from voxlate.anatomy.signal import MAPS, signal, tissue_map
+from voxlate.anatomy.signal import MAPS, Head, signal, tissue_map
 from voxlate.anatomy.tissue import Label
 
 FIELDS_T = (0.5, 1.5, 3.0, 7.0)

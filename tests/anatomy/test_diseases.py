@@ -9,9 +9,9 @@ from numpy.random import default_rng
 from rows import every_row
 from voxlate.anatomy import diseases
 from voxlate.anatomy.diseases import LesionKind
-from voxlate.anatomy.head import Head
 from voxlate.anatomy.mapped_head import make_head
 from voxlate.anatomy.shapes import noise
+from voxlate.anatomy.signal import Head
 from voxlate.anatomy.tissue import BRAIN, OTHER_BRAIN, TUMOUR, VESSEL, Label
 
 pytestmark = pytest.mark.slow

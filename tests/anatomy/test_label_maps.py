@@ -12,7 +12,6 @@ from scipy import ndimage
 from made_volumes import save
 from refusals import refuses
 from rows import every_row
-from voxlate.anatomy import label_anatomy
 from voxlate.anatomy import variation as varying
 from voxlate.anatomy.label_map import LabelMap, read_label_map, read_table
 from voxlate.anatomy.mapped_head import _take, make_mapped_head
@@ -137,8 +136,8 @@ def test_air_in_the_closed_hull_is_internal_and_specks_are_filled(tmp_path):
 
 
 def test_what_a_map_does_not_tell_apart_is_drawn_where_it_was(head):
-    habitus = replace(label_anatomy.draw(default_rng(2)), skin_mm=4.0, table_mm=np.inf)
-    drawn = label_anatomy.draw_tissues(head, habitus)
+    habitus = replace(varying.draw_habitus(default_rng(2)), skin_mm=4.0, table_mm=np.inf)
+    drawn = varying.draw_tissues(head, habitus)
     soft = head.where("soft")
     assert set(np.unique(drawn[soft])) == {Label.SKIN, Label.FAT, Label.MUSCLE}
     assert set(np.unique(drawn[head.where("fluid")])) <= {Label.CSF, Label.DURA, Label.SPINAL_FLUID}
@@ -160,11 +159,11 @@ def test_a_voxel_between_two_tissues_has_the_shares_of_linear_interpolation():
 
 @every_row("vault_mm", [-2.0, 0.0, 2.0])
 def test_a_thicker_vault_moves_its_outer_surface_by_the_millimetres_drawn(head, vault_mm):
-    habitus = replace(label_anatomy.draw(default_rng(2)), table_mm=np.inf)
-    drawn = label_anatomy.draw_tissues(head, habitus)
+    habitus = replace(varying.draw_habitus(default_rng(2)), table_mm=np.inf)
+    drawn = varying.draw_tissues(head, habitus)
     still = {"turn": np.eye(3), "mirror": False, "scale": np.ones(3)}
     still |= {"bend_mm": 0.0, "vault_mm": vault_mm, "brow_mm": 0.0, "ventricle_mm": 0.0}
-    variation = replace(varying.draw(default_rng(0)), **still)
+    variation = replace(varying.draw_variation(default_rng(0)), **still)
     places = varying.places_of(head, drawn, variation)
     along = np.linspace(-90, 90, 361, dtype=np.float32)
     x, y, z = places.on((along, *np.zeros((2, 1), np.float32)))
@@ -243,8 +242,8 @@ def test_the_cortex_of_a_bone_has_its_millimetres_in_anisotropic_voxels(tmp_path
     half = slice(counts[2] // 4, 3 * counts[2] // 4)
     labels[:, :, half] = 75  # a slab of bone, 36 mm in x
     body = read_map(tmp_path, labels, "totalsegmentator", np.diag([*spacing_mm, 1]))
-    habitus = replace(label_anatomy.draw(default_rng(0)), cortex_mm=4.0)
-    drawn = label_anatomy.draw_tissues(body, habitus)
+    habitus = replace(varying.draw_habitus(default_rng(0)), cortex_mm=4.0)
+    drawn = varying.draw_tissues(body, habitus)
     middle = drawn[drawn.shape[0] // 2, drawn.shape[1] // 2]
     cortex_mm = (middle == Label.BONE).sum() * spacing_mm[0]
     assert cortex_mm == pytest.approx(8, abs=2 * spacing_mm[0])

@@ -11,11 +11,10 @@ from scipy import ndimage
 import voxlate
 from refusals import refuses
 from rows import every_row
-from voxlate.anatomy.head import Exposure, Head
 from voxlate.anatomy.mapped_head import make_head
 from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.anatomy.shapes import Space, noise, tubes_of
-from voxlate.anatomy.signal import image, signal
+from voxlate.anatomy.signal import Exposure, Head, image, signal
 from voxlate.anatomy.tissue import Label, patient
 from voxlate.base.files import read_json
 

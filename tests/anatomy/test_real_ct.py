@@ -9,10 +9,9 @@ from scipy import ndimage
 from made_volumes import save
 from refusals import refuses
 from rows import every_row
-from voxlate.anatomy.head import Head
 from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.anatomy.real_ct import make_ct_body, read_ct
-from voxlate.anatomy.signal import MAPS, tissue_map
+from voxlate.anatomy.signal import MAPS, Head, tissue_map
 from voxlate.anatomy.tissue import Label
 from voxlate.base.files import read_json
 from voxlate.base.messages import Message

@@ -5,9 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from voxlate.anatomy.head import Exposure, expose
 from voxlate.anatomy.mapped_head import make_head
-from voxlate.anatomy.signal import metal_rate_per_ms, tissue_map
+from voxlate.anatomy.signal import Exposure, expose, metal_rate_per_ms, tissue_map
 from voxlate.anatomy.tissue import METAL, Label
 
 pytestmark = pytest.mark.slow

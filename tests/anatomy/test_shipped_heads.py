@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from shipped_maps import halved
-from voxlate.anatomy.head import Head
 from voxlate.anatomy.mapped_head import make_head, map_of
 from voxlate.anatomy.phantom_cohort import simulated
 from voxlate.anatomy.phantom_options import PhantomOptions
 from voxlate.anatomy.shapes import Space
+from voxlate.anatomy.signal import Head
 from voxlate.anatomy.tissue import BRAIN, INTRACRANIAL, OTHER_BRAIN, SKULL, Label
 
 SIZE = (72, 88, 60)

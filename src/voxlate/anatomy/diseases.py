@@ -11,6 +11,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from voxlate.anatomy.fine_anatomy import CEREBRUM_AXES, CEREBRUM_CENTRE
 from voxlate.anatomy.shapes import (
     Canvas,
     NoiseField,
@@ -24,7 +25,6 @@ from voxlate.anatomy.shapes import (
     tubes_of,
 )
 from voxlate.anatomy.tissue import BRAIN, HAEMORRHAGE, Label
-from voxlate.anatomy.vessels import CEREBRUM_AXES, CEREBRUM_CENTRE
 from voxlate.base.array_types import AnyArray
 
 Ball = tuple[Triple, Triple]  # centre and half axes in mm

@@ -30,7 +30,7 @@ from voxlate.scans.images.mask import (
     largest,
 )
 
-# What a label map does not tell apart; label_anatomy.py draws the tissues of each.
+# What a label map does not tell apart; variation.py draws the tissues of each.
 DRAWN = (
     "soft",  # fat, muscle and, where the map has none, skin
     "cancellous",  # diploe of the skull, marrow elsewhere

@@ -15,7 +15,6 @@ import numpy as np
 
 from voxlate.anatomy.contrast import PROTOCOLS
 from voxlate.anatomy.diseases import LesionKind
-from voxlate.anatomy.head import FIELD_MM, Head
 from voxlate.anatomy.label_map import (
     LEAST_BRAIN_ML,
     LabelMap,
@@ -25,7 +24,7 @@ from voxlate.anatomy.label_map import (
 from voxlate.anatomy.mapped_head import SHIPPED_HEADS, make_head, make_mapped_head
 from voxlate.anatomy.phantom_options import PhantomOptions, tables
 from voxlate.anatomy.real_ct import CtScan, draw_table, make_ct_body, read_ct
-from voxlate.anatomy.signal import MAPS, MODALITIES, image, tissue_map
+from voxlate.anatomy.signal import FIELD_MM, MAPS, MODALITIES, Head, image, tissue_map
 from voxlate.anatomy.tissue import BRAIN, INTRACRANIAL, Label
 from voxlate.base.array_types import AnyArray
 from voxlate.base.errors import BadInput, first_of, known_name

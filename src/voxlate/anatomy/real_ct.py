@@ -12,9 +12,9 @@ import numpy as np
 from scipy import ndimage
 
 from voxlate.anatomy.diseases import Lesion
-from voxlate.anatomy.head import LEAST_HU, MOST_HU, Head, draw_exposure
 from voxlate.anatomy.label_map import LabelTable, OwnTissue, check_grid, check_voxels
 from voxlate.anatomy.shapes import Canvas, Points, Rng, Triple, blank, noise, triple
+from voxlate.anatomy.signal import LEAST_HU, MOST_HU, Head, draw_exposure
 from voxlate.anatomy.tissue import Label
 from voxlate.base.array_types import AnyArray
 from voxlate.base.errors import BadInput
