@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from refusals import refuses
 from rows import every_row
 from voxlate.science.diffusion.noise import Noise
-from voxlate.science.methods.losses import LOSSES
 from voxlate.science.methods.method import Problem
-from voxlate.science.methods.regression import Regression, RegressionSettings
+from voxlate.science.methods.regression import EXTRA_LOSSES, Regression, RegressionSettings
 from voxlate.science.methods.tasks import Complete, Translate
 from voxlate.science.nets.interface import NetworkInput, Output
 
@@ -43,7 +42,7 @@ FIRST = problem([1, 0, 0, 0])
 
 
 def loss(name: str, extra, of: Problem = FIRST, labels: Tensor | None = None, reduction="mask"):
-    (value,) = LOSSES[name](extra, of, labels, reduction).tolist()
+    (value,) = EXTRA_LOSSES[name](extra, of, labels, reduction).tolist()
     return value
 
 

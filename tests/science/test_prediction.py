@@ -8,19 +8,17 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from rows import every_row
-from voxlate.science.diffusion.objective import (
+from voxlate.science.diffusion.prediction import (
     MinSnr,
     Uniform,
     WeightTable,
-    from_x0_weight,
-    mean_in_mask,
-    snr,
-)
-from voxlate.science.diffusion.prediction import (
     denoiser,
     diffuse,
+    from_x0_weight,
+    mean_in_mask,
     per_item,
     reschedule,
+    snr,
     target,
     to_eps,
     to_x0,

@@ -71,7 +71,7 @@ class Output:
 
     Args:
         image: [B, C, D, H, W].
-        extras: further results by name: "features" (a tuple of maps), and those of methods.losses that the input
+        extras: further results by name: "features" (a tuple of maps), and those of methods.regression that the input
             asks for.
 
     Example:
@@ -166,7 +166,7 @@ class NetSettings(ABC):
 
     @property
     def extras(self) -> tuple[str, ...]:
-        """Names of what the network can give besides its image, for losses (see methods.losses)."""
+        """Names of what the network can give besides its image, for losses (see methods.regression)."""
         return ()
 
     def takes_only_images(self, channels: Channels, noise: bool = False) -> None:

@@ -33,7 +33,7 @@ MOST_SAMPLES = 10_000  # a standard deviation is then known to 1 %; more is a sl
 SCIENCE = "voxlate.science."
 METHODS = {
     "diffusion": "methods.diffusion:DiffusionSettings",
-    "flow": "methods.flow:FlowSettings",
+    "flow": "methods.diffusion:FlowSettings",
     "regression": "methods.regression:RegressionSettings",
     "cycle": "methods.cycle:CycleSettings",
     "autoencoding": "methods.autoencoding:AutoencodingSettings",
