@@ -188,7 +188,7 @@ class ResidualUNet(nn.Module):
     def __init__(self, net: UNet, channels: Channels) -> None:
         super().__init__()
         self.net = net
-        self.embedding = Embedding(net.time, net.width, channels)
+        self.embedding = Embedding(net.time, net.width, channels.noisy, channels.code)
         conditioned = BlockOptions(
             net.groups,
             self.embedding.size,

@@ -67,7 +67,7 @@ def _kinds(homes: Mapping[str, str], settings_of: str = "") -> Importable:
 
 
 AnyMethod = Annotated[MethodSettings, _kinds(METHODS)]
-AnyNet = Annotated[NetSettings, _kinds(NETS, f"{SCIENCE}nets.plain:settings_of_module")]
+AnyNet = Annotated[NetSettings, _kinds(NETS, f"{SCIENCE}nets.interface:settings_of_module")]
 AnyTask = Annotated[TaskSettings, _kinds(TASKS)]
 AnyIntensity = Annotated[Intensity, Importable()]
 StageTask = Annotated[AnyTask, setting("Task: how a batch becomes a problem for the network.")]
