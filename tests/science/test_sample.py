@@ -25,6 +25,7 @@ from torch.testing import assert_close
 from refusals import refuses
 from rows import every_row
 from voxlate.science.diffusion.noise import Noise
+from voxlate.science.diffusion.prediction import denoiser
 from voxlate.science.diffusion.sample import (
     SAMPLERS,
     SamplerSettings,
@@ -123,6 +124,21 @@ def test_a_sampler_whose_steps_overshoot_under_a_schedule_is_refused(name):
         with refuses(rf"fits the {kind} schedule.*overshoot"):
             run(quick(name, steps=4), zeros, schedule)
         run(quick(name, steps=9), zeros, schedule)
+
+
+@for_every(name=STARTED_LATE, windows=[None, Windows(size=2, overlap=1)])
+def test_samplers_never_wait_for_the_device(name, windows):
+    """A number cannot be read from a tensor on the meta device; rk45 alone chooses its steps by the network."""
+    schedule = Cosine()
+    like = torch.zeros(2, 1, 3, 4, 4, device="meta")
+    denoise = denoiser(lambda x, log_snr: x, schedule, "v", clip=(-1.0, 1.0))
+    if windows is not None:
+        whole = denoise
+        denoise = denoise_windows(lambda part: whole, 3, windows)
+    sampling = quick(name, steps=9, schedule=LinearVP())
+    assert sample(sampling, denoise, schedule, torch.randn_like, like, like).is_meta
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        sample(quick("rk45"), denoise, schedule, torch.randn_like, like, like)
 
 
 # Masks
