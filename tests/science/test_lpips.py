@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from made_volumes import save_pair
@@ -45,29 +46,16 @@ def test_lpips_gives_the_published_networks_distances(shared):
     np.testing.assert_allclose(found.sum(1), known["lpips_float64"], rtol=1e-5)
 
 
-def test_lpips_is_its_formula():
-    """The first layer looks at the middle of its window and gives (v, 1) for the colour value v; the others pass on.
-
-    Two constant pictures: unit vectors (v, 1) / |(v, 1)|, of which the heads weigh both channels.
-    """
-    layers = []
-    for channels, size, later in ((3, 11, 0), (2, 5, 1), (2, 3, 1), (2, 3, 1), (2, 3, 1)):
-        layer = torch.nn.Conv2d(channels, 2, size, padding=later * (size // 2))
-        torch.nn.init.zeros_(layer.weight)
-        with torch.no_grad():
-            layer.weight[[0, 1], [0, 1], size // 2, size // 2] = torch.tensor([1.0, later])
-            layer.bias[:] = torch.tensor([0.0, 1 - later])
-        layers += [layer, torch.nn.ReLU()]
-    score = Lpips()
-    score.features = torch.nn.Sequential(*layers)
-    for number in range(5):
-        weights = torch.tensor([1.0, 2.0]) * (number + 1)
-        setattr(score, f"lin{number}", weights.view(1, 2, 1, 1))
-    grey = (0.6, 0.9)
-    values = [(2 * g - 1 - SHIFT[0]) / SCALE[0] for g in grey]
-    unit = [np.array([v, 1.0]) / np.hypot(v, 1) for v in values]
-    expected = 15 * ((unit[0] - unit[1]) ** 2 @ [1, 2])  # 15 = 1 + 2 + 3 + 4 + 5
-    a, b = (np.full((1, 64, 64), g, np.float32) for g in grey)
+def test_lpips_is_its_formula(weights):
+    score = load_lpips(weights).cpu()
+    a, b = np.random.default_rng(1).random((2, 1, 64, 64), np.float32)
+    expected = 0.0
+    x, y = ((torch.from_numpy(one).expand(1, 3, -1, -1) * 2 - 1) for one in (a, b))
+    for number, end in enumerate((2, 5, 8, 10, 12)):  # the convolutions and their ReLUs
+        shift, scale = (torch.tensor(values).view(1, 3, 1, 1) for values in (SHIFT, SCALE))
+        units = [F.normalize(score.features[:end]((one - shift) / scale)) for one in (x, y)]
+        apart = (units[0] - units[1]) ** 2 * score.get_buffer(f"lin{number}")
+        expected += float(apart.sum(1).mean())
     assert score(a, b)[0] == pytest.approx(expected, rel=1e-5)
 
 
