@@ -204,19 +204,6 @@ def test_sampling_from_a_noised_initial_image_keeps_the_law_of_the_data(name, sc
     assert float(x.std()) == pytest.approx(0.2, rel=4 / (2 * count) ** 0.5 + 0.06)
 
 
-@every_sampler
-def test_temperature_multiplies_the_spread_and_leaves_the_mean(name):
-    """For Gaussian data every sampler is affine in its noise, so the deviation from the mean grows in proportion."""
-
-    def draw(temperature):
-        sampling = quick(name, steps=8, temperature=temperature)
-        return run(sampling, GAUSS.denoiser(Cosine()), Cosine(), side=8)
-
-    one, middle, two = draw(1.0), draw(1.5), draw(2.0)
-    assert_close(one + two, 2 * middle, rtol=0, atol=1e-3 if name == "rk45" else 1e-5)
-    assert float((two - one).std()) > 0.05
-
-
 # A sampler of the user's own
 
 

@@ -193,7 +193,7 @@ class Diffusion(Sampled):
 
 
 FLOW_SCHEDULE = FlowMatching()
-FLOW_KEYS = ("steps", "temperature", "windows")  # keys of the sampling that a flow has
+FLOW_KEYS = ("steps", "windows")  # keys of the sampling that a flow has
 
 
 @settings
@@ -303,8 +303,9 @@ class Flow(Sampled):
     @torch.no_grad()
     def synthesise(self, batch: Batch, noise: Draws, sampling: SamplerSettings) -> Tensor:
         """One sample of each item."""
-        # DDIM on a straight path takes Euler steps along the velocity
-        sampling = replace(sampling, temperature=sampling.temperature * self.options.sigma_s)
+
+        def _noise(x: Tensor) -> Tensor:
+            return self.options.sigma_s * noise(x)
 
         def _denoiser(problem: Problem) -> Denoise:
             def _denoise(x: Tensor, t: Tensor) -> Tensor:
@@ -313,7 +314,8 @@ class Flow(Sampled):
 
             return _denoise
 
-        return self.draw(batch, _denoiser, FLOW_SCHEDULE, noise, sampling)
+        # DDIM on a straight path takes Euler steps along the velocity
+        return self.draw(batch, _denoiser, FLOW_SCHEDULE, _noise, sampling)
 
     def _velocity(self, problem: Problem, x: Tensor, t: Tensor, step: Tensor) -> Tensor:
         """The mean velocity of a step from x at t, float32; t, step: [B] float64."""

@@ -40,6 +40,7 @@ RETIRED = {
     "start_window": {},
     "synth.contrast": {},
     "synth.slices.crop": None,
+    "synth.temperature": 1.0,
     "task.detach": False,
     "task.predictor_steady": False,
     "train.paced": ANY,
