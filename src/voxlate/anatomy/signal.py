@@ -50,32 +50,6 @@ def draw_exposure(rng: Rng) -> Exposure:
     return Exposure(*np.exp(rng.uniform(*np.log(((0.25, 1.5, 0.35), (0.9, 14.0, 0.9))))).tolist())
 
 
-def expose(
-    clean: AnyArray, exposure: Exposure, modality: str, spacing_mm: Triple, rng: Rng
-) -> AnyArray:
-    """The CT image [D, H, W] of a scanner in whole HU; clean: its HU without any effect."""
-    wider = _WIDER.get(modality, _CTA_WIDER)
-    blur_mm = exposure.blur_mm * wider
-    image = _smooth(clean, (0, blur_mm, blur_mm), spacing_mm)
-    level_hu = exposure.noise_hu / wider**2
-    image += level_hu * grains(image.shape, exposure.grain_mm * wider, spacing_mm, rng)
-    return np.rint(np.clip(image, LEAST_HU, MOST_HU)).astype(np.float32)
-
-
-def _smooth(image: AnyArray, std_mm: Triple, spacing_mm: Triple) -> AnyArray:
-    return ndimage.gaussian_filter(image, np.divide(std_mm, spacing_mm))
-
-
-def grains(shape: tuple[int, ...], grain_mm: float, spacing_mm: Triple, rng: Rng) -> AnyArray:
-    """Noise of unit variance without its lowest frequencies, as filtered back projection leaves it in a slice."""
-    white = rng.standard_normal(shape, dtype=np.float32)
-    fine = _smooth(white, (0, grain_mm, grain_mm), spacing_mm)
-    coarse = _smooth(white, (0, 4 * grain_mm, 4 * grain_mm), spacing_mm)
-    # Where a grain is smaller than a voxel, the fine noise is white.
-    noise = fine - 0.9 * coarse
-    return np.asarray(noise / max(float(noise.std()), 1e-6))
-
-
 FIELD_MM = (200.0, 240.0, 168.0)  # x, y, z: an adult head from the upper jaw to the vertex
 
 
@@ -401,3 +375,29 @@ def _perfusion_map(head: Head, modality: str, clean: AnyArray, rng: Rng) -> AnyA
         late = (head.lesion_map > 0) & (head.lesion.kind == "stroke")
         noisy = np.where(late, np.maximum(noisy, 6.2), np.minimum(noisy, 5.6))
     return np.where(inside, noisy, 0).astype(np.float32)
+
+
+def expose(
+    clean: AnyArray, exposure: Exposure, modality: str, spacing_mm: Triple, rng: Rng
+) -> AnyArray:
+    """The CT image [D, H, W] of a scanner in whole HU; clean: its HU without any effect."""
+    wider = _WIDER.get(modality, _CTA_WIDER)
+    blur_mm = exposure.blur_mm * wider
+    image = _smooth(clean, (0, blur_mm, blur_mm), spacing_mm)
+    level_hu = exposure.noise_hu / wider**2
+    image += level_hu * grains(image.shape, exposure.grain_mm * wider, spacing_mm, rng)
+    return np.rint(np.clip(image, LEAST_HU, MOST_HU)).astype(np.float32)
+
+
+def _smooth(image: AnyArray, std_mm: Triple, spacing_mm: Triple) -> AnyArray:
+    return ndimage.gaussian_filter(image, np.divide(std_mm, spacing_mm))
+
+
+def grains(shape: tuple[int, ...], grain_mm: float, spacing_mm: Triple, rng: Rng) -> AnyArray:
+    """Noise of unit variance without its lowest frequencies, as filtered back projection leaves it in a slice."""
+    white = rng.standard_normal(shape, dtype=np.float32)
+    fine = _smooth(white, (0, grain_mm, grain_mm), spacing_mm)
+    coarse = _smooth(white, (0, 4 * grain_mm, 4 * grain_mm), spacing_mm)
+    # Where a grain is smaller than a voxel, the fine noise is white.
+    noise = fine - 0.9 * coarse
+    return np.asarray(noise / max(float(noise.std()), 1e-6))
