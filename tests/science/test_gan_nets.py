@@ -9,6 +9,7 @@ from rows import every_row
 from voxlate.science.nets.critic import Critic
 from voxlate.science.nets.resnet import ResNet, ResNetNet
 from voxlate.science.nets.strided import DoublingConv, HalvingConv
+from voxlate.training import recipe
 
 
 @every_row(
@@ -134,3 +135,16 @@ def test_gradients_in_bfloat16_are_those_of_float32_to_its_rounding(kernel, dept
         found.append(torch.autograd.grad((made.float() * images).sum(), weights))
     for plain, reduced in zip(*found):
         assert (plain - reduced).norm() < 0.02 * plain.norm()
+
+
+CYCLEGAN = {"generators.to_target": 11_375_041, "generators.to_source": 11_375_044}
+CYCLEGAN |= {"critics.to_target": 2_762_689, "critics.to_source": 2_765_761}
+PIX2PIX = {"generator": 54_410_880, "critic": 2_767_681}
+
+
+@every_row("name, counts", [("cyclegan_tmax", CYCLEGAN), ("pix2pix_tmax", PIX2PIX)])
+def test_the_recipes_networks_have_the_published_sizes(name, counts):
+    """Of GANs the counts for 3 to 3 channels, with first and last kernels of 4 to 1 (or 1 to 4) instead."""
+    with torch.device("meta"):
+        method = recipe.read(name).build()
+    assert {part: count(method.get_submodule(part)) for part in counts} == counts
