@@ -34,7 +34,6 @@ from voxlate.base.machine import cores
 from voxlate.base.messages import Say, message
 from voxlate.base.option import merge
 from voxlate.scans.cohorts.case_files import plain_name
-from voxlate.scans.cohorts.split import check_size
 from voxlate.scans.formats.dicom import is_dicom_folder
 from voxlate.scans.formats.io import (
     content_hash,
@@ -115,11 +114,7 @@ def write_cohort(
         own = {name: getattr(asked, name) for name in ("seed", "lesion", "stripped")}
         _claim(out, {**own, **bodies.settings}, bodies.description)
         if bodies.files:
-            patients = {bodies.name(k): bodies.patient(k) for k in range(cases)}
-            _list_cases(out, patients)
-            if len({*patients.values()}) == 1:
-                for warning in check_size(dict.fromkeys(patients.values(), "train")):
-                    say(warning)
+            _list_cases(out, {bodies.name(k): bodies.patient(k) for k in range(cases)})
         # Threads suffice because numpy and gzip release the GIL.
         with ThreadPoolExecutor(min(cores(), MOST_THREADS)) as pool:
             for folder in pool.map(_write, range(cases)):

@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from voxlate.anatomy import scalp
 from voxlate.anatomy.acquisition import Effects, draw_smooth, in_plane, rician
-from voxlate.anatomy.contrast import FULL_SCALE, PROTOCOLS, Protocol, bolus, magnitude, maps_for
+from voxlate.anatomy.contrast import FULL_SCALE, PROTOCOLS, Protocol, bolus, magnitude
 from voxlate.anatomy.diseases import Lesion
 from voxlate.anatomy.shapes import Rng, Triple
 from voxlate.anatomy.tissue import BRAIN, FLUID, TUMOUR, VESSEL, Label, Tissue
@@ -321,8 +321,7 @@ def signal(head: Head, modality: str) -> AnyArray:
 
 def _magnitude(head: Head, protocol: Protocol) -> AnyArray:
     """The MR signal of a head's tissue-parameter maps, as contrasts are drawn from stored ones."""
-    names = maps_for(protocol.kind, protocol.dose > 0, protocol.fat_removed > 0)
-    maps = {name: tissue_map(head, name) for name in names}
+    maps = {name: tissue_map(head, name) for name in protocol.maps}
     there = maps["pd_map"] > 0
     out = np.zeros(there.shape, np.float32)
     out[there] = FULL_SCALE * magnitude(protocol, {k: v[there] for k, v in maps.items()})
