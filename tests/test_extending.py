@@ -20,8 +20,13 @@ from voxlate.checks.fingerprint import fingerprint
 from voxlate.evaluation.scoring.scores import read_scores
 from voxlate.scans.images.grid import Volume
 from voxlate.science.methods.regression import RegressionSettings
-from voxlate.science.nets.interface import Channels, NetSettings, NetworkInput, Output
-from voxlate.science.nets.plain import settings_of
+from voxlate.science.nets.interface import (
+    Channels,
+    NetSettings,
+    NetworkInput,
+    Output,
+    settings_of,
+)
 from voxlate.training import recipe
 from voxlate.training.planning.plan import Plan
 from voxlate.training.planning.probe import Limits

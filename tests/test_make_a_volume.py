@@ -30,7 +30,7 @@ start_from = "slices"
 {DATA.replace("[1,", "[4,")}
 intensity = {{ t1 = {{ kind = "percentile" }}, t2 = {{ kind = "percentile" }} }}
 task = {{ kind = "latent" }}
-method = {{ kind = "diffusion", times = {{ kind = "early_heavy" }} }}
+method = {{ kind = "diffusion", times = {{ kind = "early_heavy", count = 1000 }} }}
 net = {{ {NET}, volumetric = true }}
 train = {{ steps = 3, batch = 1, validate_every = 0, only = "volumetric", optimiser = {{ warm_up = 0 }} }}
 synth = {{ sampler = "dpmpp_2m", steps = 2, windows = {{ size = 4, overlap = 1 }}, exact = true }}

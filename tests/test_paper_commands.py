@@ -26,8 +26,8 @@ from voxlate.base.option import pairs
 from voxlate.exchange.published import NETWORKS, layout
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.science.nets.interface import Channels
-from voxlate.science.nets.lpips import shapes
-from voxlate.science.nets.xmodality.adm import ADM
+from voxlate.science.nets.lpips import Lpips
+from voxlate.science.nets.xmodality_unets import ADM
 from voxlate.training import recipe as recipes
 
 PAGES = Path(__file__).resolve().parents[1] / "docs" / "papers"
@@ -112,7 +112,8 @@ def write_gold(out):
 def write_alexnet(out):
     """Random weights of LPIPS."""
     draw = torch.Generator().manual_seed(0)
-    save_file({key: torch.rand(shape, generator=draw) for key, shape in shapes().items()}, out)
+    state = Lpips().state_dict()
+    save_file({key: torch.rand(one.shape, generator=draw) for key, one in state.items()}, out)
 
 
 def write_adm(out):

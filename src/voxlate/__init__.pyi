@@ -213,8 +213,6 @@ def phantom(
     ct: Path | str | None = None,
     labels: Path | str | None = None,
     tissues: str | Path | None = None,
-    lesions: Path | str | None = None,
-    lesion_tissues: str | Path = "brats",
     spacing_mm: tuple[float, float, float] | None = None,
     modalities: Sequence[str] | None = None,
     lesion: Literal["none", "tumour", "stroke", "mixed"] = "mixed",
@@ -227,12 +225,10 @@ def phantom(
     Args:
         out: Output folder.
         cases: Number of cases. Default: 24, of ct one of each CT.
-        size: Number of voxels in x, y and z, 8 to 1024 each. Default: 96 96 48. Not with labels.
+        size: Number of voxels in x, y and z, 8 to 1024 each. Default: 96 96 48. Not with labels or ct.
         ct: Real CT, or folder of CTs, whose MR is drawn in place of simulated heads.
-        labels: Label map, or folder of label maps, whose anatomy is varied and drawn in place of simulated heads. With ct: the organs of the CTs of the same names.
-        tissues: Tissues of the labels: brats, charm, synthseg, totalsegmentator, or a TOML file.
-        lesions: Label map, or folder of label maps, whose lesions take the place of drawn tumours.
-        lesion_tissues: Tissues of the labels of lesions, as for tissues. Default: 'brats'.
+        labels: Label map, or folder of label maps, whose anatomy is varied and drawn in place of simulated heads.
+        tissues: Tissues of the labels: charm, synthseg, totalsegmentator, or a TOML file.
         spacing_mm: Voxel size in mm with labels or ct, 0.2 to 10 each. Default: that of the label map or CT.
         modalities: Modality that is written, such as t1, ct, a map of a tissue parameter such as t1_map, or maps for all of these. One or a list. Default: all images and no map.
         lesion: Lesion of the heads: none, tumour, stroke or mixed. Default: 'mixed'.

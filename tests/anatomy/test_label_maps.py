@@ -12,14 +12,12 @@ from scipy import ndimage
 from made_volumes import save
 from refusals import refuses
 from rows import every_row
-from voxlate.anatomy import label_anatomy
 from voxlate.anatomy import variation as varying
-from voxlate.anatomy.diseases import Carried, paint_carried
-from voxlate.anatomy.label_map import LabelMap, read_label_map, read_lesion, read_table
-from voxlate.anatomy.mapped_head import _take, make_mapped_head
-from voxlate.anatomy.phantom_cohort import label_bodies, write_cohort
+from voxlate.anatomy.label_map import LabelMap, read_label_map, read_table
+from voxlate.anatomy.mapped_head import _take, make_mapped_head, map_of
+from voxlate.anatomy.phantom_cohort import label_bodies, simulated, write_cohort
 from voxlate.anatomy.phantom_options import PhantomOptions, tables
-from voxlate.anatomy.shapes import Space, blank
+from voxlate.anatomy.shapes import blank
 from voxlate.anatomy.tissue import SKULL, Label
 from voxlate.base.messages import Message
 from voxlate.scans.formats.io import read_volume
@@ -65,7 +63,7 @@ def head(tmp_path_factory) -> LabelMap:
 
 
 def test_every_table_that_comes_with_the_package_names_known_tissues_once():
-    assert tables() == ["brats", "charm", "synthseg", "totalsegmentator"]
+    assert tables() == ["charm", "synthseg", "totalsegmentator"]
     codes = {name: read_table(name).codes for name in tables()}
     assert codes["synthseg"][1035] == codes["synthseg"][3] == Label.GREY
     assert codes["charm"][7] == codes["synthseg"][515] == Label.BONE
@@ -138,8 +136,8 @@ def test_air_in_the_closed_hull_is_internal_and_specks_are_filled(tmp_path):
 
 
 def test_what_a_map_does_not_tell_apart_is_drawn_where_it_was(head):
-    habitus = replace(label_anatomy.draw(default_rng(2)), skin_mm=4.0, table_mm=np.inf)
-    drawn = label_anatomy.draw_tissues(head, habitus)
+    habitus = replace(varying.draw_habitus(default_rng(2)), skin_mm=4.0, table_mm=np.inf)
+    drawn = varying.draw_tissues(head, habitus)
     soft = head.where("soft")
     assert set(np.unique(drawn[soft])) == {Label.SKIN, Label.FAT, Label.MUSCLE}
     assert set(np.unique(drawn[head.where("fluid")])) <= {Label.CSF, Label.DURA, Label.SPINAL_FLUID}
@@ -161,11 +159,11 @@ def test_a_voxel_between_two_tissues_has_the_shares_of_linear_interpolation():
 
 @every_row("vault_mm", [-2.0, 0.0, 2.0])
 def test_a_thicker_vault_moves_its_outer_surface_by_the_millimetres_drawn(head, vault_mm):
-    habitus = replace(label_anatomy.draw(default_rng(2)), table_mm=np.inf)
-    drawn = label_anatomy.draw_tissues(head, habitus)
+    habitus = replace(varying.draw_habitus(default_rng(2)), table_mm=np.inf)
+    drawn = varying.draw_tissues(head, habitus)
     still = {"turn": np.eye(3), "mirror": False, "scale": np.ones(3)}
     still |= {"bend_mm": 0.0, "vault_mm": vault_mm, "brow_mm": 0.0, "ventricle_mm": 0.0}
-    variation = replace(varying.draw(default_rng(0)), **still)
+    variation = replace(varying.draw_variation(default_rng(0)), **still)
     places = varying.places_of(head, drawn, variation)
     along = np.linspace(-90, 90, 361, dtype=np.float32)
     x, y, z = places.on((along, *np.zeros((2, 1), np.float32)))
@@ -218,9 +216,6 @@ def write(folder: Path, name: str = "scans", **changes: object) -> list[Path]:
     return write_cohort(folder / name, **options | changes)
 
 
-NO_LESION = "maps/b.nii.gz"
-
-
 @every_row(
     "options, others",
     [
@@ -229,7 +224,6 @@ NO_LESION = "maps/b.nii.gz"
         ({"labels": Path(__file__).parent}, ()),
         ({"labels": None}, ()),
         ({"labels": None, "tissues": None, "spacing_mm": (1, 1, 1)}, ()),
-        ({"lesions": NO_LESION, "lesion": "tumour"}, (NO_LESION,)),
         ({}, ("maps/a_b.nii.gz", "maps/a/b.nii.gz")),  # which would share a name
     ],
 )
@@ -237,30 +231,8 @@ def test_options_and_files_that_do_not_fit_together_are_refused(tmp_path, option
     write_map(tmp_path / "maps/a.nii.gz", ball_head(40))
     for other in others:
         write_map(tmp_path / other, np.zeros((9, 9, 9), np.int16))
-    if "lesions" in options:
-        options = {**options, "lesions": tmp_path / NO_LESION}
     with refuses():
         write(tmp_path, "out", **{"spacing_mm": None, **options})
-
-
-def test_a_lesion_of_a_label_map_keeps_its_voxels_and_lies_in_the_brain(tmp_path, head):
-    labels = np.zeros((20, 20, 20), np.int16)
-    labels[5:15, 5:15, 5:15] = 2
-    labels[8:12, 8:12, 8:12] = 1
-    shape = read_lesion(write_map(tmp_path / "seg.nii.gz", labels), read_table("brats"))
-    assert shape.tissues.shape == (10, 10, 10)
-    axis = (np.arange(60, dtype=np.float32) - 29.5) * 3
-    z, y, x = np.meshgrid(*[axis] * 3, indexing="ij")
-    canvas = blank(x.shape, 3.0)
-    canvas.label[:, :, 30:] = Label.WHITE
-    placed = Carried(shape, (0.0, 0.0, 0.0), mirror=True)
-    lesion_map = paint_carried(canvas, placed, Space(x, y, z))
-    # Half of it lies outside the brain, which is the right half of the canvas.
-    assert (canvas.label == Label.NECROSIS).sum() == 4 * 4 * 4 / 2
-    assert (canvas.label == Label.OEDEMA).sum() == (1000 - 64) / 2
-    assert np.array_equal(np.unique(lesion_map), [0, 1, 2])
-    made = make_mapped_head(head, 0, 0, (6, 6, 6), shape)
-    assert (made.lesion_map > 0).any()
 
 
 @every_row("spacing_mm", [(2.0, 2.0, 6.0), (0.75, 0.75, 6.0)])
@@ -270,8 +242,8 @@ def test_the_cortex_of_a_bone_has_its_millimetres_in_anisotropic_voxels(tmp_path
     half = slice(counts[2] // 4, 3 * counts[2] // 4)
     labels[:, :, half] = 75  # a slab of bone, 36 mm in x
     body = read_map(tmp_path, labels, "totalsegmentator", np.diag([*spacing_mm, 1]))
-    habitus = replace(label_anatomy.draw(default_rng(0)), cortex_mm=4.0)
-    drawn = label_anatomy.draw_tissues(body, habitus)
+    habitus = replace(varying.draw_habitus(default_rng(0)), cortex_mm=4.0)
+    drawn = varying.draw_tissues(body, habitus)
     middle = drawn[drawn.shape[0] // 2, drawn.shape[1] // 2]
     cortex_mm = (middle == Label.BONE).sum() * spacing_mm[0]
     assert cortex_mm == pytest.approx(8, abs=2 * spacing_mm[0])
@@ -292,12 +264,12 @@ def test_a_cohort_is_not_continued_with_a_changed_map_or_table(tmp_path):
         write(tmp_path, tissues=own)
 
 
-def test_each_map_has_each_kind_of_lesion_in_turn_also_with_three_maps(tmp_path):
+def test_each_map_has_each_kind_of_lesion_also_with_three_maps(tmp_path):
     for name in "abc":
         write_map(tmp_path / f"maps/{name}.nii.gz", ball_head(40))
-    bodies = label_bodies(PhantomOptions(labels=tmp_path / "maps", tissues="synthseg"))
-    kinds = [{bodies.kind(case) for case in range(k, 9, 3)} for k in range(3)]
-    assert kinds == [{"tumour", "stroke", "none"}] * 3
+    own = label_bodies(PhantomOptions(labels=tmp_path / "maps", tissues="synthseg"))
+    for bodies, map_in in ((own, own.patient), (simulated(PhantomOptions()), map_of)):
+        assert len({(map_in(case), bodies.kind(case)) for case in range(9)}) == 9
 
 
 def test_maps_of_one_file_name_have_their_own_names_and_random_numbers(tmp_path):

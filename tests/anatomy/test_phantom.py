@@ -1,22 +1,33 @@
-"""The phantom against closed forms, symmetry and the laws that tie its pictures together."""
+"""The phantom, its CT scanner, ages and diseases against closed forms, symmetry and the laws that tie its pictures together."""
 
 from dataclasses import replace
+from functools import cache
 from types import SimpleNamespace
 
 import nibabel
 import numpy as np
 import pytest
+from numpy.random import default_rng
 from scipy import ndimage
 
 import voxlate
 from refusals import refuses
 from rows import every_row
-from voxlate.anatomy.head import Exposure, Head
+from voxlate.anatomy import diseases
+from voxlate.anatomy.diseases import LesionKind
 from voxlate.anatomy.mapped_head import make_head
 from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.anatomy.shapes import Space, noise, tubes_of
-from voxlate.anatomy.signal import image, signal
-from voxlate.anatomy.tissue import Label, patient
+from voxlate.anatomy.signal import (
+    Exposure,
+    Head,
+    expose,
+    image,
+    metal_rate_per_ms,
+    signal,
+    tissue_map,
+)
+from voxlate.anatomy.tissue import BRAIN, METAL, OTHER_BRAIN, TUMOUR, VESSEL, Label, patient
 from voxlate.base.files import read_json
 
 SIZE = (60, 72, 48)
@@ -172,3 +183,104 @@ def test_a_stripped_head_holds_the_brain_as_the_whole_one_does_and_nothing_aroun
         )
         assert np.mean(left[brain] == whole[brain]) > 0.999, "all but specks that hang on nothing"
         assert (left[outer] == empty).all()
+
+
+SPACING_MM = (3.0, 2.0, 2.0)
+SCANNED = (50, 60, 24)
+PLAIN = Exposure(0.01, 0.0, 0.5)
+
+
+@pytest.fixture(scope="module")
+def filled():
+    """A head with a filling among its teeth and a plate on its vertex."""
+    plain = make_head(5, 0, SCANNED)
+    labels, share = plain.labels.copy(), plain.share.copy()
+    labels[4, 44, 20:22] = Label.METAL
+    share[4, 44, 20:22] = 1
+    return replace(plain, labels=labels, share=share)
+
+
+def _exposed(clean: np.ndarray, scanner: Exposure) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return expose(clean, scanner, "ct", SPACING_MM, rng)
+
+
+@of_the_phantom
+def test_a_scanner_rounds_and_clips_and_its_noise_has_its_standard_deviation_and_its_grains():
+    noise_hu = 10.0
+    water = np.zeros((8, 64, 64), np.float32)
+    levels = water + np.linspace(-2000, 9000, 64, dtype=np.float32)[:, None]
+    assert np.array_equal(_exposed(levels, PLAIN), np.rint(levels.clip(-1024, 3071)))
+    noise = _exposed(water, replace(PLAIN, noise_hu=noise_hu, grain_mm=2.0))
+    assert noise.std() == pytest.approx(noise_hu, rel=0.05)
+    neighbours = np.corrcoef(noise[:, :, 1:].ravel(), noise[:, :, :-1].ravel())[0, 1]
+    slices = np.corrcoef(noise[1:].ravel(), noise[:-1].ravel())[0, 1]
+    assert neighbours > 0.5
+    assert abs(slices) < 0.05
+
+
+@of_the_phantom
+def test_metal_shortens_t2star_with_the_fourth_power_of_the_distance(filled):
+    rate = metal_rate_per_ms(filled)
+    dx = filled.spacing_mm[2]
+    one, two = rate[4, 44, 22], rate[4, 44, 26]  # one and five voxels beside the metal
+    assert one / two == pytest.approx(((4 + 5 * dx) / (4 + dx)) ** 4, rel=1e-3)
+    plain = replace(
+        filled,
+        labels=np.where(np.isin(filled.labels, METAL), Label.MUSCLE, filled.labels),
+    )
+    assert metal_rate_per_ms(plain) is None
+    with_metal, without = tissue_map(filled, "t2star_map"), tissue_map(plain, "t2star_map")
+    tissue = (without > 0) & (filled.labels == plain.labels)
+    expected = without / (1 + rate * without)
+    assert with_metal[tissue] == pytest.approx(expected[tissue], rel=2e-3)
+    assert (expected[tissue] < 0.5 * without[tissue]).any()
+
+
+ILL = (46, 56, 34)
+
+
+@cache
+def ill_head(case: int, kind: LesionKind = "none") -> Head:
+    return make_head(7, case, ILL, kind)
+
+
+@of_the_phantom
+def test_every_disease_occurs_and_a_shunt_only_with_hydrocephalus():
+    rough = noise(default_rng(0), 16, 4, 64)
+    made = [diseases.draw(*default_rng(seed).spawn(2), "none", rough) for seed in range(300)]
+    remnants = {"none", "infarct", "haemorrhage", "resection", "hydrocephalus"}
+    assert {one.remnant for one in made} == remnants
+    tumours = {"glioblastoma", "low grade", "meningioma", "metastases"}
+    assert {one.tumour for one in made} == tumours
+    assert all(one.remnant == "hydrocephalus" for one in made if one.has_shunt)
+    assert any(one.has_shunt for one in made)
+
+
+@every_row(
+    "case, labels",
+    [(1, (Label.NECROSIS, Label.ENHANCING, Label.OEDEMA)), (4, (Label.LOW_GRADE,))],
+)
+@of_the_phantom
+def test_a_tumour_paints_its_tissues_and_its_map_marks_tissue_of_the_brain(case, labels):
+    made = ill_head(case, "tumour")
+    assert {*labels} <= {*made.labels.flat}
+    assert made.lesion_map.max() >= 2
+    solid = (*BRAIN, *OTHER_BRAIN, *TUMOUR, *VESSEL)  # a tumour of low grade holds vessels
+    assert np.isin(made.labels, solid)[made.lesion_map > 0].all()
+
+
+@every_row(
+    "case, labels",
+    [
+        (8, (Label.RESECTION, Label.GLIOSIS)),
+        (6, (Label.OLD_CAVITY, Label.GLIOSIS)),
+        (17, (Label.HAEMORRHAGE_ACUTE, Label.OEDEMA)),
+        (35, (Label.HAEMORRHAGE_SUBACUTE, Label.HAEMOSIDERIN)),
+        (37, (Label.HAEMOSIDERIN, Label.OLD_CAVITY)),
+        (2, (Label.SHUNT,)),
+    ],
+)
+@of_the_phantom
+def test_a_disease_paints_its_tissues(case, labels):
+    assert {*labels} <= {*ill_head(case).labels.flat}

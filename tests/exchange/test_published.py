@@ -14,11 +14,9 @@ from refusals import refuses
 from rows import every_row, slow
 from voxlate.base.files import read_json
 from voxlate.exchange.published import import_run, layout, read_weights
+from voxlate.science.nets.dit import DiT
 from voxlate.science.nets.interface import Channels, NetworkInput
-from voxlate.science.nets.xmodality.adm import ADM
-from voxlate.science.nets.xmodality.baseline_unet import PlainUNet
-from voxlate.science.nets.xmodality.dit import DiT
-from voxlate.science.nets.xmodality.uvit import UViT
+from voxlate.science.nets.xmodality_unets import ADM, PlainUNet, UViT
 from voxlate.training import recipe
 from voxlate.training.load import load
 

@@ -8,9 +8,8 @@ import pytest
 import scipy.ndimage
 from scipy.spatial.transform import Rotation
 
-from voxlate.anatomy.head import Head
 from voxlate.anatomy.mapped_head import make_head
-from voxlate.anatomy.signal import image
+from voxlate.anatomy.signal import Head, image
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.misalignment import misalignment

@@ -7,18 +7,13 @@ from calling import channels
 from torch import Tensor, nn
 
 from voxlate.science.nets.bran import Bran
-from voxlate.science.nets.completion.coca_gan import CocaGAN
-from voxlate.science.nets.completion.hi_net import HiNet
-from voxlate.science.nets.completion.mm_gan import MMGAN
-from voxlate.science.nets.completion.mm_syn import MMSYN
-from voxlate.science.nets.completion.ucd_gan import UcDGAN
+from voxlate.science.nets.completion import MMGAN, HiNet
+from voxlate.science.nets.dit import DiT
 from voxlate.science.nets.interface import Channels, NetworkInput
 from voxlate.science.nets.resnet import ResNet
+from voxlate.science.nets.shared_space import MMSYN, CocaGAN, UcDGAN
 from voxlate.science.nets.unet import UNet
-from voxlate.science.nets.xmodality.adm import ADM
-from voxlate.science.nets.xmodality.baseline_unet import PlainUNet
-from voxlate.science.nets.xmodality.dit import DiT
-from voxlate.science.nets.xmodality.uvit import UViT
+from voxlate.science.nets.xmodality_unets import ADM, PlainUNet, UViT
 
 COMPLETE = Channels(images={}, state=4, out=4, code=4)
 TRANSLATE = Channels(images={"t1": 1, "t1c": 1, "t2": 1}, out=1)

@@ -28,18 +28,6 @@ def test_of_the_published_parameters_11394096_are_for_regions():
     assert sum(map(count, regional)) == 11_394_096
 
 
-@every_row("norm", ["batch", "instance"])
-@every_row("size", [(1, 16, 16), (3, 20, 12), (6, 16, 24), (13, 16, 16)])
-def test_a_volume_comes_back_in_its_own_size_and_its_slices_depend_on_each_other(size, norm):
-    torch.manual_seed(0)
-    net = built(Bran(width=4, stages=3, regions=0, norm=norm, dimensions=3)).eval()
-    images = torch.randn(2, 2, *size)
-    before = ask(net, None, images, None)
-    assert before.shape == (2, 1, *size)
-    images[:, :, -1] += 1
-    assert ((ask(net, None, images, None) - before).abs() > 0).flatten(3).any(3).all()
-
-
 def test_every_pixel_is_filtered_by_its_own_region():
     torch.manual_seed(0)
     layer = RegionalFilters(channels=3, regions=4, hidden=8)

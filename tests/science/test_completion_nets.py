@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from rows import every_row
-from voxlate.science.nets.completion.coca_gan import reverse_gradient
-from voxlate.science.nets.completion.shared import fuse_maps
+from voxlate.science.nets.completion import fuse_maps
 from voxlate.science.nets.interface import NetworkInput
+from voxlate.science.nets.shared_space import reverse_gradient
 
 INCOMPLETE = replace(COMPLETE, code=8)
 SINGLE = torch.eye(4)  # codes: each misses one modality

@@ -13,7 +13,7 @@ from voxlate.science.batch import Batch
 from voxlate.science.diffusion.noise import Noise
 from voxlate.science.diffusion.prediction import per_item
 from voxlate.science.diffusion.sample import SamplerSettings
-from voxlate.science.methods.flow import Flow, FlowSettings
+from voxlate.science.methods.diffusion import Flow, FlowSettings
 from voxlate.science.methods.stage_tasks import Residual, ResidualTask
 from voxlate.science.methods.tasks import Translate
 from voxlate.science.nets.interface import NetworkInput, Output

@@ -2,13 +2,14 @@
 
 import pytest
 import torch
-from calling import ask, channels, count
+from calling import channels, count
 from torch import nn
 
 from rows import every_row
 from voxlate.science.nets.critic import Critic
 from voxlate.science.nets.resnet import ResNet, ResNetNet
 from voxlate.science.nets.strided import DoublingConv, HalvingConv
+from voxlate.training import recipe
 
 
 @every_row(
@@ -105,38 +106,17 @@ def test_kernels_start_with_the_published_spread():
             assert module.weight.std().item() == pytest.approx(0.02, rel=0.05)
 
 
-@every_row("dimensions, expected", [(2, [False] * 4 + [True, False]), (3, [True] * 6)])
-def test_a_slice_is_translated_by_itself_but_in_three_dimensions(dimensions, expected):
-    torch.manual_seed(0)
-    net = built(ResNet(width=4, blocks=1, dimensions=dimensions)).double()
-    images = torch.randn(2, 1, 6, 16, 16, dtype=torch.double)
-    changed = images.clone()
-    changed[1, :, 4] *= torch.randn(16, 16)  # not by a number, which the norms take away
-    moved = (ask(net, None, changed, None) - ask(net, None, images, None)).abs() > 1e-9
-    assert moved.flatten(3).any(3)[:, 0].tolist() == [[False] * 6, expected]
-
-
 @every_row("kernel", [3, 4])
-def test_a_depth_is_halved_rounding_up_while_four_slices_are_left_and_comes_back(
-    kernel,
-):
-    down, up = HalvingConv(1, 2, kernel, stride=2), DoublingConv(2, 1, kernel, stride=2)
-    for depth, expected in {1: 1, 2: 2, 3: 3, 4: 2, 5: 3, 6: 3, 7: 4, 32: 16}.items():
-        halved = down(torch.randn(1, 1, depth, 8, 6))
-        assert halved.shape == (1, 2, expected, 4, 3)
-        assert up(halved, depth).shape == (1, 1, depth, 8, 6)
-
-
-@every_row("kernel", [3, 4])
-@every_row("depth", [2, 3, 5, 8])
-def test_with_the_same_kernels_doubling_is_the_transpose_of_halving(kernel, depth):
-    """<halve(x), y> = <x, double(y)>: both pad the same places."""
+@every_row("depth, halves", [(1, 1), (2, 2), (3, 3), (4, 2), (5, 3), (6, 3), (7, 4), (32, 16)])
+def test_doubling_is_the_transpose_of_halving_which_keeps_a_depth_below_four(kernel, depth, halves):
+    """<halve(x), y> = <x, double(y)> with the same kernels: both pad the same places."""
     torch.manual_seed(0)
     down = HalvingConv(1, 3, kernel, stride=2, bias=False).double()
     up = DoublingConv(3, 1, kernel, stride=2, bias=False).double()
     up.load_state_dict(down.state_dict())
     x = torch.randn(1, 1, depth, 6, 8, dtype=torch.double)
     halved = down(x)
+    assert halved.shape == (1, 3, halves, 3, 4)
     y = torch.randn_like(halved)
     torch.testing.assert_close((halved * y).sum(), (x * up(y, depth)).sum())
 
@@ -155,3 +135,16 @@ def test_gradients_in_bfloat16_are_those_of_float32_to_its_rounding(kernel, dept
         found.append(torch.autograd.grad((made.float() * images).sum(), weights))
     for plain, reduced in zip(*found):
         assert (plain - reduced).norm() < 0.02 * plain.norm()
+
+
+CYCLEGAN = {"generators.to_target": 11_375_041, "generators.to_source": 11_375_044}
+CYCLEGAN |= {"critics.to_target": 2_762_689, "critics.to_source": 2_765_761}
+PIX2PIX = {"generator": 54_410_880, "critic": 2_767_681}
+
+
+@every_row("name, counts", [("cyclegan_tmax", CYCLEGAN), ("pix2pix_tmax", PIX2PIX)])
+def test_the_recipes_networks_have_the_published_sizes(name, counts):
+    """Of GANs the counts for 3 to 3 channels, with first and last kernels of 4 to 1 (or 1 to 4) instead."""
+    with torch.device("meta"):
+        method = recipe.read(name).build()
+    assert {part: count(method.get_submodule(part)) for part in counts} == counts

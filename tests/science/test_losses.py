@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from refusals import refuses
 from rows import every_row
 from voxlate.science.diffusion.noise import Noise
-from voxlate.science.methods.losses import LOSSES
 from voxlate.science.methods.method import Problem
-from voxlate.science.methods.regression import Regression, RegressionSettings
+from voxlate.science.methods.regression import EXTRA_LOSSES, Regression, RegressionSettings
 from voxlate.science.methods.tasks import Complete, Translate
 from voxlate.science.nets.interface import NetworkInput, Output
 
@@ -42,75 +41,61 @@ IMAGES = flat(0.1, 0.2, 0.3, 0.4)
 FIRST = problem([1, 0, 0, 0])
 
 
-def loss(name: str, extra, of: Problem = FIRST, labels: Tensor | None = None, reduction="mask"):
-    (value,) = LOSSES[name](extra, of, labels, reduction).tolist()
-    return value
+SECOND = problem([0, 1, 0, 0])
+LAST_ABSENT = problem([0, 1, 0, 0], [0, 0, 0, 1])
+OFF = IMAGES + flat(0.1, 9, 0.3, 9)
+TWO = Problem(NetworkInput({"a": flat(0.1), "b": flat(0.2)}), flat(0.1))
+# the images of each modality's latent alone
+BY_LATENT = [IMAGES + number / 10 for number in (1, 9, 2, 3)]
+GRID = torch.arange(6.0).view(1, 1, *SIZE)
+# four classes, all equally likely: Dice of 6 voxels of which two are of class 1
+TWO_OF_ONE = torch.tensor([0.0, 1, 1, 0, 0, 0]).view(1, 1, *SIZE)
+DICE = [(2 * 2 / 4 + 1) / (2 + 6 / 4 + 1), 1 / (6 / 4 + 1), 1 / (6 / 4 + 1)]
+LABELS = torch.tensor([0.0, 1, -1, 2, -1, -1]).view(1, 1, *SIZE)
+RIGHT = nn.functional.one_hot(LABELS[:, 0].clamp(min=0).long(), 3).movedim(-1, 1) * 100.0
+ELSEWHERE = RIGHT.clone()  # wrong where there are no labels
+ELSEWHERE[..., 1, 1:] = torch.tensor([-99.0, 99, 5]).view(1, 3, 1, 1)
+# a critic of features that is sure, and right but for the second modality; two slices
+SURE = 100 * torch.eye(4)[[0, 0, 2, 3]][None, :, :, None].expand(1, 4, 4, 2)
 
 
 @every_row(
-    "given, of, reduction, expected",
+    "name, extra, of, labels, reduction, expected",
     [
-        (IMAGES + flat(0.1, 9, 0.3, 9), problem([0, 1, 0, 1]), "mask", 0.2),
-        (IMAGES + flat(0.1, 9, 0.3, 9), problem([0, 1, 0, 1]), "all", 0.1),
-        (IMAGES + flat(0.1, 9, 0.3, 9), problem([0, 1, 0, 0], [0, 0, 0, 1]), "mask", 0.2),
+        ("reconstructions", OFF, problem([0, 1, 0, 1]), None, "mask", 0.2),
+        ("reconstructions", OFF, problem([0, 1, 0, 1]), None, "all", 0.1),
+        ("reconstructions", OFF, LAST_ABSENT, None, "mask", 0.2),
+        ("reconstructions", flat(0.1, 0.6), TWO, None, "mask", 0.2),
+        # the latent of the second, missing one does not count, nor an absent truth
+        ("images_by_latent", BY_LATENT, SECOND, None, "mask", 0.1 + 0.2 + 0.3),
         (
-            flat(0.1, 0.6),
-            Problem(NetworkInput({"a": flat(0.1), "b": flat(0.2)}), flat(0.1)),
-            "mask",
-            0.2,
+            "images_by_latent",
+            [one + flat(0, 0, 0, 5) for one in BY_LATENT],
+            *(LAST_ABSENT, None, "mask", 0.1 + 0.2),
         ),
+        ("latent_variance", GRID, FIRST, None, "mask", 2.5),
+        ("codes", (GRID, GRID - 0.5), FIRST, None, "mask", 0.5),
+        (
+            "segmentation",
+            torch.zeros(1, 4, *SIZE),
+            *(FIRST, TWO_OF_ONE, "mask", math.log(4) + 1 - sum(DICE) / 3),
+        ),
+        ("segmentation", RIGHT, FIRST, LABELS, "mask", 0),
+        ("segmentation", ELSEWHERE, FIRST, LABELS, "mask", 0),
+        ("segmentation", ELSEWHERE, FIRST, LABELS * 0 - 1, "mask", 0),
+        ("modality_logits", SURE, FIRST, None, "mask", 100 / 3),
+        ("modality_logits", SURE, SECOND, None, "mask", 0),
+        ("modality_logits", SURE * 0, FIRST, None, "mask", math.log(4)),
     ],
 )
-def test_reconstructions_are_compared_where_available(given, of, reduction, expected):
-    found = loss("reconstructions", given, of, reduction=reduction)
-    assert found == pytest.approx(expected)
-
-
-def test_images_of_each_available_latent_count_one_each():
-    """They err by 0.1, 0.2 and 0.3; the latent of the second, missing one does not count, nor an absent truth."""
-    images = [IMAGES + number / 10 for number in (1, 9, 2, 3)]
-    assert loss("images_by_latent", images, problem([0, 1, 0, 0])) == pytest.approx(0.1 + 0.2 + 0.3)
-    gaps, absent = [one + flat(0, 0, 0, 5) for one in images], problem([0, 1, 0, 0], [0, 0, 0, 1])
-    assert loss("images_by_latent", gaps, absent) == pytest.approx(0.1 + 0.2)
-
-
-def test_variance_and_codes_are_means():
-    grid = torch.arange(6.0).view(1, 1, *SIZE)
-    assert loss("latent_variance", grid) == pytest.approx(2.5)
-    assert loss("codes", (grid, grid - 0.5)) == pytest.approx(0.5)
-
-
-def test_a_segmentation_of_nothing_learned_has_the_known_loss():
-    """Four classes, all equally likely: cross entropy log 4, and Dice of 6 voxels of which two are of class 1."""
-    labels = torch.tensor([0.0, 1, 1, 0, 0, 0]).view(1, 1, *SIZE)
-    dice = [(2 * 2 / 4 + 1) / (2 + 6 / 4 + 1), 1 / (6 / 4 + 1), 1 / (6 / 4 + 1)]
-    expected = math.log(4) + 1 - sum(dice) / 3
-    found = loss("segmentation", torch.zeros(1, 4, *SIZE), labels=labels)
-    assert found == pytest.approx(expected)
-
-
-def test_a_segmentation_counts_labelled_voxels_alone():
-    labels = torch.tensor([0.0, 1, -1, 2, -1, -1]).view(1, 1, *SIZE)
-    right = nn.functional.one_hot(labels[:, 0].clamp(min=0).long(), 3).movedim(-1, 1) * 100.0
-    wrong = right.clone()
-    wrong[..., 1, 1:] = torch.tensor([-99.0, 99, 5]).view(1, 3, 1, 1)
-    for logits in (right, wrong):
-        assert loss("segmentation", logits, labels=labels) == pytest.approx(0, abs=1e-6)
-    assert loss("segmentation", wrong, labels=labels * 0 - 1) == 0
+def test_losses_of_extras_count_what_is_there_alone(name, extra, of, labels, reduction, expected):
+    (found,) = EXTRA_LOSSES[name](extra, of, labels, reduction).tolist()
+    assert found == pytest.approx(expected, rel=1e-6, abs=1e-6)
 
 
 def test_a_label_beyond_the_classes_is_refused():
     with refuses("4, found 4"):
-        loss("segmentation", torch.zeros(1, 4, *SIZE), labels=flat(4.0))
-
-
-def test_the_critic_of_features_knows_available_modalities():
-    """It is sure, and right but for the second modality, which it takes for the first; two slices."""
-    sure = 100 * torch.eye(4)[[0, 0, 2, 3]]
-    logits = sure[None, :, :, None].expand(1, 4, 4, 2)
-    assert loss("modality_logits", logits) == pytest.approx(100 / 3)
-    assert loss("modality_logits", logits, problem([0, 1, 0, 0])) == pytest.approx(0)
-    assert loss("modality_logits", logits * 0) == pytest.approx(math.log(4))
+        EXTRA_LOSSES["segmentation"](torch.zeros(1, 4, *SIZE), FIRST, flat(4.0), "mask")
 
 
 class Gives(nn.Module):
@@ -132,47 +117,35 @@ def test_a_regression_weighs_the_losses_of_extras():
 
 
 BRAIN = (-1 / 3, -0.28)
+STEP = torch.tensor([0, 0, 0.8, 0.8]).expand(1, 1, 1, 4, 4)
+UPPER = torch.tensor([1.0, 1, -1, -1]).view(4, 1).expand(1, 1, 1, 4, 4)
+FIRST_ROW = torch.tensor([1.0, -1, -1, -1]).view(4, 1).expand(1, 1, 1, 4, 4)
+GREY = torch.ones(1, 1, 1, 4, 4)
 
 
 @every_row(
-    "image, truth, expected",
+    "options, image, truth, expected",
     [
-        (BRAIN[0], sum(BRAIN) / 2, 1.0),  # half of a width that becomes 2
-        (0.5, 0.9, 0.0),  # outside
-        (0.9, -0.9, 2.0),  # bone and air count once as the whole width
+        # an error within a window counts as its share of the window: here half of a width that becomes 2
+        ({"windows": {"brain": BRAIN}}, BRAIN[0] * GREY, sum(BRAIN) / 2 * GREY, 1.0),
+        ({"windows": {"brain": BRAIN}}, 0.5 * GREY, 0.9 * GREY, 0.0),  # outside
+        (
+            {"windows": {"brain": BRAIN}},
+            0.9 * GREY,
+            -0.9 * GREY,
+            2.0,
+        ),  # bone and air: the whole width
+        # 1 less the Dice of what lies above a border, or below it by the sign of its width
+        ({"borders": {"bone": (0.0, 1e-3, 1.0)}}, FIRST_ROW, UPPER, 1 - (8 + 1) / (12 + 1)),
+        ({"borders": {"bone": (0.0, -1e-3, 1.0)}}, FIRST_ROW, UPPER, 1 - (16 + 1) / (20 + 1)),
+        ({"borders": {"bone": (0.0, 1e-3, 1.0)}}, UPPER, UPPER, 0.0),
+        # an offset has no error of slopes, a step that is missed its height at one pixel of each row
+        ({"gradient": 0.5}, STEP + 0.1, STEP, 0.0),
+        ({"gradient": 0.5}, 0 * STEP, STEP, 0.5 * 0.8 / 4),
     ],
 )
-def test_an_error_within_a_window_counts_as_its_share_of_the_window(image, truth, expected):
-    size = (1, 1, 1, 4, 4)
-    method = Regression(RegressionSettings(windows={"brain": BRAIN}), nn.Identity(), Translate())
-    problem = Problem(NetworkInput(), mask=torch.ones(size), x0=torch.full(size, truth))
-    losses = method.compare(torch.full(size, image), problem)
-    assert losses["windows.brain"].item() == pytest.approx(expected, abs=1e-5)
-    assert losses["total"].item() == pytest.approx(expected + abs(truth - image), abs=1e-5)
-
-
-def test_a_border_counts_1_less_the_dice_of_what_lies_above_it_or_below_it_by_the_sign_of_its_width():
-    truth = torch.full((1, 1, 1, 4, 4), -1.0)
-    truth[..., :2, :] = 1
-    image = truth.clone()
-    image[..., 1, :] = -1  # half of what lies above: Dice 2 · 4 / (4 + 8)
-    borders = {"above": (0.0, 1e-3, 1.0), "below": (0.0, -1e-3, 1.0)}
-    method = Regression(RegressionSettings(borders=borders), nn.Identity(), Translate())
-    problem = Problem(NetworkInput(), mask=torch.ones(truth.shape), x0=truth)
-    losses = method.compare(image, problem)
-    assert losses["borders.above"].item() == pytest.approx(1 - (8 + 1) / (12 + 1))
-    assert losses["borders.below"].item() == pytest.approx(1 - (16 + 1) / (20 + 1))
-    assert (
-        losses["borders.above"].item()
-        > method.compare(truth, problem)["borders.above"].item() + 0.3
-    )
-
-
-def test_an_offset_has_no_error_of_slopes_and_a_step_that_is_missed_has_its_height_at_one_pixel_of_each_row():
-    truth = torch.zeros(1, 1, 1, 4, 4)
-    truth[..., 2:] = 0.8
-    method = Regression(RegressionSettings(gradient=0.5), nn.Identity(), Translate())
-    problem = Problem(NetworkInput(), mask=torch.ones(truth.shape), x0=truth)
-    assert method.compare(truth + 0.1, problem)["gradient"].item() == pytest.approx(0, abs=1e-6)
-    missed = method.compare(torch.zeros_like(truth), problem)["gradient"].item()
-    assert missed == pytest.approx(0.5 * 0.8 / 4)
+def test_windows_borders_and_slopes_add_their_known_losses(options, image, truth, expected):
+    method = Regression(RegressionSettings(**options), nn.Identity(), Translate())
+    losses = method.compare(image, Problem(NetworkInput(), mask=GREY, x0=truth))
+    added = losses["total"] - (image - truth).abs().mean()
+    assert added.item() == pytest.approx(expected, abs=1e-5)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from calling import channels, count_of
+from calling import ask, channels, count_of
 from small_nets import COMPLETE, DENOISE, SLICEWISE, TINY, TRANSLATE, asked, built
 from torch.testing import assert_close
 
@@ -14,18 +14,13 @@ from rows import every_row, slow
 from voxlate.science.nets.autoencoder import KLAutoencoder
 from voxlate.science.nets.blocks import Fourier, Sinusoidal
 from voxlate.science.nets.bran import Bran
-from voxlate.science.nets.completion.coca_gan import CocaGAN
-from voxlate.science.nets.completion.hi_net import HiNet
-from voxlate.science.nets.completion.mm_gan import MMGAN
-from voxlate.science.nets.completion.mm_syn import MMSYN
-from voxlate.science.nets.completion.ucd_gan import UcDGAN
+from voxlate.science.nets.completion import MMGAN, HiNet
+from voxlate.science.nets.dit import DiT
 from voxlate.science.nets.interface import Channels
 from voxlate.science.nets.resnet import ResNet
+from voxlate.science.nets.shared_space import MMSYN, CocaGAN, UcDGAN
 from voxlate.science.nets.unet import UNet
-from voxlate.science.nets.xmodality.adm import ADM
-from voxlate.science.nets.xmodality.baseline_unet import PlainUNet
-from voxlate.science.nets.xmodality.dit import DiT
-from voxlate.science.nets.xmodality.uvit import UViT
+from voxlate.science.nets.xmodality_unets import ADM, PlainUNet, UViT
 from voxlate.training import recipe as recipes
 
 SMALL_LATENT = UNet(width=64, multipliers=(1, 2, 3, 4), attention=(2, 3))
@@ -102,6 +97,30 @@ def test_a_batch_of_volumes_is_its_slices_one_by_one_of_any_size(name):
         last = net(changed(given, lambda x: x[:, :, -1:], lambda x: x[1:]))
         assert_close(last.image, whole.image[1:, :, -1:], rtol=1e-4, atol=1e-5)
         assert (whole.image[0] - whole.image[1]).abs().max() > 1e-3
+
+
+@every_row(
+    "settings",
+    [
+        *(
+            Bran(width=4, stages=3, regions=0, norm=norm, dimensions=3)
+            for norm in ("batch", "instance")
+        ),
+        ResNet(width=4, blocks=1, dimensions=3),
+    ],
+)
+@every_row("size", [(1, 16, 16), (3, 20, 12), (6, 16, 24), (13, 16, 16)])
+def test_in_three_dimensions_a_volume_keeps_its_size_and_all_its_slices_depend_on_each_other(
+    settings, size
+):
+    torch.manual_seed(0)
+    net = settings.build(images_only(2, 1)).eval()
+    images = torch.randn(2, 2, *size)
+    changed = images.clone()
+    changed[:, :, -1] *= torch.randn(size[1:])  # not by a number, which the norms take away
+    before, after = (ask(net, None, one) for one in (images, changed))
+    assert before.shape == (2, 1, *size)
+    assert (after != before).flatten(3).any(3).all()
 
 
 @every_row(

@@ -8,8 +8,7 @@ from torch import nn
 
 from refusals import refuses
 from rows import slow
-from voxlate.science.nets.interface import Channels, NetworkInput
-from voxlate.science.nets.plain import PlainNet, settings_of
+from voxlate.science.nets.interface import Channels, NetworkInput, PlainNet, settings_of
 from voxlate.training import recipe
 from voxlate.training.weights import load_method
 

@@ -1,31 +1,34 @@
-"""What a network predicts, against its definition, under another schedule, and weighted in a loss."""
+"""What a network predicts, against its definition, under another schedule, scaled, and weighted in a loss."""
 
 import pytest
 import torch
+from calling import batch_of
 from exact import KINDS, SCHEDULES, for_every
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 from torch.testing import assert_close
 
 from rows import every_row
-from voxlate.science.diffusion.objective import (
+from voxlate.science.diffusion.prediction import (
     MinSnr,
     Uniform,
     WeightTable,
-    from_x0_weight,
-    mean_in_mask,
-    snr,
-)
-from voxlate.science.diffusion.prediction import (
     denoiser,
     diffuse,
+    from_x0_weight,
+    mean_in_mask,
     per_item,
     reschedule,
+    snr,
     target,
     to_eps,
     to_x0,
 )
-from voxlate.science.diffusion.schedules import Cosine
+from voxlate.science.diffusion.schedules import Cosine, ExponentialVE
+from voxlate.science.methods.diffusion import Diffusion, DiffusionSettings
+from voxlate.science.methods.tasks import Translate
+from voxlate.science.nets.interface import NetworkInput, Output
 
 every_kind = for_every(kind=KINDS)
 
@@ -180,3 +183,24 @@ def test_errors_in_the_mask_alone_are_summed_over_as_many_voxels_as_the_reductio
     sums = error[0, :, :, :2].sum(), error[1, :, :, 0, 0].sum()
     expected = [float(one) / count for one, count in zip(sums, voxels)]
     assert mean_in_mask(error, brain(), reduction).tolist() == pytest.approx([*expected, 0])
+
+
+class Curve(nn.Module):
+    """A network with an answer for every state, source and noise level."""
+
+    def forward(self, inputs: NetworkInput) -> Output:
+        (image,) = inputs.images.values()
+        level = inputs.log_snr.view(-1, 1, 1, 1, 1) / 10
+        return Output(torch.tanh(0.7 * inputs.state + image + level))
+
+
+def test_the_same_noise_in_either_schedule_is_the_same_question():
+    log_snr = torch.tensor([-4.0, 0.0, 3.0])
+    source, x0, eps = torch.randn(3, 3, 1, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    answers = []
+    for schedule, scaled in ((ExponentialVE(), True), (Cosine(), False)):
+        options = DiffusionSettings(schedule=schedule, prediction="x0", scaled_input=scaled)
+        method, t = Diffusion(options, Curve(), Translate(), 1), schedule.t(log_snr)
+        denoise = method._denoiser(method.task.pose(batch_of(source)))
+        answers.append(denoise(diffuse(x0, eps, *schedule(t)), t))
+    torch.testing.assert_close(*answers, atol=1e-5, rtol=1e-5)

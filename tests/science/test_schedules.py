@@ -1,16 +1,19 @@
-"""Schedules against closed forms, published numbers and their own laws."""
+"""Schedules against closed forms, published numbers and their own laws; times against their laws and formulas."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
-from exact import SCHEDULES, every_schedule
+from exact import SCHEDULES, every_schedule, for_every
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mpmath import mp, mpf
+from scipy import stats
+from torch import Tensor
 from torch.testing import assert_close
 
+from refusals import refuses
 from rows import every_row
 from voxlate.science.diffusion import schedules
 from voxlate.science.diffusion.schedules import (
@@ -22,6 +25,12 @@ from voxlate.science.diffusion.schedules import (
     LinearVP,
     ShiftedCosine,
     Sigmoid,
+)
+from voxlate.science.diffusion.times import (
+    EarlyHeavyTimes,
+    UniformLogSnrTimes,
+    UniformTimes,
+    grid,
 )
 
 INSIDE = (
@@ -89,72 +98,58 @@ def test_schedules_work_in_inference_mode_on_float32_times(schedule):
 # Closed forms
 
 
-def test_the_cosine_schedule_is_tangent_and_reaches_its_ends():
-    schedule = Cosine(log_snr_max=12.0)
-    assert schedule.log_snr(times(0, 0.5, 1)).tolist() == pytest.approx([12, 0, -12], abs=1e-12)
-    with mp.workdps(40):
-        a, b = mp.atan(mp.exp(-6)), mp.atan(mp.exp(6))
-        expected = [float(-2 * mp.log(mp.tan(a + mpf(t) * (b - a)))) for t in INSIDE.tolist()]
-    assert schedule.log_snr(INSIDE).tolist() == pytest.approx(expected, abs=1e-12)
+def tangent(t: Tensor) -> Tensor:
+    """The log-SNR of the cosine schedule from 15 to -15."""
+    first, last = math.atan(math.exp(-7.5)), math.atan(math.exp(7.5))
+    return -2 * torch.tan(first + t * (last - first)).log()
 
 
-def test_shifting_the_cosine_schedule_halves_alpha_over_sigma_when_the_side_doubles():
-    small, large = ShiftedCosine(size=64, reference=64), ShiftedCosine(size=128, reference=64)
-    assert_close(small.log_snr(INSIDE), Cosine().log_snr(INSIDE), rtol=0, atol=1e-12)
-    shift = small.log_snr(INSIDE) - large.log_snr(INSIDE)
-    assert_close(shift, torch.full_like(shift, math.log(4)), rtol=0, atol=1e-12)
+def sigmoid(start: float, end: float, tau: float, power: int) -> Callable[[Tensor], Tensor]:
+    """The log-SNR of a sigmoid from `start` to `end`, rescaled to fall from 1 to 0."""
+
+    def _log_snr(t: Tensor) -> Tensor:
+        ends = torch.tensor([start, end], dtype=torch.float64)
+        first, last = torch.sigmoid(ends / tau)
+        now = torch.sigmoid((start + t * (end - start)) / tau)
+        alpha2 = ((last - now) / (last - first)) ** power
+        return (alpha2 / (1 - alpha2)).log()
+
+    return _log_snr
 
 
-@given(
-    start=st.floats(-6, 6),
-    span=st.floats(0.1, 8),
-    backwards=st.booleans(),
-    tau=st.floats(0.05, 2),
-    t=st.floats(0.001, 0.999),
-    power=st.sampled_from(["alpha2", "alpha"]),
+@every_row(
+    "schedule, log_snr",
+    [
+        (Sigmoid(), sigmoid(-3, 3, 1, 1)),
+        (Sigmoid(start=0, end=3, tau=0.5, power="alpha"), sigmoid(0, 3, 0.5, 2)),
+        (Sigmoid(start=2, end=-1, tau=0.7), sigmoid(2, -1, 0.7, 1)),
+        (Cosine(), tangent),
+        (ShiftedCosine(size=256, reference=32), lambda t: tangent(t) + 2 * math.log(32 / 256)),
+        (LinearVP(), lambda t: -torch.expm1(0.1 * t + 19.9 / 2 * t**2).log()),
+        (ExponentialVE(), lambda t: -(torch.expm1(2 * t * math.log(25)) / math.log(625)).log()),
+        (FlowMatching(), lambda t: 2 * ((1 - t) / t).log()),
+    ],
 )
-def test_the_sigmoid_schedule_is_right_for_every_start_and_end(
-    start, span, backwards, tau, t, power
-):
-    end = start - span if backwards else start + span
-    with mp.workdps(400):
-
-        def sigmoid(x):
-            return 1 / (1 + mp.exp(-mpf(x) / mpf(tau)))
-
-        now = mpf(start) + mpf(t) * (mpf(end) - mpf(start))
-        g = (sigmoid(end) - sigmoid(now)) / (sigmoid(end) - sigmoid(start))
-        alpha2 = g if power == "alpha2" else g**2
-        expected = float(mp.log(alpha2 / (1 - alpha2)))
-    found = float(Sigmoid(start=start, end=end, tau=tau, power=power).log_snr(times(t)))
-    assert found == pytest.approx(min(max(expected, -LOG_SNR_LIMIT), LOG_SNR_LIMIT), abs=1e-8)
+def test_schedules_are_the_formulas_of_their_papers(schedule, log_snr):
+    assert_close(schedule.log_snr(INSIDE), log_snr(INSIDE), rtol=0, atol=1e-9)
 
 
-def test_the_exponential_ve_has_the_published_standard_deviations():
-    _, sigma = ExponentialVE()(times(0, 1e-5, 1e-3, 0.1, 0.5, 1))
-    published = [0, 0.0031623, 0.0316737, 0.374657, 1.930805, 9.845215]
-    assert sigma.tolist() == pytest.approx(published, rel=2e-5)
-
-
-def test_the_linear_vp_has_the_published_means_and_its_beta():
-    schedule = LinearVP(first=0.1, last=20.0)
-    alpha, sigma = schedule(times(0.5, 1, 0.01, 1e-3, 1e-5))
-    assert alpha[:2].tolist() == pytest.approx([0.2811829, 0.0065716], abs=5e-8)
-    assert sigma.tolist() == pytest.approx(
-        [0.9596542, 0.9999784, 0.0446432, 0.0104854, 0.0010005], abs=5e-8
-    )
-    beta = 0.1 + 19.9 * INSIDE
-    assert_close(schedule.g2(INSIDE), beta, rtol=1e-10, atol=0)
-    assert_close(schedule.log_alpha_drift(INSIDE), -beta / 2, rtol=1e-10, atol=0)
-
-
-def test_flow_matching_is_a_straight_line():
-    t = torch.cat([times(0), INSIDE])
-    alpha, sigma = FlowMatching()(t)
-    assert_close(alpha, 1 - t, rtol=1e-14, atol=0)
-    assert_close(sigma, t, rtol=1e-14, atol=0)
-    g2 = FlowMatching().g2(INSIDE)
-    assert_close(g2, 2 * INSIDE / (1 - INSIDE), rtol=1e-9, atol=0)
+@every_row(
+    "schedule, t, alpha, sigma",
+    [
+        (Cosine(), 0.5, 0.5**0.5, 0.5**0.5),
+        (ExponentialVE(), 0.0, 1, 0),
+        (ExponentialVE(), 1e-5, 1, 0.0031623),
+        (ExponentialVE(), 0.5, 1, 1.930805),
+        (ExponentialVE(), 1.0, 1, 9.845215),
+        (LinearVP(), 0.5, 0.2811829, 0.9596542),
+        (LinearVP(), 1.0, 0.0065716, 0.9999784),
+        (FlowMatching(), 0.25, 0.75, 0.25),
+    ],
+)
+def test_schedules_have_the_published_numbers(schedule, t, alpha, sigma):
+    found = [float(one) for one in schedule(times(t))]
+    assert found == pytest.approx([alpha, sigma], rel=2e-5, abs=5e-8)
 
 
 @every_row(
@@ -206,3 +201,91 @@ def test_a_table_of_betas_has_values_where_a_network_is_built_without_its_own():
     schedules._table.cache_clear()
     with torch.device("meta"):
         assert torch.equal(schedules._table(schedule), expected)
+
+
+EVEN = (
+    torch.arange(200_000, dtype=torch.float64) + 0.5
+) / 200_000  # u at even quantiles: means are integrals
+TABLE = LinearBetas(first=1e-6, last=1e-2, count=1000)
+
+
+# Training
+
+
+def test_uniform_times_of_a_table_are_its_indices():
+    values, counts = torch.unique(UniformTimes(count=1000)(EVEN, TABLE) * 1000, return_counts=True)
+    expected = torch.arange(1, 1001, dtype=torch.float64)
+    assert_close(values, expected, rtol=0, atol=1e-12)
+    assert counts.unique().tolist() == [200]
+
+
+def test_early_heavy_indices_have_the_published_probabilities():
+    """p(i) = (2T − i) / (T·(3T + 1)/2): p(0) = 0.00133289, p(999) = 0.00066711, mean 443.963, P(i < 500) = 0.583306."""
+    index = EarlyHeavyTimes(count=1000)(EVEN, TABLE).mul(1000).round().long() - 1
+    share = torch.bincount(index, minlength=1000).double() / len(EVEN)
+    expected = (2000 - torch.arange(1000, dtype=torch.float64)) / 1_500_500
+    assert_close(share, expected, rtol=0, atol=1.01 / len(EVEN))
+
+
+@for_every(name=SCHEDULES)
+def test_log_snr_laws_hold_under_every_schedule(name):
+    schedule, u = SCHEDULES[name], EVEN[50::100]
+    uniform = schedule.log_snr(UniformLogSnrTimes(low=-2.0, high=3.0)(u, schedule))
+    assert stats.kstest(uniform.numpy(), stats.uniform(-2.0, 5.0).cdf).statistic < 2e-3
+
+
+def test_log_snr_laws_stay_within_the_schedule():
+    t = UniformLogSnrTimes()(EVEN, SCHEDULES["leaves_noise"])
+    assert 0 <= t.min() < t.max() <= 1
+
+
+# Sampling
+
+GRIDS = ["t", "log_snr"]
+
+
+@settings(max_examples=60)
+@given(
+    st.sampled_from(GRIDS),
+    st.sampled_from(list(SCHEDULES.values())),
+    st.integers(1, 70),
+    st.floats(0.5, 1),
+    st.sampled_from([0, 1e-3, 0.1]),
+)
+def test_grids_fall_from_start_to_end(name, schedule, steps, start, end):
+    times = grid(name, schedule, steps, start, end)
+    assert len(times) == steps + 1
+    assert times[0] == start
+    assert times[-1] == end
+    assert (times.diff() < 0).all()
+    assert times.dtype == torch.float64
+
+
+@every_row("start, steps", [(1.0, steps) for steps in (2, 50, 200, 999, 1000)] + [(0.5, 5)])
+def test_the_index_grid_visits_the_published_indices_and_ends_at_the_image(start, steps):
+    index = np.round(np.linspace(1000 * start - 1, 0, steps)) + 1
+    times = grid("index", TABLE, steps, start=start)
+    np.testing.assert_allclose(times.numpy() * 1000, [*index, 0], atol=1e-9)
+
+
+@every_row("name, turned", [("t", torch.clone), ("log_snr", Cosine().log_snr)])
+def test_even_grids_are_even_in_t_or_log_snr(name, turned):
+    steps = turned(grid(name, Cosine(), 10, 0.95, 0.02)).diff()
+    assert_close(steps, steps[:1].expand(10), rtol=0, atol=1e-9)
+
+
+@every_row(
+    "arguments, sentence",
+    [
+        (("index", Cosine(), 10), "linear_betas"),
+        (("index", TABLE, 1001), "2 to 1000 steps"),
+        (("t", Cosine(), 10, 0.2, 0.3), "end < start"),
+        (
+            ("log_snr", Sigmoid(start=0, end=3, tau=0.008, power="alpha"), 10, 1.0, 0.5),
+            "held at its limit",
+        ),
+    ],
+)
+def test_impossible_grids_are_refused_in_one_sentence(arguments, sentence):
+    with refuses(sentence):
+        grid(*arguments)

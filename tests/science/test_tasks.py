@@ -17,8 +17,7 @@ from voxlate.science.batch import Batch
 from voxlate.science.diffusion.noise import Noise
 from voxlate.science.diffusion.sample import SamplerSettings
 from voxlate.science.methods.diffusion import Diffusion, DiffusionSettings
-from voxlate.science.methods.losses import dissimilarity
-from voxlate.science.methods.regression import Regression, RegressionSettings, leaky
+from voxlate.science.methods.regression import Regression, RegressionSettings, dissimilarity, leaky
 from voxlate.science.methods.stage_tasks import LatentTask, Residual, ResidualTask
 from voxlate.science.methods.tasks import Complete, Translate, draw_missing
 from voxlate.science.nets.autoencoder import KLAutoencoder

@@ -72,6 +72,11 @@ class Protocol:
     dose: float = 0.0
     fat_removed: float = 0.0
 
+    @property
+    def maps(self) -> tuple[str, ...]:
+        """The tissue-parameter maps from which it is computed."""
+        return maps_for(self.kind, self.dose > 0, self.fat_removed > 0)
+
 
 def gradient_echo(
     pd: Array, t1_ms: Array, t2star_ms: Array, tr_ms: float, te_ms: float, flip_deg: Array
@@ -227,7 +232,7 @@ def maps_for(kind: Kind, agent: bool, fat_saturation: bool) -> tuple[str, ...]:
 def magnitude(protocol: Protocol, maps: Maps, b1: AnyArray | float = 1.0) -> AnyArray:
     """The signal without noise, as a share of that of water with its full magnetisation; float32, shaped as the maps.
 
-    maps: at 3 T, those of `maps_for`; b1: the flip angle reached, as a share of the nominal one.
+    maps: at 3 T, those of `protocol.maps`; b1: the flip angle reached, as a share of the nominal one.
     """
     signal = _of_tissue(protocol, maps, b1)
     mixed = maps["fluid_map"] > 0

@@ -6,12 +6,12 @@ Orders of magnitude of ageing: de Leeuw et al. 2001, J Neurol Neurosurg Psychiat
 Upright coordinates are in mm: x right, y anterior, z superior. Their origin is the centre of the brain's base.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
 
+from voxlate.anatomy.fine_anatomy import CEREBRUM_AXES, CEREBRUM_CENTRE
 from voxlate.anatomy.shapes import (
     Canvas,
     NoiseField,
@@ -25,7 +25,6 @@ from voxlate.anatomy.shapes import (
     tubes_of,
 )
 from voxlate.anatomy.tissue import BRAIN, HAEMORRHAGE, Label
-from voxlate.anatomy.vessels import CEREBRUM_AXES, CEREBRUM_CENTRE
 from voxlate.base.array_types import AnyArray
 
 Ball = tuple[Triple, Triple]  # centre and half axes in mm
@@ -58,35 +57,13 @@ class Lesion:
 
 
 @dataclass(frozen=True)
-class LesionShape:
-    """The lesion of a label map: its tissues [D, H, W], the size of its voxels in mm, and the middle of its largest part."""
-
-    tissues: AnyArray
-    spacing_mm: Triple
-    middle: Triple
-
-
-Wanted = LesionKind | LesionShape  # a lesion that is drawn, or one that is carried from a label map
-
-
-@dataclass(frozen=True)
-class Carried:
-    """A lesion of a label map with its middle in upright coordinates; mirror: whether left and right are exchanged."""
-
-    shape: LesionShape
-    centre_mm: Triple
-    mirror: bool
-
-
-@dataclass(frozen=True)
 class Diseases:
     """The diseases of a brain: its lesion, the kind of its tumour, metastases, what an old disease left, and a shunt.
 
-    carried: a lesion of a label map, in place of the one that is drawn; rough: of the borders.
+    rough: of the borders.
     """
 
     lesion: Lesion
-    carried: Carried | None
     rough: NoiseField
     tumour: Tumour
     metastases: tuple[Ball, ...]
@@ -96,14 +73,8 @@ class Diseases:
     has_shunt: bool
 
 
-def draw(rngs: Sequence[Rng], wanted: Wanted, rough: NoiseField) -> Diseases:
-    """Draw the diseases of a head; rngs: of its lesion, of all else, and of the place of a lesion that is carried."""
-    lesion_rng, rng, place_rng = rngs
-    carried = None
-    if isinstance(wanted, LesionShape):
-        centre, _ = _ball(place_rng, (7, 18))
-        carried = Carried(wanted, centre, bool(place_rng.random() < 0.5))
-        wanted = "none"
+def draw(lesion_rng: Rng, rng: Rng, wanted: LesionKind, rough: NoiseField) -> Diseases:
+    """Draw the diseases of a head; lesion_rng: of its lesion, rng: of all else."""
     lesion = _lesion(lesion_rng, wanted)
     tumour: Tumour = get_args(Tumour)[int(rng.choice(4, p=(0.5, 0.2, 0.15, 0.15)))]
     chance, which = rng.random(), int(rng.integers(1, 5))
@@ -115,7 +86,7 @@ def draw(rngs: Sequence[Rng], wanted: Wanted, rough: NoiseField) -> Diseases:
     bleeding = HAEMORRHAGE[int(rng.integers(3))]
     shunted = bool(rng.random() < 0.4) and remnant == "hydrocephalus"
     lesion = _place(rng, lesion, tumour)
-    return Diseases(lesion, carried, rough, tumour, metastases, remnant, at, bleeding, shunted)
+    return Diseases(lesion, rough, tumour, metastases, remnant, at, bleeding, shunted)
 
 
 def _lesion(rng: Rng, kind: LesionKind) -> Lesion:
@@ -164,9 +135,7 @@ def before_tumour(lesion: Lesion, points: Space, soft: AnyArray) -> Space:
 
 def paint(canvas: Canvas, diseases: Diseases, points: Space) -> AnyArray:
     """Paint diseases; returns the lesion map."""
-    if diseases.carried is not None:
-        lesion_map = paint_carried(canvas, diseases.carried, points)
-    elif diseases.lesion.kind == "tumour":
+    if diseases.lesion.kind == "tumour":
         lesion_map = paint_tumour(canvas, diseases, points)
     else:
         lesion_map = stroke_map(canvas, diseases, points)
@@ -231,27 +200,6 @@ def tumour_map(canvas: Canvas) -> AnyArray:
     lesion_map[np.isin(canvas.label, (Label.OEDEMA, Label.LOW_GRADE))] = _OEDEMA
     lesion_map[canvas.label == Label.ENHANCING] = _ENHANCING
     return lesion_map
-
-
-def paint_carried(canvas: Canvas, lesion: Carried, points: Space) -> AnyArray:
-    """Paint a lesion of a label map into the brain; returns the lesion map."""
-    shape = lesion.shape
-    offset = [p - np.float32(c) for p, c in zip(points, lesion.centre_mm)]
-    if lesion.mirror:
-        offset[0] = -offset[0]
-    inside = np.isin(canvas.label, _SOFT)
-    index = []
-    sizes = zip(shape.tissues.shape, shape.spacing_mm, shape.middle)
-    for distance, (n, step, middle) in zip(offset[::-1], sizes):
-        at = np.rint(distance / np.float32(step) + middle).astype(int)
-        inside &= (at >= 0) & (at < n)
-        index.append(at)
-    painted = np.zeros(canvas.label.shape, np.uint8)
-    painted[inside] = shape.tissues[tuple(at[inside] for at in index)]
-    there = painted > 0
-    canvas.label[there] = painted[there]
-    canvas.share[there] = 1
-    return tumour_map(canvas)
 
 
 def paint_remnant(canvas: Canvas, diseases: Diseases, points: Space) -> None:

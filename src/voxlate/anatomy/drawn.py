@@ -24,7 +24,7 @@ from voxlate.anatomy.acquisition import (
     in_plane,
     rician,
 )
-from voxlate.anatomy.contrast import FULL_SCALE, Maps, Protocol, magnitude, maps_for
+from voxlate.anatomy.contrast import FULL_SCALE, Maps, Protocol, magnitude
 from voxlate.anatomy.physics import PhysicsSettings, within
 from voxlate.anatomy.scalp import Layers, Scalp
 from voxlate.anatomy.tissue import INTRACRANIAL, VESSEL, Label
@@ -86,10 +86,7 @@ class _Acquisition(NamedTuple):
     @property
     def maps(self) -> Collection[str]:
         """The tissue-parameter maps that the image needs."""
-        if self.regions is not None:
-            return (PROTONS,)
-        protocol = self.protocol
-        return maps_for(protocol.kind, protocol.dose > 0, protocol.fat_removed > 0)
+        return self.protocol.maps if self.regions is None else (PROTONS,)
 
     @property
     def slice_mm(self) -> float:

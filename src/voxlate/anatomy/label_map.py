@@ -11,10 +11,9 @@ import numpy as np
 from pydantic import StrictInt
 from scipy import ndimage
 
-from voxlate.anatomy.diseases import OTHER_LESIONS, LesionShape
 from voxlate.anatomy.phantom_options import LEAST_MM, MOST_MM, SHIPPED
-from voxlate.anatomy.shapes import Triple, triple
-from voxlate.anatomy.tissue import BRAIN, FLUID, OTHER_BRAIN, TUMOUR, Label, Tissue, patient
+from voxlate.anatomy.shapes import Triple
+from voxlate.anatomy.tissue import BRAIN, FLUID, OTHER_BRAIN, Label, Tissue, patient
 from voxlate.base.array_types import AnyArray
 from voxlate.base.config import fill, setting, settings
 from voxlate.base.errors import BadInput, known_name
@@ -29,10 +28,9 @@ from voxlate.scans.images.mask import (
     erode,
     fill_slices,
     largest,
-    within,
 )
 
-# What a label map does not tell apart; label_anatomy.py draws the tissues of each.
+# What a label map does not tell apart; variation.py draws the tissues of each.
 DRAWN = (
     "soft",  # fat, muscle and, where the map has none, skin
     "cancellous",  # diploe of the skull, marrow elsewhere
@@ -55,7 +53,6 @@ _RIM_MM = 5.0  # depth below the closed hull from which air counts as internal
 LEAST_BRAIN_ML = 200.0
 _COARSE_MM = 2.0  # voxels of distances and noise
 MOST_DRAWN_VOXELS = 2**27
-_LESION = (*TUMOUR, Label.LEUKOARAIOSIS, Label.LOW_GRADE, *OTHER_LESIONS)
 _RIGHT_ANGLE = 0.02  # cosine between axes, above which a grid is sheared
 _SPECK_MM3 = 12.0  # smaller internal air is noise
 _HOLE_MM = 3.0  # half the width of holes in the brain, its fluid and the eyes
@@ -260,30 +257,6 @@ def read_label_map(path: Path, table: LabelTable, name: str) -> LabelMap:
 
     name: of its cases, which decides their random numbers.
     """
-    codes, spacing_mm = read_codes(path, table)
-    tissues = np.count_nonzero(np.unique(codes))
-    if tissues < 2:
-        raise BadInput(
-            f"{path}: expected a map of at least two tissues, found {tissues} by the table '{table.name}'. A mask of one organ is no anatomy."
-        )
-    return _of_codes(name, codes, spacing_mm, table)
-
-
-def read_lesion(path: Path, table: LabelTable) -> LesionShape:
-    """Read the lesion of a label map, which other labels may surround; raises BadInput for a map without one."""
-    codes, spacing_mm = read_codes(path, table)
-    lesion = np.isin(codes, _LESION)
-    if not lesion.any():
-        raise BadInput(
-            f"{path}: expected a lesion by the table '{table.name}' ({', '.join(label.name.lower() for label in _LESION)}), found none. Leave the map out, or give its table with --lesion-tissues."
-        )
-    box = within(box_around(lesion))
-    middle = triple((first + end - 1) / 2 for first, end in box_around(largest(lesion[box])))
-    return LesionShape(np.where(lesion, codes, np.uint8(0))[box], spacing_mm, middle)
-
-
-def read_codes(path: Path, table: LabelTable) -> tuple[AnyArray, Triple]:
-    """The codes of a label map, turned to D, H, W (z, y, x; RAS), and its spacing along them in mm."""
     volume = canonical(read_volume(path, modality="seg"))
     values = volume.data[0]
     check_grid(path, volume)
@@ -292,7 +265,13 @@ def read_codes(path: Path, table: LabelTable) -> tuple[AnyArray, Triple]:
         raise BadInput(
             f"{path}: expected whole numbers from 0 for a label map, found {values.min():g} to {values.max():g} with fractions or signs. Give the label map, not an image of shares, and resample it with nearest neighbours."
         )
-    return table.convert(labels, str(path)), volume.grid.spacing_mm
+    codes = table.convert(labels, str(path))
+    tissues = np.count_nonzero(np.unique(codes))
+    if tissues < 2:
+        raise BadInput(
+            f"{path}: expected a map of at least two tissues, found {tissues} by the table '{table.name}'. A mask of one organ is no anatomy."
+        )
+    return _of_codes(name, codes, volume.grid.spacing_mm, table)
 
 
 def check_grid(path: Path, volume: Volume) -> None:

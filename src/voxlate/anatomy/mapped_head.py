@@ -9,11 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from voxlate.anatomy import bones, diseases, label_anatomy
-from voxlate.anatomy import variation as varying
-from voxlate.anatomy.bones import Airways, Bones
-from voxlate.anatomy.diseases import Ageing, Diseases, Lesion, Wanted, before_tumour
-from voxlate.anatomy.head import FIELD_MM, Exposure, Head, draw_exposure
+from voxlate.anatomy import diseases, fine_anatomy, variation
+from voxlate.anatomy.diseases import Ageing, Diseases, Lesion, LesionKind, before_tumour
+from voxlate.anatomy.fine_anatomy import Airways, Bones, vessels
 from voxlate.anatomy.label_map import LabelMap, check_voxels, read_table
 from voxlate.anatomy.shapes import (
     Canvas,
@@ -27,9 +25,9 @@ from voxlate.anatomy.shapes import (
     noise,
     triple,
 )
+from voxlate.anatomy.signal import FIELD_MM, Exposure, Head, draw_exposure
 from voxlate.anatomy.tissue import INTRACRANIAL, SKULL, TUMOUR, Label, Tissue
 from voxlate.anatomy.variation import HeadGrid, Places, frame_of
-from voxlate.anatomy.vessels import vessels
 from voxlate.base.array_types import AnyArray
 from voxlate.base.items import stable_id
 from voxlate.scans.images.mask import box_around, erode
@@ -52,7 +50,7 @@ def make_mapped_head(
     seed: int,
     case: int,
     spacing_mm: Triple | None,
-    lesion: Wanted = "none",
+    lesion: LesionKind = "none",
 ) -> Head:
     """One variation of a label map; the same map, name, seed and case give the same head.
 
@@ -70,7 +68,9 @@ def make_mapped_head(
     return head_of(scene, [array[box] for array in maps], affine, seed, case)
 
 
-def make_head(seed: int, case: int, size: tuple[int, int, int], lesion: Wanted = "none") -> Head:
+def make_head(
+    seed: int, case: int, size: tuple[int, int, int], lesion: LesionKind = "none"
+) -> Head:
     """One case of a cohort; the same seed and case give the same head.
 
     size: voxels in x, y, z over the same field of view.
@@ -81,9 +81,9 @@ def make_head(seed: int, case: int, size: tuple[int, int, int], lesion: Wanted =
     scene = draw_scene(np.random.default_rng([seed, case]), body, lesion)
     assert scene.frame is not None
     # Where the middle of the frame comes to lie, without its bending.
-    variation, places = scene.places.variation, scene.places
+    moved, places = scene.places.variation, scene.places
     from_middle = np.subtract(scene.frame.origin_mm, places.middle_mm)
-    origin = variation.turn.T @ (variation.scale * from_middle)
+    origin = moved.turn.T @ (moved.scale * from_middle)
     affine = np.diag([*spacing, 1.0])
     affine[:3, 3] = [-(n - 1) / 2 * step for n, step in zip(size, spacing)]
     corner = affine[:3, 3] + origin + scene.centre_mm
@@ -135,21 +135,21 @@ class Scene:
     exposure: Exposure
 
 
-def draw_scene(rng: Rng, body: LabelMap, wanted: Wanted) -> Scene:
+def draw_scene(rng: Rng, body: LabelMap, wanted: LesionKind) -> Scene:
     """Draw a variation of a map with a lesion, its tissues, and where it places them."""
     shape_rng, vary_rng, habitus_rng, tissue_rng, exposure_rng = rng.spawn(5)
-    fine_rng, ill_rng, age_rng, place_rng, airways_rng, bones_rng, centre_rng = shape_rng.spawn(7)
+    fine_rng, ill_rng, age_rng, _, airways_rng, bones_rng, centre_rng = shape_rng.spawn(7)
     noise_rng, lesion_rng, vessel_rng = fine_rng.spawn(3)
     rough = noise(noise_rng, 16, 4, 64)
-    ill = diseases.draw((lesion_rng, ill_rng, place_rng), wanted, rough)
-    drawn = varying.draw(vary_rng)
+    ill = diseases.draw(lesion_rng, ill_rng, wanted, rough)
+    drawn = variation.draw_variation(vary_rng)
     if drawn.mirror:
         body = body.mirror()
-    tissues = label_anatomy.draw_tissues(body, label_anatomy.draw(habitus_rng))
+    tissues = variation.draw_tissues(body, variation.draw_habitus(habitus_rng))
     frame = frame_of(body) if body.brain.any() else None
-    places = varying.places_of(body, tissues, drawn)
+    places = variation.places_of(body, tissues, drawn)
     if frame is not None:
-        _paint_cells(tissues, body, frame, bones.draw_airways(airways_rng))
+        _paint_cells(tissues, body, frame, fine_anatomy.draw_airways(airways_rng))
     return Scene(
         body,
         tissues,
@@ -159,7 +159,7 @@ def draw_scene(rng: Rng, body: LabelMap, wanted: Wanted) -> Scene:
         vessels(vessel_rng, ill.lesion.side if ill.lesion.kind == "stroke" else 0),
         diseases.draw_age(age_rng),
         ill,
-        bones.draw(bones_rng),
+        fine_anatomy.draw_bones(bones_rng),
         triple(centre_rng.uniform(_LOWEST_MM, _HIGHEST_MM)),
         body.table.tissue(tissue_rng),
         draw_exposure(exposure_rng),
@@ -221,7 +221,7 @@ def _paint_cells(tissues: AnyArray, body: LabelMap, frame: HeadGrid, airways: Ai
     solid = bone | (tissues == Label.SINUS)
     deep = np.nonzero(bone & erode(solid, max(body.spacing_mm), body.spacing_mm))
     x, y, z = (index * np.float32(s) for index, s in zip(deep[::-1], body.spacing_mm[::-1]))
-    lined, air = bones.hollow(airways, Space(*frame.upright((x, y, z))))
+    lined, air = fine_anatomy.hollow(airways, Space(*frame.upright((x, y, z))))
     cells = tissues[deep]
     cells[lined < 0] = Label.MUCOSA
     cells[air < 0] = Label.SINUS
@@ -283,6 +283,6 @@ def _paint_head(canvas: Canvas, scene: Scene, points: Space) -> AnyArray:
         if tubes:
             canvas.paint(label, inner.tubes(tubes, 4), open_tissue)
     bone = np.isin(canvas.label, SKULL)
-    bones.paint_teeth(canvas, scene.bones, points, bone)
-    bones.paint_plates(canvas, scene.bones, points)
+    fine_anatomy.paint_teeth(canvas, scene.bones, points, bone)
+    fine_anatomy.paint_plates(canvas, scene.bones, points)
     return np.where(lesion_map > 0, lesion_map, labelled) * soft

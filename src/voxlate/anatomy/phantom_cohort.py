@@ -14,19 +14,17 @@ from typing import Any
 import numpy as np
 
 from voxlate.anatomy.contrast import PROTOCOLS
-from voxlate.anatomy.diseases import LesionKind, Wanted
-from voxlate.anatomy.head import FIELD_MM, Head
+from voxlate.anatomy.diseases import LesionKind
 from voxlate.anatomy.label_map import (
     LEAST_BRAIN_ML,
-    LabelTable,
+    LabelMap,
     read_label_map,
-    read_lesion,
     read_table,
 )
 from voxlate.anatomy.mapped_head import SHIPPED_HEADS, make_head, make_mapped_head
 from voxlate.anatomy.phantom_options import PhantomOptions, tables
-from voxlate.anatomy.real_ct import NO_LABELS, make_ct_body, read_ct, table_of
-from voxlate.anatomy.signal import MAPS, MODALITIES, image, tissue_map
+from voxlate.anatomy.real_ct import CtScan, draw_table, make_ct_body, read_ct
+from voxlate.anatomy.signal import FIELD_MM, MAPS, MODALITIES, Head, image, tissue_map
 from voxlate.anatomy.tissue import BRAIN, INTRACRANIAL, Label
 from voxlate.base.array_types import AnyArray
 from voxlate.base.errors import BadInput, first_of, known_name
@@ -36,7 +34,6 @@ from voxlate.base.machine import cores
 from voxlate.base.messages import Say, message
 from voxlate.base.option import merge
 from voxlate.scans.cohorts.case_files import plain_name
-from voxlate.scans.cohorts.split import check_size
 from voxlate.scans.formats.dicom import is_dicom_folder
 from voxlate.scans.formats.io import (
     content_hash,
@@ -58,13 +55,6 @@ LESION_MAP = {
     "none": {},
 }
 MIXED: tuple[LesionKind, ...] = ("tumour", "stroke", "none")  # a small cohort has each of them
-# Options that have no meaning, by whether --ct and --labels are given.
-UNUSED = {
-    (False, False): ("without --labels or --ct", ("tissues", "spacing_mm")),
-    (False, True): ("with --labels", ("size",)),
-    (True, False): ("with --ct alone", ("size", "lesions", "stripped", "tissues")),
-    (True, True): ("with --ct", ("size", "lesions", "stripped")),
-}
 SOURCES = "Constants and equations with their literature: voxlate.anatomy.tissue and .signal."
 TABLE = "cases.csv"  # which `prepare` reads
 AIR_HU = -1000
@@ -124,11 +114,7 @@ def write_cohort(
         own = {name: getattr(asked, name) for name in ("seed", "lesion", "stripped")}
         _claim(out, {**own, **bodies.settings}, bodies.description)
         if bodies.files:
-            patients = {bodies.name(k): bodies.patient(k) for k in range(cases)}
-            _list_cases(out, patients)
-            if len({*patients.values()}) == 1:
-                for warning in check_size(dict.fromkeys(patients.values(), "train")):
-                    say(warning)
+            _list_cases(out, {bodies.name(k): bodies.patient(k) for k in range(cases)})
         # Threads suffice because numpy and gzip release the GIL.
         with ThreadPoolExecutor(min(cores(), MOST_THREADS)) as pool:
             for folder in pool.map(_write, range(cases)):
@@ -213,25 +199,34 @@ class Bodies:
 
 def bodies_of(asked: PhantomOptions, say: Say) -> Bodies:
     """The bodies that the options name; raises BadInput for options that do not fit together."""
-    situation, unused = UNUSED[asked.ct is not None, asked.labels is not None]
-    for name in unused:
+    if asked.ct is not None:
+        _refuse(asked, "with --ct", "labels", "size", "stripped", "tissues")
+        return ct_bodies(asked, say)
+    if asked.labels is not None:
+        _refuse(asked, "with --labels", "size")
+        return label_bodies(asked, say)
+    _refuse(asked, "without --labels or --ct", "tissues", "spacing_mm")
+    return simulated(asked)
+
+
+def _refuse(asked: PhantomOptions, situation: str, *names: str) -> None:
+    """Raise BadInput for options that have no meaning in a situation."""
+    for name in names:
         if getattr(asked, name):
             option = name.replace("_", "-")
             raise BadInput(f"--{option}: expected none {situation}, found it. Remove it.")
-    if asked.ct is not None:
-        return ct_bodies(asked, say)
-    if asked.labels is not None:
-        return label_bodies(asked, say)
-    return simulated(asked, say)
 
 
-def simulated(asked: PhantomOptions, say: Say) -> Bodies:
+def simulated(asked: PhantomOptions) -> Bodies:
     """Heads of the label maps of the package."""
     size = asked.size or SIZE
-    lesions = _Lesions(asked, say)
+
+    def _make(case: int, lesion: LesionKind) -> Head:
+        return make_head(asked.seed, case, size, lesion)
+
     return Bodies(
-        lambda case, lesion: make_head(asked.seed, case, size, lesions.of(case, lesion)),
-        {"size": list(size), "heads": list(SHIPPED_HEADS), **lesions.settings},
+        _make,
+        {"size": list(size), "heads": list(SHIPPED_HEADS)},
         {
             "what": "Simulated heads, computed from equations on the anatomy of label maps of SynthSeg (Apache-2.0).",
             "field_mm": list(FIELD_MM),
@@ -244,19 +239,27 @@ def simulated(asked: PhantomOptions, say: Say) -> Bodies:
 
 def label_bodies(asked: PhantomOptions, say: Say = no_report) -> Bodies:
     """Variations of label maps; raises BadInput where there are none, or without a table of their tissues."""
-    table, maps = _label_maps(asked, say)
+    if asked.tissues is None:
+        raise BadInput(
+            f"--labels: expected --tissues with the tissues of the labels, found none. Add --tissues with one of {', '.join(tables())}, or a TOML file."
+        )
+    table = read_table(asked.tissues)
+    maps = _find_files(Path(asked.labels or ""), "--labels", say)
     names = tuple(maps)
-    lesions = _Lesions(asked, say)
+
     # few maps are read once for all their variations; many are not kept
-    read = lru_cache(KEPT_MAPS)(lambda name: read_label_map(maps[name], table, name))
+    @lru_cache(KEPT_MAPS)
+    def _read(name: str) -> LabelMap:
+        return read_label_map(maps[name], table, name)
 
     def _make(case: int, lesion: LesionKind) -> Head:
-        body, wanted = read(names[case % len(names)]), lesions.of(case, lesion)
-        return make_mapped_head(body, asked.seed, case, asked.spacing_mm, wanted)
+        body = _read(names[case % len(names)])
+        return make_mapped_head(body, asked.seed, case, asked.spacing_mm, lesion)
 
+    own = {"table": table.digest, "tissues": table.name}
     return Bodies(
         _make,
-        _settings(asked, table, label_maps=maps) | {"tissues": table.name, **lesions.settings},
+        _settings(asked, "label_maps", maps) | own,
         {
             "what": "Simulated scans, computed from equations on the anatomy of label maps.",
             "seg": table.names,
@@ -277,75 +280,31 @@ def ct_bodies(asked: PhantomOptions, say: Say = no_report) -> Bodies:
     called = {name[:-3]: path for name, path in files.items() if name.lower().endswith("_ct")}
     scans = called or files
     names = tuple(scans)
-    table, maps = (NO_LABELS, {}) if asked.labels is None else _label_maps(asked, say)
-    if unknown := sorted(maps.keys() - scans.keys()):
-        raise BadInput(
-            f"{maps[unknown[0]]}: expected the name of a CT of --ct ({first_of(names)}), found {unknown[0]}. Name each label map as its CT."
-        )
 
-    read = lru_cache(KEPT_MAPS)(
-        lambda name: read_ct(scans[name], name, asked.spacing_mm, maps.get(name), table)
-    )
+    @lru_cache(KEPT_MAPS)
+    def _read(name: str) -> CtScan:
+        return read_ct(scans[name], name, asked.spacing_mm)
+
+    def _make(case: int, lesion: LesionKind) -> Head:
+        return make_ct_body(_read(names[case % len(names)]), asked.seed, case)
+
     return Bodies(
-        lambda case, _: make_ct_body(read(names[case % len(names)]), table, asked.seed, case),
-        _settings(asked, table, ct=scans, label_maps=maps) | {"lesion": "none"},
+        _make,
+        _settings(asked, "ct", scans) | {"lesion": "none"},
         {
             "what": "Real CTs of patients, with MR that was drawn from them by equations: no MR was acquired.",
-            "seg": table_of(table, np.random.default_rng(0)).names,
+            "seg": draw_table(np.random.default_rng(0)).names,
         },
         names,
         len(names),
     )
 
 
-def _settings(asked: PhantomOptions, table: LabelTable, **files: dict[str, Path]) -> dict[str, Any]:
+def _settings(asked: PhantomOptions, kind: str, files: dict[str, Path]) -> dict[str, Any]:
     """What a cohort of files that is continued must have in common."""
     spacing = list(asked.spacing_mm) if asked.spacing_mm else None
-    hashes = {kind: _hashes(paths) for kind, paths in files.items()}
-    return {**hashes, "table": table.digest, "spacing_mm": spacing}
-
-
-def _hashes(files: dict[str, Path]) -> dict[str, str]:
-    """What states the content of files."""
-    return {name: content_hash(path) for name, path in files.items()}
-
-
-class _Lesions:
-    """The label maps of --lesions, of which a case with a tumour takes one."""
-
-    def __init__(self, asked: PhantomOptions, say: Say) -> None:
-        given = asked.lesions
-        if given is not None and asked.lesion not in ("tumour", "mixed"):
-            raise BadInput(
-                f"--lesions: expected --lesion tumour or mixed with it, found {asked.lesion}. Change it, or remove --lesions."
-            )
-        self.seed = asked.seed
-        self.maps = {} if given is None else _find_files(Path(given), "--lesions", say)
-        self.table = None if given is None else read_table(asked.lesion_tissues)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What a cohort that is continued must have in common."""
-        return {
-            "lesions": _hashes(self.maps),
-            "lesion_table": self.table.digest if self.table else None,
-        }
-
-    def of(self, case: int, lesion: LesionKind) -> Wanted:
-        """The lesion of a case: one of a label map in place of a drawn tumour."""
-        if self.table is None or lesion != "tumour":
-            return lesion
-        number = np.random.default_rng([self.seed, case, 2]).integers(len(self.maps))
-        return read_lesion(list(self.maps.values())[number], self.table)
-
-
-def _label_maps(asked: PhantomOptions, say: Say) -> tuple[LabelTable, dict[str, Path]]:
-    """The table and the label maps that the options name; raises BadInput where they do not name both."""
-    if asked.tissues is None:
-        raise BadInput(
-            f"--labels: expected --tissues with the tissues of the labels, found none. Add --tissues with one of {', '.join(tables())}, or a TOML file."
-        )
-    return read_table(asked.tissues), _find_files(Path(asked.labels or ""), "--labels", say)
+    hashes = {name: content_hash(path) for name, path in files.items()}
+    return {kind: hashes, "spacing_mm": spacing}
 
 
 def _find_files(folder: Path, option: str, say: Say) -> dict[str, Path]:

@@ -30,7 +30,7 @@ class PhantomOptions:
     size: Annotated[
         tuple[Side, Side, Side] | None,
         MainOption(
-            "Number of voxels in x, y and z, 8 to 1024 each. Default: 96 96 48. Not with --labels.",
+            "Number of voxels in x, y and z, 8 to 1024 each. Default: 96 96 48. Not with --labels or --ct.",
             metavar="X Y Z",
         ),
     ] = None
@@ -44,7 +44,7 @@ class PhantomOptions:
     labels: Annotated[
         Path | str | None,
         MainOption(
-            "Label map, or folder of label maps, whose anatomy is varied and drawn in place of simulated heads. With --ct: the organs of the CTs of the same names.",
+            "Label map, or folder of label maps, whose anatomy is varied and drawn in place of simulated heads.",
             metavar="PATH",
         ),
     ] = None
@@ -56,21 +56,6 @@ class PhantomOptions:
             complete="voxlate.anatomy.phantom_options:tables",
         ),
     ] = None
-    lesions: Annotated[
-        Path | str | None,
-        MainOption(
-            "Label map, or folder of label maps, whose lesions take the place of drawn tumours.",
-            metavar="PATH",
-        ),
-    ] = None
-    lesion_tissues: Annotated[
-        str | Path,
-        Option(
-            "Tissues of the labels of --lesions, as for --tissues.",
-            metavar="TABLE",
-            complete="voxlate.anatomy.phantom_options:tables",
-        ),
-    ] = "brats"
     spacing_mm: Annotated[
         tuple[Length, Length, Length] | None,
         MainOption(

@@ -1,26 +1,26 @@
-"""A real CT as the anatomy of phantoms: its tissues by Hounsfield units, place and labels, on its own grid.
+"""A real CT as the anatomy of phantoms: its tissues by Hounsfield units and place, on its own grid.
 
 Contrast agent counts as bone where it is as dense and as small: see `_bone`. Soft tissue has regions with proton density and
 times of their own. Source of the regions: Billot et al. 2023, Med Image Anal 86:102789.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
 
 from voxlate.anatomy.diseases import Lesion
-from voxlate.anatomy.head import LEAST_HU, MOST_HU, Head, draw_exposure
-from voxlate.anatomy.label_map import CODES, LabelTable, OwnTissue, check_grid, check_voxels
+from voxlate.anatomy.label_map import LabelTable, OwnTissue, check_grid, check_voxels
 from voxlate.anatomy.shapes import Canvas, Points, Rng, Triple, blank, noise, triple
-from voxlate.anatomy.tissue import SKULL, Label
+from voxlate.anatomy.signal import LEAST_HU, MOST_HU, Head, draw_exposure
+from voxlate.anatomy.tissue import Label
 from voxlate.base.array_types import AnyArray
 from voxlate.base.errors import BadInput
 from voxlate.base.items import stable_id
 from voxlate.scans.formats.io import read_volume
-from voxlate.scans.images.grid import Grid, canonical, resample, with_voxels
+from voxlate.scans.images.grid import canonical, with_voxels
 from voxlate.scans.images.mask import (
     close_gaps,
     dilate,
@@ -49,9 +49,6 @@ _HALO_MM = 2.0
 _SMOOTH_MM = 3.0
 _FLUID_HU = 14.0  # mean of urine, cerebrospinal fluid and effusions, below muscle
 _FLUID_MM = 3.0  # half the width of the smallest fluid
-_BONES = (*SKULL, CODES["cancellous"], CODES["whole_bone"])
-_UNSTATED = (Label.AIR, Label.SINUS, CODES["soft"], CODES["hollow"])
-NO_LABELS = LabelTable("none", "soft", 0.0, {0: int(Label.AIR)}, {})
 _WAVES_MM = (25.0, 60.0, 120.0)  # of regions, from gyri to organs
 _LEAST_REGIONS, _MOST_REGIONS = 3, 8
 # T2* at 3 T is about 1 ms: Yu et al. 2011, Magn Reson Med 66:248; PD of 20 to 30 % is its density.
@@ -85,8 +82,8 @@ _INNER = 0.75  # of the neighbours of a voxel: at a flat surface of bone, 0.67 a
 class CtScan:
     """A CT [D, H, W] (z, y, x; growing to superior, anterior, right), and what is where in it.
 
-    hu: as scanned; calm_hu: without noise; smooth_hu: the mean of soft tissue around each voxel. body, bone, metal, soft:
-    bool. organs: fluid and the soft tissue that a label map states, by codes (see `LabelTable`), 0 elsewhere.
+    hu: as scanned; calm_hu: without noise; smooth_hu: the mean of soft tissue around each voxel. body, bone, metal,
+    soft, fluid: bool.
     """
 
     name: str
@@ -97,7 +94,7 @@ class CtScan:
     bone: AnyArray
     metal: AnyArray
     soft: AnyArray
-    organs: AnyArray
+    fluid: AnyArray
     affine: AnyArray
     spacing_mm: Triple
 
@@ -106,12 +103,10 @@ def read_ct(
     path: Path,
     name: str,
     spacing_mm: Triple | None,
-    labels: Path | None,
-    table: LabelTable,
 ) -> CtScan:
     """Read a CT of any format and orientation; raises BadInput for what is none.
 
-    spacing_mm: voxels along x, y, z, by default the scan's; labels: a label map of it by the table.
+    spacing_mm: voxels along x, y, z, by default the scan's.
     """
     volume = canonical(read_volume(path, "ct"))
     check_grid(path, volume)
@@ -131,30 +126,14 @@ def read_ct(
         )
     hu = np.clip(values, LEAST_HU, MOST_HU)
     calm = _without_noise(hu, body, spacing)
-    codes = _codes_of(labels, volume.grid, table)
-    if labels is not None and not (codes[body] > 0).any():
-        raise BadInput(
-            f"{labels}: expected labels inside the body of {path}, found none there. Give the label map of this CT."
-        )
-    organs = np.where(np.isin(codes, (*_UNSTATED, *_BONES)), np.uint8(0), codes)
-    bone = _bone(calm, body, spacing) & (organs == 0)
-    bone |= np.isin(codes, _BONES) & body
+    bone = _bone(calm, body, spacing)
     soft = body & ~bone & (calm > SOFT_HU)
     smooth = _mean_of(calm, soft, spacing)
     thin = soft & (smooth < _FLUID_HU)
-    fluid = thin & dilate(erode(thin, _FLUID_MM, spacing), 2 * _FLUID_MM, spacing) & (organs == 0)
-    organs[fluid | (codes == CODES["fluid"])] = Label.SPINAL_FLUID
+    fluid = thin & dilate(erode(thin, _FLUID_MM, spacing), 2 * _FLUID_MM, spacing)
     metal = dilate(body & (hu > _METAL_HU), max(_HALO_MM, min(spacing)), spacing) & body
-    arrays = (hu, calm, smooth, body, bone, metal, soft, organs)
+    arrays = (hu, calm, smooth, body, bone, metal, soft, fluid)
     return CtScan(name, *arrays, volume.affine, spacing)
-
-
-def _codes_of(path: Path | None, grid: Grid, table: LabelTable) -> AnyArray:
-    """The codes of a label map on a grid; 0 where there is none."""
-    if path is None:
-        return np.zeros(grid.shape, np.uint8)
-    values = resample(canonical(read_volume(path, "seg")), grid, order=0, fill=0.0).data[0]
-    return table.convert(np.rint(values).astype(np.int64), str(path))
 
 
 def _without_noise(
@@ -201,17 +180,12 @@ def _mean_of(
     return np.asarray(total / np.maximum(count, 1e-3))
 
 
-def table_of(
-    labels: LabelTable,
-    rng: Rng,
-) -> LabelTable:
-    """The table of a body: with lung and its regions as tissues of its own."""
-    own = {**labels.own}
-    own.setdefault("lung", _LUNG)
-    own["bone_marrow"] = _draw(rng, _MARROW)
+def draw_table(rng: Rng) -> LabelTable:
+    """The table of a body, with marrow and regions as tissues of its own."""
+    own = {"lung": _LUNG, "bone_marrow": _draw(rng, _MARROW)}
     for number in range(1, _MOST_REGIONS + 1):
         own[f"region_{number}"] = _draw(rng, _REGION)
-    return replace(labels, own=own)
+    return LabelTable("none", "soft", 0.0, {0: int(Label.AIR)}, own)
 
 
 def _draw(
@@ -224,21 +198,18 @@ def _draw(
 
 def make_ct_body(
     scan: CtScan,
-    labels: LabelTable,
     seed: int,
     case: int,
 ) -> Head:
     """One body of a CT; the same scan, name, seed and case give the same body."""
     rng = np.random.default_rng([seed, case, stable_id(scan.name)])
     table_rng, region_rng, tissue_rng, texture_rng, exposure_rng = rng.spawn(5)
-    table = table_of(labels, table_rng)
+    table = draw_table(table_rng)
     lengths = zip(scan.hu.shape[::-1], scan.spacing_mm[::-1])
     x, y, z = (np.arange(length) * np.float32(step) for length, step in lengths)
     soft = _regions(scan, region_rng, (x, y, z))
     soft += np.uint8(table.names["region_1"])
-    # vessels of the lung are soft tissue
-    stated = (scan.organs > 0) & (scan.organs != table.names["lung"])
-    soft = np.where(stated, scan.organs, soft)
+    soft[scan.fluid] = Label.SPINAL_FLUID
     drawn = _paint(scan, soft, table.names)
     return Head(
         drawn.label,

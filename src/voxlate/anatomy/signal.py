@@ -9,7 +9,7 @@ cohorts store them without loss. Around metal, T2* is short (`metal_rate_per_ms`
 The image of a head in each modality: MR of its tissue-parameter maps, X-ray attenuation, the passage of a bolus.
 
 `signal` is exact in each voxel and free of noise. `image` is what a scanner gives: MR with the effects of `acquisition`, CT with
-those of `head.expose`.
+those of `expose`.
 """
 
 from dataclasses import dataclass
@@ -19,12 +19,69 @@ from scipy import ndimage
 
 from voxlate.anatomy import scalp
 from voxlate.anatomy.acquisition import Effects, draw_smooth, in_plane, rician
-from voxlate.anatomy.contrast import FULL_SCALE, PROTOCOLS, Protocol, bolus, magnitude, maps_for
-from voxlate.anatomy.head import Head, expose
-from voxlate.anatomy.shapes import Rng
-from voxlate.anatomy.tissue import BRAIN, FLUID, TUMOUR, VESSEL, Label
+from voxlate.anatomy.contrast import FULL_SCALE, PROTOCOLS, Protocol, bolus, magnitude
+from voxlate.anatomy.diseases import Lesion
+from voxlate.anatomy.shapes import Rng, Triple
+from voxlate.anatomy.tissue import BRAIN, FLUID, TUMOUR, VESSEL, Label, Tissue
 from voxlate.base.array_types import AnyArray
 from voxlate.scans.images.units import TISSUE_MAPS
+
+LEAST_HU, MOST_HU = -1024.0, 3071.0
+# CT of the brain and of vessels is reconstructed with smoother kernels than CT of bone.
+_WIDER = {"ct": 1.0, "ncct": 1.6}
+_CTA_WIDER = 1.3
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """The parameters of one CT scanner and its protocol.
+
+    blur_mm: standard deviation of the kernel in the slice; noise_hu: standard deviation in water; grain_mm: size of its
+    grains.
+    """
+
+    blur_mm: float
+    noise_hu: float
+    grain_mm: float
+
+
+def draw_exposure(rng: Rng) -> Exposure:
+    """Draw the parameters of a scanner."""
+    return Exposure(*np.exp(rng.uniform(*np.log(((0.25, 1.5, 0.35), (0.9, 14.0, 0.9))))).tolist())
+
+
+FIELD_MM = (200.0, 240.0, 168.0)  # x, y, z: an adult head from the upper jaw to the vertex
+
+
+@dataclass(frozen=True)
+class Head:
+    """One phantom patient on a grid [D, H, W] (z, y, x; growing to superior, anterior, right).
+
+    labels, second: the tissues (`Label`) with the largest and second largest share of a voxel; share: that of `labels`,
+    0..1. lesion_map: 1 core, 2 penumbra of a stroke; 1 necrosis, 2 oedema, 3 enhancing rim of a tumour. texture has
+    unit variance. affine: 4 × 4, from the (x, y, z) index to RAS in mm. exposure: of its CT; hu: a real
+    CT in its place.
+    """
+
+    labels: AnyArray
+    second: AnyArray
+    share: AnyArray
+    lesion_map: AnyArray
+    texture: AnyArray
+    affine: AnyArray
+    lesion: Lesion
+    tissue: Tissue
+    seed: int
+    case: int
+    exposure: Exposure
+    hu: AnyArray | None = None
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distances of voxels along D, H and W."""
+        dx, dy, dz = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return float(dz), float(dy), float(dx)
+
 
 MAPS = tuple(TISSUE_MAPS)
 TIMES = ("t1_map", "t2_map", "t2star_map")
@@ -264,8 +321,7 @@ def signal(head: Head, modality: str) -> AnyArray:
 
 def _magnitude(head: Head, protocol: Protocol) -> AnyArray:
     """The MR signal of a head's tissue-parameter maps, as contrasts are drawn from stored ones."""
-    names = maps_for(protocol.kind, protocol.dose > 0, protocol.fat_removed > 0)
-    maps = {name: tissue_map(head, name) for name in names}
+    maps = {name: tissue_map(head, name) for name in protocol.maps}
     there = maps["pd_map"] > 0
     out = np.zeros(there.shape, np.float32)
     out[there] = FULL_SCALE * magnitude(protocol, {k: v[there] for k, v in maps.items()})
@@ -318,3 +374,29 @@ def _perfusion_map(head: Head, modality: str, clean: AnyArray, rng: Rng) -> AnyA
         late = (head.lesion_map > 0) & (head.lesion.kind == "stroke")
         noisy = np.where(late, np.maximum(noisy, 6.2), np.minimum(noisy, 5.6))
     return np.where(inside, noisy, 0).astype(np.float32)
+
+
+def expose(
+    clean: AnyArray, exposure: Exposure, modality: str, spacing_mm: Triple, rng: Rng
+) -> AnyArray:
+    """The CT image [D, H, W] of a scanner in whole HU; clean: its HU without any effect."""
+    wider = _WIDER.get(modality, _CTA_WIDER)
+    blur_mm = exposure.blur_mm * wider
+    image = _smooth(clean, (0, blur_mm, blur_mm), spacing_mm)
+    level_hu = exposure.noise_hu / wider**2
+    image += level_hu * grains(image.shape, exposure.grain_mm * wider, spacing_mm, rng)
+    return np.rint(np.clip(image, LEAST_HU, MOST_HU)).astype(np.float32)
+
+
+def _smooth(image: AnyArray, std_mm: Triple, spacing_mm: Triple) -> AnyArray:
+    return ndimage.gaussian_filter(image, np.divide(std_mm, spacing_mm))
+
+
+def grains(shape: tuple[int, ...], grain_mm: float, spacing_mm: Triple, rng: Rng) -> AnyArray:
+    """Noise of unit variance without its lowest frequencies, as filtered back projection leaves it in a slice."""
+    white = rng.standard_normal(shape, dtype=np.float32)
+    fine = _smooth(white, (0, grain_mm, grain_mm), spacing_mm)
+    coarse = _smooth(white, (0, 4 * grain_mm, 4 * grain_mm), spacing_mm)
+    # Where a grain is smaller than a voxel, the fine noise is white.
+    noise = fine - 0.9 * coarse
+    return np.asarray(noise / max(float(noise.std()), 1e-6))

@@ -28,8 +28,8 @@ from voxlate.scans.cases.align import Preparation
 from voxlate.scans.images.units import unit_of
 from voxlate.science.nets.autoencoder import AutoencoderNet, KLAutoencoder
 from voxlate.science.nets.interface import Channels
-from voxlate.science.nets.xmodality.baseline_unet import PlainUNet
-from voxlate.science.nets.xmodality.parts import Attention, Conv, Dense
+from voxlate.science.nets.xmodality_layers import Attention, Conv, Dense
+from voxlate.science.nets.xmodality_unets import PlainUNet
 from voxlate.training import recipe as recipes
 from voxlate.training.recipe import Recipe, ranges_of, to_dict
 from voxlate.training.run import Run, begin_run, software

@@ -16,8 +16,7 @@ from voxlate.base.records import Record, Shape, checksum
 from voxlate.science.batch import Batch
 from voxlate.science.diffusion.noise import Noise
 from voxlate.science.methods.method import Method
-from voxlate.science.nets.narrow import narrow
-from voxlate.science.nets.unet import ResidualUNet
+from voxlate.science.nets.unet import ResidualUNet, narrow
 from voxlate.training.recipe import FullStage, Recipe
 from voxlate.training.run import Run, weights_of
 from voxlate.training.starters.card import read_card

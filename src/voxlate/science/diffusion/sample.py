@@ -84,13 +84,6 @@ class SamplerSettings:
     ] = 1
     rtol: Annotated[float, setting("Largest relative error of one step of rk45.", gt=0)] = 1e-5
     atol: Annotated[float, setting("Largest absolute error of one step of rk45.", gt=0)] = 1e-5
-    temperature: Annotated[
-        float,
-        setting(
-            "Factor on all noise; a factor above 1 restores spread that a short training has lost.",
-            gt=0,
-        ),
-    ] = 1.0
     schedule: Annotated[
         AnySchedule | None,
         setting("Noise schedule of sampling; unset: the schedule of the training."),
@@ -274,7 +267,7 @@ def sample(
         denoise = keeping(denoise, schedule, times[numbers], states)
 
     def _draw(x: Tensor) -> Tensor:
-        return sampling.temperature * with_known(noise(x), nothing, mask)
+        return with_known(noise(x), nothing, mask)
 
     if initial is None:
         x = float(schedule.start_std(times[0])) * _draw(known)

@@ -215,40 +215,12 @@ def _log_gap(x: Tensor) -> Tensor:
     return torch.log(torch.abs(torch.expm1(x)))
 
 
-class BetaTable(Schedule):
-    """The betas of a discrete DDPM as a table: index i of `count` is t = (i + 1) / count, t = 0 the image itself.
-
-    alpha² is the running product of 1 − beta; between two indices log_snr is linear, before the first sigma² is.
-    """
-
-    count: int
-
-    @abstractmethod
-    def betas(self) -> Tensor:
-        """Beta of each index, float64 [count]."""
-
-    def _log_snr(self, t: Tensor) -> Tensor:
-        table = _table(self).to(t.device)
-        place = t * self.count - 1
-        index = place.detach().floor().clamp(0, self.count - 2).long()
-        inside = table[index] + (place - index) * (table[index + 1] - table[index])
-        first = torch.sigmoid(-table[0])  # the variance at index 0, its beta
-        variance = torch.minimum(first * t * self.count, first)
-        return torch.where(place < 0, torch.log1p(-variance) - torch.log(variance), inside)
-
-
-@lru_cache
-def _table(schedule: BetaTable) -> Tensor:
-    """Log-SNR of each index, float64 [count]; has values also where models are built without theirs (meta)."""
-    with torch.device("cpu"):
-        log_alpha2 = torch.log1p(-schedule.betas()).cumsum(0)
-        return log_alpha2 - torch.log(-torch.expm1(log_alpha2))
-
-
 @settings
-class LinearBetas(BetaTable):
-    """Betas that grow evenly, or whose square roots do.
+class LinearBetas(Schedule):
+    """The betas of a discrete DDPM, which grow evenly, or whose square roots do.
 
+    Index i of `count` is t = (i + 1) / count, t = 0 the image itself. alpha² is the running product of 1 − beta; between two
+    indices log_snr is linear, before the first sigma² is.
     Source: Ho et al. 2020; spacing "sqrt" is the "scaled linear" of latent diffusion (Rombach et al. 2022).
     """
 
@@ -261,11 +233,25 @@ class LinearBetas(BetaTable):
         setting("Whether beta grows evenly, or its square root."),
     ] = "linear"
 
-    def betas(self) -> Tensor:
-        """Beta of each index."""
-        power = 2.0 if self.spacing == "sqrt" else 1.0
-        first, last = self.first ** (1 / power), self.last ** (1 / power)
-        return torch.linspace(first, last, self.count, dtype=torch.float64) ** power
+    def _log_snr(self, t: Tensor) -> Tensor:
+        table = _table(self).to(t.device)
+        place = t * self.count - 1
+        index = place.detach().floor().clamp(0, self.count - 2).long()
+        inside = table[index] + (place - index) * (table[index + 1] - table[index])
+        first = torch.sigmoid(-table[0])  # the variance at index 0, its beta
+        variance = torch.minimum(first * t * self.count, first)
+        return torch.where(place < 0, torch.log1p(-variance) - torch.log(variance), inside)
+
+
+@lru_cache
+def _table(schedule: LinearBetas) -> Tensor:
+    """Log-SNR of each index, float64 [count]; has values also where models are built without theirs (meta)."""
+    power = 2.0 if schedule.spacing == "sqrt" else 1.0
+    first, last = schedule.first ** (1 / power), schedule.last ** (1 / power)
+    with torch.device("cpu"):
+        betas = torch.linspace(first, last, schedule.count, dtype=torch.float64) ** power
+        log_alpha2 = torch.log1p(-betas).cumsum(0)
+        return log_alpha2 - torch.log(-torch.expm1(log_alpha2))
 
 
 @settings

@@ -11,44 +11,38 @@ from torch import Tensor
 
 from voxlate.base.config import setting, settings
 from voxlate.base.errors import BadInput
-from voxlate.science.diffusion.schedules import LOG_SNR_LIMIT, BetaTable, Schedule
+from voxlate.science.diffusion.schedules import LOG_SNR_LIMIT, LinearBetas, Schedule
 
 
 @settings
 class UniformTimes:
-    """Every time between `low` and `high` equally likely."""
+    """Every time from `low` to 1 equally likely."""
 
     kind: Literal["uniform"] = "uniform"
     low: Annotated[float, setting("Earliest time; scores are undefined at time 0.", ge=0, lt=1)] = (
         0.0
     )
-    high: Annotated[float, setting("Latest time.", gt=0, le=1)] = 1.0
     count: Annotated[
         int,
         setting("Number of indices of a table whose times alone are drawn; 0: any time.", ge=0),
     ] = 0
 
     def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
-        t = self.low + u.double() * (self.high - self.low)
+        t = self.low + u.double() * (1.0 - self.low)
         return torch.ceil(t * self.count) / self.count if self.count else t
 
 
 @settings
 class EarlyHeavyTimes:
-    """Density proportional to 2 − t, so that times near the image are drawn up to twice as often (paper 004).
+    """Times near the image are drawn up to twice as often (paper 004).
 
-    With `count` = T the published table itself: index i with probability (2T − i) / (T·(3T + 1)/2), t = (i + 1)/T.
+    Index i of `count` = T has the probability (2T − i) / (T·(3T + 1)/2), t = (i + 1)/T.
     """
 
     kind: Literal["early_heavy"] = "early_heavy"
-    count: Annotated[
-        int,
-        setting("Number of indices of the published table; 0: the continuous distribution.", ge=0),
-    ] = 0
+    count: Annotated[int, setting("Number of indices of the published table.", ge=1)]
 
     def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
-        if not self.count:
-            return early_heavy(u.double())
         # Indices below i weigh 2T·i − i·(i − 1)/2 of T·(3T + 1)/2; the quadratic is solved for i.
         b = 4 * self.count + 1
         total = self.count * (3 * self.count + 1) / 2
@@ -77,12 +71,7 @@ AnyTimes = Annotated[
 ]
 
 
-def early_heavy(u: Tensor) -> Tensor:
-    """The inverse of the distribution function (4t − t²)/3."""
-    return 2 - torch.sqrt(4 - 3 * u)
-
-
-GridName = Literal["t", "log_snr", "early_heavy", "index"]
+GridName = Literal["t", "log_snr", "index"]
 
 
 def grid(
@@ -90,8 +79,7 @@ def grid(
 ) -> Tensor:
     """steps + 1 falling times from `start` to `end`, float64 on the CPU.
 
-    "t": even in t. "log_snr": even in log-SNR. "early_heavy": steps shrink towards the image as paper 004 draws
-    times. "index": the table indices round(linspace(T − 1, 0, steps)) of a discrete schedule, then `end`.
+    "t": even in t. "log_snr": even in log-SNR. "index": the table indices round(linspace(T − 1, 0, steps)) of a discrete schedule, then `end`.
     """
     if not 0 <= end < start <= 1:
         raise BadInput(
@@ -103,8 +91,6 @@ def grid(
     limits = torch.tensor([start, end], dtype=torch.float64)
     if name == "t":
         times = start + share * (end - start)
-    elif name == "early_heavy":
-        times = end + (start - end) * early_heavy(1 - share)
     else:
         first, last = schedule.log_snr(limits)
         times = schedule.t(first + share * (last - first))
@@ -117,7 +103,7 @@ def grid(
 
 
 def _index_grid(schedule: Schedule, steps: int, start: float, end: float) -> Tensor:
-    if not isinstance(schedule, BetaTable):
+    if not isinstance(schedule, LinearBetas):
         found = type(schedule).__name__
         raise BadInput(
             f'times: expected a schedule of kind "linear_betas" for grid "index", found {found}. Use grid "t".'

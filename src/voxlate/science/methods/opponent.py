@@ -11,7 +11,7 @@ from torch.func import functional_call
 from voxlate.base.config import Importable, setting, settings
 from voxlate.science.batch import Batch
 from voxlate.science.diffusion.noise import Draws, Noise
-from voxlate.science.diffusion.objective import mean_in_mask
+from voxlate.science.diffusion.prediction import mean_in_mask
 from voxlate.science.diffusion.sample import SamplerSettings
 from voxlate.science.methods.method import Losses, Method, Pair
 from voxlate.science.nets.critic import Critic

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from voxlate.base.config import Counts, setting, settings
 from voxlate.science.nets import cpu
-from voxlate.science.nets.interface import Channels
 
 AUTOCAST = ("cpu", "cuda", "xpu", "mps")  # torch is not asked: before 2.13 it cannot compile that
 NORM_EPS = 1e-5  # added to a variance; as torch has it
@@ -381,20 +380,20 @@ def noise_level(log_snr: Tensor | None) -> Tensor:
 class Embedding(nn.Module):
     """The embedding that conditions every block: of noise level and configuration code, [B] and [B, K] -> [B, size]."""
 
-    def __init__(self, time: Sinusoidal | Fourier, width: int, channels: Channels) -> None:
+    def __init__(self, time: Sinusoidal | Fourier, width: int, noisy: bool, code: int) -> None:
         super().__init__()
         self.time = time
         self.features = width if time.size is None else time.size
         hidden = 4 * width if time.mlp is None else time.mlp
-        self.size = (hidden or self.features) if channels.noisy or channels.code else 0
+        self.size = (hidden or self.features) if noisy or code else 0
         self.fourier = (
             FourierFeatures(self.features, time.std)
-            if channels.noisy and isinstance(time, Fourier)
+            if noisy and isinstance(time, Fourier)
             else None
         )
-        self.level = _mlp(self.features, self.size) if channels.noisy and hidden else None
-        self.code = _mlp(channels.code, self.size) if channels.code else None
-        self.noisy = channels.noisy
+        self.level = _mlp(self.features, self.size) if noisy and hidden else None
+        self.code = _mlp(code, self.size) if code else None
+        self.noisy = noisy
 
     def forward(self, log_snr: Tensor | None, code: Tensor | None) -> Tensor | None:
         """The embedding [B, size]; None where there is nothing to embed."""

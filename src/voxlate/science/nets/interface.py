@@ -1,15 +1,22 @@
-"""Inputs and outputs of networks, and the settings that build them."""
+"""Inputs and outputs of networks, and the settings that build them.
 
+A plain torch.nn.Module class is a network, too: its settings are the arguments of its constructor.
+"""
+
+import functools
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass, field, make_dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from voxlate.base.config import kind_of
+from voxlate.base.config import STRICT, kind_of
 from voxlate.base.errors import BadInput
+from voxlate.base.items import BACKGROUND
+from voxlate.science.nets.blocks import CONVOLUTIONS, to_slices, to_volumes
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,21 @@ class NetworkInput:
         return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
 
+def modality_images(inputs: NetworkInput) -> tuple[Tensor, Tensor]:
+    """The images of all modalities, [B, N, D, H, W], and which are available, [B, N], 0 or 1.
+
+    Of a completion (with a code) those of the state, background where not available; else all images given.
+    """
+    if inputs.code is None:
+        images = torch.cat(list(inputs.images.values()), dim=1)
+        return images, images.new_ones(images.shape[:2])
+    assert inputs.state is not None
+    hidden = inputs.code.unflatten(1, (-1, inputs.state.shape[1])).amax(dim=1) > 0
+    return inputs.state.masked_fill(hidden[:, :, None, None, None], BACKGROUND), (~hidden).to(
+        inputs.state.dtype
+    )
+
+
 Extras = dict[str, Tensor | tuple[Tensor, ...]]
 
 
@@ -55,7 +77,7 @@ class Output:
 
     Args:
         image: [B, C, D, H, W].
-        extras: further results by name: "features" (a tuple of maps), and those of methods.losses that the input
+        extras: further results by name: "features" (a tuple of maps), and those of methods.regression that the input
             asks for.
 
     Example:
@@ -150,7 +172,7 @@ class NetSettings(ABC):
 
     @property
     def extras(self) -> tuple[str, ...]:
-        """Names of what the network can give besides its image, for losses (see methods.losses)."""
+        """Names of what the network can give besides its image, for losses (see methods.regression)."""
         return ()
 
     def takes_only_images(self, channels: Channels, noise: bool = False) -> None:
@@ -163,3 +185,101 @@ class NetSettings(ABC):
             raise BadInput(
                 f"net.kind: expected a network that takes {found}, found '{kind_of(self)}', which takes images{also} alone. Set net.kind to 'unet'."
             )
+
+
+GIVEN = ("in_channels", "out_channels")  # arguments that the task decides
+NOISE = "log_snr"
+NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def settings_of_module(found: Any) -> type[NetSettings] | None:
+    """Settings for what a recipe names, if that is a class of modules."""
+    return settings_of(found) if isinstance(found, type) and issubclass(found, nn.Module) else None  # type: ignore[arg-type]
+
+
+@functools.cache
+def settings_of(cls: type[nn.Module]) -> type[NetSettings]:
+    """Settings that build a module class: a key for each argument but in_channels and out_channels, which are given.
+
+    The module's forward takes an image [B, C, D, H, W] (of two-dimensional convolutions: [B * D, C, H, W]) and, where
+    it has an argument log_snr, the noise level [B]; it returns the image. Raises BadInput where the constructor cannot
+    be called in this way.
+    """
+    where = f"{cls.__module__}:{cls.__qualname__}"
+    arguments = [
+        argument
+        for name, argument in inspect.signature(cls).parameters.items()
+        if name not in GIVEN
+    ]
+    if unnamed := [argument.name for argument in arguments if argument.kind not in NAMED]:
+        raise BadInput(
+            f"{where}: expected a constructor whose arguments have names, found '{unnamed[0]}', which takes any. Write in_channels, out_channels and each option as an argument."
+        )
+    keys: list[Any] = [_key(argument) for argument in arguments]
+    own = {
+        "build": _build(cls),
+        # settings are sent to other processes by the module class, which has the name of their own class
+        "__reduce__": lambda self: (_restore, (cls, vars(self))),
+        "__pydantic_config__": STRICT,
+    }
+    settings = make_dataclass(
+        cls.__name__, keys, bases=(NetSettings,), namespace=own, frozen=True, kw_only=True
+    )
+    # recipes name the class by these
+    settings.__module__ = cls.__module__
+    settings.__qualname__ = cls.__qualname__
+    return settings
+
+
+def _key(argument: inspect.Parameter) -> tuple[Any, ...]:
+    """A field of settings, of the type that the argument states, if it states one."""
+    kind = Any if argument.annotation is inspect.Parameter.empty else argument.annotation
+    if argument.default is inspect.Parameter.empty:
+        return argument.name, kind
+    return argument.name, kind, field(default=argument.default)
+
+
+def _build(cls: type[nn.Module]) -> Any:
+    def _build_module(self: NetSettings, channels: Channels) -> nn.Module:
+        takes = inspect.signature(cls.forward).parameters
+        self.takes_only_images(channels, noise=NOISE in takes)
+        asked = inspect.signature(cls).parameters
+        sizes = {"in_channels": channels.joined, "out_channels": channels.out}
+        given = {name: size for name, size in sizes.items() if name in asked}
+        module = cls(**given, **vars(self))
+        return PlainNet(module, NOISE in takes, channels.out)
+
+    return _build_module
+
+
+def _restore(cls: type[nn.Module], values: dict[str, Any]) -> NetSettings:
+    return settings_of(cls)(**values)  # type: ignore[arg-type]
+
+
+class PlainNet(nn.Module):
+    """Lets a module that takes and returns tensors stand where networks take named inputs."""
+
+    def __init__(self, module: nn.Module, noisy: bool, out: int) -> None:
+        super().__init__()
+        self.module = module
+        self.noisy = noisy
+        self.out = out
+        convolutions = [part for part in module.modules() if isinstance(part, CONVOLUTIONS)]
+        self.slicewise = {conv.weight.ndim for conv in convolutions} == {4}
+
+    def forward(self, inputs: NetworkInput) -> Output:
+        """The module's image; raises BadInput where its shape is another."""
+        image = inputs.joined
+        batch, _, depth, height, width = image.shape
+        noise = inputs.log_snr
+        if self.slicewise:
+            image = to_slices(image)
+            noise = None if noise is None else noise.repeat_interleave(depth)
+        output: Tensor = self.module(image, log_snr=noise) if self.noisy else self.module(image)
+        if self.slicewise and output.dim() == 4:
+            output = to_volumes(output, depth)
+        if output.shape != (wanted := (batch, self.out, depth, height, width)):
+            raise BadInput(
+                f"{type(self.module).__name__}: expected an image of shape {wanted}, found {tuple(output.shape)}. Return as many channels as out_channels says, on the input's own grid."
+            )
+        return Output(output)

@@ -4,7 +4,6 @@ The weights are the user's: the package contains none.
 """
 
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,39 +23,29 @@ TINY = 1e-10
 Pictures = Float32
 
 
-def alexnet() -> nn.Sequential:
-    """The convolutions of AlexNet, numbered as in torchvision. Source: Krizhevsky et al. 2012."""
-    return nn.Sequential(
-        *(nn.Conv2d(3, 64, 11, 4, 2), nn.ReLU(), nn.MaxPool2d(3, 2)),
-        *(nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2)),
-        *(nn.Conv2d(192, 384, 3, padding=1), nn.ReLU()),
-        *(nn.Conv2d(384, 256, 3, padding=1), nn.ReLU()),
-        *(nn.Conv2d(256, 256, 3, padding=1), nn.ReLU()),
-    )
-
-
-def shapes() -> dict[str, tuple[int, ...]]:
-    """The tensors of a weights file: those of `alexnet`, and the weights of each layer's channels."""
-    net = alexnet()
-    named = {f"features.{name}": tuple(value.shape) for name, value in net.state_dict().items()}
-    widths = [layer.out_channels for layer in net if isinstance(layer, nn.Conv2d)]
-    return named | {f"lin{number}": (1, width, 1, 1) for number, width in enumerate(widths)}
-
-
-@dataclass(frozen=True, eq=False)
-class Lpips:
+class Lpips(nn.Module):
     """The weighted squared distance of two pictures' unit features: mean over pixels, sum over layers.
 
-    net: its ReLUs give the features; heads: the weight of each of their channels, [C].
-    Source: Zhang et al. 2018 (CVPR), eq. 1.
+    features: the convolutions of AlexNet (Krizhevsky et al. 2012), numbered as in torchvision, whose ReLUs give the features; lin0 to
+    lin4: the weight of each channel of a ReLU, [1, C, 1, 1]. Source: Zhang et al. 2018 (CVPR), eq. 1.
     """
 
-    net: nn.Sequential
-    heads: tuple[Tensor, ...]
-    name: str
+    name = "AlexNet v0.1"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            *(nn.Conv2d(3, 64, 11, 4, 2), nn.ReLU(), nn.MaxPool2d(3, 2)),
+            *(nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2)),
+            *(nn.Conv2d(192, 384, 3, padding=1), nn.ReLU()),
+            *(nn.Conv2d(384, 256, 3, padding=1), nn.ReLU()),
+            *(nn.Conv2d(256, 256, 3, padding=1), nn.ReLU()),
+        )
+        for number, width in enumerate((64, 192, 384, 256, 256)):
+            self.register_buffer(f"lin{number}", torch.ones(1, width, 1, 1))
 
     @torch.no_grad()
-    def __call__(self, a: Pictures, b: Pictures) -> Float64:
+    def forward(self, a: Pictures, b: Pictures) -> Float64:
         """Distances [N] of grey pictures [N, H, W] in [0, 1]; grey is repeated to three channels in [-1, 1].
 
         Raises BadInput where the pictures are smaller than SMALLEST.
@@ -64,12 +53,12 @@ class Lpips:
         distances = [np.zeros(0)]
         for start in range(0, len(a), BATCH):
             part = slice(start, start + BATCH)
-            colours = [
+            left, right = (
                 torch.from_numpy(np.ascontiguousarray(picture[part])).float()[:, None] * 2 - 1
                 for picture in (a, b)
-            ]
-            left, right = (picture.expand(-1, 3, -1, -1) for picture in colours)
-            distances.append(self.layers(left, right).sum(1).cpu().double().numpy())
+            )
+            colours = (left.expand(-1, 3, -1, -1), right.expand(-1, 3, -1, -1))
+            distances.append(self.layers(*colours).sum(1).cpu().double().numpy())
         return np.concatenate(distances)
 
     def layers(self, a: Tensor, b: Tensor) -> Tensor:
@@ -79,21 +68,20 @@ class Lpips:
             raise BadInput(
                 f"LPIPS: expected slices of at least {SMALLEST}×{SMALLEST} pixels, found {width}×{height}. Do without LPIPS."
             )
-        device = self.heads[0].device
+        device = self.get_buffer("lin0").device
         shift, scale = (
             torch.tensor(values, device=device, dtype=a.dtype).view(1, 3, 1, 1)
             for values in (SHIFT, SCALE)
         )
         x, y = ((picture.to(device) - shift) / scale for picture in (a, b))
         shares: list[Tensor] = []
-        for layer in self.net:
+        for layer in self.features:
             x = layer(x)
             y = layer(y)
             if isinstance(layer, nn.ReLU):
                 apart = (_unit(x) - _unit(y)).square()
-                shares.append(
-                    (apart * self.heads[len(shares)].view(1, -1, 1, 1)).sum(1).mean((1, 2))
-                )
+                weight = self.get_buffer(f"lin{len(shares)}")
+                shares.append((apart * weight).sum(1).mean((1, 2)))
         return torch.stack(shares, 1)
 
 
@@ -107,26 +95,16 @@ def load_lpips(path: Path | str) -> Lpips:
 
     On CUDA if there is one. Raises BadInput where the file is absent, no safetensors, or has other names or shapes.
     """
+    score = Lpips().requires_grad_(False)
     try:
         state = safetensors.torch.load_file(path)
-    except (safetensors.SafetensorError, OSError) as error:
+        score.load_state_dict({key: state[key] for key in score.state_dict() if key in state})
+    except (safetensors.SafetensorError, OSError, RuntimeError) as error:
+        found = str(error).strip().splitlines()[-1].strip()
         raise BadInput(
-            f"{path}: expected LPIPS weights (AlexNet v0.1) as a safetensors file, found none that can be read ({error}). Check the path, or convert the published files as docs/guides/importing.md shows."
+            f"{path}: expected LPIPS weights (AlexNet v0.1) as a safetensors file, found none that fit ({found}). Check the path, or join the published files as docs/guides/importing.md shows."
         ) from error
-    wanted = shapes()
-    for name, shape in wanted.items():
-        if name not in state or tuple(state[name].shape) != shape:
-            raise BadInput(
-                f"{path}: expected {name} of shape {'×'.join(map(str, shape))} (LPIPS v0.1, AlexNet), found none. Join AlexNet and the heads of LPIPS as docs/guides/importing.md shows."
-            )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kept = {name: state[name].float().to(device) for name in wanted}
-    digest = hashlib.sha256(
-        b"".join(kept[name].cpu().numpy().tobytes() for name in sorted(kept))
-    ).hexdigest()[:12]
-    net = alexnet().to(device).requires_grad_(False)
-    net.load_state_dict(
-        {name.removeprefix("features."): kept[name] for name in kept if name.startswith("features")}
-    )
-    heads = tuple(kept[name].flatten() for name in kept if name.startswith("lin"))
-    return Lpips(net, heads, f"AlexNet v0.1 (weights {digest})")
+    kept = score.state_dict()
+    content = b"".join(kept[name].numpy().tobytes() for name in sorted(kept))
+    score.name = f"AlexNet v0.1 (weights {hashlib.sha256(content).hexdigest()[:12]})"
+    return score.to("cuda" if torch.cuda.is_available() else "cpu")

@@ -33,7 +33,7 @@ MOST_SAMPLES = 10_000  # a standard deviation is then known to 1 %; more is a sl
 SCIENCE = "voxlate.science."
 METHODS = {
     "diffusion": "methods.diffusion:DiffusionSettings",
-    "flow": "methods.flow:FlowSettings",
+    "flow": "methods.diffusion:FlowSettings",
     "regression": "methods.regression:RegressionSettings",
     "cycle": "methods.cycle:CycleSettings",
     "autoencoding": "methods.autoencoding:AutoencodingSettings",
@@ -43,15 +43,15 @@ NETS = {
     "bran": "nets.bran:Bran",
     "resnet": "nets.resnet:ResNet",
     "kl_autoencoder": "nets.autoencoder:KLAutoencoder",
-    "xmodality_unet": "nets.xmodality.baseline_unet:PlainUNet",
-    "adm": "nets.xmodality.adm:ADM",
-    "uvit": "nets.xmodality.uvit:UViT",
-    "dit": "nets.xmodality.dit:DiT",
-    "hi_net": "nets.completion.hi_net:HiNet",
-    "mm_gan": "nets.completion.mm_gan:MMGAN",
-    "mm_syn": "nets.completion.mm_syn:MMSYN",
-    "coca_gan": "nets.completion.coca_gan:CocaGAN",
-    "ucd_gan": "nets.completion.ucd_gan:UcDGAN",
+    "xmodality_unet": "nets.xmodality_unets:PlainUNet",
+    "adm": "nets.xmodality_unets:ADM",
+    "uvit": "nets.xmodality_unets:UViT",
+    "dit": "nets.dit:DiT",
+    "hi_net": "nets.completion:HiNet",
+    "mm_gan": "nets.completion:MMGAN",
+    "mm_syn": "nets.shared_space:MMSYN",
+    "coca_gan": "nets.shared_space:CocaGAN",
+    "ucd_gan": "nets.shared_space:UcDGAN",
 }
 TASKS = {
     "translate": "methods.tasks:Translate",
@@ -67,7 +67,7 @@ def _kinds(homes: Mapping[str, str], settings_of: str = "") -> Importable:
 
 
 AnyMethod = Annotated[MethodSettings, _kinds(METHODS)]
-AnyNet = Annotated[NetSettings, _kinds(NETS, f"{SCIENCE}nets.plain:settings_of_module")]
+AnyNet = Annotated[NetSettings, _kinds(NETS, f"{SCIENCE}nets.interface:settings_of_module")]
 AnyTask = Annotated[TaskSettings, _kinds(TASKS)]
 AnyIntensity = Annotated[Intensity, Importable()]
 StageTask = Annotated[AnyTask, setting("Task: how a batch becomes a problem for the network.")]

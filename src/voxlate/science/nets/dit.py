@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from voxlate.base.config import setting, settings
+from voxlate.science.nets import wavelet
 from voxlate.science.nets.blocks import sinusoids
 from voxlate.science.nets.interface import Channels, NetSettings
-from voxlate.science.nets.xmodality import wavelet
-from voxlate.science.nets.xmodality.parts import (
+from voxlate.science.nets.xmodality_layers import (
     EPS,
     Attention,
     Backbone,

@@ -1,4 +1,4 @@
-"""The layers of the four networks. Maps are [N, H, W, C] in memory, so that 1x1 convolutions are plain products."""
+"""The layers of the four networks of paper 001. Maps are [N, H, W, C] in memory, so that 1x1 convolutions are plain products."""
 
 import math
 from abc import ABC, abstractmethod
