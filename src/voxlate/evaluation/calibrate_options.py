@@ -51,9 +51,9 @@ class CalibrateOptions(Layout, ExecutorOptions):
         ),
     ] = 0.9
     bound: Annotated[
-        Literal["normal", "any", "none"] | None,
+        Literal["normal", "none"] | None,
         Option(
-            "Margin for a limited number of patients: normal (Student's t; the default from 10 patients on), any (no assumption; needs 22 patients for 90 %) or none (the default below 10)."
+            "Margin for a limited number of patients: normal (Student's t; the default from 10 patients on) or none (the default below 10)."
         ),
     ] = None
     method: Annotated[

@@ -8,8 +8,8 @@ from typing import Any
 from pandas import DataFrame
 
 from voxlate.base.groups import grouped
-from voxlate.evaluation.intervals.conformal import least_patients, least_provable
-from voxlate.evaluation.scoring.interval_scores import describe_bound, percent
+from voxlate.evaluation.intervals.conformal import least_patients
+from voxlate.evaluation.scoring.interval_scores import describe_bound
 from voxlate.evaluation.scoring.metrics import METRIC_OF
 from voxlate.scans.images.regions import BODY
 from voxlate.synthesis.calibration import INTERVAL_METHODS, Header, Target
@@ -43,7 +43,7 @@ def table(header: Header) -> list[dict[str, Any]]:
 
 
 def sentences(header: Header) -> list[str]:
-    """The coverage, a comparison of the methods of intervals, and what so many patients can prove."""
+    """The coverage, and for each target a comparison of the methods of intervals and the bounds of a case's errors."""
     count = header.patients
     counted = describe_bound(header.bound, header.confidence)
     summary = [
@@ -51,11 +51,6 @@ def sentences(header: Header) -> list[str]:
     ]
     for name, target in header.targets.items():
         summary += ["", *_comparison(name, target, header), *_bounds(target, header)]
-    proved = least_provable(count, header.confidence)
-    summary.append("")
-    summary.append(
-        f"Without any assumption {count} patients can prove a coverage of {1 - proved:.0%} at best with confidence {percent(header.confidence)} (1 - {1 - header.confidence:g}^(1/{count}) may be outside: {proved:.1%})."
-    )
     return summary
 
 
@@ -76,7 +71,7 @@ def _comparison(name: str, target: Target, header: Header) -> list[str]:
     lines.append(f"  Of the patient who has least, {least:.0%} of the voxels are inside.")
     if header.bound == "normal" and 1 - least > SKEWED * (1 - header.coverage):
         lines[-1] += (
-            " SHARES ARE FAR FROM NORMAL, and Student's t promises too much then: see --bound any."
+            " Coverage is far from normal over patients, so Student's t states too much confidence."
         )
     return lines
 
