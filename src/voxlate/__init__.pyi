@@ -885,7 +885,6 @@ def evaluate(
     split: Literal["train", "val", "test"] | None = None,
     value_range: tuple[float, float] | Mapping[str, Sequence[float]] | None = None,
     any_truth: bool = False,
-    window: tuple[float, float] | None = None,
     features: str | Features | None = None,
     metrics: Sequence[str | Callable[..., float]] = (),
     lpips: Path | str | None = None,
@@ -925,11 +924,10 @@ def evaluate(
         out: Folder of images; with run, a new one.
         truth: Cohort with the true scans.
         mask: Voxels to score: body (the default in HU and for perfusion), whole (else), brain, cohort or a mask file.
-        regions: Region to score: 'lesion=tmax>6', core=seg=1, vessels=MASK_FILE, ratio=lesion/core or tissues=ct. A dict.
+        regions: Region to score: 'lesion=tmax>6', core=seg=1, vessels=MASK_FILE or tissues=ct. A dict.
         split: Split to score: train, val or test.
         value_range: Range of PSNR and SSIM.
         any_truth: Count wrong truths, too. Default: False.
-        window: HU range of PNG truths. Default: that of synth (0 80 for heads).
         features: Distance of the slices' features: texture.
         metrics: Score of your own, MODULE:FUNCTION, with allow_code. One or a list.
         lpips: AlexNet weights (safetensors) for LPIPS.
@@ -1058,7 +1056,7 @@ def calibrate(
     samples: int | None = None,
     coverage: float = 0.9,
     confidence: float = 0.9,
-    bound: Literal["normal", "any", "none"] | None = None,
+    bound: Literal["normal", "none"] | None = None,
     method: Literal["learned", "difficulty", "constant"] | None = None,
     regions: Mapping[str, str] | None = None,
     seed: int = 0,
@@ -1094,7 +1092,7 @@ def calibrate(
         samples: Number of samples a case, of which mean and standard deviation are written.
         coverage: Share of a new patient's voxels that the intervals contain, in whole percents. From 0.5 to 0.99. Default: 0.9.
         confidence: Confidence in the coverage, on average over patients. From 0.5 to 0.9999. Default: 0.9.
-        bound: Margin for a limited number of patients: normal (Student's t; the default from 10 patients on), any (no assumption; needs 22 patients for 90 %) or none (the default below 10).
+        bound: Margin for a limited number of patients: normal (Student's t; the default from 10 patients on) or none (the default below 10).
         method: Type of intervals: learned (quantiles of the error, from six patients on, similar coverage in all regions), difficulty (mean size of the error) or constant; the default is the narrower one of the first two.
         regions: Region that is calibrated in addition to bone, soft tissue and labels: lesion='tmax>6'; of vessels, a label map, because a threshold in a head finds bone. A dict.
         seed: Random seed. Default: 0.

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +42,7 @@ from voxlate.training.verdict import SYNTHESIS
 NAIVE = "best naive"  # the column of the best naive baseline
 TITLE = "Methods: mean ± sd; below, the difference to the reference (=) with its 95 % interval, and p, * below 0.05"
 LEAST_APART = 0.02  # of the shares of scored voxels that two images show, from which their scores do not compare
-# Scores compare only if these entries of a section agree, and the rules of regions that both have.
+# Scores compare only if these entries of a section agree.
 MUST_AGREE = ("unit", "range", "own_peak", "mask", "ssim_from")
 LATEX = str.maketrans(
     {
@@ -99,7 +98,7 @@ class Comparison:
                 for method, result in metric["methods"].items():
                     row = {"modality": modality, "score": score, "method": method, **shared}
                     for key, value in result.items():
-                        if not key.endswith("ci95"):
+                        if key != "difference_ci95":
                             row[key] = value
                         elif value:
                             row[f"{key}_low"], row[f"{key}_high"] = value
@@ -151,12 +150,8 @@ def compare(
         )
     for path, other in zip(paths, read):
         _check_same(paths[0], read[0], path, other)
-    headers = {name: scores.header for name, scores in methods.items()}
-    first = headers[names[0]]
-    shared = {key: first.get(key, {}) for key in ("standard", "own_metrics", "scopes")}
-    having = grouped((area, name) for name, of in headers.items() for area in of["regions"])
-    left_out = {area: some for area, some in having.items() if some != names}
-    shared["regions"] = {area: first["regions"][area] for area in having if area not in left_out}
+    first = read[0].header
+    shared = {key: first.get(key, {}) for key in ("standard", "own_metrics", "scopes", "regions")}
     known = metrics_of(shared)
     sections = read[0].parts
     document = {
@@ -164,15 +159,11 @@ def compare(
         "note": "Research software, not a medical device.",
         "reference": reference,
         **shared,
-        "left_out": left_out,
         "methods": dict(zip(names, map(str, paths))),
-        "same_images": [
-            [one, other]
-            for one, other in combinations(names, 2)
-            if headers[one].get("images") == headers[other].get("images", {})
-        ],
         "folds": {name: fold_lines(scores) for name, scores in methods.items()},
-        "trained_on": {name: of.get("trained_on", []) for name, of in headers.items()},
+        "trained_on": {
+            name: scores.header.get("trained_on", []) for name, scores in methods.items()
+        },
         "modalities": {name: _section(name, methods, known, reference) for name in sections},
         "naive": {name: _naive(name, methods) for name in sections},
     }
@@ -209,9 +200,8 @@ def _check_same(first: Path, wanted: Scores, other: Path, found: Scores) -> None
     """Raise BadInput if two methods were scored with different options, or on different cases, truths or voxels."""
     expected, actual = _conditions(wanted), _conditions(found)
     for what in {**expected, **actual}:
-        is_rule = what.startswith("rule of")  # of an area that one of them may lack
         a, b = expected.get(what), actual.get(what)
-        if a == b or (is_rule and None in (a, b)):
+        if a == b:
             continue
         if None in (a, b):
             lacking = first if a is None else other
@@ -288,7 +278,7 @@ def _test(
     values = means.to_numpy().T
     size = len(means)
     names = [*means.columns]
-    summaries: list[Table] = [{**mean_and_sd(row), "ci95": None} for row in values]
+    summaries: list[Table] = [mean_and_sd(row) for row in values]
     result: Table = {
         "label": metric.label,
         "better": metric.better,
@@ -315,34 +305,31 @@ def _test(
             "difference_ci95": bootstrap(differences, [*map(str, range(size))], seed=0),
             "p": p,
             "p_holm": corrected,
-            "smallest_p": least_p(size),
-            "smallest_p_holm": least_p(size, len(others)),
         }
     return result
 
 
 def _pool(name: str, metric: Metric, methods: Methods) -> Table:
     """Distances of pooled slices, if all methods have them by the same features and number of images."""
-    values = {
-        method: scores.means[name][SYNTHESIS].get(metric.key, {})
-        for method, scores in methods.items()
-    }
-    features = [(scores.parts[name]["features"] or {}).get("name") for scores in methods.values()]
-    counts = [value.get("n") for value in values.values()]
-    absent = any(value.get("mean") is None for value in values.values())
-    if absent or len({*zip(features, counts)}) > 1:
+    means = dict[str, float]()
+    rests_on = set[tuple[str, int]]()
+    for method, scores in methods.items():
+        value = scores.means[name][SYNTHESIS].get(metric.key)
+        if value is None or value["mean"] is None:
+            return {}
+        means[method] = value["mean"]
+        rests_on.add((scores.parts[name]["features"]["name"], value["n"]))
+    if len(rests_on) > 1:
         return {}
+    (features, count) = rests_on.pop()
     result = {
         "label": metric.label,
         "better": metric.better,
-        "n": counts[0],
-        "best": min(values, key=lambda method: values[method]["mean"]),
+        "n": count,
+        "best": min(means, key=means.__getitem__),
         "reference": None,
-        "features": features[0],
-        "methods": {
-            method: {key: value[key] for key in ("mean", "sd", "ci95")}
-            for method, value in values.items()
-        },
+        "features": features,
+        "methods": {method: {"mean": mean, "sd": None} for method, mean in means.items()},
     }
     return {metric.key: result}
 
@@ -382,8 +369,6 @@ def comparison_tables(document: Document, which: Which = "all") -> Tables:
 def _caption(document: Document) -> Iterator[str]:
     """The caption: range, mask, tests and times."""
     parts = document["modalities"]
-    for one, other in document["same_images"]:
-        yield f"{one} and {other} hold the same images, so that all differences are zero."
     # of a cross-validation, out-of-fold cases and those of the ensemble are two parts
     sizes = grouped((name.partition(", ")[0], part["cases"]) for name, part in parts.items())
     scored = max(map(sum, sizes.values()))
@@ -397,8 +382,6 @@ def _caption(document: Document) -> Iterator[str]:
     for name, baseline in document["naive"].items():
         if baseline:
             yield f"{name}: best naive baseline by its MAE: {baseline['baseline']} (scored with {baseline['of']}), no test."
-    for name, having in document["left_out"].items():
-        yield f"{name}: not compared, because it is scored in {', '.join(having)} alone (--regions)."
 
 
 def _reachable(document: Document, size: int) -> str:

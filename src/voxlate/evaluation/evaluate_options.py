@@ -39,7 +39,7 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
     regions: Annotated[
         Mapping[str, str] | None,
         Option(
-            "Region to score: 'lesion=tmax>6', core=seg=1, vessels=MASK_FILE, ratio=lesion/core or tissues=ct. Repeatable.",
+            "Region to score: 'lesion=tmax>6', core=seg=1, vessels=MASK_FILE or tissues=ct. Repeatable.",
             panel=MAIN,
             metavar="RULE",
             read=pairs,
@@ -64,14 +64,6 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
             panel=SCORES,
         ),
     ] = False
-    window: Annotated[
-        tuple[float, float] | None,
-        Option(
-            "HU range of PNG truths. Default: that of synth (0 80 for heads).",
-            panel=SCORES,
-            metavar="A B",
-        ),
-    ] = None
     features: Annotated[
         str | Annotated[Any, Object("voxlate.evaluation.scoring.distances:Features")] | None,
         Option(

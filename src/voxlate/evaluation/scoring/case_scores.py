@@ -19,7 +19,7 @@ from voxlate.evaluation.scoring.metrics import (
     SCOPED,
     ImagePair,
     Score,
-    correlation,
+    image_scores,
     mean_inside,
 )
 from voxlate.evaluation.scoring.score_units import (
@@ -33,7 +33,6 @@ from voxlate.evaluation.scoring.scored_images import Item
 from voxlate.evaluation.scoring.scored_regions import (
     find_region,
     mask_of,
-    ratio_scores,
     read_canonical,
     region_scores,
     tissues_for,
@@ -190,13 +189,9 @@ class Truth:
 
     @cached_property
     def regions(self) -> list[tuple[Region, Bool]]:
-        """The voxels of each named region; ratios of two regions have none, nor have tissues that nobody asked for."""
+        """The voxels of each named region, without tissues that nobody asked for and the truth lacks."""
         where = (self.volume, self.scale, self.body, self.item.case, self.frame)
-        parts = [
-            (region, find_region(region, *where))
-            for region in self.rules.regions
-            if region.over is None
-        ]
+        parts = [(region, find_region(region, *where)) for region in self.rules.regions]
         return [
             (one, part) for one, part in parts if one.name not in self.rules.standard or part.any()
         ]
@@ -204,7 +199,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class ScoredItem:
-    """The rows of a synthesis and its naive baselines, with a note on the alignment and on absent baselines.
+    """The rows of a synthesis and its naive baselines, with a note on the alignment.
 
     truth: what shows whether it is that of the image; shown: the share of the scored voxels that the image shows. There
     are no rows where the truth is so large or small that it does not lie on the image. vectors: of the slices of the truth
@@ -213,7 +208,6 @@ class ScoredItem:
 
     rows: list[Row]
     note: str
-    left_out: str
     truth: Sketch
     shown: float = 1.0
     vectors: Mapping[str, Vectors] = field(default_factory=dict)
@@ -223,7 +217,7 @@ class ScoredItem:
 def score_item(item: Item, scale: Range, rules: Rules, functions: Functions) -> ScoredItem:
     """Score an image of a case and the naive baselines; raises BadInput if that is impossible.
 
-    functions: by key, of each metric that is computed from a pair of images.
+    functions: by key, of metrics beside those of the catalogue.
     """
     asked = rules.asked
     network = asked.units == "network"
@@ -232,7 +226,7 @@ def score_item(item: Item, scale: Range, rules: Rules, functions: Functions) -> 
     if network:
         units = network_units(item.provenance, item.modality, item.case.case)
     elif shows_a_window(item.provenance, item.modality, scale.unit):
-        window = asked.window or picture_window(replace(stored, unit="HU"))
+        window = picture_window(replace(stored, unit="HU"))
         units = picture_units(window, scale)
     else:
         units = OWN
@@ -240,14 +234,13 @@ def score_item(item: Item, scale: Range, rules: Rules, functions: Functions) -> 
     truth = Truth(item, rules, scale, units, image.grid)
     sketch = _sketch(truth, stored)
     if not asked.any_truth and (sketch.other_size or sketch.low == sketch.high):
-        return ScoredItem([], "", "", sketch)  # nothing of the truth can be scored
+        return ScoredItem([], "", sketch)  # nothing of the truth can be scored
     if network and shows_a_window(item.provenance, item.modality, truth.scan.unit):
         raise BadInput(
-            f"--units network: expected a truth in HU, as the image is, found the picture {truth.scan.origin}. Drop --units, and pass --window."
+            f"--units network: expected a truth in HU, as the image is, found the picture {truth.scan.origin}. Drop --units."
         )
-    left_out = list[str]()
     synthesis = truth.alignment.apply(image)
-    naive = _naive_images(truth, left_out)
+    naive = _naive_images(truth)
     baselines = item.baselines
     in_own_unit = {name: baselines.in_own_unit(one) for name, one in naive.items() if baselines}
     # In arbitrary units, baselines are stored in shares of a peak, as they are scored.
@@ -269,7 +262,7 @@ def score_item(item: Item, scale: Range, rules: Rules, functions: Functions) -> 
         for name, values in ((method, pair.synthesis), ("truth", pair.truth)):
             if rules.features is not None and name not in vectors:
                 vectors[name] = rules.features(slices_of(values, pair, rules.axes))
-    return ScoredItem(rows, _note(truth), " ".join(left_out), sketch, truth.shown, vectors, window)
+    return ScoredItem(rows, _note(truth), sketch, truth.shown, vectors, window)
 
 
 def _stated(item: Item) -> dict[str, float]:
@@ -374,19 +367,20 @@ def _score(truth: Truth, image: Volume, pair: ImagePair, functions: Functions) -
     """All scores of one image of a case; pair: its values and the truth's on the range."""
     rules = truth.rules
     item = truth.item
-    scores = {key: score(pair) for key, score in functions.items()}
+
+    def score(shown: ImagePair) -> dict[str, float]:
+        """The scores of two images, and by the functions."""
+        return image_scores(shown) | {key: function(shown) for key, function in functions.items()}
+
+    scores = score(pair)
     for region, inside in truth.regions:
         overlap = None
         if region.modality == item.modality:
             overlap = region.select(scale_to_peak(image, truth.scale, truth.body), truth.frame)
         scores |= region_scores(region, inside, pair, overlap, truth.volume.grid.spacing_mm)
-    for ratio in rules.regions:
-        if ratio.over is not None:
-            scores |= ratio_scores(ratio.name, ratio.over, scores)
     if rules.mask != WHOLE_MASK:
-        everywhere = replace(pair, inside=truth.coverage)
-        keys = [key for key in functions if key in SCOPED]
-        scores |= {f"{WHOLE_MASK}.{key}": functions[key](everywhere) for key in keys}
+        everywhere = score(replace(pair, inside=truth.coverage))
+        scores |= {f"{WHOLE_MASK}.{key}": everywhere[key] for key in SCOPED if key in everywhere}
     return scores
 
 
@@ -415,22 +409,20 @@ def _interval_scores(truth: Truth, synthesis: Volume) -> dict[str, float]:
 
 
 def _spread_scores(truth: Truth, synthesis: Volume) -> dict[str, float]:
-    """Mean standard deviation of a synthesis's samples, and its correlation with the error."""
+    """Mean standard deviation of a synthesis's samples."""
     if truth.item.std is None:
         return {}
     stored = read_canonical(truth.item.std, truth.item.modality)
     std = truth.alignment.apply(truth.units.spread(stored))
     spread = std.data[0] / truth.scale.gain(synthesis.data[0], truth.body)
-    error = np.abs(truth.on_range(synthesis) - truth.values)
     return {
         "std": mean_inside(spread, truth.inside),
-        "std_error_r": correlation(spread, error, truth.inside),
         **{f"{region.name}.std": mean_inside(spread, part) for region, part in truth.regions},
     }
 
 
-def _naive_images(truth: Truth, left_out: list[str]) -> dict[str, Volume]:
-    """The images of the naive baselines by name, as they are stored; a sentence on each absent one is added to `left_out`."""
+def _naive_images(truth: Truth) -> dict[str, Volume]:
+    """The images of the naive baselines by name, as they are stored, but for those of scans whose transform is lost."""
     item = truth.item
     target = item.modality
     baselines = item.baselines
@@ -444,16 +436,12 @@ def _naive_images(truth: Truth, left_out: list[str]) -> dict[str, Volume]:
     images = {}
     sources = dict[str, Volume]()
     if target in baselines.means:
-        try:
+        with contextlib.suppress(BadInput):
             images["mean image"] = _mean_image(truth, baselines, files | inputs)
-        except BadInput as error:
-            left_out.append(f"No mean image: {error}")
     for name, path in inputs.items():
         if (name, target) in baselines.tables and is_there(path):
-            try:
+            with contextlib.suppress(BadInput):
                 sources[name] = truth.read(path, name)
-            except BadInput as error:
-                left_out.append(f"No copy and no table of {name}: {error}")
     for name, values in baselines.images(target, sources, truth.volume.grid).items():
         images[name] = replace(truth.scan, data=values[None])
     return images

@@ -27,7 +27,6 @@ from voxlate.evaluation.scoring.case_scores import Row, Rules, ScoredItem, score
 from voxlate.evaluation.scoring.distances import features_for, slices_of
 from voxlate.evaluation.scoring.metrics import (
     METRIC_OF,
-    METRICS,
     RADIOLOGICAL,
     Direction,
     ImagePair,
@@ -144,8 +143,6 @@ def rules_of(asked: EvaluateOptions) -> Rules:
         raise BadInput(
             f"--regions: expected no region of the name {WHOLE_MASK}, which is every voxel, found one. Rename the region."
         )
-    if asked.window is not None:
-        Range(*asked.window, "HU", "--window")  # checks the ends
     return Rules(
         # These two are part of the entries below.
         replace(asked, naive=None, features=None),
@@ -207,8 +204,7 @@ class _ScoreJob:
 
     def open(self) -> Callable[[int, Context], ScoredItem]:
         """The work on one image; the metrics' functions are made here, because they cannot be sent to a worker."""
-        functions = {metric.key: metric.compute for metric in METRICS if metric.compute}
-        functions |= {key: score_by(key, function) for key, function in self.own.items()}
+        functions = {key: score_by(key, function) for key, function in self.own.items()}
         if (weights := self.weights) is not None:
 
             def lpips(pair: ImagePair) -> float:
@@ -230,7 +226,7 @@ class _ScoreJob:
         """Raise BadInput for a region that shows nothing in any case."""
         rules = next(iter(self.rules.values()))
         for region in rules.asked_regions:
-            if region.over is not None or region.tissue:
+            if region.tissue:
                 continue
             if not any(row.scores[f"{region.name}.voxels"] for row in rows):
                 raise BadInput(
@@ -285,7 +281,7 @@ def _range(modality: str, items: Sequence[Item], asked: EvaluateOptions) -> Rang
     in_window = shows_a_window(provenance, modality, unit)
     if in_window and ends is not None:
         raise BadInput(
-            f"--value-range: expected none for {modality}, whose truth is a picture that shows a window of HU, found one. Pass --window instead."
+            f"--value-range: expected none for {modality}, whose truth is a picture that shows a window of HU, found one. Drop --value-range."
         )
     if ends is not None:
         return range_for(unit, given=ends, source="given by the user")

@@ -28,9 +28,8 @@ from voxlate.checks.check_table import exact_messages
 from voxlate.checks.truths import Kind
 from voxlate.evaluation.scoring.case_scores import Row, Rules, ScoredItem
 from voxlate.evaluation.scoring.distances import Vectors, describe_features, distances
-from voxlate.evaluation.scoring.interval_scores import has_ends
 from voxlate.evaluation.scoring.metrics import Direction
-from voxlate.evaluation.scoring.scored_images import Item, images_in
+from voxlate.evaluation.scoring.scored_images import Item
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.formats.io import content_hash, is_there
 from voxlate.scans.images.ranges import WHOLE_MASK, Range
@@ -110,7 +109,6 @@ class Header(TypedDict, total=False):
     calibrations: list[StatedCalibration]
     calibrated_on: list[Name]
     moved: dict[Text, Text]
-    naive_left_out: dict[Text, Text]
     given_truth: list[Name]
     images: dict[Label, Text]
     recognised: dict[Label, Place]
@@ -134,7 +132,6 @@ def header_of(
     weights: "Lpips | None",
 ) -> Table:
     """The conventions of scores and the facts of their images; rules: by modality; own: metrics of the user; weights: of LPIPS."""
-    common = next(iter(rules.values()))
     names = section_names((item.modality, item.fold) for item in scored)
     sections = grouped(zip(names, scored))
     stated = {}
@@ -154,7 +151,7 @@ def header_of(
         "own_metrics": describe(own),
         **_on_images(out, scored),
         **_on_areas(rules, ranges),
-        **_on_windows(scored, common.asked.window),
+        "windows": _windows(scored),
         "modalities": stated,
     }
 
@@ -203,16 +200,9 @@ def _on_images(out: Path, scored: Scored) -> Table:
     """The entries of metrics.json on the scored images: their files, scans, runs and calibrations."""
     learned = [(item.case.case, item.provenance) for item in scored]
     calibrated = [case for case, stated in learned if stated.get(USED_FOR_CALIBRATION)]
-    counts = {item.modality: item.baselines.cases for item in scored if item.baselines is not None}
-    left_out, moved, sources = dict[str, str](), dict[str, str](), dict[str, dict[str, str]]()
+    sources = dict[str, dict[str, str]]()
     calibrations = list[Table]()
-    for item, result in scored.items():
-        if note := result.note:
-            moved[item.label] = note
-        if item.baselines is None and counts:
-            left_out[item.label] = "No naive baselines: the run of this image has none."
-        elif result.left_out:
-            left_out[item.label] = result.left_out
+    for item in scored:
         files = {name: relative_to(out, path) for name, path in item.inputs.items()}
         sources.setdefault(item.case.case, {}).update(files)
         if item.interval is not None:
@@ -226,9 +216,7 @@ def _on_images(out: Path, scored: Scored) -> Table:
         "trained_on": find_trained(learned),
         "calibrated_on": sorted({*calibrated}),
         "calibrations": calibrations,
-        "naive_cases": counts,
-        "moved": moved,
-        "naive_left_out": left_out,
+        "moved": {item.label: result.note for item, result in scored.items() if result.note},
         "given_truth": sorted(given),
         "images": {item.label: content_hash(item.synthesis) for item in scored},
         "truths": {label: content_hash(file) for label, file in truths.items()},
@@ -266,22 +254,13 @@ def _on_areas(rules: Mapping[str, Rules], ranges: Mapping[str, Range]) -> Table:
     return {"regions": regions, "scopes": scopes, "standard": [*standard]}
 
 
-def _on_windows(scored: Scored, given: Sequence[float] | None) -> dict[str, list[str]]:
-    """The entry of a sentence for each window in which images in HU are compared with pictures, if any."""
+def _windows(scored: Scored) -> list[str]:
+    """A sentence for each window in which images in HU are compared with pictures."""
     windows = {(item.modality, of.window) for item, of in scored.items() if of.window}
-    how = "as given by --window" if given else "pass --window if it is another one"
-    if windows:
-        return {
-            "windows": [
-                f"pictures of {name} show {low:g} to {high:g} HU as black to white ({how}), and synthesised HU are clipped to it"
-                for name, (low, high) in sorted(windows)
-            ]
-        }
-    if given is not None:
-        raise BadInput(
-            "--window: expected pictures (PNG) of a true CT and synthesised images in HU, found none. Drop --window."
-        )
-    return {}
+    return [
+        f"pictures of {name} show {low:g} to {high:g} HU as black to white, and synthesised HU are clipped to it"
+        for name, (low, high) in sorted(windows)
+    ]
 
 
 def doubts_on(
@@ -310,17 +289,6 @@ def doubts_on(
             "other-sources",
             f"The source {name} of {first_of(labels)} differs from the {name} next to the truth: is it the same patient?",
             images=len(labels),
-        )
-    unstated = [
-        item.label
-        for item in scored
-        if item.interval is None and has_ends(item.modality, images_in(item.synthesis.parent))
-    ]
-    if unstated:
-        yield message(
-            "unstated-interval",
-            f"The intervals of {first_of(unstated)} are not scored, because no provenance states their coverage: synthesise again with a calibrated model.",
-            images=len(unstated),
         )
     for item, result in scored.items():
         if not item.provenance and result.truth.unit == "HU":  # a CT of other software

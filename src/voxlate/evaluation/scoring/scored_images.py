@@ -31,7 +31,7 @@ from voxlate.training.recipe.run_provenance import read_run
 
 BASELINES = "naive.safetensors"
 # What other software calls the synthesis of a case's only CT.
-OF_A_CT = ("", "ct", "sct", "synct", "pct", "pseudoct", "pred", "prediction", "fake", "synthetic")
+OF_A_CT = ("ct", "CT", "sct", "sCT", "synct", "synCT", "pct", "pCT", "pred", "fake", "synthetic")
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,59 +170,40 @@ def _add_items(
 
 
 def _add_recognised(scored: ScoredImages, out: Path, cases: Mapping[str, CaseFiles]) -> None:
-    """Add the images of other software, whose paths name their cases."""
-    found, unknown = recognise_images(out, cases)
-    truths = {path.resolve() for case in cases.values() for path in case.files.values()}
-    for (case, modality), path in found.items():
-        if path.resolve() not in truths:
-            item = Item(cases[case], modality, path, None, None, {})
-            scored.items.append(item)
-            scored.recognised[item.label] = path.relative_to(out).as_posix()
-    if scored.items:
-        scored.without_truth[:] = unknown
+    """Add the images of other software, whose paths end in CASE/MODALITY or CASE_MODALITY.
 
-
-def recognise_images(
-    out: Path, cases: Mapping[str, CaseFiles]
-) -> tuple[dict[tuple[str, str], Path], list[str]]:
-    """The images below a folder by case and modality, and the paths that name no case or no modality of it.
-
-    Paths end in CASE/MODALITY or CASE_MODALITY, or for the only CT of a case in CASE or CASE_ and a word of OF_A_CT.
-    Raises BadInput for two images of one case and modality.
+    The only CT of a case may be called CASE, or CASE_ and a word of OF_A_CT. Raises BadInput for two images of one name.
     """
-    images = dict[tuple[str, str], Path]()
+    labels = dict[str, tuple[str, str]]()
+    for name, case in cases.items():
+        in_hu = [modality for modality in case.files if unit_of(modality) == "HU"]
+        if len(in_hu) == 1:
+            words = (f"{name}{sign}{word}" for sign in "/_" for word in OF_A_CT)
+            labels |= dict.fromkeys([name, *words], (name, in_hu[0]))
+        for modality in case.files:
+            labels |= dict.fromkeys([f"{name}/{modality}", f"{name}_{modality}"], (name, modality))
+    truths = {path.resolve() for case in cases.values() for path in case.files.values()}
+    found = dict[tuple[str, str], Path]()
     unknown = list[str]()
     for path in _images_below(out):
         place = without_ending(path.relative_to(out).as_posix())
-        case, rest = _case_of(place, cases)
-        modality = None if case is None else _modality_of(rest, cases[case])
-        if case is None or modality is None:
+        folder, _, file = place.rpartition("/")
+        in_folder = f"{folder.rpartition('/')[2]}/{file}"
+        label = labels.get(in_folder) or labels.get(file)
+        if label is None:
             unknown.append(place)
-            continue
-        if other := images.get((case, modality)):
+        elif other := found.get(label):
             raise BadInput(
-                f"{out}: expected one {modality} of {case}, found {other.relative_to(out)} and {path.relative_to(out)}. Leave one of them in the folder."
+                f"{out}: expected one {label[1]} of {label[0]}, found {other.relative_to(out)} and {path.relative_to(out)}. Leave one of them in the folder."
             )
-        images[case, modality] = path
-    return images, unknown
-
-
-def _case_of(place: str, cases: Collection[str]) -> tuple[str | None, str]:
-    """The case with which a file's name begins, or that its folder is called, and the rest of the name."""
-    folder, _, name = place.rpartition("/")
-    for case in sorted(cases, key=len, reverse=True):
-        if name == case or name.startswith(f"{case}_"):
-            return case, name.removeprefix(case).removeprefix("_")
-    folder = folder.rpartition("/")[2]
-    return (folder, name) if folder in cases else (None, name)
-
-
-def _modality_of(rest: str, case: CaseFiles) -> str | None:
-    """The modality of a case that the rest of a file's name is, or its only CT."""
-    if rest in case.files:
-        return rest
-    in_hu = [name for name in case.files if unit_of(name) == "HU"]
-    return in_hu[0] if len(in_hu) == 1 and rest.lower() in OF_A_CT else None
+        elif path.resolve() not in truths:
+            found[label] = path
+    for (name, modality), path in found.items():
+        item = Item(cases[name], modality, path, None, None, {})
+        scored.items.append(item)
+        scored.recognised[item.label] = path.relative_to(out).as_posix()
+    if scored.items:
+        scored.without_truth[:] = unknown
 
 
 def _images_below(out: Path) -> Iterator[Path]:

@@ -4,7 +4,7 @@ Without being asked, the body of images in HU and of perfusion maps is scored, a
 """
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,7 +92,7 @@ def region_scores(
 ) -> dict[str, float]:
     """The scores of a region in one image; inside, overlap: [D, H, W], the region in the truth and in the synthesis.
 
-    MAE, both means and the volume (ml). With `overlap` also the Dice, its volume, the error of the volume and, of a region
+    MAE, both means and the volume (ml). With `overlap` also the Dice, its volume and, of a region
     with one threshold, the distance of both surfaces. Of all but tissues also PSNR, SSIM, MAE of slices' differences, and
     counts of lesions.
     """
@@ -110,7 +110,6 @@ def region_scores(
     if overlap is not None:
         scores["dice"] = dice(inside, overlap)
         scores["volume"] = voxel_ml * float(overlap.sum())
-        scores["volume_error"] = abs(scores["volume"] - scores["truth_volume"])
         # Between two thresholds lies a shell around other tissues, whose surfaces say little; air has no end.
         if math.isinf(region.high if region.tissue else region.high - region.low):
             scores |= zip(("surface", "surface_95"), surface_distances(inside, overlap, spacing_mm))
@@ -209,21 +208,6 @@ def surface_distances(a: Bool, b: Bool, spacing_mm: Sequence[float]) -> tuple[fl
     ]
     mean = float(np.concatenate(ways).mean())
     return mean, max(float(np.percentile(way, 95)) for way in ways)
-
-
-def ratio_scores(name: str, over: tuple[str, str], scored: Mapping[str, float]) -> dict[str, float]:
-    """The ratio of the volumes of two regions in image and truth, and the error; NaN if the second is empty.
-
-    A region that is not defined by the image (another modality, a label map, a file) has the truth's volume.
-    """
-    of_truth = [scored[f"{part}.truth_volume"] for part in over]
-    of_image = [scored.get(f"{part}.volume", volume) for part, volume in zip(over, of_truth)]
-    ratio, truth = (top / bottom if bottom else math.nan for top, bottom in (of_image, of_truth))
-    return {
-        f"{name}.ratio": ratio,
-        f"{name}.truth_ratio": truth,
-        f"{name}.ratio_error": abs(ratio - truth),
-    }
 
 
 def mask_of(mask: str | Path, truth: Volume, case: CaseFiles) -> Bool | None:

@@ -224,8 +224,8 @@ def caption(scores: Scores, which: Which = "all") -> Iterator[str]:
     if which == "all":
         yield from map(str, read_messages(header, "truth_messages"))
         yield from _conventions(scores)
-    notes = chain(header.get("moved", {}).items(), header.get("naive_left_out", {}).items())
-    for note, images in grouped((note.removesuffix("."), image) for image, note in notes).items():
+    moved = header.get("moved", {}).items()
+    for note, images in grouped((note, image) for image, note in moved).items():
         yield f"{first_of(images)}: {note}."
     if without := header.get("without_truth"):
         yield f"Without truth, not scored: {first_of(without)}."

@@ -18,7 +18,6 @@ from voxlate.scans.images.units import unit_of
 NUMBER = r"[-+]?\d+(?:\.\d*)?"
 # LOW < MODALITY < VALUE
 RULE = re.compile(rf"(?:({NUMBER})\s*<\s*)?([\w-]+)\s*(<|>|==?)\s*({NUMBER})\s*")
-RATIO = re.compile(r"([\w-]+)\s*/\s*([\w-]+)")
 # Tissues of CT by ranges of Hounsfield units, from the first value to below the second.
 # Sources: air, lung, fat, soft tissue and bone by the borders of the materials of Schneider, Bortfeld and Schlegel 2000
 # (Phys. Med. Biol. 45:459, table 6); cortical from trabecular bone at 600 HU by Aamodt et al. 1999 (J. Bone Joint Surg. Br.
@@ -43,9 +42,8 @@ BODY = "body"  # the region of all voxels of the body
 class Region:
     """A named part of each case: a modality or label map of the truth between two values, or a mask file.
 
-    low, high: in the modality's unit, in shares of the image's own peak if the unit is arbitrary, or labels; over: this
-    region is the ratio of the volumes of these two regions; tissue: of the tissues of CT, of which a body may lack some,
-    and which are no structures with pieces.
+    low, high: in the modality's unit, in shares of the image's own peak if the unit is arbitrary, or labels; tissue: of
+    the tissues of CT, of which a body may lack some, and which are no structures with pieces.
     """
 
     name: str
@@ -54,7 +52,6 @@ class Region:
     low: float = -inf
     high: float = inf
     path: str | None = None
-    over: tuple[str, str] | None = None
     tissue: bool = False
 
     def select(self, values: Float32, frame: Bool) -> Bool:
@@ -63,8 +60,6 @@ class Region:
 
     def rule(self, ranges: Mapping[str, Range], within: str) -> str:
         """The rule for the caption, such as `cta > 150 HU within body`."""
-        if self.over is not None:
-            return f"volume of {self.over[0]} / volume of {self.over[1]}"
         if self.modality is None or self.modality in LABELS:
             return f"{self.text} within {within}"
         known = ranges.get(self.modality) or range_for(unit_of(self.modality))
@@ -74,22 +69,11 @@ class Region:
 def regions_from(texts: Mapping[str, str] | None) -> tuple[Region, ...]:
     """Regions by name: "cta>150", "ct<-300", "150<cta<600", "seg=4", or a mask file ("masks/{case}.nii.gz").
 
-    "lesion/core", the names of two regions, is a mismatch ratio; {"tissues": "ct"} is a region of each tissue by the
-    values of a CT. Raises BadInput for other texts.
+    {"tissues": "ct"} is a region of each tissue by the values of a CT. Raises BadInput for other texts.
     """
     given = {name: str(text) for name, text in (texts or {}).items()}
     tissues = _tissues_of(given.pop(TISSUES), given) if TISSUES in given else ()
-    pairs = {
-        name: (match[1], match[2])
-        for name, text in given.items()
-        # other texts with a slash are paths
-        if (match := RATIO.fullmatch(text.strip())) and {*match.groups()} <= given.keys()
-    }
-    # A ratio of ratios is none.
-    ratios = {name: pair for name, pair in pairs.items() if not pairs.keys() & pair}
-    plain = [_region(name, text) for name, text in given.items() if name not in ratios]
-    over = [Region(name, given[name], over=pair) for name, pair in ratios.items()]
-    return (*tissues, *plain, *over)
+    return (*tissues, *(_region(name, text) for name, text in given.items()))
 
 
 def _tissues_of(modality: str, others: Collection[str]) -> list[Region]:
