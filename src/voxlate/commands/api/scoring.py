@@ -140,7 +140,7 @@ def compare(
     """Compare scored methods by paired tests.
     \f
     Returns:
-        Comparison: Means, standard deviations and paired tests by modality, metric and method, in `document` or `to_frame()`.
+        Comparison: Means, standard deviations and paired tests by modality, metric and method, in `frame`.
 
     Raises:
         BadInput: fewer than two folders are given; one is not scored; or they are scored on different cases, voxels or options.
@@ -149,7 +149,7 @@ def compare(
         >>> import shutil, voxlate
         >>> _ = shutil.copytree("OUT", "AGAIN")  # both were scored
         >>> comparison = voxlate.compare(["OUT", "AGAIN"])
-        >>> sorted(set(comparison.to_frame()["method"]))
+        >>> sorted(set(comparison.frame["method"]))
         ['AGAIN', 'OUT']
     """
     from voxlate.evaluation.compare import compare as compare_scores

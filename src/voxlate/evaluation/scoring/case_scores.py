@@ -15,7 +15,6 @@ from voxlate.evaluation.evaluate_options import EvaluateOptions
 from voxlate.evaluation.scoring.distances import Features, Vectors, slices_of
 from voxlate.evaluation.scoring.interval_scores import interval_scores, is_changed, region_coverage
 from voxlate.evaluation.scoring.metrics import (
-    RADIOLOGICAL,
     SCOPED,
     ImagePair,
     Score,
@@ -35,14 +34,13 @@ from voxlate.evaluation.scoring.scored_regions import (
     mask_of,
     read_canonical,
     region_scores,
-    tissues_for,
 )
 from voxlate.evaluation.scoring.truth_alignment import Alignment, find_alignment
 from voxlate.scans.formats.io import content_hash, is_there
 from voxlate.scans.images.grid import Grid, Volume
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.midline import midline_grid
-from voxlate.scans.images.ranges import WHOLE_MASK, Range, mask_for, picture_window
+from voxlate.scans.images.ranges import WHOLE_MASK, Range, picture_window
 from voxlate.scans.images.regions import Region, scale_to_peak
 from voxlate.scans.images.units import SHOW_ANATOMY, unit_of
 from voxlate.training.naive import Baselines
@@ -72,31 +70,24 @@ class Row:
 
 @dataclass(frozen=True)
 class Rules:
-    """What an evaluation scores, and how, by its checked options.
+    """What an evaluation scores of the images of a modality, and how, by its checked options.
 
-    features: of slices in the layout `axes`, for distances; mask: the voxels that count, and standard: names of regions
-    and scopes that nobody asked for, which are those of a modality.
+    features: of slices in the layout `axes`, for distances; scale: the scored range; mask: the voxels that count;
+    standard: names of regions that nobody asked for.
     """
 
     asked: EvaluateOptions
     regions: tuple[Region, ...]
     features: Features | None
-    axes: str = RADIOLOGICAL
-    mask: Path | str = WHOLE_MASK
-    standard: tuple[str, ...] = ()
+    axes: str
+    scale: Range
+    mask: Path | str
+    standard: tuple[str, ...]
 
     @property
     def asked_regions(self) -> list[Region]:
         """The regions that the user asked for."""
         return [region for region in self.regions if region.name not in self.standard]
-
-    def for_modality(self, name: str, unit: str) -> "Rules":
-        """The rules for images of a modality, with what is scored without being asked."""
-        mask = self.asked.mask or mask_for(unit)
-        taken = {region.name for region in self.regions}
-        tissues = tissues_for(name, unit, taken)
-        standard = tuple(tissue.name for tissue in tissues)
-        return replace(self, regions=(*self.regions, *tissues), mask=mask, standard=standard)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,9 +96,13 @@ class Truth:
 
     item: Item
     rules: Rules
-    scale: Range
     units: Units
     grid: Grid
+
+    @property
+    def scale(self) -> Range:
+        """The scored range."""
+        return self.rules.scale
 
     @cached_property
     def scan(self) -> Volume:
@@ -214,12 +209,13 @@ class ScoredItem:
     window: tuple[float, float] | None = None
 
 
-def score_item(item: Item, scale: Range, rules: Rules, functions: Functions) -> ScoredItem:
+def score_item(item: Item, rules: Rules, functions: Functions) -> ScoredItem:
     """Score an image of a case and the naive baselines; raises BadInput if that is impossible.
 
     functions: by key, of metrics beside those of the catalogue.
     """
     asked = rules.asked
+    scale = rules.scale
     network = asked.units == "network"
     stored = read_canonical(item.synthesis, item.modality)
     window = None
@@ -231,7 +227,7 @@ def score_item(item: Item, scale: Range, rules: Rules, functions: Functions) -> 
     else:
         units = OWN
     image = units.synthesis(stored)
-    truth = Truth(item, rules, scale, units, image.grid)
+    truth = Truth(item, rules, units, image.grid)
     sketch = _sketch(truth, stored)
     if not asked.any_truth and (sketch.other_size or sketch.low == sketch.high):
         return ScoredItem([], "", sketch)  # nothing of the truth can be scored
@@ -240,20 +236,18 @@ def score_item(item: Item, scale: Range, rules: Rules, functions: Functions) -> 
             f"--units network: expected a truth in HU, as the image is, found the picture {truth.scan.origin}. Drop --units."
         )
     synthesis = truth.alignment.apply(image)
-    naive = _naive_images(truth)
-    baselines = item.baselines
-    in_own_unit = {name: baselines.in_own_unit(one) for name, one in naive.items() if baselines}
-    # In arbitrary units, baselines are stored in shares of a peak, as they are scored.
-    scored = naive
-    if not scale.own:
-        scored = {name: units.synthesis(volume) for name, volume in in_own_unit.items()}
-    on_255 = _network_errors(truth, {SYNTHESIS: synthesis, **in_own_unit})
+    methods = {SYNTHESIS: synthesis}
+    for name, stored in _naive_images(truth).items():
+        # In arbitrary units, baselines are stored in shares of a peak, as they are scored.
+        methods[name] = stored
+        if item.baselines and not scale.own:
+            methods[name] = units.synthesis(item.baselines.in_own_unit(stored))
     rows = []
     vectors = dict[str, Vectors]()
     clipped = _clipped_share(truth)
-    for method, volume in {SYNTHESIS: synthesis, **scored}.items():
+    for method, volume in methods.items():
         pair = ImagePair(truth.values, truth.on_range(volume), scale, truth.inside, asked.ssim_from)
-        scores = _score(truth, volume, pair, functions) | on_255.get(method, {})
+        scores = _score(truth, volume, pair, functions)
         if method == SYNTHESIS:
             scores |= _interval_scores(truth, synthesis) | _spread_scores(truth, synthesis)
             scores |= _stated(item)
@@ -329,23 +323,6 @@ def _where_covered(
         if inside is not None:
             values = np.where(inside, values, values.min())
     return replace(image, data=values[None], affine=truth.affine)
-
-
-def _network_errors(truth: Truth, images: Mapping[str, Volume]) -> dict[str, dict[str, float]]:
-    """MAE in network units of images in arbitrary units that are scored in shares of their own peaks, by method.
-
-    A wrong overall brightness counts here and not in the other scores. No errors if no provenance states the units.
-    """
-    item = truth.item
-    if not truth.scale.own or item.modality not in item.provenance.get("network_units", {}):
-        return {}
-    units = network_units(item.provenance, item.modality, item.case.case)
-    true_values = units.truth(truth.scan).data[0]
-    errors = {}
-    for name, image in images.items():
-        difference = np.abs(units.synthesis(image).data[0] - true_values)
-        errors[name] = {"mae_network": mean_inside(difference, truth.inside)}
-    return errors
 
 
 def _note(truth: Truth) -> str:

@@ -41,6 +41,7 @@ from voxlate.evaluation.scoring.scored_images import (
     items_by_modality,
     not_scored,
 )
+from voxlate.evaluation.scoring.scored_regions import tissues_for
 from voxlate.evaluation.scoring.scores import Scores, frame_of
 from voxlate.evaluation.scoring.truth_alignment import check_prepared
 from voxlate.scans.cases.case import CANONICAL
@@ -50,7 +51,7 @@ from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.cohorts.owners import require_patients
 from voxlate.scans.cohorts.split import check_known
 from voxlate.scans.formats.io import content_hash, read_volume
-from voxlate.scans.images.ranges import NETWORK_RANGE, WHOLE_MASK, Range, range_for
+from voxlate.scans.images.ranges import NETWORK_RANGE, WHOLE_MASK, Range, mask_for, range_for
 from voxlate.scans.images.regions import regions_from
 from voxlate.synthesis.provenance import provenance_of, run_folders
 from voxlate.training.recipe.run_provenance import splits_of_training
@@ -107,7 +108,7 @@ def evaluate(
         "without_truth": images.without_truth,
         "recognised": images.recognised,
         "not_synthesised": not_scored(out, images, wanted) | failed,
-        **header_of(out, Path(truth), scored, job.ranges, job.rules, job.own, job.weights),
+        **header_of(out, truth, scored, job.rules, job.own, job.weights),
         **_on_truths(every, faults, wrong),
         "messages": [
             said.table for said in [*cautions, *doubts_on(scored, rows, images.recognised)]
@@ -137,18 +138,15 @@ def _cases_to_score(
     return {case.case: case for case in cohort if asked.split in (None, splits[case.case])}
 
 
-def rules_of(asked: EvaluateOptions) -> Rules:
-    """The checked options of an evaluation; raises BadInput for texts that name no region."""
+def check_options(asked: EvaluateOptions) -> None:
+    """Raise BadInput for texts that name no region, features or functions."""
     if WHOLE_MASK in (asked.regions or ()):
         raise BadInput(
             f"--regions: expected no region of the name {WHOLE_MASK}, which is every voxel, found one. Rename the region."
         )
-    return Rules(
-        # These two are part of the entries below.
-        replace(asked, naive=None, features=None),
-        regions_from(asked.regions),
-        features_for(asked.features),
-    )
+    regions_from(asked.regions)
+    features_for(asked.features)
+    functions_of(asked.metrics, asked.allow_code)
 
 
 def functions_of(given: Sequence[str | Function], allow_code: bool) -> dict[str, Function]:
@@ -196,7 +194,6 @@ class _ScoreJob:
     """The scores of images, each by its number in `items`; weights: of LPIPS; own: metrics of the user by key."""
 
     items: tuple[Item, ...]
-    ranges: Mapping[str, Range]
     rules: Mapping[str, Rules]
     weights: "Lpips | None"
     own: Mapping[str, Function]
@@ -217,8 +214,7 @@ class _ScoreJob:
         def score(number: int, _: Context) -> ScoredItem:
             """The scores of an image, and the feature vectors of its slices."""
             item = self.items[number]
-            name = item.modality
-            return score_item(item, self.ranges[name], self.rules[name], functions)
+            return score_item(item, self.rules[item.modality], functions)
 
         return score
 
@@ -236,20 +232,33 @@ class _ScoreJob:
 
 def _job(out: Path, items: Sequence[Item], asked: EvaluateOptions) -> _ScoreJob:
     """The scores to compute: images, the range and the rules of each modality, and functions."""
+    check_options(asked)
     if asked.prepared is not None:
         check_prepared(asked.prepared)
-    ranges = {name: _range(name, some, asked) for name, some in items_by_modality(items).items()}
     # A model may see its slices in a layout of its own.
     axes = provenance_of(out).get("axes", CANONICAL)
-    rules = replace(rules_of(asked), axes=RADIOLOGICAL if axes == CANONICAL else axes)
+    rules = {}
+    for name, some in items_by_modality(items).items():
+        scale = _range(name, some, asked)
+        regions = regions_from(asked.regions)
+        tissues = tissues_for(name, scale.unit, {region.name for region in regions})
+        rules[name] = Rules(
+            replace(
+                asked, naive=None, features=None
+            ),  # these two need not be sent to workers twice
+            (*regions, *tissues),
+            features_for(asked.features),
+            RADIOLOGICAL if axes == CANONICAL else axes,
+            scale,
+            asked.mask or mask_for(scale.unit),
+            tuple(tissue.name for tissue in tissues),
+        )
     weights = None
     if asked.lpips is not None:
         from voxlate.science.nets.lpips import load_lpips  # here, because it imports torch
 
         weights = load_lpips(asked.lpips)
-    own = functions_of(asked.metrics, asked.allow_code)
-    by_name = {name: rules.for_modality(name, scale.unit) for name, scale in ranges.items()}
-    return _ScoreJob(tuple(items), ranges, by_name, weights, own)
+    return _ScoreJob(tuple(items), rules, weights, functions_of(asked.metrics, asked.allow_code))
 
 
 def _range(modality: str, items: Sequence[Item], asked: EvaluateOptions) -> Range:

@@ -113,7 +113,6 @@ _METRICS = """
 key                    label                             unit    better  digits  where   reduction
 mae                    MAE                               images  lower   3       table   mean over voxels
 mae_rel                MAE/range                         %       lower   2       table   mean over voxels, share of the range
-mae_network            MAE, network units                of 255  lower   3       file    mean over voxels of MR on 0 to 255, as with --units network
 rmse                   RMSE                              images  lower   3       table   root of the mean over voxels
 mse_rel                MSE/range²                        –       lower   4       file    mean over voxels of the squared error, in shares of the range
 psnr                   PSNR                              dB      higher  1       table   20 log10(range / RMSE) of each case

@@ -32,7 +32,7 @@ from voxlate.evaluation.scoring.metrics import Direction
 from voxlate.evaluation.scoring.scored_images import Item
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.formats.io import content_hash, is_there
-from voxlate.scans.images.ranges import WHOLE_MASK, Range
+from voxlate.scans.images.ranges import WHOLE_MASK
 from voxlate.synthesis.provenance import USED_FOR_CALIBRATION, StatedCalibration, source_paths
 from voxlate.training.recipe.run_provenance import find_trained
 from voxlate.training.verdict import SYNTHESIS
@@ -126,7 +126,6 @@ def header_of(
     out: Path,
     truth: Path,
     scored: Scored,
-    ranges: Mapping[str, Range],
     rules: Mapping[str, Rules],
     own: Mapping[str, Function],
     weights: "Lpips | None",
@@ -141,7 +140,7 @@ def header_of(
         modality = items[0].modality
         stated[name] = {
             "modality": modality,
-            **_conventions(ranges[modality], rules[modality]),
+            **_conventions(rules[modality]),
             "lpips": weights.name if weights else None,
             **_distances(items, scored, rules[modality]),
         }
@@ -150,7 +149,7 @@ def header_of(
         "out_of_fold": {item.case.case: item.fold for item in scored if item.fold},
         "own_metrics": describe(own),
         **_on_images(out, scored),
-        **_on_areas(rules, ranges),
+        **_on_areas(rules),
         "windows": _windows(scored),
         "modalities": stated,
     }
@@ -168,7 +167,8 @@ def section_names(images: Iterable[tuple[str, str]]) -> list[str]:
     ]
 
 
-def _conventions(scale: Range, rules: Rules) -> Table:
+def _conventions(rules: Rules) -> Table:
+    scale = rules.scale
     return {
         "unit": scale.unit,
         "range": [scale.low, scale.high],
@@ -237,8 +237,9 @@ def find_changed(item: Item) -> dict[str, str]:
     return changed
 
 
-def _on_areas(rules: Mapping[str, Rules], ranges: Mapping[str, Range]) -> Table:
+def _on_areas(rules: Mapping[str, Rules]) -> Table:
     """Sentences on regions and on the whole image beside a mask, and which of them nobody asked for."""
+    ranges = {name: own.scale for name, own in rules.items()}
     regions = dict[str, str]()
     scopes = dict[str, str]()
     standard = dict[str, None]()

@@ -23,7 +23,9 @@ Part = Mapping[str, Any]  # of a section
 Scores = Any  # of scores.py, whose scores print themselves by these tables
 Which = Literal["all", "main"]
 
-NARROWEST = 13  # width of a method's column, which fits 0.994 ± 0.001
+# Characters of the metrics' column and of a method's, by which methods are shared among tables; cells may be wider.
+LABEL_WIDTH = 32
+METHOD_WIDTH = 20
 # These metrics are printed without --all.
 MAIN = (
     "mae",
@@ -85,18 +87,14 @@ class Tables:
             yield Text("\n".join(self.above), style="bold")
         yield Text(self.title, style="italic")
         for name, lines in self.lines.items():
-            heads = [Text(f"{line.label}\n{line.unit}".rstrip()) for line in lines]
-            head = max((console.measure(text).maximum for text in heads), default=0)
-            cells = chain.from_iterable(line.cells for line in lines)
-            width = max([NARROWEST, *(console.measure(cell).maximum for cell in cells)])
-            fitting = max(1, (options.max_width - head - 4) // (width + 3))
+            fitting = max(1, (options.max_width - LABEL_WIDTH) // METHOD_WIDTH)
             for first in range(0, len(self.methods), fitting):
                 columns = slice(first, first + fitting)
                 table = rich_table.Table(name if len(self.lines) > 1 else "")
                 for method in self.methods[columns]:
-                    table.add_column(method, justify="right", width=width, overflow="fold")
-                for text, line in zip(heads, lines):
-                    table.add_row(text, *line.cells[columns])
+                    table.add_column(method, justify="right", overflow="fold")
+                for line in lines:
+                    table.add_row(f"{line.label}\n{line.unit}".rstrip(), *line.cells[columns])
                 yield table
         yield Text("\n".join(self.caption), style="dim")
 
