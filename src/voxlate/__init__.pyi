@@ -861,7 +861,7 @@ def compare(
         out: File of the table: .csv, .tex (LaTeX) or .json.
 
     Returns:
-        Comparison: Means, standard deviations and paired tests by modality, metric and method, in `document` or `to_frame()`.
+        Comparison: Means, standard deviations and paired tests by modality, metric and method, in `frame`.
 
     Raises:
         BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
@@ -871,7 +871,7 @@ def compare(
         >>> import shutil, voxlate
         >>> _ = shutil.copytree("OUT", "AGAIN")  # both were scored
         >>> comparison = voxlate.compare(["OUT", "AGAIN"])
-        >>> sorted(set(comparison.to_frame()["method"]))
+        >>> sorted(set(comparison.frame["method"]))
         ['AGAIN', 'OUT']
     """
 

@@ -56,10 +56,9 @@ def test_two_images_of_one_case_are_no_choice_and_other_names_no_images(truths, 
     with refuses(r"CASE_ct\.nii\.gz"):
         evaluate(out, tmp_path / "cohort")
     save(out / "p1_ct.nii.gz", truths)
-    for second in ("p1_fake.nii.gz", "p1/ct.nii.gz"):
-        save(out / second, truths)
-        with refuses("p1_ct"):
-            evaluate(out, tmp_path / "cohort")
+    save(out / "p1_fake.nii.gz", truths)
+    with refuses("p1_ct"):
+        evaluate(out, tmp_path / "cohort")
 
 
 NOISE = np.random.default_rng(1).normal(size=(8, 24, 24))

@@ -162,9 +162,7 @@ def test_evaluate_scores_a_wrong_truth_apart_from_the_means_and_says_so(synthesi
     out, cohort = synthesised
     change_scan(cohort / "phantom_000/ct.nii.gz", raised)
     scores = evaluate(out, cohort)
-    wrong = scores.header["wrong_truths"]["phantom_000/ct"]
-    assert wrong["kind"] == "offset"
-    assert wrong["mae"] == pytest.approx(1024, rel=0.05)
+    assert scores.header["wrong_truths"]["phantom_000/ct"].startswith("offset: ")
     assert scores.labels == {f"phantom_{n:03d}/ct" for n in (1, 2, 3)}
     assert scores.means["ct"]["synthesis"]["mae"]["mean"] < 200
     (line,) = read_messages(scores.header, "truth_messages")
@@ -199,10 +197,9 @@ def test_evaluate_names_the_patient_whose_scan_an_image_was_made_of(synthesised)
     ):
         (cohort / old).rename(cohort / new)
     wrong = evaluate(out, cohort).header["wrong_truths"]
-    assert {label: one["kind"] for label, one in wrong.items()} == {
-        f"phantom_00{n}/ct": "patient" for n in (0, 1)
-    }
-    assert "of phantom_001" in wrong["phantom_000/ct"]["found"]
+    assert [*wrong] == ["phantom_000/ct", "phantom_001/ct"]
+    assert all(found.startswith("patient: ") for found in wrong.values())
+    assert "of phantom_001" in wrong["phantom_000/ct"]
 
 
 def test_a_synthesised_image_is_no_truth_and_no_scan_of_a_cohort(synthesised, tmp_path):

@@ -14,7 +14,7 @@ from voxlate.base.executors.case_work import NamedProgress
 from voxlate.base.executors.workers import choose_executor
 from voxlate.base.files import lock, write_json
 from voxlate.base.messages import Say
-from voxlate.evaluation.evaluate_options import EvaluateOptions
+from voxlate.evaluation.evaluation_options import EvaluateOptions
 from voxlate.evaluation.scoring.evaluate import check_options, evaluate
 from voxlate.evaluation.scoring.scored_regions import check_mask
 from voxlate.evaluation.scoring.scores import Scores

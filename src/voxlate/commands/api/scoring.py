@@ -10,7 +10,7 @@ from voxlate.base.messages import Message, message, read_messages
 from voxlate.base.option import PYTHON, MainOption, Option
 from voxlate.commands.api.entry import Argument, Command, Everything, Place, Undone
 from voxlate.commands.api.progress import Reporter
-from voxlate.evaluation.evaluate_options import CompareOptions, EvaluateOptions
+from voxlate.evaluation.evaluation_options import CompareOptions, EvaluateOptions
 
 if TYPE_CHECKING:
     from voxlate.evaluation.compare import Comparison

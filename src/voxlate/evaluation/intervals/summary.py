@@ -1,4 +1,4 @@
-"""Calibrations and the errors that they let expect, in words and as tables."""
+"""Calibrations and the errors that they let expect, in words."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,26 +20,6 @@ SKEWED = 3  # times the share that may be outside, from which a patient differs 
 MOST_CASES = 12  # whose bounds are printed
 _text = METRIC_OF["mae"].text
 NOT_MEASURED = "Error not measured: no held-out patients were scored."
-
-
-def table(header: Header) -> list[dict[str, Any]]:
-    """A row for each target and method: its mean width in physical units, and coverage by region with its interval."""
-    return [
-        {
-            "target": name,
-            "method": method,
-            "chosen": method == target.method,
-            "scale": comparison.scale,
-            "width": comparison.width * header.halves[name],
-            "unit": header.units[name],
-            "coverage": {
-                region: {"mean": mean, "interval": [low, high]}
-                for region, (mean, low, high) in comparison.coverage.items()
-            },
-        }
-        for name, target in header.targets.items()
-        for method, comparison in target.compared.items()
-    ]
 
 
 def sentences(header: Header) -> list[str]:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from voxlate.base.array_types import AnyArray, Bool, Float32
-from voxlate.base.files import UNFAMILIAR
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, read_messages
 from voxlate.evaluation.intervals.summary import error_lines
@@ -184,10 +183,6 @@ def _of_synthesis(
         yield CaseImage(
             "interval", f"width, {interval.coverage:.0%}", _slices(high - low, at), width
         )
-    if modality + UNFAMILIAR in files and provenance.get("familiar", {}).get("unfamiliar"):
-        far = read_map(files[modality + UNFAMILIAR])
-        name = "distance from calibration scans (1: the farthest of them)"
-        yield CaseImage("unfamiliar", name, _slices(far, at), ColourScale(0, 4, "magma", ""))
     if (std := spread_of(modality, files)) is not None:
         spread = read_map(std) / scale.gain(values, body)
         yield CaseImage("spread", "standard deviation", _slices(spread, at))

@@ -1,6 +1,5 @@
 """One offline HTML page about a run or a folder of syntheses: scores, pictures, curves, recipe, provenance."""
 
-import base64
 import datetime
 import itertools
 import textwrap
@@ -24,7 +23,6 @@ from voxlate.evaluation.reports.case_pictures import sections_of, warnings_of
 from voxlate.evaluation.reports.charts import curve_chart, score_charts
 from voxlate.evaluation.scoring.scored_images import check_unchanged
 from voxlate.evaluation.scoring.scores import FILE, NO_SCORES, Scores, read_scores
-from voxlate.evaluation.scoring.tables import training_note
 from voxlate.scans.images.ranges import WHOLE_MASK
 from voxlate.synthesis.provenance import provenance_of, run_folders
 from voxlate.training.log_file import curves_of, read_verdicts
@@ -32,7 +30,6 @@ from voxlate.training.verdict import METRIC, SYNTHESIS, Outcome, Verdict, verdic
 
 MOST_CASES = 9
 MOST_COMPARED = 4  # cases of a comparison
-MOST_PICTURES = 4  # of the validation
 LONGEST_TEXT = 1000
 CURVES = {
     "loss": "Training loss",
@@ -103,10 +100,6 @@ def _on_training(folder: Path, is_run: bool, places: Mapping[str, str] | None) -
     return {
         "title": _toml(recipe).get("title"),
         "charts": charts_of(run / "log.jsonl") if run else [],
-        "validation": [
-            (path.stem, f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}")
-            for path in (newest_pictures(folder) if is_run else ())
-        ],
         "recipe": recipe.strip(),
         "provenance": flat(shown),
     }
@@ -124,7 +117,6 @@ def _on_scores(folder: Path, is_run: bool, scores: Scores) -> Table:
     lines = zip(judged, verdict_lines(judged))
     return {
         "lead": lead(warnings, judged, errors),
-        "caution": training_note(scores),
         "verdicts": [(verdict.outcome, line) for verdict, line in lines],
         "tables": scores.table() if scores.header else None,
         "score_charts": score_charts(scores),
@@ -236,13 +228,6 @@ def charts_of(log: Path) -> list[Table]:
             if part:
                 charts.append(curve_chart(part, title))
     return charts
-
-
-def newest_pictures(run: Path) -> list[Path]:
-    """The newest pictures in RUN/validation, the last one first."""
-    files = (run / "validation").glob("*.png")
-    by_time = sorted(files, key=lambda path: (path.stat().st_mtime, path.name), reverse=True)
-    return by_time[:MOST_PICTURES]
 
 
 def flat(table: Table) -> list[tuple[str, str]]:

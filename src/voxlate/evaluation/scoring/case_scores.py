@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,7 @@ import numpy as np
 from voxlate.base.array_types import Bool, Float32
 from voxlate.base.errors import BadInput
 from voxlate.checks.truths import Sketch, other_size, sketch_of
-from voxlate.evaluation.evaluate_options import EvaluateOptions
-from voxlate.evaluation.scoring.distances import Features, Vectors, slices_of
+from voxlate.evaluation.scoring.distances import Vectors, slices_of
 from voxlate.evaluation.scoring.interval_scores import interval_scores, is_changed, region_coverage
 from voxlate.evaluation.scoring.metrics import (
     SCOPED,
@@ -21,27 +19,25 @@ from voxlate.evaluation.scoring.metrics import (
     image_scores,
     mean_inside,
 )
-from voxlate.evaluation.scoring.score_units import (
+from voxlate.evaluation.scoring.scored_images import Item
+from voxlate.evaluation.scoring.scored_regions import (
+    read_canonical,
+    region_scores,
+)
+from voxlate.evaluation.scoring.scored_truth import (
     OWN,
-    Units,
+    Alignment,
+    Rules,
+    Truth,
     network_units,
     picture_units,
     shows_a_window,
 )
-from voxlate.evaluation.scoring.scored_images import Item
-from voxlate.evaluation.scoring.scored_regions import (
-    find_region,
-    mask_of,
-    read_canonical,
-    region_scores,
-)
-from voxlate.evaluation.scoring.truth_alignment import Alignment, find_alignment
 from voxlate.scans.formats.io import content_hash, is_there
-from voxlate.scans.images.grid import Grid, Volume
-from voxlate.scans.images.mask import foreground
+from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.midline import midline_grid
-from voxlate.scans.images.ranges import WHOLE_MASK, Range, picture_window
-from voxlate.scans.images.regions import Region, scale_to_peak
+from voxlate.scans.images.ranges import WHOLE_MASK, picture_window
+from voxlate.scans.images.regions import scale_to_peak
 from voxlate.scans.images.units import SHOW_ANATOMY, unit_of
 from voxlate.training.naive import Baselines
 from voxlate.training.verdict import SYNTHESIS
@@ -66,130 +62,6 @@ class Row:
     scores: Mapping[str, float]
     slices: int = 0
     clipped: float = 0.0
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What an evaluation scores of the images of a modality, and how, by its checked options.
-
-    features: of slices in the layout `axes`, for distances; scale: the scored range; mask: the voxels that count;
-    standard: names of regions that nobody asked for.
-    """
-
-    asked: EvaluateOptions
-    regions: tuple[Region, ...]
-    features: Features | None
-    axes: str
-    scale: Range
-    mask: Path | str
-    standard: tuple[str, ...]
-
-    @property
-    def asked_regions(self) -> list[Region]:
-        """The regions that the user asked for."""
-        return [region for region in self.regions if region.name not in self.standard]
-
-
-@dataclass(frozen=True, eq=False)
-class Truth:
-    """The truth of one image on the scored range, and the voxels that count; grid: that of the scored image."""
-
-    item: Item
-    rules: Rules
-    units: Units
-    grid: Grid
-
-    @property
-    def scale(self) -> Range:
-        """The scored range."""
-        return self.rules.scale
-
-    @cached_property
-    def scan(self) -> Volume:
-        """The truth as it was scanned, in canonical orientation."""
-        return read_canonical(self.item.case.files[self.item.modality], self.item.modality)
-
-    @cached_property
-    def volume(self) -> Volume:
-        """The truth in the scored unit."""
-        return self.units.truth(self.scan)
-
-    @cached_property
-    def values(self) -> Float32:
-        """The truth's values [D, H, W] on the scored range."""
-        return self.on_range(self.volume)
-
-    def on_range(self, image: Volume) -> Float32:
-        """Values on the scored range of an image that is in the scored unit and on the truth's grid."""
-        return self.scale.normalise(image.data[0], self.body)
-
-    @cached_property
-    def shown(self) -> float:
-        """The share of the voxels to be scored that are inside the image."""
-        return 1.0 if self.coverage is None else mean_inside(self.coverage, self.mask)
-
-    @cached_property
-    def alignment(self) -> Alignment:
-        """The alignment of the image with the truth."""
-        return self.alignment_from(self.grid)
-
-    def alignment_from(self, grid: Grid, frame: str | None = None) -> Alignment:
-        """The alignment of an image on a grid, in the frame of a scan (default: that of the scored image)."""
-        item = self.item
-        return find_alignment(
-            self.volume, grid, item.provenance, item.prepared, item.case.case, frame
-        )
-
-    def read(self, path: Path, name: str) -> Volume:
-        """Another scan of the case on the truth's grid; raises BadInput if the transform of its registration is lost."""
-        scan = read_canonical(path, name)
-        return self.alignment_from(scan.grid, name).apply(scan)
-
-    @cached_property
-    def mask(self) -> Bool | None:
-        """The voxels of the evaluation's mask; None stands for all."""
-        return mask_of(self.rules.mask, self.scan, self.item.case)
-
-    @cached_property
-    def coverage(self) -> Bool | None:
-        """The voxels that the image covers; None stands for all."""
-        return self.alignment.coverage(self.grid)
-
-    @cached_property
-    def inside(self) -> Bool | None:
-        """The voxels that count: those of the mask that the image covers; None stands for all."""
-        if self.coverage is None:
-            return self.mask
-        inside = self.coverage if self.mask is None else self.coverage & self.mask
-        if not inside.any():
-            raise BadInput(
-                f"{self.item.synthesis}: expected it to overlap {self.volume.origin} in space, found nothing of it there. Check that both are of one patient and one frame, or pass --prepared."
-            )
-        return inside
-
-    @cached_property
-    def outline(self) -> Bool:
-        """The foreground of the truth."""
-        return foreground(self.scan)
-
-    @property
-    def body(self) -> Bool | None:
-        """The foreground in which an image's own peak is measured, if images are divided by it."""
-        return self.outline if self.scale.own else None
-
-    @property
-    def frame(self) -> Bool:
-        """The voxels that limit regions and intervals."""
-        return self.outline if self.inside is None else self.inside
-
-    @cached_property
-    def regions(self) -> list[tuple[Region, Bool]]:
-        """The voxels of each named region, without tissues that nobody asked for and the truth lacks."""
-        where = (self.volume, self.scale, self.body, self.item.case, self.frame)
-        parts = [(region, find_region(region, *where)) for region in self.rules.regions]
-        return [
-            (one, part) for one, part in parts if one.name not in self.rules.standard or part.any()
-        ]
 
 
 @dataclass(frozen=True)

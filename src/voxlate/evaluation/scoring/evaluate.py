@@ -22,8 +22,8 @@ from voxlate.base.executors.workers import choose_executor
 from voxlate.base.messages import Message
 from voxlate.base.option import merge
 from voxlate.checks.truths import KEPT, LEFT_OUT, Fault, Sketch, fault_messages, judge
-from voxlate.evaluation.evaluate_options import EvaluateOptions
-from voxlate.evaluation.scoring.case_scores import Row, Rules, ScoredItem, score_item
+from voxlate.evaluation.evaluation_options import EvaluateOptions
+from voxlate.evaluation.scoring.case_scores import Row, ScoredItem, score_item
 from voxlate.evaluation.scoring.distances import features_for, slices_of
 from voxlate.evaluation.scoring.metrics import (
     METRIC_OF,
@@ -33,7 +33,6 @@ from voxlate.evaluation.scoring.metrics import (
     Score,
 )
 from voxlate.evaluation.scoring.score_header import Function, doubts_on, find_changed, header_of
-from voxlate.evaluation.scoring.score_units import shows_a_window
 from voxlate.evaluation.scoring.scored_images import (
     Item,
     add_run_files,
@@ -42,8 +41,8 @@ from voxlate.evaluation.scoring.scored_images import (
     not_scored,
 )
 from voxlate.evaluation.scoring.scored_regions import tissues_for
+from voxlate.evaluation.scoring.scored_truth import Rules, check_prepared, shows_a_window
 from voxlate.evaluation.scoring.scores import Scores, frame_of
-from voxlate.evaluation.scoring.truth_alignment import check_prepared
 from voxlate.scans.cases.case import CANONICAL
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.cohorts.files_below import refuse_synthetic
@@ -109,7 +108,8 @@ def evaluate(
         "recognised": images.recognised,
         "not_synthesised": not_scored(out, images, wanted) | failed,
         **header_of(out, truth, scored, job.rules, job.own, job.weights),
-        **_on_truths(every, faults, wrong),
+        "wrong_truths": {label: f"{one.kind}: {one.found}" for label, one in faults.items()},
+        "truth_messages": [said.table for said in wrong],
         "messages": [
             said.table for said in [*cautions, *doubts_on(scored, rows, images.recognised)]
         ],
@@ -344,16 +344,3 @@ def _judge(scored: Scored, cohort: Sequence[CaseFiles]) -> tuple[dict[str, Fault
         faults |= of_name
         cautions += odd
     return faults, cautions
-
-
-def _on_truths(
-    scored: Scored, faults: Mapping[str, Fault], wrong: Sequence[Message]
-) -> dict[str, Any]:
-    """The entries of metrics.json on truths that cannot be those of their images, each with the MAE where it was scored."""
-    entries: dict[str, dict[str, Any]] = {
-        label: {"kind": fault.kind, "found": fault.found} for label, fault in faults.items()
-    }
-    for item, result in scored.items():
-        if item.label in entries and result.rows:
-            entries[item.label]["mae"] = result.rows[0].scores["mae"]
-    return {"wrong_truths": entries, "truth_messages": [said.table for said in wrong]}

@@ -25,11 +25,11 @@ from voxlate.base.records import (
     Text,
 )
 from voxlate.checks.check_table import exact_messages
-from voxlate.checks.truths import Kind
-from voxlate.evaluation.scoring.case_scores import Row, Rules, ScoredItem
+from voxlate.evaluation.scoring.case_scores import Row, ScoredItem
 from voxlate.evaluation.scoring.distances import Vectors, describe_features, distances
 from voxlate.evaluation.scoring.metrics import Direction
 from voxlate.evaluation.scoring.scored_images import Item
+from voxlate.evaluation.scoring.scored_truth import Rules
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.formats.io import content_hash, is_there
 from voxlate.scans.images.ranges import WHOLE_MASK
@@ -83,11 +83,6 @@ class _Part(TypedDict):
     distances: dict[Text, dict[Text, _Distance]]
 
 
-class _WrongTruth(TypedDict):
-    kind: Kind
-    found: Text
-
-
 class _OwnMetric(TypedDict):
     unit: Text
     better: Direction
@@ -102,7 +97,7 @@ class Header(TypedDict, total=False):
     tables: Required[dict[Literal["scores.csv"], Digest]]
     without_truth: list[Text]
     not_synthesised: dict[Text, Text]
-    wrong_truths: dict[Label, _WrongTruth]
+    wrong_truths: dict[Label, Text]
     truth_messages: list[StatedMessage]
     messages: list[StatedMessage]
     trained_on: list[Name]

@@ -95,7 +95,6 @@ def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> ScoredI
             f"{out}: expected the folder that `voxlate synth` wrote, found none. Check the path."
         )
     scored = ScoredImages([], [], {})
-    flat = images_in(out)
     folders = case_folders(out)
     synthesised = {folder for folder, _ in folders if (folder / "provenance.json").is_file()}
     for folder, images in folders:
@@ -112,7 +111,7 @@ def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> ScoredI
         elif case and synthesised and folder not in synthesised:
             scored.refused[label] = "synth was stopped while it wrote this case: run it again"
         else:
-            _add_items(scored, folder, images, case, flat)
+            _add_items(scored, folder, images, case)
     if not scored.items and not synthesised:
         _add_recognised(scored, out, cases)
     if not scored.items:
@@ -145,24 +144,15 @@ def case_folders(out: Path) -> list[tuple[Path, dict[str, Path]]]:
 
 
 def _add_items(
-    scored: ScoredImages,
-    folder: Path,
-    images: Mapping[str, Path],
-    case: CaseFiles | None,
-    flat: Mapping[str, Path],
+    scored: ScoredImages, folder: Path, images: Mapping[str, Path], case: CaseFiles | None
 ) -> None:
-    """Add the syntheses of one case; flat: images beside its folder, among which another one of it raises BadInput."""
+    """Add the syntheses of one case."""
     for modality, path in images.items():
         if is_map(modality, images):
             continue
         if case is None or modality not in case.files:
             scored.without_truth.append(f"{folder.name}/{modality}")
             continue
-        second = flat.get(f"{folder.name}_{modality}", path)
-        if second not in (path, case.files[modality]):  # its truth may lie there
-            raise BadInput(
-                f"{folder.parent}: expected one {modality} of {folder.name}, found {folder.name}/{path.name} and {second.name}. Leave one of them in the folder."
-            )
         provenance = provenance_of(folder.parent, folder.name)
         std = spread_of(modality, images)
         interval = interval_of(images, modality, provenance)

@@ -342,23 +342,16 @@ def _lacks_bone(name: str, scores: Scores) -> str:
 
 
 def _worse_in(overall: Verdict, scores: Scores) -> Iterator[tuple[str, str]]:
-    """Regions where a synthesis is worse than the baseline that is the best one overall, with both errors or overlaps."""
+    """Regions where a synthesis is worse than the baseline that is the best one overall, with both errors."""
     for region in scores.header.get("regions", ()):
-        for key in ("mae", "dice") if region == BONE else ("mae",):
-            of_methods = scores.errors(overall.modality, f"{region}.{key}")
-            errors = {
-                method: {case: 1 - value if key == "dice" else value for case, value in of.items()}
-                for method, of in of_methods.items()
-                if method in (SYNTHESIS, overall.baseline)
-            }
-            verdict = verdict_on(overall.modality, errors, scores.patients, overall.unit, "")
-            if verdict.outcome != "worse":
-                continue
+        of_methods = scores.errors(overall.modality, f"{region}.{METRIC}")
+        errors = {
+            method: of_methods[method]
+            for method in (SYNTHESIS, overall.baseline)
+            if method in of_methods
+        }
+        verdict = verdict_on(overall.modality, errors, scores.patients, overall.unit, "")
+        if verdict.outcome == "worse":
             both = (verdict.synthesis or 0.0, verdict.naive or 0.0)
-            if key == "dice":
-                texts = (f"{1 - error:.3f}" for error in both)
-                yield region, f"Dice {' against '.join(texts)}"
-            else:
-                texts = (fixed_text(error, both[1], fits=True) for error in both)
-                yield region, f"{' against '.join(texts)} {overall.unit}"
-            break
+            texts = (fixed_text(error, both[1], fits=True) for error in both)
+            yield region, f"{' against '.join(texts)} {overall.unit}"
