@@ -197,6 +197,6 @@ def test_the_best_naive_baseline_of_all_cases_is_a_column_of_its_own(folders):
     naive = results(found)["mae"]["best naive"]
     assert (naive["baseline"], naive["of"]) == ("intensity table", "b")
     assert (naive["mean"], naive["sd"]) == (121, pytest.approx(8 / 8**0.5))
-    assert found.table().methods == ("a", "b", "c", "best naive")
+    assert found.table().methods == {"ct": ("a", "b", "c", "best naive")}
     assert "121.0 ± 2.8" in found.table()._repr_html_()
     assert results(compare(folders[::2]))["mae"]["best naive"]["baseline"] == "copy of t1"

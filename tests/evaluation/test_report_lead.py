@@ -33,7 +33,7 @@ def on(outcome, modality="ct"):
         ({"a": [refused()], "b": [NOTE], "c": []}, [on("better")], "unclear", f"a: {TURNED}"),
         ({"a": [careful()], "b": [DIM]}, [], "unclear", "1 other"),
         ({"a": [careful()]}, [on("better")], "unclear", DARK),
-        ({"a": [careful()], "b": []}, [on("worse")], "worse", "copy of t1"),
+        ({"a": [careful()], "b": []}, [on("worse")], "worse", "naive baseline (ct)"),
         ({"a": [NOTE]}, [on("better"), on("unclear", "t2")], "unknown", ERROR),
         ({"a": [careful()]}, [], "unclear", ERROR),
         ({"a": []}, [], "unknown", ERROR),

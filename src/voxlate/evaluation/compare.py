@@ -337,7 +337,8 @@ def comparison_tables(document: Document, which: Which = "all") -> Tables:
     above = [f"{name}: {line}" for name, of in document["folds"].items() for line in of]
     units = {name: part["unit"] for name, part in document["modalities"].items()}
     metrics = metrics_of(document).values()
-    return tables_of(TITLE, columns, units, metrics, cells, _caption(document), above)
+    methods = dict.fromkeys(units, columns)
+    return tables_of(TITLE, methods, units, metrics, cells, _caption(document), above)
 
 
 def _caption(document: Document) -> Iterator[str]:
@@ -394,7 +395,7 @@ def _cell(row: Table | None, metric: Metric, cases: int) -> Cell:
 
 def latex_of(tables: Tables) -> str:
     """A table as LaTeX for the package booktabs: the best mean is bold, a star stands for p < 0.05."""
-    columns = [name.translate(LATEX) for name in tables.methods]
+    columns = [name.translate(LATEX) for name in next(iter(tables.methods.values()))]
     labels = list[str]()
     rows = list[list[str]]()
     for section, lines in tables.lines.items():

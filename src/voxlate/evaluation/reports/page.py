@@ -118,7 +118,8 @@ def _on_scores(folder: Path, is_run: bool, scores: Scores) -> Table:
     return {
         "lead": lead(warnings, judged, errors),
         "verdicts": [(verdict.outcome, line) for verdict, line in lines],
-        "tables": scores.table() if scores.header else None,
+        "tables": scores.short_table() if scores.header else None,
+        "all_tables": scores.table() if scores.header else None,
         "score_charts": score_charts(scores),
         "cases_total": len(scores.patients),
     }
@@ -247,8 +248,8 @@ def lead(
     """
     stated = " ".join(errors)
     if failed := [verdict for verdict in verdicts if verdict.outcome == "worse"]:
-        names = " and ".join(verdict.modality.replace(", ", " ") for verdict in failed)
-        why = f"the error of {names} is higher than that of a naive baseline ({failed[0].baseline})"
+        names = "; ".join(verdict.modality for verdict in failed)
+        why = f"the error is higher than that of a naive baseline ({names})"
         lacks = next((verdict.lacks for verdict in failed if verdict.lacks), "")
         return "worse", f"Do not use: {lacks or why}. {stated}".rstrip()
     for grade in ("do not trust", "caution"):

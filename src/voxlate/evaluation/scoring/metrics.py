@@ -203,7 +203,7 @@ def metrics_of(document: Mapping[str, Any]) -> dict[str, Metric]:
         in_table = key != "mae_rel"
         metrics.append(replace(one, key=f"{scope}.{key}", label=label, in_table=in_table))
     for region, metric in itertools.product(document.get("regions", {}), REGION_METRICS):
-        label = f"{region} {metric.label}"
+        label = f"{region.replace('_', ' ')} {metric.label}"
         metrics.append(replace(metric, key=f"{region}.{metric.key}", label=label))
     return {metric.key: metric for metric in metrics}
 

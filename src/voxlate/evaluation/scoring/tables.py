@@ -23,9 +23,8 @@ Part = Mapping[str, Any]  # of a section
 Scores = Any  # of scores.py, whose scores print themselves by these tables
 Which = Literal["all", "main"]
 
-# Characters of the metrics' column and of a method's, by which methods are shared among tables; cells may be wider.
-LABEL_WIDTH = 32
-METHOD_WIDTH = 20
+LABEL_WIDTH = 26  # of the metrics' column, in characters
+NARROWEST = 17  # of a method's column, with its borders
 # These metrics are printed without --all.
 MAIN = (
     "mae",
@@ -69,13 +68,13 @@ class Line:
 
 @dataclass(frozen=True)
 class Tables:
-    """Scores of methods by section, for the terminal and the page; above: lines of a summary over folds.
+    """Scores of the methods of each section, for the terminal and the page; above: lines of a summary over folds.
 
     On a terminal, lines are metrics and columns are methods, in several tables if the methods do not fit.
     """
 
     title: str
-    methods: tuple[str, ...]
+    methods: Mapping[str, Sequence[str]]
     lines: Mapping[str, Sequence[Line]]
     caption: Sequence[str]
     above: Sequence[str] = ()
@@ -87,11 +86,13 @@ class Tables:
             yield Text("\n".join(self.above), style="bold")
         yield Text(self.title, style="italic")
         for name, lines in self.lines.items():
-            fitting = max(1, (options.max_width - LABEL_WIDTH) // METHOD_WIDTH)
-            for first in range(0, len(self.methods), fitting):
+            cells = chain.from_iterable(line.cells for line in lines)
+            widest = max((console.measure(cell).maximum for cell in cells), default=0)
+            fitting = max(1, (options.max_width - LABEL_WIDTH) // max(widest + 3, NARROWEST))
+            for first in range(0, len(self.methods[name]), fitting):
                 columns = slice(first, first + fitting)
                 table = rich_table.Table(name if len(self.lines) > 1 else "")
-                for method in self.methods[columns]:
+                for method in self.methods[name][columns]:
                     table.add_column(method, justify="right", overflow="fold")
                 for line in lines:
                     table.add_row(f"{line.label}\n{line.unit}".rstrip(), *line.cells[columns])
@@ -120,7 +121,7 @@ def printed(*parts: RenderableType) -> Console:
 
 def tables_of(
     title: str,
-    methods: tuple[str, ...],
+    methods: Mapping[str, Sequence[str]],
     units: Mapping[str, str],
     metrics: Iterable[Metric],
     cells_of: Callable[[str, Metric], Iterable[Cell]],
@@ -146,9 +147,9 @@ def score_tables(scores: Scores, which: Which = "all") -> Tables:
     is printed below its first metric.
     """
     best = {verdict.modality: verdict.baseline or "" for verdict in scores.verdicts}
-    methods = tuple(dict.fromkeys(chain.from_iterable(scores.means.values())))
+    methods = {name: [*of_methods] for name, of_methods in scores.means.items()}
     if which == "main":
-        methods = (SYNTHESIS, BEST) if any(best.values()) else (SYNTHESIS,)
+        methods = {name: [SYNTHESIS, BEST] if best[name] else [SYNTHESIS] for name in best}
 
     def cells(name: str, metric: Metric) -> Iterator[Cell]:
         """The score of each method."""
@@ -156,7 +157,7 @@ def score_tables(scores: Scores, which: Which = "all") -> Tables:
             return
         if which == "main" and not is_main(metric, scores.header.get("standard", ())):
             return
-        for method in methods:
+        for method in methods[name]:
             own = best[name] if method == BEST else method
             value = scores.means[name].get(own, {}).get(metric.key)
             below = []
@@ -211,8 +212,7 @@ def caption(scores: Scores, which: Which = "all") -> Iterator[str]:
     if trained := training_note(scores):
         yield trained
     for name, part in scores.parts.items():
-        rule = f" ({part['range_rule']})" if which == "all" else ""
-        yield f"{range_note(name, part)}{rule}; mask: {part['mask']}."
+        yield f"{range_note(name, part)} ({part['range_rule']}); mask: {part['mask']}."
     yield from _on_sections(scores)
     yield from map(str, summarise(read_messages(header, "messages")))
     hidden = () if which == "all" else {*header.get("standard", ())} - {BONE}  # its Dice is printed
