@@ -28,7 +28,7 @@ def truths(tmp_path):
 
 @pytest.mark.parametrize(
     "layout",
-    ["{}.nii.gz", "{}_ct.nii.gz", "p1/{}/sCT.nii.gz", "p10/{}_pred.mha"],
+    ["{}.nii.gz", "{}_ct.nii.gz", "p1/{}/ct.nii.gz", "p10/{}_pred.mha"],
 )
 def test_each_image_belongs_to_the_case_that_its_path_names(layout, truths, tmp_path):
     out = tmp_path / "other"
@@ -56,7 +56,7 @@ def test_two_images_of_one_case_are_no_choice_and_other_names_no_images(truths, 
     with refuses(r"CASE_ct\.nii\.gz"):
         evaluate(out, tmp_path / "cohort")
     save(out / "p1_ct.nii.gz", truths)
-    save(out / "p1_fake.nii.gz", truths)
+    save(out / "p1_sct.nii.gz", truths)
     with refuses("p1_ct"):
         evaluate(out, tmp_path / "cohort")
 

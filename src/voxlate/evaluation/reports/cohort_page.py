@@ -56,19 +56,11 @@ def report_prepared(path: Path | str, out: Path | str | None = None) -> Path:
 
 def _in_order(cohort: Cohort) -> tuple[Sequence[CaseEntry], str]:
     """The cases of a cohort, those that are least in register first, and their order in words."""
-    if cohort.preparation.register:
-        return sorted(cohort.cases, key=_similarity), "from the least to the most similar"
     examined = [entry for entry in cohort.cases if entry.misaligned]
     if any(_farthest_mm(entry) >= 0 for entry in examined):
         ordered = sorted(examined, key=_farthest_mm, reverse=True)
         return ordered, "from the most to the least out of register"
     return cohort.cases, "in the order of the list"
-
-
-def _similarity(entry: CaseEntry) -> float:
-    """Sort key of the page: the scan that is least similar to the fixed one after registration."""
-    after = [registered.after.mutual_information for registered in entry.registered.values()]
-    return min(after, default=0.0)
 
 
 def _farthest_mm(entry: CaseEntry) -> float:

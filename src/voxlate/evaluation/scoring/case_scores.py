@@ -226,7 +226,14 @@ def _score(truth: Truth, image: Volume, pair: ImagePair, functions: Functions) -
         overlap = None
         if region.modality == item.modality:
             overlap = region.select(scale_to_peak(image, truth.scale, truth.body), truth.frame)
-        scores |= region_scores(region, inside, pair, overlap, truth.volume.grid.spacing_mm)
+        scores |= region_scores(
+            region,
+            inside,
+            pair.truth,
+            pair.synthesis,
+            overlap,
+            truth.volume.grid.spacing_mm,
+        )
     if rules.mask != WHOLE_MASK:
         everywhere = score(replace(pair, inside=truth.coverage))
         scores |= {f"{WHOLE_MASK}.{key}": everywhere[key] for key in SCOPED if key in everywhere}
@@ -264,10 +271,7 @@ def _spread_scores(truth: Truth, synthesis: Volume) -> dict[str, float]:
     stored = read_canonical(truth.item.std, truth.item.modality)
     std = truth.alignment.apply(truth.units.spread(stored))
     spread = std.data[0] / truth.scale.gain(synthesis.data[0], truth.body)
-    return {
-        "std": mean_inside(spread, truth.inside),
-        **{f"{region.name}.std": mean_inside(spread, part) for region, part in truth.regions},
-    }
+    return {"std": mean_inside(spread, truth.inside)}
 
 
 def _naive_images(truth: Truth) -> dict[str, Volume]:

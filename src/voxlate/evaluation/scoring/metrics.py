@@ -140,10 +140,7 @@ texture_distance_each  Texture distance of each patient  –       lower   3    
 _REGION_METRICS = """
 key           label            unit    better  digits  where  reduction
 mae           MAE              images  lower   3       table  mean over the region's voxels
-psnr          PSNR             dB      higher  2       table  20 log10(range / RMSE of the region)
-ssim_3d       SSIM 3-D         –       higher  3       table  {SSIM}mean of the map in the region; windows see its surroundings
 mean          mean             images  truth   3       table  mean over the region's voxels
-std           uncertainty      images  lower   3       table  mean standard deviation of the samples in the region
 coverage      coverage         %       truth   1       table  share of the region's voxels within their intervals
 interval      interval         images  lower   3       file   mean width of the region's intervals
 pieces        pieces           –       truth   1       table  number of connected pieces of the region (docs/guides/trust.md)
@@ -158,7 +155,6 @@ surface_95    surface, 95 %    mm      lower   2       table  95th percentile of
 volume        volume           ml      truth   1       table  voxels that pass the threshold, times their size
 truth_volume  volume of truth  ml      truth   1       file   voxels that pass the threshold, times their size
 truth_mean    mean of truth    images  truth   3       file   mean over the region's voxels
-mae_z         MAE z            images  lower   3       file   mean |difference of slices − the truth's| in the region
 voxels        voxels           –       truth   0       file   number of voxels in the region
 """
 

@@ -3,7 +3,7 @@
 import functools
 import json
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from voxlate.base.groups import grouped
 from voxlate.evaluation.scoring.interval_scores import Interval, interval_of
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.cohorts.case_files import CaseFiles
-from voxlate.scans.formats.dicom import is_dicom_folder
 from voxlate.scans.formats.io import content_hash, is_there, scan_endings, without_ending
 from voxlate.scans.images.units import unit_of
 from voxlate.synthesis.provenance import (
@@ -30,8 +29,6 @@ from voxlate.training.naive import Baselines, fit_cohort
 from voxlate.training.recipe.run_provenance import read_run
 
 BASELINES = "naive.safetensors"
-# What other software calls the synthesis of a case's only CT.
-OF_A_CT = ("ct", "CT", "sct", "sCT", "synct", "synCT", "pct", "pCT", "pred", "fake", "synthetic")
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,20 +159,21 @@ def _add_items(
 def _add_recognised(scored: ScoredImages, out: Path, cases: Mapping[str, CaseFiles]) -> None:
     """Add the images of other software, whose paths end in CASE/MODALITY or CASE_MODALITY.
 
-    The only CT of a case may be called CASE, or CASE_ and a word of OF_A_CT. Raises BadInput for two images of one name.
+    The only CT of a case may be called CASE, CASE_sct or CASE_pred. Raises BadInput for two images of one name.
     """
     labels = dict[str, tuple[str, str]]()
     for name, case in cases.items():
         in_hu = [modality for modality in case.files if unit_of(modality) == "HU"]
         if len(in_hu) == 1:
-            words = (f"{name}{sign}{word}" for sign in "/_" for word in OF_A_CT)
-            labels |= dict.fromkeys([name, *words], (name, in_hu[0]))
+            labels |= dict.fromkeys([name, f"{name}_sct", f"{name}_pred"], (name, in_hu[0]))
         for modality in case.files:
             labels |= dict.fromkeys([f"{name}/{modality}", f"{name}_{modality}"], (name, modality))
     truths = {path.resolve() for case in cases.values() for path in case.files.values()}
     found = dict[tuple[str, str], Path]()
     unknown = list[str]()
-    for path in _images_below(out):
+    for path in sorted(out.rglob("*")):
+        if not path.name.lower().endswith(scan_endings()):
+            continue
         place = without_ending(path.relative_to(out).as_posix())
         folder, _, file = place.rpartition("/")
         in_folder = f"{folder.rpartition('/')[2]}/{file}"
@@ -194,19 +192,6 @@ def _add_recognised(scored: ScoredImages, out: Path, cases: Mapping[str, CaseFil
         scored.recognised[item.label] = path.relative_to(out).as_posix()
     if scored.items:
         scored.without_truth[:] = unknown
-
-
-def _images_below(out: Path) -> Iterator[Path]:
-    """The image files and DICOM series below a folder."""
-    for place, folders, files in os.walk(out):
-        folders.sort()
-        if is_dicom_folder(Path(place)):
-            folders.clear()
-            yield Path(place)
-            continue
-        for name in sorted(files):
-            if name.lower().endswith(scan_endings()):
-                yield Path(place) / name
 
 
 def is_map(name: str, images: Collection[str]) -> bool:
