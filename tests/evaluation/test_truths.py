@@ -17,7 +17,6 @@ from voxlate.base.files import write_json
 from voxlate.base.messages import read_messages
 from voxlate.checks.truths import judge, sketch_of
 from voxlate.evaluation.scoring.evaluate import evaluate
-from voxlate.evaluation.scoring.score_header import find_outliers
 from voxlate.scans.cohorts.files_below import refuse_synthetic
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.formats.io import content_hash, read_volume, write_volume
@@ -172,20 +171,6 @@ def test_evaluate_scores_a_wrong_truth_apart_from_the_means_and_says_so(synthesi
         change_scan(cohort / f"phantom_00{number}/ct.nii.gz", raised)
     with refuses("4 of 4"):
         evaluate(out, cohort)
-
-
-def outliers(*errors):
-    return find_outliers("ct", dict(enumerate(errors)))
-
-
-def test_the_errors_of_ordinary_patients_are_no_outliers():
-    generator = np.random.default_rng(0)
-    cohorts = 60 * np.exp(generator.normal(0, 0.3, (200, 10)))
-
-    assert sum(bool(outliers(*errors)) for errors in cohorts) <= 2
-    assert outliers(101.3, 104.2, 112.9, 192.8)[0].numbers["cases"] == 1
-    assert outliers(*[50.0] * 6, *[200.0] * 4)[0].numbers == {"cases": 4, "times": 4}
-    assert outliers(50.0, 50.0, 500.0) == outliers(*[0.0] * 4) == []
 
 
 def test_evaluate_names_the_patient_whose_scan_an_image_was_made_of(synthesised):

@@ -30,7 +30,6 @@ from voxlate.checks.truths import (
     sketch_of,
 )
 from voxlate.evaluation.intervals.fit import CalibrationVoxels
-from voxlate.evaluation.scoring.score_header import find_outliers
 from voxlate.scans.cases.case import LABEL, MASK, PreparedCase, lay_out, prepare_case
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.formats.io import content_hash, read_volume
@@ -381,14 +380,12 @@ def collect_cases(
             advice = f"Correct the {plural(left_out, 'case')} left out, or give others: the reason stands beside each."
         raise _too_few(job.rules, f"{patients} ({len(kept)} of {len(cases)} cases{why})", advice)
     for name, rules in job.rules.items():
-        _check_voxels(name, kept, rules, warn)
+        _check_voxels(name, kept, rules)
     return kept
 
 
-def _check_voxels(
-    name: str, data: Mapping[str, CaseData], rules: Mapping[str, str], warn: Say
-) -> None:
-    """Warn of outliers; raise BadInput where no case has voxels of a region that was asked for. A label map may be empty."""
+def _check_voxels(name: str, data: Mapping[str, CaseData], rules: Mapping[str, str]) -> None:
+    """Raise BadInput where no case has voxels of a region that was asked for. A label map may be empty."""
     voxels = [case.voxels[name] for case in data.values()]
     for region, rule in rules.items():
         if region in CT_REGIONS or rule == LABEL_RULE.format(region):
@@ -397,9 +394,6 @@ def _check_voxels(
             raise BadInput(
                 f"region {region}: expected voxels of {rule} in the {name} of at least one case, found none. Move the threshold."
             )
-    errors = {case.case: float(np.abs(case.truth - case.image).mean()) for case in voxels}
-    for outlier in find_outliers(name, errors):
-        warn(outlier)
 
 
 def _too_few(targets: Rules, found: str, advice: str) -> BadInput:

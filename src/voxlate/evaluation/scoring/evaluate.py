@@ -110,9 +110,7 @@ def evaluate(
         **header_of(out, truth, scored, job.rules, job.own, job.weights),
         "wrong_truths": {label: f"{one.kind}: {one.found}" for label, one in faults.items()},
         "truth_messages": [said.table for said in wrong],
-        "messages": [
-            said.table for said in [*cautions, *doubts_on(scored, rows, images.recognised)]
-        ],
+        "messages": [said.table for said in [*cautions, *doubts_on(scored, images.recognised)]],
     }
     scores = Scores(header, frame_of(rows, header))
     scores.write(out)

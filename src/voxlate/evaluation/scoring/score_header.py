@@ -5,7 +5,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Required
 
-import numpy as np
 from pydantic import StringConstraints
 from typing_extensions import TypedDict
 
@@ -24,8 +23,7 @@ from voxlate.base.records import (
     StatedMessage,
     Text,
 )
-from voxlate.checks.check_table import exact_messages
-from voxlate.evaluation.scoring.case_scores import Row, ScoredItem
+from voxlate.evaluation.scoring.case_scores import ScoredItem
 from voxlate.evaluation.scoring.distances import Vectors, describe_features, distances
 from voxlate.evaluation.scoring.metrics import Direction
 from voxlate.evaluation.scoring.scored_images import Item
@@ -35,7 +33,6 @@ from voxlate.scans.formats.io import content_hash, is_there
 from voxlate.scans.images.ranges import WHOLE_MASK
 from voxlate.synthesis.provenance import USED_FOR_CALIBRATION, StatedCalibration, source_paths
 from voxlate.training.recipe.run_provenance import find_trained
-from voxlate.training.verdict import SYNTHESIS
 
 if TYPE_CHECKING:
     from voxlate.science.nets.lpips import Lpips
@@ -47,10 +44,6 @@ Scored = Mapping[Item, ScoredItem]
 CALIBRATION = ("patients", "coverage", "confidence", "bound", "widened", "held")
 # The images of a cross-validation: by the runs that did not train on the case, or by all runs.
 OUT_OF_FOLD, ENSEMBLE = "out of fold", "ensemble"
-FEWEST_CASES = 4  # cases, below which a median says little
-# Times the median error, and median absolute deviations above it: a truth that was blurred by 6 mm has 1.84 and 15, one that
-# was turned by 5° 1.78 and 14 (4 heads each); of 62 evaluations with ordinary truths none has both (slices: 2.4 and 11).
-TIMES, DEVIATIONS = 1.7, 12.0
 
 # A label is CASE/MODALITY.
 Label = Annotated[str, StringConstraints(pattern=r"^[^\x00/\\]+/[^\x00/\\]+$", max_length=1000)]
@@ -259,11 +252,7 @@ def _windows(scored: Scored) -> list[str]:
     ]
 
 
-def doubts_on(
-    scored: Mapping[Item, ScoredItem],
-    rows: Sequence[Row],
-    recognised: Mapping[str, str],
-) -> Iterator[Message]:
+def doubts_on(scored: Scored, recognised: Mapping[str, str]) -> Iterator[Message]:
     """Messages on what makes scores doubtful; recognised: the path of each image of other software."""
     if recognised:
         label, place = next(iter(recognised.items()))
@@ -272,10 +261,6 @@ def doubts_on(
             f"{plural(len(recognised), 'image')} of other software: cases and modalities by their paths ({place} is {label}).",
             images=len(recognised),
         )
-    ours = (row for row in rows if row.method == SYNTHESIS)
-    errors = grouped((row.modality, (row.case, row.scores["mae"])) for row in ours)
-    for name, of_cases in errors.items():
-        yield from find_outliers(name, dict(of_cases))
     for prepared in {item.prepared for item in scored if item.prepared}:
         with suppress(BadInput):  # scores need no cohort that is damaged or gone
             yield from (one for one in open_cohort(prepared).warnings if one.code == UNOWNED)
@@ -286,32 +271,6 @@ def doubts_on(
             f"The source {name} of {first_of(labels)} differs from the {name} next to the truth: is it the same patient?",
             images=len(labels),
         )
-    for item, result in scored.items():
-        if not item.provenance and result.truth.unit == "HU":  # a CT of other software
-            for said in exact_messages(result.truth.image, "HU", "synthetic CT"):
-                yield said.on(item.label)
-
-
-def find_outliers(name: str, errors: Mapping[str, float]) -> list[Message]:
-    """A message on the cases whose error of the image `name` is far above the median; errors: by case."""
-    if len(errors) < FEWEST_CASES:
-        return []
-    values = np.array([*errors.values()])
-    median = float(np.median(values))
-    spread = float(np.median(np.abs(values - median)))
-    least = max(TIMES * median, median + DEVIATIONS * spread)
-    odd = {case: error / median for case, error in errors.items() if error > least > 0}
-    if not odd:
-        return []
-    worst = sorted(odd, key=lambda case: -odd[case])
-    return [
-        message(
-            "large-error",
-            f"{name}: {len(odd)} of {len(errors)} cases with an error of up to {odd[worst[0]]:.1f} times the median ({first_of(worst, 3)}): is the truth, the image or the patient wrong? They count all the same.",
-            cases=len(odd),
-            times=odd[worst[0]],
-        )
-    ]
 
 
 def describe(functions: Mapping[str, Function]) -> dict[str, dict[str, str]]:
