@@ -233,8 +233,6 @@ def _sections(section: str, cases: Sequence[str], methods: Methods, most: int) -
         return sum(float(table["mae"].get(case, 0.0)) for table in tables.values() if len(table))
 
     ordered = sorted(cases, key=error)
-    last = len(ordered) - 1
-    extremes = {0: " (lowest)", last: " (highest)"} if last else {}
     shown = dict[int, dict[str, CaseImages]]()
     for rank in evenly(len(ordered), most):
         images = {
@@ -252,7 +250,7 @@ def _sections(section: str, cases: Sequence[str], methods: Methods, most: int) -
         if part:
             own = ", ".join(METRIC_OF["mae"].text(table["mae"][case]) for table in tables.values())
             facts.append(f"MAE {own} {part['unit']}")
-            facts.append(f"error rank {rank + 1} of {len(ordered)}{extremes.get(rank, '')}")
+            facts.append(f"error rank {rank + 1} of {len(ordered)}")
         about = {"case": case, "facts": facts, "sheets": first.draw(_columns(images, scales))}
         if len(methods) > 1:
             warnings = [
