@@ -86,21 +86,26 @@ def evaluate(
     truth = Path(truth)
     found = find_cohort(truth, asked)
     require_patients(found, truth)
-    cohort = found.cases
-    wanted = _cases_to_score(cohort, asked, out, cases)
-    images = find_items(out, wanted, f"{truth}" + (f", split {asked.split}" if asked.split else ""))
-    items = add_run_files(images.items, asked.naive, asked.prepared)
-    for item in items:
+    wanted = _cases_to_score(found.cases, asked, out, cases)
+
+    place = f"{truth}, split {asked.split}" if asked.split else f"{truth}"
+    images = find_items(out, wanted, place)
+    for item in images.items:
         refuse_synthetic([item.case], {item.modality})
-    job = _job(out, items, asked)
+
+    job = _job(out, add_run_files(images.items, asked.naive, asked.prepared), asked)
     every, failed = _score_items(job, executor or choose_executor(asked), progress)
-    faults, cautions = _judge(every, cohort)
+
+    faults, cautions = _judge(every, found.cases)
     wrong = fault_messages(faults, len(every), KEPT if asked.any_truth else LEFT_OUT)
-    scored = {item: of for item, of in every.items() if asked.any_truth or item.label not in faults}
+    scored = every
+    if not asked.any_truth:
+        scored = {item: result for item, result in every.items() if item.label not in faults}
     if not scored:
         raise BadInput(" ".join(map(str, wrong)))
     rows = [*chain.from_iterable(result.rows for result in scored.values())]
     job.check_areas(rows)
+
     header = {
         "seed": asked.seed,
         "split": asked.split,
