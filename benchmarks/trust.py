@@ -56,7 +56,6 @@ KEYS: tuple[str, ...] = (
     "mae_bound_held",
     "mae_bound_ratio",
 )
-KEYS += tuple(f"coverage_{level}" for level in (50, 60, 70, 80, 90, 95))
 SIZE, COUNT = (72, 88, 14), 240
 Made = Callable[[int], Volume]  # the scan of a head, by its number
 

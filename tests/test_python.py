@@ -31,7 +31,7 @@ def test_every_step_from_a_cohort_to_scores_returns_a_result_that_shows_itself(
     assert set(scores.frame["method"]) > {"synthesis"}
     package.evaluate("MEAN", "cohort")
     table = package.compare(["SAMPLES", "MEAN"])
-    assert {"MEAN", "SAMPLES"} <= set(table.to_frame()["method"])
+    assert {"MEAN", "SAMPLES"} <= set(table.frame["method"])
     for shown, word in ((plan, "data.patch"), (scores, "MAE"), (table, "MEAN")):
         assert word in shown._repr_html_()
         assert word in repr(shown)

@@ -857,7 +857,7 @@ def compare(
         out: File of the table: .csv, .tex (LaTeX) or .json.
 
     Returns:
-        Comparison: Means, standard deviations and paired tests by modality, metric and method, in `document` or `to_frame()`.
+        Comparison: Means, standard deviations and paired tests by modality, metric and method, in `frame`.
 
     Raises:
         BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
@@ -867,8 +867,8 @@ def compare(
         >>> import shutil, voxlate
         >>> _ = shutil.copytree("OUT", "AGAIN")  # both were scored
         >>> comparison = voxlate.compare(["OUT", "AGAIN"])
-        >>> sorted(set(comparison.to_frame()["method"]))
-        ['AGAIN', 'OUT']
+        >>> {"AGAIN", "OUT"} <= set(comparison.frame["method"])
+        True
     """
 
 
@@ -881,7 +881,6 @@ def evaluate(
     split: Literal["train", "val", "test"] | None = None,
     value_range: tuple[float, float] | Mapping[str, Sequence[float]] | None = None,
     any_truth: bool = False,
-    window: tuple[float, float] | None = None,
     features: str | Features | None = None,
     metrics: Sequence[str | Callable[..., float]] = (),
     lpips: Path | str | None = None,
@@ -925,7 +924,6 @@ def evaluate(
         split: Split to score: train, val or test.
         value_range: Range of PSNR and SSIM.
         any_truth: Count wrong truths, too. Default: False.
-        window: HU range of PNG truths. Default: that of synth (0 80 for heads).
         features: Distance of the slices' features: texture.
         metrics: Score of your own, MODULE:FUNCTION, with allow_code. One or a list.
         lpips: AlexNet weights (safetensors) for LPIPS.
@@ -1054,7 +1052,7 @@ def calibrate(
     samples: int | None = None,
     coverage: float = 0.9,
     confidence: float = 0.9,
-    bound: Literal["normal", "any", "none"] | None = None,
+    bound: Literal["normal", "none"] | None = None,
     method: Literal["learned", "difficulty", "constant"] | None = None,
     regions: Mapping[str, str] | None = None,
     seed: int = 0,
@@ -1090,7 +1088,7 @@ def calibrate(
         samples: Number of samples a case, of which mean and standard deviation are written.
         coverage: Share of a new patient's voxels that the intervals contain, in whole percents. From 0.5 to 0.99. Default: 0.9.
         confidence: Confidence in the coverage, on average over patients. From 0.5 to 0.9999. Default: 0.9.
-        bound: Margin for a limited number of patients: normal (Student's t; the default from 10 patients on), any (no assumption; needs 22 patients for 90 %) or none (the default below 10).
+        bound: Margin for a limited number of patients: normal (Student's t; the default from 10 patients on) or none (the default below 10).
         method: Type of intervals: learned (quantiles of the error, from six patients on, similar coverage in all regions), difficulty (mean size of the error) or constant; the default is the narrower one of the first two.
         regions: Region that is calibrated in addition to bone, soft tissue and labels: lesion='tmax>6'; of vessels, a label map, because a threshold in a head finds bone. A dict.
         seed: Random seed. Default: 0.

@@ -69,7 +69,5 @@ def test_methods_are_compared_in_each_part_of_a_cross_validation(tmp_path):
         own = {"mae": [value + number for value in values["mae"]]}
         made_scores({"ct": {"synthesis": own}}, out_of_fold=out_of_fold).write(tmp_path / name)
     found = compare([tmp_path / "a", tmp_path / "b"])
-    parts = found.document["modalities"]
-    assert [*parts] == SECTIONS
-    means = [part["metrics"]["mae"]["methods"]["b"]["mean"] for part in parts.values()]
-    assert means == [2.5, 4.5]
+    mae = found.frame[found.frame.score == "mae"].set_index(["modality", "method"])["mean"]
+    assert [mae[section, "b"] for section in SECTIONS] == [2.5, 4.5]

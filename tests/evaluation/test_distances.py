@@ -40,11 +40,6 @@ def test_the_reference_sets_have_the_published_distance(shared):
     )
 
 
-def test_one_vector_is_no_set():
-    with pytest.raises(ValueError, match="N of at least 2"):
-        frechet(draws(1, 3), draws(5, 3))
-
-
 def test_distances_are_given_of_each_patient_as_well_as_pooled():
     """Patients whose syntheses are shifted by 1 and by −1: pooled, the shifts cancel each other."""
     truth = {("a1", "a"): draws(40), ("b1", "b"): draws(40, seed=1), ("one", "c"): draws(1, seed=2)}

@@ -12,7 +12,7 @@ from made_volumes import head, made_volume, save, save_pair
 from refusals import refuses
 from rows import every_row, slow
 from voxlate.base.files import read_json, write_json
-from voxlate.evaluation.scoring import truth_alignment as alignment
+from voxlate.evaluation.scoring import scored_truth
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.evaluation.scoring.scores import COLUMNS, read_scores
 from voxlate.scans.formats.io import read_volume
@@ -58,7 +58,6 @@ def test_a_constant_shift_is_the_mean_error_and_its_mean_stands_with_the_choices
     assert first["mae_rel"] == pytest.approx(50 / 4095, rel=1e-5)
     assert first["psnr"] == pytest.approx(20 * math.log10(4095 / 50), abs=1e-3)
     assert first["gradient_strength"] == pytest.approx(1.0, abs=1e-4)
-    assert first["gradient_z"] == pytest.approx(1.0, abs=1e-4)
     part = read_json(shifted / "metrics.json")["modalities"]["ct"]
     assert {"range": [-1024, 3071], "mask": "body", "cases": 3}.items() <= part.items()
     mean = part["answers"]["synthesis"]["mae"]
@@ -80,7 +79,6 @@ def test_a_perfect_synthesis_scores_perfectly_and_its_infinite_psnr_is_left_out(
     assert row.scores["mae"] == 0
     assert row.scores["ssim_2d"] == pytest.approx(1, abs=1e-6)
     assert row.scores["ssim_3d"] == pytest.approx(1, abs=1e-6)
-    assert row.scores["nmi"] == pytest.approx(2)
     psnr = read_scores(out / "metrics.json").means["ct"]["synthesis"]["psnr"]
     assert (psnr["mean"], psnr["n"], psnr["not_finite"]) == (None, 0, 1)
 
@@ -188,7 +186,7 @@ def test_an_image_in_the_frame_of_a_scan_that_was_registered_is_moved_to_its_tru
     """TOF to CTA: prepare moved the TOF to the CTA, synth sees the TOF alone, in its own frame, 300 mm from the CTA."""
     write_json(tmp_path / "prepared/cohort.json", {})
     left = SimpleNamespace(cases=[SimpleNamespace(case="p0", registered={"tof": None})])
-    monkeypatch.setattr(alignment, "open_cohort", lambda _: left)
+    monkeypatch.setattr(scored_truth, "open_cohort", lambda _: left)
     score_registered(tmp_path, "cta", {"fixed": "tof", "on_grid_of": "tof"}, shifts)
 
 
@@ -349,11 +347,6 @@ def test_naive_baselines_in_shares_of_a_peak_come_to_the_unit_of_a_range_and_of_
     # T1 is a function of the CT
     assert own["intensity table"]["mae"] < 0.02
     assert ranged["intensity table"]["mae"] < 0.02 * 50
-    for answer, scores in own.items():
-        # which --units network gives
-        assert scores["mae_network"] == network[answer]["mae"]
-    # a given range already counts brightness
-    assert "mae_network" not in ranged["synthesis"]
     # p90 and 34 stand for one another up to the cases' spread
     assert network["intensity table"]["mae"] < 0.04 * 255
 

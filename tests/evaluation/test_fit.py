@@ -146,9 +146,8 @@ def test_five_patients_teach_no_quantiles_and_bound_no_error():
     target, _ = fitted(PATIENTS[:5], bound="normal")
     assert set(target.compared) == {"difficulty", "constant"}
     assert target.bounds == {"mae": np.inf}
-    for named, options in (("63%", {"bound": "any"}), ("learned", {"chosen": "learned"})):
-        with refuses(named):
-            fitted(PATIENTS[:5], **options)
+    with refuses("learned"):
+        fitted(PATIENTS[:5], chosen="learned")
 
 
 def of_two_tissues(number: int) -> CalibrationVoxels:

@@ -7,7 +7,6 @@ import pytest
 
 from made_volumes import save
 from refusals import refuses
-from rows import every_row
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.evaluation.scoring.scored_images import check_unchanged
 from voxlate.evaluation.scoring.scores import read_scores
@@ -28,7 +27,7 @@ def truths(tmp_path):
 
 @pytest.mark.parametrize(
     "layout",
-    ["{}.nii.gz", "{}_ct.nii.gz", "p1/{}/sCT.nii.gz", "p10/{}_pred.mha"],
+    ["{}.nii.gz", "{}_ct.nii.gz", "p1/{}/ct.nii.gz", "p10/{}_pred.mha"],
 )
 def test_each_image_belongs_to_the_case_that_its_path_names(layout, truths, tmp_path):
     out = tmp_path / "other"
@@ -56,35 +55,9 @@ def test_two_images_of_one_case_are_no_choice_and_other_names_no_images(truths, 
     with refuses(r"CASE_ct\.nii\.gz"):
         evaluate(out, tmp_path / "cohort")
     save(out / "p1_ct.nii.gz", truths)
-    for second in ("p1_fake.nii.gz", "p1/ct.nii.gz"):
-        save(out / second, truths)
-        with refuses("p1_ct"):
-            evaluate(out, tmp_path / "cohort")
-
-
-NOISE = np.random.default_rng(1).normal(size=(8, 24, 24))
-
-
-@every_row(
-    ("change", "codes"),
-    [
-        (lambda ct: ct + 1024, "shifted-hu"),
-        (lambda ct: ct + 100, "tissue-hu"),
-        (lambda ct: (ct + 100 * NOISE).clip(-1000, 60), "cut-window"),
-        (lambda ct: (ct + 1000) / 2000, "not-hu"),
-        (lambda ct: (ct + 1000) / 2000 * 255, "not-hu"),
-        (lambda ct: ct + 100 * NOISE, ""),
-    ],
-)
-def test_values_that_cannot_be_those_of_the_scan_have_a_caution(tmp_path, change, codes):
-    ct = np.full((8, 24, 24), -1000.0)
-    ct[1:7, 4:20, 4:20] = np.random.default_rng(0).normal(40, 100, (6, 16, 16))
-    save(tmp_path / "cohort/p1/ct.nii.gz", ct)
-    save(tmp_path / "other/p1_ct.nii.gz", change(ct))
-    scores = evaluate(tmp_path / "other", tmp_path / "cohort")
-    said = {one["code"]: one["grade"] for one in scores.header["messages"]}
-    assert said.pop("recognised") == "note"
-    assert {*codes.split()} <= said.keys() if codes else said == {}
+    save(out / "p1_sct.nii.gz", truths)
+    with refuses("p1_ct"):
+        evaluate(out, tmp_path / "cohort")
 
 
 def test_without_a_run_the_baselines_are_learned_from_the_prepared_training_cases(

@@ -11,10 +11,8 @@ from rows import every_row
 from voxlate.base.files import read_json
 from voxlate.evaluation.reports.page import report
 from voxlate.evaluation.scoring.evaluate import evaluate
-from voxlate.evaluation.scoring.metrics import ImagePair, psnr, ssim
-from voxlate.evaluation.scoring.scored_regions import region_scores
-from voxlate.scans.images.ranges import range_for
-from voxlate.scans.images.regions import Region, regions_from
+from voxlate.evaluation.scoring.metrics import psnr, ssim
+from voxlate.scans.images.regions import regions_from
 
 
 def head(number):
@@ -81,19 +79,6 @@ def test_a_threshold_scores_its_structure_alone_in_the_table_the_csv_and_the_rep
     assert lines["vessels MAE"].cells[0].text.startswith("160.0")
     assert "vessels voxels" not in lines
     assert "cta &gt; 150 HU" in report(out).read_text()
-
-
-def test_the_similarity_of_a_region_is_that_of_the_whole_map_inside_it(tmp_path):
-    a, b = np.random.default_rng(1).normal(100, 40, (2, 30, 40, 36)).astype(np.float32)
-    inside = np.zeros(a.shape, bool)
-    inside[12:18, 14:20, 13:25] = True
-    pair = ImagePair(a, b, range_for("HU", given=(-50, 350)), None)
-    scores = region_scores(Region("lesion", "a file"), inside, pair, None, (10.0, 10.0, 10.0))
-    whole = ssim(a + 50, b + 50, 400, dimensions=3, mask=inside)
-    assert scores["lesion.ssim_3d"] == pytest.approx(whole, rel=1e-6)
-    jumps = np.abs(np.diff(b - a, axis=0))[inside[1:] & inside[:-1]]
-    assert scores["lesion.mae_z"] == pytest.approx(jumps.mean(), rel=1e-5)
-    assert scores["lesion.psnr"] == pytest.approx(psnr(a, b, 400, inside))
 
 
 @every_row("rule", ["tof>0.9", "seg=4", "masks/{case}/vessels.nii.gz"])

@@ -9,6 +9,7 @@ from voxlate.training.verdict import Verdict
 TURNED = "The T1 scan is likely turned upside down."
 DARK = "t1: 2 ml are dark."
 ERROR = "Expected error of ct: bone 200 HU."
+DIM = Message("dim", "caution", "t1: dim.")
 NOTE = Message("brightness", "note", "t1: bright.")
 
 
@@ -28,10 +29,11 @@ def on(outcome, modality="ct"):
     ("warnings", "verdicts", "outcome", "reason"),
     [
         ({"a": [NOTE, refused(), careful()]}, [on("better")], "worse", TURNED),
-        ({"a": [refused()], "b": [refused("b.")]}, [], "worse", f"{TURNED} 1 other"),
-        ({"a": [refused()], "b": [NOTE], "c": []}, [on("better")], "unclear", f"(a): {TURNED}"),
+        ({"a": [refused()], "b": [refused("b.")]}, [], "worse", f"a: {TURNED}"),
+        ({"a": [refused()], "b": [NOTE], "c": []}, [on("better")], "unclear", f"a: {TURNED}"),
+        ({"a": [careful()], "b": [DIM]}, [], "unclear", "1 other"),
         ({"a": [careful()]}, [on("better")], "unclear", DARK),
-        ({"a": [careful()], "b": []}, [on("worse")], "worse", "copy of t1"),
+        ({"a": [careful()], "b": []}, [on("worse")], "worse", "naive baseline (ct)"),
         ({"a": [NOTE]}, [on("better"), on("unclear", "t2")], "unknown", ERROR),
         ({"a": [careful()]}, [], "unclear", ERROR),
         ({"a": []}, [], "unknown", ERROR),

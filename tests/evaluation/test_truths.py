@@ -17,7 +17,6 @@ from voxlate.base.files import write_json
 from voxlate.base.messages import read_messages
 from voxlate.checks.truths import judge, sketch_of
 from voxlate.evaluation.scoring.evaluate import evaluate
-from voxlate.evaluation.scoring.score_header import find_outliers
 from voxlate.scans.cohorts.files_below import refuse_synthetic
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.formats.io import content_hash, read_volume, write_volume
@@ -162,9 +161,7 @@ def test_evaluate_scores_a_wrong_truth_apart_from_the_means_and_says_so(synthesi
     out, cohort = synthesised
     change_scan(cohort / "phantom_000/ct.nii.gz", raised)
     scores = evaluate(out, cohort)
-    wrong = scores.header["wrong_truths"]["phantom_000/ct"]
-    assert wrong["kind"] == "offset"
-    assert wrong["mae"] == pytest.approx(1024, rel=0.05)
+    assert scores.header["wrong_truths"]["phantom_000/ct"].startswith("offset: ")
     assert scores.labels == {f"phantom_{n:03d}/ct" for n in (1, 2, 3)}
     assert scores.means["ct"]["synthesis"]["mae"]["mean"] < 200
     (line,) = read_messages(scores.header, "truth_messages")
@@ -176,20 +173,6 @@ def test_evaluate_scores_a_wrong_truth_apart_from_the_means_and_says_so(synthesi
         evaluate(out, cohort)
 
 
-def outliers(*errors):
-    return find_outliers("ct", dict(enumerate(errors)))
-
-
-def test_the_errors_of_ordinary_patients_are_no_outliers():
-    generator = np.random.default_rng(0)
-    cohorts = 60 * np.exp(generator.normal(0, 0.3, (200, 10)))
-
-    assert sum(bool(outliers(*errors)) for errors in cohorts) <= 2
-    assert outliers(101.3, 104.2, 112.9, 192.8)[0].numbers["cases"] == 1
-    assert outliers(*[50.0] * 6, *[200.0] * 4)[0].numbers == {"cases": 4, "times": 4}
-    assert outliers(50.0, 50.0, 500.0) == outliers(*[0.0] * 4) == []
-
-
 def test_evaluate_names_the_patient_whose_scan_an_image_was_made_of(synthesised):
     out, cohort = synthesised
     for old, new in (
@@ -199,10 +182,9 @@ def test_evaluate_names_the_patient_whose_scan_an_image_was_made_of(synthesised)
     ):
         (cohort / old).rename(cohort / new)
     wrong = evaluate(out, cohort).header["wrong_truths"]
-    assert {label: one["kind"] for label, one in wrong.items()} == {
-        f"phantom_00{n}/ct": "patient" for n in (0, 1)
-    }
-    assert "of phantom_001" in wrong["phantom_000/ct"]["found"]
+    assert [*wrong] == ["phantom_000/ct", "phantom_001/ct"]
+    assert all(found.startswith("patient: ") for found in wrong.values())
+    assert "of phantom_001" in wrong["phantom_000/ct"]
 
 
 def test_a_synthesised_image_is_no_truth_and_no_scan_of_a_cohort(synthesised, tmp_path):

@@ -12,7 +12,7 @@ from trainings import recipe_of_text
 from voxlate.base.executors.case_work import no_report
 from voxlate.base.files import read_json
 from voxlate.evaluation import missing
-from voxlate.evaluation.evaluate_options import EvaluateOptions
+from voxlate.evaluation.evaluation_options import EvaluateOptions
 from voxlate.evaluation.scoring.scores import read_scores
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.formats.io import content_hash

@@ -12,7 +12,7 @@ from voxlate.base.files import lock
 from voxlate.base.hub import address_of, is_on_hub
 from voxlate.base.messages import UNOWNED, Say, message, warn_unless_note
 from voxlate.base.option import merge
-from voxlate.evaluation.calibrate_options import CalibrateOptions
+from voxlate.evaluation.evaluation_options import CalibrateOptions
 from voxlate.evaluation.intervals.calibration_cases import (
     CalibrationJob,
     CaseData,

@@ -1,8 +1,8 @@
 """Several methods scored on the same cases: one table, with paired tests of their differences."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,6 @@ from voxlate.evaluation.scoring.scored_images import check_unchanged
 from voxlate.evaluation.scoring.scores import FILE, Scores, by_patient, read_scores
 from voxlate.evaluation.scoring.tables import (
     Cell,
-    Part,
     Tables,
     Which,
     fold_lines,
@@ -43,7 +42,7 @@ from voxlate.training.verdict import SYNTHESIS
 NAIVE = "best naive"  # the column of the best naive baseline
 TITLE = "Methods: mean ± sd; below, the difference to the reference (=) with its 95 % interval, and p, * below 0.05"
 LEAST_APART = 0.02  # of the shares of scored voxels that two images show, from which their scores do not compare
-# Scores compare only if these entries of a section agree, and the rules of regions that both have.
+# Scores compare only if these entries of a section agree.
 MUST_AGREE = ("unit", "range", "own_peak", "mask", "ssim_from")
 LATEX = str.maketrans(
     {
@@ -65,19 +64,24 @@ class Comparison:
     """Methods compared on the same cases, as `voxlate.compare` returns them.
 
     Args:
-        document: the comparison in plain tables: the conventions, means, standard deviations and tests of each modality
-            and metric, and time and settings of each method.
+        document: the comparison in plain values: the conventions of each modality, and `results`, with a row for each
+            score of each method, its mean and standard deviation, and its test against the reference.
 
     Example:
         >>> import shutil, voxlate
         >>> _ = shutil.copytree("OUT", "AGAIN")  # both were scored
-        >>> comparison = voxlate.compare(["OUT", "AGAIN"])
-        >>> mae = comparison.document["modalities"]["t2"]["metrics"]["mae"]
-        >>> mae["methods"]["OUT"]["mean"] == mae["methods"]["AGAIN"]["mean"]
+        >>> results = voxlate.compare(["OUT", "AGAIN"]).frame
+        >>> of_mae = results[results.score == "mae"].set_index("method")["mean"]
+        >>> bool(of_mae["OUT"] == of_mae["AGAIN"])
         True
     """
 
     document: Document
+
+    @cached_property
+    def frame(self) -> DataFrame:
+        """The results as a pandas DataFrame; n: number of compared patients (or cases)."""
+        return DataFrame(self.document["results"])
 
     def table(self) -> Tables:
         """All scores."""
@@ -86,25 +90,6 @@ class Comparison:
     def short_table(self) -> Tables:
         """The main scores."""
         return comparison_tables(self.document, "main")
-
-    def to_frame(self) -> DataFrame:
-        """A pandas DataFrame with a row for each score of each method and modality, with tests if there are any.
-
-        An interval has two columns; n: number of compared patients (or cases).
-        """
-        rows = []
-        for modality, part in self.document["modalities"].items():
-            for score, metric in part["metrics"].items():
-                shared = {key: metric[key] for key in ("label", "better", "n", "best", "reference")}
-                for method, result in metric["methods"].items():
-                    row = {"modality": modality, "score": score, "method": method, **shared}
-                    for key, value in result.items():
-                        if not key.endswith("ci95"):
-                            row[key] = value
-                        elif value:
-                            row[f"{key}_low"], row[f"{key}_high"] = value
-                    rows.append(row)
-        return DataFrame(rows)
 
     def __repr__(self) -> str:
         return printed(self.short_table()).export_text()
@@ -117,7 +102,7 @@ class Comparison:
         path = Path(path)
         if path.suffix == ".csv":
             with whole_file(path) as temporary:
-                self.to_frame().to_csv(temporary, index=False)
+                self.frame.to_csv(temporary, index=False)
         elif path.suffix == ".tex":
             head = "".join(f"% {line}\n" for line in _caption(self.document))
             spread = "% ±: standard deviation over patients, of one patient over cases\n"
@@ -135,46 +120,42 @@ def compare(
 
     folders: folders that `evaluate` scored (each has a metrics.json); reference: name of a method, by default the best
     method of each metric. Cases of one patient are averaged first if there are several patients. Raises BadInput if
-    cases, ranges or masks differ. Source: Wilcoxon 1945; Holm 1979.
+    cases, ranges, masks or regions differ. Source: Wilcoxon 1945; Holm 1979.
     """
     paths = [Path(folder) for folder in folders]
-    read = [_read(path) for path in paths]
+    scored = [_read(path) for path in paths]
     names = [
         # scores of images that were given the truth are a bound and not those of a synthesis
         f"{name} (given the truth)" if scores.header.get("given_truth") else name
-        for name, scores in zip(_names(paths), read)
+        for name, scores in zip(_names(paths), scored)
     ]
-    methods = dict(zip(names, read))
     if reference not in (None, *names):
         raise BadInput(
             f"--reference: expected one of {', '.join(names)}, found {reference!r}. Choose one of these."
         )
-    for path, other in zip(paths, read):
-        _check_same(paths[0], read[0], path, other)
-    headers = {name: scores.header for name, scores in methods.items()}
-    first = headers[names[0]]
-    shared = {key: first.get(key, {}) for key in ("standard", "own_metrics", "scopes")}
-    having = grouped((area, name) for name, of in headers.items() for area in of["regions"])
-    left_out = {area: some for area, some in having.items() if some != names}
-    shared["regions"] = {area: first["regions"][area] for area in having if area not in left_out}
-    known = metrics_of(shared)
-    sections = read[0].parts
+    for path, other in zip(paths, scored):
+        _check_same(paths[0], scored[0], path, other)
+    methods = dict(zip(names, scored))
+    first = scored[0]
+    areas = ("standard", "own_metrics", "scopes", "regions")
+    shared = {key: first.header.get(key, {}) for key in areas}
+    conventions = (*MUST_AGREE, "cases", "patients")
     document = {
         "voxlate": __version__,
         "note": "Research software, not a medical device.",
         "reference": reference,
         **shared,
-        "left_out": left_out,
         "methods": dict(zip(names, map(str, paths))),
-        "same_images": [
-            [one, other]
-            for one, other in combinations(names, 2)
-            if headers[one].get("images") == headers[other].get("images", {})
-        ],
         "folds": {name: fold_lines(scores) for name, scores in methods.items()},
-        "trained_on": {name: of.get("trained_on", []) for name, of in headers.items()},
-        "modalities": {name: _section(name, methods, known, reference) for name in sections},
-        "naive": {name: _naive(name, methods) for name in sections},
+        "trained_on": {name: one.header.get("trained_on", []) for name, one in methods.items()},
+        "modalities": {
+            name: {key: part[key] for key in conventions} for name, part in first.parts.items()
+        },
+        "results": [
+            row
+            for section in first.parts
+            for row in _results(section, methods, metrics_of(shared).values(), reference)
+        ],
     }
     return Comparison(document)
 
@@ -209,9 +190,8 @@ def _check_same(first: Path, wanted: Scores, other: Path, found: Scores) -> None
     """Raise BadInput if two methods were scored with different options, or on different cases, truths or voxels."""
     expected, actual = _conditions(wanted), _conditions(found)
     for what in {**expected, **actual}:
-        is_rule = what.startswith("rule of")  # of an area that one of them may lack
         a, b = expected.get(what), actual.get(what)
-        if a == b or (is_rule and None in (a, b)):
+        if a == b:
             continue
         if None in (a, b):
             lacking = first if a is None else other
@@ -241,45 +221,47 @@ def _conditions(scores: Scores) -> dict[str, object]:
     return stated | {f"truth of {label}": digest for label, digest in truths.items()}
 
 
-def _section(
-    name: str, methods: Methods, known: Mapping[str, Metric], reference: str | None
-) -> Table:
-    """The conventions of a section, and the result of each metric that methods have."""
-    parts = [scores.parts[name] for scores in methods.values()]
-    tables = {method: scores.by_case(name) for method, scores in methods.items()}
+def _results(
+    section: str, methods: Methods, metrics: Iterable[Metric], reference: str | None
+) -> Iterator[Table]:
+    """A row for each score of a section and each method that has it, and for the best naive baseline."""
+    tables = {method: scores.by_case(section) for method, scores in methods.items()}
     patients = next(iter(methods.values())).patients
-    results: Table = {}
-    for key, metric in known.items():
+    weights = {scores.parts[section]["lpips"] for scores in methods.values()}
+    naive = _best_baseline(section, methods)
+    for metric in metrics:
+        scored = {
+            method: table[metric.key] for method, table in tables.items() if metric.key in table
+        }
         if metric.pooled:
-            results |= _pool(name, metric, methods)
-            continue
-        # scores by different weights of LPIPS do not compare
-        if metric.score == "lpips" and len({part["lpips"] for part in parts}) > 1:
-            continue
-        scored = {method: table[key] for method, table in tables.items() if key in table}
-        if scored and metric.in_table:
-            results[key] = _test(metric, DataFrame(scored), patients, reference)
-    return {
-        **{key: parts[0][key] for key in (*MUST_AGREE, "cases", "patients")},
-        "over": "patients" if parts[0]["patients"] > 1 else "cases",
-        "metrics": results,
-    }
+            rows = _pooled(section, metric, methods)
+        elif not scored or not metric.in_table or (metric.score == "lpips" and len(weights) > 1):
+            continue  # scores by different weights of LPIPS do not compare
+        else:
+            rows = _tested(metric, DataFrame(scored), patients, reference)
+        if rows and naive:
+            mean = naive["means"].get(metric.key, {"mean": None, "sd": None})
+            about = {key: naive[key] for key in ("baseline", "of")}
+            rows.append({"method": NAIVE, "mean": mean["mean"], "sd": mean["sd"], **about})
+        about = {"modality": section, "score": metric.key}
+        about |= {"label": metric.label, "better": metric.better}
+        yield from (about | row for row in rows)
 
 
-def _naive(name: str, methods: Methods) -> Table | None:
+def _best_baseline(section: str, methods: Methods) -> Table | None:
     """The best naive baseline of all methods by its MAE: its name, method and scores; None if none has all cases."""
     found = list[Table]()
     for method, scores in methods.items():
-        (verdict,) = (one for one in scores.verdicts if one.modality == name)
-        means = scores.means[name].get(verdict.baseline or "", {})
-        if means and means["mae"]["n"] == scores.parts[name]["cases"]:
-            found.append({"baseline": verdict.baseline, "of": method, "metrics": means})
-    return min(found, key=lambda one: one["metrics"]["mae"]["mean"], default=None)
+        (verdict,) = (one for one in scores.verdicts if one.modality == section)
+        means = scores.means[section].get(verdict.baseline or "", {})
+        if means and means["mae"]["n"] == scores.parts[section]["cases"]:
+            found.append({"baseline": verdict.baseline, "of": method, "means": means})
+    return min(found, key=lambda one: one["means"]["mae"]["mean"], default=None)
 
 
-def _test(
+def _tested(
     metric: Metric, scores: DataFrame, patients: Mapping[str, str], reference: str | None
-) -> Table:
+) -> list[Table]:
     """Mean and sd of each method, and p of its difference to the reference over the shared patients.
 
     scores: by case, a column for each method. Cases of one patient are not tested: they are no sample of other patients.
@@ -288,63 +270,51 @@ def _test(
     values = means.to_numpy().T
     size = len(means)
     names = [*means.columns]
-    summaries: list[Table] = [{**mean_and_sd(row), "ci95": None} for row in values]
-    result: Table = {
-        "label": metric.label,
-        "better": metric.better,
-        "n": size,
-        "cases_used": int(np.isfinite(scores).all(axis=1).sum()),
-        "best": None,
-        "reference": None,
-        "methods": dict(zip(names, summaries)),
-    }
+    used = int(np.isfinite(scores).all(axis=1).sum())
+    rows: list[Table] = [
+        {"method": name, **mean_and_sd(own), "n": size, "cases": used}
+        for name, own in zip(names, values)
+    ]
     loss = {"lower": values, "higher": -values, "one": np.abs(values - 1)}.get(metric.better)
     if loss is None or size < 2 or len(names) < 2:
-        return result
-    result["best"] = names[int(loss.mean(1).argmin())]
-    if len({patients[case] for case in scores.index}) < 2 or reference not in (None, *names):
-        return result  # the reference may have no such score
-    result["reference"] = reference or result["best"]
-    to = names.index(result["reference"])
-    others = [number for number in range(len(names)) if number != to]
-    tests = [wilcoxon_p(loss[number], loss[to]) for number in others]
+        return rows
+    best = names[int(loss.mean(1).argmin())]
+    is_sample = len({patients[case] for case in scores.index}) > 1
+    to = reference or best
+    for row in rows:
+        row |= {"best": best, "reference": to if is_sample and to in names else None}
+    if rows[0]["reference"] is None:
+        return rows
+    first = names.index(to)
+    others = [number for number in range(len(names)) if number != first]
+    tests = [wilcoxon_p(loss[number], loss[first]) for number in others]
     for number, p, corrected in zip(others, tests, holm(tests)):
-        differences = values[number] - values[to]
-        summaries[number] |= {
+        differences = values[number] - values[first]
+        ends = bootstrap(differences, [*map(str, range(size))], seed=0) or (None, None)
+        rows[number] |= {
             "difference": float(differences.mean()),
-            "difference_ci95": bootstrap(differences, [*map(str, range(size))], seed=0),
+            "difference_ci95_low": ends[0],
+            "difference_ci95_high": ends[1],
             "p": p,
             "p_holm": corrected,
-            "smallest_p": least_p(size),
-            "smallest_p_holm": least_p(size, len(others)),
         }
-    return result
+    return rows
 
 
-def _pool(name: str, metric: Metric, methods: Methods) -> Table:
+def _pooled(section: str, metric: Metric, methods: Methods) -> list[Table]:
     """Distances of pooled slices, if all methods have them by the same features and number of images."""
-    values = {
-        method: scores.means[name][SYNTHESIS].get(metric.key, {})
-        for method, scores in methods.items()
-    }
-    features = [(scores.parts[name]["features"] or {}).get("name") for scores in methods.values()]
-    counts = [value.get("n") for value in values.values()]
-    absent = any(value.get("mean") is None for value in values.values())
-    if absent or len({*zip(features, counts)}) > 1:
-        return {}
-    result = {
-        "label": metric.label,
-        "better": metric.better,
-        "n": counts[0],
-        "best": min(values, key=lambda method: values[method]["mean"]),
-        "reference": None,
-        "features": features[0],
-        "methods": {
-            method: {key: value[key] for key in ("mean", "sd", "ci95")}
-            for method, value in values.items()
-        },
-    }
-    return {metric.key: result}
+    rows = list[Table]()
+    rests_on = set[tuple[str, int]]()
+    for method, scores in methods.items():
+        value = scores.means[section][SYNTHESIS].get(metric.key)
+        if value is None or value["mean"] is None:
+            return []
+        rests_on.add((scores.parts[section]["features"]["name"], value["n"]))
+        rows.append({"method": method, "mean": value["mean"], "sd": None, "n": value["n"]})
+    if len(rests_on) > 1:
+        return []
+    best = min(rows, key=lambda row: row["mean"])["method"]
+    return [row | {"best": best} for row in rows]
 
 
 def comparison_tables(document: Document, which: Which = "all") -> Tables:
@@ -352,38 +322,29 @@ def comparison_tables(document: Document, which: Which = "all") -> Tables:
 
     The best naive baseline is the last method.
     """
-    names = tuple(document["methods"])
-    naive = {name: baseline for name, baseline in document["naive"].items() if baseline}
+    results = grouped(((row["modality"], row["score"]), row) for row in document["results"])
+    columns = tuple(document["methods"])
+    if any(row["method"] == NAIVE for row in document["results"]):
+        columns = (*columns, NAIVE)
 
     def cells(modality: str, metric: Metric) -> Iterator[Cell]:
         """The score of each method and of the best baseline."""
-        part = document["modalities"][modality]
-        result = part["metrics"].get(metric.key)
+        rows = {row["method"]: row for row in results.get((modality, metric.key), ())}
         shown = which == "all" or metric.key in EFFORT or is_main(metric, document["standard"])
-        if result is None or not shown:
-            return
-        if all(value["mean"] is None for value in result["methods"].values()):
-            return
-        for name in names:
-            yield _cell(result, name, metric, part["cases"])
-        if baseline := naive.get(modality):
-            below = baseline["baseline"] if metric.key == "mae" else ""
-            yield Cell(metric.mean_text(baseline["metrics"].get(metric.key)), below)
-        elif naive:
-            yield Cell(ABSENT)
+        if shown and any(row["mean"] is not None for row in rows.values()):
+            for name in columns:
+                yield _cell(rows.get(name), metric, document["modalities"][modality]["cases"])
 
     above = [f"{name}: {line}" for name, of in document["folds"].items() for line in of]
-    columns = (*names, NAIVE) if naive else names
     units = {name: part["unit"] for name, part in document["modalities"].items()}
     metrics = metrics_of(document).values()
-    return tables_of(TITLE, columns, units, metrics, cells, _caption(document), above)
+    methods = dict.fromkeys(units, columns)
+    return tables_of(TITLE, methods, units, metrics, cells, _caption(document), above)
 
 
 def _caption(document: Document) -> Iterator[str]:
     """The caption: range, mask, tests and times."""
     parts = document["modalities"]
-    for one, other in document["same_images"]:
-        yield f"{one} and {other} hold the same images, so that all differences are zero."
     # of a cross-validation, out-of-fold cases and those of the ensemble are two parts
     sizes = grouped((name.partition(", ")[0], part["cases"]) for name, part in parts.items())
     scored = max(map(sum, sizes.values()))
@@ -394,11 +355,9 @@ def _caption(document: Document) -> Iterator[str]:
         yield f"{range_note(name, part)}; mask: {part['mask']}. {_reachable(document, part['patients'])}."
     chosen = document["reference"] or "the best of each metric"
     yield f"Bold: best mean. Reference: {chosen}. p: Wilcoxon signed-rank test over patients, two-sided, Holm over the methods of a metric. Differences: 95 % bootstrap interval of the paired mean."
-    for name, baseline in document["naive"].items():
-        if baseline:
-            yield f"{name}: best naive baseline by its MAE: {baseline['baseline']} (scored with {baseline['of']}), no test."
-    for name, having in document["left_out"].items():
-        yield f"{name}: not compared, because it is scored in {', '.join(having)} alone (--regions)."
+    for row in document["results"]:
+        if row["method"] == NAIVE and row["score"] == "mae":
+            yield f"{row['modality']}: best naive baseline by its MAE: {row['baseline']} (scored with {row['of']}), no test."
 
 
 def _reachable(document: Document, size: int) -> str:
@@ -412,25 +371,32 @@ def _reachable(document: Document, size: int) -> str:
     return f"Tests over {size} patients: no p is below {least_p(size, tests):.2g}{corrected}"
 
 
-def _cell(result: Part, name: str, metric: Metric, cases: int) -> Cell:
+def _cell(row: Table | None, metric: Metric, cases: int) -> Cell:
     """The mean of a method, its difference to the reference with its interval, such as +4.0 (3.1…4.9), and fewer cases."""
-    value = result["methods"].get(name)
-    below = "=" if result["reference"] == name else ""
-    if value and "p_holm" in value:
-        p = value["p_holm"]
-        ends = [value["difference"], *(value["difference_ci95"] or ())]
-        size, *interval = (metric.text(end, like=value["mean"]) for end in ends)
-        sign = "+" if value["difference"] > 0 else ""
-        within = f" ({'…'.join(interval)})" if interval else ""
-        below = f"{sign}{size}{within}\np {p:.2g}{'*' if p < SIGNIFICANT else ''}"
-    if (used := result.get("cases_used", cases)) < cases:
-        below += f"\n{used} of {plural(cases, 'case')}"
-    return Cell(metric.mean_text(value), below.lstrip(), result["best"] == name)
+    if row is None:
+        return Cell(ABSENT)
+    below = []
+    if row["method"] == row.get("reference"):
+        below.append("=")
+    if "p_holm" in row:
+        keys = ("difference", "difference_ci95_low", "difference_ci95_high")
+        size, *ends = (
+            metric.text(row[key], like=row["mean"]) for key in keys if row[key] is not None
+        )
+        sign = "+" if row["difference"] > 0 else ""
+        within = f" ({'…'.join(ends)})" if ends else ""
+        p = row["p_holm"]
+        below += [f"{sign}{size}{within}", f"p {p:.2g}{'*' if p < SIGNIFICANT else ''}"]
+    if (used := row.get("cases", cases)) < cases:
+        below.append(f"{used} of {plural(cases, 'case')}")
+    if metric.key == "mae" and "baseline" in row:
+        below.append(row["baseline"])
+    return Cell(metric.mean_text(row), "\n".join(below), row.get("best") == row["method"])
 
 
 def latex_of(tables: Tables) -> str:
     """A table as LaTeX for the package booktabs: the best mean is bold, a star stands for p < 0.05."""
-    columns = [name.translate(LATEX) for name in tables.methods]
+    columns = [name.translate(LATEX) for name in next(iter(tables.methods.values()))]
     labels = list[str]()
     rows = list[list[str]]()
     for section, lines in tables.lines.items():

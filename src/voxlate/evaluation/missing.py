@@ -14,8 +14,8 @@ from voxlate.base.executors.case_work import NamedProgress
 from voxlate.base.executors.workers import choose_executor
 from voxlate.base.files import lock, write_json
 from voxlate.base.messages import Say
-from voxlate.evaluation.evaluate_options import EvaluateOptions
-from voxlate.evaluation.scoring.evaluate import evaluate, rules_of
+from voxlate.evaluation.evaluation_options import EvaluateOptions
+from voxlate.evaluation.scoring.evaluate import check_options, evaluate
 from voxlate.evaluation.scoring.scored_regions import check_mask
 from voxlate.evaluation.scoring.scores import Scores
 from voxlate.synthesis.cohort import Selection, synthesise_cases
@@ -187,7 +187,7 @@ def _find_cases(
     models: Sequence[Model], cohort: Path, options: EvaluateOptions
 ) -> dict[Path, list[CaseScans]]:
     """The cases for each model; a rule or mask that names nothing is refused before hours of synthesis."""
-    rules_of(options)
+    check_options(options)
     where = {"split": options.split, **options.layout}
     scans_of = {model.origin: find_scans([str(cohort)], model, **where) for model in models}
     for scans in scans_of.values():

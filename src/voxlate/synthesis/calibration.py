@@ -167,10 +167,6 @@ class Calibration:
             "method": {
                 name: INTERVAL_METHODS[target.method] for name, target in header.targets.items()
             },
-            "levels": {
-                name: relative_widths(target, header.coverage)
-                for name, target in header.targets.items()
-            },
         }
 
     def has_case(self, files: Mapping[str, str | Path]) -> bool:

@@ -38,7 +38,7 @@ class Demo:
     Example:
         >>> import voxlate
         >>> demo = voxlate.demo("demo")  # doctest: +SKIP
-        >>> demo.compared.to_frame()  # doctest: +SKIP
+        >>> demo.compared.frame  # doctest: +SKIP
     """
 
     compared: "Comparison"

@@ -27,7 +27,7 @@ from voxlate.synthesis.synth_options import ANSWER, CheckOptions, SynthOptions
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from voxlate.evaluation.calibrate_options import CalibrateOptions
+    from voxlate.evaluation.evaluation_options import CalibrateOptions
     from voxlate.synthesis.cohort import Selection
     from voxlate.synthesis.model import Model
     from voxlate.synthesis.scans import CaseScans

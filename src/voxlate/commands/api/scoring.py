@@ -10,7 +10,7 @@ from voxlate.base.messages import Message, message, read_messages
 from voxlate.base.option import PYTHON, MainOption, Option
 from voxlate.commands.api.entry import Argument, Command, Everything, Place, Undone
 from voxlate.commands.api.progress import Reporter
-from voxlate.evaluation.evaluate_options import CompareOptions, EvaluateOptions
+from voxlate.evaluation.evaluation_options import CompareOptions, EvaluateOptions
 
 if TYPE_CHECKING:
     from voxlate.evaluation.compare import Comparison
@@ -140,7 +140,7 @@ def compare(
     """Compare scored methods by paired tests.
     \f
     Returns:
-        Comparison: Means, standard deviations and paired tests by modality, metric and method, in `document` or `to_frame()`.
+        Comparison: Means, standard deviations and paired tests by modality, metric and method, in `frame`.
 
     Raises:
         BadInput: fewer than two folders are given; one is not scored; or they are scored on different cases, voxels or options.
@@ -149,8 +149,8 @@ def compare(
         >>> import shutil, voxlate
         >>> _ = shutil.copytree("OUT", "AGAIN")  # both were scored
         >>> comparison = voxlate.compare(["OUT", "AGAIN"])
-        >>> sorted(set(comparison.to_frame()["method"]))
-        ['AGAIN', 'OUT']
+        >>> {"AGAIN", "OUT"} <= set(comparison.frame["method"])
+        True
     """
     from voxlate.evaluation.compare import compare as compare_scores
     from voxlate.evaluation.reports.page import write_comparison

@@ -22,7 +22,7 @@ from voxlate.commands.api.entry import (
     Run,
 )
 from voxlate.commands.api.progress import Reporter
-from voxlate.evaluation.calibrate_options import CalibrateOptions
+from voxlate.evaluation.evaluation_options import CalibrateOptions
 from voxlate.training.training_options import (
     AdaptOptions,
     ImportOptions,
@@ -233,18 +233,17 @@ def import_weights(
 
 @dataclass(frozen=True)
 class Fitted:
-    """A calibration: its file and what it states; the compared methods; its sentences; samples of the synthesis."""
+    """A calibration: its file and what it states; its sentences; samples of the synthesis."""
 
     path: Path
     stated: Mapping[str, Any]
-    compared: Any
     sentences: list[str]
     samples: int
 
     @property
     def document(self) -> dict[str, Any]:
         """The calibration as plain values."""
-        return {"calibration": str(self.path), **self.stated, "compared": self.compared}
+        return {"calibration": str(self.path), **self.stated}
 
 
 def _fitted_lines(fitted: Fitted, run: Any, options: CalibrateOptions) -> Iterator[str]:
@@ -297,7 +296,7 @@ def calibrate(
     from voxlate.commands.api.images import open_model
     from voxlate.evaluation.calibrate import calibrate as fit_intervals
     from voxlate.evaluation.calibrate import find_calibration_cases, own_copy
-    from voxlate.evaluation.intervals.summary import sentences, table
+    from voxlate.evaluation.intervals.summary import sentences
     from voxlate.synthesis.ensemble import Ensemble
     from voxlate.synthesis.model import Model
     from voxlate.training.calibration_file import calibration_file
@@ -320,4 +319,4 @@ def calibrate(
         raise
     header, samples = fitted.header, model.facts.synth.samples
     path = calibration_file(models[0])
-    return Fitted(path, fitted.entry, table(header), sentences(header), samples)
+    return Fitted(path, fitted.entry, sentences(header), samples)

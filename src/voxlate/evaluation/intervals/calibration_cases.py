@@ -6,7 +6,6 @@ Regions of a body are calibrated as well: thresholds of the image's values, and 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -31,7 +30,6 @@ from voxlate.checks.truths import (
     sketch_of,
 )
 from voxlate.evaluation.intervals.fit import CalibrationVoxels
-from voxlate.evaluation.scoring.score_header import find_outliers
 from voxlate.scans.cases.case import LABEL, MASK, PreparedCase, lay_out, prepare_case
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.formats.io import content_hash, read_volume
@@ -39,6 +37,7 @@ from voxlate.scans.images.grid import Volume, orient, same_grid
 from voxlate.scans.images.intensity import Scale
 from voxlate.scans.images.regions import BODY, BORDERS_HU, region_masks, regions_from
 from voxlate.synthesis.calibration import Array, Prediction, with_spread
+from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.inputs import is_in_training, preparation_for
 from voxlate.synthesis.intervals import OutputGrid, find_output_grid, patches_in, sources_of
 from voxlate.synthesis.model import Model, predict_case
@@ -180,46 +179,33 @@ class CalibrationJob:
     anyway: bool
     uses_network: bool = True
 
-    @property
-    def model(self) -> Model:
-        """The model that is calibrated."""
-        return self.models[0]
-
     def open(self) -> Callable[[CaseFiles, Context], CaseData]:
         """The work on one case: by the first model that did not train on it; raises InTraining if all of them did."""
 
         def work(case: CaseFiles, context: Context) -> CaseData:
-            *others, last = (replace(self, models=[model]) for model in self.models)
-            for job in others:
+            for model in self.models[:-1]:
                 with suppress(InTraining):
-                    return job._synthesise(case, context)
-            return last._synthesise(case, context)
+                    return self._synthesise(model, case, context)
+            return self._synthesise(self.models[-1], case, context)
 
         return work
 
-    def _files(self, case: CaseFiles) -> dict[str, Path]:
-        """The sources and targets of a case, and its mask where the model uses one."""
-        data = self.model.facts.data
-        wanted = list(dict.fromkeys([*data.source, *data.target]))
+    def _synthesise(self, model: Model, case: CaseFiles, context: Context) -> CaseData:
+        """The data of a case: of a completion, with each target left out in turn."""
+        facts = model.facts
+        wanted = list(dict.fromkeys([*facts.data.source, *facts.data.target]))
         if missing := [name for name in wanted if name not in case.files]:
             raise BadInput(
                 f"{case.case}: expected {' and '.join(wanted)}, found no {' and no '.join(missing)}. Add it, or leave the case out."
             )
         files = {name: case.files[name] for name in wanted}
-        if case.mask and MASK in self.model.scan_names:
+        if case.mask and MASK in model.scan_names:
             files[MASK] = case.mask
-        return files
-
-    def _synthesise(self, case: CaseFiles, context: Context) -> CaseData:
-        """The data of a case: of a completion, with each target left out in turn."""
-        files = self._files(case)
         labels_of = {f"label {name}": path for name, path in case.labels.items()}
         content = {
             name: content_hash(path) for name, path in sorted({**files, **labels_of}.items())
         }
         patient = case.patient or case.case
-        model = self.model
-        facts = model.facts
         scans = {name: read_volume(file, name) for name, file in files.items()}
         maps = {name: read_volume(file, name) for name, file in case.labels.items()}
         generator = np.random.default_rng([self.seed, *case.case.encode()])
@@ -236,8 +222,8 @@ class CalibrationJob:
             output_grid = find_output_grid(facts, prepared)
             framed = {name: inputs.cut(scan) for name, scan in scans.items()}
             labels = {name: inputs.cut(label, 0) for name, label in maps.items()}
-            truths = self._truths(
-                case.case, framed, labels, output_grid, inputs.digests, context.warn
+            truths = _truths(
+                facts, case.case, framed, labels, output_grid, inputs.digests, context.warn
             )
             images, _ = predict_case(model, inputs, self.seed, context.progress)
             sources = sources_of(facts, prepared)
@@ -258,69 +244,70 @@ class CalibrationJob:
             patches.append(patches_in(facts, prepared, sources))
         return CaseData(patient, content, voxels, sketched, patches, len(planes))
 
-    def _truths(
-        self,
-        case: str,
-        scans: Mapping[str, Volume],
-        maps: Mapping[str, Volume],
-        output_grid: OutputGrid,
-        digests: Collection[str],
-        warn: Say,
-    ) -> dict[str, TrueImage]:
-        """The truths as they are in their files, as in evaluate; resampled only where their grid is another."""
-        facts = self.model.facts
-        data = facts.data
-        scans = {name: scan for name, scan in scans.items() if name != MASK}
-        for name in data.target:
-            _check_truth(case, scans[name], facts.units[name], output_grid)
-        preparation = preparation_for(facts, {name: scans[name] for name in data.source})
-        whole = prepare_case(case, scans, preparation, labels=maps, masked=False)
-        self._check_training(case, whole, digests, warn)
-        prepared = lay_out(whole, data.axes)
-        if not np.allclose(prepared.header.affine, output_grid.affine):
+
+def _truths(
+    facts: ModelFacts,
+    case: str,
+    scans: Mapping[str, Volume],
+    maps: Mapping[str, Volume],
+    output_grid: OutputGrid,
+    digests: Collection[str],
+    warn: Say,
+) -> dict[str, TrueImage]:
+    """The truths as they are in their files, as in evaluate; resampled only where their grid is another."""
+    data = facts.data
+    scans = {name: scan for name, scan in scans.items() if name != MASK}
+    for name in data.target:
+        _check_truth(case, scans[name], facts.units[name], output_grid)
+    preparation = preparation_for(facts, {name: scans[name] for name in data.source})
+    whole = prepare_case(case, scans, preparation, labels=maps, masked=False)
+    _check_training(facts, case, whole, digests, warn)
+    prepared = lay_out(whole, data.axes)
+    if not np.allclose(prepared.header.affine, output_grid.affine):
+        raise BadInput(
+            f"{case}: expected the same grid whichever modality is missing, found another one. Calibrate on cases whose scans share a grid."
+        )
+
+    def place(scan: Volume, values: NDArray[np.generic], order: Literal[0, 1]) -> Volume:
+        """The file itself where it has the image's voxels, and registration did not move it."""
+        name = scan.modality
+        registration = prepared.header.registered.get(name)
+        moved = registration is not None and registration.kept != "none"
+        from_file = orient(scan, data.axes[::-1])
+        from_prepared = output_grid.reorient(output_grid.write(values, name, order))
+        same = not moved and same_grid(from_file.grid, from_prepared.grid)
+        return from_file if same else from_prepared
+
+    labels = {
+        name: place(label, prepared.arrays[LABEL + name][:], 0).data[0]
+        for name, label in maps.items()
+    }
+    truths = {}
+    for name in data.target:
+        statistics = prepared.header.statistics[name]
+        if statistics.blank:
             raise BadInput(
-                f"{case}: expected the same grid whichever modality is missing, found another one. Calibrate on cases whose scans share a grid."
+                f"{case}: expected {name} to show something, found the same value everywhere. Leave the case out, or get the scan again."
             )
+        volume = place(scans[name], prepared.arrays[name][:], 1)
+        spec = facts.intensity[name]
+        scale = spec.scale(statistics)
+        physical = volume.data[0].astype(np.float32)
+        values = scale.forward(physical) if spec.window else scale.of(physical)
+        truths[name] = TrueImage(volume, values, labels)
+    return truths
 
-        def place(scan: Volume, values: NDArray[np.generic], order: Literal[0, 1]) -> Volume:
-            """The file itself where it has the image's voxels, and registration did not move it."""
-            name = scan.modality
-            registration = prepared.header.registered.get(name)
-            moved = registration is not None and registration.kept != "none"
-            from_file = orient(scan, data.axes[::-1])
-            from_prepared = output_grid.reorient(output_grid.write(values, name, order))
-            same = not moved and same_grid(from_file.grid, from_prepared.grid)
-            return from_file if same else from_prepared
 
-        labels = {
-            name: place(label, prepared.arrays[LABEL + name][:], 0).data[0]
-            for name, label in maps.items()
-        }
-        truths = {}
-        for name in data.target:
-            statistics = prepared.header.statistics[name]
-            if statistics.blank:
-                raise BadInput(
-                    f"{case}: expected {name} to show something, found the same value everywhere. Leave the case out, or get the scan again."
-                )
-            volume = place(scans[name], prepared.arrays[name][:], 1)
-            spec = facts.intensity[name]
-            scale = spec.scale(statistics)
-            physical = volume.data[0].astype(np.float32)
-            values = scale.forward(physical) if spec.window else scale.of(physical)
-            truths[name] = TrueImage(volume, values, labels)
-        return truths
-
-    def _check_training(
-        self, case: str, prepared: PreparedCase, digests: Collection[str], warn: Say
-    ) -> None:
-        """Raise InTraining for a patient of the training, whatever it is called; warn of an equal name."""
-        if is_in_training(self.model.facts, prepared, prepared.arrays, digests):
-            raise InTraining(
-                f"calibrate: expected patients that training did not see, found {case}, which was in it (by the voxels of its scans): errors there are smaller than of a new patient. Give --split val, all folds of its cross-validation (--out-of-fold), or another cohort."
-            )
-        if self.model.facts.splits.get(case) == "train":
-            warn(message("name-of-training-case", OTHER_PATIENT, case=case))
+def _check_training(
+    facts: ModelFacts, case: str, prepared: PreparedCase, digests: Collection[str], warn: Say
+) -> None:
+    """Raise InTraining for a patient of the training, whatever it is called; warn of an equal name."""
+    if is_in_training(facts, prepared, prepared.arrays, digests):
+        raise InTraining(
+            f"calibrate: expected patients that training did not see, found {case}, which was in it (by the voxels of its scans): errors there are smaller than of a new patient. Give --split val, all folds of its cross-validation (--out-of-fold), or another cohort."
+        )
+    if facts.splits.get(case) == "train":
+        warn(message("name-of-training-case", OTHER_PATIENT, case=case))
 
 
 def _check_truth(case: str, truth: Volume, unit: str, output_grid: OutputGrid) -> None:
@@ -393,14 +380,12 @@ def collect_cases(
             advice = f"Correct the {plural(left_out, 'case')} left out, or give others: the reason stands beside each."
         raise _too_few(job.rules, f"{patients} ({len(kept)} of {len(cases)} cases{why})", advice)
     for name, rules in job.rules.items():
-        _check_voxels(name, kept, rules, warn)
+        _check_voxels(name, kept, rules)
     return kept
 
 
-def _check_voxels(
-    name: str, data: Mapping[str, CaseData], rules: Mapping[str, str], warn: Say
-) -> None:
-    """Warn of outliers; raise BadInput where no case has voxels of a region that was asked for. A label map may be empty."""
+def _check_voxels(name: str, data: Mapping[str, CaseData], rules: Mapping[str, str]) -> None:
+    """Raise BadInput where no case has voxels of a region that was asked for. A label map may be empty."""
     voxels = [case.voxels[name] for case in data.values()]
     for region, rule in rules.items():
         if region in CT_REGIONS or rule == LABEL_RULE.format(region):
@@ -409,9 +394,6 @@ def _check_voxels(
             raise BadInput(
                 f"region {region}: expected voxels of {rule} in the {name} of at least one case, found none. Move the threshold."
             )
-    errors = {case.case: float(np.abs(case.truth - case.image).mean()) for case in voxels}
-    for outlier in find_outliers(name, errors):
-        warn(outlier)
 
 
 def _too_few(targets: Rules, found: str, advice: str) -> BadInput:

@@ -5,7 +5,7 @@ interval would have to be widened to contain the truth.
 """
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,14 +21,6 @@ HALVINGS = 60
 def least_patients(level: float) -> int:
     """The number of patients that a one-sided conformal bound at this level needs: n / (n + 1) must reach it."""
     return math.ceil(level / (1 - level) - 1e-9)
-
-
-def least_provable(patients: int, confidence: float) -> float:
-    """The least share outside that so many patients can prove without assumptions, if none of their voxels is outside.
-
-    Where the expected share outside is a or more, n shares of [0, 1] are all 0 with probability (1 - a)^n at most.
-    """
-    return float(1 - (1 - confidence) ** (1 / patients))
 
 
 def conformal_quantile(scores: Collection[Sequence[float] | Array], level: float) -> float:
@@ -55,36 +47,15 @@ def upper_bound(
 ) -> float:
     """A bound that the expected share of a new patient exceeds with probability 1 - confidence at most.
 
-    none: the mean itself. normal: by Student's t, for shares that are about normal. any: for any shares in [0, 1], by
-    betting (Waudby-Smith and Ramdas 2024, as in Bates et al. 2021, "Distribution-free, risk-controlling prediction
-    sets").
+    none: the mean itself. normal: by Student's t, for shares that are about normal.
     """
     shares = np.asarray(shares, float)
     mean = float(shares.mean())
     if bound == "none":
         return mean
-    if bound == "any":
-        return _bound_by_betting(shares, 1 - confidence)
     if len(shares) < 2:
         return 1.0
     return min(1.0, mean + _half_interval(shares, confidence))
-
-
-def _bound_by_betting(shares: Array, delta: float) -> float:
-    """The least mean against which a bet turns 1 into 1 / delta at some patient."""
-    count = np.arange(1, len(shares) + 1)
-    means = (0.5 + np.cumsum(shares)) / (1 + count)
-    variances = (0.25 + np.cumsum((shares - means) ** 2)) / (1 + count)
-    before = np.concatenate([[0.25], variances[:-1]])
-    goal = math.log(1 / delta)
-    stakes = np.minimum(1.0, np.sqrt(2 * goal / (len(shares) * before)))
-
-    def _rejects(mean: float) -> bool:
-        factors = 1 - stakes * (shares - mean)
-        wealth = np.cumsum(np.log(np.maximum(factors, 1e-300)))
-        return bool(wealth.max() > goal)
-
-    return _least(_rejects, 1.0)
 
 
 def least_scale(
@@ -99,10 +70,19 @@ def least_scale(
     bound's confidence (Bates et al. 2021, theorem 1). inf where WIDEST is not enough.
     """
 
-    def _holds(scale: float) -> bool:
+    def holds(scale: float) -> bool:
         return upper_bound(shares_outside(scores, scale), confidence, bound) <= alpha
 
-    return _least(_holds, WIDEST) if _holds(WIDEST) else math.inf
+    low, high = 0.0, WIDEST
+    if not holds(high):
+        return math.inf
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        if holds(middle):
+            high = middle
+        else:
+            low = middle
+    return high
 
 
 def shares_outside(scores: Sequence[Array], scale: float) -> Array:
@@ -140,18 +120,6 @@ def mean_interval(values: Sequence[float] | Array) -> tuple[float, float]:
     mean = float(values.mean())
     half = _half_interval(values, 0.975)
     return mean - half, mean + half
-
-
-def _least(holds: Callable[[float], bool], high: float) -> float:
-    """The least number from 0 to high at which a condition holds that holds for all larger ones as well."""
-    low = 0.0
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        if holds(middle):
-            high = middle
-        else:
-            low = middle
-    return high
 
 
 def _half_interval(values: Array, confidence: float) -> float:

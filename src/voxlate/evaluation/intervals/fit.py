@@ -15,7 +15,6 @@ from voxlate.base.groups import grouped
 from voxlate.evaluation.intervals.conformal import (
     Bound,
     conformal_quantile,
-    least_provable,
     least_scale,
     mean_interval,
     needed_scale,
@@ -186,9 +185,8 @@ def fit(
             compared[method] = candidate.compare(scale, regions)
     count = len({case.patient for case in cases})
     if not compared:
-        provable = 1 - least_provable(count, confidence)
         raise BadInput(
-            f"calibrate: expected enough patients for a coverage of {coverage:.0%} with confidence {confidence:.0%}, found {count}, who can prove {provable:.0%} at best. Hold back more, ask for less (--coverage 0.8), or let shares of patients count as about normal (--bound normal)."
+            f"calibrate: expected enough patients for a coverage of {coverage:.0%} with confidence {confidence:.0%}, found {count}. Hold back more, ask for less (--coverage 0.8), or leave out the margin for chance (--bound none)."
         )
     finite = [method for method in candidates if method in compared]
     if chosen is not None and chosen not in finite:

@@ -1,15 +1,13 @@
-"""Calibrations and the errors that they let expect, in words and as tables."""
+"""Calibrations and the errors that they let expect, in words."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from pandas import DataFrame
-
 from voxlate.base.groups import grouped
-from voxlate.evaluation.intervals.conformal import least_patients, least_provable
-from voxlate.evaluation.scoring.interval_scores import describe_bound, percent
+from voxlate.evaluation.intervals.conformal import least_patients
+from voxlate.evaluation.scoring.interval_scores import describe_bound
 from voxlate.evaluation.scoring.metrics import METRIC_OF
 from voxlate.scans.images.regions import BODY
 from voxlate.synthesis.calibration import INTERVAL_METHODS, Header, Target
@@ -22,61 +20,33 @@ _text = METRIC_OF["mae"].text
 NOT_MEASURED = "Error not measured: no held-out patients were scored."
 
 
-def table(header: Header) -> list[dict[str, Any]]:
-    """A row for each target and method: its mean width in physical units, and coverage by region with its interval."""
-    return [
-        {
-            "target": name,
-            "method": method,
-            "chosen": method == target.method,
-            "scale": comparison.scale,
-            "width": comparison.width * header.halves[name],
-            "unit": header.units[name],
-            "coverage": {
-                region: {"mean": mean, "interval": [low, high]}
-                for region, (mean, low, high) in comparison.coverage.items()
-            },
-        }
-        for name, target in header.targets.items()
-        for method, comparison in target.compared.items()
-    ]
-
-
 def sentences(header: Header) -> list[str]:
-    """The coverage, a comparison of the methods of intervals, and what so many patients can prove."""
+    """The coverage, and for each target the width and coverage of its intervals and the bounds of a case's errors."""
     count = header.patients
     counted = describe_bound(header.bound, header.confidence)
     summary = [
         f"{count} patients that training did not see ({len(header.cases)} cases). Intervals hold {header.coverage:.0%} of a new patient's voxels inside the body, {counted}. This holds for patients and scanners like these."
     ]
     for name, target in header.targets.items():
-        summary += ["", *_comparison(name, target, header), *_bounds(target, header)]
-    proved = least_provable(count, header.confidence)
-    summary.append("")
-    summary.append(
-        f"Without any assumption {count} patients can prove a coverage of {1 - proved:.0%} at best with confidence {percent(header.confidence)} (1 - {1 - header.confidence:g}^(1/{count}) may be outside: {proved:.1%})."
-    )
+        summary += ["", *_coverage(name, target, header), *_bounds(target, header)]
     return summary
 
 
-def _comparison(name: str, target: Target, header: Header) -> list[str]:
-    """A line for each method, narrowest first, with results of cross-validation over patients."""
-    rows = {}
-    for method, found in sorted(target.compared.items(), key=lambda pair: pair[1].width):
-        width = f"{found.width * header.halves[name]:.4g} {header.units[name]}"
-        shares = {region: _share(*coverage) for region, coverage in found.coverage.items()}
-        rows[f"{'*' if method == target.method else ' '} {method}"] = {"width": width, **shares}
-    lines = [f"  {name}", *DataFrame.from_dict(rows, orient="index").to_string().splitlines()]
+def _coverage(name: str, target: Target, header: Header) -> list[str]:
+    """Width and coverage of a target's intervals, by cross-validation over patients."""
+    found = target.compared[target.method]
+    width = f"{found.width * header.halves[name]:.4g} {header.units[name]}"
+    shares = [f"{region} {_share(*coverage)}" for region, coverage in found.coverage.items()]
+    lines = [
+        f"  {name}: intervals of {width} on average inside the body: {INTERVAL_METHODS[target.method]}.",
+        f"  Share of voxels inside, mean over patients (its 95 % interval): {', '.join(shares)}.",
+        f"  Of the patient who has least, {found.least:.0%} of the voxels are inside.",
+    ]
     if target.regions:
         lines.append(f"  Regions: {', '.join(target.regions.values())}.")
-    lines.append(
-        f"  * taken: {INTERVAL_METHODS[target.method]}. Shares of voxels inside: mean over patients (its 95 % interval)."
-    )
-    least = target.compared[target.method].least
-    lines.append(f"  Of the patient who has least, {least:.0%} of the voxels are inside.")
-    if header.bound == "normal" and 1 - least > SKEWED * (1 - header.coverage):
-        lines[-1] += (
-            " SHARES ARE FAR FROM NORMAL, and Student's t promises too much then: see --bound any."
+    if header.bound == "normal" and 1 - found.least > SKEWED * (1 - header.coverage):
+        lines.append(
+            "  Coverage is far from normal over patients, so Student's t states too much confidence."
         )
     return lines
 

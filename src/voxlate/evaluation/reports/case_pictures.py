@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from voxlate.base.array_types import AnyArray, Bool, Float32
-from voxlate.base.files import UNFAMILIAR
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, read_messages
 from voxlate.evaluation.intervals.summary import error_lines
@@ -35,9 +34,8 @@ SIDES: dict[Plane, str] = {"axial": "R - L", "coronal": "R - L", "sagittal": "A 
 PERFUSION_COLOURS = {"ml/100g/min": "CMRmap", "ml/100g": "inferno", "s": "magma"}
 SQUARES = 8  # squares of a chequerboard along its shorter side
 WIDEST = 7  # columns of a picture; more columns have pictures of about equal length
-BONE_HU = (-450.0, 1050.0)  # beside the window of a CT, in which all bone is white
 # Roles with a scale for all cases: the low end in units of the high one, and the colours.
-SHARED = (("error", -1.0, "error"), ("spread", 0.0, "magma"), ("outside", -1.0, "error"))
+SHARED = (("error", -1.0, "error"), ("spread", 0.0, "magma"))
 OF_METHOD = ("synthesis", "error", "spread")  # roles of each method's columns in a comparison
 
 Table = Mapping[str, Any]
@@ -146,7 +144,7 @@ def read_case(out: Path, scores: Table, case: str, modality: str) -> CaseImages 
         scale = Range(low, high, part["unit"], part["range_rule"], part["own_peak"])
     synthesis = return_to(image, main.grid)
     images += _of_synthesis(synthesis, truth, scale, body, files, provenance)
-    sentences = [(said.grade, f"{said}") for said in read_messages(provenance)]
+    sentences = [(said.grade, said.text) for said in read_messages(provenance)]
     if "expected" in provenance:  # what was measured is of all cases, and stands above
         sentences += [("note", line) for line in error_lines(provenance)]
     oriented = not any(map(is_picture, [file or files[modality], *sources.values()]))
@@ -173,15 +171,10 @@ def _of_synthesis(
 
     ours = scale.normalise(values, body)
     yield CaseImage("synthesis", modality, _slices(ours, at), shades)
-    true = None if truth is None else scale.normalise(truth.data[0], body)
-    if true is not None:
+    if truth is not None:
+        true = scale.normalise(truth.data[0], body)
         yield CaseImage("truth", modality, _slices(true, at), shades)
         yield CaseImage("error", "image - truth", _slices(ours - true, at))
-    if scale.unit == "HU" and shades.high < scale.high:
-        bone = ColourScale(*BONE_HU, shades.colours, shades.unit)
-        for name, shown in (modality, ours), ("truth", true):
-            if shown is not None:
-                yield CaseImage("bone window", name, _slices(shown, at), bone)
     if (interval := interval_of(files, modality, provenance)) is not None:
         ends = (read_map(path) for path in (interval.low, interval.high))
         low, high = (scale.normalise(end, body, values) for end in ends)
@@ -191,15 +184,6 @@ def _of_synthesis(
         yield CaseImage(
             "interval", f"width, {interval.coverage:.0%}", _slices(high - low, at), width
         )
-        if true is not None:
-            beyond = np.maximum(low - true, 0) - np.maximum(true - high, 0)
-            # Only voxels of the body count.
-            beyond = np.where(body, beyond, 0)
-            yield CaseImage("outside", "interval", _slices(beyond, at))
-    if modality + UNFAMILIAR in files and provenance.get("familiar", {}).get("unfamiliar"):
-        far = read_map(files[modality + UNFAMILIAR])
-        name = "distance from calibration scans (1: the farthest of them)"
-        yield CaseImage("unfamiliar", name, _slices(far, at), ColourScale(0, 4, "magma", ""))
     if (std := spread_of(modality, files)) is not None:
         spread = read_map(std) / scale.gain(values, body)
         yield CaseImage("spread", "standard deviation", _slices(spread, at))
@@ -250,8 +234,6 @@ def _sections(section: str, cases: Sequence[str], methods: Methods, most: int) -
         return sum(float(table["mae"].get(case, 0.0)) for table in tables.values() if len(table))
 
     ordered = sorted(cases, key=error)
-    last = len(ordered) - 1
-    extremes = {0: " (lowest)", last: " (highest)"} if last else {}
     shown = dict[int, dict[str, CaseImages]]()
     for rank in evenly(len(ordered), most):
         images = {
@@ -269,7 +251,7 @@ def _sections(section: str, cases: Sequence[str], methods: Methods, most: int) -
         if part:
             own = ", ".join(METRIC_OF["mae"].text(table["mae"][case]) for table in tables.values())
             facts.append(f"MAE {own} {part['unit']}")
-            facts.append(f"error rank {rank + 1} of {len(ordered)}{extremes.get(rank, '')}")
+            facts.append(f"error rank {rank + 1} of {len(ordered)}")
         about = {"case": case, "facts": facts, "sheets": first.draw(_columns(images, scales))}
         if len(methods) > 1:
             warnings = [

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH = 560  # pixels of a chart
-POINTS = 400  # a curve has fewer pixels
+POINTS = 100  # of a curve, so that noise of single steps does not hide its course
 # They are seen on the light and on the dark page.
 COLOURS = ("#1f9aa0", "#d9762f", "#7f7bd6", "#b3a02c", "#c85f8e", "#7aa552")
 FAINT = "#8a949e"
@@ -32,19 +32,12 @@ Chart = dict[str, Any]  # its title, the name of each colour, and its picture
 def curve_chart(curves: Sequence[Curve], title: str) -> Chart:
     """A chart with a line for each curve, on a log scale if positive values span more than a decade.
 
-    Long curves have the raw values in a faint colour, and their running mean over 1/40 of the points on top.
+    A point of a long curve is the mean of neighbouring steps.
     """
     chart, axes = _empty_chart(260)
     for number, curve in enumerate(curves):
-        colour = _colour(number)
-        steps = _thin(np.array(curve.steps))
-        values = _thin(np.array(curve.values))
-        span = len(values) // 40
-        if span > 1:
-            axes.plot(steps, values, color=colour, alpha=0.28, linewidth=1)
-            steps = steps[span - 1 :]
-            values = np.convolve(values, np.full(span, 1 / span), "valid")
-        axes.plot(steps, values, color=colour, linewidth=2)
+        steps, values = (_thin(np.array(axis)) for axis in (curve.steps, curve.values))
+        axes.plot(steps, values, color=_colour(number), linewidth=2)
     low, high = axes.dataLim.intervaly
     axes.margins(x=0, y=0.08)
     if low > 0 and high / low > 10:
@@ -120,8 +113,8 @@ def _coverage(name: str, scores: Scores) -> Iterator[Chart]:
         return
     chart, axes = _empty_chart(260)
     for place, value in enumerate(shown.values()):
-        ends = value["ci95"] or [value["mean"]]
-        axes.plot([place] * len(ends), [100 * end for end in ends], color=_colour(0), linewidth=2)
+        low, high = value["ci95"] or (value["mean"], value["mean"])
+        axes.plot([place, place], [100 * low, 100 * high], color=_colour(0), linewidth=2)
         axes.plot(place, 100 * value["mean"], "o", color=_colour(0), markersize=7)
     axes.axhline(100 * stated[0], color=FAINT, linewidth=1, linestyle=DASHED)
     axes.margins(x=0.08)

@@ -6,9 +6,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
-
-from voxlate.base.errors import first_of, plural
+from voxlate.base.errors import plural
 from voxlate.base.groups import grouped
 from voxlate.base.messages import summarise
 from voxlate.evaluation.reports.case_pictures import evenly, scan_sheets
@@ -58,19 +56,11 @@ def report_prepared(path: Path | str, out: Path | str | None = None) -> Path:
 
 def _in_order(cohort: Cohort) -> tuple[Sequence[CaseEntry], str]:
     """The cases of a cohort, those that are least in register first, and their order in words."""
-    if cohort.preparation.register:
-        return sorted(cohort.cases, key=_similarity), "from the least to the most similar"
     examined = [entry for entry in cohort.cases if entry.misaligned]
     if any(_farthest_mm(entry) >= 0 for entry in examined):
         ordered = sorted(examined, key=_farthest_mm, reverse=True)
         return ordered, "from the most to the least out of register"
     return cohort.cases, "in the order of the list"
-
-
-def _similarity(entry: CaseEntry) -> float:
-    """Sort key of the page: the scan that is least similar to the fixed one after registration."""
-    after = [registered.after.mutual_information for registered in entry.registered.values()]
-    return min(after, default=0.0)
 
 
 def _farthest_mm(entry: CaseEntry) -> float:
@@ -90,53 +80,36 @@ def _section(cohort: Cohort, entry: CaseEntry, fixed: str | None) -> dict[str, A
 
 def registration_lines(cases: Sequence[CaseEntry]) -> dict[str, str]:
     """A line on each modality that was registered: the steps kept, and how similar the scans were before and after."""
-    registered = grouped(
-        (name, (case.case, scan)) for case in cases for name, scan in case.registered.items()
-    )
+    registered = grouped((name, scan) for case in cases for name, scan in case.registered.items())
     lines = {}
     for name, scans in sorted(registered.items()):
-        before = [scan.before.mutual_information for _, scan in scans]
-        after = [scan.after.mutual_information for _, scan in scans]
-        worst = int(np.argmin(after))
-        case, scan = scans[worst]
-        steps = Counter(one.kept.replace("none", "unchanged") for _, one in scans)
+        before = median(scan.before.mutual_information for scan in scans)
+        after = median(scan.after.mutual_information for scan in scans)
+        steps = Counter(scan.kept.replace("none", "unchanged") for scan in scans)
         kept = ", ".join(f"{step} in {count}" for step, count in steps.items())
-        unchanged = [case for case, one in scans if one.kept == "none"]
-        some = f" ({first_of(unchanged)})" if unchanged else ""
         lines[name] = (
-            f"registered to {scan.to}: {kept}{some}; mutual information {median(before):.3f} → {median(after):.3f} (median), {before[worst]:.3f} → {after[worst]:.3f} (worst, {case})"
+            f"registered to {scans[0].to}: {kept}; mutual information {before:.3f} → {after:.3f} (median)"
         )
     return lines
 
 
 def misalignment_lines(entries: Sequence[CaseEntry]) -> dict[str, str]:
-    """A line on each modality, the farthest first: its misalignment from each scan it was compared with."""
+    """A line on each modality: its misalignment from each scan it was compared with."""
     pairs = grouped(
         ((name, estimate.to), (entry.case, estimate))
         for entry in entries
         for name, estimate in entry.misaligned.items()
         if name not in TISSUE_MAPS  # computed from the same head: there is nothing to measure
     )
-    farthest = dict[str, float]()
     lines = dict[str, list[str]]()
     for (name, to), scans in pairs.items():
         known = {case: one.median_mm for case, one in scans if one.median_mm is not None}
-        worst = max(known, key=known.__getitem__, default="")
-        farthest[name] = max(farthest.get(name, 0.0), known.get(worst, 0.0))
-        measured = f"measured in {len(known)} of {plural(len(scans), 'case')}"
+        line = f"against {to}: {scans[0][1].reason or NOTHING_IN_COMMON}"
         if known:
-            plane = (
-                " in the plane of the slices" if any("D" in one.unseen for _, one in scans) else ""
-            )
-            line = f"{median(known.values()):.1f} mm from {to}{plane} in the median case, {known[worst]:.1f} mm in the worst ({worst}); {measured}"
-        else:
-            reasons = Counter(one.reason or NOTHING_IN_COMMON for _, one in scans)
-            line = f"against {to}: {reasons.most_common(1)[0][0]}; {measured}"
-        lines.setdefault(name, []).append(line)
-    for name, parts in lines.items():
-        have = [entry for entry in entries if name in entry.present and len(entry.present) > 1]
-        if left_out := sum(not entry.misaligned for entry in have):
-            parts.append(f"{len(have) - left_out} of {len(have)} cases were examined")
-    return {
-        name: "; ".join(lines[name]) for name in sorted(lines, key=lambda name: -farthest[name])
-    }
+            worst = max(known, key=known.__getitem__)
+            in_plane = any("D" in one.unseen for _, one in scans)
+            plane = " in the plane of the slices" if in_plane else ""
+            line = f"{median(known.values()):.1f} mm from {to}{plane} in the median case, {known[worst]:.1f} mm in the worst ({worst})"
+        measured = f"measured in {len(known)} of {plural(len(scans), 'case')}"
+        lines.setdefault(name, []).append(f"{line}; {measured}")
+    return {name: "; ".join(parts) for name, parts in lines.items()}

@@ -1,13 +1,11 @@
 """One offline HTML page about a run or a folder of syntheses: scores, pictures, curves, recipe, provenance."""
 
-import base64
 import datetime
 import itertools
 import textwrap
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +14,22 @@ from markupsafe import Markup
 from pandas import json_normalize
 
 from voxlate import __version__
-from voxlate.base.errors import BadInput, first_of, plural
+from voxlate.base.errors import BadInput, plural
 from voxlate.base.files import lock_if_free, read_json, write_text
-from voxlate.base.groups import grouped
-from voxlate.base.hub import is_on_hub
-from voxlate.base.messages import Message, without_names
+from voxlate.base.messages import Message, summarise, without_names
 from voxlate.evaluation.compare import comparison_tables
 from voxlate.evaluation.intervals.summary import error_line, error_lines
 from voxlate.evaluation.reports.case_pictures import sections_of, warnings_of
 from voxlate.evaluation.reports.charts import curve_chart, score_charts
 from voxlate.evaluation.scoring.scored_images import check_unchanged
 from voxlate.evaluation.scoring.scores import FILE, NO_SCORES, Scores, read_scores
-from voxlate.evaluation.scoring.tables import training_note
 from voxlate.scans.images.ranges import WHOLE_MASK
 from voxlate.synthesis.provenance import provenance_of, run_folders
 from voxlate.training.log_file import curves_of, read_verdicts
-from voxlate.training.starters.names import is_starter
 from voxlate.training.verdict import METRIC, SYNTHESIS, Outcome, Verdict, verdict_lines
 
 MOST_CASES = 9
 MOST_COMPARED = 4  # cases of a comparison
-MOST_PICTURES = 4  # of the validation
 LONGEST_TEXT = 1000
 CURVES = {
     "loss": "Training loss",
@@ -61,15 +54,7 @@ def report(
     The file contains everything and needs no network. places: labels of absolute paths, for a report that shows no path
     of this machine; title: in place of the folder's name. Raises BadInput if the folder is neither of both.
     """
-    if is_starter(path) and out is None:
-        raise BadInput(
-            f"{path}: expected a file for the report, because the package stays as it is, found none. Add --out report.html."
-        )
     folder = Path(path)
-    if is_starter(path) or is_on_hub(path):
-        from voxlate.training.starter import run_folder  # here, because it imports torch
-
-        folder = run_folder(path)
     if not folder.is_dir():
         raise BadInput(
             f"{folder}: expected the folder of a run or of syntheses, found none. Check the path."
@@ -82,13 +67,18 @@ def report(
         raise BadInput(
             f"{folder}: expected a run (recipe.toml, log.jsonl) or syntheses (<case>/<modality>.nii.gz), found none. Name the folder that train or synth wrote."
         )
-    context = {
+    context: Table = {
         "kind": "Training run" if is_run else "Synthesis",
         "folder": folder.name,
         "cases": cases,
         **_on_training(folder, is_run, places),
         **_on_scores(folder, is_run, scores),
     }
+    beginning = context["lead"][1]  # what it says is not said again below
+    context["cases"] = [
+        {**case, "warnings": [one for one in case["warnings"] if one[1] not in beginning]}
+        for case in cases
+    ]
     context["title"] = context["title"] or _title(scores) or title or folder.name
     return write_report(context, folder, out, places)
 
@@ -110,10 +100,6 @@ def _on_training(folder: Path, is_run: bool, places: Mapping[str, str] | None) -
     return {
         "title": _toml(recipe).get("title"),
         "charts": charts_of(run / "log.jsonl") if run else [],
-        "validation": [
-            (path.stem, f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}")
-            for path in (newest_pictures(folder) if is_run else ())
-        ],
         "recipe": recipe.strip(),
         "provenance": flat(shown),
     }
@@ -131,9 +117,9 @@ def _on_scores(folder: Path, is_run: bool, scores: Scores) -> Table:
     lines = zip(judged, verdict_lines(judged))
     return {
         "lead": lead(warnings, judged, errors),
-        "caution": training_note(scores),
         "verdicts": [(verdict.outcome, line) for verdict, line in lines],
-        "tables": scores.table() if scores.header else None,
+        "tables": scores.short_table() if scores.header else None,
+        "all_tables": scores.table() if scores.header else None,
         "score_charts": score_charts(scores),
         "cases_total": len(scores.patients),
     }
@@ -245,13 +231,6 @@ def charts_of(log: Path) -> list[Table]:
     return charts
 
 
-def newest_pictures(run: Path) -> list[Path]:
-    """The newest pictures in RUN/validation, the last one first."""
-    files = (run / "validation").glob("*.png")
-    by_time = sorted(files, key=lambda path: (path.stat().st_mtime, path.name), reverse=True)
-    return by_time[:MOST_PICTURES]
-
-
 def flat(table: Table) -> list[tuple[str, str]]:
     """A nested table as pairs of dotted key and text, of long texts the beginning."""
     values = json_normalize(table).to_dict("records")[0] if table else {}
@@ -267,27 +246,25 @@ def lead(
 
     warnings: of the images by case, {} where there are no images; verdicts: on their scores; errors: sentences on them.
     """
-    refused, careful = (
-        grouped(
-            (case, warning.text)
-            for case, of_case in warnings.items()
-            for warning in of_case
-            if warning.grade == grade
-        )
-        for grade in ("do not trust", "caution")
-    )
     stated = " ".join(errors)
     if failed := [verdict for verdict in verdicts if verdict.outcome == "worse"]:
-        names = " and ".join(verdict.modality.replace(", ", " ") for verdict in failed)
-        why = f"the error of {names} is higher than that of a naive baseline ({failed[0].baseline})"
+        names = "; ".join(verdict.modality for verdict in failed)
+        why = f"the error is higher than that of a naive baseline ({names})"
         lacks = next((verdict.lacks for verdict in failed if verdict.lacks), "")
         return "worse", f"Do not use: {lacks or why}. {stated}".rstrip()
-    if refused and len(refused) == len(warnings):
-        return "worse", f"Do not trust: the model does not take such scans. {_join(refused)}"
-    for grade, reasons in (("Do not trust", refused), ("Caution", careful)):
-        if reasons:
-            of = f" ({first_of(list(reasons))})" if len(warnings) > 1 else ""
-            return "unclear", f"{stated} {grade}{of}: {_join(reasons)}".lstrip()
+    for grade in ("do not trust", "caution"):
+        reasons = [
+            said.on(case)
+            for case, of_case in warnings.items()
+            for said in of_case
+            if said.grade == grade
+        ]
+        if not reasons:
+            continue
+        why = _reasons(reasons, len(warnings))
+        if grade == "do not trust" and {said.case for said in reasons} == warnings.keys():
+            return "worse", f"Do not trust: the model does not take such scans. {why}"
+        return "unclear", f"{stated} {grade.capitalize()}: {why}".lstrip()
     is_better = bool(verdicts) and all(verdict.outcome == "better" for verdict in verdicts)
     return "better" if is_better else "unknown", stated
 
@@ -310,9 +287,10 @@ def measured_lines(scores: Scores) -> list[str]:
     return lines
 
 
-def _join(reasons: Mapping[str, Sequence[str]]) -> str:
-    """The reasons of a case, or the first one of several cases, which states how many others there are."""
-    several = list(dict.fromkeys(chain.from_iterable(reasons.values())))
-    if len(reasons) == 1 or len(several) == 1:
-        return " ".join(several)
-    return f"{several[0]} {plural(len(several) - 1, 'other reason')} below."
+def _reasons(reasons: Sequence[Message], cases: int) -> str:
+    """The reasons of a single case, or the first one of several cases, and how many others there are."""
+    if cases == 1:
+        return " ".join(dict.fromkeys(said.text for said in reasons))
+    first, *others = summarise(reasons)
+    named = f"{first.case}: {first.text}".removeprefix(": ")
+    return f"{named} {plural(len(others), 'other reason')} below." if others else named

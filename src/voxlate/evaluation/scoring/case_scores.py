@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -11,39 +10,34 @@ import numpy as np
 from voxlate.base.array_types import Bool, Float32
 from voxlate.base.errors import BadInput
 from voxlate.checks.truths import Sketch, other_size, sketch_of
-from voxlate.evaluation.evaluate_options import EvaluateOptions
-from voxlate.evaluation.scoring.distances import Features, Vectors, slices_of
+from voxlate.evaluation.scoring.distances import Vectors, slices_of
 from voxlate.evaluation.scoring.interval_scores import interval_scores, is_changed, region_coverage
 from voxlate.evaluation.scoring.metrics import (
-    RADIOLOGICAL,
     SCOPED,
     ImagePair,
     Score,
-    correlation,
+    image_scores,
     mean_inside,
 )
-from voxlate.evaluation.scoring.score_units import (
+from voxlate.evaluation.scoring.scored_images import Item
+from voxlate.evaluation.scoring.scored_regions import (
+    read_canonical,
+    region_scores,
+)
+from voxlate.evaluation.scoring.scored_truth import (
     OWN,
-    Units,
+    Alignment,
+    Rules,
+    Truth,
     network_units,
     picture_units,
     shows_a_window,
 )
-from voxlate.evaluation.scoring.scored_images import Item
-from voxlate.evaluation.scoring.scored_regions import (
-    find_region,
-    mask_of,
-    read_canonical,
-    region_scores,
-    tissues_for,
-)
-from voxlate.evaluation.scoring.truth_alignment import Alignment, find_alignment
 from voxlate.scans.formats.io import content_hash, is_there
-from voxlate.scans.images.grid import Grid, Volume
-from voxlate.scans.images.mask import foreground
+from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.midline import midline_grid
-from voxlate.scans.images.ranges import WHOLE_MASK, Range, mask_for, picture_window
-from voxlate.scans.images.regions import Region, scale_to_peak
+from voxlate.scans.images.ranges import WHOLE_MASK, picture_window
+from voxlate.scans.images.regions import scale_to_peak
 from voxlate.scans.images.units import SHOW_ANATOMY, unit_of
 from voxlate.training.naive import Baselines
 from voxlate.training.verdict import SYNTHESIS
@@ -71,135 +65,8 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Rules:
-    """What an evaluation scores, and how, by its checked options.
-
-    features: of slices in the layout `axes`, for distances; mask: the voxels that count, and standard: names of regions
-    and scopes that nobody asked for, which are those of a modality.
-    """
-
-    asked: EvaluateOptions
-    regions: tuple[Region, ...]
-    features: Features | None
-    axes: str = RADIOLOGICAL
-    mask: Path | str = WHOLE_MASK
-    standard: tuple[str, ...] = ()
-
-    @property
-    def asked_regions(self) -> list[Region]:
-        """The regions that the user asked for."""
-        return [region for region in self.regions if region.name not in self.standard]
-
-    def for_modality(self, name: str, unit: str) -> "Rules":
-        """The rules for images of a modality, with what is scored without being asked."""
-        mask = self.asked.mask or mask_for(unit)
-        taken = {region.name for region in self.regions}
-        tissues = tissues_for(name, unit, taken)
-        standard = tuple(tissue.name for tissue in tissues)
-        return replace(self, regions=(*self.regions, *tissues), mask=mask, standard=standard)
-
-
-@dataclass(frozen=True, eq=False)
-class Truth:
-    """The truth of one image on the scored range, and the voxels that count; grid: that of the scored image."""
-
-    item: Item
-    rules: Rules
-    scale: Range
-    units: Units
-    grid: Grid
-
-    @cached_property
-    def scan(self) -> Volume:
-        """The truth as it was scanned, in canonical orientation."""
-        return read_canonical(self.item.case.files[self.item.modality], self.item.modality)
-
-    @cached_property
-    def volume(self) -> Volume:
-        """The truth in the scored unit."""
-        return self.units.truth(self.scan)
-
-    @cached_property
-    def values(self) -> Float32:
-        """The truth's values [D, H, W] on the scored range."""
-        return self.on_range(self.volume)
-
-    def on_range(self, image: Volume) -> Float32:
-        """Values on the scored range of an image that is in the scored unit and on the truth's grid."""
-        return self.scale.normalise(image.data[0], self.body)
-
-    @cached_property
-    def shown(self) -> float:
-        """The share of the voxels to be scored that are inside the image."""
-        return 1.0 if self.coverage is None else mean_inside(self.coverage, self.mask)
-
-    @cached_property
-    def alignment(self) -> Alignment:
-        """The alignment of the image with the truth."""
-        return self.alignment_from(self.grid)
-
-    def alignment_from(self, grid: Grid, frame: str | None = None) -> Alignment:
-        """The alignment of an image on a grid, in the frame of a scan (default: that of the scored image)."""
-        item = self.item
-        return find_alignment(
-            self.volume, grid, item.provenance, item.prepared, item.case.case, frame
-        )
-
-    def read(self, path: Path, name: str) -> Volume:
-        """Another scan of the case on the truth's grid; raises BadInput if the transform of its registration is lost."""
-        scan = read_canonical(path, name)
-        return self.alignment_from(scan.grid, name).apply(scan)
-
-    @cached_property
-    def mask(self) -> Bool | None:
-        """The voxels of the evaluation's mask; None stands for all."""
-        return mask_of(self.rules.mask, self.scan, self.item.case)
-
-    @cached_property
-    def coverage(self) -> Bool | None:
-        """The voxels that the image covers; None stands for all."""
-        return self.alignment.coverage(self.grid)
-
-    @cached_property
-    def inside(self) -> Bool | None:
-        """The voxels that count: those of the mask that the image covers; None stands for all."""
-        if self.coverage is None:
-            return self.mask
-        inside = self.coverage if self.mask is None else self.coverage & self.mask
-        if not inside.any():
-            raise BadInput(
-                f"{self.item.synthesis}: expected it to overlap {self.volume.origin} in space, found nothing of it there. Check that both are of one patient and one frame, or pass --prepared."
-            )
-        return inside
-
-    @cached_property
-    def outline(self) -> Bool:
-        """The foreground of the truth."""
-        return foreground(self.scan)
-
-    @property
-    def body(self) -> Bool | None:
-        """The foreground in which an image's own peak is measured, if images are divided by it."""
-        return self.outline if self.scale.own else None
-
-    @property
-    def frame(self) -> Bool:
-        """The voxels that limit regions and intervals."""
-        return self.outline if self.inside is None else self.inside
-
-    @cached_property
-    def regions(self) -> list[tuple[Region, Bool]]:
-        """The voxels of each named region; tissues that nobody asked for and that a body lacks have none."""
-        where = (self.volume, self.scale, self.body, self.item.case, self.frame)
-        parts = [(region, find_region(region, *where)) for region in self.rules.regions]
-        return [
-            (one, part) for one, part in parts if one.name not in self.rules.standard or part.any()
-        ]
-
-
-@dataclass(frozen=True)
 class ScoredItem:
-    """The rows of a synthesis and its naive baselines, with a note on the alignment and on absent baselines.
+    """The rows of a synthesis and its naive baselines, with a note on the alignment.
 
     truth: what shows whether it is that of the image; shown: the share of the scored voxels that the image shows. There
     are no rows where the truth is so large or small that it does not lie on the image. vectors: of the slices of the truth
@@ -208,54 +75,51 @@ class ScoredItem:
 
     rows: list[Row]
     note: str
-    left_out: str
     truth: Sketch
     shown: float = 1.0
     vectors: Mapping[str, Vectors] = field(default_factory=dict)
     window: tuple[float, float] | None = None
 
 
-def score_item(item: Item, scale: Range, rules: Rules, functions: Functions) -> ScoredItem:
+def score_item(item: Item, rules: Rules, functions: Functions) -> ScoredItem:
     """Score an image of a case and the naive baselines; raises BadInput if that is impossible.
 
-    functions: by key, of each metric that is computed from a pair of images.
+    functions: by key, of metrics beside those of the catalogue.
     """
     asked = rules.asked
+    scale = rules.scale
     network = asked.units == "network"
     stored = read_canonical(item.synthesis, item.modality)
     window = None
     if network:
         units = network_units(item.provenance, item.modality, item.case.case)
     elif shows_a_window(item.provenance, item.modality, scale.unit):
-        window = asked.window or picture_window(replace(stored, unit="HU"))
+        window = picture_window(replace(stored, unit="HU"))
         units = picture_units(window, scale)
     else:
         units = OWN
     image = units.synthesis(stored)
-    truth = Truth(item, rules, scale, units, image.grid)
+    truth = Truth(item, rules, units, image.grid)
     sketch = _sketch(truth, stored)
     if not asked.any_truth and (sketch.other_size or sketch.low == sketch.high):
-        return ScoredItem([], "", "", sketch)  # nothing of the truth can be scored
+        return ScoredItem([], "", sketch)  # nothing of the truth can be scored
     if network and shows_a_window(item.provenance, item.modality, truth.scan.unit):
         raise BadInput(
-            f"--units network: expected a truth in HU, as the image is, found the picture {truth.scan.origin}. Drop --units, and pass --window."
+            f"--units network: expected a truth in HU, as the image is, found the picture {truth.scan.origin}. Drop --units."
         )
-    left_out = list[str]()
     synthesis = truth.alignment.apply(image)
-    naive = _naive_images(truth, left_out)
-    baselines = item.baselines
-    in_own_unit = {name: baselines.in_own_unit(one) for name, one in naive.items() if baselines}
-    # In arbitrary units, baselines are stored in shares of a peak, as they are scored.
-    scored = naive
-    if not scale.own:
-        scored = {name: units.synthesis(volume) for name, volume in in_own_unit.items()}
-    on_255 = _network_errors(truth, {SYNTHESIS: synthesis, **in_own_unit})
+    methods = {SYNTHESIS: synthesis}
+    for name, stored in _naive_images(truth).items():
+        # In arbitrary units, baselines are stored in shares of a peak, as they are scored.
+        methods[name] = stored
+        if item.baselines and not scale.own:
+            methods[name] = units.synthesis(item.baselines.in_own_unit(stored))
     rows = []
     vectors = dict[str, Vectors]()
     clipped = _clipped_share(truth)
-    for method, volume in {SYNTHESIS: synthesis, **scored}.items():
+    for method, volume in methods.items():
         pair = ImagePair(truth.values, truth.on_range(volume), scale, truth.inside, asked.ssim_from)
-        scores = _score(truth, volume, pair, functions) | on_255.get(method, {})
+        scores = _score(truth, volume, pair, functions)
         if method == SYNTHESIS:
             scores |= _interval_scores(truth, synthesis) | _spread_scores(truth, synthesis)
             scores |= _stated(item)
@@ -264,7 +128,7 @@ def score_item(item: Item, scale: Range, rules: Rules, functions: Functions) -> 
         for name, values in ((method, pair.synthesis), ("truth", pair.truth)):
             if rules.features is not None and name not in vectors:
                 vectors[name] = rules.features(slices_of(values, pair, rules.axes))
-    return ScoredItem(rows, _note(truth), " ".join(left_out), sketch, truth.shown, vectors, window)
+    return ScoredItem(rows, _note(truth), sketch, truth.shown, vectors, window)
 
 
 def _stated(item: Item) -> dict[str, float]:
@@ -333,23 +197,6 @@ def _where_covered(
     return replace(image, data=values[None], affine=truth.affine)
 
 
-def _network_errors(truth: Truth, images: Mapping[str, Volume]) -> dict[str, dict[str, float]]:
-    """MAE in network units of images in arbitrary units that are scored in shares of their own peaks, by method.
-
-    A wrong overall brightness counts here and not in the other scores. No errors if no provenance states the units.
-    """
-    item = truth.item
-    if not truth.scale.own or item.modality not in item.provenance.get("network_units", {}):
-        return {}
-    units = network_units(item.provenance, item.modality, item.case.case)
-    true_values = units.truth(truth.scan).data[0]
-    errors = {}
-    for name, image in images.items():
-        difference = np.abs(units.synthesis(image).data[0] - true_values)
-        errors[name] = {"mae_network": mean_inside(difference, truth.inside)}
-    return errors
-
-
 def _note(truth: Truth) -> str:
     """A note on the alignment of the image and on its faults."""
     item = truth.item
@@ -369,16 +216,27 @@ def _score(truth: Truth, image: Volume, pair: ImagePair, functions: Functions) -
     """All scores of one image of a case; pair: its values and the truth's on the range."""
     rules = truth.rules
     item = truth.item
-    scores = {key: score(pair) for key, score in functions.items()}
+
+    def score(shown: ImagePair) -> dict[str, float]:
+        """The scores of two images, and by the functions."""
+        return image_scores(shown) | {key: function(shown) for key, function in functions.items()}
+
+    scores = score(pair)
     for region, inside in truth.regions:
         overlap = None
         if region.modality == item.modality:
             overlap = region.select(scale_to_peak(image, truth.scale, truth.body), truth.frame)
-        scores |= region_scores(region, inside, pair, overlap, truth.volume.grid.spacing_mm)
+        scores |= region_scores(
+            region,
+            inside,
+            pair.truth,
+            pair.synthesis,
+            overlap,
+            truth.volume.grid.spacing_mm,
+        )
     if rules.mask != WHOLE_MASK:
-        everywhere = replace(pair, inside=truth.coverage)
-        keys = [key for key in functions if key in SCOPED]
-        scores |= {f"{WHOLE_MASK}.{key}": functions[key](everywhere) for key in keys}
+        everywhere = score(replace(pair, inside=truth.coverage))
+        scores |= {f"{WHOLE_MASK}.{key}": everywhere[key] for key in SCOPED if key in everywhere}
     return scores
 
 
@@ -407,22 +265,17 @@ def _interval_scores(truth: Truth, synthesis: Volume) -> dict[str, float]:
 
 
 def _spread_scores(truth: Truth, synthesis: Volume) -> dict[str, float]:
-    """Mean standard deviation of a synthesis's samples, and its correlation with the error."""
+    """Mean standard deviation of a synthesis's samples."""
     if truth.item.std is None:
         return {}
     stored = read_canonical(truth.item.std, truth.item.modality)
     std = truth.alignment.apply(truth.units.spread(stored))
     spread = std.data[0] / truth.scale.gain(synthesis.data[0], truth.body)
-    error = np.abs(truth.on_range(synthesis) - truth.values)
-    return {
-        "std": mean_inside(spread, truth.inside),
-        "std_error_r": correlation(spread, error, truth.inside),
-        **{f"{region.name}.std": mean_inside(spread, part) for region, part in truth.regions},
-    }
+    return {"std": mean_inside(spread, truth.inside)}
 
 
-def _naive_images(truth: Truth, left_out: list[str]) -> dict[str, Volume]:
-    """The images of the naive baselines by name, as they are stored; a sentence on each absent one is added to `left_out`."""
+def _naive_images(truth: Truth) -> dict[str, Volume]:
+    """The images of the naive baselines by name, as they are stored, but for those of scans whose transform is lost."""
     item = truth.item
     target = item.modality
     baselines = item.baselines
@@ -436,16 +289,12 @@ def _naive_images(truth: Truth, left_out: list[str]) -> dict[str, Volume]:
     images = {}
     sources = dict[str, Volume]()
     if target in baselines.means:
-        try:
+        with contextlib.suppress(BadInput):
             images["mean image"] = _mean_image(truth, baselines, files | inputs)
-        except BadInput as error:
-            left_out.append(f"No mean image: {error}")
     for name, path in inputs.items():
         if (name, target) in baselines.tables and is_there(path):
-            try:
+            with contextlib.suppress(BadInput):
                 sources[name] = truth.read(path, name)
-            except BadInput as error:
-                left_out.append(f"No copy and no table of {name}: {error}")
     for name, values in baselines.images(target, sources, truth.volume.grid).items():
         images[name] = replace(truth.scan, data=values[None])
     return images

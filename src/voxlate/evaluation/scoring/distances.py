@@ -117,15 +117,14 @@ def _gather(vectors: Cases, cases: Iterable[tuple[str, str]]) -> Vectors:
     return np.concatenate([vectors[case] for case in cases])
 
 
-def frechet(a: Any, b: Any) -> float:
+def frechet(a: Vectors, b: Vectors) -> float:
     """Fréchet distance of two sets of features [N, F] and [M, F] (N and M may be below F).
 
     |mean_a - mean_b|² + tr(C_a + C_b - 2 (C_a C_b)^½) with unbiased covariances C.
-    Too high on average with few images. Raises ValueError for fewer than two vectors.
+    Too high on average with few images.
     Source: Dowson and Landau 1982; Heusel et al. 2017, eq. 6.
     """
-    a = _vectors(a)
-    b = _vectors(b)
+    a, b = (np.asarray(vectors, np.float64) for vectors in (a, b))
     gap = a.mean(0) - b.mean(0)
     root_a = _root(a)
     root_b = _root(b)
@@ -134,13 +133,6 @@ def frechet(a: Any, b: Any) -> float:
     cross = np.linalg.svd(root_a @ root_b.T, compute_uv=False).sum()
     traces = np.vdot(root_a, root_a) + np.vdot(root_b, root_b)
     return max(0.0, float(gap @ gap) + float(traces - 2 * cross))
-
-
-def _vectors(vectors: Any) -> Vectors:
-    array = np.asarray(vectors, np.float64)
-    if array.ndim != 2 or len(array) < 2:
-        raise ValueError(f"features must be [N, F] with N of at least 2, not {array.shape}")
-    return array
 
 
 def _root(vectors: Vectors) -> Vectors:

@@ -22,19 +22,17 @@ from voxlate.base.executors.workers import choose_executor
 from voxlate.base.messages import Message
 from voxlate.base.option import merge
 from voxlate.checks.truths import KEPT, LEFT_OUT, Fault, Sketch, fault_messages, judge
-from voxlate.evaluation.evaluate_options import EvaluateOptions
-from voxlate.evaluation.scoring.case_scores import Row, Rules, ScoredItem, score_item
+from voxlate.evaluation.evaluation_options import EvaluateOptions
+from voxlate.evaluation.scoring.case_scores import Row, ScoredItem, score_item
 from voxlate.evaluation.scoring.distances import features_for, slices_of
 from voxlate.evaluation.scoring.metrics import (
     METRIC_OF,
-    METRICS,
     RADIOLOGICAL,
     Direction,
     ImagePair,
     Score,
 )
 from voxlate.evaluation.scoring.score_header import Function, doubts_on, find_changed, header_of
-from voxlate.evaluation.scoring.score_units import shows_a_window
 from voxlate.evaluation.scoring.scored_images import (
     Item,
     add_run_files,
@@ -42,8 +40,9 @@ from voxlate.evaluation.scoring.scored_images import (
     items_by_modality,
     not_scored,
 )
+from voxlate.evaluation.scoring.scored_regions import tissues_for
+from voxlate.evaluation.scoring.scored_truth import Rules, check_prepared, shows_a_window
 from voxlate.evaluation.scoring.scores import Scores, frame_of
-from voxlate.evaluation.scoring.truth_alignment import check_prepared
 from voxlate.scans.cases.case import CANONICAL
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.cohorts.files_below import refuse_synthetic
@@ -51,7 +50,7 @@ from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.cohorts.owners import require_patients
 from voxlate.scans.cohorts.split import check_known
 from voxlate.scans.formats.io import content_hash, read_volume
-from voxlate.scans.images.ranges import NETWORK_RANGE, WHOLE_MASK, Range, range_for
+from voxlate.scans.images.ranges import NETWORK_RANGE, WHOLE_MASK, Range, mask_for, range_for
 from voxlate.scans.images.regions import regions_from
 from voxlate.synthesis.provenance import provenance_of, run_folders
 from voxlate.training.recipe.run_provenance import splits_of_training
@@ -87,32 +86,36 @@ def evaluate(
     truth = Path(truth)
     found = find_cohort(truth, asked)
     require_patients(found, truth)
-    cohort = found.cases
-    wanted = _cases_to_score(cohort, asked, out, cases)
-    images = find_items(out, wanted, f"{truth}" + (f", split {asked.split}" if asked.split else ""))
-    items = add_run_files(images.items, asked.naive, asked.prepared)
-    for item in items:
+    wanted = _cases_to_score(found.cases, asked, out, cases)
+
+    place = f"{truth}, split {asked.split}" if asked.split else f"{truth}"
+    images = find_items(out, wanted, place)
+    for item in images.items:
         refuse_synthetic([item.case], {item.modality})
-    job = _job(out, items, asked)
+
+    job = _job(out, add_run_files(images.items, asked.naive, asked.prepared), asked)
     every, failed = _score_items(job, executor or choose_executor(asked), progress)
-    faults, cautions = _judge(every, cohort)
+
+    faults, cautions = _judge(every, found.cases)
     wrong = fault_messages(faults, len(every), KEPT if asked.any_truth else LEFT_OUT)
-    scored = {item: of for item, of in every.items() if asked.any_truth or item.label not in faults}
+    scored = every
+    if not asked.any_truth:
+        scored = {item: result for item, result in every.items() if item.label not in faults}
     if not scored:
         raise BadInput(" ".join(map(str, wrong)))
     rows = [*chain.from_iterable(result.rows for result in scored.values())]
     job.check_areas(rows)
+
     header = {
         "seed": asked.seed,
         "split": asked.split,
         "without_truth": images.without_truth,
         "recognised": images.recognised,
         "not_synthesised": not_scored(out, images, wanted) | failed,
-        **header_of(out, Path(truth), scored, job.ranges, job.rules, job.own, job.weights),
-        **_on_truths(every, faults, wrong),
-        "messages": [
-            said.table for said in [*cautions, *doubts_on(scored, rows, images.recognised)]
-        ],
+        **header_of(out, truth, scored, job.rules, job.own, job.weights),
+        "wrong_truths": {label: f"{one.kind}: {one.found}" for label, one in faults.items()},
+        "truth_messages": [said.table for said in wrong],
+        "messages": [said.table for said in [*cautions, *doubts_on(scored, images.recognised)]],
     }
     scores = Scores(header, frame_of(rows, header))
     scores.write(out)
@@ -138,20 +141,15 @@ def _cases_to_score(
     return {case.case: case for case in cohort if asked.split in (None, splits[case.case])}
 
 
-def rules_of(asked: EvaluateOptions) -> Rules:
-    """The checked options of an evaluation; raises BadInput for texts that name no region."""
+def check_options(asked: EvaluateOptions) -> None:
+    """Raise BadInput for texts that name no region, features or functions."""
     if WHOLE_MASK in (asked.regions or ()):
         raise BadInput(
             f"--regions: expected no region of the name {WHOLE_MASK}, which is every voxel, found one. Rename the region."
         )
-    if asked.window is not None:
-        Range(*asked.window, "HU", "--window")  # checks the ends
-    return Rules(
-        # These two are part of the entries below.
-        replace(asked, naive=None, features=None),
-        regions_from(asked.regions),
-        features_for(asked.features),
-    )
+    regions_from(asked.regions)
+    features_for(asked.features)
+    functions_of(asked.metrics, asked.allow_code)
 
 
 def functions_of(given: Sequence[str | Function], allow_code: bool) -> dict[str, Function]:
@@ -199,7 +197,6 @@ class _ScoreJob:
     """The scores of images, each by its number in `items`; weights: of LPIPS; own: metrics of the user by key."""
 
     items: tuple[Item, ...]
-    ranges: Mapping[str, Range]
     rules: Mapping[str, Rules]
     weights: "Lpips | None"
     own: Mapping[str, Function]
@@ -207,8 +204,7 @@ class _ScoreJob:
 
     def open(self) -> Callable[[int, Context], ScoredItem]:
         """The work on one image; the metrics' functions are made here, because they cannot be sent to a worker."""
-        functions = {metric.key: metric.compute for metric in METRICS if metric.compute}
-        functions |= {key: score_by(key, function) for key, function in self.own.items()}
+        functions = {key: score_by(key, function) for key, function in self.own.items()}
         if (weights := self.weights) is not None:
 
             def lpips(pair: ImagePair) -> float:
@@ -221,8 +217,7 @@ class _ScoreJob:
         def score(number: int, _: Context) -> ScoredItem:
             """The scores of an image, and the feature vectors of its slices."""
             item = self.items[number]
-            name = item.modality
-            return score_item(item, self.ranges[name], self.rules[name], functions)
+            return score_item(item, self.rules[item.modality], functions)
 
         return score
 
@@ -240,20 +235,33 @@ class _ScoreJob:
 
 def _job(out: Path, items: Sequence[Item], asked: EvaluateOptions) -> _ScoreJob:
     """The scores to compute: images, the range and the rules of each modality, and functions."""
+    check_options(asked)
     if asked.prepared is not None:
         check_prepared(asked.prepared)
-    ranges = {name: _range(name, some, asked) for name, some in items_by_modality(items).items()}
     # A model may see its slices in a layout of its own.
     axes = provenance_of(out).get("axes", CANONICAL)
-    rules = replace(rules_of(asked), axes=RADIOLOGICAL if axes == CANONICAL else axes)
+    rules = {}
+    for name, some in items_by_modality(items).items():
+        scale = _range(name, some, asked)
+        regions = regions_from(asked.regions)
+        tissues = tissues_for(name, scale.unit, {region.name for region in regions})
+        rules[name] = Rules(
+            replace(
+                asked, naive=None, features=None
+            ),  # these two need not be sent to workers twice
+            (*regions, *tissues),
+            features_for(asked.features),
+            RADIOLOGICAL if axes == CANONICAL else axes,
+            scale,
+            asked.mask or mask_for(scale.unit),
+            tuple(tissue.name for tissue in tissues),
+        )
     weights = None
     if asked.lpips is not None:
         from voxlate.science.nets.lpips import load_lpips  # here, because it imports torch
 
         weights = load_lpips(asked.lpips)
-    own = functions_of(asked.metrics, asked.allow_code)
-    by_name = {name: rules.for_modality(name, scale.unit) for name, scale in ranges.items()}
-    return _ScoreJob(tuple(items), ranges, by_name, weights, own)
+    return _ScoreJob(tuple(items), rules, weights, functions_of(asked.metrics, asked.allow_code))
 
 
 def _range(modality: str, items: Sequence[Item], asked: EvaluateOptions) -> Range:
@@ -285,7 +293,7 @@ def _range(modality: str, items: Sequence[Item], asked: EvaluateOptions) -> Rang
     in_window = shows_a_window(provenance, modality, unit)
     if in_window and ends is not None:
         raise BadInput(
-            f"--value-range: expected none for {modality}, whose truth is a picture that shows a window of HU, found one. Pass --window instead."
+            f"--value-range: expected none for {modality}, whose truth is a picture that shows a window of HU, found one. Drop --value-range."
         )
     if ends is not None:
         return range_for(unit, given=ends, source="given by the user")
@@ -339,16 +347,3 @@ def _judge(scored: Scored, cohort: Sequence[CaseFiles]) -> tuple[dict[str, Fault
         faults |= of_name
         cautions += odd
     return faults, cautions
-
-
-def _on_truths(
-    scored: Scored, faults: Mapping[str, Fault], wrong: Sequence[Message]
-) -> dict[str, Any]:
-    """The entries of metrics.json on truths that cannot be those of their images, each with the MAE where it was scored."""
-    entries: dict[str, dict[str, Any]] = {
-        label: {"kind": fault.kind, "found": fault.found} for label, fault in faults.items()
-    }
-    for item, result in scored.items():
-        if item.label in entries and result.rows:
-            entries[item.label]["mae"] = result.rows[0].scores["mae"]
-    return {"wrong_truths": entries, "truth_messages": [said.table for said in wrong]}

@@ -10,13 +10,13 @@ import numpy as np
 
 from voxlate.base.array_types import Bool, Float32
 from voxlate.base.files import HIGH, LOW
-from voxlate.evaluation.scoring.metrics import PERCENT_LEVELS, correlation, mean_inside
+from voxlate.evaluation.scoring.metrics import correlation, mean_inside
 from voxlate.scans.formats.io import content_hash
 from voxlate.synthesis.calibration import describe_fit
 
 # The meaning of a calibration's coverage by the bound that it uses over patients.
 COUNTED: dict[str, str] = {
-    "none": "on average over these patients, WITHOUT A MARGIN FOR CHANCE: other patients would give other intervals",
+    "none": "on average over these patients, without a margin for chance",
     "normal": "with confidence {0} if patients' shares are about normal (Student's t)",
     "any": "with confidence {0}, whatever the distribution of patients' shares",
 }
@@ -26,14 +26,13 @@ COUNTED: dict[str, str] = {
 class Interval:
     """The maps of the lower and upper ends of intervals.
 
-    coverage: nominal coverage; levels: for other coverages, the width relative to these intervals; bound: upper bound of
+    coverage: nominal coverage; bound: upper bound of
     the mean absolute error inside the body in physical units; changed: whether the maps were changed after synthesis.
     """
 
     low: Path
     high: Path
     coverage: float
-    levels: Mapping[str, float]
     bound: float | None
     changed: bool
 
@@ -49,8 +48,7 @@ def interval_of(
     high = images[modality + HIGH]
     bound = provenance.get("bounds", {}).get(modality, {}).get("mae")
     changed = any(is_changed(path, provenance) for path in (low, high))
-    levels = calibration.get("levels", {}).get(modality, {})
-    return Interval(low, high, float(calibration["coverage"]), levels, bound, changed)
+    return Interval(low, high, float(calibration["coverage"]), bound, changed)
 
 
 def has_ends(modality: str, images: Collection[str]) -> bool:
@@ -98,21 +96,12 @@ def interval_scores(
     error = (truth - prediction)[inside]
     if not error.size:
         return {}
-
-    def share(scale: float) -> float:
-        """The share of the voxels within intervals that are `scale` times as wide."""
-        return float(np.mean((error >= -scale * below - 1e-6) & (error <= scale * above + 1e-6)))
-
     mae = float(np.abs(error).mean())
     scores = {
-        "coverage": share(1.0),
+        "coverage": float(np.mean((error >= -below - 1e-6) & (error <= above + 1e-6))),
         "interval": mean_inside(below + above),
         "interval_r": correlation(below + above, np.abs(error)),
     }
-    for level, scale in interval.levels.items():
-        level_percent = round(100 * float(level))
-        if level_percent in PERCENT_LEVELS:
-            scores[f"coverage_{level_percent}"] = share(float(scale))
     if (bound := interval.bound) is not None:
         scores["mae_bound"] = bound
         scores["mae_bound_held"] = float(mae <= bound)

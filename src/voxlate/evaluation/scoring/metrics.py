@@ -5,19 +5,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf, nan
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 
 from voxlate.base.array_types import AnyArray, Bool, Float32
-from voxlate.base.similarity import RADIUS, SIGMA, mutual_information
+from voxlate.base.similarity import RADIUS, SIGMA
 from voxlate.base.statistics import fixed_text
 from voxlate.scans.images.ranges import Range
-
-if TYPE_CHECKING:
-    from voxlate.scans.images.pictures import Plane
-
-PERCENT_LEVELS = (50, 60, 70, 80, 90, 95)  # levels of the calibration curve in per cent
 
 SsimOrigin = Literal["low", "zero"]
 Direction = Literal["lower", "higher", "one", "truth"]
@@ -25,8 +20,6 @@ Direction = Literal["lower", "higher", "one", "truth"]
 ABSENT = "–"  # in place of a score in a table
 UNIT = "unit of the images"  # placeholder of the scored modality's unit
 UNITS = {"images": UNIT, "–": ""}  # of the tables below
-# Coronal and sagittal SSIM use every fourth slice, because all slices would take half of the evaluation's time again.
-SEVERAL = 4
 SLAB_VOXELS = 1 << 21  # a slab's dozen temporary float32 maps then stay near 100 MiB
 WINDOW = 2 * RADIUS + 1
 RADIOLOGICAL = "SPL"  # pictures have anterior at the top and the patient's right on the left
@@ -42,18 +35,11 @@ class ImagePair:
     inside: Bool | None
     ssim_from: SsimOrigin = "low"
 
-    def error(self, function: Callable[..., float]) -> float:
-        """A function of truth, synthesis and mask."""
-        return function(self.truth, self.synthesis, self.inside)
-
-    def ssim(self, dimensions: Literal[2, 3], plane: "Plane" = "axial") -> float:
-        """SSIM in a plane; NaN for other planes than axial and in 3-D if the volume is thinner than the window."""
-        if (dimensions == 3 or plane != "axial") and len(self.truth) < WINDOW:
-            return nan
+    def ssim(self, dimensions: Literal[2, 3]) -> float:
+        """SSIM in two or three dimensions, measured from the origin that was asked for."""
         origin = np.float32(self.scale.low if self.ssim_from == "low" else 0)
-        a, b = (slices_along(image, plane) - origin for image in (self.truth, self.synthesis))
-        mask = None if self.inside is None else slices_along(self.inside, plane)
-        return ssim(a, b, self.scale.width, dimensions=dimensions, mask=mask)
+        a, b = self.truth - origin, self.synthesis - origin
+        return ssim(a, b, self.scale.width, dimensions=dimensions, mask=self.inside)
 
 
 Score = Callable[[ImagePair], float]
@@ -61,7 +47,7 @@ Score = Callable[[ImagePair], float]
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric of the catalogue METRICS: name, unit, direction, reduction of many voxels to one number, and function.
+    """A metric of the catalogue METRICS: name, unit, direction, and reduction of many voxels to one number.
 
     Args:
         key: name in tables and files, such as "mae".
@@ -71,7 +57,6 @@ class Metric:
         reduction: how many voxels become one number, in words.
         digits: of printed values.
         scale: factor of printed values.
-        compute: None if the score is not computed from a pair of images (samples, regions, features).
         pooled: one value for all cases together.
         in_table: printed in tables.
 
@@ -88,7 +73,6 @@ class Metric:
     reduction: str
     digits: int = 3
     scale: float = 1.0
-    compute: Score | None = None
     pooled: bool = False
     in_table: bool = True
 
@@ -129,31 +113,18 @@ _METRICS = """
 key                    label                             unit    better  digits  where   reduction
 mae                    MAE                               images  lower   3       table   mean over voxels
 mae_rel                MAE/range                         %       lower   2       table   mean over voxels, share of the range
-mae_network            MAE, network units                of 255  lower   3       file    mean over voxels of MR on 0 to 255, as with --units network
 rmse                   RMSE                              images  lower   3       table   root of the mean over voxels
-rmse_rel               RMSE/range                        %       lower   2       file    root of the mean over voxels, share of the range
 mse_rel                MSE/range²                        –       lower   4       file    mean over voxels of the squared error, in shares of the range
 psnr                   PSNR                              dB      higher  1       table   20 log10(range / RMSE) of each case
 ssim_2d                SSIM 2-D                          –       higher  3       table   {SSIM}mean over axial slices
 ssim_3d                SSIM 3-D                          –       higher  3       table   {SSIM}one window in three directions
-ssim_coronal           SSIM coronal                      –       higher  3       table   {SSIM}mean over every fourth coronal slice
-ssim_sagittal          SSIM sagittal                     –       higher  3       table   {SSIM}mean over every fourth sagittal slice
 mae_z                  MAE z                             images  lower   3       table   mean |difference of slices − the truth's|
 lpips                  LPIPS                             –       lower   3       table   AlexNet v0.1; {LPIPS}
-nmi                    NMI                               –       higher  3       table   64 bins over the range; 1 independent, 2 determined
 gradient_strength      Gradient                          –       one     2       table   mean |difference of rows| over the truth's
-gradient_z             Gradient z                        –       one     2       table   mean |difference of slices| over the truth's
 std                    Uncertainty                       images  truth   3       table   mean standard deviation of the samples
-std_error_r            Uncertainty–error r               –       higher  2       table   correlation of standard deviation and |error|
 coverage               Coverage                          %       truth   1       table   share of the body's voxels within their intervals
 interval               Interval                          images  lower   3       table   mean width of the intervals inside the body
 interval_r             Interval–error r                  –       higher  2       table   correlation of the intervals' width and |error|
-coverage_50            Coverage, 50 % asked              %       truth   1       table   share of the body's voxels within intervals of that level
-coverage_60            Coverage, 60 % asked              %       truth   1       table   share of the body's voxels within intervals of that level
-coverage_70            Coverage, 70 % asked              %       truth   1       table   share of the body's voxels within intervals of that level
-coverage_80            Coverage, 80 % asked              %       truth   1       table   share of the body's voxels within intervals of that level
-coverage_90            Coverage, 90 % asked              %       truth   1       table   share of the body's voxels within intervals of that level
-coverage_95            Coverage, 95 % asked              %       truth   1       table   share of the body's voxels within intervals of that level
 seconds_per_slice      Time                              s/slice  truth  2       table   wall clock for a slice with all its samples
 network_calls          Network calls                     –       truth   0       table   evaluations of the network for one sample of a slice or patch
 autoencoder            MAE of the autoencoder            of 255  truth   2       table   of reconstructed validation slices in network units; a model of its latents can hardly have a lower one
@@ -169,10 +140,7 @@ texture_distance_each  Texture distance of each patient  –       lower   3    
 _REGION_METRICS = """
 key           label            unit    better  digits  where  reduction
 mae           MAE              images  lower   3       table  mean over the region's voxels
-psnr          PSNR             dB      higher  2       table  20 log10(range / RMSE of the region)
-ssim_3d       SSIM 3-D         –       higher  3       table  {SSIM}mean of the map in the region; windows see its surroundings
 mean          mean             images  truth   3       table  mean over the region's voxels
-std           uncertainty      images  lower   3       table  mean standard deviation of the samples in the region
 coverage      coverage         %       truth   1       table  share of the region's voxels within their intervals
 interval      interval         images  lower   3       file   mean width of the region's intervals
 pieces        pieces           –       truth   1       table  number of connected pieces of the region (docs/guides/trust.md)
@@ -185,36 +153,14 @@ dice          Dice             –       higher  3       table  overlap of the s
 surface       surface          mm      lower   2       table  mean distance of the surfaces of the same threshold on both images
 surface_95    surface, 95 %    mm      lower   2       table  95th percentile of these distances, the larger one of both directions
 volume        volume           ml      truth   1       table  voxels that pass the threshold, times their size
-volume_error  volume error     ml      lower   1       table  |volume − volume of truth|
 truth_volume  volume of truth  ml      truth   1       file   voxels that pass the threshold, times their size
 truth_mean    mean of truth    images  truth   3       file   mean over the region's voxels
-mae_z         MAE z            images  lower   3       file   mean |difference of slices − the truth's| in the region
 voxels        voxels           –       truth   0       file   number of voxels in the region
 """
-_COMPUTED: dict[str, Score] = {
-    "mae": lambda pair: pair.error(mae),
-    "mae_rel": lambda pair: pair.error(mae) / pair.scale.width,
-    "rmse": lambda pair: pair.error(rmse),
-    "rmse_rel": lambda pair: pair.error(rmse) / pair.scale.width,
-    "mse_rel": lambda pair: (pair.error(rmse) / pair.scale.width) ** 2,
-    "psnr": lambda pair: psnr(pair.truth, pair.synthesis, pair.scale.width, pair.inside),
-    "ssim_2d": lambda pair: pair.ssim(2),
-    "ssim_3d": lambda pair: pair.ssim(3),
-    "ssim_coronal": lambda pair: pair.ssim(2, "coronal"),
-    "ssim_sagittal": lambda pair: pair.ssim(2, "sagittal"),
-    "mae_z": lambda pair: pair.error(mae_z),
-    "nmi": lambda pair: nmi(
-        pair.truth, pair.synthesis, pair.scale.low, pair.scale.high, mask=pair.inside
-    ),
-    "gradient_strength": lambda pair: pair.error(gradient_strength),
-    "gradient_z": lambda pair: gradient_strength(
-        pair.truth, pair.synthesis, pair.inside, along="slices"
-    ),
-}
 
 
-def _catalogue(table: str, computed: Mapping[str, Score]) -> tuple[Metric, ...]:
-    """The metrics of a table above; computed: the functions of those that come from a pair of images."""
+def _catalogue(table: str) -> tuple[Metric, ...]:
+    """The metrics of a table above."""
     metrics = []
     for line in table.strip().splitlines()[1:]:
         key, label, unit, better, digits, where, reduction = re.split(" {2,}", line)
@@ -226,7 +172,6 @@ def _catalogue(table: str, computed: Mapping[str, Score]) -> tuple[Metric, ...]:
             reduction.format(SSIM=SSIM, LPIPS=LPIPS),
             int(digits),
             100.0 if unit == "%" else 1.0,
-            computed.get(key),
             where == "pooled",
             where != "file",
         )
@@ -234,23 +179,12 @@ def _catalogue(table: str, computed: Mapping[str, Score]) -> tuple[Metric, ...]:
     return tuple(metrics)
 
 
-METRICS = _catalogue(_METRICS, _COMPUTED)
+METRICS = _catalogue(_METRICS)
 # Of a named region: the key becomes NAME.mae, the label NAME MAE.
-REGION_METRICS = _catalogue(_REGION_METRICS, {})
+REGION_METRICS = _catalogue(_REGION_METRICS)
 METRIC_OF = {metric.key: metric for metric in METRICS}
 # Of every voxel: the key becomes whole.mae, the label "MAE, whole".
-SCOPED = (
-    "mae",
-    "mae_rel",
-    "mse_rel",
-    "psnr",
-    "ssim_2d",
-    "ssim_3d",
-    "ssim_coronal",
-    "ssim_sagittal",
-    "mae_z",
-    "lpips",
-)
+SCOPED = ("mae", "mae_rel", "mse_rel", "psnr", "ssim_2d", "ssim_3d", "mae_z", "lpips")
 
 
 def metrics_of(document: Mapping[str, Any]) -> dict[str, Metric]:
@@ -265,9 +199,28 @@ def metrics_of(document: Mapping[str, Any]) -> dict[str, Metric]:
         in_table = key != "mae_rel"
         metrics.append(replace(one, key=f"{scope}.{key}", label=label, in_table=in_table))
     for region, metric in itertools.product(document.get("regions", {}), REGION_METRICS):
-        label = f"{region} {metric.label}"
+        label = f"{region.replace('_', ' ')} {metric.label}"
         metrics.append(replace(metric, key=f"{region}.{metric.key}", label=label))
     return {metric.key: metric for metric in metrics}
+
+
+def image_scores(pair: ImagePair) -> dict[str, float]:
+    """The scores of the catalogue that come from a truth and a synthesis, by key."""
+    images = (pair.truth, pair.synthesis)
+    width = pair.scale.width
+    error = mae(*images, pair.inside)
+    root = rmse(*images, pair.inside)
+    return {
+        "mae": error,
+        "mae_rel": error / width,
+        "rmse": root,
+        "mse_rel": (root / width) ** 2,
+        "psnr": psnr(*images, width, pair.inside),
+        "ssim_2d": pair.ssim(2),
+        "ssim_3d": pair.ssim(3),
+        "mae_z": mae_z(*images, pair.inside),
+        "gradient_strength": gradient_strength(*images, pair.inside),
+    }
 
 
 def mean_inside(values: AnyArray, inside: Bool | None = None) -> float:
@@ -349,31 +302,18 @@ def ssim(
     return total / count if count else nan
 
 
-def nmi(truth: Any, synthesis: Any, low: float, high: float, mask: Any = None) -> float:
-    """Normalised mutual information on 64 bins over [low, high]: 1 independent, 2 each determines the other."""
-    return mutual_information(*_pair(truth, synthesis, mask), (low, high), (low, high), bins=64)
+def gradient_strength(truth: Any, synthesis: Any, mask: Any = None) -> float:
+    """Mean |difference of neighbouring rows| of the synthesis over the truth's, of images [..., H, W].
 
-
-def gradient_strength(
-    truth: Any,
-    synthesis: Any,
-    mask: Any = None,
-    *,
-    along: Literal["rows", "slices"] = "rows",
-) -> float:
-    """Mean |difference of neighbouring rows, or slices| of the synthesis over the truth's.
-
-    1 is ideal, below is blur, above is noise (between slices: flicker). Images are [..., H, W], or [..., D, H, W] along
-    slices; with a mask, both neighbours are inside it. NaN if the truth has no gradient, such as a single slice.
+    1 is ideal, below is blur, above is noise; with a mask, both rows are inside it. NaN if the truth has no gradient.
     """
-    axis = -2 if along == "rows" else -3
     pair: Any = ...
     if mask is not None:
-        inside = np.moveaxis(_array(mask).astype(bool), axis, 0)
-        pair = inside[1:] & inside[:-1]
+        inside = _array(mask).astype(bool)
+        pair = inside[..., 1:, :] & inside[..., :-1, :]
     sums = []
     for image in truth, synthesis:
-        steps = np.abs(np.diff(np.moveaxis(_array(image), axis, 0), axis=0))
+        steps = np.abs(np.diff(_array(image), axis=-2))
         sums.append(float(np.sum(steps[pair], dtype=np.float64)))
     return sums[1] / sums[0] if sums[0] > 0 else nan
 
@@ -394,15 +334,6 @@ def mae_z(truth: Any, synthesis: Any, mask: Any = None) -> float:
         count = int(both.sum())
     # slice by slice, because float32 sums of a whole volume are inexact
     return float(steps.sum((1, 2), dtype=np.float64).sum() / count) if count else nan
-
-
-def slices_along(volume: AnyArray, plane: "Plane") -> AnyArray:
-    """A view of the slices [N, ., .] of a canonical volume [D, H, W]; only every fourth one in other planes than axial."""
-    if plane == "axial":
-        return volume
-    if plane == "coronal":
-        return volume[:, ::SEVERAL].swapaxes(0, 1)
-    return volume[..., ::SEVERAL].transpose(2, 0, 1)
 
 
 def correlation(a: Any, b: Any, mask: Any = None) -> float:

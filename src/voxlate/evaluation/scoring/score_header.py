@@ -5,7 +5,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Required
 
-import numpy as np
 from pydantic import StringConstraints
 from typing_extensions import TypedDict
 
@@ -24,19 +23,16 @@ from voxlate.base.records import (
     StatedMessage,
     Text,
 )
-from voxlate.checks.check_table import exact_messages
-from voxlate.checks.truths import Kind
-from voxlate.evaluation.scoring.case_scores import Row, Rules, ScoredItem
+from voxlate.evaluation.scoring.case_scores import ScoredItem
 from voxlate.evaluation.scoring.distances import Vectors, describe_features, distances
-from voxlate.evaluation.scoring.interval_scores import has_ends
 from voxlate.evaluation.scoring.metrics import Direction
-from voxlate.evaluation.scoring.scored_images import Item, images_in
+from voxlate.evaluation.scoring.scored_images import Item
+from voxlate.evaluation.scoring.scored_truth import Rules
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.formats.io import content_hash, is_there
-from voxlate.scans.images.ranges import WHOLE_MASK, Range
+from voxlate.scans.images.ranges import WHOLE_MASK
 from voxlate.synthesis.provenance import USED_FOR_CALIBRATION, StatedCalibration, source_paths
 from voxlate.training.recipe.run_provenance import find_trained
-from voxlate.training.verdict import SYNTHESIS
 
 if TYPE_CHECKING:
     from voxlate.science.nets.lpips import Lpips
@@ -48,10 +44,6 @@ Scored = Mapping[Item, ScoredItem]
 CALIBRATION = ("patients", "coverage", "confidence", "bound", "widened", "held")
 # The images of a cross-validation: by the runs that did not train on the case, or by all runs.
 OUT_OF_FOLD, ENSEMBLE = "out of fold", "ensemble"
-FEWEST_CASES = 4  # cases, below which a median says little
-# Times the median error, and median absolute deviations above it: a truth that was blurred by 6 mm has 1.84 and 15, one that
-# was turned by 5° 1.78 and 14 (4 heads each); of 62 evaluations with ordinary truths none has both (slices: 2.4 and 11).
-TIMES, DEVIATIONS = 1.7, 12.0
 
 # A label is CASE/MODALITY.
 Label = Annotated[str, StringConstraints(pattern=r"^[^\x00/\\]+/[^\x00/\\]+$", max_length=1000)]
@@ -84,11 +76,6 @@ class _Part(TypedDict):
     distances: dict[Text, dict[Text, _Distance]]
 
 
-class _WrongTruth(TypedDict):
-    kind: Kind
-    found: Text
-
-
 class _OwnMetric(TypedDict):
     unit: Text
     better: Direction
@@ -103,14 +90,13 @@ class Header(TypedDict, total=False):
     tables: Required[dict[Literal["scores.csv"], Digest]]
     without_truth: list[Text]
     not_synthesised: dict[Text, Text]
-    wrong_truths: dict[Label, _WrongTruth]
+    wrong_truths: dict[Label, Text]
     truth_messages: list[StatedMessage]
     messages: list[StatedMessage]
     trained_on: list[Name]
     calibrations: list[StatedCalibration]
     calibrated_on: list[Name]
     moved: dict[Text, Text]
-    naive_left_out: dict[Text, Text]
     given_truth: list[Name]
     images: dict[Label, Text]
     recognised: dict[Label, Place]
@@ -128,13 +114,11 @@ def header_of(
     out: Path,
     truth: Path,
     scored: Scored,
-    ranges: Mapping[str, Range],
     rules: Mapping[str, Rules],
     own: Mapping[str, Function],
     weights: "Lpips | None",
 ) -> Table:
     """The conventions of scores and the facts of their images; rules: by modality; own: metrics of the user; weights: of LPIPS."""
-    common = next(iter(rules.values()))
     names = section_names((item.modality, item.fold) for item in scored)
     sections = grouped(zip(names, scored))
     stated = {}
@@ -144,7 +128,7 @@ def header_of(
         modality = items[0].modality
         stated[name] = {
             "modality": modality,
-            **_conventions(ranges[modality], rules[modality]),
+            **_conventions(rules[modality]),
             "lpips": weights.name if weights else None,
             **_distances(items, scored, rules[modality]),
         }
@@ -153,8 +137,8 @@ def header_of(
         "out_of_fold": {item.case.case: item.fold for item in scored if item.fold},
         "own_metrics": describe(own),
         **_on_images(out, scored),
-        **_on_areas(rules, ranges),
-        **_on_windows(scored, common.asked.window),
+        **_on_areas(rules),
+        "windows": _windows(scored),
         "modalities": stated,
     }
 
@@ -171,7 +155,8 @@ def section_names(images: Iterable[tuple[str, str]]) -> list[str]:
     ]
 
 
-def _conventions(scale: Range, rules: Rules) -> Table:
+def _conventions(rules: Rules) -> Table:
+    scale = rules.scale
     return {
         "unit": scale.unit,
         "range": [scale.low, scale.high],
@@ -203,16 +188,9 @@ def _on_images(out: Path, scored: Scored) -> Table:
     """The entries of metrics.json on the scored images: their files, scans, runs and calibrations."""
     learned = [(item.case.case, item.provenance) for item in scored]
     calibrated = [case for case, stated in learned if stated.get(USED_FOR_CALIBRATION)]
-    counts = {item.modality: item.baselines.cases for item in scored if item.baselines is not None}
-    left_out, moved, sources = dict[str, str](), dict[str, str](), dict[str, dict[str, str]]()
+    sources = dict[str, dict[str, str]]()
     calibrations = list[Table]()
-    for item, result in scored.items():
-        if note := result.note:
-            moved[item.label] = note
-        if item.baselines is None and counts:
-            left_out[item.label] = "No naive baselines: the run of this image has none."
-        elif result.left_out:
-            left_out[item.label] = result.left_out
+    for item in scored:
         files = {name: relative_to(out, path) for name, path in item.inputs.items()}
         sources.setdefault(item.case.case, {}).update(files)
         if item.interval is not None:
@@ -226,9 +204,7 @@ def _on_images(out: Path, scored: Scored) -> Table:
         "trained_on": find_trained(learned),
         "calibrated_on": sorted({*calibrated}),
         "calibrations": calibrations,
-        "naive_cases": counts,
-        "moved": moved,
-        "naive_left_out": left_out,
+        "moved": {item.label: result.note for item, result in scored.items() if result.note},
         "given_truth": sorted(given),
         "images": {item.label: content_hash(item.synthesis) for item in scored},
         "truths": {label: content_hash(file) for label, file in truths.items()},
@@ -249,8 +225,9 @@ def find_changed(item: Item) -> dict[str, str]:
     return changed
 
 
-def _on_areas(rules: Mapping[str, Rules], ranges: Mapping[str, Range]) -> Table:
+def _on_areas(rules: Mapping[str, Rules]) -> Table:
     """Sentences on regions and on the whole image beside a mask, and which of them nobody asked for."""
+    ranges = {name: own.scale for name, own in rules.items()}
     regions = dict[str, str]()
     scopes = dict[str, str]()
     standard = dict[str, None]()
@@ -266,29 +243,16 @@ def _on_areas(rules: Mapping[str, Rules], ranges: Mapping[str, Range]) -> Table:
     return {"regions": regions, "scopes": scopes, "standard": [*standard]}
 
 
-def _on_windows(scored: Scored, given: Sequence[float] | None) -> dict[str, list[str]]:
-    """The entry of a sentence for each window in which images in HU are compared with pictures, if any."""
+def _windows(scored: Scored) -> list[str]:
+    """A sentence for each window in which images in HU are compared with pictures."""
     windows = {(item.modality, of.window) for item, of in scored.items() if of.window}
-    how = "as given by --window" if given else "pass --window if it is another one"
-    if windows:
-        return {
-            "windows": [
-                f"pictures of {name} show {low:g} to {high:g} HU as black to white ({how}), and synthesised HU are clipped to it"
-                for name, (low, high) in sorted(windows)
-            ]
-        }
-    if given is not None:
-        raise BadInput(
-            "--window: expected pictures (PNG) of a true CT and synthesised images in HU, found none. Drop --window."
-        )
-    return {}
+    return [
+        f"pictures of {name} show {low:g} to {high:g} HU as black to white, and synthesised HU are clipped to it"
+        for name, (low, high) in sorted(windows)
+    ]
 
 
-def doubts_on(
-    scored: Mapping[Item, ScoredItem],
-    rows: Sequence[Row],
-    recognised: Mapping[str, str],
-) -> Iterator[Message]:
+def doubts_on(scored: Scored, recognised: Mapping[str, str]) -> Iterator[Message]:
     """Messages on what makes scores doubtful; recognised: the path of each image of other software."""
     if recognised:
         label, place = next(iter(recognised.items()))
@@ -297,10 +261,6 @@ def doubts_on(
             f"{plural(len(recognised), 'image')} of other software: cases and modalities by their paths ({place} is {label}).",
             images=len(recognised),
         )
-    ours = (row for row in rows if row.method == SYNTHESIS)
-    errors = grouped((row.modality, (row.case, row.scores["mae"])) for row in ours)
-    for name, of_cases in errors.items():
-        yield from find_outliers(name, dict(of_cases))
     for prepared in {item.prepared for item in scored if item.prepared}:
         with suppress(BadInput):  # scores need no cohort that is damaged or gone
             yield from (one for one in open_cohort(prepared).warnings if one.code == UNOWNED)
@@ -311,43 +271,6 @@ def doubts_on(
             f"The source {name} of {first_of(labels)} differs from the {name} next to the truth: is it the same patient?",
             images=len(labels),
         )
-    unstated = [
-        item.label
-        for item in scored
-        if item.interval is None and has_ends(item.modality, images_in(item.synthesis.parent))
-    ]
-    if unstated:
-        yield message(
-            "unstated-interval",
-            f"The intervals of {first_of(unstated)} are not scored, because no provenance states their coverage: synthesise again with a calibrated model.",
-            images=len(unstated),
-        )
-    for item, result in scored.items():
-        if not item.provenance and result.truth.unit == "HU":  # a CT of other software
-            for said in exact_messages(result.truth.image, "HU", "synthetic CT"):
-                yield said.on(item.label)
-
-
-def find_outliers(name: str, errors: Mapping[str, float]) -> list[Message]:
-    """A message on the cases whose error of the image `name` is far above the median; errors: by case."""
-    if len(errors) < FEWEST_CASES:
-        return []
-    values = np.array([*errors.values()])
-    median = float(np.median(values))
-    spread = float(np.median(np.abs(values - median)))
-    least = max(TIMES * median, median + DEVIATIONS * spread)
-    odd = {case: error / median for case, error in errors.items() if error > least > 0}
-    if not odd:
-        return []
-    worst = sorted(odd, key=lambda case: -odd[case])
-    return [
-        message(
-            "large-error",
-            f"{name}: {len(odd)} of {len(errors)} cases with an error of up to {odd[worst[0]]:.1f} times the median ({first_of(worst, 3)}): is the truth, the image or the patient wrong? They count all the same.",
-            cases=len(odd),
-            times=odd[worst[0]],
-        )
-    ]
 
 
 def describe(functions: Mapping[str, Function]) -> dict[str, dict[str, str]]:

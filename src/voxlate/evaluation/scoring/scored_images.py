@@ -3,7 +3,7 @@
 import functools
 import json
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from voxlate.base.groups import grouped
 from voxlate.evaluation.scoring.interval_scores import Interval, interval_of
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.cohorts.case_files import CaseFiles
-from voxlate.scans.formats.dicom import is_dicom_folder
 from voxlate.scans.formats.io import content_hash, is_there, scan_endings, without_ending
 from voxlate.scans.images.units import unit_of
 from voxlate.synthesis.provenance import (
@@ -30,8 +29,6 @@ from voxlate.training.naive import Baselines, fit_cohort
 from voxlate.training.recipe.run_provenance import read_run
 
 BASELINES = "naive.safetensors"
-# What other software calls the synthesis of a case's only CT.
-OF_A_CT = ("", "ct", "sct", "synct", "pct", "pseudoct", "pred", "prediction", "fake", "synthetic")
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +92,6 @@ def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> ScoredI
             f"{out}: expected the folder that `voxlate synth` wrote, found none. Check the path."
         )
     scored = ScoredImages([], [], {})
-    flat = images_in(out)
     folders = case_folders(out)
     synthesised = {folder for folder, _ in folders if (folder / "provenance.json").is_file()}
     for folder, images in folders:
@@ -112,7 +108,7 @@ def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> ScoredI
         elif case and synthesised and folder not in synthesised:
             scored.refused[label] = "synth was stopped while it wrote this case: run it again"
         else:
-            _add_items(scored, folder, images, case, flat)
+            _add_items(scored, folder, images, case)
     if not scored.items and not synthesised:
         _add_recognised(scored, out, cases)
     if not scored.items:
@@ -145,24 +141,15 @@ def case_folders(out: Path) -> list[tuple[Path, dict[str, Path]]]:
 
 
 def _add_items(
-    scored: ScoredImages,
-    folder: Path,
-    images: Mapping[str, Path],
-    case: CaseFiles | None,
-    flat: Mapping[str, Path],
+    scored: ScoredImages, folder: Path, images: Mapping[str, Path], case: CaseFiles | None
 ) -> None:
-    """Add the syntheses of one case; flat: images beside its folder, among which another one of it raises BadInput."""
+    """Add the syntheses of one case."""
     for modality, path in images.items():
         if is_map(modality, images):
             continue
         if case is None or modality not in case.files:
             scored.without_truth.append(f"{folder.name}/{modality}")
             continue
-        second = flat.get(f"{folder.name}_{modality}", path)
-        if second not in (path, case.files[modality]):  # its truth may lie there
-            raise BadInput(
-                f"{folder.parent}: expected one {modality} of {folder.name}, found {folder.name}/{path.name} and {second.name}. Leave one of them in the folder."
-            )
         provenance = provenance_of(folder.parent, folder.name)
         std = spread_of(modality, images)
         interval = interval_of(images, modality, provenance)
@@ -170,72 +157,41 @@ def _add_items(
 
 
 def _add_recognised(scored: ScoredImages, out: Path, cases: Mapping[str, CaseFiles]) -> None:
-    """Add the images of other software, whose paths name their cases."""
-    found, unknown = recognise_images(out, cases)
+    """Add the images of other software, whose paths end in CASE/MODALITY or CASE_MODALITY.
+
+    The only CT of a case may be called CASE, CASE_sct or CASE_pred. Raises BadInput for two images of one name.
+    """
+    labels = dict[str, tuple[str, str]]()
+    for name, case in cases.items():
+        in_hu = [modality for modality in case.files if unit_of(modality) == "HU"]
+        if len(in_hu) == 1:
+            labels |= dict.fromkeys([name, f"{name}_sct", f"{name}_pred"], (name, in_hu[0]))
+        for modality in case.files:
+            labels |= dict.fromkeys([f"{name}/{modality}", f"{name}_{modality}"], (name, modality))
     truths = {path.resolve() for case in cases.values() for path in case.files.values()}
-    for (case, modality), path in found.items():
-        if path.resolve() not in truths:
-            item = Item(cases[case], modality, path, None, None, {})
-            scored.items.append(item)
-            scored.recognised[item.label] = path.relative_to(out).as_posix()
+    found = dict[tuple[str, str], Path]()
+    unknown = list[str]()
+    for path in sorted(out.rglob("*")):
+        if not path.name.lower().endswith(scan_endings()):
+            continue
+        place = without_ending(path.relative_to(out).as_posix())
+        folder, _, file = place.rpartition("/")
+        in_folder = f"{folder.rpartition('/')[2]}/{file}"
+        label = labels.get(in_folder) or labels.get(file)
+        if label is None:
+            unknown.append(place)
+        elif other := found.get(label):
+            raise BadInput(
+                f"{out}: expected one {label[1]} of {label[0]}, found {other.relative_to(out)} and {path.relative_to(out)}. Leave one of them in the folder."
+            )
+        elif path.resolve() not in truths:
+            found[label] = path
+    for (name, modality), path in found.items():
+        item = Item(cases[name], modality, path, None, None, {})
+        scored.items.append(item)
+        scored.recognised[item.label] = path.relative_to(out).as_posix()
     if scored.items:
         scored.without_truth[:] = unknown
-
-
-def recognise_images(
-    out: Path, cases: Mapping[str, CaseFiles]
-) -> tuple[dict[tuple[str, str], Path], list[str]]:
-    """The images below a folder by case and modality, and the paths that name no case or no modality of it.
-
-    Paths end in CASE/MODALITY or CASE_MODALITY, or for the only CT of a case in CASE or CASE_ and a word of OF_A_CT.
-    Raises BadInput for two images of one case and modality.
-    """
-    images = dict[tuple[str, str], Path]()
-    unknown = list[str]()
-    for path in _images_below(out):
-        place = without_ending(path.relative_to(out).as_posix())
-        case, rest = _case_of(place, cases)
-        modality = None if case is None else _modality_of(rest, cases[case])
-        if case is None or modality is None:
-            unknown.append(place)
-            continue
-        if other := images.get((case, modality)):
-            raise BadInput(
-                f"{out}: expected one {modality} of {case}, found {other.relative_to(out)} and {path.relative_to(out)}. Leave one of them in the folder."
-            )
-        images[case, modality] = path
-    return images, unknown
-
-
-def _case_of(place: str, cases: Collection[str]) -> tuple[str | None, str]:
-    """The case with which a file's name begins, or that its folder is called, and the rest of the name."""
-    folder, _, name = place.rpartition("/")
-    for case in sorted(cases, key=len, reverse=True):
-        if name == case or name.startswith(f"{case}_"):
-            return case, name.removeprefix(case).removeprefix("_")
-    folder = folder.rpartition("/")[2]
-    return (folder, name) if folder in cases else (None, name)
-
-
-def _modality_of(rest: str, case: CaseFiles) -> str | None:
-    """The modality of a case that the rest of a file's name is, or its only CT."""
-    if rest in case.files:
-        return rest
-    in_hu = [name for name in case.files if unit_of(name) == "HU"]
-    return in_hu[0] if len(in_hu) == 1 and rest.lower() in OF_A_CT else None
-
-
-def _images_below(out: Path) -> Iterator[Path]:
-    """The image files and DICOM series below a folder."""
-    for place, folders, files in os.walk(out):
-        folders.sort()
-        if is_dicom_folder(Path(place)):
-            folders.clear()
-            yield Path(place)
-            continue
-        for name in sorted(files):
-            if name.lower().endswith(scan_endings()):
-                yield Path(place) / name
 
 
 def is_map(name: str, images: Collection[str]) -> bool:

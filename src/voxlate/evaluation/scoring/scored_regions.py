@@ -13,9 +13,9 @@ from scipy import ndimage
 
 from voxlate.base.array_types import Bool, Float32
 from voxlate.base.errors import BadInput
-from voxlate.base.similarity import RADIUS, dice
+from voxlate.base.similarity import dice
 from voxlate.checks.case_checks import mask_numbers, refuse_misplaced
-from voxlate.evaluation.scoring.metrics import ImagePair, mae, mae_z, mean_inside, psnr, ssim
+from voxlate.evaluation.scoring.metrics import mae, mean_inside
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.formats.io import is_there, read_volume
 from voxlate.scans.images.grid import Volume, canonical, same_grid
@@ -86,18 +86,17 @@ def find_region(
 def region_scores(
     region: Region,
     inside: Bool,
-    pair: ImagePair,
+    truth: Float32,
+    other: Float32,
     overlap: Bool | None,
     spacing_mm: Sequence[float],
 ) -> dict[str, float]:
-    """The scores of a region in one image; inside, overlap: [D, H, W], the region in the truth and in the synthesis.
+    """The scores of a region in one image; inside, overlap: [D, H, W], the region in the truth and in the other image.
 
-    MAE, both means and the volume (ml). With `overlap` also the Dice, its volume, the error of the volume and, of a region
-    with one threshold, the distance of both surfaces. Of all but tissues also PSNR, SSIM, MAE of slices' differences, and
+    MAE, both means and the volume (ml). With `overlap` also the Dice, its volume and, of a region
+    with one threshold, the distance of both surfaces. Of all but tissues also
     counts of lesions.
     """
-    truth = pair.truth
-    other = pair.synthesis
     voxel_ml = float(np.prod(spacing_mm)) / 1000
     count = float(inside.sum())
     scores = {
@@ -110,27 +109,12 @@ def region_scores(
     if overlap is not None:
         scores["dice"] = dice(inside, overlap)
         scores["volume"] = voxel_ml * float(overlap.sum())
-        scores["volume_error"] = abs(scores["volume"] - scores["truth_volume"])
         # Between two thresholds lies a shell around other tissues, whose surfaces say little; air has no end.
         if math.isinf(region.high if region.tissue else region.high - region.low):
             scores |= zip(("surface", "surface_95"), surface_distances(inside, overlap, spacing_mm))
     if not region.tissue:
-        scores |= _structure_scores(inside, pair) | count_lesions(inside, truth, other, overlap)
+        scores |= count_lesions(inside, truth, other, overlap)
     return {f"{region.name}.{key}": value for key, value in scores.items()}
-
-
-def _structure_scores(inside: Bool, pair: ImagePair) -> dict[str, float]:
-    """PSNR, SSIM, and MAE of slices' differences in a region; NaN if it is empty."""
-    if not inside.any():
-        return dict.fromkeys(("psnr", "mae_z", "ssim_3d"), math.nan)
-    width = pair.scale.width
-    box = tuple(slice(max(0, first - RADIUS), end + RADIUS) for first, end in box_around(inside))
-    a, b = (image[box] - np.float32(pair.scale.low) for image in (pair.truth, pair.synthesis))
-    return {
-        "psnr": psnr(pair.truth, pair.synthesis, width, inside),
-        "mae_z": mae_z(a, b, inside[box]),
-        "ssim_3d": ssim(a, b, width, dimensions=3, mask=inside[box]),
-    }
 
 
 def count_lesions(

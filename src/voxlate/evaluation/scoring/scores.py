@@ -21,7 +21,7 @@ from voxlate.base.messages import UNOWNED, read_messages
 from voxlate.base.records import Record
 from voxlate.base.statistics import bootstrap, fixed_text, mean_and_sd
 from voxlate.evaluation.scoring.case_scores import Row
-from voxlate.evaluation.scoring.metrics import METRIC_OF, Metric, metrics_of
+from voxlate.evaluation.scoring.metrics import Metric, metrics_of
 from voxlate.evaluation.scoring.score_header import Document, Header, Table, section_names
 from voxlate.evaluation.scoring.scored_regions import BONE
 from voxlate.evaluation.scoring.tables import Tables, in_html, printed, score_tables
@@ -43,7 +43,6 @@ FOLD_METRICS = ("mae", "psnr", "ssim_2d", "coverage")  # of the summary over fol
 # 0.13 or more, and in the median of each evaluation 0.70 or more; of a model of pelves on a thorax 0.
 LEAST_BONE = 0.1
 WHERE = " on whole cases"  # a training judges validation items, which are fewer voxels
-NETWORK_METRIC = METRIC_OF["mae_network"]  # of MR that is scored in shares of its own peak
 
 
 @dataclass(frozen=True, eq=False)
@@ -303,13 +302,6 @@ def _verdict(name: str, scores: Scores) -> Verdict:
             regions = [f"{region.replace('_', ' ')} ({text})" for region, text in worse.items()]
             sentence = f"{stated.sentence} Worse in {', '.join(regions)}."
             stated = replace(stated, sentence=sentence)
-    # Training judges in network units, in which a wrong overall brightness is an error.
-    on_255 = scores.errors(name, NETWORK_METRIC.key)
-    other = verdict_on(name, on_255, scores.patients, NETWORK_METRIC.unit, WHERE, clause)
-    if "unknown" not in (stated.outcome, other.outcome) and stated.outcome != other.outcome:
-        first, second = (one.sentence.partition(". ")[0] for one in (stated, other))
-        sentence = f"{first}. The result depends on the unit: in network units, {second}."
-        stated = replace(stated, outcome="unclear", sentence=sentence)
     if lacks := _lacks_bone(name, scores):
         sentence = f"Do not use: {lacks}. {stated.sentence}"
         stated = replace(stated, outcome="worse", sentence=sentence, lacks=lacks)
@@ -350,23 +342,16 @@ def _lacks_bone(name: str, scores: Scores) -> str:
 
 
 def _worse_in(overall: Verdict, scores: Scores) -> Iterator[tuple[str, str]]:
-    """Regions where a synthesis is worse than the baseline that is the best one overall, with both errors or overlaps."""
+    """Regions where a synthesis is worse than the baseline that is the best one overall, with both errors."""
     for region in scores.header.get("regions", ()):
-        for key in ("mae", "dice") if region == BONE else ("mae",):
-            of_methods = scores.errors(overall.modality, f"{region}.{key}")
-            errors = {
-                method: {case: 1 - value if key == "dice" else value for case, value in of.items()}
-                for method, of in of_methods.items()
-                if method in (SYNTHESIS, overall.baseline)
-            }
-            verdict = verdict_on(overall.modality, errors, scores.patients, overall.unit, "")
-            if verdict.outcome != "worse":
-                continue
+        of_methods = scores.errors(overall.modality, f"{region}.{METRIC}")
+        errors = {
+            method: of_methods[method]
+            for method in (SYNTHESIS, overall.baseline)
+            if method in of_methods
+        }
+        verdict = verdict_on(overall.modality, errors, scores.patients, overall.unit, "")
+        if verdict.outcome == "worse":
             both = (verdict.synthesis or 0.0, verdict.naive or 0.0)
-            if key == "dice":
-                texts = (f"{1 - error:.3f}" for error in both)
-                yield region, f"Dice {' against '.join(texts)}"
-            else:
-                texts = (fixed_text(error, both[1], fits=True) for error in both)
-                yield region, f"{' against '.join(texts)} {overall.unit}"
-            break
+            texts = (fixed_text(error, both[1], fits=True) for error in both)
+            yield region, f"{' against '.join(texts)} {overall.unit}"

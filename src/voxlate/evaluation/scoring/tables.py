@@ -23,7 +23,8 @@ Part = Mapping[str, Any]  # of a section
 Scores = Any  # of scores.py, whose scores print themselves by these tables
 Which = Literal["all", "main"]
 
-NARROWEST = 13  # width of a method's column, which fits 0.994 ± 0.001
+LABEL_WIDTH = 26  # of the metrics' column, in characters
+NARROWEST = 17  # of a method's column, with its borders
 # These metrics are printed without --all.
 MAIN = (
     "mae",
@@ -67,13 +68,13 @@ class Line:
 
 @dataclass(frozen=True)
 class Tables:
-    """Scores of methods by section, for the terminal and the page; above: lines of a summary over folds.
+    """Scores of the methods of each section, for the terminal and the page; above: lines of a summary over folds.
 
     On a terminal, lines are metrics and columns are methods, in several tables if the methods do not fit.
     """
 
     title: str
-    methods: tuple[str, ...]
+    methods: Mapping[str, Sequence[str]]
     lines: Mapping[str, Sequence[Line]]
     caption: Sequence[str]
     above: Sequence[str] = ()
@@ -85,18 +86,16 @@ class Tables:
             yield Text("\n".join(self.above), style="bold")
         yield Text(self.title, style="italic")
         for name, lines in self.lines.items():
-            heads = [Text(f"{line.label}\n{line.unit}".rstrip()) for line in lines]
-            head = max((console.measure(text).maximum for text in heads), default=0)
             cells = chain.from_iterable(line.cells for line in lines)
-            width = max([NARROWEST, *(console.measure(cell).maximum for cell in cells)])
-            fitting = max(1, (options.max_width - head - 4) // (width + 3))
-            for first in range(0, len(self.methods), fitting):
+            widest = max((console.measure(cell).maximum for cell in cells), default=0)
+            fitting = max(1, (options.max_width - LABEL_WIDTH) // max(widest + 3, NARROWEST))
+            for first in range(0, len(self.methods[name]), fitting):
                 columns = slice(first, first + fitting)
                 table = rich_table.Table(name if len(self.lines) > 1 else "")
-                for method in self.methods[columns]:
-                    table.add_column(method, justify="right", width=width, overflow="fold")
-                for text, line in zip(heads, lines):
-                    table.add_row(text, *line.cells[columns])
+                for method in self.methods[name][columns]:
+                    table.add_column(method, justify="right", overflow="fold")
+                for line in lines:
+                    table.add_row(f"{line.label}\n{line.unit}".rstrip(), *line.cells[columns])
                 yield table
         yield Text("\n".join(self.caption), style="dim")
 
@@ -122,7 +121,7 @@ def printed(*parts: RenderableType) -> Console:
 
 def tables_of(
     title: str,
-    methods: tuple[str, ...],
+    methods: Mapping[str, Sequence[str]],
     units: Mapping[str, str],
     metrics: Iterable[Metric],
     cells_of: Callable[[str, Metric], Iterable[Cell]],
@@ -148,9 +147,9 @@ def score_tables(scores: Scores, which: Which = "all") -> Tables:
     is printed below its first metric.
     """
     best = {verdict.modality: verdict.baseline or "" for verdict in scores.verdicts}
-    methods = tuple(dict.fromkeys(chain.from_iterable(scores.means.values())))
+    methods = {name: [*of_methods] for name, of_methods in scores.means.items()}
     if which == "main":
-        methods = (SYNTHESIS, BEST) if any(best.values()) else (SYNTHESIS,)
+        methods = {name: [SYNTHESIS, BEST] if best[name] else [SYNTHESIS] for name in best}
 
     def cells(name: str, metric: Metric) -> Iterator[Cell]:
         """The score of each method."""
@@ -158,7 +157,7 @@ def score_tables(scores: Scores, which: Which = "all") -> Tables:
             return
         if which == "main" and not is_main(metric, scores.header.get("standard", ())):
             return
-        for method in methods:
+        for method in methods[name]:
             own = best[name] if method == BEST else method
             value = scores.means[name].get(own, {}).get(metric.key)
             below = []
@@ -213,8 +212,7 @@ def caption(scores: Scores, which: Which = "all") -> Iterator[str]:
     if trained := training_note(scores):
         yield trained
     for name, part in scores.parts.items():
-        rule = f" ({part['range_rule']})" if which == "all" else ""
-        yield f"{range_note(name, part)}{rule}; mask: {part['mask']}."
+        yield f"{range_note(name, part)} ({part['range_rule']}); mask: {part['mask']}."
     yield from _on_sections(scores)
     yield from map(str, summarise(read_messages(header, "messages")))
     hidden = () if which == "all" else {*header.get("standard", ())} - {BONE}  # its Dice is printed
@@ -224,8 +222,8 @@ def caption(scores: Scores, which: Which = "all") -> Iterator[str]:
     if which == "all":
         yield from map(str, read_messages(header, "truth_messages"))
         yield from _conventions(scores)
-    notes = chain(header.get("moved", {}).items(), header.get("naive_left_out", {}).items())
-    for note, images in grouped((note.removesuffix("."), image) for image, note in notes).items():
+    moved = header.get("moved", {}).items()
+    for note, images in grouped((note, image) for image, note in moved).items():
         yield f"{first_of(images)}: {note}."
     if without := header.get("without_truth"):
         yield f"Without truth, not scored: {first_of(without)}."
