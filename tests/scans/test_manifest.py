@@ -105,8 +105,8 @@ case,pateint,split a,p1,train -> 'pateint'
 case,mr a,a/mr.png b,C:\\data\\b\\mr.png -> line 3
 case,mr,t1 a,a/mr.png,scans/a/mr.png.bak -> mr.png.bak
 case,mr,t1 a,a/mr.png,gone/a.nii.bak -> gone
-case,patient,fold a,p,1 b,q,5 -> line 3: expected a fold 0 to 4
-case,patient,fold a,p,1 b,q, -> line 3: expected a fold 0 to 4
+case,patient,fold a,p,1 b,q,6 -> folds 0 to 4 or 1 to 5
+case,patient,fold a,p,1 b,q,x -> line 3: expected the number of a fold
 case,patient,fold a,p,1 b,p,2 -> one fold, found p in
 """
 
@@ -150,7 +150,7 @@ def test_columns_that_name_no_scan_and_cases_without_a_file_are_said(root):
     assert re.findall(r"'(.*?)'", columns) == ["about", "age", "column 3"]
     assert lacking.endswith(": 'c'")
     assert listed(root, "case,split,\na,train,\nb,val,\nc,val,\n").unclaimed == []
-    (without,) = listed(root, "case,mr\na,a/mr.png\nb,\nc,NA\n").unclaimed
+    without, _ = listed(root, "case,mr\na,a/mr.png\nb,\nc,NA\n").unclaimed
     assert without.endswith("('b', 'c')")
 
 

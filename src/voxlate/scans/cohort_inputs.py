@@ -11,7 +11,6 @@ from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, as_names
 from voxlate.scans.cohorts.files_below import refuse_synthetic
 from voxlate.scans.cohorts.find import find_cohort
-from voxlate.scans.cohorts.manifest import root_and_manifest
 from voxlate.scans.cohorts.owners import require_patients
 from voxlate.scans.cohorts.split import check_modalities, check_size, split_patients
 from voxlate.scans.formats.io import read_volume
@@ -38,17 +37,18 @@ class Inputs:
 
 def read_inputs(cohort: Path | str, options: PrepareOptions) -> Inputs:
     """Find the cases of a cohort, split them and choose their preparation; raises BadInput where no case is found."""
-    root, manifest = root_and_manifest(cohort, options.manifest)
     found = find_cohort(cohort, options, as_names(options.modalities) or None)
     cases = found.cases
-    require_patients(found, root)
+    require_patients(found)
     if found.ignored:  # a split of our own could train on the user's test cases
         raise BadInput(found.ignored)
     refuse_synthetic(cases)
     splits = split_patients(cases, options.seed, options.shares)
     by_number = not options.shares and cases[0].split is None
     small = (check_size(splits) if by_number else []) + check_modalities(cases, splits)
-    return Inputs(root, manifest, found, dict(splits), _preparation(options, cases), small)
+    return Inputs(
+        found.root, found.manifest, found, dict(splits), _preparation(options, cases), small
+    )
 
 
 def _preparation(options: PrepareOptions, cases: Sequence[CaseFiles]) -> Preparation:

@@ -302,8 +302,17 @@ def _each(
             else:
                 failed += 1
                 if not succeeds and failed == min(HOPELESS, len(cases)):
-                    raise outcome.error
+                    raise _all_fail(outcome.error, failed, len(cases))
             yield cases[number].case, outcome.error or outcome.result
+
+
+def _all_fail(error: Exception, failed: int, cases: int) -> Exception:
+    """The error of the last of several cases, all of which fail, with their number."""
+    if not isinstance(error, BadInput) or failed == 1:
+        return error
+    return BadInput(
+        f"{error} None of the first {failed} of {cases} cases can be prepared; the others were not tried."
+    )
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ def evaluate(
     out = Path(out)
     truth = Path(truth)
     found = find_cohort(truth, asked)
-    require_patients(found, truth)
+    require_patients(found)
     cohort = found.cases
     wanted = _cases_to_score(cohort, asked, out, cases)
     images = find_items(out, wanted, f"{truth}" + (f", split {asked.split}" if asked.split else ""))

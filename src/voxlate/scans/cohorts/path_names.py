@@ -26,7 +26,7 @@ PERSON = re.compile(
 DATE = r"\d{4}([-_.]?)[01]\d\1[0-3]\d(?!\d)|[0-3]?\d[.][01]?\d[.](?:\d\d)?\d\d(?!\d)"
 WORDS = {
     "train": r"tr(?:ain(?:ing)?|n)?|development",
-    "val": r"val(?:id(?:ation)?)?|va|vl|dev|tun(?:e|ing)",
+    "val": r"val(?:id(?:ation|ierung)?)?|va|vl|dev|tun(?:e|ing)",
     "test": r"test(?:ing)?|te|tst?|h[eo]ld[-_ ]?out",
 }
 SHORT = ("tr", "trn", "va", "vl", "dev", "te", "ts", "tst")  # which have other meanings, too

@@ -94,6 +94,19 @@ def stack_shape(path: Path, text: str) -> tuple[int, int, int]:
         return int(array.shape[axis]), int(height), int(width)
 
 
+def images_in(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of the slices and stacks of real numbers in an array file, by the names of their arrays; {} for damaged files."""
+    what = f"{path}: expected a file of arrays, found another or damage"
+    with (
+        contextlib.suppress(BadInput, OSError),
+        contextlib.ExitStack() as opened,
+        errors_as(what, AGAIN),
+    ):
+        images = {name: array for name, array in _open(path, opened).items() if _is_image(array)}
+        return {name: tuple(array.shape) for name, array in images.items()}
+    return {}
+
+
 def _settings(path: Path, text: str) -> dict[str, str]:
     """The settings of a text by their keys."""
     stated = [setting.partition("=")[::2] for setting in text.split(",") if setting]
@@ -158,7 +171,9 @@ def _chosen(path: Path, settings: Mapping[str, str]) -> Iterator[tuple[str, Any]
 
 
 def _is_image(array: Any) -> bool:
-    return array.dtype.kind in "biuf" and len(array.shape) > 1 and min(array.shape) > 0
+    if array.dtype.kind not in "biuf" or len(array.shape) < 2:
+        return False
+    return min(array.shape) > 0 and sorted(array.shape)[-2] > 1  # voxel sizes are none
 
 
 def _open(path: Path, opened: contextlib.ExitStack) -> Mapping[str, Any]:
