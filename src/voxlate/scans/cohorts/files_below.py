@@ -100,13 +100,10 @@ def note_unlisted(root: Path, listed: Sequence[Path], found: CohortFiles) -> Non
         return
     named = {place.name.removeprefix(without_ending(place.name)) for place in places} - {""}
     kinds = tuple(sorted({ending.lower() for ending in named}))
-    has_folders = any(map(Path.is_dir, places))
     others = [
         path
         for path in _paths_of(base, folders_below(base, CohortFiles()), kinds)
         if (base / path).resolve() not in places
-        and (has_folders or not (base / path).is_dir())
-        and not is_synthetic(base / path)
     ]
     what = f"scans beside those that {found.manifest and found.manifest.name} lists"
     found.note(found.unclaimed, others, what)

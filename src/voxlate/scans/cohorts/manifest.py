@@ -150,7 +150,7 @@ def _our_names(path: Path, columns: Mapping[str, list[str]]) -> dict[str, str]:
             name
             for name, cells in columns.items()
             if re.sub("[^a-z]", "", name) in SAME[ours].split()
-            and (ours != "split" or splits_in(cells))
+            and (ours != "split" or _may_be_splits(cells))
             and (
                 ours != "fold"
                 or all(cell.isdecimal() or split_named(cell) for cell in cells if cell)
@@ -169,17 +169,11 @@ def _our_names(path: Path, columns: Mapping[str, list[str]]) -> dict[str, str]:
     return renamed
 
 
-def splits_in(cells: Collection[str]) -> set[str]:
-    """The splits that cells name; none where a cell holds another word."""
-    splits = {split_named(cell) for cell in cells if cell}
-    return set() if "" in splits else splits
-
-
 def _may_be_splits(cells: Collection[str]) -> bool:
     """Whether a column's words are splits for at least a half; the others are then refused as misspelled."""
     words = {cell.lower() for cell in cells if cell}
     splits = [split_named(word) for word in words]
-    return "train" in splits and 1 < len(words) <= 2 * sum(map(bool, splits))
+    return "train" in splits and len(words) <= 2 * sum(map(bool, splits))
 
 
 def root_and_manifest(

@@ -38,6 +38,9 @@ CHANNEL = re.compile(r"_\d{4}$")
 OURS = ("case", "patient", "path")  # columns that name cases
 
 Keys = Mapping[str, Sequence[str]]  # by a text that a list may hold, the cases that it names
+Stated = dict[
+    str, tuple[str, str, str]
+]  # split, fold, patient: each with its list, and where in it
 
 
 @dataclass(frozen=True)
@@ -51,33 +54,6 @@ class Statement:
     entry: str
     values: Mapping[str, str]
     others: Sequence[str] = ()
-
-
-class _Stated:
-    """What folders and lists state of each case; a statement that contradicts an earlier one is refused."""
-
-    def __init__(self, cases: Iterable[CaseFiles]) -> None:
-        folder = "", "its folder"  # of no list
-        self.known = {
-            case.case: {"split": (case.split, *folder)} if case.split else {} for case in cases
-        }
-        self.listed = set[str]()
-
-    def add(self, case: str, statement: Statement, group: str) -> None:
-        """Add a statement of a group of lists; a list may say which cases of training by its folder, or by other lists, validate."""
-        self.listed.add(case)
-        for what, value in statement.values.items():
-            before, other, place = self.known[case].get(what, (value, group, ""))
-            may_change = group != other and (before, value) == ("train", "val")
-            if before != value and not may_change:
-                raise BadInput(
-                    f"{statement.where}: expected one {what} of each case, found {case} in {value}, and in {before} by {place}. Remove one of the entries, or move the file away."
-                )
-            self.known[case][what] = value, group, statement.where
-
-    def values(self, case: str) -> dict[str, str]:
-        """Split, fold and patient of a case, where they are stated."""
-        return {what: value for what, (value, *_) in self.known[case].items()}
 
 
 def take_lists(
@@ -94,69 +70,76 @@ def take_lists(
     Raises BadInput where lists, or a list and folders, contradict each other, and for notes on cases that are not there.
     """
     keys = _keys(root, cases)
-    stated = _Stated(cases)
+    stated = {case.case: _of_folder(case) for case in cases}
     folds = [int(match[1]) for path in tables if (match := _fold_of(path))]
-    used = []
-    unread = dict[Path, str]()  # with the cause
-    stating = []
-    of_training = False
-    if notes is not None:
-        ids = "case" if "case" in notes.columns else "patient"
-        for statement in _in_column(notes, ids):
-            if not _named(statement.entry, keys):
-                raise BadInput(
-                    f"{statement.where}: expected files of {statement.entry}, found only others ({first_of(sorted(stated.known))}). Fix the manifest."
-                )
-            for name in _named(statement.entry, keys):
-                stated.add(name, statement, f"{notes.path}")
-        used.append(notes.path.name)
-    for path in sorted(tables.keys() - {notes and notes.path}):
+    lists = [path for path in sorted(tables) if notes is None or path != notes.path]
+    used = dict[str, bool]()  # by the names of lists, whether they state who trains
+    listed = set[str]()
+    unread = dict[Path, list[Statement]]()
+    for path in lists if notes is None else [notes.path, *lists]:
+        is_list = path in lists
         try:
-            every = _statements(path, tables[path], keys, min(folds, default=0), found)
+            every = _statements(path, tables.get(path) or notes, keys, min(folds, default=0), found)
         except BadInput as error:
             if SPLITTING.search(path.name):
                 raise
             found.unread.append(str(error))
-            unread[path] = ""
             continue
         _refuse_other_pairs(every, keys)
-        statements = [statement for statement in every if statement.values]
-        missing = [one for one in statements if not _named(one.entry, keys)]
-        if every and not statements and _fold_of(path) and _split_in(path.stem):
-            continue  # training cases of a further fold
-        if len(missing) == len(statements):
-            unread[path] = _cause(path, missing, [*stated.known])
-            stating += [path] if any({"split", "fold"} & {*one.values} for one in missing) else []
+        wanted = [one for one in every if one.values or not is_list]
+        missing = [one for one in wanted if not _named(one.entry, keys)]
+        if missing and not is_list:
+            raise BadInput(
+                f"{missing[0].where}: expected files of {missing[0].entry}, found only others ({first_of(sorted(stated))}). Fix the manifest."
+            )
+        if len(missing) == len(wanted):
+            # further folds' training cases state nothing
+            unread |= {} if every and _fold_of(path) else {path: missing}
             continue
-        used.append(path.name)
+        used[path.name] = any(one.values.get("split") == "train" for one in wanted)
         what = f"entries of {path.name} without scans"
-        found.note(found.unclaimed, [statement.entry for statement in missing], what)
+        found.note(found.unclaimed, [one.entry for one in missing], what)
         # train.txt and val.txt are one list
-        group = path.parent if _split_in(path.stem) else path
-        for statement in statements:
-            of_training |= statement.values.get("split") == "train"
-            for name in _named(statement.entry, keys):
-                stated.add(name, statement, f"{group}")
-    _name_unread(unread, stating, cases, found)
+        group = f"{path.parent if _split_in(path.stem) else path}"
+        for one in wanted:
+            for name in _named(one.entry, keys):
+                listed.add(name)
+                _state(stated[name], one, group, name)
+    _name_unread(unread, cases, found)
     if not used:
         return [*cases]
-    listed = stated.listed
     if notes is None:
-        found.guessed.append(
-            f"splits, folds or patients are those of {first_of([*dict.fromkeys(used)])}"
-        )
-        placed = {name for name in stated.known if "split" in stated.values(name)}
-        listed = placed if of_training else {*stated.known}
-    left_out = stated.known.keys() - listed
-    found.note(found.unclaimed, left_out, f"cases not listed by {first_of([*dict.fromkeys(used)])}")
+        found.guessed.append(f"splits, folds or patients are those of {first_of([*used])}")
+        placed = {name for name, values in stated.items() if "split" in values}
+        listed = placed if any(used.values()) else {*stated}
+    found.note(found.unclaimed, stated.keys() - listed, f"cases not listed by {first_of([*used])}")
     taken = []
     for case in cases:
-        values = stated.values(case.case)
+        values = {what: value for what, (value, *_) in stated[case.case].items()}
         if case.case in listed:
             fold = int(values["fold"]) if "fold" in values else case.fold
             patient = values.get("patient", case.patient)
             taken.append(replace(case, split=values.get("split"), patient=patient, fold=fold))
     return taken
+
+
+def _of_folder(case: CaseFiles) -> Stated:
+    """What the folder of a case states."""
+    return {"split": (case.split, "", "its folder")} if case.split else {}
+
+
+def _state(stated: Stated, statement: Statement, group: str, case: str) -> None:
+    """Add what a list states of a case; raises BadInput where its folder or another list states something else.
+
+    A list may say which of the cases that train by their folder, or by lists of another group, validate.
+    """
+    for what, value in statement.values.items():
+        before, other, place = stated.get(what, (value, group, ""))
+        if before != value and (group == other or (before, value) != ("train", "val")):
+            raise BadInput(
+                f"{statement.where}: expected one {what} of each case, found {case} in {value}, and in {before} by {place}. Remove one of the entries, or move the file away."
+            )
+        stated[what] = value, group, statement.where
 
 
 def _refuse_other_pairs(statements: Iterable[Statement], keys: Keys) -> None:
@@ -228,18 +211,18 @@ def _statements(
     path: Path, table: Table | None, keys: Keys, first: int, found: CohortFiles
 ) -> list[Statement]:
     """What a file states; nothing for a file of another kind; first: the first fold of all lists."""
-    if not path.is_file() or path.stat().st_size > LARGEST_BYTES:
-        return []
-    ending = path.suffix.lower()
     split = _split_in(path.stem)
     number = _fold_of(path)
     fold = int(number[1]) if number else None
+    ending = path.suffix.lower()
+    if table is None and (not path.is_file() or path.stat().st_size > LARGEST_BYTES):
+        return []
+    if table is not None or ending in TABLES:
+        return _in_table(table or read_table(path), split, fold, first, keys, found)
     if ending == ".json":
         with suppress(ValueError, UnicodeDecodeError):
             document = json.loads(path.read_text(encoding="utf-8-sig"))
             return [*_in_document(f"{path}", document, split, fold, first)]
-    elif ending in TABLES:
-        return _in_table(table or read_table(path), split, fold, first, keys, found)
     elif ending == ".txt" and split:
         values = _in_fold(split, fold, first)
         lines = read_lines(path).items()
@@ -290,59 +273,43 @@ def _in_table(
     }
     if not counts:
         return []
-    values = _in_fold(split, fold, first) if split else {}
-    rows = [*_in_column(table, max(counts, key=counts.__getitem__), values)]
-    if any(row.values and _named(row.entry, keys) for row in rows):
-        found.guessed += table.assumed
-    return rows
-
-
-def _in_column(
-    table: Table, ids: str, of_all: Mapping[str, str] | None = None
-) -> Iterator[Statement]:
-    """What the rows of a table state of the cases that one of its columns names; of_all: what its name states."""
+    ids = max(counts, key=counts.__getitem__)
+    of_all = _in_fold(split, fold, first) if split else {}
+    statements = []
     for line, row in table.rows.items():
-        fold = row.get("fold", "")
-        stated = {
+        number = row.get("fold", "")
+        values = {
             "split": checked_split(table.path, line, row.get("split", "")),
-            "fold": fold if fold.isdecimal() else "",
+            "fold": number if number.isdecimal() else "",
             "patient": row.get("patient") if ids != "patient" else "",
         }
-        values = {column: value for column, value in stated.items() if value}
+        stated = of_all | {what: value for what, value in values.items() if value}
         others = [*filter(names_scan, row.values())]
-        where = f"{table.path}, line {line}"
-        yield Statement(where, row[ids], {**(of_all or {}), **values}, others)
-
-
-def _cause(path: Path, missing: Sequence[Statement], cases: Sequence[str]) -> str:
-    """Why nothing is taken from a file."""
-    if missing:
-        first = missing[0]
-        return f"{first.where}: expected cases such as {cases[0]}, found '{first.entry}', which is none"
-    if path.suffix.lower() not in (*TABLES, ".json", ".txt"):
-        return f"{path}: expected a list as text, JSON or a table (CSV), found {path.suffix}"
-    return f"{path}: expected splits (train, val, test) or numbers of folds beside the names of cases, found none"
+        statements.append(Statement(f"{table.path}, line {line}", row[ids], stated, others))
+    if any(one.values and _named(one.entry, keys) for one in statements):
+        found.guessed += [one for one in table.assumed if one not in found.guessed]
+    return statements
 
 
 def _name_unread(
-    files: Mapping[Path, str],
-    stating: Sequence[Path],
-    cases: Sequence[CaseFiles],
-    found: CohortFiles,
+    files: Mapping[Path, Sequence[Statement]], cases: Sequence[CaseFiles], found: CohortFiles
 ) -> None:
-    """Note the files that were not read, with the cause; those that state a split (stating), or may do so by their names, are doubts."""
+    """Note the files of which nothing was taken; those that state a split, or may do so by their names, are doubts with their cause."""
     paths = [path for case in cases for path in case.paths.values()]
     stems = {without_ending(file_and_part(path)[0].name) for path in paths}
-    named = [
-        path
-        for path in files
-        if path.stem not in stems
-        and path.name not in (*OWN_NAMES, PATIENTS)
-        and not SILENT.fullmatch(path.name)
-    ]
-    doubted = [path for path in named if path in stating or SPLITTING.search(path.name)]
-    if doubted:
-        found.ignored = f"{files[doubted[0]]}. Correct the file, write the splits into the table of voxlate manifest (--manifest), or move the file away."
+    others = []
+    for path, statements in files.items():
+        is_silent = SILENT.fullmatch(path.name) or path.name in (*OWN_NAMES, PATIENTS)
+        if is_silent or path.stem in stems:
+            continue
+        states = any({"split", "fold"} & {*one.values} for one in statements)
+        if not states and not SPLITTING.search(path.name):
+            others.append(path.name)
+            continue
+        cause = f"{path}: expected a list or table (.txt, .json, .csv) of the splits or folds of cases, found none"
+        if statements:
+            entry = statements[0]
+            cause = f"{entry.where}: expected cases such as {cases[0].case}, found '{entry.entry}', which is none"
+        found.ignored = f"{cause}. Correct the file, write the splits into the table of voxlate manifest (--manifest), or move the file away."
         found.unread.append(found.ignored)
-    others = [path.name for path in named if path not in doubted]
     found.note(found.guessed, others, "files beside the scans not read")
