@@ -206,7 +206,7 @@ def test_without_a_list_of_patients_prepare_and_evaluate_ask_for_one_and_synth_n
         ("prepare", root, "--out", tmp_path / "out"),
         ("evaluate", tmp_path, "--truth", root),
     ):
-        assert "Pass --patients FILE" in voxlate(*arguments, "--preset", preset).refusal
+        assert "--patients FILE" in voxlate(*arguments, "--preset", preset).refusal
     assert not (tmp_path / "out").exists()
     assert len(find_cohort(root, preset=preset).cases) > 0
 

@@ -273,5 +273,5 @@ def is_known(name: str) -> bool:
     """Whether a name is that of a known modality, mask or label map, or begins with one ('cta2', 't1_gd')."""
     lower = _without_accents(name)
     first = re.split("[-_+]", lower)[0]
-    is_drawn = SEGMENTATION.fullmatch(first) or MASK.fullmatch(first)
+    is_drawn = SEGMENTATION.fullmatch(first) or kind_of(name) == "mask"
     return bool(is_drawn or {lower, first} & KNOWN or re.split("[^a-z]", lower)[0] in UNITS)
