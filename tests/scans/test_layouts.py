@@ -12,6 +12,7 @@ from rows import every_row
 from scans import touch
 from voxlate.scans.cohort_inputs import read_inputs
 from voxlate.scans.cohorts.find import find_cohort
+from voxlate.scans.cohorts.manifest import write_manifest
 from voxlate.scans.cohorts.owners import answers, require_patients
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.prepare_options import PrepareOptions
@@ -47,6 +48,18 @@ def test_a_layout_makes_the_table_of_its_cases(tmp_path, line):
         options["modalities"] = options["modalities"].split(",")
     root = lay_out(tmp_path / "cohort", OPTION.sub("", words))
     assert ", ".join(table(root, **options)) == expected
+
+
+@every_row("line", LAYOUTS)
+def test_the_table_that_manifest_writes_of_a_layout_reads_as_the_layout(tmp_path, line):
+    words, expected = line.split(" -> ")
+    options = dict(OPTION.findall(words))
+    if "modalities" in options or "/" in {entry[0] for entry in expected.split(", ")}:
+        return  # of some scans, or of patients who are asked for
+    root = lay_out(tmp_path / "cohort", OPTION.sub("", words))
+    cases = find_cohort(root, **options).cases
+    write_manifest(root / "cases.csv", root, cases)
+    assert find_cohort(root).cases == cases
 
 
 def write_lists(root: Path, lists: str) -> Path:

@@ -6,8 +6,10 @@ import pytest
 from refusals import refuses
 from rows import every_row
 from scans import touch
+from voxlate.scans.cohorts import manifest
 from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles
 from voxlate.scans.cohorts.find import find_cohort
+from voxlate.scans.cohorts.manifest import read_text as text_of
 
 
 @pytest.fixture
@@ -187,3 +189,23 @@ def test_one_mask_for_several_patients_is_a_guess_that_is_said(root):
     text = "case,patient,mr,mask\na,p,a/mr.png,c/mr.png\nb,{},b/mr.png,c/mr.png\n"
     assert len(listed(root, text.format("q")).guessed) == 2
     assert len(listed(root, text.format("p")).guessed) == 1
+
+
+@every_row(
+    ("rows", "unlisted"),
+    [
+        ("a,a/mr.png b,b/mr.png", "4 scans .*'a/ct.png', 'b/ct.png', 'c/ct.png'"),
+        ("a,a/mr.png a2,a/ct.png b,b/mr.png b2,b/ct.png c,c/mr.png", "scans .*: 'c/ct.png'"),
+    ],
+)
+def test_scans_beside_those_of_a_manifest_are_counted(root, rows, unlisted):
+    (said,) = listed(root, "\n".join(["case,mr", *rows.split()])).unclaimed
+    assert re.match(unlisted, said)
+
+
+def test_a_table_that_is_read_as_a_list_of_splits_is_read_once(root, monkeypatch):
+    (root / "who.csv").write_text("case,split\na,train\nb,val\nc,test\n")
+    read = []
+    monkeypatch.setattr(manifest, "read_text", lambda path: read.append(path) or text_of(path))
+    assert [one.split for one in find_cohort(root).cases] == ["train", "val", "test"]
+    assert read == [root / "who.csv"]

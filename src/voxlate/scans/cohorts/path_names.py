@@ -65,7 +65,7 @@ def split_folders(paths: Iterable[str]) -> dict[str, tuple[str, str]]:
     short = set()
     for folder in {folder for path in paths for folder in PurePosixPath(path).parents}:
         match = SPLIT_FOLDER.fullmatch(folder.name)
-        if match is None:
+        if match is None or any(map(is_person, folder.parent.parts)):  # test and retest of p1
             continue
         group, side = match["group"] or "", match["side"] or ""
         modality = group if is_known(group) and not re.search(r"\d\d", group) else side
@@ -123,7 +123,7 @@ def read_names(
     names = list[str]()
     for depth, folder in enumerate(folders, start=1):
         stated = (splits or {}).get("/".join(folders[:depth]))
-        if stated is None or any(map(is_person, names)):
+        if stated is None:
             names.append(folder)
         else:
             split, side = stated[0], stated[1] or side

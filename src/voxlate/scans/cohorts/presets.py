@@ -353,18 +353,15 @@ def _study_of(
 
 
 def with_part(path: str, arrays: Arrays | None) -> str:
-    """The path of an array file, or of a part of one, with what is assumed of all; any other path as it is."""
+    """The path of an array file, or of a part of one, with what is assumed of all and the part does not state; any other path as it is."""
     place, part = split_part(path)
-    text = _joined(part, arrays)
-    return f"{place}#{text}" if text and holds_slices(place) else path
-
-
-def _joined(part: str, arrays: Arrays | None) -> str:
-    """The settings of a part, and those of all array files that it does not state."""
+    if not holds_slices(place):
+        return path
     settings = dict[str, str]()
     for stated in f"{part},{arrays.part if arrays else ''}".split(","):
         settings.setdefault(stated.partition("=")[0], stated)
-    return ",".join(filter(None, settings.values()))
+    text = ",".join(filter(None, settings.values()))
+    return f"{place}#{text}" if text else place
 
 
 def slices_of(file: Path, part: str, arrays: Arrays | None) -> Iterator[tuple[str, Path]]:
@@ -372,17 +369,14 @@ def slices_of(file: Path, part: str, arrays: Arrays | None) -> Iterator[tuple[st
 
     The case is "" where the file's name states it; arrays: settings of all files, which the part may override.
     """
-    if not holds_slices(file):
-        yield "", Path(f"{file}#{part}") if part else file
+    path = with_part(f"{file}#{part}" if part else f"{file}", arrays)
+    if STACKED not in path:
+        yield "", Path(path)
         return
-    text = _joined(part, arrays)
-    if STACKED not in text:
-        yield "", Path(f"{file}#{text}") if text else file
-        return
-    count = stack_shape(file, text.replace(STACKED, "slice=0"))[0]
+    count = stack_shape(file, split_part(path.replace(STACKED, "slice=0"))[1])[0]
     width = max(4, len(str(count - 1)))
     for k in range(count):
-        yield f"slice{k:0{width}d}", Path(f"{file}#{text.replace(STACKED, f'slice={k}')}")
+        yield f"slice{k:0{width}d}", Path(path.replace(STACKED, f"slice={k}"))
 
 
 def rows_by_tags(root: Path, path: str, tables: Mapping[str, Tags] | None = None) -> list[Row]:
