@@ -29,7 +29,7 @@ def lay_out(root: Path, words: str) -> Path:
     return touch(root, *(word.replace("~", " ") for word in words.split()))
 
 
-def table(root: Path, **options) -> list[str]:
+def table(root: Path | str, **options) -> list[str]:
     """A line for each case: patient/case, split, scans."""
     lines = []
     for case in find_cohort(root, **options).cases:
