@@ -10,11 +10,11 @@ from scipy.io import savemat
 from refusals import refuses
 from rows import every_row
 from scans import touch
-from voxlate.scans.cohort_inputs import read_inputs
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.cohorts.manifest import write_manifest
 from voxlate.scans.cohorts.owners import answers, require_patients
 from voxlate.scans.formats.io import read_volume
+from voxlate.scans.prepare import read_inputs
 from voxlate.scans.prepare_options import PrepareOptions
 
 HERE = Path(__file__).parent

@@ -169,9 +169,9 @@ UNFIT = [  # scans of each case, options of prepare, and what its refusal says
         "expected it to overlap",
     ),
     ({"ct": ALIKE, "t1": np.ones((8, 8, 9))}, {}, "first 3 of 4 cases"),
-    ({"ct": ALIKE}, {"matrix": (6, 4), "spacing_mm": (1, 1, 1)}, ""),
-    ({"ct": ALIKE}, {"matrix": (0, 4)}, ""),
-    ({"ct": ALIKE}, {"spacing_mm": (2, -1, 1)}, ""),
+    ({"ct": ALIKE}, {"matrix": (6, 4), "spacing_mm": (1, 1, 1)}, "matrix"),
+    ({"ct": ALIKE}, {"matrix": (0, 4)}, "matrix"),
+    ({"ct": ALIKE}, {"spacing_mm": (2, -1, 1)}, "spacing"),
 ]
 
 
