@@ -136,7 +136,7 @@ def find_cohort(
         layout, cases, lists = _cases_below(root, layout, asked.pattern, exclusion, found)
         if patients is not None:  # whose names lists may hold
             owners = owners_by(cases, patients)
-            cases = [replace(case, patient=owners.get(case.case, "")) for case in cases]
+            cases = [replace(case, patient=owners.get(case.case, case.patient)) for case in cases]
         states_splits = table is not None and {"split", "fold"} & {*table.columns}
         of_lists = {} if states_splits else {path: tables.get(path) for path in lists}
         cases = take_lists(root, of_lists, cases, found, table)

@@ -163,17 +163,22 @@ def _our_names(path: Path, columns: Mapping[str, list[str]]) -> dict[str, str]:
         renamed |= dict.fromkeys(fitting[:1], ours)
     if "split" not in (*columns, *renamed.values()):
         unnamed = [
-            name for name, cells in columns.items() if name not in COLUMNS and _may_be_splits(cells)
+            name
+            for name, cells in columns.items()
+            if name not in COLUMNS
+            and "train" in map(split_named, cells)
+            and len({*cells}) > 1
+            and _may_be_splits(cells)
         ]
         renamed |= dict.fromkeys(unnamed[:1], "split")
     return renamed
 
 
 def _may_be_splits(cells: Collection[str]) -> bool:
-    """Whether a column's words are splits for at least a half; the others are then refused as misspelled."""
+    """Whether all words of a column are splits, or training and at least a half; the others are then refused as misspelled."""
     words = {cell.lower() for cell in cells if cell}
-    splits = [split_named(word) for word in words]
-    return "train" in splits and len(words) <= 2 * sum(map(bool, splits))
+    splits = [*filter(None, map(split_named, words))]
+    return 0 < len(words) <= len(splits) or ("train" in splits and len(words) <= 2 * len(splits))
 
 
 def root_and_manifest(

@@ -190,8 +190,8 @@ def answers(found: CohortFiles) -> str:
     offered = dict[tuple[int, ...], str]()
     for option in (EACH, *EXPRESSIONS):
         owners = {case.case: case.patient for case in take_patients(cases, option)}
-        patients = [*dict.fromkeys(owners.values())]
-        partition = tuple(patients.index(owner) for owner in owners.values())
+        patients = {owner: number for number, owner in enumerate(dict.fromkeys(owners.values()))}
+        partition = tuple(map(patients.__getitem__, owners.values()))
         is_date = re.fullmatch(DATE, owners[asked[0]])
         if not is_date and (option == EACH or 1 < len(patients) < len(cases)):
             shown = first_of([*dict.fromkeys(map(owners.__getitem__, asked))], 2)
