@@ -219,11 +219,9 @@ def test_of_a_stack_only_the_slices_that_are_named_are_read(arrays_002, monkeypa
     assert asked == [(3,)]
 
 
-def test_a_pattern_finds_arrays_and_asks_for_patients_as_presets_do(tmp_path):
+def test_a_pattern_finds_arrays_and_says_what_is_assumed_of_them(tmp_path):
     for name in ("a_mr", "a_ct", "b_mr", "b_ct"):
         save(tmp_path / "set" / f"{name}.npy", values(len(name), 0, 9))
-    with refuses():
-        prepare(tmp_path / "set", tmp_path / "out", pattern="{case}_{modality}.npy")
     found = find_cohort(tmp_path / "set", pattern="{patient}_{modality}.npy")
     assert [one.patient for one in found.cases] == ["a", "b"]
     axes, spacing = found.guessed
@@ -242,7 +240,7 @@ def test_the_hash_of_a_slice_goes_by_its_file_and_by_what_the_path_says(arrays_0
 
 
 DAMAGED = [  # a file of paper 000, what stands in it, and what is named
-    ("../test_list.txt", "p08\np07\n", "train_list.txt: .*p07"),
+    ("../test_list.txt", "p08\np07\n", "train_list.txt, line 3: .*p07"),
     ("../test_list.txt", "\n\n", "test_list.txt"),
     (MCTA, np.full((*SIZE, 4), np.nan, np.float32), "480 NaN"),
     (MCTA, np.zeros((*SIZE, 3), np.float32), "channel 0 to 2"),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_layouts import table
 
 from preparing import prepare
 from refusals import refuses
@@ -298,28 +299,15 @@ def test_synth_and_evaluate_read_the_same_series(voxlate, gold, tmp_path):
 DOCUMENT = (Path(__file__).parents[2] / "docs/guides" / "dicom.md").read_text()
 
 
-@pytest.fixture
-def documented(tmp_path):
-    """Two patients, each with two series in one folder, and the file of docs/guides/dicom.md."""
+def test_the_documented_file_chooses_series_by_their_tags(tmp_path):
     root, layout = tmp_path / "dicom", tmp_path / "series.toml"
     for number in (1, 2):
         folder = root / f"patient0{number}"
         write_series(folder, "b", t2_values(), "MR", "Ax t2 tse", uid=f"1.2.{number}.1")
         write_series(folder, "c", ct_values(), "CT", "Head", uid=f"1.2.{number}.2")
     layout.write_text(DOCUMENT.split("```toml\n")[1].split("```")[0])
-    return root, layout
-
-
-def test_the_documented_file_chooses_series_by_their_tags(voxlate, documented):
-    root, layout = documented
-    cases = find_cohort(root, preset=layout).cases
-    assert [one.case for one in cases] == ["patient01", "patient02"]
-    assert [sorted(one.files) for one in cases] == [["ct", "t2"]] * 2
-
-
-def test_mixed_series_without_a_preset_are_named_by_their_tags(documented):
-    cases = find_cohort(documented[0]).cases
-    assert [sorted(one.files) for one in cases] == [["ct", "t2"]] * 2
+    expected = ["=/patient01 ct+t2", "=/patient02 ct+t2"]
+    assert table(root, preset=layout) == table(root) == expected
 
 
 PERSONS = [  # PatientID and name of three folders, and which are of one patient
@@ -342,42 +330,35 @@ def test_two_folders_of_one_person_are_one_patient(tmp_path, first, second, thir
     assert not any(name and name.upper() in shown for _, name in (first, second, third))
 
 
-TREES = [  # the folder of series s of person p, and the cases of three persons
-    ("DICOM/ST{p}/SE{s}", "ST0 ST1 ST2"),
-    ("DICOM/0000/0001/{n}", "0001_1 0001_2 0001_3"),
-    ("S{n}", "x_1 x_2 x_3"),
-    ("IMAGES", "IMAGES_1 IMAGES_2 IMAGES_3"),
-    (".", "x_1 x_2 x_3"),
-    ("pat0{p}/{n}", "pat00 pat01 pat02"),
-]
+# Series: folder, PatientID, number of the study, modality -> patient/case and scans, as in layouts.txt.
+TREES = """
+DICOM/ST0/S0|A|1|CT DICOM/ST0/S1|A|1|MR DICOM/ST1/S0|B|2|CT DICOM/ST1/S1|B|2|MR -> =/ST0 ct+t1, =/ST1 ct+t1
+0/1/1|A|1|CT 0/1/2|A|1|MR 0/1/3|B|2|CT 0/1/4|B|2|MR -> =/1_1 ct+t1, =/1_2 ct+t1
+S1|A|1|CT S2|A|1|MR S3|B|2|CT S4|B|2|MR -> =/x_1 ct+t1, =/x_2 ct+t1
+IMAGES|A|1|CT IMAGES|A|1|MR IMAGES|B|2|CT IMAGES|B|2|MR -> =/IMAGES_1 ct+t1, =/IMAGES_2 ct+t1
+.|A|1|CT .|A|1|MR .|B|2|CT .|B|2|MR -> =/x_1 ct+t1, =/x_2 ct+t1
+pat0/1|A|1|CT pat0/2|A|1|MR pat1/3|B|2|CT pat1/4|B|2|MR -> =/pat0 ct+t1, =/pat1 ct+t1
+.|A|1|MR .|A|2|MR .|B|3|MR -> =/x_1 t1, x_1/x_2 t1, =/x_3 t1
+P-0/1.2/9|A|1|CT P-0/1.2/8|A|1|MR P-1/1.3/9|B|2|CT P-1/1.3/8|B|2|MR -> =/P-0 ct+t1, =/P-1 ct+t1
+P-0/1.2/9|A|1|CT P-0/1.3/8|A|2|MR P-1/1.4/9|B|3|CT P-1/1.5/8|B|4|MR -> =/P-0 ct+t1, =/P-1 ct+t1
+H1/d1/c|A|1|CT H1/d1/m|A|1|MR H1/d2/c|A|2|CT H1/d2/m|A|2|MR H2/d3/c|B|3|CT H2/d3/m|B|3|MR -> H1/H1_d1 ct+t1, H1/H1_d2 ct+t1, H2/H2_d3 ct+t1
+H1/d1/m|A|1|MR H1/d2/m|B|2|MR H2/d3/m|C|3|MR -> /H1_d1 t1, /H1_d2 t1, /H2_d3 t1
+"""
 
 
-@every_row(("tree", "expected"), TREES)
+@every_row("line", TREES.strip().splitlines())
 def test_series_are_of_the_persons_of_their_tags_whatever_tree_holds_them(
-    tmp_path, tree, expected, monkeypatch
+    tmp_path, line, monkeypatch
 ):
-    for number in range(6):
-        person, modality = number // 2, ("CT", "MR")[number % 2]
-        tags = {"PatientID": f"ID{person}", "SeriesInstanceUID": f"1.9.{number}"}
-        header = image(np.zeros((4, 4), np.int16), Modality=modality, **tags)
-        folder = tree.format(p=person, s=number % 2, n=number)
-        save(header, tmp_path / "x" / folder / f"{number}.dcm")
+    words, expected = line.split(" -> ")
+    for number, word in enumerate(words.split()):
+        folder, person, study, modality = word.split("|")
+        tags = {"PatientID": person, "StudyInstanceUID": f"1.{study}", "Modality": modality}
+        tags |= {"SeriesInstanceUID": f"1.9.{number}", "SeriesDescription": "T1"}
+        save(image(np.zeros((4, 4), np.int16), **tags), tmp_path / "x" / folder / f"{number}.dcm")
     monkeypatch.chdir(tmp_path)
-    found = find_cohort("x")
-    assert " ".join(case.case for case in found.cases) == expected
-    assert all(is_there(path) for case in found.cases for path in case.files.values())
-    assert [[*case.files] for case in found.cases] == [["ct", "mr"]] * 3
-    assert [case.patient for case in found.cases] == expected.split()
-
-
-def test_studies_of_one_person_in_which_a_modality_repeats_are_cases_of_this_patient(tmp_path):
-    for number, person in enumerate(("p1", "p1", "p2")):
-        tags = {"PatientID": person, "StudyInstanceUID": f"1.{number}"}
-        tags |= {"SeriesInstanceUID": f"1.9.{number}"}
-        save(image(np.zeros((4, 4), np.int16), **tags), tmp_path / "x" / f"{number}.dcm")
-    cases = find_cohort(tmp_path / "x").cases
-    assert [case.case for case in cases] == ["x_1", "x_2", "x_3"]
-    assert len({case.patient for case in cases}) == 2
+    assert ", ".join(table("x")) == expected
+    assert all(is_there(path) for case in find_cohort("x").cases for path in case.files.values())
 
 
 def test_two_series_of_one_modality_in_the_folders_of_a_patient_are_asked_about(tmp_path):
@@ -393,18 +374,3 @@ def test_an_exported_series_is_no_scan_to_learn_from(tmp_path):
     save(image(np.zeros((4, 4), np.int16), SeriesDescription=title), tmp_path / "a/ct" / "1.dcm")
     with refuses():
         prepare(tmp_path, tmp_path / "out")
-
-
-@every_row("one_study", [True, False])
-def test_series_below_studies_as_archives_have_them_are_pairs_of_a_patient(tmp_path, one_study):
-    for number in range(10):
-        for modality in ("CT", "MR"):
-            study = "1.2" if one_study else {"CT": "1.2", "MR": "1.3"}[modality]
-            series = image(np.zeros((4, 4), np.int16), Modality=modality, SeriesDescription="T1")
-            series.PatientID = f"TCIA-{number}"
-            folder = tmp_path / f"Pat-{number:03}" / f"{study}.{number}" / f"1.9.{modality}{number}"
-            save(series, folder / "1-01.dcm")
-    found = find_cohort(tmp_path)
-    assert [[*case.files] for case in found.cases] == [["ct", "t1"]] * 10
-    assert found.cases[3].patient == found.cases[3].case == "Pat-003"
-    assert not found.questions

@@ -93,13 +93,6 @@ def test_scans_right_in_the_folder_are_refused_and_cases_of_their_own_by_the_pat
         find_cohort(tmp_path / "dicom")
 
 
-def test_one_modality_in_two_spellings_is_one_and_said(tmp_path):
-    touch(tmp_path, "a/t1.nii.gz", "a/ct.nii.gz", "b/T1W.nii.gz", "b/ct.nii.gz")
-    found = find_cohort(tmp_path)
-    assert names(found.cases) == {"a": ["ct", "t1"], "b": ["ct", "t1"]}
-    assert found.guessed == ["t1w in 1 case is t1"]
-
-
 @every_row(
     ("lost", "said"),
     [

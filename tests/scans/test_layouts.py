@@ -3,12 +3,18 @@
 import re
 from pathlib import Path
 
+import h5py
+import numpy as np
+from scipy.io import savemat
+
 from refusals import refuses
 from rows import every_row
 from scans import touch
-from voxlate.scans.cohort_inputs import read_inputs
 from voxlate.scans.cohorts.find import find_cohort
-from voxlate.scans.cohorts.owners import require_patients
+from voxlate.scans.cohorts.manifest import write_manifest
+from voxlate.scans.cohorts.owners import answers, require_patients
+from voxlate.scans.formats.io import read_volume
+from voxlate.scans.prepare import read_inputs
 from voxlate.scans.prepare_options import PrepareOptions
 
 HERE = Path(__file__).parent
@@ -23,7 +29,7 @@ def lay_out(root: Path, words: str) -> Path:
     return touch(root, *(word.replace("~", " ") for word in words.split()))
 
 
-def table(root: Path, **options) -> list[str]:
+def table(root: Path | str, **options) -> list[str]:
     """A line for each case: patient/case, split, scans."""
     lines = []
     for case in find_cohort(root, **options).cases:
@@ -44,12 +50,24 @@ def test_a_layout_makes_the_table_of_its_cases(tmp_path, line):
     assert ", ".join(table(root, **options)) == expected
 
 
+@every_row("line", LAYOUTS)
+def test_the_table_that_manifest_writes_of_a_layout_reads_as_the_layout(tmp_path, line):
+    words, expected = line.split(" -> ")
+    options = dict(OPTION.findall(words))
+    if "modalities" in options or "/" in {entry[0] for entry in expected.split(", ")}:
+        return  # of some scans, or of patients who are asked for
+    root = lay_out(tmp_path / "cohort", OPTION.sub("", words))
+    cases = find_cohort(root, **options).cases
+    write_manifest(root / "cases.csv", root, cases)
+    assert find_cohort(root).cases == cases
+
+
 def write_lists(root: Path, lists: str) -> Path:
     """Three cases, and beside them lists, each a file and its content."""
     touch(root, "x_{1,2,3}_{t1,ct}.nii.gz")
     for one in lists.split(" | "):
         name, _, content = one.partition(" ")
-        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(content.encode().decode("unicode_escape"), "utf-8", newline="")
     return root
 
@@ -82,6 +100,10 @@ def test_a_list_that_is_not_read_is_a_doubt_that_is_named(tmp_path, lists):
     ("lists", "words"),
     [
         ("0/train.txt x_1\\nx_2 | 0/val.txt x_3 | 1/train.txt x_2\\nx_3", "x_3"),
+        ("train.txt x_1\\nx_2 | val.txt x_2\\nx_3", "val.txt, line 1: .*x_2 .*train.txt, line 2"),
+        ("a.csv case,fold\\nx_1,0\\nx_2,1\\nx_3,5", "x_3 in fold 5"),
+        ("fold1/val.txt x_1 | fold2/val.txt x_1\\nx_2", "one fold"),
+        ("a_split.csv case,teil\\nx_1,Training\\nx_2,Vali\\nx_3,Test", "line 3: .*'Vali'"),
         ('splits.json {"train": ["x_1", "x_2"], "test": ["x_1", "x_3"]}', "x_1"),
         ("train.txt x_1\\nx_2 | test.txt x_2\\nx_3", "x_2"),
         ("pairs.csv t1,ct\\nx_1_t1.nii.gz,x_2_ct.nii.gz", "x_1_t1.* of case x_1 .* of case x_2"),
@@ -186,8 +208,9 @@ def test_names_that_may_be_of_one_patient_are_asked_about_until_an_option_answer
     found = find_cohort(root)
     assert {*names.split()} <= {case.case for case in found.cases if not case.patient}
     with refuses("--patients each"):
-        require_patients(found, root)
-    require_patients(find_cohort(root, patients="each"), root)
+        require_patients(found)
+    for answer in re.findall(r"--patients (each|'.*?')", answers(found)):
+        require_patients(find_cohort(root, patients=answer.strip("'")))
 
 
 NOT_ASKED = [
@@ -232,25 +255,62 @@ def test_a_regular_expression_or_each_answers_whose_the_cases_are(tmp_path, pati
     assert " ".join(case.patient for case in cases) == expected
 
 
-@every_row(
-    ("words", "pattern"),
-    [
-        (
-            "MR/scan_1.nii.gz CT/image_1.nii.gz MR/scan_2.nii.gz CT/image_2.nii.gz",
-            "{modality}/*_{case}",
-        ),
-        ("mr/x{1,2}.nii.gz ct/y{1,2}.nii.gz", ""),
-    ],
-)
-def test_modalities_in_cases_of_their_own_are_a_doubt_with_the_pattern_that_joins_them(
-    tmp_path, words, pattern
+JOINED = """
+MR/scan_1.nii.gz CT/image_1.nii.gz MR/scan_2.nii.gz CT/image_2.nii.gz -> {modality}/*_{case}
+MR/p{1,2}_T1w_n4.nii.gz CT/p{1,2}_bone_reg.nii.gz -> {modality}/{case}_*_*
+T1/m0{0,1,2}.nii.gz CT/c1{0,1,2}.nii.gz ->
+T1/m_{0,1,2}.nii.gz CT/c_{10,11,12}.nii.gz ->
+mr/x{1,2}.nii.gz ct/y{1,2}.nii.gz ->
+"""
+
+
+@every_row("line", JOINED.strip().splitlines())
+def test_modalities_in_cases_of_their_own_are_a_doubt_with_the_pattern_that_joins_equal_names(
+    tmp_path, line
 ):
+    words, pattern = line.split(" ->")
     found = find_cohort(lay_out(tmp_path, words))
     assert found.unpaired
     assert not found.questions
+    assert ("--pattern" in found.unpaired) == bool(pattern)
     if pattern:
-        assert f"--pattern '{pattern}'" in found.unpaired
-        assert len(find_cohort(tmp_path, pattern=pattern).cases) * 2 == len(found.cases)
+        assert f"--pattern '{pattern.strip()}'" in found.unpaired
+        assert len(find_cohort(tmp_path, pattern=pattern.strip()).cases) * 2 == len(found.cases)
+
+
+VOLUME, SLICE = np.ones((6, 8, 8)), np.ones((6, 8))
+ARRAYS = [  # files and their arrays, and the cases with the paths of their scans
+    ("p{1,2}_{mr,ct}.npy", VOLUME, "p1 p1_ct.npy#slices=0+p1_mr.npy#slices=0"),
+    ("{mr,ct}/p{1,2}.npy", VOLUME.T, "p1 ct/p1.npy#slices=2+mr/p1.npy#slices=2"),
+    ("{mr,ct}/p{1,2}_s00{1,2}.npy", SLICE, "p1_s001 ct/p1_s001.npy+mr/p1_s001.npy"),
+    ("p{1,2}.npz", {"mr": VOLUME, "ct": VOLUME}, "p1 p1.npz#array=ct,slices=0+p1.npz#array=mr,slices=0"),
+    ("p{1,2}.mat", {"mr": VOLUME, "ct": VOLUME, "mm": [[1, 1, 2]]}, "p1 p1.mat#array=ct+p1.mat#array=mr"),
+    ("p{1,2}/both.h5", {"mr": VOLUME, "ct": VOLUME}, "p1 p1/both.h5#array=ct+p1/both.h5#array=mr"),
+]  # fmt: skip
+
+
+@every_row(("words", "content", "expected"), ARRAYS)
+def test_array_files_are_read_as_other_scans_where_a_folder_has_no_others(
+    tmp_path, words, content, expected
+):
+    touch(tmp_path, words)
+    for file in filter(Path.is_file, tmp_path.rglob("*")):
+        if file.suffix == ".npy":
+            np.save(file, content)
+        elif file.suffix == ".npz":
+            np.savez(file, **content)
+        elif file.suffix == ".mat":
+            savemat(file, content)
+        else:
+            with h5py.File(file, "w") as opened:
+                opened.update(content)
+    found = find_cohort(tmp_path)
+    case = found.cases[0]
+    paths = [path.relative_to(tmp_path).as_posix() for path in case.files.values()]
+    assert f"{case.case} {'+'.join(paths)}" == expected
+    assert {one.patient for one in found.cases} == {"p1", "p2"}
+    for path in case.files.values():
+        read_volume(path)
 
 
 def _spread(names):

@@ -6,8 +6,10 @@ import pytest
 from refusals import refuses
 from rows import every_row
 from scans import touch
+from voxlate.scans.cohorts import manifest
 from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles
 from voxlate.scans.cohorts.find import find_cohort
+from voxlate.scans.cohorts.manifest import read_text as text_of
 
 
 @pytest.fixture
@@ -105,8 +107,8 @@ case,pateint,split a,p1,train -> 'pateint'
 case,mr a,a/mr.png b,C:\\data\\b\\mr.png -> line 3
 case,mr,t1 a,a/mr.png,scans/a/mr.png.bak -> mr.png.bak
 case,mr,t1 a,a/mr.png,gone/a.nii.bak -> gone
-case,patient,fold a,p,1 b,q,5 -> line 3: expected a fold 0 to 4
-case,patient,fold a,p,1 b,q, -> line 3: expected a fold 0 to 4
+case,patient,fold a,p,1 b,q,6 -> folds 0 to 4 or 1 to 5
+case,patient,fold a,p,1 b,q,x -> line 3: expected the number of a fold
 case,patient,fold a,p,1 b,p,2 -> one fold, found p in
 """
 
@@ -150,7 +152,7 @@ def test_columns_that_name_no_scan_and_cases_without_a_file_are_said(root):
     assert re.findall(r"'(.*?)'", columns) == ["about", "age", "column 3"]
     assert lacking.endswith(": 'c'")
     assert listed(root, "case,split,\na,train,\nb,val,\nc,val,\n").unclaimed == []
-    (without,) = listed(root, "case,mr\na,a/mr.png\nb,\nc,NA\n").unclaimed
+    without, _ = listed(root, "case,mr\na,a/mr.png\nb,\nc,NA\n").unclaimed
     assert without.endswith("('b', 'c')")
 
 
@@ -187,3 +189,23 @@ def test_one_mask_for_several_patients_is_a_guess_that_is_said(root):
     text = "case,patient,mr,mask\na,p,a/mr.png,c/mr.png\nb,{},b/mr.png,c/mr.png\n"
     assert len(listed(root, text.format("q")).guessed) == 2
     assert len(listed(root, text.format("p")).guessed) == 1
+
+
+@every_row(
+    ("rows", "unlisted"),
+    [
+        ("a,a/mr.png b,b/mr.png", "4 scans .*'a/ct.png', 'b/ct.png', 'c/ct.png'"),
+        ("a,a/mr.png a2,a/ct.png b,b/mr.png b2,b/ct.png c,c/mr.png", "scans .*: 'c/ct.png'"),
+    ],
+)
+def test_scans_beside_those_of_a_manifest_are_counted(root, rows, unlisted):
+    (said,) = listed(root, "\n".join(["case,mr", *rows.split()])).unclaimed
+    assert re.match(unlisted, said)
+
+
+def test_a_table_that_is_read_as_a_list_of_splits_is_read_once(root, monkeypatch):
+    (root / "who.csv").write_text("case,split\na,train\nb,val\nc,test\n")
+    read = []
+    monkeypatch.setattr(manifest, "read_text", lambda path: read.append(path) or text_of(path))
+    assert [one.split for one in find_cohort(root).cases] == ["train", "val", "test"]
+    assert read == [root / "who.csv"]

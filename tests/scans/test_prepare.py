@@ -108,13 +108,6 @@ def test_int16_is_used_only_where_it_loses_nothing(values, dtype):
     assert np.array_equal(compact(array).astype(np.float32), array)
 
 
-def test_a_mask_on_another_grid_is_refused(put, prepare_here):
-    put("a/t1", np.mgrid[:4, :4, :4][0])
-    put("a/mask", np.ones((4, 4, 5)))
-    with refuses():
-        prepare_here()
-
-
 def test_the_mask_has_a_bit_for_each_of_64_modalities_and_more_are_refused():
     rows, columns = np.mgrid[-16:16, -16:16]
     scans = {}
@@ -139,20 +132,15 @@ def change_record(out: Path, **changes: object) -> None:
     (out / "cohort.json").write_text(json.dumps(value))
 
 
-def test_a_cohort_of_another_version_is_refused_and_can_be_prepared_again(patients, copied):
-    change_record(copied, version=1)
-    with refuses():
-        open_cohort(copied)
+def test_records_of_another_version_or_with_a_patient_in_two_splits_are_refused(patients, copied):
+    cases = read_json(copied / "cohort.json")["cases"]
+    split = "val" if cases[1]["split"] == "train" else "train"
+    moved = cases[0] | {"patient": cases[1]["patient"], "split": split}
+    for changes in ({"cases": [moved, *cases[1:]]}, {"cases": cases, "version": 1}):
+        change_record(copied, **changes)
+        with refuses():
+            open_cohort(copied)
     assert prepare_serially(patients, copied).splits
-
-
-def test_a_patient_moved_by_hand_into_two_splits_is_refused(copied):
-    first, second, *others = read_json(copied / "cohort.json")["cases"]
-    split = "val" if second["split"] == "train" else "train"
-    first |= {"patient": second["patient"], "split": split}
-    change_record(copied, cases=[first, second, *others])
-    with refuses():
-        open_cohort(copied)
 
 
 def test_unequal_grids_are_refused_unless_they_may_be_resampled(put, prepare_here, out):
@@ -171,18 +159,32 @@ def test_unequal_grids_are_refused_unless_they_may_be_resampled(put, prepare_her
     assert cohort.header("a").origins["t1"].shape == (4, 4, 4)
 
 
-@every_row(
-    "apart_mm, resample, sentence",
-    [
-        (3, False, "first voxel 3.00 mm away"),
-        (900, True, "expected it to overlap"),
-    ],
-)
-def test_grids_in_different_places_are_refused(apart_mm, resample, sentence, put, prepare_here):
-    put("a/ct", np.mgrid[:4, :4, :4][0])
-    put("a/t1", np.mgrid[:4, :4, :4][1], origin_mm=(apart_mm, 0, 0))
-    with refuses(sentence):
-        prepare_here(resample=resample)
+ALIKE, SHIFTED, _ = np.mgrid[:8, :8, :8]
+UNFIT = [  # scans of each case, options of prepare, and what its refusal says
+    ({"t1": ALIKE, "mask": np.ones((8, 8, 9))}, {}, "mask"),
+    ({"ct": ALIKE, "t1": (SHIFTED, (1, 1, 1), (3, 0, 0))}, {}, r"3\.00 mm"),
+    (
+        {"ct": ALIKE, "t1": (SHIFTED, (1, 1, 1), (900, 0, 0))},
+        {"resample": True},
+        "expected it to overlap",
+    ),
+    ({"ct": ALIKE, "t1": np.ones((8, 8, 9))}, {}, "first 3 of 4 cases"),
+    ({"ct": ALIKE}, {"matrix": (6, 4), "spacing_mm": (1, 1, 1)}, "matrix"),
+    ({"ct": ALIKE}, {"matrix": (0, 4)}, "matrix"),
+    ({"ct": ALIKE}, {"spacing_mm": (2, -1, 1)}, "spacing"),
+]
+
+
+@every_row("scans, options, words", UNFIT)
+def test_scans_that_fit_no_grid_are_refused_with_the_number_of_cases(
+    scans, options, words, save, tmp_path
+):
+    for case in "abcd":
+        for name, values in scans.items():
+            given = values if isinstance(values, tuple) else (values,)
+            save(tmp_path / f"in/{case}/{name}.nii.gz", *given)
+    with refuses(words):
+        prepare_serially(tmp_path / "in", tmp_path / "out", **options)
 
 
 @every_row(
@@ -204,15 +206,6 @@ def test_cases_are_resized_to_a_matrix_or_to_a_spacing(save, tmp_path, options, 
     assert np.allclose(cohort.case("a").volume("t1").data[0], [0.5, 2.5, 4.5, 6.5], atol=1e-4)
     assert cohort.header("a").mask_ml == pytest.approx(4 * 8 * 8 * 4 / 1000)
     assert cohort.preparation.matrix == options.get("matrix")
-
-
-@every_row(
-    "options",
-    [{"matrix": (6, 4), "spacing_mm": (1, 1, 1)}, {"matrix": (0, 4)}, {"spacing_mm": (2, -1, 1)}],
-)
-def test_matrices_and_spacings_that_give_no_grid_are_refused(patients, options, out):
-    with refuses():
-        prepare_serially(patients, out, **options)
 
 
 def test_cases_with_nan_are_left_out_and_refused_where_they_are_half(cohort_folder, save, out):

@@ -23,10 +23,9 @@ from voxlate.checks.fingerprint import Fingerprint, fingerprint, stored_fingerpr
 from voxlate.checks.pairs import copies, doubtful_pairs, pictures_of
 from voxlate.checks.reference import among
 from voxlate.scans.cases.case import MASK, CaseHeader, PreparedCase
-from voxlate.scans.cohort_inputs import Inputs
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.units import MAY_BE_ZERO, TISSUE_MAPS
-from voxlate.scans.prepare import Examination
+from voxlate.scans.prepare import Examination, Inputs
 
 Prints = Mapping[str, Fingerprint]  # by case
 Copies = tuple[list[str], Message]  # cases that hold copies of one scan, and what is said of them

@@ -198,7 +198,7 @@ def find_calibration_cases(
     Out of fold, those that are not for test. Warns of slices whose patients are unknown.
     """
     found = find_cohort(cohort, asked)
-    require_patients(found, cohort)
+    require_patients(found)
     for text in found.unowned:
         warn(message(UNOWNED, f"Assumed: {text}."))
     recorded = model.facts.splits if asked.out_of_fold else {}

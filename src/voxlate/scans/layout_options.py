@@ -118,5 +118,5 @@ def layout_options(layout: Mapping[str, Any]) -> str:
     for key, value in layout_of(layout).items():
         option = f" --{key.replace('_', '-')}"
         for text in value if isinstance(value, list | tuple) else [value]:
-            named += option if text is True else f"{option} {shlex.quote(str(text))}"
+            named += option if text is True else f"{option} {quote_path(text)}"
     return named

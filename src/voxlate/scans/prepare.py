@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -40,11 +41,16 @@ from voxlate.scans.cases.prepared import (
     read_tables,
     write_cohort,
 )
-from voxlate.scans.cohort_inputs import Inputs, read_inputs
-from voxlate.scans.cohorts.case_files import CaseFiles, Exclusion, as_names
+from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, Exclusion, as_names
+from voxlate.scans.cohorts.files_below import refuse_synthetic
+from voxlate.scans.cohorts.find import find_cohort
+from voxlate.scans.cohorts.owners import require_patients
+from voxlate.scans.cohorts.split import check_modalities, check_size, split_patients
 from voxlate.scans.formats.io import content_hash, read_volume
 from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.mask import clearest
 from voxlate.scans.images.register import write_transform
+from voxlate.scans.images.units import unit_of
 from voxlate.scans.prepare_options import PrepareOptions
 
 MOST_WORKERS = 8
@@ -56,6 +62,20 @@ NO_OPTIONS = ("unread", "failed", "left_out", "voxlate")
 # Cases that fail before any succeeds, after which the others are not tried; the share of failed cases from which no
 # cohort is written; cases whose errors are printed then.
 HOPELESS, MOST_FAILED, MOST_SENTENCES = 3, 0.5, 10
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A cohort that was found, and how it is prepared.
+
+    splits: by patient; preparation: with the modalities that the options leave open; small: messages on too few patients, or
+    modalities that a split lacks.
+    """
+
+    found: CohortFiles
+    splits: dict[str, str]
+    preparation: Preparation
+    small: list[Message]
 
 
 @dataclass(frozen=True)
@@ -209,12 +229,12 @@ def _cohort(
 def _provenance(inputs: Inputs, asked: PrepareOptions) -> dict[str, Any]:
     """The inputs and options as cohort.json states them; paths are absolute, so that every folder reads them alike."""
     found = inputs.found
-    manifest = inputs.manifest
+    manifest = found.manifest
     split_by = f"patient, shares {asked.shares or 'by number of patients'}, seed {asked.seed}"
     if found.cases[0].split is not None:
         split_by = "manifest" if manifest else "lists"
     return {
-        "root": _place(inputs.root),
+        "root": _place(found.root),
         "pattern": asked.pattern,
         "preset": None if asked.preset is None else str(asked.preset),
         "manifest": _place(manifest),
@@ -302,8 +322,17 @@ def _each(
             else:
                 failed += 1
                 if not succeeds and failed == min(HOPELESS, len(cases)):
-                    raise outcome.error
+                    raise _all_fail(outcome.error, failed, len(cases))
             yield cases[number].case, outcome.error or outcome.result
+
+
+def _all_fail(error: Exception, failed: int, cases: int) -> Exception:
+    """The error of the last of several cases, all of which fail, with their number."""
+    if not isinstance(error, BadInput) or failed == 1:
+        return error
+    return BadInput(
+        f"{error} None of the first {failed} of {cases} cases can be prepared; the others were not tried."
+    )
 
 
 @dataclass(frozen=True)
@@ -349,3 +378,51 @@ class _Work:
             write_transform(self.out / header.registered[name].transform, transform)
         write_case(path, replace(case, header=header))
         return was_there
+
+
+def read_inputs(cohort: Path | str, options: PrepareOptions) -> Inputs:
+    """Find the cases of a cohort, split them and choose their preparation; raises BadInput where no case is found."""
+    found = find_cohort(cohort, options, as_names(options.modalities) or None)
+    cases = found.cases
+    require_patients(found)
+    if found.ignored:  # a split of our own could train on the user's test cases
+        raise BadInput(found.ignored)
+    refuse_synthetic(cases)
+    splits = split_patients(cases, options.seed, options.shares)
+    by_number = not options.shares and cases[0].split is None
+    small = (check_size(splits) if by_number else []) + check_modalities(cases, splits)
+    return Inputs(found, dict(splits), _preparation(options, cases), small)
+
+
+def _preparation(options: PrepareOptions, cases: Sequence[CaseFiles]) -> Preparation:
+    """How cases are prepared, with the modalities that the options leave open: the fixed one, and that of the brain."""
+    asked = Preparation(
+        **{field.name: getattr(options, field.name) for field in fields(Preparation)}
+    )
+    fixed = asked.fixed
+    mask_from = asked.mask_from
+    first = cases[0].files
+    shared = set(first).intersection(*(case.files for case in cases))
+    everywhere = [name for name in first if name in shared]
+    best = clearest({name: unit_of(name) for name in everywhere or first})
+    if asked.align is not None:
+        fixed = fixed or best
+    elif asked.resample or asked.register is not None:
+        fixed = fixed or _finest(cases, everywhere)
+    if asked.mask == "brain":
+        mask_from = mask_from or best
+    return replace(asked, fixed=fixed, mask_from=mask_from)
+
+
+def _finest(cases: Sequence[CaseFiles], names: Sequence[str]) -> str | None:
+    """The modality on whose grid resampling loses least: the smallest distance of slices, then the smallest voxels.
+
+    Only these names are compared, in the first, middle and last case. None where there are no names.
+    """
+    losses = {}
+    compared = {case.case: case for case in (cases[0], cases[len(cases) // 2], cases[-1])}
+    for name in names if len(names) > 1 else ():
+        sides = [read_volume(case.files[name], name).grid.spacing_mm for case in compared.values()]
+        widest = max(map(max, sides))
+        losses[name] = round(widest, 2), round(max(map(math.prod, sides)), 2)
+    return min(names, key=losses.__getitem__) if losses else next(iter(names), None)

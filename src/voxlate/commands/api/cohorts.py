@@ -75,13 +75,11 @@ def _prepare_lines(
 ) -> Iterator[Any]:
     """The table of a prepared cohort, its registration, and the next command."""
     from voxlate.commands.api.next_steps import after_prepare
-    from voxlate.scans.cohorts.manifest import root_and_manifest
     from voxlate.scans.cohorts.split import describe_held_out
 
     yield from done.warnings
-    manifest = None if options.manifest else root_and_manifest(Path(root), None)[1]
-    if manifest is not None:
-        yield Aside(f"Cases and splits are read from {manifest}.", "dim")
+    if (manifest := done.provenance["manifest"]) and not options.manifest:
+        yield Aside(f"Cases and splits are read from {quote_path(manifest)}.", "dim")
     yield from _overview_lines(done.overview)
     if held_out := describe_held_out({entry.patient: entry.split for entry in done.cases}):
         yield Aside(held_out)
@@ -184,9 +182,12 @@ def _manifest_lines(found: "CohortFiles", root: Place, out: Place | None) -> Ite
     count = plural(len(found.cases), "case")
     how = f"prepare reads it by --manifest {quote_path(out)}" if out else "prepare reads it"
     yield f"{count} in {table}. Correct the table; {how}."
-    for question in found.questions:
+    if found.questions:
+        from voxlate.scans.cohorts.owners import answers
+
+        asked = "; ".join(found.questions)
         yield Undone(
-            f"{table}: expected the patient of each case, found {question}. Fill the column patient."
+            f"{table}: expected the patient of each case, found {asked}. Fill the column patient; or remove the table, and add {answers(found)}."
         )
     yield from map(Undone, filter(None, [*found.unread, found.unpaired]))
 

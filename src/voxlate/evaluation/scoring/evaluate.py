@@ -85,7 +85,7 @@ def evaluate(
     out = Path(out)
     truth = Path(truth)
     found = find_cohort(truth, asked)
-    require_patients(found, truth)
+    require_patients(found)
     wanted = _cases_to_score(found.cases, asked, out, cases)
 
     place = f"{truth}, split {asked.split}" if asked.split else f"{truth}"

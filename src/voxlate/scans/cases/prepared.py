@@ -42,6 +42,7 @@ from voxlate.scans.cases.case import (
     open_case,
     read_header,
 )
+from voxlate.scans.cohorts.manifest import root_and_manifest
 from voxlate.scans.cohorts.split import FOLDS, SPLITS, fold_splits, refuse_leak
 from voxlate.scans.images.intensity import IntensityMap, Scale, Statistics, typical_scale
 from voxlate.scans.images.misalignment import Misalignment
@@ -178,8 +179,17 @@ class Cohort:
 
     @property
     def scans(self) -> str:
-        """The folder of the scans and its layout in a command; COHORT if it does not exist any more."""
-        return (quote_path(self.root) if self.root else COHORT) + layout_options(self.provenance)
+        """The folder of the scans and its layout in a command; COHORT if it does not exist any more.
+
+        A manifest that is found in the folder needs no option.
+        """
+        layout = {**self.provenance}
+        if self.root is None:
+            return COHORT + layout_options(layout)
+        found = root_and_manifest(self.root)[1]
+        if found and f"{found.resolve()}" == layout.get("manifest"):
+            layout["manifest"] = None
+        return quote_path(self.root) + layout_options(layout)
 
     @property
     def preparation(self) -> Preparation:

@@ -16,7 +16,7 @@ from voxlate.scans.formats.dicom import SeriesInfo
 from voxlate.scans.images.units import UNITS
 
 MOST_QUOTED = 3  # names or paths in a message
-FOLD_FOLDER = re.compile(r"(?<=/)folds?[-_ ]?([0-4])(?=/)", re.IGNORECASE)
+FOLD = re.compile(r"(?<![a-z])folds?[-_ ]?(\d{1,3})(?!\d)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,7 @@ class CohortFiles:
 
     Args:
         cases: each with its name, patient, split, and the files of its scans, mask and label maps.
+        root: the folder of the cohort; manifest: its table, where it has one.
         unclaimed: sentences on files that belong to no case.
         unread: sentences on files that cannot be read.
         guessed: sentences on what was assumed.
@@ -147,6 +148,8 @@ class CohortFiles:
     """
 
     cases: list[CaseFiles] = field(default_factory=list)
+    root: Path = Path()
+    manifest: Path | None = None
     unclaimed: list[str] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
     guessed: list[str] = field(default_factory=list)
@@ -203,8 +206,9 @@ def cases_of(
         if split and not owner and splits[owner, study] > 1:
             asked.append(case)
         fold = of_case[0].fold
-        if fold is None and (match := FOLD_FOLDER.search(of_case[0].path.as_posix())):
-            fold = int(match[1])
+        for folder in of_case[0].path.parent.parts:
+            if of_case[0].fold is None and (match := FOLD.fullmatch(folder)):
+                fold = int(match[1])
         cases.append(_case(case, owner or "", split, files, fold))
     what = "files not read, as of several of a modality the first by name counts unless a manifest names them"
     found.note(found.guessed, others, what)
@@ -269,5 +273,5 @@ def is_known(name: str) -> bool:
     """Whether a name is that of a known modality, mask or label map, or begins with one ('cta2', 't1_gd')."""
     lower = _without_accents(name)
     first = re.split("[-_+]", lower)[0]
-    is_drawn = SEGMENTATION.fullmatch(first) or MASK.fullmatch(first)
+    is_drawn = SEGMENTATION.fullmatch(first) or kind_of(name) == "mask"
     return bool(is_drawn or {lower, first} & KNOWN or re.split("[^a-z]", lower)[0] in UNITS)

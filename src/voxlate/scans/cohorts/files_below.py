@@ -18,8 +18,13 @@ from voxlate.scans.formats.dicom import (
     images_of,
     is_dicom_folder,
 )
-from voxlate.scans.formats.io import endings_by_name, is_synthetic, scan_endings, without_ending
-from voxlate.scans.formats.picture import PICTURE
+from voxlate.scans.formats.io import (
+    endings_by_name,
+    is_synthetic,
+    location_of,
+    scan_endings,
+    without_ending,
+)
 
 Folders = Sequence[tuple[Path, list[str]]]  # each with the names of its files
 SYNTHESISED = "SYNTHETIC "  # with which the descriptions of exported DICOM series begin
@@ -72,23 +77,36 @@ def images_below(base: Path, folders: Folders, layout: Preset, found: CohortFile
     named = [ending for ending in endings_by_name() if ending in " ".join(layout.places).lower()]
     kinds = () if layout.series else (*scan_endings(), *named)
     every = _paths_of(base, folders, kinds)
-    if not every and not layout.series:  # folders of scans have previews of these endings
-        every = _paths_of(base, folders, PICTURE.named_endings)
+    if (
+        not every and not layout.series
+    ):  # folders of scans have previews and tables of these endings
+        every = _paths_of(base, folders, endings_by_name())
     paths = grouped((_why_not(base / path, path, layout), path) for path in every)
     for reason in (SKIPPED, OF_VOXLATE, NO_IMAGES):
         found.note(found.unclaimed, paths.get(reason, ()), reason)
     if "" not in paths:
-        there = {Path(name).suffix.lower() for _, names in folders for name in names}
-        named = sorted(there & {*endings_by_name()})
-        what = (
-            f"only {', '.join(named)}, which are read where a pattern names them"
-            if named
-            else "none"
-        )
         raise BadInput(
-            f"{base}: expected images ({', '.join(kinds)}) or DICOM folders, found {what}: an empty cohort. Check the path, or name the layout by --preset or --pattern."
+            f"{base}: expected images ({', '.join((*scan_endings(), *endings_by_name()))}) or DICOM folders, found none: an empty cohort. Check the path, or name the layout by --preset or --pattern."
         )
     return paths[""]
+
+
+def note_unlisted(root: Path, listed: Sequence[Path], found: CohortFiles) -> None:
+    """Note the scans of a cohort's folder beside those that a manifest lists, of the same formats, which are not read."""
+    places = {location_of(path).resolve() for path in listed}
+    common = Path(os.path.commonpath(places))
+    base = common if common.is_dir() and common not in places else common.parent
+    if not base.is_relative_to(root.resolve()):
+        return
+    named = {place.name.removeprefix(without_ending(place.name)) for place in places} - {""}
+    kinds = tuple(sorted({ending.lower() for ending in named}))
+    others = [
+        path
+        for path in _paths_of(base, folders_below(base, CohortFiles()), kinds)
+        if (base / path).resolve() not in places
+    ]
+    what = f"scans beside those that {found.manifest and found.manifest.name} lists"
+    found.note(found.unclaimed, others, what)
 
 
 def _paths_of(base: Path, folders: Folders, kinds: tuple[str, ...]) -> list[str]:

@@ -1,7 +1,6 @@
 """The cases of a cohort: a manifest, a pattern, a preset or the default layout makes rows of its files, and the rows make cases."""
 
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -29,27 +28,34 @@ from voxlate.scans.cohorts.files_below import (
     folders_without_images,
     images_below,
     lists_below,
+    note_unlisted,
 )
 from voxlate.scans.cohorts.manifest import (
     OWN_NAMES,
-    Table,
     case_in,
-    read_manifest,
+    check_manifest,
+    read_table,
     root_and_manifest,
     rows_of,
 )
-from voxlate.scans.cohorts.owners import join_by_person, state_owners
+from voxlate.scans.cohorts.owners import (
+    join_by_person,
+    owners_by,
+    state_owners,
+    state_pairs,
+    take_patients,
+)
 from voxlate.scans.cohorts.path_names import split_folders, split_of_name, split_of_path
 from voxlate.scans.cohorts.presets import (
-    Arrays,
     Preset,
+    arrays_of,
     load_preset,
-    path_expression,
     recognise,
     rows_by_patterns,
 )
 from voxlate.scans.cohorts.rows_by_names import rows_by_names
 from voxlate.scans.cohorts.split import (
+    FOLDS,
     hold_out,
     refuse_leak,
     refuse_similar_names,
@@ -65,14 +71,12 @@ from voxlate.scans.formats.io import (
     holds_slices,
     is_picture,
     location_of,
-    without_ending,
 )
 from voxlate.scans.images.units import plain_modality
 from voxlate.scans.layout_options import Layout
 
 BY_NAMES = Preset(patterns=["{case}/{modality}"])  # paths are then read by their names
 VALIDATE = 0.15  # of training cases, where folders state a test split and no validation
-AS_PICTURES = "rows run to the back and columns to the left (axes=PL)"  # assumed for arrays of unknown orientation
 
 
 def find_cohort(
@@ -99,18 +103,19 @@ def find_cohort(
     Raises BadInput for an empty cohort, a pattern that matches nothing, two files of one name.
     """
     asked = merge(Layout, options, changes)
-    root, place = root_and_manifest(root, asked.manifest)
+    root, place, tables = root_and_manifest(root, asked.manifest)
     if not root.is_dir():
         raise BadInput(
             f"{root}: expected a folder of cases, found {'a file' if root.exists() else 'nothing'}. Check the path."
         )
     exclusion = Exclusion(as_names(asked.exclude))
-    found = CohortFiles()
+    found = CohortFiles(root=root, manifest=place)
     layout = load_preset(asked.preset) if asked.preset else None
     table = None
     rows = []
     if place is not None:
-        table = read_manifest(place)
+        table = tables.get(place) or read_table(place)
+        check_manifest(table)
         found.guessed += table.assumed
         if asked.manifest is None and place.name not in OWN_NAMES:
             found.guessed.append(f"{place.name} is the manifest of the cohort")
@@ -118,25 +123,36 @@ def find_cohort(
             if not exclusion.keep_case(case_in(row), row.get("patient")):
                 del table.rows[line]
         rows = [*rows_of(table, (place.parent, root), asked.allow_outside, found)]
-    if rows:
-        layout = layout or BY_NAMES
-        rows = [replace(row, modality=layout.modality_of(row.modality)) for row in rows]
-        rows = _with_folder_splits(rows, root)
-        cases = cases_of(rows, exclusion, layout.runs, found)
-    else:
-        layout, cases = _cases_below(root, layout, asked.pattern, table, exclusion, found)
-    state_pairs(cases, found, root)
     patients = asked.patients
     if patients is None and (root / PATIENTS).is_file():
         patients = root / PATIENTS
+    if rows:
+        layout = layout or BY_NAMES
+        rows = [replace(row, modality=layout.modality_of(row.modality)) for row in rows]
+        note_unlisted(root, [row.path for row in rows], found)
+        rows = _with_folder_splits(rows, root)
+        cases = cases_of(rows, exclusion, layout.runs, found)
+    else:
+        layout, cases, lists = _cases_below(root, layout, asked.pattern, exclusion, found)
+        if patients is not None:  # whose names lists may hold
+            owners = owners_by(cases, patients)
+            cases = [replace(case, patient=owners.get(case.case, case.patient)) for case in cases]
+        states_splits = table is not None and {"split", "fold"} & {*table.columns}
+        of_lists = {} if states_splits else {path: tables.get(path) for path in lists}
+        cases = take_lists(root, of_lists, cases, found, table)
+    state_pairs(cases, found, root)
     is_stated = patients is not None or all(case.patient for case in cases)
-    if layout.arrays is None or patients is not None:
-        cases = state_owners(cases, patients, found)
+    if patients is not None:
+        found.questions.clear()  # which the option answers
+        cases = take_patients(cases, patients)
+    elif not (layout.arrays and layout.arrays.anonymous):
+        cases = state_owners(cases, found)
     if not is_stated:
         cases = join_by_person(cases, found)
+    where = place or patients or root
+    cases = _settle_folds(cases, where, found)
     if table is None or "split" not in table.columns:
         cases = _settle_splits(cases, layout, found)
-    where = place or patients or root
     refuse_leak(cases, where)
     # lists and names have stated the patients only now
     cases = [case for case in cases if exclusion.keep_case(case.case, case.patient)]
@@ -151,6 +167,8 @@ def find_cohort(
     found.cases = _unify_spelling(sorted(cases, key=attrgetter("case")), found)
     if modalities is not None:
         found.cases = _take_modalities(modalities, layout, root, found)
+    if all(case.patient for case in found.cases):
+        found.questions.clear()
     _state_assumptions(found, layout, is_stated=table is not None)
     state_pairs(found.cases, found, root)
     return found
@@ -160,11 +178,10 @@ def _cases_below(
     root: Path,
     layout: Preset | None,
     pattern: str | None,
-    table: Table | None,
     exclusion: Exclusion,
     found: CohortFiles,
-) -> tuple[Preset, list[CaseFiles]]:
-    """The layout of a folder, and the cases on disk with what a manifest of notes, or lists beside them, state.
+) -> tuple[Preset, list[CaseFiles], list[Path]]:
+    """The layout of a folder, the cases on disk, and the files beside them that may be lists.
 
     A path belongs to the first pattern that it matches; paths that match none, and cases without a scan, are noted.
     """
@@ -178,13 +195,14 @@ def _cases_below(
         layout = recognise(root, [path.as_posix() for path in every])
         found.guessed += [f"the layout is that of {layout.title}"] if layout else []
     layout = layout or BY_NAMES
+    by_names = layout is BY_NAMES and pattern is None
     if pattern is not None:
         layout = replace(layout, patterns=[pattern], files={})
-    if layout.arrays is None and any(map(holds_slices, layout.places)):
-        layout = replace(layout, arrays=Arrays(guessed=[AS_PICTURES]))
     images = images_below(base, folders, layout, found)
-    if layout is BY_NAMES:
-        rows, unmatched = rows_by_names(root, images, found)
+    if layout.arrays is None:
+        layout = replace(layout, arrays=arrays_of([base / image for image in images]))
+    if by_names:
+        rows, unmatched = rows_by_names(root, images, layout.arrays, found)
     else:
         rows, unmatched = rows_by_patterns(base, images, layout)
     if any(row.series for row in rows) and not layout.series:
@@ -202,9 +220,7 @@ def _cases_below(
     cases = [case for case in cases if case.files]
     if layout.arrays is not None:
         _refuse_unequal_stacks(cases)
-    states_splits = table is not None and {"split", "fold"} & {*table.columns}
-    lists = [] if states_splits else lists_below(root, folders, layout)
-    return layout, take_lists(root, lists, cases, found, table)
+    return layout, cases, lists_below(root, folders, layout)
 
 
 def _none_fits(root: Path, paths: Sequence[str], layout: Preset) -> BadInput:
@@ -232,10 +248,16 @@ def _with_folder_splits(rows: list[Row], root: Path) -> list[Row]:
 def _settle_splits(cases: list[CaseFiles], layout: Preset, found: CohortFiles) -> list[CaseFiles]:
     """The cases with the splits that folds, lists, folders or names state, which are noted.
 
-    Training alone states no split. Some training cases validate where nothing says which, and cases outside of all
-    folders train.
+    Training alone states no split. The cases of fold 0 validate where folds alone say so, some training cases where nothing
+    does, and cases outside of all folders train.
     """
-    cases = _settle_folds(cases)
+    are_in_folds = any(case.fold is not None for case in cases)
+    if are_in_folds and "val" not in {case.split for case in cases}:
+        by_fold = {case.case: "val" if case.fold == 0 else "train" for case in cases}
+        cases = [
+            case if case.split == "test" else replace(case, split=by_fold[case.case])
+            for case in cases
+        ]
     named = grouped((case.patient or case.case, split_of_name(case.case)) for case in cases)
     by_name = {owner: words[0] for owner, words in named.items() if len({*words}) == 1}
     # test_p4 beside p1; not a cohort of test_p1 and test_p2, nor P1_test and P1_retest
@@ -255,16 +277,26 @@ def _settle_splits(cases: list[CaseFiles], layout: Preset, found: CohortFiles) -
     return placed
 
 
-def _settle_folds(cases: list[CaseFiles]) -> list[CaseFiles]:
-    """The cases, of which those of fold 0 validate where folds alone say so; folds of some cases alone are none."""
+def _settle_folds(cases: list[CaseFiles], where: Path | str, found: CohortFiles) -> list[CaseFiles]:
+    """The cases with folds that count from 0; one fold alone is none. Raises BadInput for more than FOLDS of them."""
     learning = [case for case in cases if case.split != "test"]
-    folds = {case.fold for case in learning}
-    if None in folds or len(folds) < 2:
+    numbers = {case.case: case.fold for case in learning if case.fold is not None}
+    if len({*numbers.values()}) < 2:
         return [replace(case, fold=None) for case in cases]
-    if any(case.split == "val" for case in learning):
-        return cases
-    tests = [case for case in cases if case.split == "test"]
-    return tests + [replace(case, split="train" if case.fold else "val") for case in learning]
+    first = min(1, *numbers.values())
+    last = max(numbers, key=numbers.__getitem__)
+    if numbers[last] >= first + FOLDS:
+        raise BadInput(
+            f"{where}: expected folds 0 to {FOLDS - 1} or 1 to {FOLDS}, as --fold takes, found {last} in fold {numbers[last]}. Number at most {FOLDS} folds, or state the split of each case in their place."
+        )
+    if first:
+        found.guessed.append("folds that count from 1 are counted from 0, as --fold does")
+    without = [case.case for case in learning if case.case not in numbers]
+    found.note(found.guessed, without, "cases without a fold train in every fold")
+    return [
+        replace(case, fold=numbers[case.case] - first if case.case in numbers else None)
+        for case in cases
+    ]
 
 
 def _state_assumptions(found: CohortFiles, layout: Preset, is_stated: bool) -> None:
@@ -340,42 +372,3 @@ def _unify_spelling(cases: list[CaseFiles], found: CohortFiles) -> list[CaseFile
                 found.guessed.append(f"{name} in {several} is {plain}")
     named = [{renamed.get(name, name): case.files[name] for name in case.files} for case in cases]
     return [replace(case, files=dict(sorted(files.items()))) for case, files in zip(cases, named)]
-
-
-def state_pairs(cases: Sequence[CaseFiles], found: CohortFiles, root: Path) -> None:
-    """State in `found.unpaired` that each modality is in cases of its own, where the cohort has several."""
-    found.unpaired = ""
-    scans = grouped(
-        (name, os.path.relpath(path, root).replace(os.sep, "/"))
-        for case in cases
-        for name, path in case.files.items()
-    )
-    is_repeated = any(len(paths) > 1 for paths in scans.values())
-    if len(scans) < 2 or not is_repeated or any(len(case.files) > 1 for case in cases):
-        return
-    shown = ", ".join(f"{name} in {paths[0]}" for name, paths in scans.items())
-    pattern = joining_pattern([*scans.values()])
-    advice = f"'{pattern}'" if pattern else "with {case} where the names of a pair are equal"
-    found.unpaired = f"Expected cases with two modalities, found each modality in cases of its own ({shown}). Pass --pattern {advice}, or give the scans of a pair one case in the table of voxlate manifest."
-
-
-def joining_pattern(paths: Sequence[Sequence[str]]) -> str:
-    """A pattern under which scans of several modalities have the same cases: one folder differs, and their last numbers agree; "" for none.
-
-    paths: of each modality.
-    """
-    firsts = [without_ending(of_modality[0]).split("/") for of_modality in paths]
-    if len({*map(len, firsts)}) > 1:
-        return ""
-    *folders, names = zip(*firsts)
-    marks = {re.sub(r".*?([-_.]?)\d+", r"\1", name) for name in names}
-    levels = [several[0] if len({*several}) == 1 else "{modality}" for several in folders]
-    if levels.count("{modality}") != 1 or len(marks) > 1:
-        return ""
-    pattern = "/".join([*levels, f"*{marks.pop()}{{case}}"])
-    expression = path_expression(pattern)
-    cases = []
-    for of_modality in paths:
-        matches = map(expression.fullmatch, map(without_ending, of_modality))
-        cases.append({match["case"] for match in matches if match})
-    return pattern if set.intersection(*cases) else ""

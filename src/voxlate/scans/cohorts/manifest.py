@@ -4,6 +4,7 @@ import csv
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -13,7 +14,6 @@ from voxlate.base.files import inside, whole_file
 from voxlate.base.groups import grouped
 from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, Row
 from voxlate.scans.cohorts.path_names import split_named
-from voxlate.scans.cohorts.split import FOLDS
 from voxlate.scans.formats.dicom import is_dicom_folder
 from voxlate.scans.formats.io import format_by_ending, location_of, scan_endings
 
@@ -98,19 +98,19 @@ def read_table(path: Path) -> Table:
     text, encoding = read_text(path)
     lines = {k: line for k, line in enumerate(text.splitlines(), start=1) if line.strip()}
     separator = max("\t;,", key=next(iter(lines.values()), "").count)
-    cells = {k: _cells(f"{path}, line {k}", line, separator) for k, line in lines.items()}
-    heads = cells.pop(min(cells), []) if cells else []
+    read = {k: _cells(f"{path}, line {k}", line, separator) for k, line in lines.items()}
+    heads = read.pop(min(read), []) if read else []
     names = [head.lower() or f"column {place}" for place, head in enumerate(heads, start=1)]
     if len({*names}) < len(names):
         raise BadInput(
             f"{path}: expected each column once, found '{max(names, key=names.count)}' twice. Rename or remove one of them."
         )
-    for number, row in cells.items():
+    for number, row in read.items():
         if len(row) != len(names):
             raise BadInput(
                 f"{path}, line {number}: expected {len(names)} cells, as in the first line, found {len(row)}. Add or remove cells; put quotes around one that holds '{separator}'."
             )
-    filled = {number: dict(zip(names, row)) for number, row in cells.items() if any(row)}
+    filled = {number: dict(zip(names, row)) for number, row in read.items() if any(row)}
     of_names = {name: [row[name] for row in filled.values()] for name in names}
     columns = {name: column for name, column in of_names.items() if any(column)}
     renamed = _our_names(path, columns)
@@ -123,6 +123,11 @@ def read_table(path: Path) -> Table:
         number: {renamed.get(name, name): row[name] for name in columns}
         for number, row in filled.items()
     }
+    if any(split_named(cells.get("fold", "")) for cells in rows.values()):
+        for cells in rows.values():  # folds 0, 1, 2 and test
+            word = cells["fold"] if split_named(cells["fold"]) else ""
+            cells["split"] = cells.get("split") or word
+            cells["fold"] = "" if word else cells["fold"]
     return Table(path, rows, assumed)
 
 
@@ -145,8 +150,11 @@ def _our_names(path: Path, columns: Mapping[str, list[str]]) -> dict[str, str]:
             name
             for name, cells in columns.items()
             if re.sub("[^a-z]", "", name) in SAME[ours].split()
-            and (ours != "split" or splits_in(cells))
-            and (ours != "fold" or all(cell.isdigit() for cell in cells if cell))
+            and (ours != "split" or _may_be_splits(cells))
+            and (
+                ours != "fold"
+                or all(cell.isdecimal() or split_named(cell) for cell in cells if cell)
+            )
         ]
         if len({tuple(columns[name]) for name in fitting}) > 1:
             raise BadInput(
@@ -157,24 +165,29 @@ def _our_names(path: Path, columns: Mapping[str, list[str]]) -> dict[str, str]:
         unnamed = [
             name
             for name, cells in columns.items()
-            if name not in COLUMNS and {"train"} < splits_in(cells)
+            if name not in COLUMNS
+            and "train" in map(split_named, cells)
+            and len({*cells}) > 1
+            and _may_be_splits(cells)
         ]
         renamed |= dict.fromkeys(unnamed[:1], "split")
     return renamed
 
 
-def splits_in(cells: Collection[str]) -> set[str]:
-    """The splits that cells name; none where a cell holds another word."""
-    splits = {split_named(cell) for cell in cells if cell}
-    return set() if "" in splits else splits
+def _may_be_splits(cells: Collection[str]) -> bool:
+    """Whether all words of a column are splits, or training and at least a half; the others are then refused as misspelled."""
+    words = {cell.lower() for cell in cells if cell}
+    splits = [*filter(None, map(split_named, words))]
+    return 0 < len(words) <= len(splits) or ("train" in splits and len(words) <= 2 * len(splits))
 
 
 def root_and_manifest(
     root: Path | str, manifest: Path | str | None = None
-) -> tuple[Path, Path | None]:
-    """The folder of a cohort and its manifest, where `root` may itself be the manifest; None: there is none.
+) -> tuple[Path, Path | None, dict[Path, Table]]:
+    """The folder of a cohort, its manifest (None: there is none), and the tables that were read to find it.
 
-    By default the manifest is a file of the folder with one of OWN_NAMES, or its only table that lists files by modality.
+    `root` may itself be the manifest. By default that is a file of the folder with one of OWN_NAMES, or its only table that
+    lists files by modality.
     """
     root = Path(root)
     if root.suffix.lower() in TABLES and not root.is_dir():
@@ -182,27 +195,28 @@ def root_and_manifest(
             raise BadInput(
                 f"{root}: expected one manifest, found also {manifest} (--manifest). Give one of the two."
             )
-        return root.parent, root
+        return root.parent, root, {}
     if manifest is not None:
-        return root, Path(manifest)
-    own = [root / name for name in OWN_NAMES if (root / name).is_file()]
-    listing = own or [*filter(_lists_files, sorted(root.glob("*.[ct]sv")))]
-    return root, listing[0] if own or len(listing) == 1 else None
+        return root, Path(manifest), {}
+    own = next((root / name for name in OWN_NAMES if (root / name).is_file()), None)
+    tables = {}
+    for path in sorted(root.glob("*.[ct]sv")) if own is None else ():
+        with suppress(BadInput):  # which is said of it as of a list of splits
+            tables[path] = read_table(path)
+    listing = [path for path, table in tables.items() if _lists_files(table)]
+    return root, own or (listing[0] if len(listing) == 1 else None), tables
 
 
-def _lists_files(path: Path) -> bool:
+def _lists_files(table: Table) -> bool:
     """Whether a table has columns of modalities and of paths, or of cases and of the scans of two modalities."""
-    try:
-        table = read_table(path)
-    except BadInput:  # which is said of it as of a list of splits
-        return False
     if {"modality", "path"} <= {*table.columns}:
         return True
+    base = [table.path.parent]
     of_scans = [
         name
         for name in table.columns
         if name not in COLUMNS
-        and any(names_scan(cell) and _places(cell, [path.parent]) for cell in table.column(name))
+        and any(names_scan(cell) and _places(cell, base) for cell in table.column(name))
     ]
     return len(of_scans) > 1 and bool({"case", "patient"} & {*table.columns})
 
@@ -228,9 +242,9 @@ def write_manifest(path: Path, root: Path, cases: Sequence[CaseFiles]) -> None:
                 table.writerow(row)
 
 
-def read_manifest(path: Path) -> Table:
-    """The manifest in a file; raises BadInput for a table that states no cases, or contradicts itself."""
-    table = read_table(path)
+def check_manifest(table: Table) -> None:
+    """Raise BadInput for a table that states no cases, or contradicts itself."""
+    path = table.path
     columns = table.columns
     if not columns:
         raise BadInput(
@@ -247,15 +261,15 @@ def read_manifest(path: Path) -> Table:
             )
     for line, row in table.rows.items():
         for name in ("case", "patient", "split"):
-            if row.get(name) == "":
+            if row.get(name) == "" and not (name == "split" and row.get("fold")):
                 raise BadInput(
                     f"{path}, line {line}: expected a {name} in every row or in none, found both. Fill the column."
                 )
-        split = checked_split(path, line, row.get("split", ""))
-        fold = row.get("fold", "0")
-        if fold not in map(str, range(FOLDS)) and not (split == "test" and not fold):
+        checked_split(path, line, row.get("split", ""))
+        fold = row.get("fold", "")
+        if fold and not fold.isdecimal():
             raise BadInput(
-                f"{path}, line {line}: expected a fold 0 to {FOLDS - 1}, as --fold takes, for every case that is not of the split test, found {fold or 'none'}. Number the folds from 0, or rename the column."
+                f"{path}, line {line}: expected the number of a fold, found '{fold}'. Number the folds, or rename the column."
             )
     for column in OF_CASE:
         stated = grouped((case_in(row), row.get(column)) for row in table.rows.values())
@@ -264,7 +278,6 @@ def read_manifest(path: Path) -> Table:
                 raise BadInput(
                     f"{path}: expected one {column} of case {case}, found {first_of([*dict.fromkeys(values)])}. Fix them."
                 )
-    return table
 
 
 def checked_split(path: Path, line: int, word: str) -> str | None:

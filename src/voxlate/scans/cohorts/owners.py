@@ -5,7 +5,9 @@ Of the tags of a person, hashes alone are kept, and none is shown.
 """
 
 import hashlib
+import os
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -20,10 +22,19 @@ from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, plain_name
 from voxlate.scans.cohorts.manifest import read_lines
 from voxlate.scans.cohorts.path_names import DATE, PERSON, PUBLIC, is_person
 from voxlate.scans.cohorts.split_lists import PATIENTS
+from voxlate.scans.formats.array_files import images_in
 from voxlate.scans.formats.dicom import entries_in, folder_and_key, images_of, is_dicom_folder
-from voxlate.scans.formats.io import file_and_part, is_picture
+from voxlate.scans.formats.io import file_and_part, holds_slices, is_picture, without_ending
 
 EACH = "each"  # in place of a file of patients
+# Patients in the names of cases: before the last part, before a letter, the first part or folder, the last one.
+EXPRESSIONS = (
+    r"^(.*\d)[a-zA-Z]\d*$",
+    "^([^_]+)",
+    "^(.+)[-_. ][^-_. ]+$",
+    "([^_]+)$",
+)
+MARK = re.compile("([-_./])")  # between the parts of a path
 # What may state a session, side or copy behind a stem: a date, words with a number, a letter behind a digit; or a number.
 SUFFIX = re.compile(
     rf"(?:[-_. ]+(?:\w+[-_. ])?(?:{DATE}).*|[-_. ]+(?P<word>[^\W\d_]+[-_.]?\d{{0,3}})|[-_. ]*\(\d+\)|(?<=\d)[a-z]\d{{0,2}}|[-_. ]+(?P<number>\d+))$",
@@ -72,16 +83,11 @@ def shared_stems(names: Iterable[str], are_numbers_plain: bool = False) -> dict[
     return shared
 
 
-def state_owners(
-    cases: Sequence[CaseFiles], patients: Path | str | None, found: CohortFiles
-) -> list[CaseFiles]:
-    """The cases with their patients: by the option, as stated, by public identifiers, else each its own.
+def state_owners(cases: Sequence[CaseFiles], found: CohortFiles) -> list[CaseFiles]:
+    """The cases with their patients: as stated, by public identifiers, else each its own.
 
     The patient is '' where it must be asked for; `found.questions` then holds why.
     """
-    if patients is not None:
-        found.questions.clear()  # which the option answers
-        return take_patients(cases, patients)
     unstated = [case.case for case in cases if not case.patient]
     owners = {name: match[0] for name in unstated if (match := PUBLIC.match(name))}
     if several := {owner for owner, count in Counter(owners.values()).items() if count > 1}:
@@ -89,7 +95,7 @@ def state_owners(
             f"{plural(len(several), 'patient')} by public identifiers ({first_of(sorted(several))})"
         )
     others = [name for name in unstated if name not in owners and name not in found.undecided]
-    are_pictures = all(is_picture(path) for case in cases for path in case.files.values())
+    are_pictures = all(_is_slice(path) for case in cases for path in case.files.values())
     slices = [SLICE.fullmatch(name) for name in others if are_pictures]
     of_slices = {match[0]: match["patient"] for match in slices if match}
     if len(of_slices) == len(others) and 1 < len({*of_slices.values()}) < len(others):
@@ -112,49 +118,130 @@ def state_owners(
     return [replace(case, patient=case.patient or owners.get(case.case, "")) for case in cases]
 
 
-def require_patients(found: CohortFiles, root: Path) -> None:
+def _is_slice(path: Path) -> bool:
+    """Whether a file is a picture, or an array file without stacks of slices."""
+    file = file_and_part(path)[0]
+    return is_picture(path) or (
+        holds_slices(file) and all(len(shape) == 2 for shape in images_in(file).values())
+    )
+
+
+def state_pairs(cases: Sequence[CaseFiles], found: CohortFiles, root: Path) -> None:
+    """State in `found.unpaired` that each modality is in cases of its own, where the cohort has several."""
+    found.unpaired = ""
+    scans = grouped(
+        (name, os.path.relpath(path, root).replace(os.sep, "/"))
+        for case in cases
+        for name, path in case.files.items()
+    )
+    is_repeated = any(len(paths) > 1 for paths in scans.values())
+    if len(scans) < 2 or not is_repeated or any(len(case.files) > 1 for case in cases):
+        return
+    shown = ", ".join(f"{name} in {paths[0]}" for name, paths in scans.items())
+    pattern = joining_pattern([*scans.values()])
+    joined = (
+        f"Pass --pattern '{pattern}' if equal names are of one patient; or give"
+        if pattern
+        else "Give"
+    )
+    found.unpaired = f"Expected cases with two modalities, found each modality in cases of its own ({shown}). {joined} the scans of a pair one case in the table of voxlate manifest; without pairs, train auto takes --unpaired."
+
+
+def joining_pattern(paths: Sequence[Sequence[str]]) -> str:
+    """A pattern under which the scans of several modalities have the same cases, each once; "" where no part of their names is equal.
+
+    paths: of each modality. Marks ('/', '_', '-', '.') cut them into parts: one that has the same names in all modalities is
+    the case, one that has a single name in each the modality.
+    """
+    every = [[MARK.split(without_ending(path)) for path in of_modality] for of_modality in paths]
+    if len({(len(parts), *parts[1::2]) for parts in chain(*every)}) > 1:
+        return ""
+    pattern = ""
+    for place in range(len(every[0][0])):
+        names = [{parts[place] for parts in of_modality} for of_modality in every]
+        fewest, most = min(names, key=len), max(names, key=len)
+        is_unique = all(len(own) == len(scans) for own, scans in zip(names, every))
+        is_shared = all(own <= most for own in names) and 2 * len(fewest) >= len(most)
+        if len(set[str]().union(*names)) == 1:
+            pattern += next(iter(most))
+        elif "{modality}" not in pattern and len(most) == 1:
+            pattern += "{modality}"
+        elif "{case}" not in pattern and is_unique and is_shared:
+            pattern += "{case}"
+        else:
+            pattern += "*"
+    return pattern if "{case}" in pattern and "{modality}" in pattern else ""
+
+
+def require_patients(found: CohortFiles) -> None:
     """Raise BadInput where the patients of cases must be stated: scans of one patient could reach two splits."""
-    unstated = [case.case for case in found.cases if not case.patient]
-    if not unstated:
+    if all(case.patient for case in found.cases):
         return
     why = "; ".join(found.questions) or "cases without a patient"
-    cut = SUFFIX.search(unstated[0])
-    expression = (
-        r"^(.*\d)[a-zA-Z]\d*$" if cut and cut[0][0].isalpha() else r"^(.+?)[-_. ]+[^-_. ]+$"
-    )
     raise BadInput(
-        f"{root}: expected the patient of each case, found {why}. Add --patients each if every case is a patient, --patients '{expression}' for the patient in the name, or --patients FILE, by default {PATIENTS} there, with 'CASE PATIENT' a line. {found.unpaired}".rstrip()
+        f"{found.root}: expected the patient of each case, found {why}. Add {answers(found)}. {found.unpaired}".rstrip()
     )
+
+
+def answers(found: CohortFiles) -> str:
+    """The options that state the patients of the cases that lack one, each with the patients that it makes of them."""
+    cases = found.cases
+    asked = [case.case for case in cases if not case.patient]
+    offered = dict[tuple[int, ...], str]()
+    for option in (EACH, *EXPRESSIONS):
+        owners = {case.case: case.patient for case in take_patients(cases, option)}
+        patients = {owner: number for number, owner in enumerate(dict.fromkeys(owners.values()))}
+        partition = tuple(map(patients.__getitem__, owners.values()))
+        is_date = re.fullmatch(DATE, owners[asked[0]])
+        if not is_date and (option == EACH or 1 < len(patients) < len(cases)):
+            shown = first_of([*dict.fromkeys(map(owners.__getitem__, asked))], 2)
+            text = f"--patients {shlex.quote(option)} if they are {plural(len(patients), 'patient')} ({shown})"
+            offered.setdefault(partition, text)
+    options = [*offered.values()]
+    by_folder = grouped(
+        (path.relative_to(found.root).parts[0], f"{path.relative_to(found.root)}")
+        for case in found.cases
+        for path in case.files.values()
+        if path.is_relative_to(found.root)
+    )
+    are_alike = len({*chain.from_iterable(case.files for case in found.cases)}) == 1
+    if are_alike and len(by_folder) > 1 and (pattern := joining_pattern([*by_folder.values()])):
+        options.append(f"--pattern '{pattern}' if {' and '.join(by_folder)} are modalities")
+    return f"{', '.join(options)}, or --patients FILE (by default {PATIENTS} there) with 'CASE PATIENT' a line"
 
 
 def take_patients(cases: Sequence[CaseFiles], patients: Path | str) -> list[CaseFiles]:
-    """The cases with their patients by EACH, by a text file with 'CASE PATIENT' a line, or by a regular expression.
+    """The cases with their patients by an option; raises BadInput where it states none for one of them."""
+    owners = owners_by(cases, patients)
+    lacking = sorted({case.case for case in cases} - owners.keys())
+    if lacking:
+        raise BadInput(
+            f"{patients}: expected 'CASE PATIENT' for every case, found none for {lacking[0]} ({len(lacking)} of {len(cases)} lack it). Add them; a case alone is a patient of its own."
+        )
+    return [replace(case, patient=owners[case.case]) for case in cases]
+
+
+def owners_by(cases: Sequence[CaseFiles], patients: Path | str) -> dict[str, str]:
+    """The patients of cases by EACH, by a text file with 'CASE PATIENT' a line, or by a regular expression.
 
     The patient is the expression's first group, or all that it matches; a case whose name it does not match is its own.
     """
-    text = str(patients)
     owners = {case.case: case.case for case in cases}
+    text = str(patients)
     if text == EACH:
-        return [replace(case, patient=case.case) for case in cases]
-    if re.search(r"[()\[\]*+?^$|]", text) and not Path(patients).is_file():
-        try:
-            expression = re.compile(text)
-        except re.error as error:
-            raise BadInput(
-                f"--patients: expected a regular expression, a file or each, found '{text}' ({error}). Fix it."
-            ) from error
-        group = min(expression.groups, 1)
-        for case in cases:
-            if match := expression.search(case.case):
-                owners[case.case] = plain_name(match[group] or case.case)
-    else:
-        owners = _owners_in_file(Path(patients))
-        lacking = sorted({case.case for case in cases} - owners.keys())
-        if lacking:
-            raise BadInput(
-                f"{patients}: expected 'CASE PATIENT' for every case, found none for {lacking[0]} ({len(lacking)} of {len(cases)} lack it). Add them; a case alone is a patient of its own."
-            )
-    return [replace(case, patient=owners[case.case]) for case in cases]
+        return owners
+    if Path(patients).is_file() or not re.search(r"[()\[\]*+?^$|]", text):
+        return _owners_in_file(Path(patients))
+    try:
+        expression = re.compile(text)
+    except re.error as error:
+        raise BadInput(
+            f"--patients: expected a regular expression, a file or each, found '{text}' ({error}). Fix it."
+        ) from error
+    for case in owners:
+        if match := expression.search(case):
+            owners[case] = plain_name(match[min(expression.groups, 1)] or case)
+    return owners
 
 
 def _owners_in_file(path: Path) -> dict[str, str]:

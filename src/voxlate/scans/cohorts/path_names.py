@@ -26,7 +26,7 @@ PERSON = re.compile(
 DATE = r"\d{4}([-_.]?)[01]\d\1[0-3]\d(?!\d)|[0-3]?\d[.][01]?\d[.](?:\d\d)?\d\d(?!\d)"
 WORDS = {
     "train": r"tr(?:ain(?:ing)?|n)?|development",
-    "val": r"val(?:id(?:ation)?)?|va|vl|dev|tun(?:e|ing)",
+    "val": r"val(?:id(?:ation|ierung)?)?|va|vl|dev|tun(?:e|ing)",
     "test": r"test(?:ing)?|te|tst?|h[eo]ld[-_ ]?out",
 }
 SHORT = ("tr", "trn", "va", "vl", "dev", "te", "ts", "tst")  # which have other meanings, too
@@ -65,7 +65,7 @@ def split_folders(paths: Iterable[str]) -> dict[str, tuple[str, str]]:
     short = set()
     for folder in {folder for path in paths for folder in PurePosixPath(path).parents}:
         match = SPLIT_FOLDER.fullmatch(folder.name)
-        if match is None:
+        if match is None or any(map(is_person, folder.parent.parts)):  # test and retest of p1
             continue
         group, side = match["group"] or "", match["side"] or ""
         modality = group if is_known(group) and not re.search(r"\d\d", group) else side
@@ -123,7 +123,7 @@ def read_names(
     names = list[str]()
     for depth, folder in enumerate(folders, start=1):
         stated = (splits or {}).get("/".join(folders[:depth]))
-        if stated is None or any(map(is_person, names)):
+        if stated is None:
             names.append(folder)
         else:
             split, side = stated[0], stated[1] or side

@@ -21,7 +21,7 @@ from voxlate.scans.cohorts.path_names import (
     split_named,
     split_of_path,
 )
-from voxlate.scans.formats.array_files import stack_shape
+from voxlate.scans.formats.array_files import images_in, stack_shape
 from voxlate.scans.formats.dicom import SeriesInfo, list_series
 from voxlate.scans.formats.dicom_file import kind_of
 from voxlate.scans.formats.dynamic import is_frame
@@ -41,6 +41,10 @@ MR = {
     "t2": "t2",
     "pd": r"\bpd|proton",
 }
+AS_PICTURES = "rows run to the back and columns to the left (axes=PL)"  # assumed for arrays of unknown orientation
+UNSTATED_AXIS = (".npy", ".npz")  # whose volumes have slices along any axis
+FEW = 8  # array files whose shapes are read
+LEAST_SIDE = 5  # of a volume; an array with a shorter side may be a picture of several channels
 MOST_NAMES = 2000  # paths that are compared with those of public data sets
 WILDCARDS = {"*": "[^/]*", "**/": "(?:.*/)?"}
 STACKED = "slice={case}"  # of array files in which each slice is a case
@@ -86,12 +90,13 @@ class Tags:
 class Arrays:
     """What array files (.npy, .npz, HDF5) do not state: their geometry, splits and patients.
 
-    part: after '#' of every file, see scans/formats/array_files.py ('axes=PL,mm=0.6'). heads: slices are of heads; prepare
-    states if most are wider than deep. held_back: training items (at most a quarter) for validation. guessed: what is
-    assumed; prepare states it.
+    part: after '#' of every file, see scans/formats/array_files.py ('axes=PL,mm=0.6'). anonymous: names of files state no
+    patient, so that a list must. heads: slices are of heads; prepare states if most are wider than deep. held_back: training
+    items (at most a quarter) for validation. guessed: what is assumed; prepare states it.
     """
 
     part: str = ""
+    anonymous: bool = True
     heads: bool = False
     held_back: Annotated[int, setting("training items for validation", ge=0)] = 0
     guessed: list[str] = field(default_factory=list)
@@ -247,6 +252,29 @@ def path_expression(pattern: str) -> re.Pattern[str]:
     return re.compile(out)
 
 
+def arrays_of(files: Sequence[Path]) -> Arrays | None:
+    """What is assumed of the array files among some files, which state no geometry; None where there are none.
+
+    Slices follow each other along the axis whose length differs from those of the other two, if one does, else the first.
+    """
+    arrays = [file for file in files if holds_slices(file)]
+    if not arrays:
+        return None
+    unstated = [file for file in arrays if file.suffix.lower() in UNSTATED_AXIS]
+    some = {*unstated[:: max(1, len(unstated) // FEW)]}
+    shapes = {shape for file in some for shape in images_in(file).values() if len(shape) == 3}
+    guessed = [AS_PICTURES]
+    part = ""
+    if shapes and unstated == arrays and min(map(min, shapes)) >= LEAST_SIDE:
+        across = all(rows == columns for rows, columns, _ in shapes)
+        axis = 2 if across and any(rows != slices for rows, _, slices in shapes) else 0
+        part = f"slices={axis}"
+        guessed.append(
+            f"slices of arrays such as {'×'.join(map(str, max(shapes)))} follow each other along their {'last' if axis else 'first'} axis (a pattern that ends with #slices={2 - axis} states the other)"
+        )
+    return Arrays(part=part, anonymous=False, guessed=guessed)
+
+
 def is_skipped(path: str, layout: Preset) -> bool:
     """Whether a path below the root is one that a layout leaves out."""
     return any(path_expression(pattern).fullmatch(path) for pattern in layout.skip)
@@ -324,25 +352,31 @@ def _study_of(
     return patient or (study if parts else None), "_".join([study, *parts]), split
 
 
+def with_part(path: str, arrays: Arrays | None) -> str:
+    """The path of an array file, or of a part of one, with what is assumed of all and the part does not state; any other path as it is."""
+    place, part = split_part(path)
+    if not holds_slices(place):
+        return path
+    settings = dict[str, str]()
+    for stated in f"{part},{arrays.part if arrays else ''}".split(","):
+        settings.setdefault(stated.partition("=")[0], stated)
+    text = ",".join(filter(None, settings.values()))
+    return f"{place}#{text}" if text else place
+
+
 def slices_of(file: Path, part: str, arrays: Arrays | None) -> Iterator[tuple[str, Path]]:
     """The paths of the slices that a pattern's part ('channel=0', 'slice={case}') names in a file, and their cases.
 
     The case is "" where the file's name states it; arrays: settings of all files, which the part may override.
     """
-    if not holds_slices(file):
-        yield "", Path(f"{file}#{part}") if part else file
+    path = with_part(f"{file}#{part}" if part else f"{file}", arrays)
+    if STACKED not in path:
+        yield "", Path(path)
         return
-    settings = dict[str, str]()
-    for stated in f"{part},{arrays.part if arrays else ''}".split(","):
-        settings.setdefault(stated.partition("=")[0], stated)
-    text = ",".join(filter(None, settings.values()))
-    if STACKED not in text:
-        yield "", Path(f"{file}#{text}") if text else file
-        return
-    count = stack_shape(file, text.replace(STACKED, "slice=0"))[0]
+    count = stack_shape(file, split_part(path.replace(STACKED, "slice=0"))[1])[0]
     width = max(4, len(str(count - 1)))
     for k in range(count):
-        yield f"slice{k:0{width}d}", Path(f"{file}#{text.replace(STACKED, f'slice={k}')}")
+        yield f"slice{k:0{width}d}", Path(path.replace(STACKED, f"slice={k}"))
 
 
 def rows_by_tags(root: Path, path: str, tables: Mapping[str, Tags] | None = None) -> list[Row]:

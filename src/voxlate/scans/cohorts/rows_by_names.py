@@ -13,8 +13,9 @@ from voxlate.base.groups import grouped
 from voxlate.scans.cohorts.case_files import CohortFiles, Row, is_known, plain_name, quote_some
 from voxlate.scans.cohorts.owners import person_in
 from voxlate.scans.cohorts.path_names import Names, is_person, patient_of, read_names, split_folders
-from voxlate.scans.cohorts.presets import rows_by_tags
-from voxlate.scans.formats.io import is_picture, read_volume, without_ending
+from voxlate.scans.cohorts.presets import Arrays, rows_by_tags, with_part
+from voxlate.scans.formats.array_files import images_in
+from voxlate.scans.formats.io import holds_slices, is_picture, read_volume, without_ending
 from voxlate.scans.formats.picture import halves
 from voxlate.scans.images.units import plain_modality
 
@@ -22,11 +23,11 @@ MOST_MODALITIES = 8  # folders of modalities side by side
 
 
 def rows_by_names(
-    root: Path, paths: Sequence[str], found: CohortFiles
+    root: Path, paths: Sequence[str], arrays: Arrays | None, found: CohortFiles
 ) -> tuple[list[Row], list[str]]:
     """A row for each scan with its case, and patient where one is stated, and the paths in folders below a case.
 
-    Pictures beside scans are noted. found.questions gets why patients are not known. Raises BadInput for scans whose
+    arrays: what is assumed of array files, of which each array is a scan. Pictures beside scans are noted. found.questions gets why patients are not known. Raises BadInput for scans whose
     names state no modality.
     """
     # pictures whose names are those of no modality
@@ -41,16 +42,19 @@ def rows_by_names(
     splits = split_folders(paths)
     every = []
     for path in paths:
-        names = read_names(path, (root / path).is_dir(), splits)
+        inside = images_in(root / path) if holds_slices(path) else {}
+        names = read_names(path, len(inside) > 1 or (root / path).is_dir(), splits)
         if path == ".":  # root itself holds DICOM files
             names = replace(names, ids=(root.resolve().name,), modality="")
-        if names.is_dicom and not names.modality:
-            every += [
+        parts = [names]
+        if len(inside) > 1 and not is_known(names.modality):
+            parts = [replace(names, path=f"{path}#array={name}", modality=name) for name in inside]
+        elif names.is_dicom and not names.modality:
+            parts = [
                 replace(names, path=f"{row.path}", modality=row.modality, series=row.series)
                 for row in rows_by_tags(root, path)
             ]
-        else:
-            every.append(names)
+        every += [replace(one, path=with_part(one.path, arrays)) for one in parts]
     return _name_cases(root, _by_persons(root, every), found)
 
 
@@ -101,6 +105,7 @@ def _name_cases(
     has_studies = _differ(
         (one.ids[: one.first + 1], one.ids[: one.first + levels]) for one in every
     )
+    owned = _owned_by_persons(every)
     rows = []
     undecided = set[str]()
     for names in every:
@@ -110,7 +115,9 @@ def _name_cases(
         repeats = bool(studies) and studies[-1].startswith((f"{owner}_", f"{owner}-"))
         case = studies[-1] if repeats else "_".join(ids)  # pat01/pat01_tp2
         case = case or root.resolve().name
-        is_stated = bool(studies) and (repeats or names.repeats or is_person(owner))
+        is_stated = bool(studies) and (
+            repeats or names.repeats or is_person(owner) or owner in owned
+        )
         patient = patient_of(owner) if is_stated and not with_groups else None
         if with_groups or (has_studies and studies and not is_stated):
             undecided.add(plain_name(case))
@@ -121,9 +128,21 @@ def _name_cases(
     if undecided:
         found.undecided |= undecided
         found.questions.append(
-            f"folders in folders ({first_of(sorted(undecided), 3)}), of which any may be that of a patient (name it by --pattern '**/{{patient}}/{{case}}/{{modality}}')"
+            f"folders in folders ({first_of(sorted(undecided), 3)}), of which any may be that of a patient"
         )
     return rows, below
+
+
+def _owned_by_persons(every: Sequence[Names]) -> set[str]:
+    """The names of patients' folders where each holds the DICOM series of one person, and each person has one."""
+    persons = grouped(
+        (names.ids[names.first], person_in(Path(names.path)) if names.series else "")
+        for names in every
+        if names.ids
+    )
+    singles = {owner: people[0] for owner, people in persons.items() if len({*people}) == 1}
+    are_apart = len({*singles.values()}) == len(persons) > 1
+    return {*singles} if are_apart and "" not in singles.values() else set()
 
 
 def _differ(pairs: Iterable[tuple[tuple[str, ...], tuple[str, ...]]]) -> bool:
@@ -209,10 +228,19 @@ def _with_modalities(root: Path, every: Sequence[Names], found: CohortFiles) -> 
 
 def _without_modality(root: Path, names: Sequence[str]) -> BadInput:
     """The error of scans whose names state no modality."""
-    mark = next((mark for mark in "_-" if all(mark in Path(name).stem for name in names)), "/")
-    endings = {name.removeprefix(without_ending(name)) for name in names}
-    alone = f"--pattern '{{case}}{min(endings)}' if each is the one scan of a case, "
-    is_flat = len(endings) == 1 and not any("/" in name for name in names)
+    stems = [without_ending(name) for name in names]
+    endings = {name.removeprefix(stem) for name, stem in zip(names, stems)}
+    advice = ["Rename them"]
+    for mark in "_-":
+        ends = {stem.rpartition(mark)[2] for stem in stems if mark in posixpath.basename(stem)}
+        if 1 < len(ends) <= MOST_MODALITIES and not any(map(str.isdecimal, ends)):
+            advice.append(
+                f"pass --pattern '**/{{case}}{mark}{{modality}}' if {quote_some(sorted(ends))} are modalities"
+            )
+    if len(endings) == 1:
+        advice.append(
+            f"pass --pattern '**/{{case}}{endings.pop()}' if each is the one scan of a case"
+        )
     return BadInput(
-        f"{root}: expected a folder for each case, or names that end with a modality, found {len(names)} scans of another form ({quote_some(names)}). Rename them; or pass {alone if is_flat else ''}--pattern '**/{{case}}{mark}{{modality}}' if they end so; or name the files of each modality by --preset FILE.toml (docs/guides/own_data.md)."
+        f"{root}: expected a folder for each case, or names that end with a modality, found {len(names)} scans of another form ({quote_some(names)}). {'; or '.join(advice)}; or name the files of each modality by --preset FILE.toml (docs/guides/own_data.md)."
     )

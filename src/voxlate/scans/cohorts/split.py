@@ -241,7 +241,7 @@ def patient_order(seed: int, name: str) -> bytes:
 def refuse_leak(cases: Iterable[Any], where: Path | str) -> None:
     """Raise BadInput where one patient is in two splits or folds; cases: each with its patient ('' if unknown), split and fold."""
     places: dict[tuple[str, str], Any] = {}
-    for case, what in product(cases, ("split", "fold")):
+    for case, what in product(cases, ("fold", "split")):
         patient, place = case.patient, getattr(case, what)
         first = places.setdefault((patient, what), place)
         if patient and first != place:

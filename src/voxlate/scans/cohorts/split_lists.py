@@ -7,13 +7,13 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from voxlate.base.errors import BadInput, first_of
 from voxlate.base.groups import grouped
-from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles
+from voxlate.scans.cohorts.case_files import FOLD, CaseFiles, CohortFiles
 from voxlate.scans.cohorts.manifest import (
     OWN_NAMES,
     TABLES,
@@ -24,7 +24,6 @@ from voxlate.scans.cohorts.manifest import (
     read_table,
 )
 from voxlate.scans.cohorts.path_names import split_named
-from voxlate.scans.cohorts.split import FOLDS
 from voxlate.scans.formats.io import file_and_part, without_ending
 
 PATIENTS = "patients.txt"  # in a cohort's folder: read where no other list of patients is named
@@ -39,67 +38,84 @@ CHANNEL = re.compile(r"_\d{4}$")
 OURS = ("case", "patient", "path")  # columns that name cases
 
 Keys = Mapping[str, Sequence[str]]  # by a text that a list may hold, the cases that it names
-# An entry of a list, what it states (split, fold, patient), and the other files of its row.
-Statement = tuple[str, dict[str, str], list[str]]
+Stated = dict[
+    str, tuple[str, str, str]
+]  # split, fold, patient: each with its list, and where in it
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What an entry of a list states of the cases that it names.
+
+    where: the file, with the line; values: split, fold, patient; others: the other files of its row.
+    """
+
+    where: str
+    entry: str
+    values: Mapping[str, str]
+    others: Sequence[str] = ()
 
 
 def take_lists(
     root: Path,
-    files: Iterable[Path],
+    tables: Mapping[Path, Table | None],
     cases: Sequence[CaseFiles],
     found: CohortFiles,
     notes: Table | None = None,
 ) -> list[CaseFiles]:
     """The cases with what a table of notes, and lists beside the scans, state.
 
-    files: all files below root that are no scans; notes: a manifest without paths, which lists all cases that count.
-    Cases that the notes, or lists of training, leave out are left out, and noted. Raises BadInput where lists, or a list
-    and folders, contradict each other, and for notes on cases that are not there.
+    tables: all files below root that may be lists, with the table of those that were read; notes: a manifest without
+    paths, which lists all cases that count. Cases that the notes, or lists of training, leave out are left out, and noted.
+    Raises BadInput where lists, or a list and folders, contradict each other, and for notes on cases that are not there.
     """
     keys = _keys(root, cases)
-    stated = {case.case: {"split": case.split} if case.split else {} for case in cases}
-    sources = []
-    if notes is not None:
-        ids = "case" if "case" in notes.columns else "patient"
-        sources.append((notes.path, [*_in_column(notes, ids)]))
-    others = sorted({*files} - {path for path, _ in sources})
-    sources += [(path, _statements(path, keys, found)) for path in others]
+    stated = {case.case: _of_folder(case) for case in cases}
+    folds = [int(match[1]) for path in tables if (match := _fold_of(path))]
+    lists = [path for path in sorted(tables) if notes is None or path != notes.path]
+    used = dict[str, bool]()  # by the names of lists, whether they state who trains
     listed = set[str]()
-    used = []
-    unread = []
-    stating = []
-    of_training = False
-    for path, rows in sources:
-        _refuse_other_pairs(path, rows, keys)
-        statements = rows if path not in others else [row for row in rows if row[1]]
-        missing = {entry for entry, *_ in statements if not _named(entry, keys)}
-        if missing and path not in others:
-            raise BadInput(
-                f"{path}: expected files of {min(missing)}, found only others ({first_of(sorted(stated))}). Fix the manifest."
-            )
-        if len(missing) == len({entry for entry, *_ in statements}):
-            unread.append(path)
-            if any({"split", "fold"} & values.keys() for _, values, _ in statements):
-                stating.append(path.name)
+    unread = dict[Path, list[Statement]]()
+    for path in lists if notes is None else [notes.path, *lists]:
+        is_list = path in lists
+        try:
+            every = _statements(path, tables.get(path) or notes, keys, min(folds, default=0), found)
+        except BadInput as error:
+            if SPLITTING.search(path.name):
+                raise
+            found.unread.append(str(error))
             continue
-        used.append(path.name)
-        found.note(found.unclaimed, missing, f"entries of {path.name} without scans")
-        for entry, values, _ in statements:
-            of_training |= values.get("split") == "train"
-            for name in _named(entry, keys):
+        _refuse_other_pairs(every, keys)
+        wanted = [one for one in every if one.values or not is_list]
+        missing = [one for one in wanted if not _named(one.entry, keys)]
+        if missing and not is_list:
+            raise BadInput(
+                f"{missing[0].where}: expected files of {missing[0].entry}, found only others ({first_of(sorted(stated))}). Fix the manifest."
+            )
+        if len(missing) == len(wanted):
+            # further folds' training cases state nothing
+            unread |= {} if every and _fold_of(path) else {path: missing}
+            continue
+        used[path.name] = any(one.values.get("split") == "train" for one in wanted)
+        what = f"entries of {path.name} without scans"
+        found.note(found.unclaimed, [one.entry for one in missing], what)
+        # train.txt and val.txt are one list
+        group = f"{path.parent if _split_in(path.stem) else path}"
+        for one in wanted:
+            for name in _named(one.entry, keys):
                 listed.add(name)
-                _state(stated[name], values, path, name)
-    _name_unread(unread, stating, cases, found)
+                _state(stated[name], one, group, name)
+    _name_unread(unread, cases, found)
     if not used:
         return [*cases]
     if notes is None:
-        found.guessed.append(f"splits, folds or patients are those of {first_of(used)}")
+        found.guessed.append(f"splits, folds or patients are those of {first_of([*used])}")
         placed = {name for name, values in stated.items() if "split" in values}
-        listed = placed if of_training else {*stated}
-    found.note(found.unclaimed, stated.keys() - listed, f"cases not listed by {first_of(used)}")
+        listed = placed if any(used.values()) else {*stated}
+    found.note(found.unclaimed, stated.keys() - listed, f"cases not listed by {first_of([*used])}")
     taken = []
     for case in cases:
-        values = stated[case.case]
+        values = {what: value for what, (value, *_) in stated[case.case].items()}
         if case.case in listed:
             fold = int(values["fold"]) if "fold" in values else case.fold
             patient = values.get("patient", case.patient)
@@ -107,29 +123,35 @@ def take_lists(
     return taken
 
 
-def _refuse_other_pairs(path: Path, statements: Sequence[Statement], keys: Keys) -> None:
+def _of_folder(case: CaseFiles) -> Stated:
+    """What the folder of a case states."""
+    return {"split": (case.split, "", "its folder")} if case.split else {}
+
+
+def _state(stated: Stated, statement: Statement, group: str, case: str) -> None:
+    """Add what a list states of a case; raises BadInput where its folder or another list states something else.
+
+    A list may say which of the cases that train by their folder, or by lists of another group, validate.
+    """
+    for what, value in statement.values.items():
+        before, other, place = stated.get(what, (value, group, ""))
+        if before != value and (group == other or (before, value) != ("train", "val")):
+            raise BadInput(
+                f"{statement.where}: expected one {what} of each case, found {case} in {value}, and in {before} by {place}. Remove one of the entries, or move the file away."
+            )
+        stated[what] = value, group, statement.where
+
+
+def _refuse_other_pairs(statements: Iterable[Statement], keys: Keys) -> None:
     """Raise BadInput where a row of a list has files that belong to different cases by their names."""
-    for entry, _, others in statements:
-        for other in others:
-            here, there = _named(entry, keys), _named(other, keys)
+    for statement in statements:
+        here = _named(statement.entry, keys)
+        for other in statement.others:
+            there = _named(other, keys)
             if here and there and not {*here} & {*there}:
                 raise BadInput(
-                    f"{path}: expected the files of one case in each row, found {entry} of case {here[0]} and {other} of case {there[0]}. Pass --manifest with a table that has the columns case, modality and path, or rename the files."
+                    f"{statement.where}: expected the files of one case in each row, found {statement.entry} of case {here[0]} and {other} of case {there[0]}. Pass --manifest with a table that has the columns case, modality and path, or rename the files."
                 )
-
-
-def _state(known: dict[str, str], values: Mapping[str, str], path: Path, case: str) -> None:
-    """Add what a list states to what is known of a case; raises BadInput for two splits.
-
-    A list may say which cases of training validate.
-    """
-    split = values.get("split", "")
-    before = known.get("split", split)
-    if split and (before, split) not in ((split, split), ("train", "val")):
-        raise BadInput(
-            f"{path}: expected one split of each case, found {case} in {split}, and before in {before}, by its folder or another list. Remove one of the entries, or move the file away."
-        )
-    known |= values
 
 
 def _tails(path: str) -> list[str]:
@@ -166,41 +188,62 @@ def _named(entry: str, keys: Keys) -> Sequence[str]:
     return next((keys[key] for key in (*tails, *others) if key in keys), ())
 
 
-def _statements(path: Path, keys: Keys, found: CohortFiles) -> list[Statement]:
-    """What a file states; nothing for a file of another kind."""
-    if not path.is_file() or path.stat().st_size > LARGEST_BYTES:
-        return []
+def _split_in(stem: str) -> str:
+    """The split that the words of a file's name state; "" for none, or several."""
+    words = {split_named(word) for word in re.split(r"[^a-z]+", stem.lower())} - {""}
+    return words.pop() if len(words) == 1 else ""
+
+
+def _fold_of(path: Path) -> re.Match[str] | None:
+    """The fold in the name of a list, or in that of its folder."""
+    return FOLD.search(path.stem) or FOLD.fullmatch(path.parent.name)
+
+
+def _in_fold(split: str, fold: int | None, first: int) -> dict[str, str]:
+    """What a list of a split states, of a fold where it has one: only the first says who trains and validates without folds."""
+    if fold is None:
+        return {"split": split}
+    values = {"fold": f"{fold}"} if split == "val" else {}
+    return values | ({"split": split} if split == "test" or fold == first else {})
+
+
+def _statements(
+    path: Path, table: Table | None, keys: Keys, first: int, found: CohortFiles
+) -> list[Statement]:
+    """What a file states; nothing for a file of another kind; first: the first fold of all lists."""
+    split = _split_in(path.stem)
+    number = _fold_of(path)
+    fold = int(number[1]) if number else None
     ending = path.suffix.lower()
-    words = {split_named(word) for word in re.split(r"[^a-z]+", path.stem.lower())} - {""}
-    split = words.pop() if len(words) == 1 else ""
-    try:
-        if ending == ".json":
-            with suppress(ValueError, UnicodeDecodeError):
-                return [*_in_document(json.loads(path.read_text(encoding="utf-8-sig")), split)]
-        elif ending in TABLES:
-            return _in_table(read_table(path), split, keys, found)
-        elif ending == ".txt" and split:
-            return [(line, {"split": split}, []) for line in read_lines(path).values()]
-    except BadInput as error:
-        if SPLITTING.search(path.name):
-            raise
-        found.unread.append(str(error))
+    if table is None and (not path.is_file() or path.stat().st_size > LARGEST_BYTES):
+        return []
+    if table is not None or ending in TABLES:
+        return _in_table(table or read_table(path), split, fold, first, keys, found)
+    if ending == ".json":
+        with suppress(ValueError, UnicodeDecodeError):
+            document = json.loads(path.read_text(encoding="utf-8-sig"))
+            return [*_in_document(f"{path}", document, split, fold, first)]
+    elif ending == ".txt" and split:
+        values = _in_fold(split, fold, first)
+        lines = read_lines(path).items()
+        return [Statement(f"{path}, line {line}", entry, values) for line, entry in lines]
     return []
 
 
-def _in_document(document: Any, split: str) -> Iterator[Statement]:
-    """What a JSON document states: folds as nnU-Net has them, lists under words of splits as MONAI has them, or one list."""
+def _in_document(
+    where: str, document: Any, split: str, fold: int | None, first: int
+) -> Iterator[Statement]:
+    """What a JSON document states: folds by numbers, lists under words of splits as MONAI has them, or one list."""
+    items = document if isinstance(document, list) else []
+    if items and all(isinstance(item, dict) and {"train", "val"} <= item.keys() for item in items):
+        document = {f"fold {number}": item for number, item in enumerate(items)}  # of nnU-Net
     if isinstance(document, dict):
+        numbers = {word: int(match[1]) for word in document if (match := FOLD.fullmatch(word))}
+        first = min(numbers.values(), default=first)
         for word, value in document.items():
             if isinstance(value, str):  # {"case": "train"}
                 word, value = value, [word]
-            yield from _in_document(value, split_named(word))
-        return
-    items = document if isinstance(document, list) else []
-    if items and all(isinstance(item, dict) and {"train", "val"} <= item.keys() for item in items):
-        for number, fold in enumerate(items[:FOLDS]):
-            yield from ((str(name), {"fold": str(number)}, []) for name in fold["val"])
-        yield from _in_document(items[0], "")
+            yield from _in_document(where, value, split_named(word), numbers.get(word, fold), first)
     elif split:
         for item in items:
             fields = item if isinstance(item, dict) else {"image": item}
@@ -208,56 +251,65 @@ def _in_document(document: Any, split: str) -> Iterator[Statement]:
             if isinstance(entry, list):
                 entry = next(iter(entry), None)
             if isinstance(entry, str | int):
-                fold = fields.get("fold")
-                stated = {"fold": str(fold)} if isinstance(fold, int) else {}
+                values = _in_fold(split, fold, first)
+                if isinstance(fields.get("fold"), int):
+                    values["fold"] = f"{fields['fold']}"
                 files = [value for value in fields.values() if isinstance(value, str)]
-                yield str(entry), {"split": split, **stated}, [*filter(names_scan, files)]
+                yield Statement(where, f"{entry}", values, [*filter(names_scan, files)])
 
 
-def _in_table(table: Table, split: str, keys: Keys, found: CohortFiles) -> list[Statement]:
-    """What a table states of the cases, patients or files in the column that names most of them."""
+def _in_table(
+    table: Table, split: str, fold: int | None, first: int, keys: Keys, found: CohortFiles
+) -> list[Statement]:
+    """What a table states of the cases, patients or files in the column that names most of them, or under the words of splits."""
+    columns = {name: table.column(name) for name in table.columns}
+    if columns and all(map(split_named, columns)):
+        lists = {name: [*filter(None, cells)] for name, cells in columns.items()}
+        return [*_in_document(f"{table.path}", lists, split, fold, first)]
     counts = {
-        name: (sum(bool(_named(cell, keys)) for cell in table.column(name)), name in OURS)
-        for name in table.columns
+        name: (sum(bool(_named(cell, keys)) for cell in cells), name in OURS)
+        for name, cells in columns.items()
         if name not in ("split", "fold")  # a folder may be called as a split
     }
     if not counts:
         return []
     ids = max(counts, key=counts.__getitem__)
-    rows = [*_in_column(table, ids, split)]
-    if any(values and _named(entry, keys) for entry, values, _ in rows):
-        found.guessed += table.assumed
-    return rows
-
-
-def _in_column(table: Table, ids: str, split: str = "") -> Iterator[Statement]:
-    """What the rows of a table state of the cases that one of its columns names."""
-    are_folds = "fold" in table.columns and {*table.column("fold")} <= {"", *map(str, range(FOLDS))}
+    of_all = _in_fold(split, fold, first) if split else {}
+    statements = []
     for line, row in table.rows.items():
-        stated = {
-            "split": checked_split(table.path, line, row.get("split", split)),
-            "fold": row["fold"] if are_folds else "",
+        number = row.get("fold", "")
+        values = {
+            "split": checked_split(table.path, line, row.get("split", "")),
+            "fold": number if number.isdecimal() else "",
             "patient": row.get("patient") if ids != "patient" else "",
         }
-        values = {column: value for column, value in stated.items() if value}
-        yield row[ids], values, [*filter(names_scan, row.values())]
+        stated = of_all | {what: value for what, value in values.items() if value}
+        others = [*filter(names_scan, row.values())]
+        statements.append(Statement(f"{table.path}, line {line}", row[ids], stated, others))
+    if any(one.values and _named(one.entry, keys) for one in statements):
+        found.guessed += [one for one in table.assumed if one not in found.guessed]
+    return statements
 
 
 def _name_unread(
-    files: Sequence[Path], stating: Sequence[str], cases: Sequence[CaseFiles], found: CohortFiles
+    files: Mapping[Path, Sequence[Statement]], cases: Sequence[CaseFiles], found: CohortFiles
 ) -> None:
-    """Note the files that were not read; those that state a split (stating), or may do so by their names, are doubts."""
+    """Note the files of which nothing was taken; those that state a split, or may do so by their names, are doubts with their cause."""
     paths = [path for case in cases for path in case.paths.values()]
     stems = {without_ending(file_and_part(path)[0].name) for path in paths}
-    named = {
-        path.name
-        for path in files
-        if path.stem not in stems
-        and path.name not in (*OWN_NAMES, PATIENTS)
-        and not SILENT.fullmatch(path.name)
-    }
-    doubted = sorted(name for name in named if name in stating or SPLITTING.search(name))
-    if doubted:
-        found.ignored = f"{first_of(doubted)}: expected a list of splits whose names and words can be read, found none. Write the splits into the table of voxlate manifest (--manifest), or move the file away."
+    others = []
+    for path, statements in files.items():
+        is_silent = SILENT.fullmatch(path.name) or path.name in (*OWN_NAMES, PATIENTS)
+        if is_silent or path.stem in stems:
+            continue
+        states = any({"split", "fold"} & {*one.values} for one in statements)
+        if not states and not SPLITTING.search(path.name):
+            others.append(path.name)
+            continue
+        cause = f"{path}: expected a list or table (.txt, .json, .csv) of the splits or folds of cases, found none"
+        if statements:
+            entry = statements[0]
+            cause = f"{entry.where}: expected cases such as {cases[0].case}, found '{entry.entry}', which is none"
+        found.ignored = f"{cause}. Correct the file, write the splits into the table of voxlate manifest (--manifest), or move the file away."
         found.unread.append(found.ignored)
-    found.note(found.guessed, named - {*doubted}, "files beside the scans not read")
+    found.note(found.guessed, others, "files beside the scans not read")

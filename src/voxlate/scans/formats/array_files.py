@@ -13,6 +13,7 @@ from voxlate.base.errors import BadInput, first_of
 from voxlate.base.optional import optional_package
 from voxlate.scans.formats.format import (
     Format,
+    KeptByFile,
     Stored,
     check_bytes,
     check_numbers,
@@ -92,6 +93,36 @@ def stack_shape(path: Path, text: str) -> tuple[int, int, int]:
         return int(array.shape[axis]), int(height), int(width)
 
 
+def _images_in(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of the slices and stacks of real numbers in an array file, by the names of their arrays; {} for damaged files."""
+    what = f"{path}: expected a file of arrays, found another or damage"
+    with (
+        contextlib.suppress(BadInput, OSError),
+        contextlib.ExitStack() as opened,
+        errors_as(what, AGAIN),
+    ):
+        arrays = _headers(path) if path.suffix.lower() == ".npz" else _open(path, opened)
+        return {name: tuple(array.shape) for name, array in arrays.items() if _is_image(array)}
+    return {}
+
+
+images_in = KeptByFile(_images_in, 4096)
+
+
+def _headers(path: Path) -> dict[str, np.ndarray]:
+    """Empty arrays of the types and shapes of those in an .npz file, whose voxels are not read."""
+    arrays = {}
+    with zipfile.ZipFile(path) as file:
+        for name in file.namelist():
+            with file.open(name) as member:
+                read = np.lib.format.read_array_header_2_0
+                if np.lib.format.read_magic(member) == (1, 0):
+                    read = np.lib.format.read_array_header_1_0
+                shape, _, dtype = read(member)
+                arrays[name.removesuffix(".npy")] = np.broadcast_to(np.zeros((), dtype), shape)
+    return arrays
+
+
 def _settings(path: Path, text: str) -> dict[str, str]:
     """The settings of a text by their keys."""
     stated = [setting.partition("=")[::2] for setting in text.split(",") if setting]
@@ -156,7 +187,9 @@ def _chosen(path: Path, settings: Mapping[str, str]) -> Iterator[tuple[str, Any]
 
 
 def _is_image(array: Any) -> bool:
-    return array.dtype.kind in "biuf" and len(array.shape) > 1 and min(array.shape) > 0
+    if array.dtype.kind not in "biuf" or len(array.shape) < 2:
+        return False
+    return min(array.shape) > 0 and sorted(array.shape)[-2] > 1  # voxel sizes are none
 
 
 def _open(path: Path, opened: contextlib.ExitStack) -> Mapping[str, Any]:
