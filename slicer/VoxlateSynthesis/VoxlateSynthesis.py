@@ -30,7 +30,8 @@ PANEL = (
     (r"Choose (other|fewer) files\.", "Choose another volume."),
     (r"\bupload:", "volume:"),
     (r" Go to (the list|its page|the page)\.", ""),
-    (r"(, which none of the scans is\.)", r"\1 Choose another contrast or model."),
+    (r"Choose another model, or say what each scan is\.", "Choose another contrast or model."),
+    (r"Name the file by its modality, or give it as \S+", "Choose its contrast."),
 )
 
 

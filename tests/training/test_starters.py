@@ -100,17 +100,11 @@ def test_a_scan_of_an_accepted_name_is_taken_and_said(starter, voxlate, cohort, 
     assert (out / "case0/t2.nii.gz").is_file()
 
 
-@every_row(
-    "names, taken, text",
-    [
-        ("pd t1w", "t1w", "t1w is taken as t1; pd could be taken, too, by t1=FILE."),
-        ("t1 pd", "t1", "t1 is read, and pd is not, which could stand for it."),
-    ],
-)
-def test_a_choice_among_several_accepted_scans_is_a_note(names, taken, text):
+@every_row("names, taken, code", [("pd t1w", "t1w", "chosen-scan"), ("t1 pd", "t1", "taken-as")])
+def test_a_choice_among_several_accepted_scans_is_a_note(names, taken, code):
     files = {name: Path(name) for name in names.split()}
     own, [said] = by_accepted_names(files, {"t1": ["t1", "t1w", "pd"]})
-    assert (own["t1"].name, said.grade, said.text) == (taken, "note", text)
+    assert (own["t1"].name, said.grade, said.code) == (taken, "note", code)
 
 
 @every_row(

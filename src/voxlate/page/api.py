@@ -50,6 +50,7 @@ class Fit:
     inputs: as `voxlate synth RUN` takes them, relative to the upload's folder.
     used: places of the scans by modality.
     targets: modalities to synthesise.
+    choice: why these of several scans.
     worst: the highest grade of the warnings.
     answers: "mean" and "sample", as far as the model has them, those with intervals first.
     settings: the options that have an effect, with the values of its recipe.
@@ -66,6 +67,7 @@ class Fit:
     inputs: tuple[str, ...] = ()
     used: Mapping[str, str] = field(default_factory=dict)
     targets: tuple[str, ...] = ()
+    choice: str = ""
     warnings: tuple[Said, ...] = ()
     worst: Grade | None = None
     answers: tuple[Answer, ...] = ()

@@ -30,10 +30,7 @@ NAMES = (
 )
 # the largest values that the page takes
 LARGEST_VALUES = {"samples": 100, "steps": 1000, "seed": 2**31 - 1}
-FIELDS = {
-    "run": "Label of the model.",
-    "scan": "Place of one of its scans, of several that fit.",
-}
+FIELDS = {"run": "Label of the model."}
 
 
 def label(name: str) -> str:

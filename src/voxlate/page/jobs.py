@@ -35,7 +35,7 @@ SCANS, OUT, VIEWS = "scans", "out", "views"  # folders of a job
 REPORT, DICOM_ZIP = "report.html", "dicom.zip"
 NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{12}")
 HIDDEN = "."  # first letter of folders that are being filled or removed
-LAYOUT = 6  # of requests and results; jobs of another version of voxlate are not shown
+LAYOUT = 7  # of requests and results; jobs of another version of voxlate are not shown
 
 
 class NoSuchJob(BadInput):

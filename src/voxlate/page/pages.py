@@ -303,9 +303,8 @@ def synthesise(request: Request, site: OfSite, form: Form, name: str) -> Respons
     job, checked = site.finished(name, "check")
     runs = site.settings.runs
     label = text_in(form, "run")
-    scan = text_in(form, "scan")
-    offered = [fit for fit in checked["fits"] if fit["label"] == label and not fit["why_not"]]
-    fit = next((fit for fit in offered if scan in ("", *fit["used"].values())), None)
+    fits = {fit["label"]: fit for fit in checked["fits"] if not fit["why_not"]}
+    fit = fits.get(label)
     if fit is None or label not in runs:
         raise BadInput("model: expected one that fits the scan, found another. Choose one.")
     options = read_options(form)
