@@ -15,9 +15,7 @@ import numpy as np
 from nibabel.affines import apply_affine
 
 from voxlate.base.errors import BadInput
-from voxlate.scans.formats.dicom import images_of
-from voxlate.scans.formats.dicom_headers import Image, read_dicom
-from voxlate.scans.formats.dicom_series import (
+from voxlate.clinic.dicom_series import (
     SYNTHESIS,
     Code,
     Origin,
@@ -31,6 +29,8 @@ from voxlate.scans.formats.dicom_series import (
     source_decimal,
     write_objects,
 )
+from voxlate.scans.formats.dicom import images_of
+from voxlate.scans.formats.dicom_headers import Image, read_dicom
 from voxlate.scans.formats.dicom_stack import stack_of
 from voxlate.scans.images.grid import LPS_TO_RAS, Grid, Volume, flip_onto, share_inside
 

@@ -16,7 +16,7 @@ from voxlate.base.errors import BadInput
 from voxlate.base.files import HIGH, LOW, STD, UNCALIBRATED, UNFAMILIAR
 from voxlate.base.optional import Package, pydicom
 from voxlate.clinic.dicom_images import SOP_CLASSES, Placement, place_volume
-from voxlate.scans.formats.dicom_series import (
+from voxlate.clinic.dicom_series import (
     PRIVATE_SCHEME,
     SYNTHESIS,
     UNKNOWN,

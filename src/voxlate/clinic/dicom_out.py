@@ -21,12 +21,12 @@ from voxlate.clinic.dicom_objects import (
     write_map,
     write_mask,
 )
+from voxlate.clinic.dicom_series import Origin
 from voxlate.clinic.planning_slices import write_planning
 from voxlate.clinic.trust import refuse_changed, trust_summary, why_not, withheld, write_report
 from voxlate.evaluation.scoring.scored_images import is_map, modality_of
 from voxlate.scans.cohorts.case_files import LABELS, MASKS
 from voxlate.scans.formats.dicom import folder_and_key, images_of, is_dicom_folder
-from voxlate.scans.formats.dicom_series import Origin
 from voxlate.scans.formats.io import (
     content_hash,
     is_picture,

@@ -17,8 +17,7 @@ from voxlate.base.array_types import AnyArray
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message, message
 from voxlate.clinic.dicom_images import Placement, place_volume, refer, write_derived
-from voxlate.scans.formats.dicom import images_of
-from voxlate.scans.formats.dicom_series import (
+from voxlate.clinic.dicom_series import (
     NOT_FOR_DIAGNOSIS,
     Origin,
     as_file,
@@ -27,6 +26,7 @@ from voxlate.scans.formats.dicom_series import (
     new_series,
     write_objects,
 )
+from voxlate.scans.formats.dicom import images_of
 from voxlate.scans.images.grid import LPS_TO_RAS, Grid, Volume, orient, resample
 from voxlate.scans.images.mask import foreground
 

@@ -12,11 +12,7 @@ from voxlate.base.errors import BadInput, DoNotTrust
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Grade, Message, message, read_messages
 from voxlate.clinic.dicom_images import refer
-from voxlate.evaluation.intervals.summary import error_lines
-from voxlate.evaluation.scoring.interval_scores import describe_coverage, is_changed, percent
-from voxlate.scans.formats.dicom import images_of
-from voxlate.scans.formats.dicom_headers import read_dicom
-from voxlate.scans.formats.dicom_series import (
+from voxlate.clinic.dicom_series import (
     PRIVATE_SCHEME,
     Code,
     Origin,
@@ -27,6 +23,10 @@ from voxlate.scans.formats.dicom_series import (
     new_series,
     write_objects,
 )
+from voxlate.evaluation.intervals.summary import error_lines
+from voxlate.evaluation.scoring.interval_scores import describe_coverage, is_changed, percent
+from voxlate.scans.formats.dicom import images_of
+from voxlate.scans.formats.dicom_headers import read_dicom
 from voxlate.synthesis.provenance import OF_TRAINING, provenance_of
 
 NO_INTERVALS = "No prediction intervals: the model is not calibrated."
