@@ -48,6 +48,8 @@ PICKED = {"t1": 2, "t2": 3, "flair": 4, "t1c": 5, "ct": 9, "ncct": 9}
 
 def test_localisers_screenshots_derived_and_synthetic_series_are_no_candidates():
     assert [why_excluded(one) for one in STUDY] == REASONS
+    assert "echo-planar" in why_excluded(series(1, "ep2d_bold_rest"))
+    assert "echo-planar" in why_excluded(series(1, "b0", image_type="ORIGINAL\\PRIMARY\\DIFFUSION"))
     assert why_excluded(series(1, "t1", images=2)) == "of fewer than 3 images"
     assert why_excluded(series(1, "t1", directions=frozenset())) == "without a place in the patient"
 
