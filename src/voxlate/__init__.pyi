@@ -1243,7 +1243,6 @@ def serve(
     runs: Sequence[str | Path] | str | Path = (),
     *,
     data: Path | str | None = None,
-    root: Path | str | None = None,
     port: int = 8765,
     host: str = "127.0.0.1",
     name: Sequence[str] = (),
@@ -1261,7 +1260,6 @@ def serve(
     Args:
         runs: Run folders, exported models, weights files, starter:NAME or hf://NAME/REPO; without any, the installed starters.
         data: Folder of uploads, queue and results (default: in the user's cache).
-        root: Folder below which the page may read scans.
         port: Port of the page. From 1 to 65535. Default: 8765.
         host: Address to listen on; one that others reach needs token_file. Default: '127.0.0.1'.
         name: Further host name by which browsers reach the page. One or a list.

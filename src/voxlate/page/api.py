@@ -19,13 +19,6 @@ Answer = Literal["mean", "sample"]
 
 
 @dataclass(frozen=True)
-class Refused:
-    """Why a request was refused: one sentence."""
-
-    error: str
-
-
-@dataclass(frozen=True)
 class Entered:
     """The token was right; the cookie of the response is the session."""
 
@@ -131,28 +124,6 @@ class Listed:
 def wants_json(request: Request) -> bool:
     """Whether a program asks, which reads no page."""
     return JSON in request.headers.get("accept", "")
-
-
-Responses = dict[int | str, dict[str, Any]]  # of addresses, for openapi.json
-_WHY = {
-    400: "What was expected and found, in one sentence",
-    401: "No session: enter with the token first",
-    403: "A form without the Origin of this server",
-    404: "There is no such job or file",
-    411: "A form without its length",
-    413: "More bytes than the server takes",
-    422: "A form without a field that it must have",
-    429: "Too many requests in a minute",
-}
-REFUSALS: Responses = {
-    status: {"model": Refused, "description": why} for status, why in _WHY.items()
-}
-LEADS: Responses = {
-    303: {
-        "description": "The address of what follows (Location), which answers as stated for 200",
-        "headers": {"Location": {"schema": {"type": "string"}}},
-    }
-}
 
 
 def _body(kind: str, schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -241,9 +241,7 @@ class Jobs:
 
 
 def scans_of(folder: Path, request: Asked) -> Path:
-    """The folder of a job's scans: uploaded ones are in the folder of the check, others stay where they are."""
-    if request.get("place"):
-        return Path(request["place"])
+    """The folder of a job's scans, which is in the folder of the check."""
     return folder.parent / request.get("check", folder.name) / SCANS
 
 

@@ -22,8 +22,6 @@ from voxlate.base.errors import BadInput
 from voxlate.base.messages import reworded
 from voxlate.page.access import BROWSER, WRONG_TOKEN
 from voxlate.page.api import (
-    LEADS,
-    REFUSALS,
     SYNTHESIS,
     UPLOAD,
     Entered,
@@ -45,11 +43,11 @@ from voxlate.page.jobs import (
     Kind,
 )
 from voxlate.page.page_settings import LOOPBACK, Sessions, Settings
-from voxlate.page.uploads import Space, folder_below, receive
+from voxlate.page.uploads import Space, receive
 from voxlate.page.words import CONTRASTS, for_page, in_fields
 from voxlate.scans.formats.io import without_ending
 
-router = APIRouter(responses=REFUSALS)
+router = APIRouter()
 SEE_OTHER = 303
 LONGEST_TITLE = 60
 DOWNLOADS = {DICOM_ZIP: "DICOM series (zip)", REPORT: "Report (HTML)"}
@@ -224,7 +222,7 @@ def index(request: Request, site: OfSite) -> Response:
     )
 
 
-@router.post("/uploads", response_model=JobState, responses=LEADS, openapi_extra=UPLOAD)
+@router.post("/uploads", response_model=JobState, openapi_extra=UPLOAD)
 async def upload(request: Request, site: OfSite) -> Response:
     """Take files, and put the check of which models fit them into the queue."""
     size = 2 * int(request.headers["content-length"])  # the form, and its files
@@ -240,32 +238,17 @@ async def upload(request: Request, site: OfSite) -> Response:
                 raise BadInput("upload: expected files, found none. Choose a scan first.")
             name = files[0].relative_to(scans).parts[0][:LONGEST_TITLE]
             title = name if len(files) == 1 else f"{name} ({len(files)} files)"
-            asked = _check_request(site, hidden=received.clutter)
+            asked = {
+                "runs": site.settings.runs,
+                "device": site.settings.device,
+                # a browser on another machine reads no name of a patient in the queue
+                "is_local": site.settings.host in LOOPBACK,
+                "hidden": received.clutter,
+            }
             return await run_in_threadpool(site.add, "check", title, asked, folder)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-
-
-def _check_request(site: Site, **more: Any) -> Json:
-    """The request of a check.
-
-    is_local: a browser on another machine reads no name of a patient in the queue.
-    """
-    local = site.settings.host in LOOPBACK
-    return {
-        "runs": site.settings.runs,
-        "device": site.settings.device,
-        "is_local": local,
-        **more,
-    }
-
-
-@router.post("/folders", include_in_schema=False)
-def folder(site: OfSite, form: Form) -> Response:
-    """Take a scan of this machine that lies below the root folder."""
-    path = folder_below(site.settings.root, text_in(form, "place"))
-    return site.add("check", path.name, _check_request(site, place=str(path)))
 
 
 @router.get("/uploads/{name}", response_model=JobState)
@@ -295,9 +278,7 @@ def check_again(site: OfSite, form: Form, name: str) -> Response:
     return site.go_to(site.jobs.change(name, state="queued", request=again, ended=0.0))
 
 
-@router.post(
-    "/uploads/{name}/synthesise", response_model=JobState, responses=LEADS, openapi_extra=SYNTHESIS
-)
+@router.post("/uploads/{name}/synthesise", response_model=JobState, openapi_extra=SYNTHESIS)
 def synthesise(request: Request, site: OfSite, form: Form, name: str) -> Response:
     """Put a synthesis into the queue: of the inputs that the check found for this model."""
     job, checked = site.finished(name, "check")
@@ -335,7 +316,6 @@ def synthesise(request: Request, site: OfSite, form: Form, name: str) -> Respons
         "check": name,
         "patient": checked["patient"],
         "inputs": fit["inputs"],
-        "place": job.request.get("place"),
         "options": {
             **changed,
             "anyway": anyway,
@@ -362,14 +342,14 @@ def result_page(request: Request, site: OfSite, name: str) -> Response:
     )
 
 
-@router.post("/jobs/{name}/cancel", response_model=Listed, responses=LEADS)
+@router.post("/jobs/{name}/cancel", response_model=Listed)
 def cancel(site: OfSite, name: str) -> Response:
     """Cancel a job that waits or runs; of one that has ended nothing changes."""
     site.jobs.end(name, "cancelled")
     return RedirectResponse("/", SEE_OTHER)
 
 
-@router.post("/jobs/{name}/delete", response_model=Listed, responses=LEADS)
+@router.post("/jobs/{name}/delete", response_model=Listed)
 def delete(site: OfSite, name: str) -> Response:
     """Remove a job with its files."""
     site.jobs.remove(name)

@@ -1,6 +1,5 @@
-"""Scans that come in: the files of a form, archives, unpacked after a check, and folders below the server's root."""
+"""Scans that come in: the files of a form, and archives, unpacked after a check."""
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +12,6 @@ from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from voxlate.base.errors import BadInput, system_refusal
-from voxlate.base.files import inside
 from voxlate.page.archive import MB, Received
 from voxlate.page.page_settings import Limits
 
@@ -94,46 +92,3 @@ def _write_files(form: FormData, folder: Path, limits: Limits) -> Received:
             received.unpack(path, path.with_suffix(""))
             path.unlink()
     return received
-
-
-def folder_below(root: Path | None, text: str) -> Path:
-    """The folder that a text names relative to the root; raises BadInput for any other place.
-
-    Links that lead out of the root are refused. Whether another place exists is not said.
-    """
-    if root is None:
-        raise BadInput(
-            "folder: expected a server with a root folder, found a server without one. Ask who runs the server for one."
-        )
-    named = Path(text.lstrip("/\\") or ".")
-    if "\0" in text or named.is_absolute() or not inside(root, root / named):
-        raise BadInput(
-            "folder: expected a place below the root folder, found another. Choose one below it."
-        )
-    path = (root / named).resolve()
-    # path.is_dir would raise an error for a name that is too long
-    if not os.path.isdir(path):
-        raise BadInput(
-            f"folder: expected {named.as_posix()!r} below the root folder, found no folder there. Check its name."
-        )
-    _check_links(root.resolve(), path)
-    return path
-
-
-def _check_links(root: Path, folder: Path) -> None:
-    """Raise BadInput where a link below a folder leads out of the root: what it leads to may not be read."""
-    waiting = [folder]
-    seen = set()
-    while waiting:
-        here = waiting.pop()
-        if here in seen:
-            continue
-        seen.add(here)
-        for place, names, files in os.walk(here):
-            linked = [path for name in (*names, *files) if (path := Path(place, name)).is_symlink()]
-            for path in linked:
-                if not inside(root, path):
-                    raise BadInput(
-                        f"{path.relative_to(root).as_posix()}: expected a link to a place below the root folder, found one that leads elsewhere. Remove it, or ask who runs the server for a root folder that has both."
-                    )
-            waiting += [path.resolve() for path in linked if path.is_dir()]
