@@ -116,7 +116,6 @@ def test_mypy_refuses_wrong_names_and_types_of_options(tmp_path, monkeypatch):
 CALLS = [
     ("info", {"path": "cohort"}, "cases"),
     ("check", {"run": "run", "inputs": ["t1=cohort/case0/t1.nii.gz"]}, "verdicts"),
-    ("prepare", {"root": "cohort"}, "files"),
     ("recipes", {"name": "t1_to_t2_brain"}, "data"),
     ("recipes", {"cohort": "prepared"}, None),
     ("starters", {}, None),

@@ -25,7 +25,6 @@ NOTICE = "Synthetic image. Research use only, not for diagnosis or treatment."
 AS_FOUND = "as the server finds"
 # What the page calls otherwise than the panel.
 PANEL = (
-    (r"the form field (\w+)(=true)?", r"“\1” of this panel"),
     (r"Choose other files or settings\.", "Choose another volume, contrast or model."),
     (r"Choose (other|fewer) files\.", "Choose another volume."),
     (r"\bupload:", "volume:"),
@@ -115,7 +114,7 @@ class VoxlateSynthesisWidget(ScriptedLoadableModuleWidget):
         for name, schema in self.logic.client.options().items():
             if name not in self.fields:
                 self.fields[name] = self.field(schema)
-                self.options.addRow(f"{name}:", self.fields[name])
+                self.options.addRow(f"{schema['title']}:", self.fields[name])
         self.apply.enabled = True
 
     def field(self, schema):

@@ -30,14 +30,11 @@ __version__: str
 
 def list_starters(
     name: str | None = None,
-    *,
-    check: bool = False,
 ) -> list[dict[str, Any]]:
     """List the weights that come with voxlate, or print one's card.
 
     Args:
         name: Starter of which all is printed: its training, scans, scores and limits.
-        check: Check the weights of each starter by its hash and self-test. Default: False.
 
     Returns:
         list[dict[str, Any]]: A table for each starter, or for that of the `name`: name, title, source, target, bytes, licence,
@@ -45,8 +42,7 @@ def list_starters(
 
     Raises:
         BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
-        BadInput: no starter has the `name`; or with `check`, a starter whose weights or output differ from its card, or no
-            installed starter.
+        BadInput: no starter has the `name`.
 
     Example:
         >>> import voxlate

@@ -178,5 +178,5 @@ def test_a_program_reads_every_refusal_as_json_and_learns_of_fields(at_work, run
     address, _ = made.synthesised(place)
     job = made.client.get(address, headers=program).json()
     assert job["state"] == "failed"
-    assert "anyway=true" in job["why"]
+    assert "“Synthesise anyway”" in job["why"]
     assert "(in Python" not in job["why"]

@@ -56,7 +56,8 @@ SCHEMA = {
     "type": "object",
     "properties": {
         **{name: {"type": "string", "description": text} for name, text in FIELDS.items()},
-        **schemas_of(OPTIONS),
+        # the words in which refusals name them
+        **{name: {"title": label(name), **schema} for name, schema in schemas_of(OPTIONS).items()},
     },
     "required": ["run"],
 }

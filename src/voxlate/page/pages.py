@@ -19,7 +19,6 @@ from fastapi.responses import (
 from starlette.datastructures import FormData
 
 from voxlate.base.errors import BadInput
-from voxlate.base.messages import reworded
 from voxlate.page.access import BROWSER, WRONG_TOKEN
 from voxlate.page.api import (
     SYNTHESIS,
@@ -44,7 +43,7 @@ from voxlate.page.jobs import (
 )
 from voxlate.page.page_settings import LOOPBACK, Sessions, Settings
 from voxlate.page.uploads import Space, receive
-from voxlate.page.words import CONTRASTS, for_page, in_fields
+from voxlate.page.words import CONTRASTS, for_page
 from voxlate.scans.formats.io import without_ending
 
 router = APIRouter()
@@ -93,7 +92,7 @@ class Site:
         """The page of a job; where htmx asks for one that has ended since, the browser is told to load all of it."""
         state = self.state_of(job)
         if wants_json(request):
-            return JSONResponse(reworded(asdict(state), in_fields))
+            return JSONResponse(asdict(state))
         page = self.page(f"{job.kind}.html", job=job, row=state, found=self.found(job), **values)
         if job.has_ended and "hx-request" in request.headers:
             page.headers["HX-Refresh"] = "true"
@@ -139,7 +138,7 @@ class Site:
         """A page with one sentence, in the words of the page."""
         said = for_page(sentence, {})
         if wants_json(request):
-            return JSONResponse({"error": in_fields(said)}, status)
+            return JSONResponse({"error": said}, status)
         return self.page("error.html", status, sentence=said)
 
     def add(self, kind: Kind, title: str, request: Json, reserved: Path | None = None) -> Response:

@@ -13,9 +13,9 @@ from markupsafe import Markup
 
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import reworded, without_names
-from voxlate.base.option import FLAG, without_notes
+from voxlate.base.option import FLAG
 from voxlate.commands.api.entry import HOMES
-from voxlate.page.forms import LABELS, OPTIONS, label
+from voxlate.page.forms import LABELS
 
 # What a scan may be.
 CONTRASTS = {
@@ -90,14 +90,6 @@ def in_settings(text: str) -> str:
     if advice and not finding.endswith((".", "!", "?")):
         finding += "."
     return " ".join([finding, *advice])
-
-
-def in_fields(text: str) -> str:
-    """A text of the page that names the fields of its forms in place of their settings."""
-    for name, parameter in OPTIONS.items():
-        value = "=true" if without_notes(parameter.annotation) is bool else ""
-        text = text.replace(f"“{label(name)}”", f"the form field {name}{value}")
-    return text
 
 
 def _setting(option: re.Match[str]) -> str:
