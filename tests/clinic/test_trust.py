@@ -99,7 +99,7 @@ def stated_by_dicom(folder, warnings, series):
 
 def stated_by_bids(folder, warnings, series):
     case = synthesised(folder / "out/ann", warnings)
-    write_bids([case], folder / "out", {"ann": []})
+    write_bids([case], folder / "out")
     for file in (folder / "out").rglob("sub-*.json"):
         yield file.stem.lower(), json.loads(file.read_text())["Description"]
 

@@ -32,28 +32,22 @@ Studies = dict[Path, StudyAddress]  # that were fetched, by their folders
 def check_layouts(scans: Sequence[CaseScans], out: Path, options: SynthOptions) -> None:
     """Raise BadInput where images of these scans cannot have the layouts of the options."""
     if options.dicom is not None:
-        check_dicom(_named_files(scans))
+        check_dicom({scan.case: [*scan.files.values()] for scan in scans})
     if options.bids:
-        check_bids(out, _named_files(scans), f".{options.format}")
+        first = {scan.case: next(iter(scan.files.values())) for scan in scans}
+        check_bids(out, first, f".{options.format}")
 
 
-def write_layouts(
-    folders: list[Path], scans: Sequence[CaseScans], out: Path, options: SynthOptions, say: Say
-) -> None:
+def write_layouts(folders: list[Path], out: Path, options: SynthOptions, say: Say) -> None:
     """Write the images of synthesised cases in the layouts of the options. say: is called with each message."""
     if options.dicom is not None:
         exported = export_dicom(out, options.dicom, accept_untrusted=options.accept_untrusted)
         written = f"{plural(len(exported.files), 'DICOM file')} ({exported.summary}) in {options.dicom}: derived, synthetic, not for diagnosis."
         for told in (*exported.messages, message("exported", written)):
             say(told)
-    if options.bids and (others := write_bids(folders, out, _named_files(scans))):
+    if options.bids and (others := write_bids(folders, out)):
         text = f"BIDS has no suffix for {', '.join(others)}: these images are named in .bidsignore, so that the dataset is valid."
         say(message("outside-bids", text))
-
-
-def _named_files(scans: Sequence[CaseScans]) -> dict[str, list[Path]]:
-    """The files of each case."""
-    return {scan.case: [*scan.files.values()] for scan in scans}
 
 
 def fetch_inputs(
