@@ -93,15 +93,13 @@ def test_a_script_gets_the_images_of_voxlate_synth_and_leaves_nothing_behind(
     result = client.synthesise(
         {"t1.nii.gz": scan.read_bytes()},
         tell=lambda stage, _: told.append(stage),
-        steps=3,
-        seed=5,
     )
     assert told[-1] == "Synthesising: done"
     assert "report.html" in result["files"]
     assert result["windows"].keys() == {"t2"}
     assert client.options().keys() == OPTIONS.keys()
     assert isinstance(result["summary"], str)
-    typed(f"synth drun {scan} --out out --steps 3 --seed 5 --device cpu").done()
+    typed(f"synth drun {scan} --out out --device cpu").done()
     (path,) = (tmp_path / "out").glob("*/t2.nii.gz")
     assert client.read(result["images"]["t2"]) == path.read_bytes()
     client.delete(result)
@@ -129,7 +127,7 @@ def test_who_stops_to_wait_leaves_no_job_and_the_warnings_of_the_check_are_kept(
     with pytest.raises(KeyboardInterrupt):
         client.synthesise(scan, tell=stop)
     assert client._ask("/")["jobs"] == []
-    said = client.synthesise(scan, steps=1)["warnings"]
+    said = client.synthesise(scan)["warnings"]
     assert any("taken as t1" in one["text"] for one in said)
 
 

@@ -46,7 +46,6 @@ class Fit:
     choice: why these of several scans.
     worst: the highest grade of the warnings.
     answers: "mean" and "sample", as far as the model has them, those with intervals first.
-    settings: the options that have an effect, with the values of its recipe.
     intervals: the answers that are calibrated.
     card: limits of a starter, and the names of scans that it accepts.
     """
@@ -64,7 +63,6 @@ class Fit:
     warnings: tuple[Said, ...] = ()
     worst: Grade | None = None
     answers: tuple[Answer, ...] = ()
-    settings: Mapping[str, Any] = field(default_factory=dict)
     intervals: tuple[Answer, ...] = ()
     card: Mapping[str, Any] = field(default_factory=dict)
 

@@ -1,21 +1,18 @@
 """The work of a check: which models fit uploaded scans, and why, by the functions of `voxlate check`."""
 
-import math
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
 
-from voxlate.base.config import kind_of
 from voxlate.base.devices import single_threads
 from voxlate.base.errors import BadInput, first_of, plural
 from voxlate.base.messages import worst_grade
 from voxlate.commands.api.images import CheckedCase, check_case
 from voxlate.commands.api.progress import Reporter
 from voxlate.page.api import Answer, Fit, Said
-from voxlate.page.forms import OPTIONS
 from voxlate.page.jobs import Asked, Json, scans_of
 from voxlate.page.words import CONTRASTS, contrast_of
 from voxlate.scans.cases.case import MASK
@@ -43,7 +40,6 @@ from voxlate.training.starters.names import name_of
 MODELS_AT_ONCE = 2  # models that are compared with the scans, most of whose work is NumPy's
 MOST_ENTRIES = 200  # files and series that are listed
 ORDER = (None, "note", "caution", "do not trust")  # of the worst warning
-ITERATED = {"eta", "sampler", "schedule", "steps"}  # options of networks that compute several times
 CHOICE = ("chosen-series", "chosen-scan")  # codes of messages on the choice among several scans
 
 
@@ -208,7 +204,8 @@ def _fit(label: str, run: str, scans: Path, request: Asked) -> Fit:
             target=tuple(model.facts.data.target),
             names=names_for_scans(model),
             card=card_of(model),
-            **_settings(models),
+            answers=tuple(models),
+            intervals=tuple(answer for answer, one in models.items() if _is_calibrated(one)),
         )
         inputs = _inputs(model, scans, request.get("names", {}))
         inputs, checked = _check_inputs(model, inputs, scans)
@@ -334,29 +331,6 @@ def _check_inputs(
         path = found.files[name]
         alone = replace(found, files={name: path})
         return (f"{name}={place_in(path, scans)}",), check_case(model, alone)
-
-
-def _settings(models: Mapping[Answer, Model]) -> Json:
-    """The answers of a model, and the options of the form that have an effect where it draws noise."""
-    drawn = models.get("sample")
-    settings = {}
-    if drawn is not None and (recipe := getattr(drawn.network, "recipe", None)) is not None:
-        idle = {"answer", "anyway"}
-        if not recipe.method.iterates:
-            idle |= ITERATED
-        if math.isinf(recipe.synth.evaluations):  # the sampler chooses its steps
-            idle.add("steps")
-        if recipe.task.mean_stage is None:
-            idle.add("sharpness")
-        for name in OPTIONS:
-            if name not in idle:
-                value = getattr(recipe.synth, name, None)
-                settings[name] = kind_of(value) if is_dataclass(value) else value
-    return {
-        "answers": tuple(models),
-        "intervals": tuple(answer for answer, model in models.items() if _is_calibrated(model)),
-        "settings": settings,
-    }
 
 
 def place_in(path: Path, scans: Path) -> str:

@@ -289,35 +289,20 @@ def synthesise(request: Request, site: OfSite, form: Form, name: str) -> Respons
         raise BadInput("model: expected one that fits the scan, found another. Choose one.")
     options = read_options(form)
     answers = fit["answers"]
-    anyway = options.pop("anyway", False)
-    answer = options.pop("answer", answers[0])
+    answer = options.get("answer", answers[0])
     if answer not in answers:
         raise BadInput(
             f"answer: expected {' or '.join(answers)}, found another. Choose one of these."
         )
-    settings = {} if answer == "mean" else fit["settings"]
-    idle = [option for option in options if option not in settings]
-    # a page hides the fields of a mean prediction, with what they hold
-    if idle and (answer != "mean" or wants_json(request)):
-        raise BadInput(
-            f"form: expected settings that have an effect on this prediction ({', '.join(settings) or 'none'}), found {', '.join(idle)}. Leave them out."
-        )
-    changed = {}
-    for option, value in options.items():
-        own = settings.get(option, value)
-        if value not in (own, {"kind": own}):  # a list of choices always gives one
-            changed[option] = value
     asked = {
         "run": runs[label],
         "label": label,
         "answer": answer,
-        "has_steps": "steps" in settings,
         "check": name,
         "patient": checked["patient"],
         "inputs": fit["inputs"],
         "options": {
-            **changed,
-            "anyway": anyway,
+            "anyway": options.get("anyway", False),
             "answer": answer if len(answers) > 1 else None,
             "device": site.settings.device,
         },

@@ -15,7 +15,7 @@ from voxlate.base.errors import BadInput
 from voxlate.base.messages import reworded, without_names
 from voxlate.base.option import FLAG
 from voxlate.commands.api.entry import HOMES
-from voxlate.page.forms import LABELS
+from voxlate.page.forms import LABELS_OF_FLAGS
 
 # What a scan may be.
 CONTRASTS = {
@@ -94,5 +94,5 @@ def in_settings(text: str) -> str:
 
 def _setting(option: re.Match[str]) -> str:
     """The setting of an option, or the option itself where the page has none."""
-    name = LABELS.get(option[0])
+    name = LABELS_OF_FLAGS.get(option[0])
     return f"“{name}”" if name else option[0]
