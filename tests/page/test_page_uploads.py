@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from refusals import refuses
 from rows import every_row
-from voxlate.page.archive import safe_parts
+from voxlate.page.uploads import safe_parts
 
 KB = 1024
 

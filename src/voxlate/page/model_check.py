@@ -89,7 +89,7 @@ def check(folder: Path, request: Asked, reporter: Reporter) -> Json:
         "entries": [asdict(entry) for entry in entries],
         "patient": _patient(scans, entries) if request.get("is_local") else "",
         "fits": [asdict(fit) for fit in fits],
-        "others": [*_others(scans, entries, request)],
+        "others": [*_others(scans, entries)],
         "names": names,
     }
 
@@ -114,7 +114,7 @@ def _patient(scans: Path, entries: Sequence[Entry]) -> str:
     return ""
 
 
-def _others(scans: Path, entries: Sequence[Entry], request: Asked) -> Iterator[str]:
+def _others(scans: Path, entries: Sequence[Entry]) -> Iterator[str]:
     """Sentences on the files of an upload that are not used; those among DICOM files are left to the series."""
     listed = {location_of(scans / entry.place) for entry in entries}
     others = [
@@ -124,8 +124,6 @@ def _others(scans: Path, entries: Sequence[Entry], request: Asked) -> Iterator[s
     ]
     if others:
         yield f"Not used, because they are no scans: {first_of(others)}."
-    if hidden := request.get("hidden", 0):
-        yield f"Left out: {plural(hidden, 'hidden file')}."
 
 
 def list_entries(scans: Path) -> list[Entry]:

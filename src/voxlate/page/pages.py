@@ -231,7 +231,7 @@ async def upload(request: Request, site: OfSite) -> Response:
         scans = folder / SCANS
         scans.mkdir()
         try:
-            received = await receive(request, scans, site.settings.limits)
+            await receive(request, scans, site.settings.limits)
             files = sorted(path for path in scans.rglob("*") if path.is_file())
             if not files:
                 raise BadInput("upload: expected files, found none. Choose a scan first.")
@@ -242,7 +242,6 @@ async def upload(request: Request, site: OfSite) -> Response:
                 "device": site.settings.device,
                 # a browser on another machine reads no name of a patient in the queue
                 "is_local": site.settings.host in LOOPBACK,
-                "hidden": received.clutter,
             }
             return await run_in_threadpool(site.add, "check", title, asked, folder)
         except BaseException:
