@@ -1128,7 +1128,7 @@ def calibrate(
 
 
 def import_weights(
-    source: Literal["xmodality", "kl-f4", "kl-f8"],
+    source: Literal["xmodality", "kl-f4"],
     weights: Path | str,
     out: Path | str,
     *,
@@ -1139,7 +1139,7 @@ def import_weights(
     The run is a network that synth accepts, or an autoencoder for `train reuse`.
 
     Args:
-        source: Origin of the weights: xmodality (paper 001), or kl-f4 or kl-f8 for an autoencoder of latent diffusion.
+        source: Origin of the weights: xmodality (paper 001), or kl-f4 for an autoencoder of latent diffusion.
         weights: Published file (safetensors).
         out: Output folder.
         set: Change of a key of the recipe, such as train.steps=500. A dict.
