@@ -169,13 +169,17 @@ def _fits(name: str, series: SeriesInfo) -> bool:
 
 def _list(series: Sequence[SeriesInfo]) -> str:
     """Some series, with the folder of each, and why it is no candidate."""
-    said = [
-        ", ".join(filter(None, (_describe(one), f"in {one.folder}", why_excluded(one))))
-        for one in series
-    ]
+    said = []
+    for one in series:
+        facts = (
+            _describe(one),
+            one.uid and f"UID {one.uid}",
+            f"in {one.folder}",
+            why_excluded(one),
+        )
+        said.append(", ".join(filter(None, facts)))
     return first_of(said, MOST_LISTED, "; ")
 
 
 def _describe(series: SeriesInfo) -> str:
-    uid = f", UID {series.uid}" if series.uid else ""
-    return f'series {series.number or series.key} ({series.modality} "{series.description}", {series.images} images{uid})'
+    return f'series {series.number or series.key} ({series.modality} "{series.description}", {series.images} images)'
