@@ -7,12 +7,9 @@ import zlib
 import torch
 from safetensors.torch import save_file
 
-WIDTHS = {"kl-f4": (64, 64, 128), "kl-f8": (64, 64, 128, 128)}  # of each level
-LATENT = {"kl-f4": 3, "kl-f8": 4}  # channels
-SMALL = {  # the networks of such files
-    "kl-f4": {"width": 64, "multipliers": (1, 1, 2), "blocks": 1},
-    "kl-f8": {"width": 64, "multipliers": (1, 1, 2, 2), "blocks": 1},
-}
+WIDTHS = (64, 64, 128)  # of each level
+LATENT = 3  # channels
+SMALL = {"width": 64, "multipliers": (1, 1, 2), "blocks": 1}  # the network of such a file
 
 
 IN_DIFFUSERS = {  # what is called otherwise there
@@ -43,9 +40,9 @@ def residual(name, ins, outs):
     return found if ins == outs else found | conv(f"{name}.nin_shortcut", ins, outs, 1)
 
 
-def published(source):
+def published():
     """The shapes of a file of one residual block a level, by CompVis' keys."""
-    widths, latent, last = WIDTHS[source], LATENT[source], len(WIDTHS[source]) - 1
+    widths, latent, last = WIDTHS, LATENT, len(WIDTHS) - 1
     ins, deep = widths[0], widths[-1]
     found = conv("encoder.conv_in", 3, ins) | conv("decoder.conv_in", latent, deep)
     for level, outs in enumerate(widths):
@@ -85,10 +82,10 @@ def values(key, shape):
     return 0.1 * drawn + (1 if key.endswith("weight") else 0)
 
 
-def written(path, source, prefix=""):
+def written(path, prefix=""):
     """A file of such weights; drawn by diffusers' keys, as those of the golden numbers were."""
-    last = len(WIDTHS[source]) - 1
-    shapes = published(source).items()
+    last = len(WIDTHS) - 1
+    shapes = published().items()
     state = {f"{prefix}{key}": values(diffusers_key(key, last), shape) for key, shape in shapes}
     save_file(state, path)
     return path

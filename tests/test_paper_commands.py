@@ -23,7 +23,8 @@ from rows import every_row, slow
 from test_recipes import narrow
 from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.base.option import pairs
-from voxlate.exchange.published import NETWORKS, layout
+from voxlate.exchange import published
+from voxlate.exchange.published import layout
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.science.nets.interface import Channels
 from voxlate.science.nets.lpips import Lpips
@@ -127,7 +128,7 @@ FILES = {
     ("lyu_wang", "GOLD"): write_gold,
     ("xmodality", "ADM"): write_adm,
     ("mrdpm", "ALEXNET"): write_alexnet,
-    ("make_a_volume", "KL_F4"): partial(written, source="kl-f4"),
+    ("make_a_volume", "KL_F4"): written,
 }
 
 
@@ -135,7 +136,7 @@ FILES = {
 def run(voxlate, tmp_path, monkeypatch):
     """Runs the words of a page's command with small sizes, in an empty folder; gives what it said."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(NETWORKS, "kl-f4", replace(NETWORKS["kl-f4"], **SMALL["kl-f4"]))
+    monkeypatch.setattr(published, "NETWORK", replace(published.NETWORK, **SMALL))
     said = []
 
     def by_voxlate(*words):

@@ -25,12 +25,12 @@ NOTICE = "Synthetic image. Research use only, not for diagnosis or treatment."
 AS_FOUND = "as the server finds"
 # What the page calls otherwise than the panel.
 PANEL = (
-    (r"the form field (\w+)(=true)?", r"“\1” of this panel"),
     (r"Choose other files or settings\.", "Choose another volume, contrast or model."),
     (r"Choose (other|fewer) files\.", "Choose another volume."),
     (r"\bupload:", "volume:"),
     (r" Go to (the list|its page|the page)\.", ""),
-    (r"(, which none of the scans is\.)", r"\1 Choose another contrast or model."),
+    (r"Choose another model, or say what each scan is\.", "Choose another contrast or model."),
+    (r"Name the file by its modality, or give it as \S+", "Choose its contrast."),
 )
 
 
@@ -114,7 +114,7 @@ class VoxlateSynthesisWidget(ScriptedLoadableModuleWidget):
         for name, schema in self.logic.client.options().items():
             if name not in self.fields:
                 self.fields[name] = self.field(schema)
-                self.options.addRow(f"{name}:", self.fields[name])
+                self.options.addRow(f"{schema['title']}:", self.fields[name])
         self.apply.enabled = True
 
     def field(self, schema):

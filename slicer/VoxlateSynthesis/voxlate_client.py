@@ -63,7 +63,7 @@ class Client:
         form = self._ask("/openapi.json")["paths"]["/uploads/{name}/synthesise"]["post"]
         (content,) = form["requestBody"]["content"].values()
         fields = content["schema"]["properties"]
-        return {name: fields[name] for name in fields if name not in ("run", "scan")}
+        return {name: fields[name] for name in fields if name != "run"}
 
     def check(
         self, files: Mapping[str, bytes], tell: Tell = lambda stage, percent: None

@@ -30,14 +30,11 @@ __version__: str
 
 def list_starters(
     name: str | None = None,
-    *,
-    check: bool = False,
 ) -> list[dict[str, Any]]:
     """List the weights that come with voxlate, or print one's card.
 
     Args:
         name: Starter of which all is printed: its training, scans, scores and limits.
-        check: Check the weights of each starter by its hash and self-test. Default: False.
 
     Returns:
         list[dict[str, Any]]: A table for each starter, or for that of the `name`: name, title, source, target, bytes, licence,
@@ -45,8 +42,7 @@ def list_starters(
 
     Raises:
         BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
-        BadInput: no starter has the `name`; or with `check`, a starter whose weights or output differ from its card, or no
-            installed starter.
+        BadInput: no starter has the `name`.
 
     Example:
         >>> import voxlate
@@ -1126,7 +1122,7 @@ def calibrate(
 
 
 def import_weights(
-    source: Literal["xmodality", "kl-f4", "kl-f8"],
+    source: Literal["xmodality", "kl-f4"],
     weights: Path | str,
     out: Path | str,
     *,
@@ -1137,7 +1133,7 @@ def import_weights(
     The run is a network that synth accepts, or an autoencoder for `train reuse`.
 
     Args:
-        source: Origin of the weights: xmodality (paper 001), or kl-f4 or kl-f8 for an autoencoder of latent diffusion.
+        source: Origin of the weights: xmodality (paper 001), or kl-f4 for an autoencoder of latent diffusion.
         weights: Published file (safetensors).
         out: Output folder.
         set: Change of a key of the recipe, such as train.steps=500. A dict.
@@ -1237,7 +1233,6 @@ def serve(
     runs: Sequence[str | Path] | str | Path = (),
     *,
     data: Path | str | None = None,
-    root: Path | str | None = None,
     port: int = 8765,
     host: str = "127.0.0.1",
     name: Sequence[str] = (),
@@ -1255,7 +1250,6 @@ def serve(
     Args:
         runs: Run folders, exported models, weights files, starter:NAME or hf://NAME/REPO; without any, the installed starters.
         data: Folder of uploads, queue and results (default: in the user's cache).
-        root: Folder below which the page may read scans.
         port: Port of the page. From 1 to 65535. Default: 8765.
         host: Address to listen on; one that others reach needs token_file. Default: '127.0.0.1'.
         name: Further host name by which browsers reach the page. One or a list.

@@ -11,9 +11,9 @@ import voxlate as package
 from dciodvfy import errors_in, needs_dciodvfy
 from refusals import refuses
 from rows import slow
-from voxlate.clinic.archives import StudyAddress, WebArchive
+from voxlate.clinic.archives import Ledger, StudyAddress, WebArchive, send
 from voxlate.clinic.dicom_out import export_dicom
-from voxlate.clinic.layouts import export_again, store_answers
+from voxlate.clinic.layouts import export_once, store_answers
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.scans.images.grid import Volume
 from voxlate.synthesis.result import Synthesised
@@ -188,11 +188,43 @@ def test_an_image_that_was_changed_after_the_synthesis_leaves_by_no_exit(case, s
     to = tmp_path / "new"
     for leave in (
         lambda: export_dicom(case, to, series),
-        lambda: export_again([case], to, print),
+        lambda: export_once([case], to, print),
     ):
         with refuses("checksum"):
             leave()
     assert not [*to.rglob("*.*")]
+
+
+def test_what_was_sent_in_part_keeps_its_uids_where_voxlate_changes_in_between(
+    out, tmp_path, monkeypatch
+):
+    case = out / "head"
+    cases, to, sent = [case], tmp_path / "derived", []
+
+    class Archive:
+        def has(self, dataset):
+            return dataset.SOPInstanceUID in sent
+
+        def store(self, dataset):
+            sent.append(dataset.SOPInstanceUID)
+
+    def send_them(count=None):
+        files = export_once(cases, to, print)[:count]
+        send(files, Archive(), Ledger(tmp_path / "sent.txt"), "archive")
+
+    send_them(3)
+    monkeypatch.setattr("voxlate.clinic.dicom_series._facts", lambda origin: ["of another version"])
+    send_them()
+    assert len(sent) == len(set(sent)) == 7
+    save(
+        case / "mask.nii.gz",
+        read_volume(case / "t2.nii.gz").data[0] > 0,
+        "mask",
+        "",
+        read_volume(case / "t2.nii.gz").affine,
+    )
+    send_them()
+    assert len(sent) >= 14  # all anew, with the mask
 
 
 @slow
@@ -240,4 +272,4 @@ def test_each_study_gets_the_images_of_its_own_scans(run, series, voxlate, tmp_p
     cases = sorted(path.parent for path in out.glob("*/*/provenance.json"))
     sentence = store_answers(studies, cases, print)
     assert stored == {"http://first": {"1.2.5"}, "http://second": {"1.2.6"}}
-    assert sentence.endswith("files stored in the study now: 2 series, 2 reports.")
+    assert sentence.startswith("14 of 14 files")

@@ -13,7 +13,7 @@ from voxlate.base.files import write_json
 from voxlate.base.messages import message
 from voxlate.clinic.bids import write_bids
 from voxlate.clinic.dicom_out import export_dicom
-from voxlate.clinic.layouts import export_again
+from voxlate.clinic.layouts import export_once
 from voxlate.evaluation.intervals.summary import error_lines
 from voxlate.evaluation.reports.page import report as write_report
 from voxlate.scans.formats.io import content_hash
@@ -99,7 +99,7 @@ def stated_by_dicom(folder, warnings, series):
 
 def stated_by_bids(folder, warnings, series):
     case = synthesised(folder / "out/ann", warnings)
-    write_bids([case], folder / "out", {"ann": []})
+    write_bids([case], folder / "out")
     for file in (folder / "out").rglob("sub-*.json"):
         yield file.stem.lower(), json.loads(file.read_text())["Description"]
 
@@ -124,7 +124,7 @@ def test_no_study_gets_it_unless_it_is_accepted(cases, series, tmp_path):
     with pytest.raises(DoNotTrust):
         export_dicom(cases / "bob", to, series)
     with pytest.raises(DoNotTrust):
-        export_again([cases / "bob"], to, print)
+        export_once([cases / "bob"], to, print)
     assert not [*to.rglob("*.dcm")]
     export_dicom(cases / "bob", to, series, accept_untrusted=True)
     first = pydicom.dcmread(to / "bob/ct/0001.dcm")

@@ -10,64 +10,52 @@ from safetensors.torch import load_file, save_file
 from pretrained import SMALL, written
 from refusals import refuses
 from rows import every_row, slow
-from voxlate.exchange.published import (
-    NETWORKS,
-    import_autoencoder,
-    net_changes,
-    read_autoencoder,
-)
+from voxlate.exchange import published
+from voxlate.exchange.published import import_autoencoder, net_changes, read_autoencoder
 from voxlate.science.nets.interface import Channels
 from voxlate.training import recipe
 from voxlate.training.run import Run
 from voxlate.training.weights import read_header, unfit_network
 
-GOLDEN = {  # of diffusers 0.42.1: latents 0, 0, 0..2 and the mean of the colours at 7, 7..9, of a grey picture
-    "kl-f4": ((0.189046, -0.308331, -0.092974), (0.628265, 0.508, -0.043801)),
-    "kl-f8": ((-0.201958, 0.556286, 0.199917), (0.714665, 0.479179, 0.52374)),
-}
+# Of diffusers 0.42.1: latents 0, 0, 0..2 and the mean of the colours at 7, 7..9, of a grey picture.
+LATENTS, PIXELS = (0.189046, -0.308331, -0.092974), (0.628265, 0.508, -0.043801)
 
 
 @pytest.fixture(autouse=True)
-def _small(monkeypatch):
-    """Networks of the same layouts that are narrower than the published ones."""
-    for source, changes in SMALL.items():
-        monkeypatch.setitem(NETWORKS, source, replace(NETWORKS[source], **changes))
+def small(monkeypatch):
+    """A network of the same layout that is narrower than the published one."""
+    narrow = replace(published.NETWORK, **SMALL)
+    monkeypatch.setattr(published, "NETWORK", narrow)
+    return narrow
 
 
-@every_row("source, prefix", [("kl-f4", ""), ("kl-f8", "first_stage_model.")])
-def test_imported_weights_give_what_diffusers_gave(tmp_path, source, prefix):
-    path = written(tmp_path / "a.safetensors", source, prefix)
-    state = read_autoencoder(source, path)
-    net = NETWORKS[source].build(Channels(images={"image": 1}, out=1)).eval()
+@every_row("prefix", ["", "first_stage_model."])
+def test_imported_weights_give_what_diffusers_gave(tmp_path, small, prefix):
+    state = read_autoencoder(written(tmp_path / "a.safetensors", prefix))
+    net = small.build(Channels(images={"image": 1}, out=1)).eval()
     net.load_state_dict(state)
     y, x = torch.meshgrid(torch.arange(16.0), torch.arange(24.0), indexing="ij")
     with torch.no_grad():
         mean, _ = net.encode((torch.sin(y / 3) * torch.cos(x / 4))[None, None, None])
         decoded = net.decode(mean)
-    latents, pixels = GOLDEN[source]
-    assert mean[0, 0, 0, 0, :3].tolist() == pytest.approx(latents, abs=1e-5)
-    assert decoded[0, 0, 0, 7, 7:10].tolist() == pytest.approx(pixels, abs=1e-5)
+    assert mean[0, 0, 0, 0, :3].tolist() == pytest.approx(LATENTS, abs=1e-5)
+    assert decoded[0, 0, 0, 7, 7:10].tolist() == pytest.approx(PIXELS, abs=1e-5)
 
 
 @every_row(
-    "source, change, found",
+    "change, found",
     [
-        ("kl-f8", {}, "expected the weights of kl-f8, found"),
-        ("kl-f4", {"other.weight": torch.zeros(1)}, "found the unknown key 'other.weight'"),
-        (
-            "kl-f4",
-            {"quant_conv.bias": torch.zeros(5)},
-            r"with .quant_conv.bias. for \(6,\), found \(5,\)",
-        ),
-        ("kl-f4", {"encoder.conv_out.bias": None}, "found no key 'encoder.conv_out.bias'"),
+        ({"other.weight": torch.zeros(1)}, "found the unknown key 'other.weight'"),
+        ({"quant_conv.bias": torch.zeros(5)}, r"with .quant_conv.bias. for \(6,\), found \(5,\)"),
+        ({"encoder.conv_out.bias": None}, "found no key 'encoder.conv_out.bias'"),
     ],
 )
-def test_a_file_that_is_no_such_autoencoder_is_one_sentence(tmp_path, source, change, found):
-    path = written(tmp_path / "a.safetensors", "kl-f4")
+def test_a_file_that_is_no_such_autoencoder_is_one_sentence(tmp_path, change, found):
+    path = written(tmp_path / "a.safetensors")
     state = load_file(path) | change
     save_file({name: one for name, one in state.items() if one is not None}, path)
     with refuses(found):
-        import_autoencoder(source, path, tmp_path / "run")
+        import_autoencoder(path, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -93,7 +81,7 @@ train = { steps = 1, batch = 2, precision = "float32", validate_every = 0, valid
 def test_a_latent_recipe_takes_a_pretrained_autoencoder_in_place_of_training_its_own(
     voxlate, prepared, cohort, tmp_path
 ):
-    path = written(tmp_path / "a.safetensors", "kl-f4")
+    path = written(tmp_path / "a.safetensors")
     answer = voxlate("import", "kl-f4", path, "--out", tmp_path / "kl").done()
     changes = net_changes(Run(tmp_path / "kl"))
     assert changes in " ".join(answer.out.split())

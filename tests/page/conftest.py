@@ -28,7 +28,6 @@ def page(tmp_path):
             runs=None,
             start=None,
             folder="data",
-            root=None,
             reusable=True,
             names=(),
             browser=None,
@@ -37,7 +36,6 @@ def page(tmp_path):
             settings = Settings(
                 runs or {},
                 tmp_path / folder,
-                root,
                 device="cpu",
                 names=names,
                 browser=browser,

@@ -61,8 +61,8 @@ def test_a_form_of_another_origin_is_refused(page):
     others = ("null", "http://evil.example", "http://127.0.0.1:9999", f"{BASE}.evil.example")
     for origin in (None, *others, "[", "file://", BASE):
         headers = {} if origin is None else {"origin": origin}
-        answer = client.post("/folders", data={"place": "x"}, headers=headers)
-        assert answer.status_code == (400 if origin == BASE else 403), origin
+        answer = client.post("/jobs/x/cancel", headers=headers)
+        assert answer.status_code == (404 if origin == BASE else 403), origin
 
 
 HEADERS = {
@@ -131,8 +131,8 @@ def test_wrong_tokens_get_nobody_in_and_are_few_and_one_of_the_users_own_lets_se
 
 def test_a_request_without_a_length_or_with_a_long_form_is_refused(page):
     made = page()
-    assert made.post("/folders", content=iter([b"place=x"])).status_code == 411
-    assert made.post("/folders", content=b"place=" + b"x" * 70_000).status_code == 413
+    assert made.post("/jobs/x/cancel", content=iter([b"place=x"])).status_code == 411
+    assert made.post("/jobs/x/cancel", content=b"place=" + b"x" * 70_000).status_code == 413
 
 
 @every_row(
@@ -141,7 +141,6 @@ def test_a_request_without_a_length_or_with_a_long_form_is_refused(page):
         ({"host": "10.0.0.5"}, "token"),
         ({"host": "0.0.0.0", "token": "x" * 16}, "--name NAME"),
         ({"token": "short"}, "at least 16"),
-        ({"root": "nowhere"}, "root"),
         ({"runs": ["nowhere"]}, "nowhere"),
         ({"runs": []}, "no starter"),
     ],

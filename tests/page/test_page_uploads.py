@@ -5,12 +5,9 @@ import stat
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
-from paging import BASE
-
 from refusals import refuses
 from rows import every_row
-from voxlate.page.archive import safe_parts
-from voxlate.page.uploads import folder_below
+from voxlate.page.uploads import safe_parts
 
 KB = 1024
 
@@ -157,32 +154,3 @@ def test_twenty_parallel_uploads_are_all_kept_apart(page):
         for name in (answer.headers["location"].split("/")[-1] for answer in answers)
     }
     assert contents == {b"%d" % number for number in range(20)}
-
-
-def test_a_folder_of_the_machine_is_taken_below_the_root_alone(page, tmp_path):
-    root, other = tmp_path / "root", tmp_path / "other"
-    (root / "a").mkdir(parents=True)
-    other.mkdir()
-    made = page(root=root)
-
-    def asked(place):
-        answer = made.post("/folders", data={"place": place})
-        assert str(tmp_path) not in answer.text
-        return answer
-
-    assert asked("a").status_code == 303
-    (root / "link").symlink_to(other)
-    for place in ("..", "../other", "a/../../other", "link", "link/..", "a\0b"):
-        with refuses("below the root"):
-            folder_below(root, place)
-    assert folder_below(root, "/a") == (root / "a").resolve()
-    for place in ("..", str(tmp_path), "nowhere"):
-        assert asked(place).status_code == 400
-    (root / "a" / "link").symlink_to(other)
-    assert "a/link: expected a link to a place below the root folder" in asked("a").text
-    (root / "inner").mkdir()
-    (root / "inner" / "t1.nii").symlink_to(other / "t1.nii")
-    assert "inner/t1.nii: expected a link" in asked("inner").text
-    made = page(folder="another")
-    assert "without" in asked("a").text
-    assert BASE not in asked("a").text

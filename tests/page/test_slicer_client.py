@@ -26,7 +26,7 @@ from voxlate.page.forms import OPTIONS
 from voxlate.page.jobs import JOB
 from voxlate.page.pages import NO_PAGE
 from voxlate.page.synthesise import _descriptions
-from voxlate.page.words import ADVICE, in_fields, in_settings
+from voxlate.page.words import ADVICE, in_settings
 from voxlate.page.work import start_process
 
 MODULE = Path(__file__).parents[2] / "slicer" / "VoxlateSynthesis"
@@ -93,15 +93,13 @@ def test_a_script_gets_the_images_of_voxlate_synth_and_leaves_nothing_behind(
     result = client.synthesise(
         {"t1.nii.gz": scan.read_bytes()},
         tell=lambda stage, _: told.append(stage),
-        steps=3,
-        seed=5,
     )
     assert told[-1] == "Synthesising: done"
     assert "report.html" in result["files"]
     assert result["windows"].keys() == {"t2"}
     assert client.options().keys() == OPTIONS.keys()
     assert isinstance(result["summary"], str)
-    typed(f"synth drun {scan} --out out --steps 3 --seed 5 --device cpu").done()
+    typed(f"synth drun {scan} --out out --device cpu").done()
     (path,) = (tmp_path / "out").glob("*/t2.nii.gz")
     assert client.read(result["images"]["t2"]) == path.read_bytes()
     client.delete(result)
@@ -129,7 +127,7 @@ def test_who_stops_to_wait_leaves_no_job_and_the_warnings_of_the_check_are_kept(
     with pytest.raises(KeyboardInterrupt):
         client.synthesise(scan, tell=stop)
     assert client._ask("/")["jobs"] == []
-    said = client.synthesise(scan, steps=1)["warnings"]
+    said = client.synthesise(scan)["warnings"]
     assert any("taken as t1" in one["text"] for one in said)
 
 
@@ -273,10 +271,10 @@ def test_the_nodes_of_slicer_state_the_grade_and_the_end_of_the_interval(slicer_
 
 def test_refusals_of_the_page_speak_the_words_of_slicers_panel(slicer_module):
     names = [*OPTIONS]
-    said = [in_fields(in_settings(f"x: expected a, found b. Pass --{name}.")) for name in names]
+    said = [in_settings(f"x: expected a, found b. Pass --{name}.") for name in names]
     said += [f"x: expected a scan, found none. {ADVICE}", NO_PAGE]
     for sentence in map(slicer_module.in_panel, said):
-        assert not re.search(r"form field|other files|list\.", sentence), sentence
+        assert not re.search(r"--|other files|list\.", sentence), sentence
 
 
 def test_python_of_slicer_reads_the_module():
@@ -303,7 +301,7 @@ def test_each_documented_address_answers_as_openapi_states(page, cohort):
     assert (job["url"], job["state"], job["kind"]) == (place, "queued", "check")
     early = made.post(f"{place}/synthesise", data={"run": "run"}, headers=JSON)
     assert early.status_code == 400
-    assert {*early.json()} == {*schemas["Refused"]["properties"]}
+    assert {*early.json()} == {"error"}
     gone = made.get("/jobs/20200101-000000-000000000000", headers=JSON)
     assert (gone.status_code, {*gone.json()}) == (404, {"error"})
     answer = made.post(f"/jobs/{job['job']}/delete", headers=JSON)

@@ -1,7 +1,6 @@
 """The verdict on scans comes before the work: no door synthesises a case that is graded "do not trust", unless anyway."""
 
 import json
-from types import SimpleNamespace
 
 import pytest
 
@@ -93,8 +92,7 @@ def of_the_archive(run, scans, out, anyway):
 
 @every_row("door", [by_command, in_memory, by_ensemble, of_the_archive])
 def test_a_single_case_is_an_error_at_every_door(door, run, mixed, tmp_path, monkeypatch):
-    no_files = SimpleNamespace(files=[])
-    monkeypatch.setattr("voxlate.clinic.listen.export_again", lambda *_: no_files)
+    monkeypatch.setattr("voxlate.clinic.listen.export_once", lambda *_: [])
     with pytest.raises(DoNotTrust):
         door(run, mixed / "case1", tmp_path / "out", False)
     assert not [*tmp_path.rglob("*.nii.gz")]

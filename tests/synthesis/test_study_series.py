@@ -48,6 +48,8 @@ PICKED = {"t1": 2, "t2": 3, "flair": 4, "t1c": 5, "ct": 9, "ncct": 9}
 
 def test_localisers_screenshots_derived_and_synthetic_series_are_no_candidates():
     assert [why_excluded(one) for one in STUDY] == REASONS
+    assert "echo-planar" in why_excluded(series(1, "ep2d_bold_rest"))
+    assert "echo-planar" in why_excluded(series(1, "b0", image_type="ORIGINAL\\PRIMARY\\DIFFUSION"))
     assert why_excluded(series(1, "t1", images=2)) == "of fewer than 3 images"
     assert why_excluded(series(1, "t1", directions=frozenset())) == "without a place in the patient"
 
@@ -56,7 +58,7 @@ def test_localisers_screenshots_derived_and_synthetic_series_are_no_candidates()
 def test_each_modality_takes_the_only_series_that_fits(modality, number):
     found = picked(STUDY, {modality: ()})
     assert found.files == {modality: Path(f"STUDY#{number:08x}")}
-    assert "left out: 1 localiser, 1 projection, 1 screenshot, 1 synthetic" in found.notes[0].text
+    assert "1 localiser, 1 projection, 1 screenshot, 1 synthetic" in found.notes[0].text
 
 
 @every_row("modality", ["cta", "swi"])
@@ -65,11 +67,15 @@ def test_a_modality_that_no_series_fits_is_refused(modality):
         picked(STUDY, {modality: ()})
 
 
-def test_two_that_fit_are_listed_and_one_is_named_by_its_number_or_uid():
-    study = [*STUDY, series(12, "t1_space_cor", images=90), series(13, "t1 few", images=20)]
-    refusal = r"found 2 that fit \(series 2 .*; series 12 "
-    with refuses(refusal):
-        picked(study, {"t1": ()})
+def test_of_several_the_one_of_most_images_is_taken_t1_first_and_the_others_are_named():
+    space = series(12, "t1_space_cor", images=101)
+    study = [*STUDY, space, series(13, "t1 few", images=20), series(14, "pd_tse", images=150)]
+    for accepted, number, others in (("t1", 12, "series 2 "), ("mr", 12, "series 14 ")):
+        found = picked(study, {accepted: ()})
+        assert found.files == {accepted: Path(f"STUDY#{number:08x}")}
+        (said,) = found.notes
+        assert others in said.text
+        assert not any(absent in said.text for absent in ("series 6 ", "series 13 "))
     for name in ("t1=12", "12", "1.2.12", "T1=0000000c"):
         assert picked(study, {"t1": ()}, [name]).files == {"t1": Path("STUDY#0000000c")}
 

@@ -316,7 +316,7 @@ def send(
     sleep: Sleep = time.sleep,
     say: Say | None = None,
 ) -> int:
-    """Send the files that the ledger does not have, in their order; returns their number. where: names the archive in errors.
+    """Send the files that neither the ledger nor the archive has, in their order; returns their number. where: names the archive in errors.
 
     say: is called with a message on each map, mask or report that the archive refuses, as many do; it is left out.
     Raises BadInput where the archive refuses an image (without `say`, any file), or cannot be reached in several
@@ -334,7 +334,7 @@ def send(
             continue
         kind = COMPANIONS.get(str(dataset.get("SOPClassUID", "")))
         try:
-            _send_image(dataset, archive, sleep, ask=not count)
+            is_new = _send_image(dataset, archive, sleep, ask=not count)
         except Lost as error:
             raise BadInput(
                 f"{where}: expected an archive that takes {len(files)} images, found the connection lost after {number} of them ({first_line(error)}). Run the same command again: it sends the rest."
@@ -349,24 +349,26 @@ def send(
             continue
         ledger.add(instance)
         sent.add(instance)
-        count += 1
+        count += is_new
     return count
 
 
-def _send_image(dataset: Any, archive: Archive, sleep: Sleep, ask: bool) -> None:
-    """Send one image, unless the archive has it.
+def _send_image(dataset: Any, archive: Archive, sleep: Sleep, ask: bool) -> bool:
+    """Send one image, unless the archive has it; returns whether it was sent.
 
-    ask: ask the archive before the first attempt, too, as for the first image of a call: a process that was killed may
-    have sent it without recording it.
+    ask: ask the archive before the first attempt, too, as for all images until one is absent: a process that was killed
+    may have sent them without recording them.
     """
+    was_tried = False
 
     def store() -> None:
-        nonlocal ask
-        if not (ask and archive.has(dataset)):
-            ask = True
+        nonlocal was_tried
+        if not ((ask or was_tried) and archive.has(dataset)):
+            was_tried = True
             archive.store(dataset)
 
     _try(store, sleep)
+    return was_tried
 
 
 def _try(work: Callable[[], None], sleep: Sleep) -> None:

@@ -30,7 +30,7 @@ from voxlate.scans.formats.io import location_of, read_volume, without_ending
 from voxlate.scans.images.mask import is_stripped
 from voxlate.scans.images.units import unit_of
 from voxlate.synthesis.output_folder import SHARED_SECONDS
-from voxlate.synthesis.provenance import read_provenance
+from voxlate.synthesis.provenance import read_provenance, source_paths
 
 PLACE = Path("derivatives", "voxlate")
 BIDS_VERSION = "1.10.0"
@@ -42,9 +42,9 @@ README = """Images synthesised by voxlate. They are computed from other scans, n
 Research software, not a medical device: the images are not for diagnosis. The JSON file beside each image names the
 model, its weights and settings, the source scans, and warnings about the image. voxlate is described there, too.
 """
-# Entities of a scan that its synthesised images keep, in the order that the specification prescribes.
-SHARED = ("sub", "ses", "acq", "ce", "rec", "run", "desc")
-FROM_SCANS = ("sub", "ses", "acq", "rec", "run")
+# Entities of names, in the order that the specification prescribes.
+ENTITIES = ("sub", "ses", "acq", "ce", "rec", "run", "desc")
+OF_CASE = ("sub", "ses", "run")
 SUFFIXES = {
     **dict.fromkeys(("t1", "t1n", "t1w", "t1c", "t1ce", "t1gd"), "T1w"),
     **dict.fromkeys(("t2", "t2w"), "T2w"),
@@ -74,8 +74,8 @@ STATED = ("model", "seed", "synth", "warnings", "bounds", "calibration", "split"
 Entities = Mapping[str, str]
 
 
-def check_bids(out: Path, cases: Mapping[str, Collection[Path]], ending: str) -> None:
-    """Raise BadInput where images of these cases, given the paths of their scans, could not be laid out as BIDS."""
+def check_bids(out: Path, cases: Mapping[str, Path], ending: str) -> None:
+    """Raise BadInput where images of these cases, given one scan of each, could not be laid out as BIDS."""
     if ending not in ENDINGS:
         raise BadInput(
             f"--bids: expected --format nii.gz or nii, which BIDS allows, found {ending[1:]}. Choose one of these."
@@ -84,66 +84,54 @@ def check_bids(out: Path, cases: Mapping[str, Collection[Path]], ending: str) ->
         raise BadInput(
             f"{out}: expected an output folder beside the BIDS dataset, found the dataset itself ({DATASET}). Choose another --out; its derivatives/voxlate can be copied into the dataset."
         )
-    for case, entities in entities_of(cases).items():
-        for path in _files_of(out / PLACE, entities):
-            owner = read_json(path).get(CASE) if path.suffix == ".json" else case
-            if owner != case:
-                raise BadInput(
-                    f"{path}: expected images of {case}, found those of {owner}, whose name has the same letters and digits. Rename one of the cases, or choose another --out."
-                )
+    prefixes = [(case, _join(entities_of(case, scan))) for case, scan in cases.items()]
+    for sidecar in (out / PLACE).glob("sub-*/**/*.json"):
+        prefixes.append((read_json(sidecar)[CASE], _join(_entities_in(sidecar.name))))
+    owners = dict[str, str]()
+    for case, prefix in prefixes:
+        other = owners.setdefault(prefix, case)
+        if other != case:
+            raise BadInput(
+                f"--bids: expected cases whose names differ in letters and digits, found {other} and {case}, which would both be {prefix}. Rename one of them, or choose another --out."
+            )
 
 
-def write_bids(
-    folders: Sequence[Path], out: Path, cases: Mapping[str, Collection[Path]]
-) -> list[str]:
+def write_bids(folders: Sequence[Path], out: Path) -> list[str]:
     """Copy the images of finished cases to OUT/derivatives/voxlate; returns the modalities that BIDS has no suffix for.
 
-    folders: OUT/<case> of each case; cases: see check_bids.
+    folders: OUT/<case> of each case.
     """
     root = out / PLACE
     outside = set[str]()
-    entities = entities_of(cases)
     with lock(root, SHARED_SECONDS):
         for folder in folders:
-            outside |= _write_case(folder, root, entities[folder.name])
+            outside |= _write_case(folder, root)
         _write_dataset(root, outside)
     return sorted(outside)
 
 
-def entities_of(cases: Mapping[str, Collection[Path]]) -> dict[str, Entities]:
-    """The entities of each case, given the paths of its scans; raises BadInput where two cases would have the same."""
-    by_case = {}
-    owners = dict[str, str]()
-    for case, scans in cases.items():
-        by_case[case] = case_entities(case, scans)
-        prefix = _prefix_of(by_case[case])
-        other = owners.setdefault(prefix, case)
-        if other != case:
-            raise BadInput(
-                f"--bids: expected cases whose names differ in letters and digits, found {other} and {case}, which would both be {prefix}. Rename one of them."
-            )
-    return by_case
+def entities_of(case: str, scan: Path) -> Entities:
+    """Subject, session and run in the name of a case's scan, or of the case, that begins with sub-; else a subject of the case's letters and digits.
 
-
-def case_entities(case: str, scans: Collection[Path]) -> Entities:
-    """The entities of a case: those that the names of all its scans share, else those of its own name.
-
-    Raises BadInput where the scans name several subjects, or where no letter or digit could name one.
+    Raises BadInput where no letter or digit could name one.
     """
-    of_scans = [_entities_in(location_of(path).name) for path in scans]
-    if not of_scans or not all(of_scans):
-        of_scans = [_entities_in(case) or {"sub": _label(case)}]
-    shared = set.intersection(*(set(entities.items()) for entities in of_scans))
-    subjects = sorted({entities["sub"] for entities in of_scans})
-    if len(subjects) > 1:
-        raise BadInput(
-            f"--bids: expected scans of one subject in {case}, found sub-{subjects[0]} and sub-{subjects[1]}. Check the files of this case."
-        )
-    if not subjects[0]:
+    for name in (location_of(scan).name, case):
+        if found := _entities_in(name):
+            return found
+    if not _label(case):
         raise BadInput(
             f"--bids: expected a case whose name has letters (A to Z) or digits for the label of sub-, found '{case}'. Rename the case."
         )
-    return {key: value for key, value in of_scans[0].items() if (key, value) in shared}
+    return {"sub": _label(case)}
+
+
+def _entities_in(name: str) -> Entities:
+    """The entities of a case in a name that begins with sub-; {} for other names."""
+    stem = name.split(".")[0]
+    entities = dict(part.split("-", 1) for part in stem.split("_") if "-" in part)
+    if not (stem.startswith("sub-") and all(value.isalnum() for value in entities.values())):
+        return {}
+    return {key: value for key, value in entities.items() if key in OF_CASE}
 
 
 def image_name(case: Entities, modality: str, end: str) -> tuple[Path, str]:
@@ -155,18 +143,13 @@ def image_name(case: Entities, modality: str, end: str) -> tuple[Path, str]:
     if modality in ENHANCED:
         entities["ce"] = AGENT
     suffix = SUFFIXES.get(modality.lower(), _label(modality).upper())
-    return _folder_of(case) / f"{_prefix_of(entities)}_{suffix}", suffix
+    parts = [f"{key}-{case[key]}" for key in ("sub", "ses") if key in case]
+    return Path(*parts, "anat", f"{_join(entities)}_{suffix}"), suffix
 
 
-def _folder_of(entities: Entities) -> Path:
-    """The folder sub-X[/ses-Y]/anat of a case."""
-    parts = [f"{key}-{entities[key]}" for key in ("sub", "ses") if key in entities]
-    return Path(*parts, "anat")
-
-
-def _prefix_of(entities: Entities) -> str:
+def _join(entities: Entities) -> str:
     """The entities as the beginning of a file's name."""
-    return "_".join(f"{key}-{entities[key]}" for key in SHARED if key in entities)
+    return "_".join(f"{key}-{entities[key]}" for key in ENTITIES if key in entities)
 
 
 def _label(text: str) -> str:
@@ -174,23 +157,7 @@ def _label(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9]", "", text)
 
 
-def _entities_in(name: str) -> dict[str, str]:
-    """The entities of a scan in a file's or case's name that begins with sub-; {} for other names."""
-    stem = name.split(".")[0]
-    entities = dict(part.split("-", 1) for part in stem.split("_") if "-" in part)
-    sound = all(key.isalnum() and value.isalnum() for key, value in entities.items())
-    if not (stem.startswith("sub-") and sound):
-        return {}
-    return {key: value for key, value in entities.items() if key in FROM_SCANS}
-
-
-def _files_of(root: Path, entities: Entities) -> list[Path]:
-    """The files of synthesised images with these entities."""
-    files = (root / _folder_of(entities)).glob(f"*desc-{IMAGE[0]}*")
-    return [path for path in files if _entities_in(path.name) == entities]
-
-
-def _write_case(folder: Path, root: Path, entities: Entities) -> set[str]:
+def _write_case(folder: Path, root: Path) -> set[str]:
     """Write the images of a case with their sidecars, and remove those of an earlier synthesis."""
     provenance = read_provenance(folder / "provenance.json")
     grades = [said.grade for said in read_messages(provenance)]
@@ -200,8 +167,13 @@ def _write_case(folder: Path, root: Path, entities: Entities) -> set[str]:
         for image, file in images.items()
         if not _end_of_map(image, images)
     }
-    written = set[Path]()
+    for old in root.glob("sub-*/**/*.json"):
+        if read_json(old)[CASE] == folder.name:
+            for path in old.parent.glob(f"{old.stem}.*"):
+                path.unlink()
     outside = set()
+    scan = next(iter(source_paths(provenance).values()), folder)
+    entities = entities_of(folder.name, scan)
     for image, file in images.items():
         end = _end_of_map(image, images)
         modality = image.removesuffix(end)
@@ -221,11 +193,8 @@ def _write_case(folder: Path, root: Path, entities: Entities) -> set[str]:
             "SkullStripped": stripped[modality],
         }
         _write_json(sidecar, facts)
-        written |= {path, sidecar}
         if suffix not in SUFFIXES.values():
             outside.add(suffix)
-    for old in set(_files_of(root, entities)) - written:
-        old.unlink()
     return outside
 
 

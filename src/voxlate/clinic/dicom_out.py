@@ -133,7 +133,7 @@ def export_dicom(
         raise BadInput(
             f"--like: expected one case in {where}, of which {like} is the source, found {len(cases)}. Name the folder of one case."
         )
-    names = {case: _files(case) for case in cases}
+    names = {case: image_files(case) for case in cases}
     count = sum(map(len, names.values()))
     if not any(map(_images, cases)):
         raise BadInput(f"{where}: expected images that synth wrote, found none. Name its --out.")
@@ -264,7 +264,7 @@ def _images(case: Path) -> list[str]:
     return [name for name in listed if not is_picture(Path(name)) and (case / name).is_file()]
 
 
-def _files(case: Path) -> list[str]:
+def image_files(case: Path) -> list[str]:
     """The images of a case, which must be as synth wrote them, and the masks and label maps beside them; synth itself writes none."""
     images = _images(case)
     refuse_changed(case / name for name in images)

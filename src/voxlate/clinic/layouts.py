@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from voxlate.base.errors import BadInput, plural
-from voxlate.base.messages import Say, message
+from voxlate.base.files import read_json, relative_to, write_json
+from voxlate.base.messages import Say, message, read_messages
 from voxlate.clinic.archives import (
     Ledger,
     StudyAddress,
@@ -17,42 +18,36 @@ from voxlate.clinic.archives import (
     study_name,
 )
 from voxlate.clinic.bids import check_bids, write_bids
-from voxlate.clinic.dicom_out import Exported, check_dicom, export_dicom
-from voxlate.scans.formats.io import location_of
+from voxlate.clinic.dicom_out import check_dicom, export_dicom, image_files
+from voxlate.scans.formats.io import content_hash, location_of
 from voxlate.synthesis.provenance import provenance_of, source_paths
 from voxlate.synthesis.scans import CaseScans
 from voxlate.synthesis.synth_options import SynthOptions
 
 FETCHED = "dicom"  # the folder of fetched studies in OUT
-DERIVED, SENT = "derived", "sent.txt"
+DERIVED, SENT, READY = "derived", "sent.txt", "ready.json"
 Studies = dict[Path, StudyAddress]  # that were fetched, by their folders
 
 
 def check_layouts(scans: Sequence[CaseScans], out: Path, options: SynthOptions) -> None:
     """Raise BadInput where images of these scans cannot have the layouts of the options."""
     if options.dicom is not None:
-        check_dicom(_named_files(scans))
+        check_dicom({scan.case: [*scan.files.values()] for scan in scans})
     if options.bids:
-        check_bids(out, _named_files(scans), f".{options.format}")
+        first = {scan.case: next(iter(scan.files.values())) for scan in scans}
+        check_bids(out, first, f".{options.format}")
 
 
-def write_layouts(
-    folders: list[Path], scans: Sequence[CaseScans], out: Path, options: SynthOptions, say: Say
-) -> None:
+def write_layouts(folders: list[Path], out: Path, options: SynthOptions, say: Say) -> None:
     """Write the images of synthesised cases in the layouts of the options. say: is called with each message."""
     if options.dicom is not None:
         exported = export_dicom(out, options.dicom, accept_untrusted=options.accept_untrusted)
         written = f"{plural(len(exported.files), 'DICOM file')} ({exported.summary}) in {options.dicom}: derived, synthetic, not for diagnosis."
         for told in (*exported.messages, message("exported", written)):
             say(told)
-    if options.bids and (others := write_bids(folders, out, _named_files(scans))):
+    if options.bids and (others := write_bids(folders, out)):
         text = f"BIDS has no suffix for {', '.join(others)}: these images are named in .bidsignore, so that the dataset is valid."
         say(message("outside-bids", text))
-
-
-def _named_files(scans: Sequence[CaseScans]) -> dict[str, list[Path]]:
-    """The files of each case."""
-    return {scan.case: [*scan.files.values()] for scan in scans}
 
 
 def fetch_inputs(
@@ -88,8 +83,7 @@ def store_answers(
 
     Returns a sentence on what was stored. say: is called with a message on each that was left out or refused.
     """
-    count = 0
-    stored = Exported()
+    count = total = 0
     for study, address in studies.items():
         place = study.resolve()
         cases = []
@@ -99,19 +93,33 @@ def store_answers(
                 cases.append(folder)
         if not cases:
             continue
-        written = export_again(cases, study.parent / DERIVED, say, accept_untrusted)
+        files = export_once(cases, study.parent / DERIVED, say, accept_untrusted)
         archive = WebArchive.connect(address.url)
-        count += send(written.files, archive, Ledger(study.parent / SENT), address.url, say=say)
-        stored.add(written)
-    return f"{count} of {len(stored.files)} files stored in the study now: {stored.summary}."
+        count += send(files, archive, Ledger(study.parent / SENT), address.url, say=say)
+        total += len(files)
+    return f"{count} of {plural(total, 'file')} stored in the study now."
 
 
-def export_again(
+def export_once(
     cases: Sequence[Path], to: Path, say: Say, accept_untrusted: bool = False
-) -> Exported:
-    """Write the DICOM objects of cases in place of those of an earlier attempt, for an archive; say: with each message."""
-    shutil.rmtree(to, ignore_errors=True)
-    written = export_dicom(cases, to, accept_untrusted=accept_untrusted)
-    for told in written.messages:
+) -> list[Path]:
+    """The DICOM files of cases for an archive; say: with each message on them. They replace those of other images.
+
+    Files of the same images are kept and not written again: where voxlate was changed since a part of them was sent, they
+    would have other UIDs, and the archive would get both.
+    """
+    images = {
+        f"{case}/{name}": content_hash(case / name) for case in cases for name in image_files(case)
+    }
+    key = {"images": images, "accept_untrusted": accept_untrusted}
+    record = to / READY
+    if not (record.is_file() and read_json(record)["of"] == key):
+        shutil.rmtree(to, ignore_errors=True)
+        written = export_dicom(cases, to, accept_untrusted=accept_untrusted)
+        names = [relative_to(to, file) for file in written.files]
+        warnings = [told.table for told in written.messages]
+        write_json(record, {"of": key, "files": names, "warnings": warnings})
+    stated = read_json(record)
+    for told in read_messages(stated):
         say(told)
-    return written
+    return [to / name for name in stated["files"]]

@@ -36,7 +36,7 @@ from voxlate.clinic.archives import (
     send,
     study_name,
 )
-from voxlate.clinic.layouts import DERIVED, SENT, export_again
+from voxlate.clinic.layouts import DERIVED, READY, SENT, export_once
 from voxlate.clinic.share_options import ListenOptions
 from voxlate.synthesis.cohort import select, synthesise_cases
 from voxlate.synthesis.model import Model
@@ -57,7 +57,7 @@ GB = 2**30
 MOST_BYTES = 16 * GB  # of one study: a long series of functional MR has a few
 SPARE_BYTES = 2 * GB  # of the queue's disk, which answers need
 INCOMING, WORK, DONE, FAILED = "incoming", "work", "done", "failed"
-SCANS, IMAGES, READY, WHY = "scans", "images", "ready.json", "why.txt"
+SCANS, IMAGES, WHY = "scans", "images", "why.txt"
 Receive = Callable[[Any, Any], None]
 Answer = Callable[[Path, Path], list[Path]]
 """Makes an answer: called with the folder of a study's images and a folder to write in; returns DICOM files to send."""
@@ -109,7 +109,7 @@ def answer_by(model: Model, asked: ListenOptions, say: Say) -> Answer:
         """The files of the images of a study."""
         selected = select(model, [str(scans)], options)
         folders, *_ = synthesise_cases(selected, images / "out", options, say=say)
-        return export_again(folders, images / DERIVED, say, asked.accept_untrusted).files
+        return export_once(folders, images / DERIVED, say, asked.accept_untrusted)
 
     return answer
 

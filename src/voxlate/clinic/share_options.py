@@ -121,12 +121,6 @@ class ServeOptions:
         Path | str | None,
         MainOption("Folder of uploads, queue and results (default: in the user's cache)."),
     ] = None
-    root: Annotated[
-        Path | str | None,
-        MainOption(
-            "Folder below which the page may read scans.",
-        ),
-    ] = None
     port: Annotated[int, MainOption("Port of the page.", least=1, most=65535)] = 8765
     host: Annotated[
         str,

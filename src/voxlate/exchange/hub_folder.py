@@ -17,9 +17,8 @@ from voxlate.base.files import whole_folder, write_text
 from voxlate.base.hub import huggingface_hub
 from voxlate.base.messages import Message, message
 from voxlate.evaluation.intervals.summary import sentences
-from voxlate.evaluation.scoring.metrics import METRIC_OF
 from voxlate.evaluation.scoring.scores import Scores, read_scores
-from voxlate.evaluation.scoring.tables import training_note
+from voxlate.evaluation.scoring.tables import score_tables, training_note
 from voxlate.exchange.export import export_model
 from voxlate.synthesis.calibration import Calibration, describe_fit
 from voxlate.synthesis.inputs import scans_to_give
@@ -31,7 +30,7 @@ from voxlate.training.run import NOTICE, Run, weights_of
 from voxlate.training.starters.card import read_card
 from voxlate.training.starters.names import folder_of
 from voxlate.training.torch_network import network_of
-from voxlate.training.verdict import SYNTHESIS, verdict_lines
+from voxlate.training.verdict import verdict_lines
 from voxlate.training.weights import file_hash, read_header, read_weights, write_weights
 
 # Of the header of weights: all that is there but voxels and signatures of the training scans.
@@ -47,7 +46,6 @@ LICENCES = {
     "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0",
     "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "gpl-3.0", "agpl-3.0", "mpl-2.0",
 }  # fmt: skip
-NAIVE = 3  # baselines of a table, those of the lowest error
 # What a card says of itself: nothing in it names a patient.
 ABSENT = "Names of cases and patients, digests of their scans, paths, images and the log of the training are not in these files."
 
@@ -263,41 +261,25 @@ def _scores(model: Model, scored: Scored | None) -> list[str]:
         )
         return ["Not scored on test cases.", *said]
     scores = scored.scores
-    lines = [scored.images, ""]
-    for name in scores.parts:
-        lines += [*_table(name, scores), ""]
+    lines = [scored.images, "", *_tables(scores)]
     note = training_note(scores)
     return [*lines, *verdict_lines(scores.verdicts), *([note] if note else [])]
 
 
-def _table(name: str, scores: Scores) -> Iterator[str]:
-    """The means of a modality with their 95 % intervals; the baselines of the lowest error stand beside the synthesis."""
-    part, answers = scores.parts[name], scores.means[name]
-    errors = {
-        naive: rows["mae"]["mean"]
-        for naive, rows in answers.items()
-        if naive != SYNTHESIS and rows.get("mae", {}).get("mean") is not None
-    }
-    columns = [SYNTHESIS, *sorted(errors, key=lambda naive: errors[naive])[:NAIVE]]
-    patients = plural(part["patients"], "patient")
-    yield f"{name}, {patients}, {plural(part['cases'], 'case')}; mean (95 % interval), naive baselines beside it."
-    yield ""
-    yield f"| score | {' | '.join(columns)} |"
-    yield f"|---|{'---|' * len(columns)}"
-    for key in answers[SYNTHESIS]:
-        metric = METRIC_OF.get(key)
-        if metric is None or not metric.in_table:
-            continue
-        cells = []
-        for column in columns:
-            summary = answers[column].get(key) or {"mean": None}
-            if summary["mean"] is None:
-                cells.append("–")
-                continue
-            ends = summary["ci95"] and " to ".join(metric.text(end) for end in summary["ci95"])
-            cells.append(metric.text(summary["mean"]) + (f" ({ends})" if ends else ""))
-        unit = metric.unit_for(part["unit"])
-        yield f"| {metric.label} [{unit}] | {' | '.join(cells)} |"
+def _tables(scores: Scores) -> Iterator[str]:
+    """The table of each modality as `evaluate` prints it: the synthesis beside the best naive baseline."""
+    shown = score_tables(scores, "main")
+    for name, lines in shown.lines.items():
+        part = scores.parts[name]
+        patients, cases = plural(part["patients"], "patient"), plural(part["cases"], "case")
+        yield f"{name}, {patients}, {cases}; mean ± sd over patients, with the 95 % interval of the mean."
+        yield ""
+        yield f"| score | {' | '.join(shown.methods)} |"
+        yield f"|---|{'---|' * len(shown.methods)}"
+        for line in lines:
+            cells = [f"{cell.text} {cell.below}".strip().replace("\n", ", ") for cell in line.cells]
+            yield f"| {line.label} [{line.unit}] | {' | '.join(cells)} |"
+        yield ""
 
 
 def _calibration(calibrations: Sequence[Calibration]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Published weights as runs: the networks of paper 001, and autoencoders of latent diffusion (kl-f4, kl-f8).
+"""Published weights as runs: the networks of paper 001, and the autoencoder of latent diffusion (kl-f4).
 
 A key of paper 001 is the path of flax scopes, "ResNetBlock_0/Block_1/Conv_0/kernel"; scopes are numbered by class in the
 order of construction, and our networks construct their parts in that order.
@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,19 +45,16 @@ SCOPES = {name: name for name in SAME.split()} | {
 }
 
 
-# Autoencoders of latent diffusion, by their configurations (Rombach et al. 2022, app. G).
-Source = Literal["kl-f4", "kl-f8"]
-NETWORKS = {
-    source: KLAutoencoder(
-        width=128,
-        multipliers=multipliers,
-        blocks=2,
-        latent=latent,
-        border="zeros",
-        norm_eps=1e-6,
-    )
-    for source, multipliers, latent in (("kl-f4", (1, 2, 4), 3), ("kl-f8", (1, 2, 4, 4), 4))
-}
+# The autoencoder of latent diffusion that paper 004 uses (Rombach et al. 2022, app. G).
+AUTOENCODER = "kl-f4"
+NETWORK = KLAutoencoder(
+    width=128,
+    multipliers=(1, 2, 4),
+    blocks=2,
+    latent=3,
+    border="zeros",
+    norm_eps=1e-6,
+)
 PREFIX = "first_stage_model."  # prefix of the autoencoder in a file of a whole latent diffusion
 # Keys of the network in which pretrained autoencoders differ from ours.
 OWN_KEYS = ["width", "multipliers", "blocks", "latent", "middle_attention", "border", "norm_eps"]
@@ -66,6 +63,7 @@ OF_AUTOENCODER = {
     "data": {"source": ["image"], "target": ["image"], "patch": [1, 256, 256]},
     "intensity": {"image": {"kind": "window", "low": -1, "high": 1}},
     "method": {"kind": "autoencoding"},
+    "train": {"precision": "float32"},
 }
 
 
@@ -242,29 +240,32 @@ def _header(recipe: Recipe, method: nn.Module, steps: int) -> dict[str, Any]:
     }
 
 
-def import_autoencoder(source: Source, weights: Path, out: Path) -> Run:
+def import_autoencoder(weights: Path, out: Path) -> Run:
     """Write a pretrained autoencoder as a run folder, which `train --reuse` uses instead of training that stage.
 
     Raises BadInput if the file is no such autoencoder, or if keys are unknown, absent or of another shape.
     """
-    net, state = NETWORKS[source], read_autoencoder(source, weights)
-    recipe = _recipe(source, net)
+    state = read_autoencoder(weights)
+    network = {"kind": NETWORK.kind, **to_tables(NETWORK)}
+    tables = {"title": f"{AUTOENCODER}, imported", **OF_AUTOENCODER, "net": network}
+    recipe = recipes.from_dict(tables, AUTOENCODER)
     method = recipe.build()
     method.load_state_dict({f"net.{name}": tensor for name, tensor in state.items()})
-    return write_imported(out, weights, f"{source} (latent diffusion)", recipe, method, steps=0)
+    return write_imported(
+        out, weights, f"{AUTOENCODER} (latent diffusion)", recipe, method, steps=0
+    )
 
 
-def read_autoencoder(source: Source, path: Path) -> dict[str, Tensor]:
+def read_autoencoder(path: Path) -> dict[str, Tensor]:
     """The tensors of a pretrained autoencoder with three channels, for our network with one channel."""
     with Record(path, "a pretrained autoencoder", "Download it again.").tensors("pt") as file:
         places = _places(list(file.shapes))
         theirs = {name: file.file.get_tensor(place).float() for name, place in places.items()}
-    net = NETWORKS[source]
     with torch.device("meta"):
-        built = net.build(Channels(images={"image": 1}, out=1))
-    wanted = _names_in_file(net, built)
+        built = NETWORK.build(Channels(images={"image": 1}, out=1))
+    wanted = _names_in_file(NETWORK, built)
     names = list(chain.from_iterable(wanted.values()))
-    where = f"{path}: expected the weights of {source}"
+    where = f"{path}: expected the weights of {AUTOENCODER}"
     if unknown := sorted(places[name] for name in theirs.keys() - names):
         raise wrong_weights(f"{where}, found the unknown key '{unknown[0]}'")
     if missing := [name for name in names if name not in theirs]:
@@ -324,19 +325,6 @@ def _names_in_file(net: KLAutoencoder, built: AutoencoderNet) -> dict[str, list[
         if ".qkv." in name:
             published[ours] = [name.replace("qkv", role) for role in "qkv"]
     return published
-
-
-def _recipe(source: Source, net: KLAutoencoder) -> Recipe:
-    """A recipe of the autoencoder alone, of images whose values are those of the network."""
-    return recipes.from_dict(
-        {
-            "title": f"{source}, imported",
-            **OF_AUTOENCODER,
-            "net": {"kind": net.kind, **to_tables(net)},
-            "train": {"precision": "float32"},
-        },
-        source,
-    )
 
 
 def net_changes(run: Run) -> str:

@@ -19,13 +19,6 @@ Answer = Literal["mean", "sample"]
 
 
 @dataclass(frozen=True)
-class Refused:
-    """Why a request was refused: one sentence."""
-
-    error: str
-
-
-@dataclass(frozen=True)
 class Entered:
     """The token was right; the cookie of the response is the session."""
 
@@ -50,9 +43,9 @@ class Fit:
     inputs: as `voxlate synth RUN` takes them, relative to the upload's folder.
     used: places of the scans by modality.
     targets: modalities to synthesise.
+    choice: why these of several scans.
     worst: the highest grade of the warnings.
     answers: "mean" and "sample", as far as the model has them, those with intervals first.
-    settings: the options that have an effect, with the values of its recipe.
     intervals: the answers that are calibrated.
     card: limits of a starter, and the names of scans that it accepts.
     """
@@ -66,10 +59,10 @@ class Fit:
     inputs: tuple[str, ...] = ()
     used: Mapping[str, str] = field(default_factory=dict)
     targets: tuple[str, ...] = ()
+    choice: str = ""
     warnings: tuple[Said, ...] = ()
     worst: Grade | None = None
     answers: tuple[Answer, ...] = ()
-    settings: Mapping[str, Any] = field(default_factory=dict)
     intervals: tuple[Answer, ...] = ()
     card: Mapping[str, Any] = field(default_factory=dict)
 
@@ -129,28 +122,6 @@ class Listed:
 def wants_json(request: Request) -> bool:
     """Whether a program asks, which reads no page."""
     return JSON in request.headers.get("accept", "")
-
-
-Responses = dict[int | str, dict[str, Any]]  # of addresses, for openapi.json
-_WHY = {
-    400: "What was expected and found, in one sentence",
-    401: "No session: enter with the token first",
-    403: "A form without the Origin of this server",
-    404: "There is no such job or file",
-    411: "A form without its length",
-    413: "More bytes than the server takes",
-    422: "A form without a field that it must have",
-    429: "Too many requests in a minute",
-}
-REFUSALS: Responses = {
-    status: {"model": Refused, "description": why} for status, why in _WHY.items()
-}
-LEADS: Responses = {
-    303: {
-        "description": "The address of what follows (Location), which answers as stated for 200",
-        "headers": {"Location": {"schema": {"type": "string"}}},
-    }
-}
 
 
 def _body(kind: str, schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,7 +28,6 @@ from voxlate.base.files import lock
 from voxlate.page import api, pages
 from voxlate.page.access import BROWSER, Access
 from voxlate.page.api import OPENAPI
-from voxlate.page.forms import SCHEMA, label
 from voxlate.page.jobs import Jobs, NoSuchJob
 from voxlate.page.page_settings import Sessions, Settings
 from voxlate.page.pages import NO_PAGE, Site, site_of
@@ -58,8 +57,6 @@ def create_app(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    templates.filters["label"] = label
-    templates.globals["form"] = SCHEMA
     jobs = Jobs(settings.data)
     site = Site(settings, sessions, jobs, Space(settings.limits), templates)
     stop = threading.Event()

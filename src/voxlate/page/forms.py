@@ -1,56 +1,27 @@
-"""The form of a synthesis: options of `voxlate synth`, as they are declared.
+"""The form of a synthesis: the options of `voxlate synth` that the page has, as they are declared.
 
-Their JSON schemas, as programs and agents get them, become the controls of the form (controls.html), and what the form
-gives is checked as on the command line.
+Their JSON schemas are those that programs get, and what the form gives is checked as on the command line. Settings of the
+sampling stay with the command line: the intervals hold for those of the calibration alone.
 """
 
-from dataclasses import replace
-from typing import Annotated, Any
+from typing import Any
 
 from starlette.datastructures import FormData
 
 from voxlate.base.config import check_options
 from voxlate.base.errors import known_name
-from voxlate.base.option import Parameters, flag_of, option_in, table_of, without_notes
+from voxlate.base.option import Parameters, flag_of, table_of
 from voxlate.commands.api.entry import commands
 from voxlate.commands.api.schemas import schemas_of
 
-NAMES = (
-    "answer",
-    "samples",
-    "sharpness",
-    "steps",
-    "seed",
-    "noise",
-    "sampler",
-    "eta",
-    "schedule",
-    "slices",
-    "anyway",
-)
-# the largest values that the page takes
-LARGEST_VALUES = {"samples": 100, "steps": 1000, "seed": 2**31 - 1}
-FIELDS = {
-    "run": "Label of the model.",
-    "scan": "Place of one of its scans, of several that fit.",
-}
-
-
-def label(name: str) -> str:
-    """The label of an option."""
-    return "Synthesise anyway" if name == "anyway" else name.capitalize()
+LABELS = {"answer": "Prediction", "anyway": "Synthesise anyway"}  # of the options, by name
+FIELDS = {"run": "Label of the model."}
 
 
 def _options() -> Parameters:
-    """The options of the form as keywords of the command, with the limits of the page."""
+    """The options of the form as keywords of the command."""
     declared = commands(["synth"])["synth"].given
-    parameters = Parameters()
-    for name in NAMES:
-        option = option_in(declared[name])
-        option = replace(option, most=LARGEST_VALUES.get(name, option.most))
-        hint = without_notes(declared[name].annotation)
-        parameters[name] = declared[name].replace(annotation=Annotated[hint, option])
-    return parameters
+    return Parameters({name: declared[name] for name in LABELS})
 
 
 OPTIONS = _options()
@@ -59,22 +30,23 @@ SCHEMA = {
     "type": "object",
     "properties": {
         **{name: {"type": "string", "description": text} for name, text in FIELDS.items()},
-        **schemas_of(OPTIONS),
+        # the words in which refusals name them
+        **{name: {"title": LABELS[name], **one} for name, one in schemas_of(OPTIONS).items()},
     },
     "required": ["run"],
 }
 # the labels of the options by their names on the command line
-LABELS = {flag_of(name): label(name) for name in OPTIONS}
+LABELS_OF_FLAGS = {flag_of(name): text for name, text in LABELS.items()}
 
 
 def read_options(form: FormData) -> dict[str, Any]:
-    """The options that a form gives, checked as on the command line; empty fields and defaults are left out."""
+    """The options that a form gives, checked as on the command line."""
     known = (*FIELDS, *OPTIONS)
     for name in form:
         known_name("form", "a known field", name, known)
     given = {name: text for name in OPTIONS if (text := text_in(form, name))}
     values = check_options(TABLE, given)
-    return {name: values[name] for name in given if values[name] != OPTIONS[name].default}
+    return {name: values[name] for name in given}
 
 
 def text_in(form: FormData, name: str) -> str:

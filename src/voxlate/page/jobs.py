@@ -23,7 +23,6 @@ from typing import Any, Literal
 
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json, write_json
-from voxlate.page.archive import FOLDER
 
 Json = dict[str, Any]
 Asked = Mapping[str, Any]  # the request of a job
@@ -35,7 +34,8 @@ SCANS, OUT, VIEWS = "scans", "out", "views"  # folders of a job
 REPORT, DICOM_ZIP = "report.html", "dicom.zip"
 NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{12}")
 HIDDEN = "."  # first letter of folders that are being filled or removed
-LAYOUT = 6  # of requests and results; jobs of another version of voxlate are not shown
+FOLDER = 0o700  # for its owner alone
+LAYOUT = 7  # of requests and results; jobs of another version of voxlate are not shown
 
 
 class NoSuchJob(BadInput):
@@ -241,9 +241,7 @@ class Jobs:
 
 
 def scans_of(folder: Path, request: Asked) -> Path:
-    """The folder of a job's scans: uploaded ones are in the folder of the check, others stay where they are."""
-    if request.get("place"):
-        return Path(request["place"])
+    """The folder of a job's scans, which is in the folder of the check."""
     return folder.parent / request.get("check", folder.name) / SCANS
 
 

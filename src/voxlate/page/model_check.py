@@ -1,22 +1,18 @@
-"""The work of a check: which models fit uploaded scans, and why, by the functions with which `voxlate synth` opens them."""
+"""The work of a check: which models fit uploaded scans, and why, by the functions of `voxlate check`."""
 
-import math
-import re
 import traceback
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
 
-from voxlate.base.config import kind_of
 from voxlate.base.devices import single_threads
 from voxlate.base.errors import BadInput, first_of, plural
 from voxlate.base.messages import worst_grade
-from voxlate.commands.api.images import check_case
+from voxlate.commands.api.images import CheckedCase, check_case
 from voxlate.commands.api.progress import Reporter
 from voxlate.page.api import Answer, Fit, Said
-from voxlate.page.forms import OPTIONS
 from voxlate.page.jobs import Asked, Json, scans_of
 from voxlate.page.words import CONTRASTS, contrast_of
 from voxlate.scans.cases.case import MASK
@@ -43,18 +39,16 @@ from voxlate.training.starters.names import name_of
 
 MODELS_AT_ONCE = 2  # models that are compared with the scans, most of whose work is NumPy's
 MOST_ENTRIES = 200  # files and series that are listed
-MOST_UNREAD = 3  # scans whose fault is stated where a model finds none that it takes
-MOST_CHOICES = 6  # scans that are compared with one model, the best first
 ORDER = (None, "note", "caution", "do not trust")  # of the worst warning
-ITERATED = {"eta", "sampler", "schedule", "steps"}  # options of networks that compute several times
+CHOICE = ("chosen-series", "chosen-scan")  # codes of messages on the choice among several scans
 
 
 @dataclass(frozen=True)
 class Entry:
     """A file or series of an upload.
 
-    place: below the upload's folder; why: the reason why it is not offered; contrast: that which its tags state; slices: of
-    two scans of a contrast, that with more is the finer one; study: of a series, which other series are of the same patient.
+    place: below the upload's folder; why: the reason why it is not offered; contrast: that which its tags or its name
+    state; study: of a series, which other series are of the same patient.
     """
 
     place: str
@@ -62,7 +56,6 @@ class Entry:
     grid: str = ""
     why: str = ""
     contrast: str = ""
-    slices: int = 0
     study: str = ""
 
 
@@ -77,12 +70,13 @@ def check(folder: Path, request: Asked, reporter: Reporter) -> Json:
     _check_patients(scans, entries)
     fits = []
     reporter.step("models", 0, len(runs))
+
+    def fit_run(label: str, run: str) -> Fit:
+        return _fit(label, run, scans, request)
+
     with single_threads(MODELS_AT_ONCE) as pool:
-        of_runs = pool.map(
-            lambda label, run: [*_fits(label, run, scans, entries, request)], runs, runs.values()
-        )
-        for number, found in enumerate(of_runs, 1):
-            fits += found
+        for number, fit in enumerate(pool.map(fit_run, runs, runs.values()), 1):
+            fits.append(fit)
             reporter.step("models", number, len(runs))
     fits.sort(key=lambda fit: (bool(fit.why_not), ORDER.index(fit.worst)))
     taken = {contrast_of(name) for fit in fits for name in fit.names}
@@ -95,11 +89,8 @@ def check(folder: Path, request: Asked, reporter: Reporter) -> Json:
         "entries": [asdict(entry) for entry in entries],
         "patient": _patient(scans, entries) if request.get("is_local") else "",
         "fits": [asdict(fit) for fit in fits],
-        "others": [*_others(scans, entries, request)],
+        "others": [*_others(scans, entries)],
         "names": names,
-        "by_file": {
-            entry.place: contrast_of(_stated(entry, names)) for entry in entries if not entry.why
-        },
     }
 
 
@@ -123,7 +114,7 @@ def _patient(scans: Path, entries: Sequence[Entry]) -> str:
     return ""
 
 
-def _others(scans: Path, entries: Sequence[Entry], request: Asked) -> Iterator[str]:
+def _others(scans: Path, entries: Sequence[Entry]) -> Iterator[str]:
     """Sentences on the files of an upload that are not used; those among DICOM files are left to the series."""
     listed = {location_of(scans / entry.place) for entry in entries}
     others = [
@@ -133,8 +124,6 @@ def _others(scans: Path, entries: Sequence[Entry], request: Asked) -> Iterator[s
     ]
     if others:
         yield f"Not used, because they are no scans: {first_of(others)}."
-    if hidden := request.get("hidden", 0):
-        yield f"Left out: {plural(hidden, 'hidden file')}."
 
 
 def list_entries(scans: Path) -> list[Entry]:
@@ -183,8 +172,7 @@ def _series_in(folder: Path, scans: Path) -> list[Entry]:
                 grid=plural(found.images, "image"),
                 why=f"Not offered: {aside}." if aside else "",
                 study=found.study or place,
-                slices=found.images,
-                contrast=modality_of(found),
+                contrast=contrast_of(modality_of(found)),
             )
         )
     return entries
@@ -197,51 +185,42 @@ def _describe(path: Path, scans: Path) -> Entry:
         volume = read_volume(path, without_ending(path.name))
     except BadInput as error:
         return Entry(place, path.name, why=str(error))
-    slices = min(volume.grid.shape)
-    return Entry(place, path.name, grid=f"{volume.grid}, {volume.unit}", slices=slices)
+    contrast = contrast_of(modality_by_name(path))
+    return Entry(place, path.name, grid=f"{volume.grid}, {volume.unit}", contrast=contrast)
 
 
-def _fits(
-    label: str, run: str, scans: Path, entries: Sequence[Entry], request: Asked
-) -> Iterator[Fit]:
-    """The fits of one run, one for each choice of scans; one that cannot be opened or compared states the reason.
-
-    A model that completes a case takes its best scan alone where it cannot take them all.
-    """
-    described = Fit(label)
+def _fit(label: str, run: str, scans: Path, request: Asked) -> Fit:
+    """Whether a run fits an upload; one that cannot be opened or compared states the reason."""
+    fit = Fit(label)
     try:
         models = _models_by_answer(run, request["device"])
         model = next(iter(models.values()))
-        described = replace(
-            described,
+        fit = replace(
+            fit,
             title=models.get("sample", model).facts.title,
             source=tuple(model.facts.data.source),
             target=tuple(model.facts.data.target),
             names=names_for_scans(model),
             card=card_of(model),
-            **_settings(models),
+            answers=tuple(models),
+            intervals=tuple(answer for answer, one in models.items() if _is_calibrated(one)),
         )
-        choices = choices_of(model, entries, request.get("names", {}))
+        inputs = _inputs(model, scans, request.get("names", {}))
+        inputs, checked = _check_inputs(model, inputs, scans)
     except Exception as error:
-        yield replace(described, why_not=_reason(label, error))
-        return
-    if not choices:
-        wanted = " or ".join(chain.from_iterable(described.card["accepts"].values()))
-        unread = [entry.why for entry in entries if entry.why][:MOST_UNREAD]
-        why_not = [f"It takes {wanted}, which none of the scans is.", *unread]
-        yield replace(described, why_not=" ".join(why_not))
-    for inputs in choices:
-        fit = replace(described, inputs=inputs)
-        try:
-            fit = replace(fit, **_try(model, inputs, scans))
-        except Exception as error:
-            fit = replace(fit, why_not=_reason(label, error))
-        completes = model.facts.completes
-        if completes and fit.why_not and inputs is not choices[-1]:
-            continue
-        yield fit
-        if completes:
-            return
+        return replace(fit, why_not=_reason(label, error))
+    messages = checked.messages
+    return replace(
+        fit,
+        inputs=inputs,
+        used={name: place_in(Path(scan["file"]), scans) for name, scan in checked.scans.items()},
+        targets=tuple(checked.targets),
+        choice=" ".join(said.on_page for said in messages if said.code in CHOICE),
+        warnings=tuple(
+            Said(said.grade, said.on_page) for said in messages if said.code not in CHOICE
+        ),
+        worst=worst_grade(messages),
+    )
 
 
 def _reason(label: str, error: Exception) -> str:
@@ -290,40 +269,33 @@ def names_for_scans(model: Model) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*model.facts.data.source, *aliases]))
 
 
-def choices_of(
-    model: Model, entries: Sequence[Entry], said: Mapping[str, str]
-) -> list[tuple[str, ...]]:
-    """The inputs of `voxlate synth` that an upload offers to a model, T1 and fine slices first.
+def _inputs(model: Model, scans: Path, said: Mapping[str, str]) -> tuple[str, ...]:
+    """The inputs of `voxlate check` for a model: the whole upload, or the scans of which the user says what they are.
 
-    said: contrasts by the place of an entry, as the user says them; scans of which nothing is said are then not used.
+    said: contrasts by the place of an entry; scans of which nothing is said are then not used.
     """
+    if not said:
+        return (place_in(_innermost(scans), scans),)
     accepted = (*names_for_scans(model), MASK)
     own = {contrast_of(name): name for name in reversed(accepted)}
     own |= {name.lower(): name for name in accepted}
-    # what each scan is by its place; a finer scan comes before a coarser one of the same contrast
-    known = {}
-    for entry in sorted(entries, key=lambda entry: -entry.slices):
-        if entry.place in said or not (said or entry.why):
-            known[entry.place] = said.get(entry.place) or _stated(entry, own)
-    known = dict(sorted(known.items(), key=lambda item: item[1] != "t1"))
-    names = {place: own.get(name, own.get(contrast_of(name), "")) for place, name in known.items()}
-    masks = [f"{MASK}={place}" for place, name in names.items() if name == MASK][:1]
-    pairs = {place: name for place, name in names.items() if name not in ("", MASK)}
-    if len(model.facts.data.source) == 1 and not model.facts.completes:
-        if not pairs and not said:
-            return [(place,) for place, name in known.items() if len(entries) == 1 or not name]
-        return [(f"{name}={place}", *masks) for place, name in pairs.items()][:MOST_CHOICES]
-    # a model of several contrasts takes one series of each, all of one patient
-    studies = {entry.place: entry.study for entry in entries}
-    # files are joined to cases by their names, as on the command line
-    if not said and len(entries) > 1 and not any(map(studies.get, known)):
-        return [(".",)] if known else []
-    by_study = dict[str, dict[str, str]]()
-    for place, name in pairs.items():
-        by_study.setdefault(studies[place], {}).setdefault(name, f"{name}={place}")
-    wholes = [(*case.values(), *masks) for case in by_study.values()]
-    alone = [(whole[0], *masks) for whole in wholes] if model.facts.completes else []
-    return [*dict.fromkeys([*wholes, *alone])]
+    pairs = dict[str, str]()
+    for place, contrast in said.items():
+        if name := own.get(contrast):
+            pairs.setdefault(name, f"{name}={place}")
+    if not pairs.keys() - {MASK}:
+        wanted = " or ".join(chain.from_iterable(card_of(model)["accepts"].values()))
+        raise BadInput(
+            f"scans: expected {wanted}, found none. Choose another model, or say what each scan is."
+        )
+    return tuple(pairs.values())
+
+
+def _innermost(folder: Path) -> Path:
+    """The only file or DICOM folder in a folder, whose name names the case; the folder itself where it holds more."""
+    while folder.is_dir() and not is_dicom_folder(folder) and len([*folder.iterdir()]) == 1:
+        (folder,) = folder.iterdir()
+    return folder
 
 
 def absolute_inputs(inputs: Sequence[str], scans: Path) -> list[str]:
@@ -335,56 +307,28 @@ def absolute_inputs(inputs: Sequence[str], scans: Path) -> list[str]:
     return texts
 
 
-def _try(model: Model, inputs: Sequence[str], scans: Path) -> Json:
-    """What a synthesis of these inputs would read and warn of; raises BadInput where it would refuse them."""
+def _check_inputs(
+    model: Model, inputs: tuple[str, ...], scans: Path
+) -> tuple[tuple[str, ...], CheckedCase]:
+    """The inputs that a model takes, and their check; raises BadInput where a synthesis would refuse them.
+
+    A model that completes a case takes its first scan alone where it cannot take them all.
+    """
     selected = select(model, absolute_inputs(inputs, scans), SynthOptions())
     if len(selected.scans) != 1:
         raise BadInput(
-            f"upload: expected the scans of one case, found {len(selected.scans)} cases. Choose one."
+            f"upload: expected the scans of one case, found {len(selected.scans)} cases. Choose one, or say below what each scan is."
         )
     (found,) = selected.scans
-    checked = check_case(model, found)
-    return {
-        "used": {name: place_in(path, scans) for name, path in found.files.items()},
-        "targets": checked.targets,
-        "warnings": tuple(Said(said.grade, said.on_page) for said in checked.messages),
-        "worst": worst_grade(checked.messages),
-    }
-
-
-def _settings(models: Mapping[Answer, Model]) -> Json:
-    """The answers of a model, and the options of the form that have an effect where it draws noise."""
-    drawn = models.get("sample")
-    settings = {}
-    if drawn is not None and (recipe := getattr(drawn.network, "recipe", None)) is not None:
-        idle = {"answer", "anyway"}
-        if not recipe.method.iterates:
-            idle |= ITERATED
-        if math.isinf(recipe.synth.evaluations):  # the sampler chooses its steps
-            idle.add("steps")
-        if recipe.task.mean_stage is None:
-            idle.add("sharpness")
-        for name in OPTIONS:
-            if name not in idle:
-                value = getattr(recipe.synth, name, None)
-                settings[name] = kind_of(value) if is_dataclass(value) else value
-    return {
-        "answers": tuple(models),
-        "intervals": tuple(answer for answer, model in models.items() if _is_calibrated(model)),
-        "settings": settings,
-    }
-
-
-def _stated(entry: Entry, names: Collection[str]) -> str:
-    """The contrast of a series by its tags, or of a file by its name or its last part: t1 of t1.nii.gz and head_t1.nii.gz."""
-    stem = without_ending(entry.title).lower()
-    words = (
-        entry.contrast,
-        stem,
-        re.split(r"[_\s-]", stem)[-1],
-        modality_by_name(Path(entry.title)),
-    )
-    return next((word for word in words if word in names or contrast_of(word) in CONTRASTS), "")
+    try:
+        return inputs, check_case(model, found)
+    except BadInput:
+        if len(found.files) == 1 or not model.facts.completes:
+            raise
+        name = next(source for source in model.facts.data.source if source in found.files)
+        path = found.files[name]
+        alone = replace(found, files={name: path})
+        return (f"{name}={place_in(path, scans)}",), check_case(model, alone)
 
 
 def place_in(path: Path, scans: Path) -> str:

@@ -41,13 +41,11 @@ class Settings:
     """What a server offers, and to whom.
 
     runs: folders, weights files or starter:NAME by the label that the page shows; data: folder of uploads, jobs and
-    results; root: the folder below which folders of this machine may be chosen, None where none may; names: further
-    host names by which browsers reach the page; browser: the built page that computes in the browser (run/browser).
+    results; names: further host names by which browsers reach the page; browser: the built page that computes in the browser (run/browser).
     """
 
     runs: dict[str, str]
     data: Path
-    root: Path | None = None
     device: str = "auto"
     host: str = "127.0.0.1"
     port: int = 8765

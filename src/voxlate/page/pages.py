@@ -19,11 +19,8 @@ from fastapi.responses import (
 from starlette.datastructures import FormData
 
 from voxlate.base.errors import BadInput
-from voxlate.base.messages import reworded
 from voxlate.page.access import BROWSER, WRONG_TOKEN
 from voxlate.page.api import (
-    LEADS,
-    REFUSALS,
     SYNTHESIS,
     UPLOAD,
     Entered,
@@ -45,11 +42,11 @@ from voxlate.page.jobs import (
     Kind,
 )
 from voxlate.page.page_settings import LOOPBACK, Sessions, Settings
-from voxlate.page.uploads import Space, folder_below, receive
-from voxlate.page.words import CONTRASTS, for_page, in_fields
+from voxlate.page.uploads import Space, receive
+from voxlate.page.words import CONTRASTS, for_page
 from voxlate.scans.formats.io import without_ending
 
-router = APIRouter(responses=REFUSALS)
+router = APIRouter()
 SEE_OTHER = 303
 LONGEST_TITLE = 60
 DOWNLOADS = {DICOM_ZIP: "DICOM series (zip)", REPORT: "Report (HTML)"}
@@ -95,7 +92,7 @@ class Site:
         """The page of a job; where htmx asks for one that has ended since, the browser is told to load all of it."""
         state = self.state_of(job)
         if wants_json(request):
-            return JSONResponse(reworded(asdict(state), in_fields))
+            return JSONResponse(asdict(state))
         page = self.page(f"{job.kind}.html", job=job, row=state, found=self.found(job), **values)
         if job.has_ended and "hx-request" in request.headers:
             page.headers["HX-Refresh"] = "true"
@@ -141,7 +138,7 @@ class Site:
         """A page with one sentence, in the words of the page."""
         said = for_page(sentence, {})
         if wants_json(request):
-            return JSONResponse({"error": in_fields(said)}, status)
+            return JSONResponse({"error": said}, status)
         return self.page("error.html", status, sentence=said)
 
     def add(self, kind: Kind, title: str, request: Json, reserved: Path | None = None) -> Response:
@@ -224,7 +221,7 @@ def index(request: Request, site: OfSite) -> Response:
     )
 
 
-@router.post("/uploads", response_model=JobState, responses=LEADS, openapi_extra=UPLOAD)
+@router.post("/uploads", response_model=JobState, openapi_extra=UPLOAD)
 async def upload(request: Request, site: OfSite) -> Response:
     """Take files, and put the check of which models fit them into the queue."""
     size = 2 * int(request.headers["content-length"])  # the form, and its files
@@ -234,38 +231,22 @@ async def upload(request: Request, site: OfSite) -> Response:
         scans = folder / SCANS
         scans.mkdir()
         try:
-            received = await receive(request, scans, site.settings.limits)
+            await receive(request, scans, site.settings.limits)
             files = sorted(path for path in scans.rglob("*") if path.is_file())
             if not files:
                 raise BadInput("upload: expected files, found none. Choose a scan first.")
             name = files[0].relative_to(scans).parts[0][:LONGEST_TITLE]
             title = name if len(files) == 1 else f"{name} ({len(files)} files)"
-            asked = _check_request(site, hidden=received.clutter)
+            asked = {
+                "runs": site.settings.runs,
+                "device": site.settings.device,
+                # a browser on another machine reads no name of a patient in the queue
+                "is_local": site.settings.host in LOOPBACK,
+            }
             return await run_in_threadpool(site.add, "check", title, asked, folder)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-
-
-def _check_request(site: Site, **more: Any) -> Json:
-    """The request of a check.
-
-    is_local: a browser on another machine reads no name of a patient in the queue.
-    """
-    local = site.settings.host in LOOPBACK
-    return {
-        "runs": site.settings.runs,
-        "device": site.settings.device,
-        "is_local": local,
-        **more,
-    }
-
-
-@router.post("/folders", include_in_schema=False)
-def folder(site: OfSite, form: Form) -> Response:
-    """Take a scan of this machine that lies below the root folder."""
-    path = folder_below(site.settings.root, text_in(form, "place"))
-    return site.add("check", path.name, _check_request(site, place=str(path)))
 
 
 @router.get("/uploads/{name}", response_model=JobState)
@@ -295,51 +276,32 @@ def check_again(site: OfSite, form: Form, name: str) -> Response:
     return site.go_to(site.jobs.change(name, state="queued", request=again, ended=0.0))
 
 
-@router.post(
-    "/uploads/{name}/synthesise", response_model=JobState, responses=LEADS, openapi_extra=SYNTHESIS
-)
+@router.post("/uploads/{name}/synthesise", response_model=JobState, openapi_extra=SYNTHESIS)
 def synthesise(request: Request, site: OfSite, form: Form, name: str) -> Response:
     """Put a synthesis into the queue: of the inputs that the check found for this model."""
     job, checked = site.finished(name, "check")
     runs = site.settings.runs
     label = text_in(form, "run")
-    scan = text_in(form, "scan")
-    offered = [fit for fit in checked["fits"] if fit["label"] == label and not fit["why_not"]]
-    fit = next((fit for fit in offered if scan in ("", *fit["used"].values())), None)
+    fits = {fit["label"]: fit for fit in checked["fits"] if not fit["why_not"]}
+    fit = fits.get(label)
     if fit is None or label not in runs:
         raise BadInput("model: expected one that fits the scan, found another. Choose one.")
     options = read_options(form)
     answers = fit["answers"]
-    anyway = options.pop("anyway", False)
-    answer = options.pop("answer", answers[0])
+    answer = options.get("answer", answers[0])
     if answer not in answers:
         raise BadInput(
             f"answer: expected {' or '.join(answers)}, found another. Choose one of these."
         )
-    settings = {} if answer == "mean" else fit["settings"]
-    idle = [option for option in options if option not in settings]
-    # a page hides the fields of a mean prediction, with what they hold
-    if idle and (answer != "mean" or wants_json(request)):
-        raise BadInput(
-            f"form: expected settings that have an effect on this prediction ({', '.join(settings) or 'none'}), found {', '.join(idle)}. Leave them out."
-        )
-    changed = {}
-    for option, value in options.items():
-        own = settings.get(option, value)
-        if value not in (own, {"kind": own}):  # a list of choices always gives one
-            changed[option] = value
     asked = {
         "run": runs[label],
         "label": label,
         "answer": answer,
-        "has_steps": "steps" in settings,
         "check": name,
         "patient": checked["patient"],
         "inputs": fit["inputs"],
-        "place": job.request.get("place"),
         "options": {
-            **changed,
-            "anyway": anyway,
+            "anyway": options.get("anyway", False),
             "answer": answer if len(answers) > 1 else None,
             "device": site.settings.device,
         },
@@ -363,14 +325,14 @@ def result_page(request: Request, site: OfSite, name: str) -> Response:
     )
 
 
-@router.post("/jobs/{name}/cancel", response_model=Listed, responses=LEADS)
+@router.post("/jobs/{name}/cancel", response_model=Listed)
 def cancel(site: OfSite, name: str) -> Response:
     """Cancel a job that waits or runs; of one that has ended nothing changes."""
     site.jobs.end(name, "cancelled")
     return RedirectResponse("/", SEE_OTHER)
 
 
-@router.post("/jobs/{name}/delete", response_model=Listed, responses=LEADS)
+@router.post("/jobs/{name}/delete", response_model=Listed)
 def delete(site: OfSite, name: str) -> Response:
     """Remove a job with its files."""
     site.jobs.remove(name)

@@ -44,7 +44,6 @@ def check_server(runs: Sequence[Address], options: ServeOptions) -> Server:
     settings = Settings(
         label_runs(_check_runs(runs)),
         Path(options.data or cache_folder() / "serve").absolute(),
-        None if options.root is None else _check_root(Path(options.root)),
         options.device,
         host,
         options.port,
@@ -127,12 +126,6 @@ def _check_runs(runs: Sequence[Address]) -> list[str]:
                 f"{run}: expected a run folder, a weights file or starter:NAME, found nothing there. Check the path."
             )
     return chosen
-
-
-def _check_root(root: Path) -> Path:
-    if not root.is_dir():
-        raise BadInput(f"{root}: expected a folder of scans (--root), found none. Check the path.")
-    return root.resolve()
 
 
 def _check_page(folder: Path) -> Path:

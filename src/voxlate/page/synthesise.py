@@ -49,8 +49,7 @@ from voxlate.synthesis.synth_options import SynthOptions
 from voxlate.training.load import load
 
 VERDICTS = {"worse": "Do not trust", "unclear": "Caution"}
-NO_INTERVALS = "No intervals: the run is calibrated for other settings. Leave the settings of the sampling empty for those of the calibration."
-DRAWN = ("sharpness", "samples", "steps", "sampler")  # settings of a sample
+DRAWN = ("sharpness", "samples")  # settings of a sample
 Role = Literal["source", "synthesis", "lower", "upper", "width", "spread"]
 
 
@@ -59,11 +58,9 @@ def synthesise(folder: Path, request: Asked, reporter: Reporter) -> Json:
     options = SynthOptions(**request["options"])
     model = load(request["run"], options.device, answer=options.answer)
     try:
-        model.with_options(**options.keys).calibration()
-    except BadInput as error:  # intervals hold for the settings of their calibration alone
-        is_chosen = any(value is not None for value in options.keys.values())
-        text = NO_INTERVALS if is_chosen else f"No intervals: {error}"
-        reporter.say(message("no-intervals", text))
+        model.calibration()
+    except BadInput as error:  # it is of other settings or weights
+        reporter.say(message("no-intervals", f"No intervals: {error}"))
         options = replace(options, intervals=False)
     inputs = absolute_inputs(request["inputs"], scans_of(folder, request))
     done = images.synthesise(model, inputs, folder / OUT, **vars(options), progress=reporter)
@@ -131,8 +128,6 @@ def _settings(request: Asked, stated: Asked) -> list[tuple[str, str]]:
     """The settings with which images were synthesised, as their provenance states them."""
     model, synth = stated.get("model", {}), stated.get("synth", {})
     drawn = {"seed": stated.get("seed"), **{name: synth.get(name) for name in DRAWN}}
-    if not request["has_steps"]:
-        del drawn["steps"]
     facts = {
         "model": f"{request['label']}: {model.get('title', '')}",
         "prediction": request["answer"],

@@ -1,11 +1,14 @@
-"""Scans that come in: the files of a form, archives, unpacked after a check, and folders below the server's root."""
+"""Scans that come in: the files of a form, and archives, unpacked after a check, so that nothing leaves its folder."""
 
-import os
+import re
 import shutil
+import stat
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import IO
 
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
@@ -13,11 +16,113 @@ from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from voxlate.base.errors import BadInput, system_refusal
-from voxlate.base.files import inside
-from voxlate.page.archive import MB, Received
+from voxlate.base.files import LONGEST_NAME
 from voxlate.page.page_settings import Limits
 
 SPARE = 1 << 28  # bytes of the disk that uploads leave free
+MB = 2**20
+DEEPEST = 12  # folders above a file
+# Bytes to which an archive may expand whatever its size, because headers of slices pack well.
+FREE_BYTES = 16 * MB
+# Files that systems add to folders and archives, and that hold no scan.
+CLUTTER = ("__macosx", "thumbs.db", "desktop.ini")
+
+
+@dataclass
+class Received:
+    """The number of files that were written, and of their bytes; and what may be at most.
+
+    most_ratio: of unpacked to packed bytes of an archive.
+    """
+
+    most_files: int
+    most_bytes: int
+    most_ratio: float
+    files: int = 0
+    size: int = 0
+
+    def write(self, source: IO[bytes], name: str, folder: Path) -> None:
+        """Write a file of this name, with its folders, below a folder; clutter is left out.
+
+        Raises BadInput for too many files or bytes, names that lead out of the folder, and a name that is taken.
+        """
+        parts = safe_parts(name)
+        if not parts:
+            return
+        self.files += 1
+        if self.files > self.most_files:
+            raise BadInput(
+                f"scans: expected at most {self.most_files} files, found more. Choose one study."
+            )
+        path = folder.joinpath(*parts)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            target = path.open("xb")
+        except (FileExistsError, NotADirectoryError) as error:
+            raise BadInput(
+                f"scans: expected files and folders of different names, found '{path.name}' twice. Rename one."
+            ) from error
+        with target:
+            while chunk := source.read(MB):
+                self.size += len(chunk)
+                if self.size > self.most_bytes:
+                    raise BadInput(
+                        f"scans: expected files of at most {self.most_bytes / MB:.4g} MB, found more. Choose fewer files."
+                    )
+                target.write(chunk)
+
+    def unpack(self, path: Path, folder: Path) -> None:
+        """Write the files of a zip below a folder; archives inside of it are not unpacked.
+
+        Raises BadInput for a damaged zip, links and devices, and for one that expands too far.
+        """
+        try:
+            with zipfile.ZipFile(path) as archive:
+                entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+                self._check(entries, path)
+                for entry in entries:
+                    with archive.open(entry) as source:
+                        self.write(source, entry.filename, folder)
+        except BadInput:
+            raise
+        except (
+            Exception
+        ) as error:  # each kind of compression raises errors of its own for damaged data
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise BadInput(
+                f"{path.name}: expected a zip archive without a password, found a damaged or another one. Make it again."
+            ) from error
+
+    def _check(self, entries: list[zipfile.ZipInfo], path: Path) -> None:
+        kinds = {stat.S_IFMT(entry.external_attr >> 16) for entry in entries}
+        if kinds - {0, stat.S_IFREG}:
+            raise BadInput(
+                f"{path.name}: expected plain files in an archive, found a link or a device. Make it again without."
+            )
+        size = sum(entry.file_size for entry in entries)
+        ratio = size / path.stat().st_size
+        if size > FREE_BYTES and ratio > self.most_ratio:
+            raise BadInput(
+                f"{path.name}: expected files at most {self.most_ratio:g} times as large as the archive, found {ratio:.0f} times. Give the files without the archive."
+            )
+
+
+def safe_parts(name: str) -> list[str]:
+    """The folders and the name of a file as parts that any system takes; [] for hidden files and clutter.
+
+    Raises BadInput for an absolute path, and for one that leads out of its folder or is too deep.
+    """
+    path = PurePosixPath(name.replace("\\", "/"))
+    parts = list(path.parts)
+    if path.is_absolute() or ".." in parts or re.match(r"[A-Za-z]:", name) or len(parts) > DEEPEST:
+        raise BadInput(
+            f"scans: expected the name of a file inside a folder, found {name[:LONGEST_NAME]!r}. Choose the folder itself."
+        )
+    if any(part.startswith(".") or part.lower() in CLUTTER for part in parts):
+        return []
+    safe = [re.sub(r"[^\w.-]+", "_", part).strip(".")[-LONGEST_NAME:].lstrip(".") for part in parts]
+    return safe if all(safe) else []
 
 
 @dataclass
@@ -64,7 +169,7 @@ class _WholeForm(MultiPartParser):
         return form
 
 
-async def receive(request: Request, folder: Path, limits: Limits) -> Received:
+async def receive(request: Request, folder: Path, limits: Limits) -> None:
     """Write the files of a form below a folder, and unpack its archives; raises BadInput where a limit is broken."""
     headers = {"content-type": "", **request.headers}
     # files that are clutter do not count later
@@ -72,7 +177,7 @@ async def receive(request: Request, folder: Path, limits: Limits) -> Received:
     try:
         form = await parser.parse()
         try:
-            return await run_in_threadpool(_write_files, form, folder, limits)
+            await run_in_threadpool(_write_files, form, folder, limits)
         finally:
             await form.close()
     except MultiPartException as error:
@@ -83,7 +188,7 @@ async def receive(request: Request, folder: Path, limits: Limits) -> Received:
         raise system_refusal(error) from error
 
 
-def _write_files(form: FormData, folder: Path, limits: Limits) -> Received:
+def _write_files(form: FormData, folder: Path, limits: Limits) -> None:
     """Write the files of a form, each archive unpacked into a folder of its name."""
     received = Received(limits.files, limits.upload_bytes, limits.ratio)
     for _, file in form.multi_items():
@@ -93,47 +198,3 @@ def _write_files(form: FormData, folder: Path, limits: Limits) -> Received:
         if path.suffix.lower() == ".zip" and path.is_file():
             received.unpack(path, path.with_suffix(""))
             path.unlink()
-    return received
-
-
-def folder_below(root: Path | None, text: str) -> Path:
-    """The folder that a text names relative to the root; raises BadInput for any other place.
-
-    Links that lead out of the root are refused. Whether another place exists is not said.
-    """
-    if root is None:
-        raise BadInput(
-            "folder: expected a server with a root folder, found a server without one. Ask who runs the server for one."
-        )
-    named = Path(text.lstrip("/\\") or ".")
-    if "\0" in text or named.is_absolute() or not inside(root, root / named):
-        raise BadInput(
-            "folder: expected a place below the root folder, found another. Choose one below it."
-        )
-    path = (root / named).resolve()
-    # path.is_dir would raise an error for a name that is too long
-    if not os.path.isdir(path):
-        raise BadInput(
-            f"folder: expected {named.as_posix()!r} below the root folder, found no folder there. Check its name."
-        )
-    _check_links(root.resolve(), path)
-    return path
-
-
-def _check_links(root: Path, folder: Path) -> None:
-    """Raise BadInput where a link below a folder leads out of the root: what it leads to may not be read."""
-    waiting = [folder]
-    seen = set()
-    while waiting:
-        here = waiting.pop()
-        if here in seen:
-            continue
-        seen.add(here)
-        for place, names, files in os.walk(here):
-            linked = [path for name in (*names, *files) if (path := Path(place, name)).is_symlink()]
-            for path in linked:
-                if not inside(root, path):
-                    raise BadInput(
-                        f"{path.relative_to(root).as_posix()}: expected a link to a place below the root folder, found one that leads elsewhere. Remove it, or ask who runs the server for a root folder that has both."
-                    )
-            waiting += [path.resolve() for path in linked if path.is_dir()]

@@ -13,9 +13,9 @@ from markupsafe import Markup
 
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import reworded, without_names
-from voxlate.base.option import FLAG, without_notes
+from voxlate.base.option import FLAG
 from voxlate.commands.api.entry import HOMES
-from voxlate.page.forms import LABELS, OPTIONS, label
+from voxlate.page.forms import LABELS_OF_FLAGS
 
 # What a scan may be.
 CONTRASTS = {
@@ -92,15 +92,7 @@ def in_settings(text: str) -> str:
     return " ".join([finding, *advice])
 
 
-def in_fields(text: str) -> str:
-    """A text of the page that names the fields of its forms in place of their settings."""
-    for name, parameter in OPTIONS.items():
-        value = "=true" if without_notes(parameter.annotation) is bool else ""
-        text = text.replace(f"“{label(name)}”", f"the form field {name}{value}")
-    return text
-
-
 def _setting(option: re.Match[str]) -> str:
     """The setting of an option, or the option itself where the page has none."""
-    name = LABELS.get(option[0])
+    name = LABELS_OF_FLAGS.get(option[0])
     return f"“{name}”" if name else option[0]

@@ -74,7 +74,8 @@ def pick_series(
     """A series for each modality of a model that a study has.
 
     modalities: each with further names that it accepts. named: "NUMBER or UID" or "MODALITY=NUMBER or UID", which rule.
-    Raises BadInput where several series fit one modality, and where none fits any.
+    Of several that fit, the best is taken (see _find_fitting), and the others are named. Raises BadInput where a name stands for
+    several series, where the best one is in several folders, and where none fits any.
     """
     asked = _by_modality([*modalities], named or ())
     reasons = Counter(filter(None, map(why_excluded, series)))
@@ -90,16 +91,18 @@ def pick_series(
                 continue
         else:
             fitting = [one for one in series if which in (one.number, one.uid, one.key)]
-        if len(fitting) != 1:
+        parts = fitting if which else [one for one in fitting if one.uid == fitting[0].uid]
+        if len(parts) != 1:
             raise BadInput(
-                f"{path}: expected one series to be {modality}, found {len(fitting)} that fit{f' {which}' if which else ''} ({_list(fitting or series)}). Name one by its number, UID or key: --series {modality}=NUMBER. Put a series that is in several folders into one."
+                f"{path}: expected one series to be {modality}, found {len(parts)} that fit{f' {which}' if which else ''} ({_list(parts or series)}). Name one by its number, UID or key: --series {modality}=NUMBER. Put a series that is in several folders into one."
             )
-        (taken[modality],) = fitting
-        described = _describe(fitting[0])
+        (taken[modality],) = parts
+        described = _describe(parts[0])
         if which is None:
-            text = (
-                f"Of {len(series)} series, {described} is taken as {modality} (left out: {aside})."
-            )
+            text = f"Of {len(series)} series, {described} is taken as {modality}"
+            if others := fitting[1:]:
+                text += f", the best by contrast (T1 first) and number of images; also fitting: {_list(others)}"
+            text += f". Left out: {aside}."
             notes.append(message("chosen-series", text))
         else:
             text = f"{modality}: {described}, as --series names it."
@@ -128,22 +131,24 @@ def _by_modality(modalities: Sequence[str], named: Sequence[str]) -> dict[str, s
 
 
 def _find_fitting(names: Sequence[str], candidates: Sequence[SeriesInfo]) -> list[SeriesInfo]:
-    """The candidates that the first name fits that any fits; of several, those with at least half the most images."""
+    """The candidates that the first name fits that any fits, the best first: T1, then those of the most images.
+
+    Those with less than half the most images are left out, but for the rest of a series that is in another folder.
+    """
+    from voxlate.scans.cohorts.presets import modality_of  # imported where a study asks for it
+
+    def rank(series: SeriesInfo) -> tuple[bool, int]:
+        """Lower is better; the order of equal ones stays that of the study."""
+        return modality_of(series) != "t1", -series.images
+
     for name in names:
         fitting = [one for one in candidates if _fits(name.lower(), one)]
         if fitting:
-            largest = max(fitting, key=_images)
-            # the rest of the largest one may be in another folder
-            return [
-                one
-                for one in fitting
-                if one.images >= SHARE_OF_LARGEST * largest.images or one.uid == largest.uid
-            ]
+            most = max(one.images for one in fitting)
+            large = [one for one in fitting if one.images >= SHARE_OF_LARGEST * most]
+            uids = {one.uid for one in large}
+            return sorted([one for one in fitting if one in large or one.uid in uids], key=rank)
     return []
-
-
-def _images(series: SeriesInfo) -> int:
-    return series.images
 
 
 def _fits(name: str, series: SeriesInfo) -> bool:
@@ -164,13 +169,17 @@ def _fits(name: str, series: SeriesInfo) -> bool:
 
 def _list(series: Sequence[SeriesInfo]) -> str:
     """Some series, with the folder of each, and why it is no candidate."""
-    said = [
-        ", ".join(filter(None, (_describe(one), f"in {one.folder}", why_excluded(one))))
-        for one in series
-    ]
+    said = []
+    for one in series:
+        facts = (
+            _describe(one),
+            one.uid and f"UID {one.uid}",
+            f"in {one.folder}",
+            why_excluded(one),
+        )
+        said.append(", ".join(filter(None, facts)))
     return first_of(said, MOST_LISTED, "; ")
 
 
 def _describe(series: SeriesInfo) -> str:
-    uid = f", UID {series.uid}" if series.uid else ""
-    return f'series {series.number or series.key} ({series.modality} "{series.description}", {series.images} images{uid})'
+    return f'series {series.number or series.key} ({series.modality} "{series.description}", {series.images} images)'

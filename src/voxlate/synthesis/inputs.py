@@ -222,8 +222,8 @@ def by_accepted_names(
         first, *unused = accepted
         rest[modality] = rest.pop(first)
         if unused:
-            text = f"{first} is taken as {modality}; {', '.join(unused)} could be taken, too, by {modality}=FILE."
-            notes.append(message("taken-as", text, grade="note"))
+            text = f"{first} is taken as {modality}; {', '.join(unused)} could be taken, too."
+            notes.append(message("chosen-scan", text))
     return rest, notes
 
 

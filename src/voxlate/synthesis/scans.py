@@ -135,15 +135,22 @@ def _name_scans(
 
 
 def _one_scan(path: Path, model: Model) -> CaseScans:
-    """The case of a lone scan; raises BadInput where the model has several sources."""
+    """The case of a lone scan; raises BadInput where a model of several sources does not take it by its name or tags."""
     sources = model.facts.data.source
     stem = without_ending(path.name).lower()
     says = modality_by_name(path)
     if len(sources) != 1:
-        named = says if says in sources else "NAME"
-        raise BadInput(
-            f"{path}: expected scans with their names ({', '.join(sources)}), found one scan whose modality is not stated. Give each as a pair: {named}={path}."
-        )
+        if path.is_dir():
+            from voxlate.scans.cohorts.presets import modality_of  # see _name_scans
+
+            says = modality_of(list_series(path)[0])
+        accepted = {*sources, *chain.from_iterable(model.facts.accepts.values())}
+        if says not in accepted:
+            raise BadInput(
+                f"{path}: expected scans with their names ({', '.join(sources)}), found one scan whose modality is not stated. Name the file by its modality, or give it as NAME={path}."
+            )
+        files = {says: path}
+        return CaseScans(_case_of(files), files)
     files = {sources[0]: path}
     notes = tuple[Message, ...]()
     names = {sources[0], *model.facts.accepts.get(sources[0], ())}

@@ -283,7 +283,7 @@ def listen(
 @Command(
     """
     serve RUN
-    serve RUN starter:head-mr-to-ct --root SCANS
+    serve RUN starter:head-mr-to-ct
     serve RUN --host 10.0.0.5 --token-file FILE
     """,
     name="serve",

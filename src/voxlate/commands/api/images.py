@@ -279,7 +279,7 @@ def synthesise(
     )
     cases = tuple(folder.name for folder in folders)
     if has_layout and folders:
-        write_layouts(folders, scans, to, options, progress.say)
+        write_layouts(folders, to, options, progress.say)
     if options.store:
         stored = store_answers(studies, folders, progress.say, options.accept_untrusted)
         progress.say(message("stored", stored))

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from rich.text import Text
 
@@ -32,7 +32,7 @@ from voxlate.training.training_options import (
 if TYPE_CHECKING:
     from voxlate.training.run import Run as Trained
 
-Publication = Literal["xmodality", "kl-f4", "kl-f8"]
+Publication = Literal["xmodality", "kl-f4"]
 
 
 def _trained_lines(done: "Trained", options: TrainOptions | AdaptOptions) -> Iterator[Any]:
@@ -193,7 +193,7 @@ def import_weights(
     source: Annotated[
         Publication,
         Argument(
-            "Origin of the weights: xmodality (paper 001), or kl-f4 or kl-f8 for an autoencoder of latent diffusion.",
+            "Origin of the weights: xmodality (paper 001), or kl-f4 for an autoencoder of latent diffusion.",
             metavar="SOURCE",
         ),
     ],
@@ -219,7 +219,7 @@ def import_weights(
         >>> import voxlate
         >>> run = voxlate.import_weights("xmodality", "adm.safetensors", "RUN")  # doctest: +SKIP
     """
-    from voxlate.exchange.published import Source, import_autoencoder, import_run
+    from voxlate.exchange.published import import_autoencoder, import_run
 
     if source == "xmodality":
         return import_run(Path(weights), Path(out), options.set or {})
@@ -228,7 +228,7 @@ def import_weights(
         raise BadInput(
             f"--set: expected none with {source}, whose file states all keys, found {found!r}. Drop it."
         )
-    return import_autoencoder(cast(Source, source), Path(weights), Path(out))
+    return import_autoencoder(Path(weights), Path(out))
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,7 @@ KINDS = {
     "phase image": r"\\(p|phase|phase.map)(?![^\\\n])",
     "subtraction": r"subtract",
     "projection": r"\bm(ax|in|n)?[ -]?ip\b|projection image",
+    "echo-planar image of function or diffusion": r"ep2d|(?<![a-z])(epi|bold)(?![a-z])|\\(fmri|diffusion)(?![^\\\n])",
 }
 AGAIN = "Get the file again."
 SERIES_AGAIN = "Get the series again."
