@@ -56,7 +56,7 @@ def _judge(headers: Sequence[CaseHeader], inputs: Inputs, cases: Path) -> Iterat
     yield from _alone(headers, scans)
     # a scan and its copies are no others: they would make correct pairs doubtful
     owners = _owners(headers, [cases for cases, _ in copied])
-    for name, prints in scans.items():
+    for name, prints in (*scans.items(), ("mask", _masks_of(headers))):
         yield from among(prints, owners, name)
     yield from _check_pairs(scans, owners)
     yield from check_resampling(headers, preparation)
@@ -72,6 +72,16 @@ def _scans_of(headers: Sequence[CaseHeader]) -> Mapping[str, Prints]:
             assert scan is not None
             scans.setdefault(name, {})[header.case] = scan
     return scans
+
+
+def _masks_of(headers: Sequence[CaseHeader]) -> Prints:
+    """The numbers of the masks that were given, by case."""
+    nothing = Fingerprint.none()
+    return {
+        header.case: replace(nothing, numbers=header.numbers[MASK])
+        for header in headers
+        if MASK in header.numbers
+    }
 
 
 def _alone(headers: Sequence[CaseHeader], scans: Mapping[str, Prints]) -> Iterator[Message]:

@@ -37,7 +37,7 @@ from voxlate.synthesis.scans import CaseScans, find_scans, splits_of
 from voxlate.synthesis.synth_options import SynthOptions, part_of
 
 # Keys of a plan that it may lack.
-OPTIONAL = "calibration", "only", "planes", "members"
+OPTIONAL = "calibration", "only", "members"
 OTHER = "other"  # the split of a patient whose case has the name of a training case
 
 

@@ -240,7 +240,7 @@ class Model:
             },
             **dict(zip(COST, (calls, seconds, self.network.device_name, batch))),
             **_provenance(self, checked, images, ends, background),
-            **({"planes_read": planes} if facts.data.planes else {}),
+            **({"planes": planes} if facts.data.planes else {}),
             **({"anyway": True} if checked.grade == "do not trust" else {}),
         }
         result = _on_file_grid(self, checked.verdict, images, ends, background, grid, provenance)
@@ -368,8 +368,6 @@ class Model:
         }
         if (address := address_of(self.origin)) is not None:
             plan["model"]["hub"] = address
-        if data.planes:
-            plan["planes"] = "all; HU by mean and median"
         if (calibration := self.calibration()) is not None:
             plan["calibration"] = calibration.entry
         if files and facts.targets_for(files) != self.targets_of(files):
