@@ -1,23 +1,23 @@
 """The sentences with which a report begins: the error of the images, and what speaks against them."""
 
 from rows import every_row
-from voxlate.base.messages import Message
+from voxlate.base.messages import Message, codes
 from voxlate.evaluation.intervals.summary import NOT_MEASURED, error_lines
 from voxlate.evaluation.reports.page import lead
 from voxlate.training.verdict import Verdict
 
-TURNED = "The T1 scan is likely turned upside down."
-DARK = "t1: 2 ml are dark."
+TURNED = codes()["mirrored"].sentence
+DARK = codes()["void"].sentence
 ERROR = "Expected error of ct: bone 200 HU."
 NOTE = Message("brightness", "note", "t1: bright.")
 
 
-def refused(reason: str = TURNED) -> Message:
-    return Message("mirrored", "do not trust", reason)
+def refused(code: str = "mirrored") -> Message:
+    return Message(code, "do not trust", "The T1 scan is turned upside down.")
 
 
-def careful(reason: str = DARK) -> Message:
-    return Message("dark-fluid", "caution", reason)
+def careful() -> Message:
+    return Message("void", "caution", "t1: 2 ml are dark.")
 
 
 def on(outcome, modality="ct"):
@@ -28,7 +28,7 @@ def on(outcome, modality="ct"):
     ("warnings", "verdicts", "outcome", "reason"),
     [
         ({"a": [NOTE, refused(), careful()]}, [on("better")], "worse", TURNED),
-        ({"a": [refused()], "b": [refused("b.")]}, [], "worse", f"{TURNED} 1 other"),
+        ({"a": [refused()], "b": [refused("ghosts")]}, [], "worse", f"{TURNED} 1 other"),
         ({"a": [refused()], "b": [NOTE], "c": []}, [on("better")], "unclear", f"(a): {TURNED}"),
         ({"a": [careful()]}, [on("better")], "unclear", DARK),
         ({"a": [careful()], "b": []}, [on("worse")], "worse", "copy of t1"),

@@ -87,13 +87,16 @@ class Number:
     tolerance: float
     high: str = ""
     low: str = ""
+    measure: str = ""
+    format: str = ""
     scale: str = "linear"
     whole: bool = False
     pose: Literal["", "cause", "effect"] = ""
 
-    def shown(self, value: float) -> float:
+    def text(self, value: float) -> str:
         """A value as a sentence states it."""
-        return math.exp(min(value, 700)) if self.scale == "log" else value
+        shown = math.exp(min(value, 700)) if self.scale == "log" else value
+        return self.format.format(shown)
 
 
 @functools.cache
@@ -113,14 +116,18 @@ class Deviation:
     usual: float
 
     def text(self, scan: str, of: str, places: Mapping[str, float]) -> str:
-        """What it means, as a sentence without an end."""
+        """What it means, and the number here and in usual scans."""
         number = numbers()[self.name]
-        value, usual = number.shown(self.value), number.shown(self.usual)
-        sentence = number.high if self.value > self.usual else number.low
-        times = value / usual if usual else math.inf
-        return sentence.format_map(
-            {**places, "scan": scan, "of": of, "value": value, "usual": usual, "times": times}
+        is_high = self.value > self.usual
+        meaning = (number.high if is_high else number.low).format_map(
+            {**places, "scan": scan, "of": of}
         )
+        found = f"{meaning[:1].upper()}{meaning[1:]}."
+        if not number.measure:
+            return found
+        own, usual = number.text(self.value), number.text(self.usual)
+        limit = "at most" if is_high else "at least"
+        return f"{found} {number.measure.capitalize()}: {own}; in {of} {limit} {usual}."
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +167,7 @@ class Reference:
         """A message for each code of the numbers that lie farthest."""
         said = _messages(self.deviations(scan), scan, called, of, self.patients)
         if self.shows_a_part(scan):
-            text = f"Only {scan.numbers[HEIGHT]:.0f} mm of the body are in {called}, so that its shape and orientation cannot be checked: check them yourself."
+            text = f"{called[:1].upper()}{called[1:]} shows only {scan.numbers[HEIGHT]:.0f} mm of the body. Its shape and orientation were not checked."
             said.append(message("slab", text))
         return said
 
@@ -213,7 +220,7 @@ def _messages(
         said.append(
             message(
                 code,
-                f"{text[:1].upper()}{text[1:]}.",
+                text,
                 grade=grade,
                 times=deviation.times,
                 value=deviation.value,

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from voxlate.base.array_types import Bool
+from voxlate.base.errors import plural
 from voxlate.base.items import BACKGROUND
 from voxlate.base.messages import Message, message
 from voxlate.scans.cases.case import PreparedCase
@@ -166,5 +167,6 @@ def notes_on_starter(
         return
     yield message("starter", trained)
     if calibration.header.widened is not None:
-        on_card = starter.get("intervals", "Its intervals were fitted on synthetic heads.")
-        yield message("synthetic-intervals", f"{on_card} {fit}")
+        heads = plural(calibration.header.patients, "synthetic head")
+        text = f"Its intervals were fitted on {heads} and are no guarantee for a patient. {fit}"
+        yield message("synthetic-intervals", text)

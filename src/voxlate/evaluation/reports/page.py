@@ -20,7 +20,7 @@ from voxlate.base.errors import BadInput, first_of, plural
 from voxlate.base.files import lock_if_free, read_json, write_text
 from voxlate.base.groups import grouped
 from voxlate.base.hub import is_on_hub
-from voxlate.base.messages import Message, without_names
+from voxlate.base.messages import Message, codes, without_names
 from voxlate.evaluation.compare import comparison_tables
 from voxlate.evaluation.intervals.summary import error_line, error_lines
 from voxlate.evaluation.reports.case_pictures import sections_of, warnings_of
@@ -265,11 +265,11 @@ def lead(
 ) -> tuple[Outcome, str]:
     """The outcome, and the sentences with which a report begins: why not to use the images, their error, and cautions.
 
-    warnings: of the images by case, {} where there are no images; verdicts: on their scores; errors: sentences on them.
+    Of a caution it says what its code means: the whole message stands under its case. warnings: of the images by case, {} where there are no images; verdicts: on their scores; errors: sentences on them.
     """
     refused, careful = (
         grouped(
-            (case, warning.text)
+            (case, codes()[warning.code].sentence if warning.code in codes() else warning.text)
             for case, of_case in warnings.items()
             for warning in of_case
             if warning.grade == grade
