@@ -129,14 +129,14 @@ def mask_numbers(mask: Volume, inside: Bool, bodies: Sequence[Bool]) -> dict[str
     body = max(shown, key=lambda body: inside[body].mean())
     of_body, of_rest = float(inside[body].mean()), float(inside[~body].mean())
     whole = np.logical_or.reduce(shown)
-    planes = whole.any((1, 2))
+    planes, of_mask = (np.asarray(voxels.any((1, 2))) for voxels in (whole, inside))
     middles = [np.argwhere(voxels)[:, 0].mean() for voxels in (inside, whole)]
     return numbers | {
         "of_body": of_body,
         "of_rest": of_rest,
         "more_outside": of_rest - of_body,
         "in_air": 1 - float(whole[inside].mean()),
-        "mask_slices": float(inside.any((1, 2))[planes].mean()),
+        "mask_slices": float(of_mask[planes].mean()),
         "mask_up": float(middles[0] - middles[1]) / int(planes.sum()),
     }
 

@@ -15,8 +15,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from scipy import ndimage
 
 from voxlate.base.array_types import AnyArray, Bool, Float32, Float64, UInt8
-from voxlate.checks.plane_order import around, plane_numbers
-from voxlate.checks.texture import texture_numbers
+from voxlate.checks.planes_and_texture import around, plane_numbers, texture_numbers
 from voxlate.scans.cases.case import CaseHeader
 from voxlate.scans.images.grid import Volume, canonical_view
 from voxlate.scans.images.mask import (
@@ -234,9 +233,12 @@ def _folded(places: Float64, axis: Float64) -> float:
     """The share of places [N, 2] in mm that others mirror, at an axis through their middle."""
     away = places - places.mean(0)
     mirrored = 2 * np.outer(away @ axis, axis) - away
-    most = float(np.abs(away).max()) * np.sqrt(2)
-    cells = np.arange(-most - FOLD_MM, most + 2 * FOLD_MM, FOLD_MM)
-    here, there = (np.histogram2d(*of.T, bins=(cells, cells))[0] for of in (away, mirrored))
+    least = -FOLD_MM - float(max(np.abs(away).max(), np.abs(mirrored).max()))
+    side = int(-2 * least / FOLD_MM) + 2
+    here, there = (
+        np.bincount(((of - least) // FOLD_MM).astype(int) @ [side, 1], minlength=side * side)
+        for of in (away, mirrored)
+    )
     return float(np.minimum(here, there).sum() / len(places))
 
 
