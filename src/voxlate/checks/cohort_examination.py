@@ -105,7 +105,7 @@ def _check_pairs(scans: Mapping[str, Prints], patients: Mapping[str, str]) -> It
         return
     pictures = {name: pictures_of(prints) for name, prints in sorted(scans.items())}
     for names in combinations(pictures, 2):
-        first, second = (pictures[name] for name in names)
+        first, second = (scans[name] for name in names)
         yield from exchanged_names(first, second, patients, names)
     reference = max(pictures, key=lambda name: len(scans[name]))
     for name in sorted(pictures.keys() - {reference}):

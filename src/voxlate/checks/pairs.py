@@ -14,7 +14,7 @@ from voxlate.base.array_types import AnyArray, Float64, UInt8
 from voxlate.base.messages import Grade, Message, message
 from voxlate.base.similarity import mutual_information
 from voxlate.checks.fingerprint import BRIGHTEST, UNKNOWN, Fingerprint
-from voxlate.checks.reference import AS_READ, axes, turned
+from voxlate.checks.reference import AS_READ, axes, numbers, turned
 
 BINS = 12
 MOST_CASES = 40  # that are compared with each other
@@ -26,9 +26,10 @@ FEWEST_OTHERS = 6  # patients, with whose scans a pair is compared
 TYPICAL, UNLIKE = 1.3, 0.6  # a usual pair over those of two patients; and a share of it
 FEWEST_NAMED = 4  # patients, from which on their scans tell whose names were exchanged
 INSIDE = 60  # of 254: a cell with tissue
-# Gain of the sum of two correlations. 360 times 4 to 10 of 21 drawn heads: at most 0.04 where none, 0.05 or more in nine of ten where T1
-# and T2 of one were exchanged; of other contrasts in a third.
-EXCHANGED = 0.045
+LEVELS = "dark", "low", "bright", "bone", "centre"
+# Share of levels in a gain, else of two correlations. 700 times 4 of 21 drawn heads, two of six contrasts: at most 0.02 where none was
+# exchanged; in nine of ten where they were 0.08 or more of T1 and T2, 0.05 or more with PD, 0.03 or more of T1 and FLAIR.
+OF_LEVELS, EXCHANGED = 0.1, 0.035
 COPY = 0.997  # correlation of two pictures: see docs/guides/trust.md
 TINY = 1e-6
 
@@ -128,33 +129,45 @@ def _is_foreign(table: Float64, strangers: AnyArray, number: int) -> bool:
 
 
 def exchanged_names(
-    first: Mapping[str, UInt8],
-    second: Mapping[str, UInt8],
+    first: Mapping[str, Fingerprint],
+    second: Mapping[str, Fingerprint],
     patients: Mapping[str, str],
     names: tuple[str, str],
 ) -> Iterator[Message]:
-    """A message on each case whose two pictures, by case, look like those of the other patients where they change their names.
+    """A message on each case whose two scans, by case, look like those of the other patients where they change their names.
 
-    What is compared is brightness inside the body beside what surrounds it: contrasts of one anatomy differ in it.
+    What is compared is how bright tissues are, and brightness inside the body beside what surrounds it.
     """
-    cases = sorted(first.keys() & second.keys())
+    cases = sorted(case for case in first.keys() & second.keys() if first[case].numbers)
     owners = np.array([patients[case] for case in cases])
     if len({*owners}) < FEWEST_NAMED:
         return
-    one, other = (np.stack([_detail(of[case]) for case in cases]) for of in (first, second))
-    wholes = one.sum(0), other.sum(0)
+    both = [[of[case] for case in cases] for of in (first, second)]
+    details = np.array([[_detail(scan.picture) for scan in scans] for scans in both])
+    levels = np.array([[_levels(scan) for scan in scans] for scans in both])
+    whole = details.sum(1)
     gains = {}
     for number, case in enumerate(cases):
         own = owners == owners[number]
-        of_one, of_other = (whole - of[own].sum(0) for whole, of in zip(wholes, (one, other)))
-        a, b = one[number], other[number]
-        crossed = _correlation(a, of_other) + _correlation(b, of_one)
-        gains[case] = crossed - _correlation(a, of_one) - _correlation(b, of_other)
+        means = whole - details[:, own].sum(1)
+        a, b = details[:, number]
+        gain = _correlation(a, means[1]) + _correlation(b, means[0])
+        gain -= _correlation(a, means[0]) + _correlation(b, means[1])
+        usual = np.median(levels[:, ~own], axis=1)
+        here, crossed = (
+            float(np.nansum(np.abs(levels[:, number] - of))) for of in (usual, usual[::-1])
+        )
+        gains[case] = gain + OF_LEVELS * (here - crossed) / max(here + crossed, TINY)
     least = max(EXCHANGED, max(gains.values()) / 2)
     for case, gain in gains.items():
         if gain > least:
             text = f"{' and '.join(names)} of this case have likely each other's names: each looks more like the other cases' scans of the other name."
             yield message("exchanged-names", text, case=case, gain=gain)
+
+
+def _levels(scan: Fingerprint) -> list[float]:
+    """How bright tissues are, in units of a deviation that is usual."""
+    return [scan.numbers.get(name, np.nan) / numbers()[name].tolerance for name in LEVELS]
 
 
 def _detail(picture: UInt8) -> AnyArray:
