@@ -19,7 +19,7 @@ from voxlate.base.groups import grouped
 from voxlate.checks.fingerprint import Fingerprint, fingerprint
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.formats.io import read_volume
-from voxlate.synthesis.known_scans import KnownScans, read_known_scans, references_of
+from voxlate.synthesis.scan_checks import KnownScans, read_known_scans, references_of
 from voxlate.training.load import load
 from voxlate.training.recipe import Recipe
 from voxlate.training.run import Run

@@ -7,7 +7,8 @@ import pytest
 
 from rows import every_row
 from voxlate.anatomy.phantom_cohort import write_cohort
-from voxlate.checks.check_table import exact_messages, kind_messages
+from voxlate.checks.case_checks import mask_numbers
+from voxlate.checks.check_table import ask, exact_messages, kind_messages
 from voxlate.checks.fingerprint import UNKNOWN, Fingerprint, fingerprint
 from voxlate.checks.reference import (
     MISSING,
@@ -232,3 +233,59 @@ def test_a_brain_is_no_head_and_a_head_is_no_brain(kind, across, alone, codes):
     numbers |= {f"touch_{side}": 0.0 for side in ("left", "right", "back", "front")}
     scan = Fingerprint(numbers, Fingerprint.none().picture)
     assert {one.code for one in kind_messages(scan, kind, "t1")} == codes
+
+
+BODY = np.zeros((24, 40, 40), bool)
+BODY[2:22, 5:35, 8:32] = True
+BODY[2:12, 5:35, 8:14] = BODY[2:12, 5:35, 26:32] = False  # a neck
+FEW = np.where(np.arange(24)[:, None, None] // 4 == 3, BODY, False)
+
+
+@every_row(
+    ("mask", "codes"),
+    [
+        (BODY, []),
+        (np.ones_like(BODY), []),
+        (np.roll(BODY, 12, 1), ["misplaced-mask"]),
+        (BODY[::-1], ["misplaced-mask"]),
+        (FEW, ["part-mask"]),
+        (~BODY, ["part-mask", "inverted-mask"]),
+    ],
+)
+def test_a_mask_that_does_not_lie_on_the_body_is_named(mask, codes):
+    given = Volume(mask[None].astype(np.float32), np.diag([4.0, 4, 4, 1]), "", "mask")
+    assert [one.code for one in ask("mask", mask_numbers(given, mask, [BODY]))] == codes
+
+
+def test_one_mask_that_lies_otherwise_than_those_of_other_patients_is_named():
+    upper = np.array([0.3, 0.02, 0.9, 0.2])
+    drawn = np.random.default_rng(0).normal(0, 0.005, (8, 4)) + upper
+    drawn[0, 3] *= -1
+    names = ("of_body", "in_air", "mask_slices", "mask_up")
+    masks = {
+        f"p{n}": replace(Fingerprint.none(), numbers=dict(zip(names, row)))
+        for n, row in enumerate(drawn)
+    }
+    said = among(masks, {name: name for name in masks}, "mask")
+    assert [(one.case, one.code) for one in said] == [("p0", "misplaced-mask")]
+
+
+AIR, TISSUE, BONE = -1000.0, 40.0, 600.0
+SKULL = np.select([~BODY, np.arange(24)[:, None, None] % 5 == 0], [AIR, BONE], TISSUE)
+SKULL += np.random.default_rng(0).normal(0, np.where(SKULL == BONE, 300, 8))
+
+
+@every_row(
+    ("hu", "codes"),
+    [
+        (SKULL, set()),
+        (SKULL + 1024, {"shifted-hu"}),
+        (SKULL - 1024, {"shifted-hu"}),
+        (SKULL.clip(0), {"cut-window"}),
+        (SKULL.clip(-200, 400), {"cut-window"}),
+    ],
+)
+def test_the_values_of_a_ct_tell_an_offset_from_a_window(hu, codes):
+    scan = Volume(hu[None].astype(np.float32), np.diag([4.0, 4, 4, 1]), "HU", "ct")
+    said = {one.code for one in exact_messages(fingerprint(scan), "HU")}
+    assert said & {"shifted-hu", "tissue-hu", "cut-window"} == codes

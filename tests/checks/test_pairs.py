@@ -6,7 +6,7 @@ import pytest
 from rows import every_row
 from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.checks.fingerprint import fingerprint
-from voxlate.checks.pairs import copies, doubtful_pairs, similarity
+from voxlate.checks.pairs import copies, doubtful_pairs, exchanged_names, similarity
 from voxlate.checks.reference import axes, turned
 from voxlate.scans.formats.io import read_volume
 
@@ -15,18 +15,23 @@ PATIENTS = {f"p{n}": f"p{n}" for n in range(CASES)}
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """The pictures of T1 and CT of heads, by case."""
+def prints(tmp_path_factory):
+    """T1 and CT of heads, by case."""
     folder = tmp_path_factory.mktemp("heads")
     options = {"cases": CASES, "size": (56, 60, 40), "lesion": "none", "seed": 5}
     made = write_cohort(folder, modalities=["t1", "ct"], **options)
     return [
         {
-            f"p{n}": fingerprint(read_volume(path / f"{name}.nii.gz", name)).picture
+            f"p{n}": fingerprint(read_volume(path / f"{name}.nii.gz", name))
             for n, path in enumerate(made)
         }
         for name in ("t1", "ct")
     ]
+
+
+@pytest.fixture(scope="module")
+def pictures(prints):
+    return [{case: one.picture for case, one in of.items()} for of in prints]
 
 
 def doubts(first, second):
@@ -79,3 +84,15 @@ def test_scans_of_two_patients_that_are_almost_equal_are_copies(pictures):
     near = np.where(t1["p2"] == 255, 255, changed).astype(np.uint8)
     assert [*copies(t1 | {"p4": near}, PATIENTS)] == [("p2", "p4")]
     assert [*copies(t1 | {"p4": near}, PATIENTS | {"p4": "p2"})] == []
+
+
+def test_scans_whose_names_were_exchanged_in_one_of_four_patients_are_named(prints):
+    t1, ct = ({case: of[case] for case in ("p0", "p1", "p2", "p3")} for of in prints)
+
+    def named(first, second):
+        return [one.case for one in exchanged_names(first, second, PATIENTS, ("t1", "ct"))]
+
+    assert named(t1, ct) == []
+    assert named(t1 | {"p1": ct["p1"]}, ct | {"p1": t1["p1"]}) == ["p1"]
+    few = {case: t1[case] for case in ("p0", "p1", "p2")}
+    assert named(few | {"p1": ct["p1"]}, ct | {"p1": t1["p1"]}) == []

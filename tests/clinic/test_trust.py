@@ -18,8 +18,7 @@ from voxlate.evaluation.intervals.summary import error_lines
 from voxlate.evaluation.reports.page import report as write_report
 from voxlate.scans.formats.io import content_hash
 from voxlate.scans.images.grid import Volume
-from voxlate.synthesis.output_folder import ENDINGS
-from voxlate.synthesis.provenance import provenance_of
+from voxlate.synthesis.provenance import ENDINGS, provenance_of
 from voxlate.synthesis.result import Synthesised
 
 pydicom = pytest.importorskip("pydicom")

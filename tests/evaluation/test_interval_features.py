@@ -3,8 +3,8 @@
 import numpy as np
 from scipy import ndimage
 
-from voxlate.synthesis import widths as features
-from voxlate.synthesis.widths import voxel_features
+from voxlate.synthesis import calibration as features
+from voxlate.synthesis.calibration import voxel_features
 
 SPAN, DISTANCE = 5, 7  # places among the features
 

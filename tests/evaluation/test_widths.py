@@ -7,7 +7,7 @@ import torch
 from rows import slow
 from voxlate.evaluation.intervals import width_training as widths_module
 from voxlate.evaluation.intervals.width_training import fit_widths
-from voxlate.synthesis.widths import NARROWEST
+from voxlate.synthesis.calibration import NARROWEST
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,6 @@
 """Which scans of a folder or table are cases, patients and modalities, and which of them count: --exclude."""
 
+import json
 import os
 import re
 
@@ -174,3 +175,13 @@ def test_two_files_of_one_modality_are_refused_and_of_runs_the_first_counts_and_
     for root, options in ((table, {}), (table, {"manifest": table}), (tmp_path / "no.csv", {})):
         with refuses():
             find_cohort(root, **options)
+
+
+def test_the_images_that_a_provenance_lists_are_no_scans_and_others_beside_them_are(tmp_path):
+    touch(tmp_path, "a/t1.nii.gz", "a/t2.nii.gz", "OUT/a/ct.nii.gz", "OUT/b/t1.nii.gz")
+    stated = {"voxlate": "0.8", "images": {"ct.nii.gz": "0123"}}
+    (tmp_path / "OUT/a/provenance.json").write_text(json.dumps(stated))
+    (tmp_path / "OUT/b/provenance.json").write_text(json.dumps({"images": {"t1.nii.gz": ""}}))
+    found = find_cohort(tmp_path)
+    assert names(found.cases) == {"a": ["t1", "t2"], "OUT": ["t1"]}
+    assert sum("OUT/a/ct.nii.gz" in said for said in found.unclaimed) == 1

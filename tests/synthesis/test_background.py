@@ -15,9 +15,8 @@ from voxlate.scans.cases.align import Preparation
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.scans.images.grid import Grid, Volume, canonical
 from voxlate.scans.images.intensity import Scale
-from voxlate.synthesis.background import Background, background_of, find_outside
 from voxlate.synthesis.ensemble import Ensemble
-from voxlate.synthesis.intervals import OutputGrid
+from voxlate.synthesis.intervals import Background, OutputGrid, background_of, find_outside
 from voxlate.synthesis.model import predict_case
 from voxlate.training.load import load
 from voxlate.training.run import Run

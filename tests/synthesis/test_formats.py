@@ -13,7 +13,7 @@ from voxlate.base.files import read_json
 from voxlate.scans.formats.io import is_synthetic, read_volume
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.ranges import picture_window
-from voxlate.synthesis.output_folder import ENDINGS
+from voxlate.synthesis.provenance import ENDINGS
 from voxlate.synthesis.result import Synthesised
 from voxlate.training.load import load
 

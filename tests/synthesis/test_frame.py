@@ -17,7 +17,7 @@ from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.frame import BodyFrame, find_frame
 from voxlate.scans.images.grid import Volume, orient, resample
 from voxlate.scans.images.mask import dilate, hard_edges
-from voxlate.synthesis.background import AIR_HU
+from voxlate.synthesis.intervals import AIR_HU
 from voxlate.synthesis.patch import Patch
 from voxlate.training import recipe
 from voxlate.training.batches.batches import training_batches

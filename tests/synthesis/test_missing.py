@@ -14,7 +14,7 @@ from scans import change_scan, contents_of, keep_cases
 from voxlate.base.files import read_json
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.evaluation.scoring.scores import read_scores
-from voxlate.synthesis.output_folder import is_unchanged, write_images
+from voxlate.synthesis.provenance import is_unchanged, write_images
 
 
 @pytest.fixture(scope="module")

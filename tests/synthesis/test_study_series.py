@@ -6,7 +6,7 @@ from pathlib import Path
 from refusals import refuses
 from rows import every_row
 from voxlate.scans.formats.dicom import SeriesInfo
-from voxlate.synthesis.dicom_study import pick_series, why_excluded
+from voxlate.synthesis.scans import pick_series, why_excluded
 
 AXIAL = frozenset({"1.0 0.0 0.0 0.0 1.0 0.0"})
 THREE = AXIAL | {"0.0 1.0 0.0 0.0 0.0 -1.0", "1.0 0.0 0.0 0.0 0.0 -1.0"}

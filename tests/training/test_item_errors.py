@@ -12,7 +12,7 @@ from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import Window
 from voxlate.scans.images.ranges import range_for
 from voxlate.science.batch import Batch
-from voxlate.synthesis.known_scans import KnownScans
+from voxlate.synthesis.scan_checks import KnownScans
 from voxlate.training.batches.data_settings import DataSettings
 from voxlate.training.log_file import read_verdicts
 from voxlate.training.naive import fit

@@ -33,21 +33,21 @@ SHORT = {"minutes": 0.2, "memory": 8 * 2**30}
 @pytest.fixture
 def facts(prepared):
     """Facts of the small cohort, as if its bodies had a head's width."""
-    return replace(cohort_facts(open_cohort(prepared)), wide_mm=160.0)
+    return replace(cohort_facts(open_cohort(prepared)), wide_mm=160.0, bodies="head")
 
 
 @every_row(
     "changed, roles, reason",
     [
         (
-            {"wide_mm": 130.0},
+            {"bodies": "brain"},
             None,
-            "it knows heads with their skull, and bodies here are 130 mm wide",
+            "it knows heads with their skull, and most scans here show brains without a skull",
         ),
         (
             {"spacing_mm": (3.0, 5.0, 5.0)},
             None,
-            "its pixels are 1 to 2 mm, and pixels here are 5 mm",
+            "it was trained on pixels of 1 to 2 mm, and pixels here are 5 mm",
         ),
         ({}, Roles(("t2",), ("t1",), "the reverse"), "it synthesises no T1"),
     ],
@@ -92,7 +92,7 @@ def shipped(shipped_starters, monkeypatch):
 @pytest.fixture
 def brains(facts):
     """The same facts, as of stripped brains."""
-    return replace(facts, wide_mm=135.0, spacing_mm=(3.0, 1.0, 1.0))
+    return replace(facts, bodies="brain", spacing_mm=(3.0, 1.0, 1.0))
 
 
 def test_a_starter_that_needs_no_training_is_named_by_its_command(shipped, facts, brains):

@@ -124,12 +124,21 @@ def mask_numbers(mask: Volume, inside: Bool, bodies: Sequence[Bool]) -> dict[str
     steps = np.diff(labels)[np.minimum(labels[..., 1:], labels[..., :-1]) > 0]
     numbers = {"uneven": np.count_nonzero(steps) / max(1, steps.size)}
     shown = [body for body in bodies if body.any() and not body.all()]
-    if shown:
-        body = max(shown, key=lambda body: inside[body].mean())
-        of_body, of_rest = float(inside[body].mean()), float(inside[~body].mean())
-        shares = {"of_body": of_body, "of_rest": of_rest, "more_outside": of_rest - of_body}
-        numbers |= {"held": of_body, **shares}
-    return numbers
+    if not shown or not inside.any():
+        return numbers
+    body = max(shown, key=lambda body: inside[body].mean())
+    of_body, of_rest = float(inside[body].mean()), float(inside[~body].mean())
+    whole = np.logical_or.reduce(shown)
+    planes, of_mask = (np.asarray(voxels.any((1, 2))) for voxels in (whole, inside))
+    middles = [np.argwhere(voxels)[:, 0].mean() for voxels in (inside, whole)]
+    return numbers | {
+        "of_body": of_body,
+        "of_rest": of_rest,
+        "more_outside": of_rest - of_body,
+        "in_air": 1 - float(whole[inside].mean()),
+        "mask_slices": float(of_mask[planes].mean()),
+        "mask_up": float(middles[0] - middles[1]) / int(planes.sum()),
+    }
 
 
 def refuse_misplaced(path: Path, numbers: Mapping[str, float], is_of_body: bool) -> None:

@@ -1,9 +1,8 @@
 """The examination of a cohort while it is prepared: the fingerprints of each case, and messages on all of them."""
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from voxlate.checks.case_checks import (
 )
 from voxlate.checks.check_table import Numbers, ask, exact_messages
 from voxlate.checks.fingerprint import Fingerprint, fingerprint, stored_fingerprint
-from voxlate.checks.pairs import copies, doubtful_pairs, pictures_of
+from voxlate.checks.pairs import copies, doubtful_pairs, exchanged_names, pictures_of
 from voxlate.checks.reference import among
 from voxlate.scans.cases.case import MASK, CaseHeader, PreparedCase
 from voxlate.scans.images.grid import Volume
@@ -55,7 +54,7 @@ def _judge(headers: Sequence[CaseHeader], inputs: Inputs, cases: Path) -> Iterat
     yield from _alone(headers, scans)
     # a scan and its copies are no others: they would make correct pairs doubtful
     owners = _owners(headers, [cases for cases, _ in copied])
-    for name, prints in scans.items():
+    for name, prints in (*scans.items(), ("mask", _masks_of(headers))):
         yield from among(prints, owners, name)
     yield from _check_pairs(scans, owners)
     yield from check_resampling(headers, preparation)
@@ -71,6 +70,16 @@ def _scans_of(headers: Sequence[CaseHeader]) -> Mapping[str, Prints]:
             assert scan is not None
             scans.setdefault(name, {})[header.case] = scan
     return scans
+
+
+def _masks_of(headers: Sequence[CaseHeader]) -> Prints:
+    """The numbers of the masks that were given, by case."""
+    nothing = Fingerprint.none()
+    return {
+        header.case: replace(nothing, numbers=header.numbers[MASK])
+        for header in headers
+        if MASK in header.numbers
+    }
 
 
 def _alone(headers: Sequence[CaseHeader], scans: Mapping[str, Prints]) -> Iterator[Message]:
@@ -90,14 +99,16 @@ def _alone(headers: Sequence[CaseHeader], scans: Mapping[str, Prints]) -> Iterat
 
 
 def _check_pairs(scans: Mapping[str, Prints], patients: Mapping[str, str]) -> Iterator[Message]:
-    """Messages on scans that do not fit the most frequent other scan of their case."""
+    """Messages on exchanged names, and on scans that do not fit the most frequent other scan of their case."""
     if len(scans) < 2:
         return
-    counts = Counter(chain.from_iterable((name for _ in prints) for name, prints in scans.items()))
-    reference = max(sorted(counts), key=counts.__getitem__)
-    for name in sorted(scans.keys() - {reference}):
-        of_reference, of_name = (pictures_of(scans[one]) for one in (reference, name))
-        yield from doubtful_pairs(of_reference, of_name, patients, name, reference)
+    pictures = {name: pictures_of(prints) for name, prints in sorted(scans.items())}
+    for names in combinations(pictures, 2):
+        first, second = (scans[name] for name in names)
+        yield from exchanged_names(first, second, patients, names)
+    reference = max(pictures, key=lambda name: len(scans[name]))
+    for name in sorted(pictures.keys() - {reference}):
+        yield from doubtful_pairs(pictures[reference], pictures[name], patients, name, reference)
 
 
 def _find_copies(

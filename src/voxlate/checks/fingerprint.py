@@ -16,8 +16,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from scipy import ndimage
 
 from voxlate.base.array_types import AnyArray, Bool, Float32, Float64, UInt8
-from voxlate.checks.plane_order import around, plane_numbers
-from voxlate.checks.texture import texture_numbers
+from voxlate.checks.planes_and_texture import around, plane_numbers, texture_numbers
 from voxlate.scans.cases.case import CaseHeader
 from voxlate.scans.formats.io import is_picture
 from voxlate.scans.images.grid import Volume, canonical_view
@@ -54,6 +53,7 @@ SAME_AREA = 0.05  # change of the logarithm of a plane's area, with which a head
 LASTING = 3  # planes on either side, whose middle a change moves
 DARK = 0.25  # of the median of the body: air and bone
 LONG = 1.12  # times as long as wide, from which a body has an angle
+FOLD_MM = 6.0  # cells in which an outline is compared with its mirror image
 # From the lower end of a body, near which no depth is compared, and the share of its largest area that a brain has there.
 END_MM, TAPERED = 10.0, 0.45
 CUT = 0.2  # area at a border that cuts a body, beside that further in; round heads have less within a voxel
@@ -62,6 +62,8 @@ TISSUE = 0.3  # of the median of the body: what is darker at a border is its par
 # By name the axis to which a border of slices is normal, and whether it is the first or the last plane.
 BORDERS = {"left": (2, 0), "right": (2, -1), "back": (1, 0), "front": (1, -1)}
 FAT_HU, BONE_HU = -200.0, 800.0
+# The lowest value of a scan may be padding if it is less; soft tissue is at least so much denser than air, lungs are not.
+PADDING_HU, ABOVE_AIR_HU = -1100.0, 300.0
 AIR_SHARE = 5  # percent of all voxels; in a scan of the head, more is air
 # By the way from air to the most frequent value of tissue. CT has 40 HU of 1000 around it, fat and skin before it, bone beyond.
 EVEN, BETWEEN, BRIGHTER = 0.04, (0.15, 0.7), 1.2
@@ -221,12 +223,27 @@ def _shape(body: CoarseBody) -> dict[str, float]:
     spread, vectors = np.linalg.eigh(np.cov(places.T) + 1e-6 * np.eye(2))
     angle = float(np.degrees(np.arctan2(vectors[1, 1], vectors[0, 1]))) % 180
     is_long = float(np.sqrt(spread[1] / spread[0])) > LONG
+    # the outline of a head that the field of view cuts is long, too, and has another axis
+    is_turned = is_long and _folded(places, vectors[:, 1]) >= _folded(places, np.array([1.0, 0]))
     return {
         "across": np.log(body.across_mm),
         "wide": np.log(width_mm / depth_mm),
-        "turned": min(angle, 180 - angle) * is_long,
+        "turned": min(angle, 180 - angle) * is_turned,
         "mirror": symmetry(_even(body)),
     }
+
+
+def _folded(places: Float64, axis: Float64) -> float:
+    """The share of places [N, 2] in mm that others mirror, at an axis through their middle."""
+    away = places - places.mean(0)
+    mirrored = 2 * np.outer(away @ axis, axis) - away
+    least = -FOLD_MM - float(max(np.abs(away).max(), np.abs(mirrored).max()))
+    side = int(-2 * least / FOLD_MM) + 2
+    here, there = (
+        np.bincount(((of - least) // FOLD_MM).astype(int) @ [side, 1], minlength=side * side)
+        for of in (away, mirrored)
+    )
+    return float(np.minimum(here, there).sum() / len(places))
 
 
 def _ends(body: CoarseBody) -> dict[str, float]:
@@ -381,19 +398,25 @@ def _twin(values: AnyArray) -> float:
 def _of_ct(hu: AnyArray) -> dict[str, float]:
     """Around which HU most of fat and soft tissue lies, up to which a quarter as much, and where values end.
 
-    soft: the median of what is brighter than air, whatever the offset; clipped: the share of voxels that have the highest value.
+    soft: the most frequent value well above air, whatever the offset; clipped, floored: the shares of voxels that have the highest
+    and the lowest value.
     """
-    high = float(hu.max())
+    low, high = float(hu.min()), float(hu.max())
     few = _few(hu)
+    if low < PADDING_HU < high:
+        few = few[few > low]
+    above = few[few > np.percentile(few, AIR_SHARE) + ABOVE_AIR_HU]
+    solid, ends = np.histogram(above, np.arange(-3000, 4001, 20))
     counts, edges = np.histogram(hu[hu != 0], np.arange(-800, 801, 10))  # 0 may be padding
     counts = np.convolve(counts, np.ones(5), "same")
     middles = edges[:-1] + 5
     top = middles[counts >= max(counts.max() / 4, 1)]
     return {
-        "lowest": float(hu.min()),
+        "lowest": low,
         "highest": high,
         "clipped": float((hu == high).mean()),
-        "soft": float(np.median(few[few > otsu(few)])),
+        "floored": float((hu == low).mean()),
+        "soft": float(ends[solid.argmax()]) + 10 if solid.any() else np.nan,
         "tissue": float(middles[counts.argmax()]) if top.size else np.nan,
         "tissue_top": float(top.max()) if top.size else np.nan,
     }

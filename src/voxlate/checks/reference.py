@@ -75,7 +75,6 @@ MANY, FARTHEST = 50, 0.03  # usual scans, of which this share may have a fault o
 HEIGHT, ACROSS = "height_mm", "across"
 PART = 0.6  # of the least usual height, below which a scan shows a part
 MOST_SAID = 3  # numbers of a scan
-TURNED = 1.75  # times, from which a body lies turned; with less, nothing is said of it
 LOST_MM = 6.0  # of the crown: see crown-missing in limits.toml
 FROM_TOP = ("area_", "forward_")  # numbers that are measured from the top of the body
 
@@ -88,13 +87,16 @@ class Number:
     tolerance: float
     high: str = ""
     low: str = ""
+    measure: str = ""
+    format: str = ""
     scale: str = "linear"
     whole: bool = False
     pose: Literal["", "cause", "effect"] = ""
 
-    def shown(self, value: float) -> float:
+    def text(self, value: float) -> str:
         """A value as a sentence states it."""
-        return math.exp(min(value, 700)) if self.scale == "log" else value
+        shown = math.exp(min(value, 700)) if self.scale == "log" else value
+        return self.format.format(shown)
 
 
 @functools.cache
@@ -114,14 +116,18 @@ class Deviation:
     usual: float
 
     def text(self, scan: str, of: str, places: Mapping[str, float]) -> str:
-        """What it means, as a sentence without an end."""
+        """What it means, and the number here and in usual scans."""
         number = numbers()[self.name]
-        value, usual = number.shown(self.value), number.shown(self.usual)
-        sentence = number.high if self.value > self.usual else number.low
-        times = value / usual if usual else math.inf
-        return sentence.format_map(
-            {**places, "scan": scan, "of": of, "value": value, "usual": usual, "times": times}
+        is_high = self.value > self.usual
+        meaning = (number.high if is_high else number.low).format_map(
+            {**places, "scan": scan, "of": of}
         )
+        found = f"{meaning[:1].upper()}{meaning[1:]}."
+        if not number.measure:
+            return found
+        own, usual = number.text(self.value), number.text(self.usual)
+        limit = "at most" if is_high else "at least"
+        return f"{found} {number.measure.capitalize()}: {own}; in {of} {limit} {usual}."
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +167,7 @@ class Reference:
         """A message for each code of the numbers that lie farthest."""
         said = _messages(self.deviations(scan), scan, called, of, self.patients)
         if HEIGHT in scan.numbers and self.shows_a_part(scan):
-            text = f"Only {scan.numbers[HEIGHT]:.0f} mm of the body are in {called}, so that its shape and orientation cannot be checked: check them yourself."
+            text = f"{called[:1].upper()}{called[1:]} shows only {scan.numbers[HEIGHT]:.0f} mm of the body. Its shape and orientation were not checked."
             said.append(message("slab", text))
         return said
 
@@ -203,11 +209,19 @@ def _messages(
     said = []
     for code, deviation in farthest.items():
         text = deviation.text(called, of, scan.numbers)
+        grade = grade_of_distance(deviation.times, patients)
+        # a body lies turned or does not: of 310 usual scans of 21 heads none was noted
+        if (
+            grade == "note"
+            and numbers()[deviation.name].pose == "cause"
+            and patients >= FEW_PATIENTS
+        ):
+            grade = "caution"
         said.append(
             message(
                 code,
-                f"{text[:1].upper()}{text[1:]}.",
-                grade=grade_of_distance(deviation.times, patients),
+                text,
+                grade=grade,
                 times=deviation.times,
                 value=deviation.value,
                 usual=deviation.usual,
@@ -236,7 +250,7 @@ def _explained(found: Sequence[Deviation], scan: Fingerprint) -> list[Deviation]
     """
     poses = {one.name: numbers()[one.name].pose for one in found}
     cause = next((one for one in found if poses[one.name] == "cause"), None)
-    if cause is None or cause.times <= TURNED:
+    if cause is None or cause.times <= NOTED:
         has_crown = scan.numbers.get("lost_mm", 0.0) <= LOST_MM
         kept = [one for one in found if poses[one.name] != "cause"]
         return [one for one in kept if has_crown or not one.name.startswith(FROM_TOP)]

@@ -29,8 +29,7 @@ from voxlate.evaluation.scoring.scored_images import modality_of
 from voxlate.scans.formats.io import location_of, read_volume, without_ending
 from voxlate.scans.images.mask import is_stripped
 from voxlate.scans.images.units import unit_of
-from voxlate.synthesis.output_folder import SHARED_SECONDS
-from voxlate.synthesis.provenance import read_provenance, source_paths
+from voxlate.synthesis.provenance import SHARED_SECONDS, read_provenance, source_paths
 
 PLACE = Path("derivatives", "voxlate")
 BIDS_VERSION = "1.10.0"

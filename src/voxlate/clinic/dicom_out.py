@@ -36,8 +36,7 @@ from voxlate.scans.formats.io import (
 )
 from voxlate.scans.images.grid import Grid, canonical, same_grid
 from voxlate.scans.images.units import unit_of
-from voxlate.synthesis.output_folder import SHARED_SECONDS
-from voxlate.synthesis.provenance import provenance_of, source_paths
+from voxlate.synthesis.provenance import SHARED_SECONDS, provenance_of, source_paths
 
 PROVENANCE = "provenance.json"
 REPORT = "report"  # the folder of the summary of trust

@@ -26,12 +26,11 @@ from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.cohorts.files_below import refuse_synthetic
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.cohorts.owners import require_patients
-from voxlate.synthesis.calibration import Calibration, Header, Target
+from voxlate.synthesis.calibration import Calibration, Header, Target, Widths
 from voxlate.synthesis.inputs import by_accepted_names
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.out_of_distribution import fit_references
 from voxlate.synthesis.scans import in_split
-from voxlate.synthesis.widths import Widths
 from voxlate.training.calibration_file import (
     calibration_file,
     read_calibration,

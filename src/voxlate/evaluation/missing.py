@@ -20,8 +20,7 @@ from voxlate.evaluation.scoring.scored_regions import check_mask
 from voxlate.evaluation.scoring.scores import Scores
 from voxlate.synthesis.cohort import Selection, synthesise_cases
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.output_folder import check_folder, read_synthesis
-from voxlate.synthesis.provenance import WITHOUT, difference
+from voxlate.synthesis.provenance import WITHOUT, check_folder, difference, read_synthesis
 from voxlate.synthesis.scans import CaseScans, find_scans
 from voxlate.training.load import load
 

@@ -30,8 +30,8 @@ from voxlate.scans.formats.io import (
     without_ending,
 )
 from voxlate.synthesis.cohort import select
-from voxlate.synthesis.dicom_study import why_excluded
 from voxlate.synthesis.model import Model
+from voxlate.synthesis.scans import why_excluded
 from voxlate.synthesis.synth_options import SynthOptions
 from voxlate.training.load import load
 from voxlate.training.starters.card import read_card

@@ -15,7 +15,7 @@ from voxlate.base.messages import Grade, graded, message, read_messages, shorten
 from voxlate.commands.api import images
 from voxlate.commands.api.exports import export
 from voxlate.commands.api.progress import Reporter
-from voxlate.evaluation.intervals.summary import bound_lines, error_lines
+from voxlate.evaluation.intervals.summary import error_lines
 from voxlate.evaluation.reports.page import lead, report
 from voxlate.evaluation.scoring.interval_scores import interval_of, percent
 from voxlate.evaluation.scoring.scored_images import images_in, spread_of
@@ -43,8 +43,7 @@ from voxlate.scans.formats.io import (
 from voxlate.scans.formats.nifti import MAP_DESCRIPTIONS
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.ranges import top_of, window_of
-from voxlate.synthesis.output_folder import ENDINGS
-from voxlate.synthesis.provenance import provenance_of, source_paths
+from voxlate.synthesis.provenance import ENDINGS, bound_lines, provenance_of, source_paths
 from voxlate.synthesis.synth_options import SynthOptions
 from voxlate.training.load import load
 

@@ -23,21 +23,23 @@ from voxlate.scans.formats.io import is_picture
 from voxlate.scans.images.ranges import picture_window
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.network import OnnxNetwork
-from voxlate.synthesis.output_folder import (
+from voxlate.synthesis.provenance import (
+    OF_TRAINING,
+    OTHER_PATIENT,
     SHARED_SECONDS,
     check_folder,
     check_free,
     check_scans,
     is_unchanged,
     place_from,
+    provenance_of,
 )
-from voxlate.synthesis.provenance import OF_TRAINING, OTHER_PATIENT, provenance_of
 from voxlate.synthesis.result import STATES, Synthesised
 from voxlate.synthesis.scans import CaseScans, find_scans, splits_of
 from voxlate.synthesis.synth_options import SynthOptions, part_of
 
 # Keys of a plan that it may lack.
-OPTIONAL = "calibration", "only", "planes", "members"
+OPTIONAL = "calibration", "only", "members"
 OTHER = "other"  # the split of a patient whose case has the name of a training case
 
 

@@ -18,10 +18,10 @@ from voxlate.synthesis.result import Synthesised
 from voxlate.synthesis.sampling import Moments
 
 # Entries of the ensemble if all members agree.
-SHARED_IF_EQUAL = "peaks", "network_units", "bound", "empty", "planes_read"
+SHARED_IF_EQUAL = "peaks", "network_units", "bound", "empty", "planes"
 # Of the narrower range: those of folds of one cohort, and upper ends that are planned for them, differ by a few percent.
 MOST_SHIFT = 0.1
-OPTIONS_OF_MEMBERS = ("synth", "axes", "planes", "range")
+OPTIONS_OF_MEMBERS = ("synth", "axes", "range")
 
 
 def _of_each(change: Callable[..., Model]) -> Callable[..., "Ensemble"]:

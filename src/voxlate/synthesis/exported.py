@@ -19,13 +19,12 @@ from voxlate.base.files import read_json, sha256_of
 from voxlate.base.messages import Message
 from voxlate.base.records import Digest, FileName, Record, Text
 from voxlate.scans.cases.case import map_arrays
-from voxlate.synthesis.calibration import Calibration, Header
+from voxlate.synthesis.calibration import Calibration, Header, Widths
 from voxlate.synthesis.facts import ModelFacts
-from voxlate.synthesis.known_scans import KnownHeader, KnownScans
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.network import Graph, open_network
 from voxlate.synthesis.out_of_distribution import ReferencePatches
-from voxlate.synthesis.widths import Widths
+from voxlate.synthesis.scan_checks import KnownHeader, KnownScans
 
 FORMAT = 2
 # Keys of model.json that this version lacks (see without_retired).

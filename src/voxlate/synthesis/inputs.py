@@ -39,9 +39,8 @@ from voxlate.scans.images.mask import body_in_any_air, clearest, foreground
 from voxlate.scans.images.units import unit_of
 from voxlate.synthesis.calibration import Calibration
 from voxlate.synthesis.facts import CUBIC, ModelFacts
-from voxlate.synthesis.known_scans import KnownScans
 from voxlate.synthesis.out_of_distribution import DistributionTest
-from voxlate.synthesis.scan_checks import check_scans
+from voxlate.synthesis.scan_checks import KnownScans, check_scans
 
 T = TypeVar("T")
 LEAST_MM = 3.0  # along the longest side of a scan

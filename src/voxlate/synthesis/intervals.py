@@ -1,4 +1,11 @@
-"""Intervals and error bounds of a case's images by a calibration, and the grid on which images are written."""
+"""Intervals, error bounds and the background of a case's images, and the grid on which they are written.
+
+What is outside of the body of all sources becomes background, whatever the network predicts. Networks invent a signal in slices
+without a body, which training leaves out, and a frame at the border of slices, where the padding of convolutions decides. A voxel
+is outside where its slice shows no body, or where it is farther than NEAR_MM from the outlines of the body in all sources: nearer
+to it, only the network may show scalp and skin, but no bone, which intervals of air inside the body contain. Where the background
+of all sources is exactly 0, as around a stripped brain, each such voxel outside the outlines is outside.
+"""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -7,19 +14,21 @@ from typing import Any, Literal
 import numpy as np
 
 from voxlate.base.array_types import Bool
+from voxlate.base.errors import plural
 from voxlate.base.items import BACKGROUND
 from voxlate.base.messages import Message, message
 from voxlate.scans.cases.case import PreparedCase
 from voxlate.scans.images.grid import Grid, Volume, orient, return_to
-from voxlate.scans.images.mask import foreground
+from voxlate.scans.images.intensity import IntensityMap, Scale
+from voxlate.scans.images.mask import dilate, find_tissue, foreground
 from voxlate.scans.images.regions import region_masks
 from voxlate.synthesis.brightness import SynthesisedImage
 from voxlate.synthesis.calibration import Calibration
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.out_of_distribution import Patches, patches_of
+from voxlate.synthesis.scan_checks import KnownScans
 
-# At voxels and slices of 4 mm and more, 8 to 24 % of the brain's upper fifth became bone, with the whole interval in it.
-THICK_MM, CROWN, SOFT_HU = 3.9, 0.25, np.float32(0)
+CROWN, SOFT_HU = 0.25, np.float32(0)  # what fills_crown makes bone of
 
 
 @dataclass(frozen=True)
@@ -88,13 +97,6 @@ def patches_in(facts: ModelFacts, prepared: PreparedCase, sources: Sequence[np.n
     return patches_of(sources, body, prepared.header.spacing_mm)
 
 
-def fills_crown(facts: ModelFacts, prepared: PreparedCase, target: str) -> bool:
-    """Whether slices are too thick for a starter of whole heads to tell the crown's bone from its brain."""
-    heads = facts.data.heads
-    whole = facts.starter is not None and heads is not None and heads.stripped < 1
-    return whole and facts.units.get(target) == "HU" and prepared.header.spacing_mm[0] >= THICK_MM
-
-
 def _crown(prepared: PreparedCase, output_grid: OutputGrid, volume: Volume) -> Bool:
     """The planes of a volume in the upper part of a head whose slices grow upward, [D, 1, 1]."""
     first, end = prepared.header.mask_box[0]
@@ -133,7 +135,7 @@ def case_intervals(
         volume = output_grid.volume(image.values, name)
         ends = calibration.interval(name, prediction, sources)
         low, high = (image.scale.inverse(end) for end in ends)
-        if fills_crown(facts, prepared, name):
+        if facts.fills_crown(prepared, name):
             np.minimum(low, SOFT_HU, out=low, where=_crown(prepared, output_grid, volume))
         for maps, end in ((found.low, low), (found.high, high)):
             maps[name] = return_to(replace(volume, data=end[None]), output_grid.file)
@@ -166,5 +168,174 @@ def notes_on_starter(
         return
     yield message("starter", trained)
     if calibration.header.widened is not None:
-        on_card = starter.get("intervals", "Its intervals were fitted on synthetic heads.")
-        yield message("synthetic-intervals", f"{on_card} {fit}")
+        heads = plural(calibration.header.patients, "synthetic head")
+        text = f"Its intervals were fitted on {heads} and are no guarantee for a patient. {fit}"
+        yield message("synthetic-intervals", text)
+
+
+# Share of an output voxel in the background, from which it counts as background.
+INSIDE_SHARE = 1 - 1e-4
+AIR_HU = -1000.0
+NEAR_MM = 5.0
+SKIN_HU = 200.0  # at most
+# Of a target's body that no source of the training showed: a head to a stripped brain.
+MOST_BEYOND = 0.1
+
+
+@dataclass(frozen=True)
+class Outside:
+    """The voxels [D, H, W] that are outside of the body of all sources, and the slices [D] without a body.
+
+    beside: the voxels near the body that are neither; is_zero: whether the background of all sources is exactly 0.
+    """
+
+    voxels: Bool
+    beside: Bool
+    slices: Bool
+    is_zero: bool
+
+    def of(self, beyond: float, by_slice: bool) -> Bool:
+        """The voxels of an image that become background.
+
+        beyond: the share of the target's body that no source of the training showed; by_slice: only whole slices, because
+        a network that works inside a mask makes background outside of it itself.
+        """
+        if by_slice or beyond > MOST_BEYOND:
+            return np.broadcast_to(self.slices[:, None, None], self.voxels.shape)
+        return self.voxels
+
+    def value(self, scale: Scale, spec: IntensityMap, unit: str, trained: float | None) -> float:
+        """The background of an image in its unit; trained: that of the training."""
+        begins_above = spec.window is None and spec.floor is None and scale.low > 0
+        if self.is_zero and begins_above:
+            return 0.0  # in network units 0 and the darkest value of the body are -1
+        return background_of(scale, unit, trained)
+
+
+@dataclass(frozen=True)
+class Background:
+    """The voxels [D, H, W] of each image that become background, and the value of the background in its unit.
+
+    beside: the voxels beside the body, where a CT shows skin at most; slices, empty: of the files, and those of them without a body.
+    """
+
+    voxels: Mapping[str, Bool]
+    beside: Bool
+    values: Mapping[str, float]
+    slices: int
+    empty: int
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """The entry of a provenance; {} where no voxel becomes background."""
+        filled = max(int(np.count_nonzero(voxels)) for voxels in self.voxels.values())
+        values = {name: round(value, 4) for name, value in self.values.items()}
+        return {"slices": self.empty, "voxels": filled, "values": values} if filled else {}
+
+    @property
+    def messages(self) -> list[Message]:
+        """A message on the slices without a body."""
+        if not self.empty:
+            return []
+        stated = " and ".join(f"{value:.4g} in {name}" for name, value in self.values.items())
+        text = f"{self.empty} of {self.slices} slices show no body and were set to background ({stated})."
+        return [message("empty-slices", text, slices=self.empty)]
+
+    def fill(self, name: str, image: SynthesisedImage) -> SynthesisedImage:
+        """An image with background in its voxels, and a standard deviation of 0."""
+        voxels = self.voxels[name]
+        prediction = image.prediction
+        if prediction.sd is not None:
+            prediction = replace(prediction, sd=_with(prediction.sd, voxels, 0))
+        values = _with(image.values, voxels, self.values[name])
+        return replace(image, values=values, prediction=prediction)
+
+    def close(
+        self, image: Volume, low: Volume, high: Volume, output_grid: OutputGrid
+    ) -> tuple[Volume, Volume]:
+        """The ends of an image's intervals on the file's voxels: both are the background in its voxels, and beside the body at most skin.
+
+        Where the file has other slices, and a voxel is partly in one without a body, the ends are moved to contain the image.
+        """
+
+        def share_of(voxels: Bool) -> np.ndarray:
+            """The share of each voxel of the file in voxels of the network's grid."""
+            return output_grid.write(voxels.astype(np.float32), "").data
+
+        share = share_of(self.voxels[image.modality])
+        values = image.data
+        is_background = share > INSIDE_SHARE
+        partly = (share > 0) & ~is_background
+        ends = []
+        for end, limit in ((low, np.minimum), (high, np.maximum)):
+            data = np.where(is_background, values, end.data)
+            np.copyto(data, limit(data, values), where=partly)
+            ends.append(data)
+        if image.unit == "HU":
+            skin = np.maximum(values, np.minimum(ends[1], SKIN_HU))
+            ends[1] = np.where(share_of(self.beside) > 0.5, skin, ends[1])
+        return replace(low, data=ends[0]), replace(high, data=ends[1])
+
+
+def _with(values: np.ndarray, voxels: Bool, value: float) -> np.ndarray:
+    """A copy of values [D, H, W] with another value in some voxels."""
+    return np.where(voxels, values.dtype.type(value), values)
+
+
+def find_outside(prepared: PreparedCase, names: Sequence[str]) -> Outside:
+    """What is outside of the body of all of these scans of a case, which are its sources."""
+    volumes = [prepared.volume(name) for name in names]
+    outlines = [prepared.outline(name) for name in names]
+    tissues = [find_tissue(volume) for volume in volumes]
+    # a CT shows the table, which a synthesised CT shows as well
+    tables = [tissue for volume, (tissue, _) in zip(volumes, tissues) if volume.unit == "HU"]
+    body = _any_of([*outlines, *tables])
+    if not body.any():  # as in a scan of a small part
+        body = _any_of([tissue for tissue, _ in tissues])
+    has_body = np.asarray(body.any(axis=(1, 2)))
+    kept = dilate(body, NEAR_MM, volumes[0].grid.spacing_mm) & has_body[:, None, None]
+    is_zero = all(is_constant for _, is_constant in tissues)
+    if is_zero:
+        signal = _any_of([volume.data[0] for volume in volumes])
+        kept = body | kept & signal
+    return Outside(~kept, kept & ~body, ~has_body, is_zero)
+
+
+def background_of_case(
+    facts: ModelFacts,
+    outside: Outside,
+    anatomy: KnownScans | None,
+    images: Mapping[str, SynthesisedImage],
+    output_grid: OutputGrid,
+) -> Background:
+    """The background of a case on the network's grid; images: as the network makes them; output_grid: of the files, whose slices
+    without a body are counted."""
+    trained, beyond = ({}, {}) if anatomy is None else (anatomy.backgrounds, anatomy.beyond)
+    if facts.imported:  # what the targets of a published training show is not known
+        beyond = dict.fromkeys(images, 1.0)
+    voxels = {}
+    values = {}
+    for name, image in images.items():
+        voxels[name] = outside.of(beyond.get(name, 0), facts.ignores_outside)
+        usual = trained.get(name)
+        if image.peak is not None and usual is not None:
+            usual = float(image.peak.stretch(np.array([usual]))[0])
+        values[name] = outside.value(image.scale, facts.intensity[name], facts.units[name], usual)
+    # the network's slices may be others, and more at both ends
+    empty = np.broadcast_to(outside.slices[:, None, None], outside.voxels.shape)
+    shares = output_grid.resample(empty.astype(np.float32)).min((1, 2))
+    count = int(np.count_nonzero(shares > INSIDE_SHARE))
+    return Background(voxels, outside.beside, values, len(shares), count)
+
+
+def _any_of(images: Sequence[np.ndarray]) -> Bool:
+    """Where some image is not 0."""
+    return np.logical_or.reduce([image != 0 for image in images])
+
+
+def background_of(scale: Scale, unit: str, trained: float | None) -> float:
+    """The background of an image in its unit: that of the training, else air in HU or the lowest; within the image's range."""
+    value = AIR_HU if unit == "HU" else scale.low
+    if trained is not None:
+        value = trained
+    return float(np.clip(value, scale.low, scale.high))

@@ -11,7 +11,7 @@ The path of a scan, in the order in which `synthesise` calls these functions:
    averages those of several planes.
 5. Physical units: `predict_case` applies the scale of each target and stretches its bright end (brightness.find_peak).
 6. Trust: intervals.case_intervals adds intervals, error bounds and an out-of-distribution map, if calibrated.
-7. Background: background.find_outside finds what is outside of the body of all sources, which becomes background.
+7. Background: intervals.find_outside finds what is outside of the body of all sources, which becomes background.
 8. Output grid: intervals.OutputGrid.images resamples the images to the grid of the scan's file.
 9. Result: result.Synthesised holds images and provenance, and writes them.
 """
@@ -41,11 +41,6 @@ from voxlate.base.messages import (
 )
 from voxlate.base.option import parameters_of
 from voxlate.scans.cases.case import MASK
-from voxlate.synthesis.background import (
-    Background,
-    background_of_case,
-    find_outside,
-)
 from voxlate.synthesis.brightness import SynthesisedImage, in_physical_units
 from voxlate.synthesis.calibration import Answer, Calibration, Calibrations, Prediction
 from voxlate.synthesis.facts import ModelFacts
@@ -61,20 +56,23 @@ from voxlate.synthesis.inputs import (
     was_in_training,
 )
 from voxlate.synthesis.intervals import (
+    Background,
     CaseIntervals,
     OutputGrid,
+    background_of_case,
     case_intervals,
     find_output_grid,
+    find_outside,
     notes_on_starter,
     patches_in,
     sources_of,
 )
-from voxlate.synthesis.known_scans import KnownScans
 from voxlate.synthesis.network import Network
 from voxlate.synthesis.out_of_distribution import DistributionTest, verdict_on
 from voxlate.synthesis.provenance import USED_FOR_CALIBRATION, Table, state_units
 from voxlate.synthesis.result import Synthesised
 from voxlate.synthesis.sampling import planes_read, sample_planes
+from voxlate.synthesis.scan_checks import KnownScans
 from voxlate.synthesis.synth_options import SynthKeys, SynthOptions
 
 # Measured, or of the machine, and therefore not part of the plan.
@@ -240,7 +238,7 @@ class Model:
             },
             **dict(zip(COST, (calls, seconds, self.network.device_name, batch))),
             **_provenance(self, checked, images, ends, background),
-            **({"planes_read": planes} if facts.data.planes else {}),
+            **({"planes": planes} if facts.data.planes else {}),
             **({"anyway": True} if checked.grade == "do not trust" else {}),
         }
         result = _on_file_grid(self, checked.verdict, images, ends, background, grid, provenance)
@@ -368,8 +366,6 @@ class Model:
         }
         if (address := address_of(self.origin)) is not None:
             plan["model"]["hub"] = address
-        if data.planes:
-            plan["planes"] = "all; HU by mean and median"
         if (calibration := self.calibration()) is not None:
             plan["calibration"] = calibration.entry
         if files and facts.targets_for(files) != self.targets_of(files):

@@ -16,7 +16,7 @@ from voxlate.scans.formats.nifti import DESCRIPTION, description_of
 from voxlate.scans.images.frame import BodyFrame
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.ranges import as_grey
-from voxlate.synthesis.output_folder import ENDINGS, check_scans, write_images
+from voxlate.synthesis.provenance import ENDINGS, check_scans, write_images
 
 if TYPE_CHECKING:
     from PIL import Image as Picture

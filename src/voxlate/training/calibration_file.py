@@ -16,11 +16,10 @@ from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message, message
 from voxlate.base.records import Digest, Record, checksum, write_tensors
 from voxlate.scans.formats.format import KeptByFile
-from voxlate.synthesis.calibration import Answer, Calibration, Header
+from voxlate.synthesis.calibration import Answer, Calibration, Header, Widths
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.out_of_distribution import ReferencePatches
-from voxlate.synthesis.widths import Widths
 from voxlate.training.recipe.text import first_change, stored_options
 from voxlate.training.run import Run
 from voxlate.training.weights import file_hash

@@ -24,10 +24,10 @@ from voxlate.science.diffusion.sample import SamplerSettings
 from voxlate.science.methods.method import Method, networks_in
 from voxlate.synthesis.calibration import Answer
 from voxlate.synthesis.facts import DataFacts, ModelFacts, SyntheticHeads, SynthFacts
-from voxlate.synthesis.known_scans import read_known_scans
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.network import Calls, NoiseOf
 from voxlate.synthesis.patch import Patch
+from voxlate.synthesis.scan_checks import read_known_scans
 from voxlate.synthesis.scans import merge_splits
 from voxlate.synthesis.synth_options import SynthKeys
 from voxlate.training import recipe as recipes

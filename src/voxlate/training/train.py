@@ -16,7 +16,7 @@ from voxlate.base.messages import Message, Say, message
 from voxlate.base.option import merge
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.science.methods.method import Method
-from voxlate.synthesis.known_scans import known_scans_of
+from voxlate.synthesis.scan_checks import known_scans_of
 from voxlate.training.batches.data_settings import training_cases
 from voxlate.training.job import Job
 from voxlate.training.learner import Epochs, Learner, owner_of, save_state

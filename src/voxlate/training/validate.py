@@ -23,9 +23,9 @@ from voxlate.scans.images.tiling import Triple
 from voxlate.science.batch import Batch
 from voxlate.science.diffusion.noise import Noise
 from voxlate.science.methods.method import Method
-from voxlate.synthesis.background import find_outside
-from voxlate.synthesis.known_scans import KnownScans, read_known_scans
+from voxlate.synthesis.intervals import find_outside
 from voxlate.synthesis.patch import overlap
+from voxlate.synthesis.scan_checks import KnownScans, read_known_scans
 from voxlate.training.batches.batches import Places, batches_of, even_places, validation_batches
 from voxlate.training.batches.data_settings import DataSettings, training_cases
 from voxlate.training.batches.patches import IntensityMaps

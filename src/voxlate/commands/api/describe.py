@@ -96,8 +96,7 @@ def _folder(path: Path) -> dict[str, Any]:
 
 
 def _synthesis(path: Path) -> dict[str, Any]:
-    from voxlate.synthesis.output_folder import ENDINGS
-    from voxlate.synthesis.provenance import read_provenance
+    from voxlate.synthesis.provenance import ENDINGS, read_provenance
 
     files = (
         file
@@ -125,7 +124,7 @@ def _series(path: Path, series: Sequence[SeriesInfo]) -> dict[str, Any]:
 
 
 def _series_line(series: SeriesInfo) -> str:
-    from voxlate.synthesis.dicom_study import why_excluded  # imported where a study asks for it
+    from voxlate.synthesis.scans import why_excluded  # imported where a study asks for it
 
     reason = why_excluded(series)
     number = f", number {series.number}" if series.number else ""
@@ -190,7 +189,7 @@ def _unit_in_provenance(path: Path, modality: str) -> str | None:
     if not provenance.is_file():
         return None
     # only images of a synthesis need it
-    from voxlate.synthesis.output_folder import read_synthesis
+    from voxlate.synthesis.provenance import read_synthesis
 
     units: dict[str, str] = read_synthesis(provenance).get("units", {})
     return units.get(modality)

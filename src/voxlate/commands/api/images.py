@@ -120,7 +120,7 @@ class Syntheses:
     @property
     def bounds(self) -> dict[str, Any]:
         """The bounds of the error of each case."""
-        from voxlate.evaluation.intervals.summary import bounds_of
+        from voxlate.synthesis.provenance import bounds_of
 
         return bounds_of(self.folders)
 
@@ -144,7 +144,7 @@ class Syntheses:
     @property
     def bound_lines(self) -> list[str]:
         """Sentences on the bounds of the error."""
-        from voxlate.evaluation.intervals.summary import bound_lines
+        from voxlate.synthesis.provenance import bound_lines
 
         return [*bound_lines(self.folders)]
 

@@ -36,7 +36,7 @@ from voxlate.scans.formats.io import content_hash, read_volume
 from voxlate.scans.images.grid import Volume, orient, same_grid
 from voxlate.scans.images.intensity import Scale
 from voxlate.scans.images.regions import BODY, BORDERS_HU, region_masks, regions_from
-from voxlate.synthesis.calibration import Array, Prediction, with_spread
+from voxlate.synthesis.calibration import Array, Prediction, voxel_features, with_spread
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.inputs import is_in_training, preparation_for
 from voxlate.synthesis.intervals import OutputGrid, find_output_grid, patches_in, sources_of
@@ -44,7 +44,6 @@ from voxlate.synthesis.model import Model, predict_case
 from voxlate.synthesis.out_of_distribution import Patches
 from voxlate.synthesis.provenance import OTHER_PATIENT
 from voxlate.synthesis.sampling import planes_read
-from voxlate.synthesis.widths import voxel_features
 
 BODY_VOXELS = 30_000  # of a case's body that are kept: they determine the share outside to 0.2 %
 AIR_VOXELS = 500  # of the surroundings that are kept, so that intervals of air are learned, too

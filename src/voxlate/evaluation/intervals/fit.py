@@ -25,13 +25,15 @@ from voxlate.evaluation.intervals.width_training import fit_widths
 from voxlate.scans.images.regions import BODY
 from voxlate.synthesis.calibration import (
     COVERAGE_LEVELS,
+    LEAST_DIVISOR,
+    SETTINGS,
     IntervalMethod,
     MethodResult,
     Target,
+    Widths,
     group_factors,
     interval,
 )
-from voxlate.synthesis.widths import LEAST_DIVISOR, SETTINGS, Widths
 
 Array = NDArray[np.float32]
 

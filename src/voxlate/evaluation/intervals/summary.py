@@ -1,22 +1,17 @@
 """Calibrations and the errors that they let expect, in words."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from statistics import fmean
-from typing import Any
 
 from voxlate.base.groups import grouped
 from voxlate.evaluation.intervals.conformal import least_patients
 from voxlate.evaluation.scoring.interval_scores import describe_bound
-from voxlate.evaluation.scoring.metrics import METRIC_OF
 from voxlate.scans.images.regions import BODY
 from voxlate.synthesis.calibration import INTERVAL_METHODS, Header, Target
-from voxlate.synthesis.provenance import Provenance, provenance_of, run_folders
+from voxlate.synthesis.provenance import Provenance, run_folders
 from voxlate.training.log_file import read_verdicts
 
 SKEWED = 3  # times the share that may be outside, from which a patient differs much from the others
-MOST_CASES = 12  # whose bounds are printed
-_text = METRIC_OF["mae"].text
 NOT_MEASURED = "Error not measured: no held-out patients were scored."
 
 
@@ -111,34 +106,3 @@ def error_line(what: str, regions: Mapping[str, float], unit: str, how: str) -> 
         for region, error in regions.items()
     ]
     return f"{what}: {', '.join(errors)} ({how})."
-
-
-def bounds_of(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
-    """By case and modality, the bounds that synth wrote: of the MAE inside the body and of the means of regions."""
-    return {
-        folder.name: bounds for folder in folders if (bounds := provenance_of(folder).get("bounds"))
-    }
-
-
-def bound_lines(folders: Sequence[Path]) -> Iterator[str]:
-    """A line for each case, of many the first; none without a calibration."""
-    by_case = bounds_of(folders)
-    if not by_case:
-        return
-    provenance = provenance_of(next(folder for folder in folders if folder.name in by_case))
-    coverage = float(provenance["calibration"]["coverage"])
-    units = provenance.get("units", {})
-    yield f"Bounds of a case's error, each exceeded with a probability of {1 - coverage:.0%} at most:"
-    for case in [*by_case][:MOST_CASES]:
-        yield f"  {case}: {'; '.join(_texts(by_case[case], units))}"
-    if len(by_case) > MOST_CASES:
-        yield f"  and of {len(by_case) - MOST_CASES} more cases, in their provenance.json"
-
-
-def _texts(bounds: Mapping[str, Mapping[str, float]], units: Mapping[str, str]) -> Iterator[str]:
-    for modality, values in bounds.items():
-        regions = [
-            f"mean of {name} {_text(value)}" for name, value in values.items() if name != "mae"
-        ]
-        whole = [f"MAE inside the body {_text(values['mae'])}"] if "mae" in values else []
-        yield f"{modality} {', '.join([*whole, *regions])} {units.get(modality, '')}".rstrip()

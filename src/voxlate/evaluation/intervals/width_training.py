@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from voxlate.base.array_types import Bool, Float32
-from voxlate.synthesis.widths import LARGEST, LEAST_DIVISOR, SETTINGS, Widths
+from voxlate.synthesis.calibration import LARGEST, LEAST_DIVISOR, SETTINGS, Widths
 
 Array = Float32
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from voxlate.base.errors import BadInput
-from voxlate.base.files import MAPS, SYNTHETIC
+from voxlate.base.files import MAPS, SYNTHETIC, read_json
 from voxlate.base.groups import grouped
 from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, quote_some
 from voxlate.scans.cohorts.manifest import NOTES
@@ -33,6 +33,7 @@ LISTS = (
     ".xlsx",
     ".pkl",
 )  # endings of files that may be lists, or that say something of scans
+PROVENANCE = "provenance.json"
 SKIPPED = "images of names or folders that the layout skips"
 OF_VOXLATE = "images that were synthesised"
 NO_IMAGES = "DICOM objects that are no images"
@@ -77,11 +78,13 @@ def images_below(base: Path, folders: Folders, layout: Preset, found: CohortFile
     named = [ending for ending in endings_by_name() if ending in " ".join(layout.places).lower()]
     kinds = () if layout.series else (*scan_endings(), *named)
     every = _paths_of(base, folders, kinds)
-    if (
-        not every and not layout.series
-    ):  # folders of scans have previews and tables of these endings
+    if not every and not layout.series:
+        # folders of scans have previews and tables of these endings
         every = _paths_of(base, folders, endings_by_name())
-    paths = grouped((_why_not(base / path, path, layout), path) for path in every)
+    outputs = {folder / name for folder, names in folders for name in _outputs_in(folder, names)}
+    if len(outputs) == len(every):  # nothing else is there: refuse_synthetic says what it is
+        outputs = set()
+    paths = grouped((_why_not(base / path, path, layout, outputs), path) for path in every)
     for reason in (SKIPPED, OF_VOXLATE, NO_IMAGES):
         found.note(found.unclaimed, paths.get(reason, ()), reason)
     if "" not in paths:
@@ -119,15 +122,30 @@ def _paths_of(base: Path, folders: Folders, kinds: tuple[str, ...]) -> list[str]
     return sorted(path.relative_to(base).as_posix() for path in paths)
 
 
-def _why_not(scan: Path, path: str, layout: Preset) -> str:
+def _outputs_in(folder: Path, names: Collection[str]) -> Collection[str]:
+    """The images in a folder that voxlate synthesised, as the provenance beside them states."""
+    if PROVENANCE in names:
+        with suppress(BadInput):  # another tool's
+            stated = read_json(folder / PROVENANCE)
+            if isinstance(stated, dict) and "voxlate" in stated:
+                return {*stated.get("images", ())} & {*names}
+    return ()
+
+
+def _why_not(scan: Path, path: str, layout: Preset, outputs: Collection[Path]) -> str:
     """Why a path below the root is not looked at; "" where it is.
 
-    An image is of voxlate where its prefix, or a map's ending and its header, say so. Others call their scans t1_std, too.
+    An image is of voxlate where the provenance beside it, its prefix, or a map's ending and its header, say so. Others call their
+    scans t1_std, too.
     """
     stem = without_ending(scan.name)
     if is_skipped(path, layout):
         return SKIPPED
-    if stem.startswith(SYNTHETIC) or (stem.endswith(MAPS) and is_synthetic(scan)):
+    if (
+        scan in outputs
+        or stem.startswith(SYNTHETIC)
+        or (stem.endswith(MAPS) and is_synthetic(scan))
+    ):
         return OF_VOXLATE
     return NO_IMAGES if scan.is_dir() and not holds_image(scan) else ""
 

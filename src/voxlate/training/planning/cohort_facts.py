@@ -11,7 +11,7 @@ import numpy as np
 
 from voxlate.base.errors import BadInput, first_of, known_name
 from voxlate.base.messages import worst_grade
-from voxlate.checks.check_table import exact_messages
+from voxlate.checks.check_table import exact_messages, kind_messages
 from voxlate.checks.fingerprint import stored_fingerprint
 from voxlate.scans.cases.case import FOREGROUND_OF, CaseHeader
 from voxlate.scans.cases.prepared import CaseEntry, Cohort
@@ -97,7 +97,7 @@ class CohortFacts:
     of the largest; wide_mm: 95th percentile of the bodies' widths; pixel_ratio: largest over smallest pixel of cases;
     framed: whether
     each mask is the body that the scans show, as at synthesis; apart_mm: median distance between the scans of a case, without maps, over the cases where it could be estimated (0
-    if there are none); unfit: the modalities that prepare grades as not to be trusted in most cases, such as label maps.
+    if there are none); bodies: "head" or "brain" where most scans show no other, as `voxlate check` tells it; unfit: the modalities that prepare grades as not to be trusted in most cases, such as label maps.
     """
 
     cohort: Cohort
@@ -110,6 +110,7 @@ class CohortFacts:
     framed: bool = False
     apart_mm: float = 0.0
     wide_mm: float = 0.0
+    bodies: str = ""
     pixel_ratio: float = 1.0
     unfit: tuple[str, ...] = ()
 
@@ -168,6 +169,7 @@ def _facts(cohort: Cohort, training: tuple[CaseEntry, ...]) -> CohortFacts:
     spacings = np.array([header.spacing_mm for header in headers])
     named = set[str]().union(*(header.statistics for header in headers))
     scans = {name: scan_of(name, headers) for name in cohort.modalities if name in named}
+    stripped = cohort.provenance.get("mask") == "brain"
     return CohortFacts(
         cohort=cohort,
         training=training,
@@ -177,13 +179,29 @@ def _facts(cohort: Cohort, training: tuple[CaseEntry, ...]) -> CohortFacts:
         wide_mm=float(np.percentile(boxes[:, 2] * spacings[:, 2], 95)),
         pixel_ratio=float((spacings[:, 1:].max(axis=0) / spacings[:, 1:].min(axis=0)).max()),
         box=tuple(map(int, np.ceil(np.percentile(boxes, 95, axis=0)))),
-        brain=cohort.provenance.get("mask") == "brain",
+        brain=stripped,
+        bodies="brain" if stripped else _bodies(headers),
         framed=all(header.mask_from.startswith(FOREGROUND_OF) for header in headers),
         apart_mm=_apart(
             training, [name for name, scan in scans.items() if scan.unit in SHOW_ANATOMY]
         ),
         unfit=tuple(name for name in scans if is_doubted(name, headers, "slices")),
     )
+
+
+def _bodies(headers: Sequence[CaseHeader]) -> str:
+    """Whether most scans show whole heads ("head") or brains without skull ("brain"); "" where neither is certain."""
+    scans = [(header, name) for header in headers for name in header.pictures]
+    others = {"head": "brain", "brain": "head"}
+    for kind, other in others.items():
+        refused = 0
+        for header, name in scans:
+            scan = stored_fingerprint(header, name)
+            if scan is not None and worst_grade(kind_messages(scan, kind, name)) == "do not trust":
+                refused += 1
+        if 2 * refused > len(scans):
+            return other
+    return ""
 
 
 def is_doubted(name: str, headers: Sequence[CaseHeader], *codes: str) -> bool:

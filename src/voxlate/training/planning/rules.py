@@ -257,7 +257,8 @@ def choose_patches(draft: Draft) -> None:
     (tall, wide), slices = facts.box[1:], facts.shape[1:]
     why = f"whole slices of {patch[1]} x {patch[2]} pixels of {facts.pixel_mm:.2g} mm"
     if facts.framed or is_part(patch, facts):
-        why = f"the bodies measure at most {tall} x {wide} pixels of {facts.pixel_mm:.2g} mm, in slices of {slices[0]} x {slices[1]}; sides are rounded up to multiples of 8"
+        around = f", with {FRAME_MM:g} mm of air on each side (data.frame)" if facts.framed else ""
+        why = f"the bodies measure at most {tall} x {wide} pixels of {facts.pixel_mm:.2g} mm{around}, in slices of {slices[0]} x {slices[1]}; sides are rounded up to multiples of 8"
     if facts.pixel_ratio > LARGEST_PIXEL_RATIO:
         why += f"; PIXELS OF ONE CASE ARE {facts.pixel_ratio:.1f} TIMES THOSE OF ANOTHER: prepare with --spacing-mm"
     draft.set("data.patch", patch, why)

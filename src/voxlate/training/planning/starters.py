@@ -19,7 +19,6 @@ from voxlate.base.errors import plural
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.cohorts.path_names import scans_named
 from voxlate.scans.cohorts.split import patient_order
-from voxlate.scans.images.mask import WIDEST_BRAIN_MM
 from voxlate.scans.images.units import unit_of
 from voxlate.training.batches.augment import SHAPES
 from voxlate.training.job import Job
@@ -151,18 +150,20 @@ def find_starter(facts: CohortFacts, roles: Roles, mode: str) -> tuple[Starter |
     return None, f"random weights: {'; '.join(against)}" if against else ""
 
 
-def reason_against(card: Card, facts: CohortFacts, roles: Roles, mode: str | None) -> str:
+def reason_against(
+    card: Card, facts: CohortFacts, roles: Roles, mode: str | None, at_once: bool = False
+) -> str:
     """The reason why a starter does not synthesise the targets of a cohort's sources; "" if it does.
 
-    mode: of a plan that would begin from it (see find_starter); None: it synthesises without a training.
+    mode: of a plan that would begin from it (see find_starter), else None; at_once: it synthesises without a training, and
+    resizes pixels.
     """
     trains, completes = mode is not None, roles.pairing == "complete"
-    known = {*chain.from_iterable(map(card.names_of, card.target))}
-    missing = [name.upper() for name in sorted({*roles.target} - known)]
+    targets = {*chain.from_iterable(map(card.names_of, card.target))}
+    missing = [name.upper() for name in sorted({*roles.target} - targets)]
     finest, coarsest = card.spacing_mm
     like = finest / MOST_SPACING_RATIO <= facts.pixel_mm <= coarsest * MOST_SPACING_RATIO
-    masked = ", in brain masks" if facts.brain else ""
-    stripped = facts.brain or facts.wide_mm < WIDEST_BRAIN_MM
+    known = "brain" if card.stripped else "head"
     reasons = (
         (trains and roles.pairing == "unpaired", "the plan is for scans without pairs"),
         (
@@ -175,12 +176,12 @@ def reason_against(card: Card, facts: CohortFacts, roles: Roles, mode: str | Non
             f"it synthesises no {' and no '.join(missing)}" if missing else "it reads other scans",
         ),
         (
-            stripped != card.stripped,
-            f"it knows {BODIES[card.stripped]}, and bodies here are {facts.wide_mm:.0f} mm wide{masked}",
+            facts.bodies not in ("", known),
+            f"it knows {BODIES[card.stripped]}, and most scans here show {BODIES[not card.stripped]}",
         ),
         (
-            not like,
-            f"its pixels are {finest:.2g} to {coarsest:.2g} mm, and pixels here are {facts.pixel_mm:.2g} mm",
+            not like and not at_once,
+            f"it was trained on pixels of {finest:.2g} to {coarsest:.2g} mm, and pixels here are {facts.pixel_mm:.2g} mm",
         ),
         (
             trains and completes and mode != "mean",
@@ -201,7 +202,7 @@ def without_training(facts: CohortFacts, roles: Roles) -> str:
         split = " --split val"
     for starter in starters_to_run():
         card = read_card(folder_of(starter))
-        if not reason_against(card, facts, roles, None):
+        if not reason_against(card, facts, roles, None, at_once=True):
             # a completion names every contrast as a target, of which some must be there
             missing = roles.target[-1:] if roles.pairing == "complete" else roles.target
             wanted = "".join(f" --missing {name}" for name in missing if card.completes)
