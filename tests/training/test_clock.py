@@ -13,12 +13,11 @@ from refusals import refuses
 from rows import every_row, slow
 from trainings import recipe_of_text, same_weights, stop_at
 from voxlate.base.errors import Stopped
-from voxlate.base.files import read_json, write_json
+from voxlate.base.files import read_json
 from voxlate.training import recipe
 from voxlate.training.continuing import train_further
 from voxlate.training.job import MOST_SHARE, Budget, Clock, read_places
 from voxlate.training.planning.rules import HELD
-from voxlate.training.recipe.run_provenance import read_run
 from voxlate.training.recipe.training_settings import Training
 from voxlate.training.run import Run
 from voxlate.training.train import Beginning, train
@@ -230,9 +229,3 @@ def test_a_planned_training_ends_in_its_seconds_and_repeats_bit_for_bit(
             train_further(out, steps=steps, device="cpu", progress=stop_at(*stop))
     assert read_header(run.weights())["steps"] == taken[1] + 4
     assert run.clock.read_text() == places
-
-
-def test_a_run_whose_steps_an_earlier_version_corrected_is_read(tmp_path):
-    train = {"steps": 20, "paced": [[2, 20]]}
-    write_json(tmp_path / "provenance.json", {"recipe": {"train": train}, "corrections": []})
-    assert read_run(tmp_path / "provenance.json")["recipe"]["train"] == {"steps": 20}

@@ -1,6 +1,5 @@
 """Continuing a run by its folder alone: more steps of a finished run, or resuming a stopped one."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -14,6 +13,7 @@ from voxlate.training.learner import load_state
 from voxlate.training.processes import by_main, processes
 from voxlate.training.recipe import Recipe, from_dict, to_dict, with_tables
 from voxlate.training.recipe.reading import check
+from voxlate.training.recipe.run_provenance import stated_place
 from voxlate.training.recipe.text import first_change, stored_recipe, values_of
 from voxlate.training.run import Run, software
 from voxlate.training.train import Beginning, train
@@ -75,11 +75,11 @@ def train_further(
     replayed = stated.get("replayed")
     beginning = Beginning(
         begun=stated["data"].get("start"),
-        replay=None if replayed is None else _place(run, replayed),
+        replay=None if replayed is None else stated_place(run.folder, replayed),
     )
     return train(
         recipe,
-        _place(run, stated["prepared"]),
+        stated_place(run.folder, stated["prepared"]),
         run.folder,
         beginning=beginning,
         fold=stated["data"].get("fold"),
@@ -90,28 +90,25 @@ def train_further(
     )
 
 
-def _place(run: Run, stated: str) -> Path:
-    """A folder that the provenance of a run states relative to the run."""
-    return Path(os.path.normpath(run.folder / stated))
-
-
 def training_cohort(run: Run) -> Path | None:
     """The prepared cohort that a run was trained on; None if it is not there any more, or has changed."""
-    stated = run.origin if run.provenance.is_file() else {}
-    place = _place(run, stated.get("prepared", ""))
+    if not run.provenance.is_file():
+        return None
+    stated = run.origin
+    place = stated_place(run.folder, stated.get("prepared", ""))
     if "prepared" not in stated or not (place / "cohort.json").is_file():
         return None
-    return place if open_cohort(place).digest == stated.get("data", {}).get("cohort") else None
+    return place if open_cohort(place).digest == stated["data"].get("cohort") else None
 
 
 def _open_recipe(run: Run, data: Path | None, allow_code: bool) -> Recipe:
     """The recipe of a run whose cohort is there; the place of a cohort that was moved is written to the provenance."""
     stated = run.origin
-    if not stated.get("recipe") or not stated.get("data", {}).get("cohort"):
+    if "cohort" not in stated["data"]:
         raise BadInput(
             f"{run.folder}: expected a run that voxlate trained, found none. Train a new one."
         )
-    place = _place(run, stated.get("prepared", "")) if data is None else data.resolve()
+    place = stated_place(run.folder, stated.get("prepared", "")) if data is None else data.resolve()
     if not (place / "cohort.json").is_file():
         raise BadInput(
             f"{run.folder}: expected its prepared cohort in {place}, found none. Give its place with --data."

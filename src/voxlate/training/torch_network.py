@@ -255,7 +255,7 @@ def open_run(run: Path | str, device: str, allow_code: bool, answer: Answer | No
     )
     facts = model_facts(recipe, header, splits, "fold" in trained_on)
     network = TorchNetwork(method.to(chosen), recipe, header, chosen, device)
-    own_samples = (header["recipe"].get("synth") or {}).get("samples", 1)
+    own_samples = header["recipe"].get("synth", {}).get("samples", 1)
     return Model(facts, network, origin, anatomy, RunCalibrations(folder, own_samples))
 
 

@@ -100,7 +100,7 @@ def train(
     _check_stages(jobs, starts)
     reused = runs_of(asked.reuse)
     # The weights of some are imported, those of a pretrained autoencoder, say.
-    pretrained = [other for other in reused if "imported" in other.origin.get("data", {})]
+    pretrained = [other for other in reused if "imported" in other.origin["data"]]
     others = [other for other in reused if other not in pretrained]
 
     with contextlib.ExitStack() as held:
@@ -118,10 +118,7 @@ def train(
         by_main(jobs[0].accelerator, _begin)
         stated = run.origin
         notes = {"adapted": stated["adapted"]} if "adapted" in stated else {}
-        budgets = {
-            name: Budget(seconds=table["seconds"], most_steps=table["most_steps"])
-            for name, table in stated.get("budgets", {}).items()
-        }
+        budgets = {name: Budget(**table) for name, table in stated.get("budgets", {}).items()}
         stop = held.enter_context(stop_signal())
         started = [replace(job, budgets=budgets, stop=stop) for job in jobs]
         _train_stages(started, starts, pretrained, notes)

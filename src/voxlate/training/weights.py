@@ -42,7 +42,7 @@ from voxlate.science.methods.method import Method
 from voxlate.synthesis.scan_checks import POINTS, training_ranges
 from voxlate.training.batches.data_settings import training_cases
 from voxlate.training.recipe import FullStage, Recipe, code_of, from_dict, to_dict
-from voxlate.training.recipe.run_provenance import Adapted, ShownStage, ShownTraining
+from voxlate.training.recipe.run_provenance import Adapted, StoredRecipe
 from voxlate.training.recipe.text import first_change, stored_recipe
 from voxlate.training.run import Run, software, weights_of
 
@@ -52,25 +52,6 @@ HALF = (torch.float16, torch.bfloat16)
 
 LEAST_SIZE = 4096  # numbers up to this one are allowed in all settings of a network
 NUMBERS = re.compile(r"\d+(?:\.\d+)?(?:e\+?\d+)?")
-
-
-class _Data(TypedDict):
-    source: list[Text]
-    target: list[Text]
-
-
-class _Recipe(TypedDict):
-    """The keys of a recipe that are read before it checks itself."""
-
-    title: Text
-    data: _Data
-    stages: NotRequired[list[ShownStage]]
-    train: ShownTraining
-    net: dict[str, Any]
-
-
-class _WithRecipe(TypedDict):
-    recipe: _Recipe
 
 
 class _Software(TypedDict):
@@ -139,7 +120,7 @@ def header_of(file: Tensors) -> dict[str, Any]:
     header: dict[str, Any] = record.table(text)
     record.check_version(header, "made_by", "voxlate")
     record.parse(Header, text)
-    recipe = record.fill(_WithRecipe, {"recipe": header["recipe"]}, others=None)["recipe"]
+    recipe: StoredRecipe = record.fill(StoredRecipe, header["recipe"], others=None)
     targets = set(recipe["data"]["target"])
     names = targets.union(recipe["data"]["source"])
     for key, wanted in (("units", names), ("target_scales", targets), ("target_widths", targets)):
@@ -154,7 +135,7 @@ def _check_sizes(file: Tensors, recipe: Mapping[str, Any]) -> None:
     sizes = [math.prod(lengths) for lengths, _ in file.shapes.values()]
     largest = max(LEAST_SIZE, len(sizes), *sizes)
     for stage in (recipe, *recipe.get("stages", ())):
-        settings = json.dumps([stage.get("net"), stage.get("method")])
+        settings = json.dumps([stage["net"], stage["method"]])
         for number in NUMBERS.findall(settings):
             found = f"a network of {number:.40} in the recipe, which its tensors are not"
             file.record.check(float(number) <= largest, found)
@@ -324,7 +305,7 @@ def is_finished(path: Path, more: Sequence[int] | None) -> bool:
     """Whether a weights file is of a stage's whole training, with these additional steps."""
     if not path.exists():
         return False
-    trained = read_header(path)["recipe"].get("train", {})
+    trained = read_header(path)["recipe"]["train"]
     return list(trained.get("more") or ()) == list(more or ())
 
 
@@ -359,7 +340,7 @@ def reuse_weights(run: Run, others: Sequence[Run], recipe: Recipe, stage: str) -
 
 def _why_not_reused(run: Run, other: Run, recipe: Recipe, stage: str) -> str:
     """The reason against the weights of another run; "" if they can be used."""
-    data, theirs = (each.origin.get("data", {}) for each in (run, other))
+    data, theirs = (each.origin["data"] for each in (run, other))
     if theirs.get("cohort") != data.get("cohort"):
         return "it saw another cohort"
     if theirs.get("splits") != data.get("splits"):
