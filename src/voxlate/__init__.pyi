@@ -63,7 +63,6 @@ def plan(
     mode: Literal["both", "mean", "samples"] | None = None,
     source: Sequence[str] | str = (),
     target: Sequence[str] | str = (),
-    any_source: Sequence[str] | str = (),
     unpaired: bool = False,
     from_scratch: bool = False,
     device: str = "auto",
@@ -82,7 +81,6 @@ def plan(
         mode: Prediction of the model: mean (a regression), both (also a sharp image), or samples (also samples, which show what is uncertain).
         source: Input modality. One or a list.
         target: Modality to synthesise. One or a list.
-        any_source: MR contrast that may be the input, in place of source: the model takes any one of them. One or a list, or with commas.
         unpaired: Plan training without pairs where no case has both source and target. Default: False.
         from_scratch: Begin from random weights even where a starter fits. Default: False.
         device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
@@ -1180,7 +1178,6 @@ def train(
     mode: Literal["both", "mean", "samples"] | None = None,
     source: Sequence[str] | str = (),
     target: Sequence[str] | str = (),
-    any_source: Sequence[str] | str = (),
     unpaired: bool = False,
     from_scratch: bool = False,
     device: str = "auto",
@@ -1211,7 +1208,6 @@ def train(
         mode: Prediction of the model: mean (a regression), both (also a sharp image), or samples (also samples, which show what is uncertain).
         source: Input modality. One or a list.
         target: Modality to synthesise. One or a list.
-        any_source: MR contrast that may be the input, in place of source: the model takes any one of them. One or a list, or with commas.
         unpaired: Plan training without pairs where no case has both source and target. Default: False.
         from_scratch: Begin from random weights even where a starter fits. Default: False.
         device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.

@@ -300,8 +300,6 @@ def model_facts(
     starter = header.get("starter")
     accepts = {name: [name] for name in recipe.data.source}
     accepts |= {name: list(names) for name, names in (starter or {}).get("accepts", {}).items()}
-    if recipe.data.any_source:
-        accepts[recipe.data.source[0]] = list(recipe.data.any_source)
     stated = {name: getattr(recipe, name) for name in OF_RECIPE}
     stated |= {name: getattr(recipe.method, name) for name in OF_METHOD}
     stated |= NOT_IN_EVERY_HEADER | {name: header[name] for name in OF_HEADER if name in header}
@@ -348,7 +346,7 @@ def data_facts(data: DataSettings) -> DataFacts:
     """Which scans a recipe reads, and how."""
     heads = None if data.physics is None else SyntheticHeads(data.physics.stripped)
     planes = [plane.axes for plane in data.by_plane] if data.planes else []
-    return _by_names(DataFacts, data, planes=planes, heads=heads, any_source=[*data.any_source])
+    return _by_names(DataFacts, data, planes=planes, heads=heads)
 
 
 def _by_names(kind: type[T], settings: Any, **others: Any) -> T:

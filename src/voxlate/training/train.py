@@ -174,7 +174,7 @@ def _begin_run(
     about: dict[str, Any] = {
         "cohort": job.cohort.digest,
         "start": digest,
-        "splits": {name: job.cohort.on_disk(cases) for name, cases in job.cohort.splits.items()},
+        "splits": job.cohort.splits,
     }
     # The start weights were trained on these voxels.
     inherited = read_header(start).get("training_voxels", []) if start else []

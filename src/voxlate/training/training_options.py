@@ -48,13 +48,6 @@ class PlanOptions:
     target: Annotated[
         Sequence[str] | str, replace(MODALITY, help="Modality to synthesise. Repeatable.")
     ] = ()
-    any_source: Annotated[
-        Sequence[str] | str,
-        replace(
-            MODALITY,
-            help="MR contrast that may be the input, in place of --source: the model takes any one of them. Repeatable, or with commas.",
-        ),
-    ] = ()
     unpaired: Annotated[
         bool,
         Option("Plan training without pairs where no case has both source and target.", panel=PLAN),

@@ -154,7 +154,7 @@ def make_header(
     draws = max(1, DRAWS // len(cases))
     drawn = list(chain.from_iterable(cohort.headers_of_draws(case, draws) for case in cases))
     # a case that no stage can use may have other scans of a patient who trains
-    seen = [*map(cohort.header, cohort.on_disk(cohort.splits["train"]))]
+    seen = [*map(cohort.header, cohort.splits["train"])]
     return {
         "recipe": plain,
         **({"imports": needed} if (needed := code_of(plain)) else {}),

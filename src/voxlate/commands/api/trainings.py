@@ -31,7 +31,7 @@ from voxlate.training.train import train as train_recipe
 from voxlate.training.training_options import AUTO, TrainOptions
 from voxlate.training.weights import runs_of
 
-OF_PLAN = ("source", "target", "any_source", "memory", "mode", "from_scratch")
+OF_PLAN = ("source", "target", "memory", "mode", "from_scratch")
 WIDTH = 80  # columns of the table of a plan in a message
 # Reasons of a plan that are printed.
 DECISIONS = (

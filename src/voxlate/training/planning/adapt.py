@@ -72,7 +72,6 @@ def adapt(
     if is_starter(run):
         tables, units = _fit_starter(run, own.folder, tables, facts, say)
     recipe = from_dict(tables, f"{weights} (header)", asked.allow_code)
-    cohort = recipe.with_scans_of(cohort)
     _check_site(recipe, units, header, facts, say)
     old = _find_replay(own, asked, say)
     if begun.provenance.exists():

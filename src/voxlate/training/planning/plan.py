@@ -242,12 +242,11 @@ def _shown(value: Any) -> str:
 def check_same(run: Run, options: TrainOptions) -> None:
     """Raise BadInput if a run was planned with other sources, targets or another fold than those of this call."""
     stated = run.origin
-    for side in ("source", "target", "any_source"):
+    for side in ("source", "target"):
         asked, own = as_names(getattr(options, side)), stated["recipe"]["data"].get(side, ())
         if asked and {*asked} != {*own}:
-            name = side.replace("_", "-")
             raise BadInput(
-                f"{run.folder}: expected a run with the {name} {', '.join(asked)}, found one that was planned with {', '.join(own) or 'none'}. Choose another --out, or drop --{name}."
+                f"{run.folder}: expected a run with the {side} {', '.join(asked)}, found one that was planned with {', '.join(own) or 'none'}. Choose another --out, or drop --{side}."
             )
     fold = stated["data"].get("fold")
     if options.fold != fold:

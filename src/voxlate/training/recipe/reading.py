@@ -288,13 +288,10 @@ def _contradictions(recipe: Recipe, stage: FullStage) -> Iterator[str]:
 def _check_physics(recipe: Recipe, where: str) -> None:
     """Raise BadInput where data.physics draws what no stage uses, what it cannot scale, or other things in a stage."""
     physics = recipe.data.physics
-    for key in ("physics", "any_source"):
-        if any(
-            getattr(stage.data, key) != getattr(recipe.data, key) for stage in recipe.all_stages
-        ):
-            raise BadInput(
-                f"{where}: expected the same data.{key} in every stage, found another in one. Drop it from the stage."
-            )
+    if any(stage.data.physics != physics for stage in recipe.all_stages):
+        raise BadInput(
+            f"{where}: expected the same data.physics in every stage, found another in one. Drop it from the stage."
+        )
     if physics is None:
         return
     unused = sorted(set(physics.contrasts) - recipe.modalities)

@@ -59,7 +59,6 @@ class _Kind(TypedDict):
 class _StoredData(TypedDict):
     source: list[Text]
     target: list[Text]
-    any_source: NotRequired[list[Text]]
 
 
 class _StoredTraining(TypedDict, total=False):
