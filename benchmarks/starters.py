@@ -38,7 +38,7 @@ from voxlate.training.starter import check_starter
 from voxlate.training.starters.card import Card, Measured, read_card
 from voxlate.training.starters.names import CARD, FOLDER
 from voxlate.training.train import Beginning, train
-from voxlate.training.weights import file_hash, is_finished
+from voxlate.training.weights import file_hash
 
 RECIPES = Path(__file__).with_name("starter_recipes")
 TRAINED_ON = "synthetic heads only, with the anatomy of 19 real heads (label maps of SynthSeg and lab2im, Apache-2.0)"
@@ -149,7 +149,7 @@ def make(
     done = train(
         recipe, prepared, run, beginning=Beginning(head), init=start, device=device, say=print
     )
-    if not is_finished(done.weights(), recipe.train.more):
+    if not done.weights().exists():
         raise SystemExit(f"{run}: the training is not finished; run the same command again.")
     print(f"{name}: trained, {(time.monotonic() - began) / 3600:.2f} hours in this call")
     starter = out / name

@@ -5,7 +5,6 @@ import functools
 import hashlib
 import json
 import os
-import shutil
 import stat
 from dataclasses import replace
 
@@ -16,8 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from made_scores import made_scores
 from refusals import refuses
-from rows import every_row, slow
-from trainings import same_weights
+from rows import every_row
 from voxlate.base.files import CHECKSUM, read_json, sha256_of, write_json
 from voxlate.base.records import Number, Record, Shape, checksum, write_tensors
 from voxlate.evaluation.scoring.scores import read_scores
@@ -25,7 +23,6 @@ from voxlate.scans.images.ranges import Range
 from voxlate.synthesis.provenance import read_provenance
 from voxlate.synthesis.widths import Widths
 from voxlate.training.calibration_file import read_calibration, write_calibration
-from voxlate.training.continuing import train_further
 from voxlate.training.log_file import lines_of
 from voxlate.training.naive import Baselines, baselines_checksum
 from voxlate.training.recipe.run_provenance import read_run
@@ -146,7 +143,7 @@ RUN = {
         "data": {"source": ["t1"], "target": ["t2"]},
         "net": {"kind": "unet"},
         "method": {"kind": "regression"},
-        "train": {"more": [2]},
+        "train": {"precision": "float32"},
     },
     "data": {"cohort": "0", "splits": {"train": ["a"]}},
     "prepared": "../prepared",
@@ -289,15 +286,3 @@ def test_scores_in_another_form_are_refused(tmp_path, header, before, after):
     write_json(path, document)
     with refuses("expected scores as voxlate writes it"):
         read_scores(path)
-
-
-@slow
-def test_a_run_continues_with_the_optimiser_of_its_recipe_whatever_the_state_says(run, tmp_path):
-    other = shutil.copytree(run, tmp_path / "changed")
-    state = torch.load(other / "state.pt", weights_only=True)
-    (optimiser,) = state["optimisers"].values()
-    optimiser["param_groups"][0] |= {"maximize": True, "betas": (0.1, 0.2)}
-    torch.save(state, other / "state.pt")
-    for folder in (run, other):
-        train_further(folder, steps=1, device="cpu")
-    assert same_weights(run, other)

@@ -1165,7 +1165,6 @@ def train(
     out: Path | str | None = None,
     *,
     minutes: float | None = None,
-    steps: int | None = None,
     set: Mapping[str, str | int | float | bool | Sequence[Any] | Mapping[str, Any] | type | Callable[..., Any] | None] | None = None,
     small: bool = False,
     init: Path | str | None = None,
@@ -1194,8 +1193,7 @@ def train(
         recipe: auto (planned for the cohort), the name of a shipped recipe, a TOML file, or a run to continue.
         data: Prepared cohort. For a run only needed if the cohort was moved.
         out: Output folder. Not needed when continuing a run.
-        minutes: Training time of auto (default: 60), or additional time of a finished run.
-        steps: Additional steps of a finished run.
+        minutes: Training time of auto on this machine. Default: 60.
         set: Change of a key of the recipe, such as train.steps=500. A dict.
         small: Train the small variant of the recipe, which its table [small] states. Default: False.
         init: Run, weights, starter:NAME or hf://NAME/REPO from which the network is initialised.

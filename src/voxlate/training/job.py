@@ -69,15 +69,11 @@ class Clock:
             self.begun = time.monotonic() - share * self.budget.seconds
 
     def steps(self, step: int) -> float:
-        """The number of steps before `train.more`, at the mean speed of the steps up to this one."""
+        """The number of all steps, at the mean speed of the steps up to this one."""
         done = min(step, len(self.places) - 1)
         if self.budget is None or not self.places[done]:
             return self.options.steps
         return self.options.steps * done / self.places[done]
-
-    def length(self, step: int) -> int:
-        """The number of all steps, at the mean speed of the steps up to this one."""
-        return round(self.steps(step)) + sum(self.options.more or ())
 
     @property
     def has_ended(self) -> bool:
@@ -85,11 +81,8 @@ class Clock:
         return bool(self.places) and self.places[-1] >= self.options.steps
 
     def place(self, step: int) -> float:
-        """The place of a step, 0-based: steps of the recipe that are done before it, and those of `train.more`."""
-        if self.budget is None:
-            return step
-        further = step - (len(self.places) - 1)
-        return self.places[step] if further <= 0 else self.options.steps + further
+        """The place of a step, 0-based: steps of the recipe that are done before it."""
+        return step if self.budget is None else self.places[step]
 
     def move_on(self, step: int) -> None:
         """Give the next step its place by the clock, unless it has one, because a run repeats its steps."""
@@ -222,9 +215,7 @@ class Job:
     @property
     def most_steps(self) -> int:
         """The largest number of steps of the stage."""
-        options = self.stage.train
-        steps = options.steps if self.budget is None else self.budget.most_steps
-        return steps + sum(options.more or ())
+        return self.stage.train.steps if self.budget is None else self.budget.most_steps
 
     def batches(self, step: int = 0, moments: Path | None = None) -> DataLoader[Batch]:
         """Batches from a step on; batch k depends on the seed and k alone, so resuming skips batches without reading.

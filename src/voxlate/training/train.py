@@ -40,7 +40,6 @@ from voxlate.training.training_options import TrainOptions
 from voxlate.training.validate import validation_items, validation_split
 from voxlate.training.weights import (
     file_hash,
-    is_finished,
     load_weights,
     read_header,
     reuse_weights,
@@ -238,7 +237,7 @@ def _train_stages(
         name = job.stage.name
         method, started = initial_method(job.stage, earlier)
         weights = job.run.weights(name)
-        if is_finished(weights, job.stage.train.more):
+        if weights.exists():
             load_weights(method, weights)
         else:
             if name in starts:

@@ -73,14 +73,7 @@ class TrainOptions(PlanOptions, ExecutorOptions):
 
     minutes: Annotated[
         float | None,
-        Option(
-            "Training time of auto (default: 60), or additional time of a finished run.",
-            panel=MAIN,
-            least=0,
-        ),
-    ] = None
-    steps: Annotated[
-        int | None, Option("Additional steps of a finished run.", panel=MAIN, least=1)
+        Option("Training time of auto on this machine. Default: 60.", panel=MAIN, least=0),
     ] = None
     set: Annotated[Mapping[str, Value] | None, CHANGES] = None
     small: Annotated[

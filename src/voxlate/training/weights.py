@@ -301,14 +301,6 @@ def load_method(path: Path, allow_code: bool = False) -> Loaded:
     return method.eval().requires_grad_(False), recipe, header
 
 
-def is_finished(path: Path, more: Sequence[int] | None) -> bool:
-    """Whether a weights file is of a stage's whole training, with these additional steps."""
-    if not path.exists():
-        return False
-    trained = read_header(path)["recipe"]["train"]
-    return list(trained.get("more") or ()) == list(more or ())
-
-
 def runs_of(folders: Sequence[Path | str]) -> list[Run]:
     """The runs from which stages are taken; raises BadInput if one of them is no run."""
     runs = [Run(Path(folder)) for folder in folders]

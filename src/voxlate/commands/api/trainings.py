@@ -19,7 +19,7 @@ from voxlate.base.messages import message
 from voxlate.base.option import flag_of
 from voxlate.commands.api.entry import Place
 from voxlate.commands.api.progress import Reporter
-from voxlate.training.continuing import train_further
+from voxlate.training.continuing import resume_run
 from voxlate.training.planning.plan import Plan, check_same
 from voxlate.training.planning.planner import plan_training
 from voxlate.training.processes import by_main, processes
@@ -45,7 +45,18 @@ DECISIONS = (
     "minutes",
     "by hand",
 )
-OF_RECIPE = ("set", "init", "reuse", "fold", "folds", "small", "executor", "workers", *OF_PLAN)
+OF_RECIPE = (
+    "minutes",
+    "set",
+    "init",
+    "reuse",
+    "fold",
+    "folds",
+    "small",
+    "executor",
+    "workers",
+    *OF_PLAN,
+)
 
 
 def train_or_continue(
@@ -109,14 +120,12 @@ class _Training:
                 )
             recipe = recipe_text.small_variant(named)
         prepared, run = _check_places(named, self.data, out)
-        refused = ("steps",) if recipe == AUTO else ("steps", "minutes", *OF_PLAN)
-        if unfit := [*asked.changed_options(*refused)]:
-            planned = "" if unfit[0] == "steps" else "auto, or "
-            raise BadInput(
-                f"{flag_of(unfit[0])}: expected {planned}a run to train further, found {named}. Drop it, or set another length by its key: --set train.steps=2000, say. Its run is trained for further minutes by voxlate train RUN --minutes +30."
-            )
         if recipe == AUTO:
             return _train_planned(prepared, run, asked, report)
+        if unfit := [*asked.changed_options("minutes", *OF_PLAN)]:
+            raise BadInput(
+                f"{flag_of(unfit[0])}: expected auto with it, found {named}. Drop it, or set another length by its key: --set train.steps=2000, say."
+            )
         chosen, head = _read_recipe(recipe, asked)
         _say_last_stage(chosen, asked, report)
         return train_recipe(
@@ -160,29 +169,17 @@ def _check_places(named: str, data: Place | None, out: Place | None) -> tuple[Pa
 
 
 def _continue(run: Path, data: Path | None, asked: TrainOptions, report: Reporter) -> Run:
-    """Continue a run by steps or minutes, or resume it."""
+    """Resume a run."""
     if unfit := [*asked.changed_options(*OF_RECIPE)]:
         raise BadInput(
             f"{flag_of(unfit[0])}: expected a recipe with it, found the run {run}, which keeps its recipe. Drop it, or begin a new run with it from these weights: voxlate train {quote(str(run / 'recipe.toml'))} --data PREPARED --init {quote(str(run))} --out NEW."
         )
-    if asked.steps and asked.minutes:
-        raise BadInput("--steps: expected --steps or --minutes, found both. Drop one.")
-    return _train_run(run, data, asked, report, asked.steps, asked.minutes)
+    return _resume(run, data, asked, report)
 
 
-def _train_run(
-    run: Path,
-    data: Path | None,
-    asked: TrainOptions,
-    report: Reporter,
-    steps: int | None = None,
-    minutes: float | None = None,
-) -> Run:
-    """Resume a run, or train it for as many additional steps or minutes as are asked for."""
-    return train_further(
+def _resume(run: Path, data: Path | None, asked: TrainOptions, report: Reporter) -> Run:
+    return resume_run(
         run,
-        steps=steps,
-        minutes=minutes,
         data=data,
         device=asked.device,
         allow_code=asked.allow_code,
@@ -269,7 +266,7 @@ def _resume_plan(run: Path, data: Path, asked: TrainOptions, report: Reporter) -
     listed = ", ".join(ignored) or "options of a plan"
     text = f"{run / 'recipe.toml'} is resumed as it was planned; {listed} change nothing (another --out makes another plan)."
     report.say(message("resumed", text))
-    return _train_run(run, data, asked, report)
+    return _resume(run, data, asked, report)
 
 
 def _say_last_stage(recipe: Recipe, asked: TrainOptions, report: Reporter) -> None:

@@ -224,7 +224,7 @@ def _forget_label_maps(data: Tables, cohort: Cohort) -> None:
 
 def lower_rate(train: Tables, steps: int) -> Tables:
     """The table `train` of an adaptation: a lower rate, and the best validation's weights are kept."""
-    unfit = ("epochs", "more", "stop", "best", "replay", "keep_start", "save_every")
+    unfit = ("epochs", "stop", "best", "replay", "keep_start", "save_every")
     kept = {key: value for key, value in train.items() if key not in unfit}
     optimiser = train["optimiser"]
     warm_up = min(optimiser.get("warm_up", 0), max(steps // 10, 0))

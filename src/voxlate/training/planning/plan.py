@@ -2,7 +2,6 @@
 
 import math
 import re
-import shlex
 import textwrap
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -28,7 +27,7 @@ from voxlate.training.training_options import TrainOptions
 from voxlate.training.weights import read_header
 
 # After changes of these keys, steps were set by hand, or a step takes another time than the probed one.
-DECIDES_LENGTH = r"train$|train\.(steps|epochs|more|stop|ema|optimiser)|opponent|task|method"
+DECIDES_LENGTH = r"train$|train\.(steps|epochs|stop|ema|optimiser)|opponent|task|method"
 
 COLUMNS = ("setting", "value", "reason", "key")
 SETTINGS = {
@@ -156,7 +155,7 @@ class Plan:
 
     def help(self, run: Run) -> str:
         """A sentence on what may help where the result is worse than a naive baseline."""
-        longer = f"a longer training (voxlate train {shlex.quote(str(run.folder))} --minutes +{math.ceil(2 * self.limits.minutes)})"
+        longer = f"a longer training (--minutes {math.ceil(3 * self.limits.minutes)} with another --out than {run.folder})"
         starter = f", or a starter, which needs no training ({self.at_once})"
         return f"What may help: {longer}{starter if self.at_once else ''}."
 

@@ -268,10 +268,6 @@ def _contradictions(recipe: Recipe, stage: FullStage) -> Iterator[str]:
         yield f"expected no [opponent] for method.kind = '{kind_of(method)}', found one. Drop it."
     if train.steps == 0 and train.epochs is None and train.best is None:
         yield "expected train.steps from 1, or train.epochs, found 0. Change it."
-    if train.more and train.stop is not None:
-        yield f"expected train.more or train.stop, which ends a training before its last step, found both in {named}. Drop one; a run with train.stop is not trained further."
-    if train.more and train.best is not None:
-        yield f"expected train.more or train.best, which keeps the weights of an earlier step, found both in {named}. Drop one; such a run goes on with voxlate adapt."
     if train.best is not None and train.stop is not None:
         yield f"expected train.best or train.stop, which both end a training early, found both in {named}. Drop one."
     if train.keep_start and (train.best is not None or train.stop is not None):

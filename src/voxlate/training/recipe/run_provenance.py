@@ -12,7 +12,6 @@ from typing_extensions import TypedDict
 
 from voxlate.base.files import read_json
 from voxlate.base.records import (
-    Count,
     Name,
     Place,
     Positive,
@@ -62,7 +61,6 @@ class _StoredData(TypedDict):
 
 
 class _StoredTraining(TypedDict, total=False):
-    more: list[Several] | None
     precision: Text
 
 
@@ -89,14 +87,6 @@ class StoredRecipe(TypedDict):
     stages: NotRequired[list[_StoredStage]]
 
 
-class _Continued(TypedDict):
-    asked: Text
-    from_step: Count
-    steps: Several
-    voxlate: Text
-    torch: Text
-
-
 class Adapted(TypedDict):
     """The weights that a run was adapted from, and whether these were calibrated."""
 
@@ -111,7 +101,6 @@ class RunProvenance(TypedDict):
     data: TrainedData
     prepared: NotRequired[Place]
     inherited_voxels: NotRequired[list[ShortDigest]]
-    continuations: NotRequired[list[_Continued]]
     budgets: NotRequired[dict[Name, Budget]]
     replayed: NotRequired[Place]
     adapted: NotRequired[Adapted]

@@ -42,6 +42,7 @@ RETIRED = {
     "synth.slices.crop": None,
     "task.detach": False,
     "task.predictor_steady": False,
+    "train.more": ANY,
     "train.paced": ANY,
     "train.validation": ANY,
 }
