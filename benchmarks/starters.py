@@ -34,7 +34,6 @@ from voxlate.synthesis.model import Model
 from voxlate.synthesis.scans import find_scans
 from voxlate.training.load import load
 from voxlate.training.recipe import Recipe, head_of, read
-from voxlate.training.starter import check_starter
 from voxlate.training.starters.card import Card, Measured, read_card
 from voxlate.training.starters.names import CARD, FOLDER
 from voxlate.training.train import Beginning, train
@@ -164,7 +163,6 @@ def make(
             limits=wanted.limits,
             target_limits=wanted.target_limits,
         )
-    check_starter(starter)
     card = read_card(starter)
     real = work / f"{wanted.widened_on}_scans"
     if card.intervals is None and wanted.widened_on is not None and real.is_dir():

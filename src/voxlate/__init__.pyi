@@ -30,14 +30,11 @@ __version__: str
 
 def list_starters(
     name: str | None = None,
-    *,
-    check: bool = False,
 ) -> list[dict[str, Any]]:
     """List the weights that come with voxlate, or print one's card.
 
     Args:
         name: Starter of which all is printed: its training, scans, scores and limits.
-        check: Check the weights of each starter by its hash and self-test. Default: False.
 
     Returns:
         list[dict[str, Any]]: A table for each starter, or for that of the `name`: name, title, source, target, bytes, licence,
@@ -1005,8 +1002,6 @@ def adapt(
     *,
     minutes: float = 5,
     steps: int | None = None,
-    replay: Path | str | None = None,
-    replay_share: float = 0.25,
     device: str = "auto",
     allow_code: bool = False,
     progress: bool | Callable[..., None] | Reporter = True,
@@ -1022,8 +1017,6 @@ def adapt(
         out: Output folder.
         minutes: Training time on this machine. Default: 5.
         steps: Number of steps instead of minutes.
-        replay: Prepared cohort of the old site, which is replayed. Default: that of the run.
-        replay_share: Share of the items that is of the old site; 0: none. From 0 to 0.9. Default: 0.25.
         device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
         allow_code: Import and run the model's own Python code. Default: False.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).

@@ -41,10 +41,10 @@ from voxlate.training.recipe.run_provenance import data_of_training
 from voxlate.training.recipe.text import apply_changes
 from voxlate.training.recipe.training_settings import Precision
 from voxlate.training.run import Run, of_a_run, software, weights_of
-from voxlate.training.starter import load_run, run_folder
+from voxlate.training.starter import run_folder
 from voxlate.training.starters.card import read_card
-from voxlate.training.starters.names import folder_of, is_starter, starter_names
-from voxlate.training.weights import file_hash, read_header
+from voxlate.training.starters.names import folder_of, starter_names
+from voxlate.training.weights import file_hash, load_method, read_header
 
 T = TypeVar("T")
 TABLES = ("noise", "slices", "schedule")  # keys that hold a table, whose kind may be named alone
@@ -237,7 +237,7 @@ def count_calls(*nets: nn.Module) -> Iterator[Calls]:
 def open_run(run: Path | str, device: str, allow_code: bool, answer: Answer | None) -> Model:
     """The model of a run folder, a weights file, starter:NAME or hf://NAME/REPO (see load.load)."""
     path = _stage_path(run_folder(run), answer, allow_code)
-    method, recipe, header = load_run(run if is_starter(run) else path, allow_code)
+    method, recipe, header = load_method(path, allow_code)
     if (
         not recipe.method.makes_targets
     ):  # an autoencoder alone, whose inputs are the images that it reconstructs

@@ -148,15 +148,13 @@ def _fit_lines(fits: list[dict[str, Any]], data: Path) -> Iterator[str]:
         yield f"\n{reason}:\n  {', '.join(names)}"
 
 
-def _starter_lines(starters: list[dict[str, Any]], name: str | None, check: bool) -> Iterator[Any]:
+def _starter_lines(starters: list[dict[str, Any]], name: str | None) -> Iterator[Any]:
     if not starters:
         yield "No starter is installed with this copy of voxlate: train a run (voxlate train auto)."
         return
     notes = [f"{starter['bytes'] / 1e6:.1f} MB, {starter['licence']}" for starter in starters]
     yield from _lines_by_modalities(starters, notes)
     yield ""
-    if check:
-        yield "Hashes and self-tests are right."
     if name is not None:
         yield from starters[0]["card"]
         return
@@ -171,7 +169,6 @@ def _starter_lines(starters: list[dict[str, Any]], name: str | None, check: bool
     """
     starters
     starters head-mr-to-ct
-    starters --check
     """,
     name="starters",
     lines=_starter_lines,
@@ -186,10 +183,6 @@ def list_starters(
             complete=RUN.complete,
         ),
     ] = None,
-    *,
-    check: Annotated[
-        bool, MainOption("Check the weights of each starter by its hash and self-test.")
-    ] = False,
 ) -> list[dict[str, Any]]:
     """List the weights that come with voxlate, or print one's card.
     \f
@@ -206,18 +199,9 @@ def list_starters(
         >>> "starter:head-mr-to-ct" in [starter["name"] for starter in voxlate.list_starters()]
         True
     """
-    from voxlate.training.starters.names import FOLDER, PREFIX, folder_of, starter_names
+    from voxlate.training.starters.names import PREFIX, folder_of, starter_names
 
     folders = [folder_of(one) for one in (starter_names() if name is None else [name])]
-    if check:
-        if not folders:
-            raise BadInput(
-                f"starters --check: expected an installed starter to check, found none in {FOLDER}. Install a version of voxlate with starters, or leave --check out."
-            )
-        from voxlate.training.starter import check_starter
-
-        for folder in folders:
-            check_starter(folder)
     from voxlate.training.starters.card import read_card  # imports NumPy
 
     keys = ("title", "source", "target", "accepts", "bytes", "licence", "parameters", "trained_on")
