@@ -56,16 +56,11 @@ def resume_run(
 
     recipe = by_main(accelerator, begin)
     stated = run.origin
-    replayed = stated.get("replayed")
-    beginning = Beginning(
-        begun=stated["data"].get("start"),
-        replay=None if replayed is None else stated_place(run.folder, replayed),
-    )
     return train(
         recipe,
         stated_place(run.folder, stated["prepared"]),
         run.folder,
-        beginning=beginning,
+        beginning=Beginning(begun=stated["data"].get("start")),
         fold=stated["data"].get("fold"),
         device=device,
         track=track,

@@ -11,12 +11,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from voxlate.base.errors import BadInput, Stopped
 from voxlate.base.executors.case_work import StepCallback, no_report
@@ -29,7 +28,7 @@ from voxlate.scans.cases.prepared import Cohort
 from voxlate.science.batch import Batch
 from voxlate.science.methods.method import Method
 from voxlate.science.nets.autoencoder import AutoencoderNet
-from voxlate.training.batches.batches import Batches, Mixed, Planes, training_batches
+from voxlate.training.batches.batches import training_batches
 from voxlate.training.batches.latents import cache_moments, uncacheable
 from voxlate.training.precision import autocast
 from voxlate.training.processes import by_main
@@ -162,7 +161,7 @@ READERS = {"cuda": 12, "xpu": 12, "mps": 2}
 class Job:
     """The training of one stage on a cohort.
 
-    replay: an earlier cohort, of which train.replay of the items are; budgets: of the stages of a plan; out: the run that
+    budgets: of the stages of a plan; out: the run that
     is written, none of timed steps; stop: received signals; track: the service that also gets the log's numbers.
     """
 
@@ -171,7 +170,6 @@ class Job:
     cohort: Cohort
     accelerator: Accelerator
     device: torch.device
-    replay: Cohort | None = None
     budgets: Budgets = field(default_factory=dict)
     out: Run | None = None
     stop: Sequence[int] = ()
@@ -230,15 +228,18 @@ class Job:
             )
         calls = options.accumulate * sum(self.stage.turns.values())
         size = options.batch // options.accumulate // world
-        shared = {"batch": size, "rank": self.accelerator.process_index, "world": world}
-        batches: Dataset[Batch]
-        if self.replay is not None and options.replay is not None:
-            count = self.most_steps * calls * size * world
-            new, replayed = (self._batches(one, count) for one in (self.cohort, self.replay))
-            batches = Mixed(new, replayed, share=options.replay, **shared)
-        else:
-            steps = self.most_steps * calls
-            batches = self._batches(self.cohort, steps, moments=moments, **shared)
+        batches = training_batches(
+            self.cohort,
+            self.stage.data,
+            self.recipe.intensity,
+            seed=self.seed,
+            batch=size,
+            rank=self.accelerator.process_index,
+            world=world,
+            steps=self.most_steps * calls,
+            unpaired=not self.stage.method.needs_pairs,
+            moments=moments,
+        )
         workers = _readers(self.device, world) if options.workers is None else options.workers
         return DataLoader(
             batches,
@@ -247,18 +248,6 @@ class Job:
             num_workers=workers,
             prefetch_factor=4 if workers else None,
             worker_init_fn=begin_reader,
-        )
-
-    def _batches(self, cohort: Cohort, steps: int, **shared: Any) -> Batches | Planes:
-        """The batches of a cohort, of one item each by default; shared: how processes share them."""
-        return training_batches(
-            cohort,
-            self.stage.data,
-            self.recipe.intensity,
-            seed=self.seed,
-            steps=steps,
-            unpaired=not self.stage.method.needs_pairs,
-            **shared,
         )
 
 
@@ -276,8 +265,7 @@ def keep_moments(job: Job, method: Method) -> Path | None:
     """The folder with the moments of the training cases' latents, encoded once; None if there are none to keep."""
     autoencoder = method.autoencoder
     stage, cohort = job.stage, job.cohort
-    replays = job.replay is not None and stage.train.replay is not None
-    if autoencoder is None or replays or uncacheable(cohort, stage.data):
+    if autoencoder is None or uncacheable(cohort, stage.data):
         return None
 
     def _report(done: int, total: int) -> None:

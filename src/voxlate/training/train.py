@@ -53,7 +53,7 @@ class Beginning:
     """How a run begins, beyond its recipe, cohort and options.
 
     head: comment lines of its recipe.toml; budgets: what its plan gives each stage; starts: weights by stage of the run
-    that is adapted, and whether they were calibrated; replay: the cohort that is replayed; begun: the hash of the
+    that is adapted, and whether they were calibrated; begun: the hash of the
     weights from which the run in the folder began; state: after a race of the plan, from which a new run goes on.
     """
 
@@ -61,7 +61,6 @@ class Beginning:
     budgets: Budgets = field(default_factory=dict)
     starts: Mapping[str, Path] = field(default_factory=dict)
     calibrated: bool = False
-    replay: Path | None = None
     begun: str | None = None
     state: Mapping[str, Any] | None = None
 
@@ -129,13 +128,10 @@ def _open_job(recipe: Recipe, data: Path, asked: TrainOptions, beginning: Beginn
     cohort = open_cohort(data)
     if asked.fold is not None:
         cohort = cohort.in_fold(asked.fold)
-    old = (asked.init, beginning.starts, beginning.begun, beginning.replay)
+    old = (asked.init, beginning.starts, beginning.begun)
     cohort = recipe.with_maps_of(cohort, must_draw=not any(old))
-    replay = None
-    if beginning.replay is not None:
-        replay = recipe.with_maps_of(open_cohort(beginning.replay), must_draw=False)
     accelerator, device = processes(asked.device)
-    return Job(recipe, recipe.all_stages[0], cohort, accelerator, device, replay)
+    return Job(recipe, recipe.all_stages[0], cohort, accelerator, device)
 
 
 def _plan_jobs(first: Job) -> list[Job]:
@@ -181,9 +177,6 @@ def _begin_run(
     origin: dict[str, Any] = {"prepared": prepared, "inherited_voxels": inherited}
     if fold is not None:
         about["fold"] = fold
-    if job.replay is not None and beginning.replay is not None:
-        about["replay"] = job.replay.digest
-        origin["replayed"] = relative_to(run.folder, beginning.replay.resolve())
     if beginning.budgets:
         origin["budgets"] = {name: asdict(one) for name, one in beginning.budgets.items()}
     if beginning.starts:

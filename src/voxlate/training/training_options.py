@@ -133,22 +133,6 @@ class AdaptOptions:
     steps: Annotated[
         int | None, Option("Number of steps instead of minutes.", panel=MAIN, least=1)
     ] = None
-    replay: Annotated[
-        Path | str | None,
-        Option(
-            "Prepared cohort of the old site, which is replayed. Default: that of the run.",
-            panel=TRAINING,
-        ),
-    ] = None
-    replay_share: Annotated[
-        float,
-        Option(
-            "Share of the items that is of the old site; 0: none.",
-            panel=TRAINING,
-            least=0,
-            most=0.9,
-        ),
-    ] = 0.25
     device: Device = "auto"
     allow_code: AllowCode = False
 

@@ -46,7 +46,6 @@ class TrainedData(TypedDict, total=False):
     cohort: Text
     start: Text | None
     splits: dict[Split, list[Name]]
-    replay: Text
     fold: Annotated[int, Field(ge=0, le=4)]
     imported: dict[Text, Text]
 
@@ -102,7 +101,6 @@ class RunProvenance(TypedDict):
     prepared: NotRequired[Place]
     inherited_voxels: NotRequired[list[ShortDigest]]
     budgets: NotRequired[dict[Name, Budget]]
-    replayed: NotRequired[Place]
     adapted: NotRequired[Adapted]
     starters: NotRequired[dict[Text, Text]]
 

@@ -44,6 +44,7 @@ RETIRED = {
     "task.predictor_steady": False,
     "train.more": ANY,
     "train.paced": ANY,
+    "train.replay": ANY,
     "train.validation": ANY,
 }
 

@@ -268,14 +268,6 @@ class Training:
             "Rule that keeps the weights of the least validation error, those before the first step among them; unset: the last weights are kept."
         ),
     ] = None
-    replay: Annotated[
-        float | None,
-        setting(
-            "Share of the items that is of the replayed cohort of an adaptation; unset: none.",
-            gt=0,
-            lt=1,
-        ),
-    ] = None
     batch: Annotated[
         int, setting("Number of items in a step, over all processes together.", ge=1)
     ] = 8
