@@ -2,7 +2,6 @@
 
 import re
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from io import StringIO
@@ -204,7 +203,6 @@ def _read_recipe(recipe: Any, asked: TrainOptions) -> tuple[Recipe, str]:
 
 def _train_planned(data: Path, run: Path, asked: TrainOptions, report: Reporter) -> Run:
     """Plan a training and train it, or train a folder that was planned before."""
-    began = time.monotonic()
     changes = asked.set or {}
     if asked.init is not None:
         raise BadInput(
@@ -251,8 +249,6 @@ def _train_planned(data: Path, run: Path, asked: TrainOptions, report: Reporter)
     done = train_recipe(
         recipe, data, run, asked, beginning=beginning, progress=report.step, say=report.say
     )
-    outcome = plan.outcome(done, time.monotonic() - began, asked.device)
-    report.say(message("outcome", outcome))
     if any(verdict.outcome == "worse" for verdict in done.verdicts):
         report.say(message("help", plan.help(done)))
     return done

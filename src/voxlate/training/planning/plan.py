@@ -12,11 +12,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from voxlate.base.devices import find_device, peak_memory
 from voxlate.base.errors import BadInput
 from voxlate.base.files import write_text
 from voxlate.scans.cohorts.case_files import as_names
-from voxlate.training.log_file import append_line
 from voxlate.training.planning.probe import Limits
 from voxlate.training.planning.rules import Tables
 from voxlate.training.recipe import Recipe, from_dict, header, stated_keys
@@ -24,7 +22,6 @@ from voxlate.training.recipe.run_provenance import Budgets
 from voxlate.training.recipe.text import apply_changes, as_toml
 from voxlate.training.run import Run
 from voxlate.training.training_options import TrainOptions
-from voxlate.training.weights import read_header
 
 # After changes of these keys, steps were set by hand, or a step takes another time than the probed one.
 DECIDES_LENGTH = r"train$|train\.(steps|epochs|stop|ema|optimiser)|opponent|task|method"
@@ -142,16 +139,6 @@ class Plan:
     def save(self, path: Path | str) -> None:
         """Write the recipe."""
         write_text(path, self.text)
-
-    def outcome(self, run: Run, seconds: float, device: str) -> str:
-        """A sentence that compares predicted with measured steps, minutes and memory; these are also logged."""
-        most = peak_memory(find_device(device))
-        planned = {"seconds": self.seconds, "memory_bytes": self.memory}
-        took = {"seconds": seconds, "memory_bytes": most}
-        steps = read_header(run.weights())["steps"]
-        append_line(run.log, {"stage": "final", "step": steps, "planned": planned, "took": took})
-        predicted = self.tables["train"]["steps"]
-        return f"the last stage took {steps:,} steps ({predicted:,} planned); the training took {seconds / 60:.1f} minutes ({self.limits.minutes:g} asked for) and {most / 2**30:.2f} GiB ({self.memory / 2**30:.2f} predicted)."
 
     def help(self, run: Run) -> str:
         """A sentence on what may help where the result is worse than a naive baseline."""
