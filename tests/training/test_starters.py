@@ -25,7 +25,6 @@ from voxlate.training.weights import read_weights
 def test_without_any_starter_the_list_and_a_name_say_so(voxlate, out):
     assert "No starter is installed" in voxlate("starters").out
     assert json.loads(voxlate("starters", "--json").out) == []
-    assert voxlate("starters", "--check").refusal
     answer = voxlate("synth", "starter:head-mr-to-ct", "x.nii", "--out", out)
     assert "no starter is installed" in answer.refusal
     assert not out.exists()
