@@ -1,4 +1,4 @@
-"""Packs finished runs into starters: weights, recipe, anatomy, self-test and card."""
+"""Packs finished runs into starters: weights, recipe, anatomy and card."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -7,18 +7,14 @@ from pathlib import Path
 
 import tomli_w
 import torch
-from torch import Tensor
 
 from voxlate.base.errors import BadInput
 from voxlate.base.files import write_text
-from voxlate.base.items import BACKGROUND
-from voxlate.base.records import checksum, write_tensors
-from voxlate.training.recipe import Recipe, to_dict
+from voxlate.training.recipe import to_dict
 from voxlate.training.run import Run, weights_of
-from voxlate.training.starter import SELF_TEST, SIDE, self_test_batch, self_test_output
 from voxlate.training.starters.card import MOST_BYTES, Card, Intervals, Measured, read_card
 from voxlate.training.starters.names import CARD, PREFIX
-from voxlate.training.weights import file_hash, load_method, write_weights
+from voxlate.training.weights import file_hash, load_method, read_header, write_weights
 
 
 def pack(
@@ -33,7 +29,7 @@ def pack(
     target_limits: Mapping[str, str] | None = None,
     measured: Sequence[Measured] = (),
 ) -> Card:
-    """Write the starter `out` from a finished run: its weights in float16, recipe, anatomy, self-test and card.
+    """Write the starter `out` from a finished run: its weights in float16, recipe, anatomy and card.
 
     accepts: for each modality, names of scans in cohorts that it stands for. Raises BadInput if the run is not
     finished, has stages whose weights are needed, or is too large to ship.
@@ -70,11 +66,7 @@ def pack(
         outdated.unlink()
     if Run(run).anatomy.is_file():
         shutil.copyfile(Run(run).anatomy, packed.anatomy)
-    stored, _, packed_header = load_method(out)
-    source = _pattern(recipe)
-    output = self_test_output(stored, recipe, self_test_batch(recipe, source))
-    arrays = {"source": source.numpy(), "output": output.numpy()}
-    write_tensors(out / SELF_TEST, arrays, {"sha256": checksum("", arrays)})
+    packed_header = read_header(packed.weights())
     card = Card(
         title=recipe.title,
         trained_on=trained_on,
@@ -123,15 +115,3 @@ def write_card(folder: Path, card: Card) -> None:
         for one in card.measured
     ]
     write_text(folder / CARD, head + tomli_w.dumps(table))
-
-
-def _pattern(recipe: Recipe) -> Tensor:
-    """An ellipse of smooth waves in every channel, in network units, [1, C, D, SIDE, SIDE]."""
-    depth = recipe.data.patch[0]
-    y, x = torch.meshgrid(torch.linspace(-1, 1, SIDE), torch.linspace(-1, 1, SIDE), indexing="ij")
-    inside = (x / 0.8) ** 2 + (y / 0.9) ** 2 < 1
-    channels = []
-    for number in range(len(recipe.data.channels)):
-        waves = 0.4 * torch.sin((3 + number) * x + 2 * y) + 0.3 * torch.cos((2 + number) * y * 3)
-        channels.append(torch.where(inside, waves, torch.tensor(BACKGROUND)))
-    return torch.stack(channels)[None, :, None].repeat(1, 1, depth, 1, 1)

@@ -34,11 +34,10 @@ from voxlate.synthesis.model import Model
 from voxlate.synthesis.scans import find_scans
 from voxlate.training.load import load
 from voxlate.training.recipe import Recipe, head_of, read
-from voxlate.training.starter import check_starter
 from voxlate.training.starters.card import Card, Measured, read_card
 from voxlate.training.starters.names import CARD, FOLDER
 from voxlate.training.train import Beginning, train
-from voxlate.training.weights import file_hash, is_finished
+from voxlate.training.weights import file_hash
 
 RECIPES = Path(__file__).with_name("starter_recipes")
 TRAINED_ON = "synthetic heads only, with the anatomy of 19 real heads (label maps of SynthSeg and lab2im, Apache-2.0)"
@@ -149,7 +148,7 @@ def make(
     done = train(
         recipe, prepared, run, beginning=Beginning(head), init=start, device=device, say=print
     )
-    if not is_finished(done.weights(), recipe.train.more):
+    if not done.weights().exists():
         raise SystemExit(f"{run}: the training is not finished; run the same command again.")
     print(f"{name}: trained, {(time.monotonic() - began) / 3600:.2f} hours in this call")
     starter = out / name
@@ -164,7 +163,6 @@ def make(
             limits=wanted.limits,
             target_limits=wanted.target_limits,
         )
-    check_starter(starter)
     card = read_card(starter)
     real = work / f"{wanted.widened_on}_scans"
     if card.intervals is None and wanted.widened_on is not None and real.is_dir():

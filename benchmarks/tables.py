@@ -180,9 +180,20 @@ def _statistics(image: Any) -> list[float]:
     return [image.mean(), image.std(), *steps]
 
 
+GONE: dict[str, Any] = {
+    "any_source": []
+}  # keys of `data` that have gone since, as digests have them
+
+
 def training_digest(recipe: Recipe) -> str:
-    """Digest of what a recipe trains: keys that have their default are left out, so that new ones change nothing."""
+    """Digest of what a recipe trains: keys that have their default are left out, so that new ones change nothing.
+
+    The tables `data` of stages are whole, and have the keys of the code by which lines were measured.
+    """
     keys = stated_keys(recipe)
+    for stage in keys.get("stages", ()):
+        if "data" in stage:
+            stage["data"] = GONE | stage["data"]
     return digest({key: value for key, value in keys.items() if key not in ("title", "synth")})
 
 

@@ -67,7 +67,7 @@ def main() -> int:
             if not kind.form and kind.command[0] == "info"
         }
         end, number = time.monotonic() + chosen.seconds, 0
-        while time.monotonic() < end:
+        while time.monotonic() < end or number < len(kinds):  # each kind at least once
             kind = kinds[number % len(kinds)]
             number += 1
             outcome, said = attempt(kind, draw, right.get(kind.name))

@@ -55,7 +55,7 @@ SCANS = (
 PREPARE = ("prepare", "cohort", "--out", "new")
 REPORT = ("report", "prepared", "--out", "new.html")
 SYNTH = ("synth", "run", "cohort/case0", "--out", "new")
-MORE = ("train", "run", "--steps", "+1")
+AGAIN = ("train", "run")
 EVALUATE = ("evaluate", "out", "--truth", "cohort")
 COMPARE = ("compare", "out", "other", "--json")
 STOPPED = (*TRAIN[:-1], "stopped")
@@ -98,14 +98,14 @@ KINDS = (
     ),
     *(
         Kind("weights", "run/weights.safetensors", command, True, form="weights", restored=folder)
-        for command, folder in ((SYNTH, ""), (("info", "run", "--json"), ""), (MORE, "run"))
+        for command, folder in ((SYNTH, ""), (("info", "run", "--json"), ""), (AGAIN, "run"))
     ),
     *(
         Kind("run's provenance", f"{run}/provenance.json", command, form="json", restored=run)
         for run, command in (
             ("run", SYNTH),
             ("run", (*EVALUATE, "--json")),
-            ("run", MORE),
+            ("run", AGAIN),
             ("stopped", STOPPED),
             ("stopped", ("train", "stopped")),
         )
@@ -139,11 +139,11 @@ KINDS = (
     ),
     *(
         Kind("log", "run/log.jsonl", command, form="lines", restored="run")
-        for command in (("report", "run"), MORE)
+        for command in (("report", "run"), AGAIN)
     ),
     *(
         Kind("state", f"{run}/state.pt", command, restored=run)
-        for run, command in (("stopped", STOPPED), ("run", MORE))
+        for run, command in (("stopped", STOPPED), ("run", AGAIN))
     ),
 )
 

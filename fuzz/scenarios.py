@@ -70,13 +70,6 @@ SCENARIOS = (
         ("train", "latent.toml", "--data", "prepared", "--out", "latent"),
     ),
     Scenario("train, opponent", ("train", "opponent.toml", "--data", "prepared", "--out", "gan")),
-    # once its weights are there, the same command would add two more steps
-    Scenario(
-        "train, more steps",
-        ("train", "run", "--steps", "+2"),
-        last="run/weights.safetensors",
-        then=("train", "run"),
-    ),
     Scenario("calibrate", ("calibrate", "run", "others", "--samples", "2")),
     Scenario("synth", (*SYNTH, "--out", "out")),
     BY_WORKERS,

@@ -79,8 +79,7 @@ ALLOWED = {
     "train": [
         "recipe.toml --data prepared --out out",
         "run",
-        "run --steps +1",
-        "run --minutes +1 --data prepared",
+        "run --data prepared",
         "recipe.toml --data prepared --out run",
         "auto --data prepared --out run",
         f"t1_to_t2_brain --data prepared --out out --set 'net={LAYER}'",

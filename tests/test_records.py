@@ -1,33 +1,36 @@
 """Files of voxlate's own with one thing changed and their checksum made anew: only their schema can refuse them."""
 
+import copy
+import functools
 import hashlib
 import json
 import os
-import shutil
 import stat
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
+from voxlate.synthesis.widths import Widths
 
 from made_scores import made_scores
 from refusals import refuses
-from rows import every_row, slow
-from trainings import same_weights
+from rows import every_row
 from voxlate.base.files import CHECKSUM, read_json, sha256_of, write_json
 from voxlate.base.records import Number, Record, Shape, checksum, write_tensors
 from voxlate.evaluation.scoring.scores import read_scores
 from voxlate.scans.images.ranges import Range
 from voxlate.synthesis.provenance import read_provenance
-from voxlate.training.calibration_file import read_calibration
-from voxlate.training.continuing import train_further
+from voxlate.training.calibration_file import read_calibration, write_calibration
 from voxlate.training.log_file import lines_of
 from voxlate.training.naive import Baselines, baselines_checksum
 from voxlate.training.recipe.run_provenance import read_run
+from voxlate.training.starters.names import folder_of
 from voxlate.training.weights import read_header
 
 RECORD = Record("file", "a table", "Make it again.")
+OPEN = [("recipe", "train"), ("data",)]  # tables that may hold other keys, and lack all
 HU = {"low": -1024.0, "high": 3071.0, "unit": "HU", "rule": ""}
 
 
@@ -134,6 +137,20 @@ def test_a_changed_baseline_differs_from_its_checksum(baselines):
         Baselines.load(baselines)
 
 
+RUN = {
+    "recipe": {
+        "title": "tiny",
+        "data": {"source": ["t1"], "target": ["t2"]},
+        "net": {"kind": "unet"},
+        "method": {"kind": "regression"},
+        "train": {"precision": "float32"},
+    },
+    "data": {"cohort": "0", "splits": {"train": ["a"]}},
+    "prepared": "../prepared",
+    "budgets": {"final": {"seconds": 1.0, "most_steps": 2}},
+}
+
+
 def of_version(path, kind, version):
     """A file of a kind that states nothing but the version of voxlate that wrote it."""
     made = json.dumps({"made_by": {"voxlate": version}})
@@ -142,7 +159,7 @@ def of_version(path, kind, version):
     if kind in headers:
         write_tensors(path, {}, headers[kind])
     else:
-        write_json(path, {"voxlate": version})
+        write_json(path, {"voxlate": version} | (RUN if kind == "run" else {}))
     return path
 
 
@@ -163,7 +180,48 @@ def test_files_of_versions_before_0_7_are_refused(tmp_path, kind, read):
 
 @every_row("version", ["0.7.0", "0.7.0.dev1", "0.10.2", "1.0", "local", ""])
 def test_files_of_other_versions_are_read(tmp_path, version):
-    assert read_run(of_version(tmp_path / "run", "run", version)) == {"voxlate": version}
+    assert read_run(of_version(tmp_path / "run", "run", version)) == {"voxlate": version} | RUN
+
+
+def places_of(value, before=()):
+    """Every place in tables within tables, as their keys."""
+    for key, inner in value.items() if isinstance(value, dict) else ():
+        yield (*before, key)
+        yield from places_of(inner, (*before, key))
+
+
+@every_row("place", [*places_of(RUN)])
+def test_no_value_of_another_type_in_the_provenance_of_a_run_is_read(tmp_path, place):
+    for odd in (True, [[1]], {"a": [1]}):
+        stated = copy.deepcopy(RUN)
+        functools.reduce(dict.__getitem__, place[:-1], stated)[place[-1]] = odd
+        write_json(tmp_path / "provenance.json", stated)
+        if odd == {"a": [1]} and place in OPEN:
+            assert read_run(tmp_path / "provenance.json") == stated
+            continue
+        with refuses("expected the provenance of a training"):
+            read_run(tmp_path / "provenance.json")
+
+
+CALIBRATION = folder_of("starter:head-mr-to-ct") / "calibration.mean.1.safetensors"
+
+
+@every_row("name", ["0.weight", "2.bias", "centre", "spread", "unit", "least"])
+def test_an_array_of_a_calibration_has_the_shape_that_its_header_and_the_others_ask_for(
+    tmp_path, name
+):
+    whole = read_calibration(CALIBRATION)
+    path, own = tmp_path / CALIBRATION.name, dict(whole.widths["ct"].arrays)
+    array = own.pop(name)
+    of_64_bits = np.asarray(array, np.float64)
+    infinite = np.full_like(array, np.inf)
+    for changed in ({}, {name: array[None]}, {name: infinite}, {name: of_64_bits}):
+        widths = {"ct": Widths(own | changed)}
+        write_calibration(path, replace(whole, widths=widths))
+        with refuses("expected a calibration as voxlate writes it"):
+            read_calibration(path)
+    write_calibration(path, replace(whole, widths={"ct": Widths(own | {name: array})}))
+    assert read_calibration(path).header == whole.header
 
 
 LINE = {"stage": "final", "step": 1, "turn": "net", "loss": {"total": 0.5}}
@@ -195,11 +253,10 @@ def test_a_line_of_another_form_is_refused_and_half_a_line_left_out(tmp_path, ch
         (read_provenance, {"warnings": "none"}),
         (read_run, {"data": {"splits": {"train": "a"}}}),
         (read_run, {"data": {"fold": 5}}),
-        (read_run, {"recipe": {"train": {"more": 5}}}),
     ],
 )
 def test_provenance_of_an_image_or_a_run_in_another_form_is_refused(tmp_path, read, change):
-    kind, known = ("synthesis", {"case": "a"}) if read is read_provenance else ("training", {})
+    kind, known = ("synthesis", {"case": "a"}) if read is read_provenance else ("training", RUN)
     write_json(tmp_path / "provenance.json", known | change)
     with refuses(f"expected the provenance of a {kind}"):
         read(tmp_path / "provenance.json")
@@ -229,15 +286,3 @@ def test_scores_in_another_form_are_refused(tmp_path, header, before, after):
     write_json(path, document)
     with refuses("expected scores as voxlate writes it"):
         read_scores(path)
-
-
-@slow
-def test_a_run_continues_with_the_optimiser_of_its_recipe_whatever_the_state_says(run, tmp_path):
-    other = shutil.copytree(run, tmp_path / "changed")
-    state = torch.load(other / "state.pt", weights_only=True)
-    (optimiser,) = state["optimisers"].values()
-    optimiser["param_groups"][0] |= {"maximize": True, "betas": (0.1, 0.2)}
-    torch.save(state, other / "state.pt")
-    for folder in (run, other):
-        train_further(folder, steps=1, device="cpu")
-    assert same_weights(run, other)

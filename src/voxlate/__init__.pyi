@@ -59,7 +59,6 @@ def plan(
     mode: Literal["both", "mean", "samples"] | None = None,
     source: Sequence[str] | str = (),
     target: Sequence[str] | str = (),
-    any_source: Sequence[str] | str = (),
     unpaired: bool = False,
     from_scratch: bool = False,
     device: str = "auto",
@@ -78,7 +77,6 @@ def plan(
         mode: Prediction of the model: mean (a regression), both (also a sharp image), or samples (also samples, which show what is uncertain).
         source: Input modality. One or a list.
         target: Modality to synthesise. One or a list.
-        any_source: MR contrast that may be the input, in place of source: the model takes any one of them. One or a list, or with commas.
         unpaired: Plan training without pairs where no case has both source and target. Default: False.
         from_scratch: Begin from random weights even where a starter fits. Default: False.
         device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
@@ -997,8 +995,6 @@ def adapt(
     *,
     minutes: float = 5,
     steps: int | None = None,
-    replay: Path | str | None = None,
-    replay_share: float = 0.25,
     device: str = "auto",
     allow_code: bool = False,
     progress: bool | Callable[..., None] | Reporter = True,
@@ -1014,8 +1010,6 @@ def adapt(
         out: Output folder.
         minutes: Training time on this machine. Default: 5.
         steps: Number of steps instead of minutes.
-        replay: Prepared cohort of the old site, which is replayed. Default: that of the run.
-        replay_share: Share of the items that is of the old site; 0: none. From 0 to 0.9. Default: 0.25.
         device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
         allow_code: Import and run the model's own Python code. Default: False.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
@@ -1157,7 +1151,6 @@ def train(
     out: Path | str | None = None,
     *,
     minutes: float | None = None,
-    steps: int | None = None,
     set: Mapping[str, str | int | float | bool | Sequence[Any] | Mapping[str, Any] | type | Callable[..., Any] | None] | None = None,
     small: bool = False,
     init: Path | str | None = None,
@@ -1170,7 +1163,6 @@ def train(
     mode: Literal["both", "mean", "samples"] | None = None,
     source: Sequence[str] | str = (),
     target: Sequence[str] | str = (),
-    any_source: Sequence[str] | str = (),
     unpaired: bool = False,
     from_scratch: bool = False,
     device: str = "auto",
@@ -1187,8 +1179,7 @@ def train(
         recipe: auto (planned for the cohort), the name of a shipped recipe, a TOML file, or a run to continue.
         data: Prepared cohort. For a run only needed if the cohort was moved.
         out: Output folder. Not needed when continuing a run.
-        minutes: Training time of auto (default: 60), or additional time of a finished run.
-        steps: Additional steps of a finished run.
+        minutes: Training time of auto on this machine. Default: 60.
         set: Change of a key of the recipe, such as train.steps=500. A dict.
         small: Train the small variant of the recipe, which its table [small] states. Default: False.
         init: Run, weights, starter:NAME or hf://NAME/REPO from which the network is initialised.
@@ -1201,7 +1192,6 @@ def train(
         mode: Prediction of the model: mean (a regression), both (also a sharp image), or samples (also samples, which show what is uncertain).
         source: Input modality. One or a list.
         target: Modality to synthesise. One or a list.
-        any_source: MR contrast that may be the input, in place of source: the model takes any one of them. One or a list, or with commas.
         unpaired: Plan training without pairs where no case has both source and target. Default: False.
         from_scratch: Begin from random weights even where a starter fits. Default: False.
         device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.

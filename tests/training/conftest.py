@@ -63,7 +63,7 @@ def two_stages(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def read_two(two_stages):
-    """read_two(more="[5]"): the recipe of two stages with changes."""
+    """read_two(steps=5): the recipe of two stages with changes."""
     return reader(two_stages)
 
 

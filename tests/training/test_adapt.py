@@ -1,6 +1,4 @@
-"""Adaptation of a run to another site: early stop, kept weights, replay, stale calibration."""
-
-import json
+"""Adaptation of a run to another site: early stop, kept weights, stale calibration."""
 
 import nibabel as nib
 import numpy as np
@@ -16,7 +14,6 @@ from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.anatomy.signal import MAPS
 from voxlate.base.messages import Message
 from voxlate.scans.cases.prepared import open_cohort
-from voxlate.training.batches.batches import Batches, Mixed
 from voxlate.training.planning.adapt import adapt, check_scans
 from voxlate.training.planning.cohort_facts import cohort_facts
 from voxlate.training.run import Run
@@ -42,11 +39,10 @@ def test_steps_that_worsen_the_error_leave_the_weights_of_the_run(
     run = fit(read_tiny(steps=80))
     # a rate at which every step worsens the images
     monkeypatch.setattr("voxlate.training.planning.adapt.RATE", 1e4)
-    done = adapt(run.folder, prepared, out, steps=2, replay_share=0, device="cpu")
+    done = adapt(run.folder, prepared, out, steps=2, device="cpu")
     assert same_weights(done, run)
     header = read_header(done.weights())
     assert header["kept_step"] == 0
-    assert "replay" not in header["recipe"]["train"]
 
 
 @slow
@@ -74,34 +70,10 @@ def test_training_ends_when_validations_do_not_improve_and_a_restart_ends_alike(
     assert same_tensors(first, read_weights(run.weights()))
 
 
-def test_the_share_of_replayed_items_is_as_stated_also_for_two_processes(prepared, read_tiny):
-    made, cohort = read_tiny(), open_cohort(prepared)
-    new, old = (Batches(cohort, made.data, made.intensity, seed=seed, steps=240) for seed in (1, 2))
-    for share in (0.25, 0.5, 0.1):
-        mixed = Mixed(new, old, share=share, batch=4)
-        is_old = [int((number + 1) * share) > int(number * share) for number in range(60)]
-        assert sum(is_old) == int(60 * share)
-        for number, replays in enumerate(is_old):
-            before = int(number * share)
-            own = old[before] if replays else new[number - before]
-            assert torch.equal(mixed._item(number).source, own.source)
-        parts = [Mixed(new, old, share=share, batch=2, rank=rank, world=2) for rank in range(2)]
-        for step in range(3):
-            both = torch.cat([part[step].source for part in parts])
-            assert torch.equal(both, mixed[step].source)
-
-
 @slow
-def test_adaptation_replays_the_cohort_of_the_run_at_a_quarter_of_its_rate_and_records_it(
-    run, prepared, out
-):
-    said = []
-    options = {"steps": 4, "replay_share": 0.5, "device": "cpu"}
-    done = adapt(run, prepared, out, say=lambda one: said.append(str(one)), **options)
-    stated = json.loads(done.provenance.read_text())
-    assert stated["recipe"]["train"]["replay"] == 0.5
-    assert stated["data"]["replay"] == open_cohort(prepared).digest
-    assert any(one.startswith("replay: 50% of the items") for one in said)
+def test_adaptation_has_a_quarter_of_the_rate_of_the_run(run, prepared, out):
+    options = {"steps": 4, "device": "cpu"}
+    done = adapt(run, prepared, out, **options)
     rates = [
         read_header(one.weights())["recipe"]["train"]["optimiser"]["lr"] for one in (done, Run(run))
     ]
@@ -145,7 +117,7 @@ def test_both_stages_of_a_run_are_adapted_and_the_last_holds_the_new_predictor(
     trained, prepared, tmp_path
 ):
     run = trained("two", TWO)
-    done = adapt(run, prepared, tmp_path / "adapted", steps=2, replay_share=0, device="cpu")
+    done = adapt(run, prepared, tmp_path / "adapted", steps=2, device="cpu")
     inside = read_weights(done.weights())
     for name, tensor in read_weights(done.weights("mean")).items():
         assert torch.equal(inside[f"task.predictor.{name}"], tensor), name
@@ -175,9 +147,7 @@ train = { steps = 2, batch = 2, precision = "float32", workers = 0, validate_eve
 
 
 @slow
-def test_a_starter_of_drawn_contrasts_is_adapted_to_images_while_phantoms_are_replayed(
-    tmp_path, monkeypatch
-):
+def test_a_starter_of_drawn_contrasts_is_adapted_to_images(tmp_path, monkeypatch):
     phantoms, site = tmp_path / "phantoms", tmp_path / "site"
     write_cohort(phantoms, cases=3, size=(24, 32, 8), modalities=("ct", *MAPS))
     write_cohort(site, cases=3, size=(24, 32, 8), seed=1, modalities=("t1", "ct"))
@@ -190,17 +160,14 @@ def test_a_starter_of_drawn_contrasts_is_adapted_to_images_while_phantoms_are_re
     stated = {"trained_on": "synthetic heads only", "stripped": False, "spacing_mm": (4.0, 6.0)}
     accepts = {"mr": ["t1", "t2"]}
     pack(run.folder, tmp_path / "installed/mr-to-ct", accepts=accepts, **stated)
-    options = {"steps": 2, "replay": old.folder, "replay_share": 0.5, "device": "cpu"}
+    options = {"steps": 2, "device": "cpu"}
     said = list[Message]()
     done = adapt("starter:mr-to-ct", new.folder, tmp_path / "adapted", **options, say=said.append)
     assert "other-preparation" not in {one.code for one in said}
     header = read_header(done.weights())
     assert header["recipe"]["data"]["source"] == ["t1"]
-    assert list(header["recipe"]["data"]["physics"]["contrasts"]) == ["t1"]
-    assert header["recipe"]["train"]["replay"] == 0.5
+    assert "physics" not in header["recipe"]["data"]
     assert "starter" not in header
-    alone = adapt("starter:mr-to-ct", new.folder, tmp_path / "b", steps=1, device="cpu")
-    assert "physics" not in read_header(alone.weights())["recipe"]["data"]
 
 
 TO_CT = """

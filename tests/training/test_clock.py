@@ -1,6 +1,5 @@
 """A planned stage follows the share of its seconds that has passed; its recorded steps repeat bit for bit."""
 
-import contextlib
 import os
 import shutil
 import signal
@@ -11,14 +10,12 @@ from accelerate import Accelerator
 
 from refusals import refuses
 from rows import every_row, slow
-from trainings import recipe_of_text, same_weights, stop_at
+from trainings import recipe_of_text, same_weights
 from voxlate.base.errors import Stopped
-from voxlate.base.files import read_json, write_json
+from voxlate.base.files import read_json
 from voxlate.training import recipe
-from voxlate.training.continuing import train_further
 from voxlate.training.job import MOST_SHARE, Budget, Clock, read_places
 from voxlate.training.planning.rules import HELD
-from voxlate.training.recipe.run_provenance import read_run
 from voxlate.training.recipe.training_settings import Training
 from voxlate.training.run import Run
 from voxlate.training.train import Beginning, train
@@ -71,10 +68,10 @@ def begin(tmp_path):
 
 
 def test_without_a_plan_the_place_of_a_step_is_its_number():
-    options = Training(steps=100, more=(50,))
+    options = Training(steps=100)
     clock = Clock(options)
-    assert [clock.place(step) for step in (0, 7, 149)] == [0, 7, 149]
-    assert (clock.steps(7), clock.length(7)) == (100, 150)
+    assert [clock.place(step) for step in (0, 7, 99)] == [0, 7, 99]
+    assert clock.steps(7) == 100
     assert clock.options.decay(clock.steps(7)) == options.ema
 
 
@@ -117,13 +114,13 @@ def test_the_rate_follows_elapsed_over_planned_seconds(seconds, begin):
     clock.move_on(6)
     assert options.progress(clock.place(6)) == pytest.approx(0.13 + MOST_SHARE), "after a pause"
     # five steps in 13 of 100 seconds: 38.5 in all, and the average covers the same share of them
-    assert clock.length(5) == 38
+    assert clock.steps(5) == pytest.approx(5 / 0.13)
     assert options.decay(clock.steps(5)) == pytest.approx(1 - 0.01 * 130 / 5)
     assert Training(ema=0).decay(1.0) == 0
 
 
 def test_recorded_steps_repeat_and_the_clock_goes_on_after_them(seconds, begin, tmp_path):
-    options = Training(steps=100, more=(3,))
+    options = Training(steps=100)
     budget = Budget(seconds=100.0, most_steps=1000)
     clock = begin(options, budget)
     for step in (1, 2, 3):
@@ -144,10 +141,9 @@ def test_recorded_steps_repeat_and_the_clock_goes_on_after_them(seconds, begin, 
         seconds[0] += 5.0
         again.move_on(len(again.places))
     end = len(again.places) - 1
-    assert [again.place(end + further) for further in range(3)] == [100, 101, 102]
+    assert again.place(end) == 100
     again.move_on(end + 1)
-    again.fill(end + 2)
-    assert begin(options, budget).places == again.places, "further steps have places without it"
+    assert begin(options, budget).places == again.places
 
 
 @every_row("line", ["final 7", "final nan", "final -1", "final 1e9", "final", "\0"])
@@ -224,15 +220,3 @@ def test_a_planned_training_ends_in_its_seconds_and_repeats_bit_for_bit(
         assert same_weights(run, other)
         assert same_weights(run, other, "regression")
         assert Run(other).clock.read_text() == places
-
-    for steps, stop in ((4, (2,)), (None, ())):
-        with contextlib.suppress(Stopped):
-            train_further(out, steps=steps, device="cpu", progress=stop_at(*stop))
-    assert read_header(run.weights())["steps"] == taken[1] + 4
-    assert run.clock.read_text() == places
-
-
-def test_a_run_whose_steps_an_earlier_version_corrected_is_read(tmp_path):
-    train = {"steps": 20, "paced": [[2, 20]]}
-    write_json(tmp_path / "provenance.json", {"recipe": {"train": train}, "corrections": []})
-    assert read_run(tmp_path / "provenance.json")["recipe"]["train"] == {"steps": 20}

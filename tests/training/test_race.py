@@ -13,7 +13,7 @@ from voxlate.training.planning.cohort_facts import cohort_facts, roles_of
 from voxlate.training.planning.planner import plan_training
 from voxlate.training.planning.probe import Candidate
 from voxlate.training.planning.rules import Size, first_stage
-from voxlate.training.planning.starters import Entrant, hold_out, run_race
+from voxlate.training.planning.starters import Entrant, run_race
 from voxlate.training.train import Beginning
 
 SMALL = Size(8, 1, 2)
@@ -51,8 +51,8 @@ def entrant(prepared_once):
 @pytest.fixture(scope="module")
 def race(prepared_once):
     """race(entrants): the race of these on the CPU."""
-    cohort = hold_out(open_cohort(prepared_once))
-    return lambda *entrants: run_race(list(entrants), cohort, 0.0, "cpu", True)
+    cohort = open_cohort(prepared_once)
+    return lambda *entrants: run_race(list(entrants), cohort, 0.0, "cpu")
 
 
 @slow
@@ -73,15 +73,6 @@ def test_an_error_is_a_share_of_the_truths_deviation_whatever_the_scale_of_the_t
         one.draft.tables["intensity"]["t2"] = table
     first, second = race(plain, wide)
     assert first.error == pytest.approx(second.error, rel=1e-4)
-
-
-def test_without_validation_patients_one_of_several_training_patients_is_held_out(prepared):
-    cohort = open_cohort(prepared)
-    cases = [entry.case for entry in cohort.cases]
-    everyone = cohort.with_splits(dict.fromkeys(cases, "train"))
-    assert len(hold_out(everyone).splits["val"]) == 1
-    alone = dict.fromkeys(cases, "test") | {cases[0]: "train"}
-    assert hold_out(cohort.with_splits(alone)) is None
 
 
 @pytest.fixture(scope="module")

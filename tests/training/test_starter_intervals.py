@@ -15,7 +15,6 @@ from voxlate.evaluation.intervals.conformal import needed_scale
 from voxlate.synthesis.intervals import notes_on_starter
 from voxlate.training.calibration_file import read_calibration, write_calibration
 from voxlate.training.load import load
-from voxlate.training.starter import check_starter
 from voxlate.training.starters.card import Intervals, read_card
 from voxlate.training.weights import file_hash
 
@@ -107,7 +106,6 @@ def test_a_starter_that_is_packed_again_loses_its_intervals(ready, install):
     card = read_card(install())
     assert card.intervals is None
     assert "It has no intervals." in card.lines
-    check_starter(ready)
 
 
 def test_the_factor_that_a_voxel_needs_is_its_error_over_the_distance_on_that_side():

@@ -8,20 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from refusals import refuses
 from rows import every_row
 from scans import keep_cases, t1_of
 from starter_pack import with_measured
 from trainings import same_weights
 from voxlate.base.files import read_json
 from voxlate.synthesis.inputs import by_accepted_names
-from voxlate.training import starter as starters
 from voxlate.training.load import load
 from voxlate.training.run import Run
-from voxlate.training.starter import check_starter, run_folder
+from voxlate.training.starter import run_folder
 from voxlate.training.starters import names
 from voxlate.training.starters.card import Measured, read_card
-from voxlate.training.weights import read_header, read_weights, write_weights
+from voxlate.training.weights import read_weights
 
 
 def test_without_any_starter_the_list_and_a_name_say_so(voxlate, out):
@@ -56,26 +54,14 @@ def test_a_starter_synthesises_what_its_run_does_up_to_float16(starter, run, sca
     assert said.count("research") == said.count("voxlate calibrate") == 1
 
 
-def test_one_changed_byte_or_sound_weights_that_are_others_are_refused(starter, voxlate, scan, out):
+def test_one_changed_byte_is_refused(starter, voxlate, scan, out):
     weights = Run(starter).weights()
     whole = weights.read_bytes()
-    header = {key: value for key, value in read_header(weights).items() if key != "sha256"}
-    tensors = {name: tensor - 0.5 for name, tensor in read_weights(weights).items()}
     weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with refuses("expected a trained model"):
-        check_starter(starter)
-    assert voxlate("synth", "starter:tiny", scan, "--out", out).sentence
+    assert (
+        "expected a trained model" in voxlate("synth", "starter:tiny", scan, "--out", out).sentence
+    )
     assert not out.exists()
-    write_weights(weights, tensors, header)
-    with refuses("the output of its self-test"):
-        check_starter(starter)
-
-
-def test_another_output_of_the_self_test_is_refused(starter, monkeypatch):
-    output = starters.self_test_output
-    monkeypatch.setattr(starters, "self_test_output", lambda *args: output(*args) + 0.01)
-    with refuses(r"difference of 0\.01"):
-        check_starter(starter)
 
 
 def test_the_card_is_shown(starter, voxlate):

@@ -206,7 +206,7 @@ class Importable:
             if isinstance(value, source):
                 return value
             kind: Any = value.get("kind") if isinstance(value, Mapping) else None
-            if kind not in self.homes:
+            if not isinstance(kind, str) or kind not in self.homes:
                 tags = {"expected_tags": ", ".join(sorted(self.homes))}
                 raise PydanticCustomError(WRONG_KIND if kind else NO_KIND, "is of no kind", tags)
             return adapter(load_object(self.homes[kind])).validate_python(

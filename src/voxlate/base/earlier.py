@@ -24,8 +24,10 @@ def _without(table: Mapping[str, Any], path: list[str], value: Any) -> dict[str,
         if rest and isinstance(kept.get(name), dict):
             kept[name] = _without(kept[name], rest, value)
         elif rest and isinstance(kept.get(name), list):
-            items = kept[name]
-            kept[name] = [_without(item, rest, value) for item in items]
+            kept[name] = [
+                _without(item, rest, value) if isinstance(item, dict) else item
+                for item in kept[name]
+            ]
         elif not rest and name in kept and (value is ANY or kept[name] == value):
             del kept[name]
     return kept

@@ -231,6 +231,10 @@ class Target:
     factors: tuple[Scaling, ...] = (1.0,)
     shifted: bool = False
 
+    def __post_init__(self) -> None:
+        if len(self.factors) != len(self.borders) + 1:
+            raise ValueError("should have a factor more than borders")
+
 
 @dataclass(frozen=True)
 class Header:
@@ -258,6 +262,14 @@ class Header:
     made_by: dict[Text, Text] = field(default_factory=dict)
     widened: dict[Name, Widening] | None = None
     planes: tuple[Several, ...] = ()
+
+    def __post_init__(self) -> None:
+        widened = self.targets if self.widened is None else self.widened
+        for named in (self.units, self.halves, widened):
+            if named.keys() != self.targets.keys():
+                raise ValueError("should name the same modalities everywhere")
+        if any(self.coverage not in target.scales for target in self.targets.values()):
+            raise ValueError("should have the scale of its own coverage")
 
     def factor(self, target: str) -> float:
         """The factor by which all intervals of a target are widened; 1 for those of patients."""

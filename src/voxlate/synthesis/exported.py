@@ -31,6 +31,7 @@ FORMAT = 2
 RETIRED = {
     "anatomy.usual": ANY,
     "anatomy.quality": ANY,
+    "facts.data.any_source": [],
     "facts.intensity.*.clips": ANY,
     "facts.intensity.*.medians": None,
     "facts.seen_signatures": ANY,

@@ -44,7 +44,6 @@ class DataFacts:
     lift: float
     centred: bool
     allow_missing: bool
-    any_source: list[Name]
     heads: SyntheticHeads | None = None
     frame: NotNegative | None = None
 

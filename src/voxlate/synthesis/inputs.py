@@ -237,7 +237,7 @@ def check_names(facts: ModelFacts, scans: Collection[str], case: str) -> None:
     may_lack = facts.completes or data.allow_missing
     if len(missing) == len(sources) or (missing and not may_lack):
         found = ", ".join(sorted(scans)) or "none of them"
-        one = data.any_source or (sources if may_lack else ())  # of which one is enough
+        one = sources if may_lack else ()  # of which one is enough
         expected, lacking = (
             " or ".join(one) or " and ".join(names) for names in (sources, missing)
         )

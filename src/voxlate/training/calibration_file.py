@@ -4,6 +4,7 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,17 @@ from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 from voxlate.base.config import adapter
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message, message
-from voxlate.base.records import Digest, Record, checksum, write_tensors
+from voxlate.base.records import Digest, Record, Shape, checksum, write_tensors
 from voxlate.scans.formats.format import KeptByFile
-from voxlate.synthesis.calibration import Answer, Calibration, Header, Widths
+from voxlate.synthesis.calibration import SETTINGS, Answer, Calibration, Header, Widths
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.out_of_distribution import ReferencePatches
+from voxlate.synthesis.out_of_distribution import STATISTICS, ReferencePatches
 from voxlate.training.recipe.text import first_change, stored_options
 from voxlate.training.run import Run
 from voxlate.training.weights import file_hash
+
+Lengths = tuple[tuple[int, ...], str]  # of an array, with its type
 
 MEMORY = ".memory"  # begins the names of the reference patches' tensors, as no modality does
 
@@ -138,7 +141,7 @@ def read_calibration(path: Path) -> Calibration:
         text = stamped["header"]
         record.check_version(record.table(text), "made_by", "voxlate")
         header: Header = record.parse(Header, text)
-        arrays = file.arrays
+        arrays = file.read(_shapes(header, file.shapes))
     record.check_checksum(stamped["sha256"], _checksum(text, arrays))
     parts = _parts(arrays)
     memory = parts.pop(MEMORY, None)
@@ -146,6 +149,43 @@ def read_calibration(path: Path) -> Calibration:
     widths = {name: Widths(own) for name, own in parts.items()}
     header = replace(header, synth=stored_options(header.synth))
     return Calibration(header, widths, references, file_hash(path))
+
+
+def _shapes(header: Header, found: Mapping[str, Lengths]) -> dict[str, Shape]:
+    """The shapes of a calibration's arrays; found: those of the file, which decide the numbers of features."""
+    shapes = {}
+
+    def length(name: str) -> int:
+        """The length of a vector; 0 where there is none, which no vector has."""
+        lengths, _ = found.get(name, ((), ""))
+        return lengths[0] if lengths else 0
+
+    for target, of_target in header.targets.items():
+        if of_target.method == "constant":
+            continue
+        options = SETTINGS[of_target.method]
+        features = length(f"{target}.centre")
+        for name in ("centre", "spread"):
+            shapes[f"{target}.{name}"] = Shape((features,))
+        for name in ("unit", "least"):
+            shapes[f"{target}.{name}"] = Shape(())
+        widths = [features, *options.hidden, options.outputs]
+        for place, (before, after) in enumerate(pairwise(widths)):
+            shapes[f"{target}.{2 * place}.weight"] = Shape((after, before))
+            shapes[f"{target}.{2 * place}.bias"] = Shape((after,))
+    if any(name.startswith(MEMORY) for name in found):
+        features = length(f"{MEMORY}.centre")
+        statistics = len(STATISTICS)
+        if f"{MEMORY}.sizes" in found:  # version 0.7 compared the sizes of bodies, too
+            statistics += 1
+            shapes[f"{MEMORY}.sizes"] = Shape((2, None))
+        shapes[f"{MEMORY}.points"] = Shape((None, features))
+        shapes[f"{MEMORY}.numbers"] = Shape((2,))
+        for name in ("centre", "spread"):
+            shapes[f"{MEMORY}.{name}"] = Shape((features,))
+        for name in ("usual", "width"):
+            shapes[f"{MEMORY}.{name}"] = Shape((statistics,))
+    return shapes
 
 
 def _checksum(text: str, arrays: Mapping[str, np.ndarray]) -> str:

@@ -11,12 +11,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from voxlate.base.errors import BadInput, Stopped
 from voxlate.base.executors.case_work import StepCallback, no_report
@@ -29,7 +28,7 @@ from voxlate.scans.cases.prepared import Cohort
 from voxlate.science.batch import Batch
 from voxlate.science.methods.method import Method
 from voxlate.science.nets.autoencoder import AutoencoderNet
-from voxlate.training.batches.batches import Batches, Mixed, Planes, training_batches
+from voxlate.training.batches.batches import training_batches
 from voxlate.training.batches.latents import cache_moments, uncacheable
 from voxlate.training.precision import autocast
 from voxlate.training.processes import by_main
@@ -69,15 +68,11 @@ class Clock:
             self.begun = time.monotonic() - share * self.budget.seconds
 
     def steps(self, step: int) -> float:
-        """The number of steps before `train.more`, at the mean speed of the steps up to this one."""
+        """The number of all steps, at the mean speed of the steps up to this one."""
         done = min(step, len(self.places) - 1)
         if self.budget is None or not self.places[done]:
             return self.options.steps
         return self.options.steps * done / self.places[done]
-
-    def length(self, step: int) -> int:
-        """The number of all steps, at the mean speed of the steps up to this one."""
-        return round(self.steps(step)) + sum(self.options.more or ())
 
     @property
     def has_ended(self) -> bool:
@@ -85,11 +80,8 @@ class Clock:
         return bool(self.places) and self.places[-1] >= self.options.steps
 
     def place(self, step: int) -> float:
-        """The place of a step, 0-based: steps of the recipe that are done before it, and those of `train.more`."""
-        if self.budget is None:
-            return step
-        further = step - (len(self.places) - 1)
-        return self.places[step] if further <= 0 else self.options.steps + further
+        """The place of a step, 0-based: steps of the recipe that are done before it."""
+        return step if self.budget is None else self.places[step]
 
     def move_on(self, step: int) -> None:
         """Give the next step its place by the clock, unless it has one, because a run repeats its steps."""
@@ -169,7 +161,7 @@ READERS = {"cuda": 12, "xpu": 12, "mps": 2}
 class Job:
     """The training of one stage on a cohort.
 
-    replay: an earlier cohort, of which train.replay of the items are; budgets: of the stages of a plan; out: the run that
+    budgets: of the stages of a plan; out: the run that
     is written, none of timed steps; stop: received signals; track: the service that also gets the log's numbers.
     """
 
@@ -178,7 +170,6 @@ class Job:
     cohort: Cohort
     accelerator: Accelerator
     device: torch.device
-    replay: Cohort | None = None
     budgets: Budgets = field(default_factory=dict)
     out: Run | None = None
     stop: Sequence[int] = ()
@@ -222,9 +213,7 @@ class Job:
     @property
     def most_steps(self) -> int:
         """The largest number of steps of the stage."""
-        options = self.stage.train
-        steps = options.steps if self.budget is None else self.budget.most_steps
-        return steps + sum(options.more or ())
+        return self.stage.train.steps if self.budget is None else self.budget.most_steps
 
     def batches(self, step: int = 0, moments: Path | None = None) -> DataLoader[Batch]:
         """Batches from a step on; batch k depends on the seed and k alone, so resuming skips batches without reading.
@@ -239,15 +228,18 @@ class Job:
             )
         calls = options.accumulate * sum(self.stage.turns.values())
         size = options.batch // options.accumulate // world
-        shared = {"batch": size, "rank": self.accelerator.process_index, "world": world}
-        batches: Dataset[Batch]
-        if self.replay is not None and options.replay is not None:
-            count = self.most_steps * calls * size * world
-            new, replayed = (self._batches(one, count) for one in (self.cohort, self.replay))
-            batches = Mixed(new, replayed, share=options.replay, **shared)
-        else:
-            steps = self.most_steps * calls
-            batches = self._batches(self.cohort, steps, moments=moments, **shared)
+        batches = training_batches(
+            self.cohort,
+            self.stage.data,
+            self.recipe.intensity,
+            seed=self.seed,
+            batch=size,
+            rank=self.accelerator.process_index,
+            world=world,
+            steps=self.most_steps * calls,
+            unpaired=not self.stage.method.needs_pairs,
+            moments=moments,
+        )
         workers = _readers(self.device, world) if options.workers is None else options.workers
         return DataLoader(
             batches,
@@ -256,18 +248,6 @@ class Job:
             num_workers=workers,
             prefetch_factor=4 if workers else None,
             worker_init_fn=begin_reader,
-        )
-
-    def _batches(self, cohort: Cohort, steps: int, **shared: Any) -> Batches | Planes:
-        """The batches of a cohort, of one item each by default; shared: how processes share them."""
-        return training_batches(
-            cohort,
-            self.stage.data,
-            self.recipe.intensity,
-            seed=self.seed,
-            steps=steps,
-            unpaired=not self.stage.method.needs_pairs,
-            **shared,
         )
 
 
@@ -285,8 +265,7 @@ def keep_moments(job: Job, method: Method) -> Path | None:
     """The folder with the moments of the training cases' latents, encoded once; None if there are none to keep."""
     autoencoder = method.autoencoder
     stage, cohort = job.stage, job.cohort
-    replays = job.replay is not None and stage.train.replay is not None
-    if autoencoder is None or replays or uncacheable(cohort, stage.data):
+    if autoencoder is None or uncacheable(cohort, stage.data):
         return None
 
     def _report(done: int, total: int) -> None:

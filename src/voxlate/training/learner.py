@@ -5,7 +5,7 @@ import math
 import time
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -147,7 +147,7 @@ class Learner:
 
     def is_done(self, options: Training, place: float) -> bool:
         """Whether the training has its length, or ends early by losses and errors, which are saved for restarts."""
-        if place >= options.length:
+        if place >= options.steps:
             return True
         if options.best is not None and self.best is not None:
             return 0 < options.best.patience <= self.best.since
@@ -209,7 +209,7 @@ class Log:
                 self._plot({f"{turn}/{name}": value for name, value in values.items()} | common)
                 self.latest = {**self.latest, "loss": values["total"], "items_per_s": rate}
             self.previous = (step, seconds)
-        self.on_step(self.stage, step, self.clock.length(step), self.latest)
+        self.on_step(self.stage, step, round(self.clock.steps(step)), self.latest)
 
     def add_validation(self, scores: Mapping[str, float]) -> None:
         """Log a validation."""
@@ -252,11 +252,10 @@ class Log:
 
 
 def owner_of(recipe: Recipe, cohort: Cohort | None) -> str:
-    """The digest of what a state depends on: recipe, cohort and splits; additional steps may follow later."""
+    """The digest of what a state depends on: recipe, cohort and splits."""
     known = {} if cohort is None else cohort.splits
     splits = {name: sorted(cases) for name, cases in known.items()}
-    plain = to_dict(replace(recipe, train=replace(recipe.train, more=None)))
-    whole = [plain, cohort and cohort.digest, splits]
+    whole = [to_dict(recipe), cohort and cohort.digest, splits]
     return f"{stable_id(json.dumps(whole, sort_keys=True)):016x}"
 
 

@@ -28,7 +28,7 @@ class Curve:
 
 
 class Line(TypedDict):
-    """A line: a step's losses, a validation, seconds, planned and measured cost, or a sentence."""
+    """A line: a step's losses, a validation, seconds, or a sentence."""
 
     stage: Text
     step: Count
@@ -39,8 +39,8 @@ class Line(TypedDict):
     seconds: NotRequired[Number]
     validation: NotRequired[Readings]
     time: NotRequired[dict[Text, Number]]
-    planned: NotRequired[dict[Text, Number | None]]
-    took: NotRequired[dict[Text, Number | None]]
+    planned: NotRequired[Any]  # 0.7 wrote these two
+    took: NotRequired[Any]
     verdict: NotRequired[dict[Text, Verdict]]
     sharpness: NotRequired[dict[Text, Number]]
     keep_start: NotRequired[dict[Text, Number]]

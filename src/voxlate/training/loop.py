@@ -154,7 +154,7 @@ def take_step(
                 nn.utils.clip_grad_norm_(weights, options.clip_norm, foreach=on_cpu)
             optimiser.step()
         losses[turn] = {name: value.detach() for name, value in parts.items()}
-    learner.move_average(options.decay(clock.steps(learner.step)), options.part(place)[0])
+    learner.move_average(options.decay(clock.steps(learner.step)), place)
     learner.step += 1
     return losses
 
@@ -353,7 +353,7 @@ def log_end(now: StageState) -> None:
     if not now.is_main:
         return
     learner = now.learner
-    if now.options.stop and now.clock.place(learner.step) < now.options.length:
+    if now.options.stop and now.clock.place(learner.step) < now.options.steps:
         now.log.add_end(now.options.stop.sentence(learner.epochs.losses, learner.step))
     if best := learner.best:
         of_step = f"those of step {best.step}" if best.step else "those before the first step"
@@ -390,7 +390,9 @@ def follow(now: StageState) -> None:
         save(now)
     if now.stops and not now.done:
         step = now.learner.step
-        raise Stopped(f"stopped at step {step} of {now.clock.length(step)} ({now.job.stage.name})")
+        raise Stopped(
+            f"stopped at step {step} of {round(now.clock.steps(step))} ({now.job.stage.name})"
+        )
 
 
 def finish(job: Job, learner: Learner, notes: Mapping[str, Any]) -> Method:

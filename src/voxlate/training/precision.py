@@ -38,9 +38,9 @@ def stage_precisions(run: Run) -> dict[str, Precision]:
     """The precision of each stage of a run that has begun; empty if there is no such run."""
     if not run.has_begun or not run.provenance.is_file():
         return {}
-    recipe = run.origin.get("recipe", {})
+    recipe = run.origin["recipe"]
     tables = [*recipe.get("stages", ()), {**recipe, "name": "final"}]
-    stated = {table.get("name"): table.get("train", {}).get("precision") for table in tables}
+    stated = {table["name"]: table["train"].get("precision") for table in tables}
     return {name: found for name, found in stated.items() if found in ("bfloat16", "float32")}
 
 

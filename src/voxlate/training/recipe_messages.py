@@ -51,7 +51,7 @@ def check_training(recipe: Recipe, cohort: Cohort) -> list[Message]:
 
 def fold_note(cohort: Cohort, fold: int) -> Message:
     """A message on the held-out cases of a fold."""
-    train, val, test = (cohort.on_disk(cohort.splits[name]) for name in SPLITS)
+    train, val, test = (cohort.splits[name] for name in SPLITS)
     count = len({case.fold for case in cohort.cases} - {None}) or FOLDS
     text = f"fold {fold} of {count}: {len(train)} cases train, {len(val)} validate ({first_of(val)}); the test split ({len(test)}) is not used."
     return message("fold", text, train=len(train), val=len(val))

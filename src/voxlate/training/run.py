@@ -19,7 +19,7 @@ from voxlate.training.recipe import (
     stated_keys,
     to_dict,
 )
-from voxlate.training.recipe.run_provenance import read_run
+from voxlate.training.recipe.run_provenance import PROVENANCE, read_run
 from voxlate.training.recipe.text import as_toml, first_change
 from voxlate.training.verdict import Verdict
 
@@ -58,7 +58,7 @@ class Run:
     recipe = _File("recipe.toml")  # the recipe, with its head
     clock = _File("clock.txt")  # where each step of a planned training stood, see training.job
     # recipe, cohort and software, by which the run resumes
-    provenance = _File("provenance.json")
+    provenance = _File(PROVENANCE)
     log = _File("log.jsonl")  # the log of all stages
     state = _File("state.pt")  # the state from which the training continues
     naive = _File("naive.safetensors")  # the naive baselines of the training cases
@@ -136,7 +136,7 @@ def begin_run(
     wanted = {"recipe": to_dict(recipe), "data": data}
     if run.provenance.exists():
         recorded = run.origin
-        change = first_change({key: recorded.get(key) for key in wanted}, wanted)
+        change = first_change({key: recorded[key] for key in wanted}, wanted)
         if not change and (run.has_begun or run.recipe.exists()):
             return run
         if run.has_begun:

@@ -1,54 +1,28 @@
-"""Starters as runs: their weights are checked before they are used, and some of their modalities can be taken."""
+"""Starters as runs, of whose modalities some can be taken, and the weights from which a stage is initialised."""
 
-import copy
 import shutil
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from voxlate.base.errors import BadInput
 from voxlate.base.hub import download, is_on_hub
-from voxlate.base.items import BACKGROUND, stable_id
-from voxlate.base.records import Record, Shape, checksum
-from voxlate.science.batch import Batch
-from voxlate.science.diffusion.noise import Noise
 from voxlate.science.methods.method import Method
 from voxlate.science.nets.unet import ResidualUNet, narrow
 from voxlate.training.recipe import FullStage, Recipe
 from voxlate.training.run import Run, weights_of
 from voxlate.training.starters.card import read_card
-from voxlate.training.starters.names import PREFIX, folder_of, is_starter
-from voxlate.training.weights import Loaded, load_method, read_header
-
-SELF_TEST = "selftest.safetensors"
-SIDE = (
-    64  # pixels of the self-test's slice, which must be a multiple of a network's coarsest features
-)
-SEED = 4021  # of the noise in the self-test of a method that samples
-# Float32 on other processors differs by 1e-5; other weights differ by more than a hundredth.
-TOLERANCE = 2e-3
-AGAIN = "Install voxlate again."
+from voxlate.training.starters.names import folder_of, is_starter
+from voxlate.training.weights import load_method, read_header
 
 
 def run_folder(run: Path | str) -> Path:
-    """The path of a run; of starter:NAME and hf://NAME/REPO its folder, after its weights were checked."""
+    """The path of a run; of starter:NAME and hf://NAME/REPO its folder."""
     if is_on_hub(run):
         return download(run)
-    if not is_starter(run):
-        return Path(run)
-    folder = folder_of(run)
-    check_starter(folder)
-    return folder
-
-
-def load_run(run: Path | str, allow_code: bool = False) -> Loaded:
-    """The method of a run, starter or model of a hub, its recipe and its header (see `load_method`)."""
-    if is_starter(run):
-        return copy.deepcopy(check_starter(folder_of(run)))
-    return load_method(run_folder(run), allow_code)
+    return folder_of(run) if is_starter(run) else Path(run)
 
 
 def starter_hash(run: Path | str) -> str:
@@ -56,78 +30,12 @@ def starter_hash(run: Path | str) -> str:
     return read_card(folder_of(run)).sha256
 
 
-def check_starter(folder: Path) -> Loaded:
-    """The method of a starter, its recipe and its header, which the caller must not change (see `load_run`).
-
-    Raises BadInput unless its self-test gives its output.
-    """
-    files = sorted(folder.glob("*.*"))
-    return _check(folder, tuple((file.name, file.stat().st_mtime_ns) for file in files))
-
-
-@lru_cache(maxsize=8)
-def _check(folder: Path, mtimes_ns: tuple[tuple[str, int], ...]) -> Loaded:
-    """Load and check a starter once in each process."""
-    method, recipe, header = load_method(folder)
-    batch, wanted = _read_self_test(folder, recipe)
-    difference = float((self_test_output(method, recipe, batch) - wanted).abs().max())
-    if not difference <= TOLERANCE:
-        raise BadInput(
-            f"{PREFIX}{folder.name}: expected the output of its self-test within {TOLERANCE:g}, found a difference of {difference:.2g}: this installation computes other images. {AGAIN}"
-        )
-    return method, recipe, header
-
-
-def self_test_output(method: Method, recipe: Recipe, batch: Batch) -> Tensor:
-    """The image of a batch in float32 on the CPU."""
-    with torch.inference_mode():
-        return method.synthesise(batch, Noise(SEED, batch.item), recipe.synth).float()
-
-
-def self_test_batch(recipe: Recipe, source: Tensor) -> Batch:
-    """The batch of a self-test: a source [1, C, D, H, W] in network units; a completion lacks its last modality."""
-    data = recipe.data
-    present = torch.ones(1, source.shape[1], dtype=torch.bool)
-    if recipe.task.completes:
-        lacking = [name == data.source[-1] for name, _ in data.channels]
-        present[0, lacking] = False
-        source = source.masked_fill(~present[:, :, None, None, None], BACKGROUND)
-    mask = (source > BACKGROUND).any(1, keepdim=True).float()
-    depth = source.shape[2]
-    item = torch.tensor([[stable_id("self-test", z) for z in range(depth)]])
-    return Batch(
-        source=source,
-        mask=mask,
-        present=present,
-        item=item,
-        source_names=data.source_names,
-        target_names=tuple(data.target),
-    )
-
-
-def _read_self_test(folder: Path, recipe: Recipe) -> tuple[Batch, Tensor]:
-    """The input and the output of a starter's self-test."""
-    record = Record(folder / SELF_TEST, "the self-test of a starter", AGAIN)
-    depth = recipe.data.patch[0]
-    shape = (depth, SIDE, SIDE)
-    wanted = {
-        "source": Shape((1, len(recipe.data.channels), *shape)),
-        "output": Shape((1, len(recipe.data.target), *shape)),
-    }
-    with record.tensors() as file:
-        digest = file.text("sha256")
-        arrays = file.read(wanted)
-    record.check_checksum(digest, checksum("", arrays))
-    source, output = (torch.from_numpy(arrays[name]) for name in ("source", "output"))
-    return self_test_batch(recipe, source), output
-
-
 def starter_for(source: Path | str, stage: FullStage) -> Method:
     """The method of a starter with the modalities of a stage alone.
 
     Where its card matches no names, the order of the modalities decides.
     """
-    method, recipe, _ = load_run(source)
+    method, recipe, _ = load_method(folder_of(source))
     own, data = recipe.data, stage.data
     names = read_card(folder_of(source)).match(data.source, data.target)
     if names is None:

@@ -41,10 +41,10 @@ from voxlate.training.recipe.run_provenance import data_of_training
 from voxlate.training.recipe.text import apply_changes
 from voxlate.training.recipe.training_settings import Precision
 from voxlate.training.run import Run, of_a_run, software, weights_of
-from voxlate.training.starter import load_run, run_folder
+from voxlate.training.starter import run_folder
 from voxlate.training.starters.card import read_card
-from voxlate.training.starters.names import folder_of, is_starter, starter_names
-from voxlate.training.weights import file_hash, read_header
+from voxlate.training.starters.names import folder_of, starter_names
+from voxlate.training.weights import file_hash, load_method, read_header
 
 T = TypeVar("T")
 TABLES = ("noise", "slices", "schedule")  # keys that hold a table, whose kind may be named alone
@@ -237,7 +237,7 @@ def count_calls(*nets: nn.Module) -> Iterator[Calls]:
 def open_run(run: Path | str, device: str, allow_code: bool, answer: Answer | None) -> Model:
     """The model of a run folder, a weights file, starter:NAME or hf://NAME/REPO (see load.load)."""
     path = _stage_path(run_folder(run), answer, allow_code)
-    method, recipe, header = load_run(run if is_starter(run) else path, allow_code)
+    method, recipe, header = load_method(path, allow_code)
     if (
         not recipe.method.makes_targets
     ):  # an autoencoder alone, whose inputs are the images that it reconstructs
@@ -255,7 +255,7 @@ def open_run(run: Path | str, device: str, allow_code: bool, answer: Answer | No
     )
     facts = model_facts(recipe, header, splits, "fold" in trained_on)
     network = TorchNetwork(method.to(chosen), recipe, header, chosen, device)
-    own_samples = (header["recipe"].get("synth") or {}).get("samples", 1)
+    own_samples = header["recipe"].get("synth", {}).get("samples", 1)
     return Model(facts, network, origin, anatomy, RunCalibrations(folder, own_samples))
 
 
@@ -300,8 +300,6 @@ def model_facts(
     starter = header.get("starter")
     accepts = {name: [name] for name in recipe.data.source}
     accepts |= {name: list(names) for name, names in (starter or {}).get("accepts", {}).items()}
-    if recipe.data.any_source:
-        accepts[recipe.data.source[0]] = list(recipe.data.any_source)
     stated = {name: getattr(recipe, name) for name in OF_RECIPE}
     stated |= {name: getattr(recipe.method, name) for name in OF_METHOD}
     stated |= NOT_IN_EVERY_HEADER | {name: header[name] for name in OF_HEADER if name in header}
@@ -348,7 +346,7 @@ def data_facts(data: DataSettings) -> DataFacts:
     """Which scans a recipe reads, and how."""
     heads = None if data.physics is None else SyntheticHeads(data.physics.stripped)
     planes = [plane.axes for plane in data.by_plane] if data.planes else []
-    return _by_names(DataFacts, data, planes=planes, heads=heads, any_source=[*data.any_source])
+    return _by_names(DataFacts, data, planes=planes, heads=heads)
 
 
 def _by_names(kind: type[T], settings: Any, **others: Any) -> T:

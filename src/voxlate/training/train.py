@@ -40,7 +40,6 @@ from voxlate.training.training_options import TrainOptions
 from voxlate.training.validate import validation_items, validation_split
 from voxlate.training.weights import (
     file_hash,
-    is_finished,
     load_weights,
     read_header,
     reuse_weights,
@@ -54,7 +53,7 @@ class Beginning:
     """How a run begins, beyond its recipe, cohort and options.
 
     head: comment lines of its recipe.toml; budgets: what its plan gives each stage; starts: weights by stage of the run
-    that is adapted, and whether they were calibrated; replay: the cohort that is replayed; begun: the hash of the
+    that is adapted, and whether they were calibrated; begun: the hash of the
     weights from which the run in the folder began; state: after a race of the plan, from which a new run goes on.
     """
 
@@ -62,7 +61,6 @@ class Beginning:
     budgets: Budgets = field(default_factory=dict)
     starts: Mapping[str, Path] = field(default_factory=dict)
     calibrated: bool = False
-    replay: Path | None = None
     begun: str | None = None
     state: Mapping[str, Any] | None = None
 
@@ -100,7 +98,7 @@ def train(
     _check_stages(jobs, starts)
     reused = runs_of(asked.reuse)
     # The weights of some are imported, those of a pretrained autoencoder, say.
-    pretrained = [other for other in reused if "imported" in other.origin.get("data", {})]
+    pretrained = [other for other in reused if "imported" in other.origin["data"]]
     others = [other for other in reused if other not in pretrained]
 
     with contextlib.ExitStack() as held:
@@ -118,10 +116,7 @@ def train(
         by_main(jobs[0].accelerator, _begin)
         stated = run.origin
         notes = {"adapted": stated["adapted"]} if "adapted" in stated else {}
-        budgets = {
-            name: Budget(seconds=table["seconds"], most_steps=table["most_steps"])
-            for name, table in stated.get("budgets", {}).items()
-        }
+        budgets = {name: Budget(**table) for name, table in stated.get("budgets", {}).items()}
         stop = held.enter_context(stop_signal())
         started = [replace(job, budgets=budgets, stop=stop) for job in jobs]
         _train_stages(started, starts, pretrained, notes)
@@ -133,13 +128,10 @@ def _open_job(recipe: Recipe, data: Path, asked: TrainOptions, beginning: Beginn
     cohort = open_cohort(data)
     if asked.fold is not None:
         cohort = cohort.in_fold(asked.fold)
-    old = (asked.init, beginning.starts, beginning.begun, beginning.replay)
+    old = (asked.init, beginning.starts, beginning.begun)
     cohort = recipe.with_maps_of(cohort, must_draw=not any(old))
-    replay = None
-    if beginning.replay is not None:
-        replay = recipe.with_maps_of(open_cohort(beginning.replay), must_draw=False)
     accelerator, device = processes(asked.device)
-    return Job(recipe, recipe.all_stages[0], cohort, accelerator, device, replay)
+    return Job(recipe, recipe.all_stages[0], cohort, accelerator, device)
 
 
 def _plan_jobs(first: Job) -> list[Job]:
@@ -177,7 +169,7 @@ def _begin_run(
     about: dict[str, Any] = {
         "cohort": job.cohort.digest,
         "start": digest,
-        "splits": {name: job.cohort.on_disk(cases) for name, cases in job.cohort.splits.items()},
+        "splits": job.cohort.splits,
     }
     # The start weights were trained on these voxels.
     inherited = read_header(start).get("training_voxels", []) if start else []
@@ -185,9 +177,6 @@ def _begin_run(
     origin: dict[str, Any] = {"prepared": prepared, "inherited_voxels": inherited}
     if fold is not None:
         about["fold"] = fold
-    if job.replay is not None and beginning.replay is not None:
-        about["replay"] = job.replay.digest
-        origin["replayed"] = relative_to(run.folder, beginning.replay.resolve())
     if beginning.budgets:
         origin["budgets"] = {name: asdict(one) for name, one in beginning.budgets.items()}
     if beginning.starts:
@@ -241,7 +230,7 @@ def _train_stages(
         name = job.stage.name
         method, started = initial_method(job.stage, earlier)
         weights = job.run.weights(name)
-        if is_finished(weights, job.stage.train.more):
+        if weights.exists():
             load_weights(method, weights)
         else:
             if name in starts:

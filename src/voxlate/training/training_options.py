@@ -48,13 +48,6 @@ class PlanOptions:
     target: Annotated[
         Sequence[str] | str, replace(MODALITY, help="Modality to synthesise. Repeatable.")
     ] = ()
-    any_source: Annotated[
-        Sequence[str] | str,
-        replace(
-            MODALITY,
-            help="MR contrast that may be the input, in place of --source: the model takes any one of them. Repeatable, or with commas.",
-        ),
-    ] = ()
     unpaired: Annotated[
         bool,
         Option("Plan training without pairs where no case has both source and target.", panel=PLAN),
@@ -80,14 +73,7 @@ class TrainOptions(PlanOptions, ExecutorOptions):
 
     minutes: Annotated[
         float | None,
-        Option(
-            "Training time of auto (default: 60), or additional time of a finished run.",
-            panel=MAIN,
-            least=0,
-        ),
-    ] = None
-    steps: Annotated[
-        int | None, Option("Additional steps of a finished run.", panel=MAIN, least=1)
+        Option("Training time of auto on this machine. Default: 60.", panel=MAIN, least=0),
     ] = None
     set: Annotated[Mapping[str, Value] | None, CHANGES] = None
     small: Annotated[
@@ -147,22 +133,6 @@ class AdaptOptions:
     steps: Annotated[
         int | None, Option("Number of steps instead of minutes.", panel=MAIN, least=1)
     ] = None
-    replay: Annotated[
-        Path | str | None,
-        Option(
-            "Prepared cohort of the old site, which is replayed. Default: that of the run.",
-            panel=TRAINING,
-        ),
-    ] = None
-    replay_share: Annotated[
-        float,
-        Option(
-            "Share of the items that is of the old site; 0: none.",
-            panel=TRAINING,
-            least=0,
-            most=0.9,
-        ),
-    ] = 0.25
     device: Device = "auto"
     allow_code: AllowCode = False
 

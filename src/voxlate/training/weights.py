@@ -42,7 +42,7 @@ from voxlate.science.methods.method import Method
 from voxlate.synthesis.scan_checks import POINTS, training_ranges
 from voxlate.training.batches.data_settings import training_cases
 from voxlate.training.recipe import FullStage, Recipe, code_of, from_dict, to_dict
-from voxlate.training.recipe.run_provenance import Adapted, ShownStage, ShownTraining
+from voxlate.training.recipe.run_provenance import Adapted, StoredRecipe
 from voxlate.training.recipe.text import first_change, stored_recipe
 from voxlate.training.run import Run, software, weights_of
 
@@ -52,25 +52,6 @@ HALF = (torch.float16, torch.bfloat16)
 
 LEAST_SIZE = 4096  # numbers up to this one are allowed in all settings of a network
 NUMBERS = re.compile(r"\d+(?:\.\d+)?(?:e\+?\d+)?")
-
-
-class _Data(TypedDict):
-    source: list[Text]
-    target: list[Text]
-
-
-class _Recipe(TypedDict):
-    """The keys of a recipe that are read before it checks itself."""
-
-    title: Text
-    data: _Data
-    stages: NotRequired[list[ShownStage]]
-    train: ShownTraining
-    net: dict[str, Any]
-
-
-class _WithRecipe(TypedDict):
-    recipe: _Recipe
 
 
 class _Software(TypedDict):
@@ -139,7 +120,7 @@ def header_of(file: Tensors) -> dict[str, Any]:
     header: dict[str, Any] = record.table(text)
     record.check_version(header, "made_by", "voxlate")
     record.parse(Header, text)
-    recipe = record.fill(_WithRecipe, {"recipe": header["recipe"]}, others=None)["recipe"]
+    recipe: StoredRecipe = record.fill(StoredRecipe, header["recipe"], others=None)
     targets = set(recipe["data"]["target"])
     names = targets.union(recipe["data"]["source"])
     for key, wanted in (("units", names), ("target_scales", targets), ("target_widths", targets)):
@@ -154,7 +135,7 @@ def _check_sizes(file: Tensors, recipe: Mapping[str, Any]) -> None:
     sizes = [math.prod(lengths) for lengths, _ in file.shapes.values()]
     largest = max(LEAST_SIZE, len(sizes), *sizes)
     for stage in (recipe, *recipe.get("stages", ())):
-        settings = json.dumps([stage.get("net"), stage.get("method")])
+        settings = json.dumps([stage["net"], stage["method"]])
         for number in NUMBERS.findall(settings):
             found = f"a network of {number:.40} in the recipe, which its tensors are not"
             file.record.check(float(number) <= largest, found)
@@ -173,7 +154,7 @@ def make_header(
     draws = max(1, DRAWS // len(cases))
     drawn = list(chain.from_iterable(cohort.headers_of_draws(case, draws) for case in cases))
     # a case that no stage can use may have other scans of a patient who trains
-    seen = [*map(cohort.header, cohort.on_disk(cohort.splits["train"]))]
+    seen = [*map(cohort.header, cohort.splits["train"])]
     return {
         "recipe": plain,
         **({"imports": needed} if (needed := code_of(plain)) else {}),
@@ -320,14 +301,6 @@ def load_method(path: Path, allow_code: bool = False) -> Loaded:
     return method.eval().requires_grad_(False), recipe, header
 
 
-def is_finished(path: Path, more: Sequence[int] | None) -> bool:
-    """Whether a weights file is of a stage's whole training, with these additional steps."""
-    if not path.exists():
-        return False
-    trained = read_header(path)["recipe"].get("train", {})
-    return list(trained.get("more") or ()) == list(more or ())
-
-
 def runs_of(folders: Sequence[Path | str]) -> list[Run]:
     """The runs from which stages are taken; raises BadInput if one of them is no run."""
     runs = [Run(Path(folder)) for folder in folders]
@@ -359,7 +332,7 @@ def reuse_weights(run: Run, others: Sequence[Run], recipe: Recipe, stage: str) -
 
 def _why_not_reused(run: Run, other: Run, recipe: Recipe, stage: str) -> str:
     """The reason against the weights of another run; "" if they can be used."""
-    data, theirs = (each.origin.get("data", {}) for each in (run, other))
+    data, theirs = (each.origin["data"] for each in (run, other))
     if theirs.get("cohort") != data.get("cohort"):
         return "it saw another cohort"
     if theirs.get("splits") != data.get("splits"):

@@ -41,7 +41,7 @@ def after_training(run: Path, data: "DataSettings", completes: bool) -> str:
     split = f" --split {name}" if name else ""
     if cohort is None:
         return f"synth {quote_path(run)} {COHORT}{split} --out OUT"
-    wanted = {*(data.any_source or data.source)}
+    wanted = {*data.source}
     present = {entry.case: {*entry.present} for entry in cohort.cases}
     if data.physics is not None and not any(wanted & there for there in present.values()):
         return f"synth {quote_path(run)} {scans_to_give(data, completes)} --out OUT"

@@ -2,7 +2,6 @@
 
 import re
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from io import StringIO
@@ -19,7 +18,7 @@ from voxlate.base.messages import message
 from voxlate.base.option import flag_of
 from voxlate.commands.api.entry import Place
 from voxlate.commands.api.progress import Reporter
-from voxlate.training.continuing import train_further
+from voxlate.training.continuing import resume_run
 from voxlate.training.planning.plan import Plan, check_same
 from voxlate.training.planning.planner import plan_training
 from voxlate.training.processes import by_main, processes
@@ -31,7 +30,7 @@ from voxlate.training.train import train as train_recipe
 from voxlate.training.training_options import AUTO, TrainOptions
 from voxlate.training.weights import runs_of
 
-OF_PLAN = ("source", "target", "any_source", "memory", "mode", "from_scratch")
+OF_PLAN = ("source", "target", "memory", "mode", "from_scratch")
 WIDTH = 80  # columns of the table of a plan in a message
 # Reasons of a plan that are printed.
 DECISIONS = (
@@ -45,7 +44,18 @@ DECISIONS = (
     "minutes",
     "by hand",
 )
-OF_RECIPE = ("set", "init", "reuse", "fold", "folds", "small", "executor", "workers", *OF_PLAN)
+OF_RECIPE = (
+    "minutes",
+    "set",
+    "init",
+    "reuse",
+    "fold",
+    "folds",
+    "small",
+    "executor",
+    "workers",
+    *OF_PLAN,
+)
 
 
 def train_or_continue(
@@ -109,14 +119,12 @@ class _Training:
                 )
             recipe = recipe_text.small_variant(named)
         prepared, run = _check_places(named, self.data, out)
-        refused = ("steps",) if recipe == AUTO else ("steps", "minutes", *OF_PLAN)
-        if unfit := [*asked.changed_options(*refused)]:
-            planned = "" if unfit[0] == "steps" else "auto, or "
-            raise BadInput(
-                f"{flag_of(unfit[0])}: expected {planned}a run to train further, found {named}. Drop it, or set another length by its key: --set train.steps=2000, say. Its run is trained for further minutes by voxlate train RUN --minutes +30."
-            )
         if recipe == AUTO:
             return _train_planned(prepared, run, asked, report)
+        if unfit := [*asked.changed_options("minutes", *OF_PLAN)]:
+            raise BadInput(
+                f"{flag_of(unfit[0])}: expected auto with it, found {named}. Drop it, or set another length by its key: --set train.steps=2000, say."
+            )
         chosen, head = _read_recipe(recipe, asked)
         _say_last_stage(chosen, asked, report)
         return train_recipe(
@@ -160,29 +168,17 @@ def _check_places(named: str, data: Place | None, out: Place | None) -> tuple[Pa
 
 
 def _continue(run: Path, data: Path | None, asked: TrainOptions, report: Reporter) -> Run:
-    """Continue a run by steps or minutes, or resume it."""
+    """Resume a run."""
     if unfit := [*asked.changed_options(*OF_RECIPE)]:
         raise BadInput(
             f"{flag_of(unfit[0])}: expected a recipe with it, found the run {run}, which keeps its recipe. Drop it, or begin a new run with it from these weights: voxlate train {quote(str(run / 'recipe.toml'))} --data PREPARED --init {quote(str(run))} --out NEW."
         )
-    if asked.steps and asked.minutes:
-        raise BadInput("--steps: expected --steps or --minutes, found both. Drop one.")
-    return _train_run(run, data, asked, report, asked.steps, asked.minutes)
+    return _resume(run, data, asked, report)
 
 
-def _train_run(
-    run: Path,
-    data: Path | None,
-    asked: TrainOptions,
-    report: Reporter,
-    steps: int | None = None,
-    minutes: float | None = None,
-) -> Run:
-    """Resume a run, or train it for as many additional steps or minutes as are asked for."""
-    return train_further(
+def _resume(run: Path, data: Path | None, asked: TrainOptions, report: Reporter) -> Run:
+    return resume_run(
         run,
-        steps=steps,
-        minutes=minutes,
         data=data,
         device=asked.device,
         allow_code=asked.allow_code,
@@ -207,7 +203,6 @@ def _read_recipe(recipe: Any, asked: TrainOptions) -> tuple[Recipe, str]:
 
 def _train_planned(data: Path, run: Path, asked: TrainOptions, report: Reporter) -> Run:
     """Plan a training and train it, or train a folder that was planned before."""
-    began = time.monotonic()
     changes = asked.set or {}
     if asked.init is not None:
         raise BadInput(
@@ -254,8 +249,6 @@ def _train_planned(data: Path, run: Path, asked: TrainOptions, report: Reporter)
     done = train_recipe(
         recipe, data, run, asked, beginning=beginning, progress=report.step, say=report.say
     )
-    outcome = plan.outcome(done, time.monotonic() - began, asked.device)
-    report.say(message("outcome", outcome))
     if any(verdict.outcome == "worse" for verdict in done.verdicts):
         report.say(message("help", plan.help(done)))
     return done
@@ -269,7 +262,7 @@ def _resume_plan(run: Path, data: Path, asked: TrainOptions, report: Reporter) -
     listed = ", ".join(ignored) or "options of a plan"
     text = f"{run / 'recipe.toml'} is resumed as it was planned; {listed} change nothing (another --out makes another plan)."
     report.say(message("resumed", text))
-    return _train_run(run, data, asked, report)
+    return _resume(run, data, asked, report)
 
 
 def _say_last_stage(recipe: Recipe, asked: TrainOptions, report: Reporter) -> None:

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,7 +25,7 @@ from voxlate.synthesis.provenance import (
     source_paths,
 )
 from voxlate.training.naive import Baselines, fit_cohort
-from voxlate.training.recipe.run_provenance import read_run
+from voxlate.training.recipe.run_provenance import PROVENANCE, first_run, read_run, stated_place
 
 BASELINES = "naive.safetensors"
 
@@ -329,10 +328,9 @@ def _learned(prepared: Path, target: str, patient: str | None) -> Baselines | No
 
 def _find_cohort(runs: Iterable[Path]) -> Path | None:
     """The prepared cohort that the first of the runs names, if it is still there."""
-    for run in runs:
-        path = run / "provenance.json"
-        place = read_run(path).get("prepared") if path.is_file() else None
-        if isinstance(place, str):
-            folder = Path(os.path.normpath(run / place))
-            return folder if (folder / "cohort.json").is_file() else None
-    return None
+    run = first_run(runs)
+    prepared = None if run is None else read_run(run / PROVENANCE).get("prepared")
+    if run is None or prepared is None:
+        return None
+    folder = stated_place(run, prepared)
+    return folder if (folder / "cohort.json").is_file() else None

@@ -2,11 +2,11 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -80,46 +80,6 @@ class CaseEntry:
     fold: Fold | None = None  # in which a manifest says that the patient validates
 
 
-T = TypeVar("T")
-OF_SCANS = (
-    "units",
-    "origins",
-    "statistics",
-    "voxels",
-    "numbers",
-    "pictures",
-    "registered",
-    "misaligned",
-)
-
-
-@dataclass(frozen=True)
-class OneScan:
-    """A scan of a case on disk, and the source for which it stands."""
-
-    case: str
-    scan: str
-    source: str
-
-    @property
-    def name(self) -> str:
-        """The name of the case, which no case on disk has; its noise depends on it."""
-        return f"{self.scan} of {self.case}"
-
-    def renamed(self, table: Mapping[str, T]) -> dict[str, T]:
-        """A table by modality with the scan as the source, in the same order, which is that of the mask's bits."""
-        return {self.source if name == self.scan else name: table[name] for name in table}
-
-    def header(self, header: CaseHeader) -> CaseHeader:
-        """The header with the scan as the source."""
-        tables: dict[str, Any] = {name: self.renamed(getattr(header, name)) for name in OF_SCANS}
-        return replace(header, case=self.name, **tables)
-
-    def of(self, case: PreparedCase) -> PreparedCase:
-        """The case with the scan as the source; its arrays are the same."""
-        return replace(case, header=self.header(case.header), arrays=self.renamed(case.arrays))
-
-
 @dataclass(frozen=True)
 class Cohort:
     """A prepared cohort: its cases with their splits, the modalities and units, and its provenance.
@@ -132,7 +92,6 @@ class Cohort:
         warnings: messages of `prepare`.
         provenance: options, sources and versions.
         drawn: modalities that are computed from tissue-parameter maps when they are read; no part of cohort.json.
-        scans_of: cases of which one scan stands for the source (see training.batches.data_settings); no part of cohort.json.
 
     Example:
         >>> from voxlate.scans.cases.prepared import open_cohort
@@ -148,7 +107,6 @@ class Cohort:
     warnings: tuple[Message, ...]
     provenance: dict[str, Any]
     drawn: Contrasts | None = None
-    scans_of: dict[str, OneScan] = field(default_factory=dict)
 
     @property
     def splits(self) -> dict[str, list[str]]:
@@ -205,7 +163,7 @@ class Cohort:
     @property
     def digest(self) -> str:
         """16 hexadecimal digits of cohort.json and of the inputs of every case, which change with any voxel."""
-        inputs = [self._header(case).inputs for case in self.on_disk(self._entries)]
+        inputs = [self._header(case).inputs for case in self._entries]
         record = (self.folder / "cohort.json").read_bytes()
         return hashlib.sha256(record + repr(inputs).encode()).hexdigest()[:16]
 
@@ -253,11 +211,6 @@ class Cohort:
         modalities = tuple(dict.fromkeys((*self.modalities, *drawn.names)))
         return replace(self, cases=cases, modalities=modalities, units=units, drawn=drawn)
 
-    def on_disk(self, cases: Iterable[str]) -> list[str]:
-        """The cases on disk, each once, that these are, or of which they show one scan."""
-        scans = self.scans_of
-        return [*dict.fromkeys(scans[case].case if case in scans else case for case in cases)]
-
     def header(self, case: str, axes: str = CANONICAL) -> CaseHeader:
         """The header of a case with these axes (see case.lay_out)."""
         (header,) = self.headers_of_draws(case, None)
@@ -284,15 +237,11 @@ class Cohort:
         return replace(prepared, header=self.drawn.add_to_header(prepared), contrasts=self.drawn)
 
     def _header(self, case: str) -> CaseHeader:
-        """The header of a case on disk, or of one with a scan as the source."""
-        if one := self.scans_of.get(case):
-            return one.header(self._header(one.case))
+        """The header of a case on disk."""
         return self._check_listed(read_header(case_path(self.folder, case)), case)
 
     def _open(self, case: str) -> PreparedCase:
-        """A case on disk, or with a scan as the source."""
-        if one := self.scans_of.get(case):
-            return one.of(self._open(one.case))
+        """A case on disk."""
         prepared = open_case(case_path(self.folder, case))
         self._check_listed(prepared.header, case)
         return prepared
@@ -410,7 +359,7 @@ def read_tables(folder: Path) -> dict[str, Any]:
 def write_cohort(cohort: Cohort) -> None:
     """Write cohort.json, the last step of prepare: a folder without it is unfinished."""
     value = asdict(replace(cohort, drawn=None))
-    del value["folder"], value["drawn"], value["scans_of"]
+    del value["folder"], value["drawn"]
     value["warnings"] = [warning.table for warning in cohort.warnings]
     for case in value["cases"]:
         if case["fold"] is None:

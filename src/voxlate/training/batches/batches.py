@@ -1,7 +1,6 @@
 """Batches of a prepared cohort, each a pure function of the seed and the step."""
 
 import functools
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from itertools import repeat
@@ -178,38 +177,6 @@ class Planes(Dataset[Batch]):
     def items(self) -> list[tuple[str, int | None]]:
         """The items of all planes."""
         return [item for batches in self.planes for item in batches.items]
-
-
-@dataclass(eq=False)
-class Mixed(Dataset[Batch]):
-    """Batches whose item k, over all steps and processes, is of the replayed cohort as often as the share states.
-
-    Of the first n items, floor(n * share) are replayed, evenly spread. new, replayed: items one by one (batch 1, one
-    process). The number of an item alone decides which it is, hence workers and restarts give identical batches.
-    """
-
-    new: Batches | Planes
-    replayed: Batches | Planes
-    _: KW_ONLY
-    share: float
-    batch: int
-    rank: int = 0
-    world: int = 1
-
-    def __len__(self) -> int:
-        return len(self.new) // (self.batch * self.world)
-
-    def __getitem__(self, step: int) -> Batch:
-        if not 0 <= step < len(self):
-            raise IndexError(step)
-        first = (step * self.world + self.rank) * self.batch
-        return collate([self._item(number) for number in range(first, first + self.batch)])
-
-    def _item(self, number: int) -> Batch:
-        before = math.floor(number * self.share)
-        if math.floor((number + 1) * self.share) > before:
-            return self.replayed[before]
-        return self.new[number - before]
 
 
 def training_batches(

@@ -1,7 +1,6 @@
 """What a training reads of a prepared cohort: which modalities and patches, of which cases, slices and scans."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import field, replace
 from itertools import chain, product
 from typing import Annotated, Literal, cast
@@ -12,7 +11,7 @@ from torch import Tensor
 from voxlate.base.config import Provided, setting, settings
 from voxlate.base.errors import BadInput
 from voxlate.scans.cases.case import CANONICAL, PROTONS, Axes, ContrastSettings, axis_of
-from voxlate.scans.cases.prepared import CaseEntry, Cohort, OneScan
+from voxlate.scans.cases.prepared import Cohort
 from voxlate.training.batches.augment import AugmentSettings
 from voxlate.training.batches.slice_filter import SliceFilter
 
@@ -25,12 +24,6 @@ class DataSettings:
 
     source: Annotated[list[str], setting("input modalities of the model", min_length=1)]
     target: Annotated[list[str], setting("modalities that the model synthesises", min_length=1)]
-    any_source: Annotated[
-        tuple[str, ...],
-        setting(
-            "MR scans that stand for the one source: a case is trained on once with each that it has, and synthesised from the one that is given"
-        ),
-    ] = ()
     patch: Annotated[
         tuple[int, int, int],
         setting("size of a patch in voxels, D, H, W; a slice has D = 1"),
@@ -158,7 +151,7 @@ class DataSettings:
         return weight
 
     def __post_init__(self) -> None:
-        names, moving = self.any_source, self.augment.off_centre
+        moving = self.augment.off_centre
         once = "each modality once"
         one_plane = [
             key for key in ("slices", "centred", "apart") if getattr(self, key) not in (None, False)
@@ -184,19 +177,6 @@ class DataSettings:
                 self.centred and moving,
                 "no changes with data.centred that move the mid-plane away from the middle",
                 moving,
-            ),
-            ("any_source", len({*names}) < len(names), once, [*names]),
-            (
-                "any_source",
-                names and (len(self.source) > 1 or self.apart or self.slices is not None),
-                "pairs with one source, for which they stand, without data.slices",
-                f"{self.source}{', data.apart' if self.apart else ''}",
-            ),
-            (
-                "any_source",
-                {*names} & {*self.source, *self.target},
-                "names other than those of data.source and data.target",
-                [*names],
             ),
             (
                 "planes",
@@ -303,54 +283,3 @@ def missing_modalities(cohort: Cohort, data: DataSettings, split: str) -> dict[s
 def training_cases(cohort: Cohort, data: DataSettings) -> list[str]:
     """The cases that a training uses: the usable ones; with data.apart all, since each side has cases of its own."""
     return cohort.splits["train"] if data.apart else usable_cases(cohort, data, "train")
-
-
-def with_any_source(cohort: Cohort, scans: Sequence[str], source: str) -> Cohort:
-    """The cohort with each of these scans as the source of a case of its own.
-
-    Cases that have the source already, drawn from maps for instance, or none of the scans, stay as they are. Raises
-    BadInput where the scans are no MR, or of several units, and where no case has any of them or the source.
-    """
-    unit = _unit_of(cohort, (*scans, source))
-    cases = list[CaseEntry]()
-    scans_of = dict[str, OneScan]()
-    for entry in cohort.cases:
-        having = (
-            [] if source in entry.present else [name for name in scans if name in entry.present]
-        )
-        if not having:
-            cases.append(entry)
-        for name in having:
-            one = OneScan(entry.case, name, source)
-            scans_of[one.name] = one
-            changed = replace(
-                entry,
-                case=one.name,
-                present=[*one.renamed(dict.fromkeys(entry.present))],
-                registered=one.renamed(entry.registered),
-                misaligned=one.renamed(entry.misaligned),
-            )
-            cases.append(changed)
-    return replace(
-        cohort,
-        cases=tuple(cases),
-        modalities=tuple(dict.fromkeys((*cohort.modalities, source))),
-        units=cohort.units | {source: unit},
-        scans_of=scans_of,
-    )
-
-
-def _unit_of(cohort: Cohort, names: Sequence[str]) -> str:
-    """The one unit of the scans, which is arbitrary."""
-    units = {name: cohort.units[name] for name in names if name in cohort.units}
-    if not units:
-        raise BadInput(
-            f"{cohort.folder}: expected scans of {' or '.join(names)} (data.any_source), found {', '.join(cohort.modalities)} in the cohort. Name some of these."
-        )
-    unit, *others = {*units.values()}
-    if others or unit not in ("a.u.", "grey"):
-        found = ", ".join(f"{name} in {unit}" for name, unit in units.items())
-        raise BadInput(
-            f"{cohort.folder}: expected MR contrasts of one arbitrary unit, any of which is the source, found {found}. Name others."
-        )
-    return unit

@@ -10,9 +10,7 @@ from voxlate.base.executors.case_work import StepCallback, no_report
 from voxlate.base.messages import Say, message
 from voxlate.base.option import merge
 from voxlate.scans.cases.align import Preparation
-from voxlate.scans.cases.case import PROTONS
 from voxlate.scans.cases.prepared import Cohort, open_cohort
-from voxlate.training.continuing import training_cohort
 from voxlate.training.log_file import lines_of
 from voxlate.training.planning.cohort_facts import (
     NOT_HU,
@@ -57,8 +55,7 @@ def adapt(
 
     The learning rate is a quarter of the run's. After every eighth of the steps the held-out cases of `data` are
     validated, and the weights of the least error are kept, those of the run itself among them. changes: fields of the
-    options. steps: instead of minutes, of the last stage; replay: the old prepared cohort, by default that of the run
-    where it is still there; share: of the items that are of it, 0 for none. The same call resumes. Raises BadInput if the run has an
+    options. steps: instead of minutes, of the last stage; The same call resumes. Raises BadInput if the run has an
     autoencoder, and if the cohort does not fit or holds no validation case.
     """
     asked = merge(AdaptOptions, options, changes)
@@ -72,15 +69,13 @@ def adapt(
     if is_starter(run):
         tables, units = _fit_starter(run, own.folder, tables, facts, say)
     recipe = from_dict(tables, f"{weights} (header)", asked.allow_code)
-    cohort = recipe.with_scans_of(cohort)
     _check_site(recipe, units, header, facts, say)
-    old = _find_replay(own, asked, say)
     if begun.provenance.exists():
-        text = f"{out} is continued as it was begun: minutes, steps and the share of replay stay as they were. Another --out adapts anew."
+        text = f"{out} is continued as it was begun: minutes and steps stay as they were. Another --out adapts anew."
         say(message("resumed", text))
         adapted = from_dict(begun.origin["recipe"], f"{out}", asked.allow_code)
     else:
-        adapted = _adapt_recipe(recipe, cohort, old, asked)
+        adapted = _adapt_recipe(recipe, cohort, asked)
     starts = {stage.name: own.weights(stage.name) for stage in recipe.stages}
     for name, path in starts.items():
         if not path.is_file():
@@ -91,12 +86,16 @@ def adapt(
         head=f"# Adapted from {recipe.title}.\n",
         starts={**starts, "final": weights},
         calibrated=bool(own.calibrations),
-        replay=old,
     )
     done = train(
         adapted, data, out, device=asked.device, beginning=beginning, progress=progress, say=say
     )
-    say(message("adapted", _outcome(done, adapted, own)))
+    say(
+        message(
+            "adapted",
+            f"{_outcome(done, adapted, own)} Scans of the first site may have more error than with {run}.",
+        )
+    )
     if beginning.calibrated:
         text = f"the calibration of {run} does not hold for {out}"
         say(message("not-calibrated", f"{text}: run voxlate calibrate {out} COHORT."))
@@ -152,7 +151,7 @@ def check_scans(recipe: Recipe, units: Mapping[str, str], facts: CohortFacts) ->
     """
     cohort, names = facts.cohort, recipe.data.modalities
     unknown = [name for name in names if name not in cohort.modalities]
-    if unknown and PROTONS not in cohort.modalities:
+    if unknown:
         raise BadInput(
             f"{cohort.folder}: expected the scans of the run '{recipe.title}' by its names ({', '.join(names)}), found {', '.join(cohort.modalities)} (no {', '.join(unknown)}). Name the files as the run does, such as CASE/{unknown[0]}.nii.gz, and prepare them again."
         )
@@ -178,39 +177,18 @@ def check_held_out(cohort: Cohort) -> None:
     )
 
 
-def _find_replay(own: Run, asked: AdaptOptions, say: Say) -> Path | None:
-    """The cohort that is replayed; None if there is none, which is said."""
-    if asked.replay_share == 0:
-        return None
-    old = training_cohort(own) if asked.replay is None else Path(asked.replay)
-    if old is None:
-        text = "no replay: the cohort that the run was trained on is not here, so that the run may forget it (--replay PREPARED names it)."
-        say(message("no-replay", text))
-    else:
-        text = f"replay: {asked.replay_share:.0%} of the items are of {old}, so that the run does not forget it."
-        say(message("replay", text, share=asked.replay_share))
-    return old
-
-
-def _adapt_recipe(
-    recipe: Recipe, cohort: Cohort, replayed: Path | None, asked: AdaptOptions
-) -> Recipe:
+def _adapt_recipe(recipe: Recipe, cohort: Cohort, asked: AdaptOptions) -> Recipe:
     """The run's recipe with a lower rate, as many steps as fit, and the best validation's weights kept, in all stages."""
-    draws = replayed is not None and PROTONS in open_cohort(replayed).modalities
     tables = to_dict(recipe)
     tables["title"] += ", adapted"
     stages = [*tables.get("stages", []), tables]
     for data in (table["data"] for table in stages if "data" in table):
-        if not draws:
-            # without replay of phantoms, only images are read, whatever the run's contrasts were drawn from
-            data.pop("physics", None)
+        data.pop("physics", None)  # images are read, whatever the run's contrasts were drawn from
         _forget_label_maps(data, cohort)
     read_by = with_tables(recipe, tables, "the adapted recipe")
     for table, steps in zip(stages, _steps(read_by, cohort, asked)):
         table["train"] = lower_rate(table["train"], steps)
         table.pop("start_from", None)
-        if replayed is not None:
-            table["train"]["replay"] = asked.replay_share
     return with_tables(recipe, tables, "the adapted recipe")
 
 
@@ -225,7 +203,7 @@ def _forget_label_maps(data: Tables, cohort: Cohort) -> None:
 
 def lower_rate(train: Tables, steps: int) -> Tables:
     """The table `train` of an adaptation: a lower rate, and the best validation's weights are kept."""
-    unfit = ("epochs", "more", "stop", "best", "replay", "keep_start", "save_every")
+    unfit = ("epochs", "stop", "best", "keep_start", "save_every")
     kept = {key: value for key, value in train.items() if key not in unfit}
     optimiser = train["optimiser"]
     warm_up = min(optimiser.get("warm_up", 0), max(steps // 10, 0))

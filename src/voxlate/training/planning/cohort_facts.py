@@ -19,7 +19,6 @@ from voxlate.scans.cohorts.case_files import as_names
 from voxlate.scans.images.intensity import PERCENTILES, Distribution, Statistics
 from voxlate.scans.images.units import HOUNSFIELD, SHOW_ANATOMY, TISSUE_MAPS
 from voxlate.synthesis.scan_checks import check_one_scale
-from voxlate.training.batches.data_settings import with_any_source
 from voxlate.training.training_options import PlanOptions
 
 GREY_LEVELS = 255  # largest value of pictures with 8 bits
@@ -47,7 +46,6 @@ RISING = (
     "ncct",
     "ct",
 )
-ANY_SOURCE = "mr"  # the source for which any of several contrasts stands, as in starters
 CONTRASTS = 3  # from this number of contrasts on, any of them may be missing
 
 
@@ -288,16 +286,12 @@ def check_scales(facts: CohortFacts, names: Sequence[str], targets: Sequence[str
 
 @dataclass(frozen=True)
 class Roles:
-    """Sources and targets; pairing: "pairs", "complete" (any missing modality from the others) or "unpaired".
-
-    any_source: the scans that stand for the one source (see training.batches.data_settings).
-    """
+    """Sources and targets; pairing: "pairs", "complete" (any missing modality from the others) or "unpaired"."""
 
     source: tuple[str, ...]
     target: tuple[str, ...]
     why: str
     pairing: Literal["pairs", "complete", "unpaired"] = "pairs"
-    any_source: tuple[str, ...] = ()
 
     def side(self, name: str) -> Literal["source", "target"]:
         """The side of a modality; a target that is a source too is a target."""
@@ -309,26 +303,17 @@ class Roles:
         return f"{' and '.join(self.target)} of {' and '.join(self.source)}"
 
 
-def choose_roles(cohort: Cohort, asked: PlanOptions) -> tuple[Cohort, CohortFacts, Roles]:
-    """The cohort as it is trained on, its facts, and the roles of its modalities; raises BadInput where they do not fit."""
-    source, target, any_source = map(as_names, (asked.source, asked.target, asked.any_source))
+def choose_roles(cohort: Cohort, asked: PlanOptions) -> tuple[CohortFacts, Roles]:
+    """The facts of a cohort, and the roles of its modalities; raises BadInput where they do not fit."""
+    source, target = map(as_names, (asked.source, asked.target))
     facts = cohort_facts(cohort)
     where = facts.cohort.folder
     maps = [name for name in facts.scans if name in TISSUE_MAPS]
-    if any_source:
-        if source:
-            raise BadInput(
-                f"--source: expected --any-source or --source, found both ({', '.join(source)}). Drop one."
-            )
-        roles = roles_of_any(facts, any_source, target)
-        cohort = with_any_source(cohort, any_source, ANY_SOURCE)
-        facts = cohort_facts(cohort)
-    elif maps and not (source and target):
+    if maps and not (source and target):
         raise BadInput(
             f"{where}: expected scans to plan a training for, found tissue-parameter maps ({', '.join(maps)}). Train a recipe that has a [data.physics] table on them, or name both --source and --target."
         )
-    else:
-        roles = roles_of(facts, source, target)
+    roles = roles_of(facts, source, target)
     names = [*roles.source, *roles.target]
     if roles.pairing == "unpaired" and not asked.unpaired:
         raise BadInput(
@@ -343,7 +328,7 @@ def choose_roles(cohort: Cohort, asked: PlanOptions) -> tuple[Cohort, CohortFact
     if roles.pairing == "pairs":  # cases without a pair are not used
         facts = facts.of_cases_with(names)
     check_scales(facts, names, roles.target)
-    return cohort, facts, roles
+    return facts, roles
 
 
 def roles_of(facts: CohortFacts, source: Sequence[str] = (), target: Sequence[str] = ()) -> Roles:
@@ -419,31 +404,6 @@ def _guess(scans: Mapping[str, Scan], source: tuple[str, ...], target: tuple[str
     given, made = sorted(names, key=_rank)
     why = f"{made} is synthesised from {given}, a guess (--source {made} --target {given} for the reverse)"
     return Roles((given,), (made,), why)
-
-
-def roles_of_any(facts: CohortFacts, scans: Sequence[str], target: Sequence[str]) -> Roles:
-    """The roles where any of these scans is the source; facts: of the cohort on disk.
-
-    Raises BadInput for unknown names, without a target, and where no training case has a scan and the targets.
-    """
-    _check_known(facts, (*scans, *target), "--any-source, --target")
-    if not target:
-        raise BadInput(
-            "--any-source: expected the modality to synthesise with it, found none. Add --target NAME."
-        )
-    if ANY_SOURCE in (*scans, *target):
-        raise BadInput(
-            f"--any-source: expected modalities of other names than {ANY_SOURCE}, as which they are taken, found it. Prepare the cohort with another name for it."
-        )
-    pairs = facts.with_all(target)
-    having = {name: sum(name in entry.present for entry in pairs) for name in scans}
-    if not any(having.values()):
-        raise BadInput(
-            f"{facts.cohort.folder}: expected training cases with {' and '.join(target)} and any of {', '.join(scans)}, found none. Name others."
-        )
-    counts = ", ".join(f"{name} in {count}" for name, count in having.items())
-    why = f"any one of {' or '.join(scans)}, which each item shows under the name {ANY_SOURCE} ({counts} of {len(pairs)} training cases with {' and '.join(target)}); each scan of a case is an item of its own, and its validation too"
-    return Roles((ANY_SOURCE,), tuple(target), why, any_source=tuple(scans))
 
 
 def _check_known(facts: CohortFacts, names: Sequence[str], options: str) -> None:

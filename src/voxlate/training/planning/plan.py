@@ -2,7 +2,6 @@
 
 import math
 import re
-import shlex
 import textwrap
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,11 +12,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from voxlate.base.devices import find_device, peak_memory
 from voxlate.base.errors import BadInput
 from voxlate.base.files import write_text
 from voxlate.scans.cohorts.case_files import as_names
-from voxlate.training.log_file import append_line
 from voxlate.training.planning.probe import Limits
 from voxlate.training.planning.rules import Tables
 from voxlate.training.recipe import Recipe, from_dict, header, stated_keys
@@ -25,10 +22,9 @@ from voxlate.training.recipe.run_provenance import Budgets
 from voxlate.training.recipe.text import apply_changes, as_toml
 from voxlate.training.run import Run
 from voxlate.training.training_options import TrainOptions
-from voxlate.training.weights import read_header
 
 # After changes of these keys, steps were set by hand, or a step takes another time than the probed one.
-DECIDES_LENGTH = r"train$|train\.(steps|epochs|more|stop|ema|optimiser)|opponent|task|method"
+DECIDES_LENGTH = r"train$|train\.(steps|epochs|stop|ema|optimiser)|opponent|task|method"
 
 COLUMNS = ("setting", "value", "reason", "key")
 SETTINGS = {
@@ -144,19 +140,9 @@ class Plan:
         """Write the recipe."""
         write_text(path, self.text)
 
-    def outcome(self, run: Run, seconds: float, device: str) -> str:
-        """A sentence that compares predicted with measured steps, minutes and memory; these are also logged."""
-        most = peak_memory(find_device(device))
-        planned = {"seconds": self.seconds, "memory_bytes": self.memory}
-        took = {"seconds": seconds, "memory_bytes": most}
-        steps = read_header(run.weights())["steps"]
-        append_line(run.log, {"stage": "final", "step": steps, "planned": planned, "took": took})
-        predicted = self.tables["train"]["steps"]
-        return f"the last stage took {steps:,} steps ({predicted:,} planned); the training took {seconds / 60:.1f} minutes ({self.limits.minutes:g} asked for) and {most / 2**30:.2f} GiB ({self.memory / 2**30:.2f} predicted)."
-
     def help(self, run: Run) -> str:
         """A sentence on what may help where the result is worse than a naive baseline."""
-        longer = f"a longer training (voxlate train {shlex.quote(str(run.folder))} --minutes +{math.ceil(2 * self.limits.minutes)})"
+        longer = f"a longer training (--minutes {math.ceil(3 * self.limits.minutes)} with another --out than {run.folder})"
         starter = f", or a starter, which needs no training ({self.at_once})"
         return f"What may help: {longer}{starter if self.at_once else ''}."
 
@@ -242,12 +228,11 @@ def _shown(value: Any) -> str:
 def check_same(run: Run, options: TrainOptions) -> None:
     """Raise BadInput if a run was planned with other sources, targets or another fold than those of this call."""
     stated = run.origin
-    for side in ("source", "target", "any_source"):
+    for side in ("source", "target"):
         asked, own = as_names(getattr(options, side)), stated["recipe"]["data"].get(side, ())
         if asked and {*asked} != {*own}:
-            name = side.replace("_", "-")
             raise BadInput(
-                f"{run.folder}: expected a run with the {name} {', '.join(asked)}, found one that was planned with {', '.join(own) or 'none'}. Choose another --out, or drop --{name}."
+                f"{run.folder}: expected a run with the {side} {', '.join(asked)}, found one that was planned with {', '.join(own) or 'none'}. Choose another --out, or drop --{side}."
             )
     fold = stated["data"].get("fold")
     if options.fold != fold:

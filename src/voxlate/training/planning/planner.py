@@ -78,7 +78,7 @@ def plan_training(
     memory = default_memory_limit(asked.device) if asked.memory is None else float(asked.memory)
     limits = Limits(minutes, memory)
     cohort = open_cohort(data) if fold is None else open_cohort(data).in_fold(fold)
-    cohort, facts, roles = choose_roles(cohort, asked)
+    facts, roles = choose_roles(cohort, asked)
     if settings:
         _check_settings(facts, roles, asked.mode, settings, allow_code)
     sizes = Sizes(facts, roles, Probe(cohort, limits, asked.device), say)

@@ -251,8 +251,6 @@ def choose_patches(draft: Draft) -> None:
     facts, roles = draft.facts, draft.roles
     draft.set("data.source", list(roles.source), roles.why)
     draft.set("data.target", list(roles.target))
-    if roles.any_source:
-        draft.set("data.any_source", list(roles.any_source))
     patch = [1, *patch_sides(facts, draft.size.stem)]
     (tall, wide), slices = facts.box[1:], facts.shape[1:]
     why = f"whole slices of {patch[1]} x {patch[2]} pixels of {facts.pixel_mm:.2g} mm"
@@ -458,8 +456,7 @@ def plan_cycles(draft: Draft) -> None:
 
 def _sides(draft: Draft) -> str:
     roles = draft.roles
-    source = " or ".join(roles.any_source) or " + ".join(roles.source)
-    return f"{source} to {' + '.join(roles.target)}"
+    return f"{' + '.join(roles.source)} to {' + '.join(roles.target)}"
 
 
 def choose_network(draft: Draft) -> None:

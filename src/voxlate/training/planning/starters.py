@@ -18,7 +18,6 @@ import torch
 from voxlate.base.errors import plural
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.cohorts.path_names import scans_named
-from voxlate.scans.cohorts.split import patient_order
 from voxlate.scans.images.units import unit_of
 from voxlate.training.batches.augment import SHAPES
 from voxlate.training.job import Job
@@ -284,24 +283,12 @@ class Entrant:
         return f"{self.name}: {self.error:.3f} after {self.steps:,} steps"
 
 
-def hold_out(cohort: Cohort) -> Cohort | None:
-    """The cohort whose validation patients judge a race: its own, or one of several training patients; else None."""
-    if cohort.splits["val"]:
-        return cohort
-    training = {entry.patient for entry in cohort.cases if entry.split == "train"}
-    if len(training) < 2:
-        return None
-    held_out = min(training, key=lambda patient: patient_order(0, patient))
-    chosen = (entry for entry in cohort.cases if entry.patient == held_out)
-    return cohort.with_splits({entry.case: "val" for entry in chosen if entry.split == "train"})
-
-
 def run_race(
-    entrants: Sequence[Entrant], cohort: Cohort, seconds: float, device: str, goes_on: bool
+    entrants: Sequence[Entrant], cohort: Cohort, seconds: float, device: str
 ) -> list[Entrant]:
     """Train the entrants in turns until they took these seconds in all; returns them, the best first.
 
-    cohort: has validation patients (see hold_out); goes_on: whether it trains on all patients, as the plan does.
+    cohort: has validation patients.
     """
     runners = [_begin(entrant.draft.tables, cohort, device) for entrant in entrants]
     while (behind := min(runners, key=lambda one: one.spent)).spent < seconds / len(runners):
@@ -310,8 +297,7 @@ def run_race(
         while runner.learner.step < FEWEST_STEPS:
             runner.step()
         entrant.steps, entrant.error = runner.learner.step, _error(runner)
-        if goes_on:
-            entrant.draft.state = {**runner.learner.state(), "seconds": 0.0}
+        entrant.draft.state = {**runner.learner.state(), "seconds": 0.0}
     # A diverged training, whose error is NaN, comes last.
     return sorted(entrants, key=lambda one: (math.isnan(one.error), one.error))
 
@@ -359,14 +345,13 @@ def choose_start(
 ) -> tuple[Candidate, Draft]:
     """The first stage from a starter or from random weights, whichever is better after a race.
 
-    best: the best network from random weights. Without a patient who could be held out, the starter is chosen.
+    best: the best network from random weights. Without a validation patient, the starter is chosen.
     """
     facts, probe = sizes.facts, sizes.probe
-    held_out = hold_out(facts.cohort)
-    goes_on = held_out is facts.cohort  # else the winner begins anew, because it saw fewer patients
+    races = bool(facts.cohort.splits["val"])
     seconds = sizes.seconds(share)
-    raced = SHARE * seconds if held_out else 0.0
-    seconds -= raced / 2 if goes_on else raced  # a winner that goes on keeps its own half
+    raced = SHARE * seconds if races else 0.0
+    seconds -= raced / 2  # the winner keeps its own half
 
     def enter(name: str, size: Size, step_seconds: float) -> Entrant:
         """An entrant with the steps that fit, whose step takes these seconds."""
@@ -388,13 +373,11 @@ def choose_start(
         why = f"{random.name}: the network of the starter needs too much memory"
     else:
         chosen = enter(starter.start_from, size, step_seconds)
-        why = f"{chosen.name}: there is no patient who could be held out for a race with random weights"
-        if held_out is not None:
+        why = f"{chosen.name}: there is no validation patient for a race with random weights"
+        if races:
             begun = time.monotonic()
             entrants = [chosen, random]
-            chosen, other = run_race(entrants, held_out, raced, probe.device_name, goes_on)
-            judges = "validation patients" if goes_on else "a training patient held out for it"
-            after = "goes on" if goes_on else "is trained anew"
-            why = f"{chosen}; {other}: errors on {judges} over the mean absolute deviation of the truth, after {time.monotonic() - begun:.0f} s of training side by side; the better one {after}"
+            chosen, other = run_race(entrants, facts.cohort, raced, probe.device_name)
+            why = f"{chosen}; {other}: errors on validation patients over the mean absolute deviation of the truth, after {time.monotonic() - begun:.0f} s of training side by side; the better one goes on"
     chosen.draft.why["start_from"] = why
     return chosen.candidate, chosen.draft

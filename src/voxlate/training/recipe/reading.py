@@ -268,10 +268,6 @@ def _contradictions(recipe: Recipe, stage: FullStage) -> Iterator[str]:
         yield f"expected no [opponent] for method.kind = '{kind_of(method)}', found one. Drop it."
     if train.steps == 0 and train.epochs is None and train.best is None:
         yield "expected train.steps from 1, or train.epochs, found 0. Change it."
-    if train.more and train.stop is not None:
-        yield f"expected train.more or train.stop, which ends a training before its last step, found both in {named}. Drop one; a run with train.stop is not trained further."
-    if train.more and train.best is not None:
-        yield f"expected train.more or train.best, which keeps the weights of an earlier step, found both in {named}. Drop one; such a run goes on with voxlate adapt."
     if train.best is not None and train.stop is not None:
         yield f"expected train.best or train.stop, which both end a training early, found both in {named}. Drop one."
     if train.keep_start and (train.best is not None or train.stop is not None):
@@ -288,13 +284,10 @@ def _contradictions(recipe: Recipe, stage: FullStage) -> Iterator[str]:
 def _check_physics(recipe: Recipe, where: str) -> None:
     """Raise BadInput where data.physics draws what no stage uses, what it cannot scale, or other things in a stage."""
     physics = recipe.data.physics
-    for key in ("physics", "any_source"):
-        if any(
-            getattr(stage.data, key) != getattr(recipe.data, key) for stage in recipe.all_stages
-        ):
-            raise BadInput(
-                f"{where}: expected the same data.{key} in every stage, found another in one. Drop it from the stage."
-            )
+    if any(stage.data.physics != physics for stage in recipe.all_stages):
+        raise BadInput(
+            f"{where}: expected the same data.physics in every stage, found another in one. Drop it from the stage."
+        )
     if physics is None:
         return
     unused = sorted(set(physics.contrasts) - recipe.modalities)

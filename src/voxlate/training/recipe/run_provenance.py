@@ -1,17 +1,17 @@
 """The schema of the provenance that `train` writes, and what scores and reports read in it."""
 
 import functools
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict
 
 from voxlate.base.files import read_json
 from voxlate.base.records import (
-    Count,
     Name,
     Place,
     Positive,
@@ -21,8 +21,10 @@ from voxlate.base.records import (
     Split,
     Text,
 )
-from voxlate.synthesis.provenance import Provenance, Table, run_folders
+from voxlate.synthesis.provenance import Provenance, Table, read_synthesis, run_folders
 from voxlate.training.recipe.text import stored_recipe
+
+PROVENANCE = "provenance.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,36 +39,50 @@ Budgets = Mapping[str, Budget]
 """The budgets by stage; a stage without one has the steps of its recipe."""
 
 
-class _Data(TypedDict, total=False):
+class TrainedData(TypedDict, total=False):
+    """What a run was trained on: its cohort, or the file that it was imported from."""
+
     cohort: Text
     start: Text | None
     splits: dict[Split, list[Name]]
-    replay: Text
     fold: Annotated[int, Field(ge=0, le=4)]
+    imported: dict[Text, Text]
 
 
-class ShownTraining(TypedDict, total=False):
-    """The keys of a stage's training that are read before it checks itself."""
-
-    more: list[Several] | None
+class _Kind(TypedDict):
+    kind: Text
 
 
-class ShownStage(TypedDict, total=False):
+class _StoredData(TypedDict):
+    source: list[Text]
+    target: list[Text]
+
+
+class _StoredTraining(TypedDict, total=False):
+    precision: Text
+
+
+class _StoredSynthesis(TypedDict, total=False):
+    samples: Several
+
+
+class _StoredStage(TypedDict):
     name: Text
-    train: ShownTraining
+    net: _Kind
+    method: _Kind
+    train: _StoredTraining
 
 
-class _Recipe(TypedDict, total=False):
-    train: ShownTraining
-    stages: list[ShownStage]
+class StoredRecipe(TypedDict):
+    """The keys of a stored recipe that are read before it checks itself further; its other keys are passed on."""
 
-
-class _Continued(TypedDict):
-    asked: Text
-    from_step: Count
-    steps: Several
-    voxlate: Text
-    torch: Text
+    title: Text
+    data: _StoredData
+    net: _Kind
+    method: _Kind
+    train: _StoredTraining
+    synth: NotRequired[_StoredSynthesis]
+    stages: NotRequired[list[_StoredStage]]
 
 
 class Adapted(TypedDict):
@@ -76,30 +92,41 @@ class Adapted(TypedDict):
     calibrated: bool
 
 
-class _Trained(TypedDict, total=False):
-    """The checked keys of the provenance of a run or an image; the recipe checks itself further."""
+class RunProvenance(TypedDict):
+    """The checked keys of the provenance of a run; others, such as versions of software, are passed on."""
 
-    data: _Data
-    recipe: _Recipe
-    prepared: Place | Table  # a path in the provenance of a run, a table in that of an image
-    inherited_voxels: list[ShortDigest]
-    continuations: list[_Continued]
-    budgets: dict[Name, Budget]
-    replayed: Place
-    adapted: Adapted
-    starters: dict[Text, Text]
+    recipe: StoredRecipe
+    data: TrainedData
+    prepared: NotRequired[Place]
+    inherited_voxels: NotRequired[list[ShortDigest]]
+    budgets: NotRequired[dict[Name, Budget]]
+    adapted: NotRequired[Adapted]
+    starters: NotRequired[dict[Text, Text]]
 
 
-def read_run(path: Path) -> Table:
-    """The provenance.json of a run; raises BadInput if its form is not that of `train`."""
+def read_run(path: Path) -> Any:
+    """The provenance.json of a run (a RunProvenance); raises BadInput if its form is not that of `train`."""
     advice = "Restore the file: it states which cases were used for training."
     record = Record(path, "the provenance of a training", advice)
     content: Table = read_json(path)
     record.check_version(content, "voxlate")
-    record.fill(_Trained, content, others=None)
-    if isinstance(content.get("recipe"), dict):
-        content["recipe"] = stored_recipe(content["recipe"])
+    record.fill(RunProvenance, content, others=None)
+    content["recipe"] = stored_recipe(content["recipe"])
     return content
+
+
+def first_run(folders: Iterable[Path]) -> Path | None:
+    """The first of these folders that holds the provenance of a run, not one of images; None if there is none."""
+    for folder in folders:
+        path = folder / PROVENANCE
+        if path.is_file() and not read_synthesis(path):
+            return folder
+    return None
+
+
+def stated_place(run: Path, stated: str) -> Path:
+    """A folder that the provenance of a run states relative to the run."""
+    return Path(os.path.normpath(run / stated))
 
 
 def splits_of_training(folders: Iterable[Path]) -> dict[str, list[str]]:
@@ -107,14 +134,11 @@ def splits_of_training(folders: Iterable[Path]) -> dict[str, list[str]]:
     return data_of_training(folders).get("splits", {})
 
 
-def data_of_training(folders: Iterable[Path]) -> _Data:
+def data_of_training(folders: Iterable[Path]) -> TrainedData:
     """What the first of these folders that is a run states of its training's cohort; {} if there is none."""
-    for folder in folders:
-        if (path := folder / "provenance.json").is_file():
-            data: _Data = read_run(path).get("data", {})
-            if data.get("splits"):
-                return data
-    return {}
+    run = first_run(folders)
+    data: TrainedData = {} if run is None else read_run(run / PROVENANCE)["data"]
+    return data
 
 
 def find_trained(images: Iterable[tuple[str, Provenance]]) -> list[str]:

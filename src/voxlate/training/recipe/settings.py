@@ -19,7 +19,7 @@ from voxlate.science.methods.opponent import OpponentSettings
 from voxlate.science.methods.tasks import Translate
 from voxlate.science.nets.interface import NetSettings
 from voxlate.science.nets.unet import UNet
-from voxlate.training.batches.data_settings import DataSettings, with_any_source
+from voxlate.training.batches.data_settings import DataSettings
 from voxlate.training.recipe.training_settings import (
     BACKWARD,
     VALIDATION_SHARE,
@@ -234,21 +234,14 @@ class Recipe:
         return set(self.targets).union(*sources)
 
     def with_maps_of(self, cohort: Cohort, must_draw: bool = True) -> Cohort:
-        """The cohort with the modalities that data.physics draws, and with the scans of data.any_source as the source.
+        """The cohort with the modalities that data.physics draws.
 
         must_draw: raise BadInput where the cohort has no maps; else it stays as it is, since weights that were trained
         on phantoms may be trained further on real scans.
         """
         if self.data.physics is not None:
             cohort = cohort.with_physics(self.data.physics, self.targets, must_draw)
-        return self.with_scans_of(cohort)
-
-    def with_scans_of(self, cohort: Cohort) -> Cohort:
-        """The cohort with each scan of data.any_source as the source of a case of its own."""
-        data = self.data
-        return (
-            with_any_source(cohort, data.any_source, data.source[0]) if data.any_source else cohort
-        )
+        return cohort
 
     @property
     def needs_mask(self) -> bool:
@@ -257,8 +250,7 @@ class Recipe:
 
     def finds_mask_of(self, modality: str | None) -> bool:
         """Whether a mask that was found in this modality (None: in none, or in any) can be found in the sources."""
-        known = {None, *self.data.source, *self.data.any_source}
-        return not self.needs_mask or modality in known
+        return not self.needs_mask or modality in {None, *self.data.source}
 
     @property
     def ignores_outside(self) -> bool:

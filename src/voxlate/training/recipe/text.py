@@ -24,6 +24,7 @@ DESCRIBING = ("paper", "start")
 LONGEST_VALUE = 80  # characters of a list or text in a message
 # Keys that this version lacks: the value with which each changes no image (see without_retired).
 RETIRED = {
+    "data.any_source": [],
     "data.augment.flip_si": 0.0,
     "data.augment.tilt_degrees": 0.0,
     "data.level": False,
@@ -43,7 +44,9 @@ RETIRED = {
     "synth.temperature": 1.0,
     "task.detach": False,
     "task.predictor_steady": False,
+    "train.more": ANY,
     "train.paced": ANY,
+    "train.replay": ANY,
     "train.validation": ANY,
 }
 

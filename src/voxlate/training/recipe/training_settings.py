@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from voxlate.base.config import Counts, setting, settings
+from voxlate.base.config import setting, settings
 from voxlate.base.groups import grouped
 
 COEFFICIENTS = (
@@ -249,12 +249,6 @@ class Training:
     steps: Annotated[int, setting("Number of optimiser steps; 0: given by `epochs`.", ge=0)] = (
         10_000
     )
-    more: Annotated[
-        Counts | None,
-        setting(
-            "Numbers of additional steps after `steps`, each with its own warm-up and decay; unset: none."
-        ),
-    ] = None
     epochs: Annotated[
         int | None,
         setting(
@@ -272,14 +266,6 @@ class Training:
         Best | None,
         setting(
             "Rule that keeps the weights of the least validation error, those before the first step among them; unset: the last weights are kept."
-        ),
-    ] = None
-    replay: Annotated[
-        float | None,
-        setting(
-            "Share of the items that is of the replayed cohort of an adaptation; unset: none.",
-            gt=0,
-            lt=1,
         ),
     ] = None
     batch: Annotated[
@@ -343,28 +329,14 @@ class Training:
     validation_items: Annotated[int, setting("Number of items in each validation.", ge=1)] = 8
     log_every: Annotated[int, setting("Number of steps between lines of log.jsonl.", ge=1)] = 20
 
-    @property
-    def length(self) -> int:
-        """Steps in all."""
-        return self.steps + sum(self.more or ())
-
-    def part(self, place: float) -> tuple[float, int]:
-        """Where a place (see job.Clock) lies: in `steps` or in one of `more`, and the length of that part."""
-        parts = (self.steps, *(self.more or ()))
-        for steps in parts[:-1]:
-            if place < steps:
-                return place, steps
-            place -= steps
-        return place, parts[-1]
-
     def rate(self, place: float) -> float:
-        """The learning rate at a place."""
-        return self.optimiser.lr * self.optimiser.factor(*self.part(place))
+        """The learning rate at a place (see job.Clock)."""
+        return self.optimiser.lr * self.optimiser.factor(place, self.steps)
 
     def decay(self, steps: float) -> float:
         """Decay of the running average in a training of so many steps, which covers the same share of each."""
         return max(1 - (1 - self.ema) * self.steps / steps, 0.0) if self.ema else 0.0
 
     def progress(self, place: float) -> float:
-        """Share of `steps` that is done at a place; further steps go on as the training ended."""
+        """Share of `steps` that is done at a place."""
         return min(place / self.steps, 1.0)
