@@ -1,29 +1,35 @@
-"""Speed of the default network beside diffusers' and MONAI's of the same widths and depth (`make bench`).
+"""Time and memory of the default network beside those of diffusers, MONAI and nnU-Net of the same widths and depth (`make bench`).
 
 python benchmarks/bench_nets.py     (peers: pip install '.[bench]')
-Runs are interleaved and medians compared, so that a busy machine slows all of them alike.
+Runs are interleaved and medians compared, so that a busy machine slows all of them alike. Memory is what a training step adds to a
+process of its own. nnU-Net's residual encoder (ResEnc) has a plain decoder and no input for a noise level.
 """
 
 import argparse
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
 from itertools import product
 
 import torch
 import torch.nn.functional as F
 from diffusers import UNet2DModel
+from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
 from monai.networks.nets import DiffusionModelUNet
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from voxlate.base.machine import keep_freed_memory
+from voxlate.base.machine import forget_peak_memory, keep_freed_memory, peak_memory
 from voxlate.science.nets.interface import Channels, NetworkInput
 from voxlate.science.nets.unet import UNet
 
 SETTINGS = UNet()
+WIDTHS = tuple(SETTINGS.width * factor for factor in SETTINGS.multipliers)
 SIZE = 256
+PRECISIONS = ("float32", "bfloat16")
+MEMORY_BATCH = 4
 
 
 class Ours(nn.Module):
@@ -39,28 +45,63 @@ class Ours(nn.Module):
         return answer[:, :, 0]
 
 
-def networks() -> dict[str, nn.Module]:
-    """Ours and the peers'."""
-    widths = tuple(SETTINGS.width * factor for factor in SETTINGS.multipliers)
-    diffusers = UNet2DModel(
+class Untimed(nn.Module):
+    """A network without an input for the time, called as the others are."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, both: Tensor, time: Tensor) -> Tensor:
+        answer: Tensor = self.net(both)
+        return answer
+
+
+def diffusers() -> nn.Module:
+    return UNet2DModel(
         in_channels=2,
         out_channels=1,
         layers_per_block=SETTINGS.blocks,
-        block_out_channels=widths,
-        down_block_types=("DownBlock2D",) * len(widths),
-        up_block_types=("UpBlock2D",) * len(widths),
+        block_out_channels=WIDTHS,
+        down_block_types=("DownBlock2D",) * len(WIDTHS),
+        up_block_types=("UpBlock2D",) * len(WIDTHS),
         attention_head_dim=SETTINGS.head_width,
     )
-    monai = DiffusionModelUNet(
+
+
+def monai() -> nn.Module:
+    return DiffusionModelUNet(
         spatial_dims=2,
         in_channels=2,
         out_channels=1,
-        channels=widths,
-        attention_levels=(False,) * len(widths),
+        channels=WIDTHS,
+        attention_levels=(False,) * len(WIDTHS),
         num_res_blocks=SETTINGS.blocks,
         num_head_channels=SETTINGS.head_width,
     )
-    return {"voxlate": Ours(), "diffusers": diffusers, "monai": monai}
+
+
+def res_enc() -> nn.Module:
+    net = ResidualEncoderUNet(
+        input_channels=2,
+        num_classes=1,
+        n_stages=len(WIDTHS),
+        features_per_stage=WIDTHS,
+        conv_op=nn.Conv2d,
+        kernel_sizes=3,
+        strides=(1, *(2 for _ in WIDTHS[1:])),
+        n_blocks_per_stage=SETTINGS.blocks,
+        n_conv_per_stage_decoder=SETTINGS.blocks,
+        conv_bias=True,
+        norm_op=nn.InstanceNorm2d,
+        norm_op_kwargs={"eps": 1e-5, "affine": True},
+        nonlin=nn.LeakyReLU,
+        nonlin_kwargs={"inplace": True},
+    )
+    return Untimed(net)
+
+
+NETWORKS = {"voxlate": Ours, "diffusers": diffusers, "MONAI": monai, "ResEnc": res_enc}
 
 
 def seconds_of(net: nn.Module, both: Tensor, precision: str, train: bool) -> float:
@@ -76,31 +117,50 @@ def seconds_of(net: nn.Module, both: Tensor, precision: str, train: bool) -> flo
     return time.perf_counter() - begun
 
 
-def medians(size: int, repeats: int) -> Iterator[tuple[str, dict[str, float]]]:
-    """Each task with the median seconds of the networks, after one round that is not counted."""
-    nets = networks()
-    for train, batch, precision in product((False, True), (1, 4), ("float32", "bfloat16")):
-        both = torch.randn(batch, 2, size, size)
-        rounds = [
-            {name: seconds_of(net, both, precision, train) for name, net in nets.items()}
-            for _ in range(repeats + 1)
-        ]
-        task = f"{'training step' if train else 'forward'}, batch {batch}, {precision}"
-        yield (
-            task,
-            {name: statistics.median(one[name] for one in rounds[1:]) for name in nets},
-        )
+def gib_of_step(name: str, precision: str) -> float:
+    """What a training step adds to the memory of this process, in GiB."""
+    net, both = NETWORKS[name](), torch.randn(MEMORY_BATCH, 2, SIZE, SIZE)
+    forget_peak_memory()
+    before = peak_memory()
+    seconds_of(net, both, precision, train=True)
+    return (peak_memory() - before) / 2**30
+
+
+def memory(name: str, precision: str) -> float:
+    """The same in a process of its own."""
+    command = [sys.executable, __file__, "--memory", name, precision]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def medians(nets: dict[str, nn.Module], both: Tensor, repeats: int, *task: object) -> list[float]:
+    """The median seconds of each network, after one round that is not counted."""
+    rounds = [[seconds_of(net, both, *task) for net in nets.values()] for _ in range(repeats + 1)]
+    return [statistics.median(taken) for taken in zip(*rounds[1:])]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3, help="rounds that count")
+    parser.add_argument("--memory", nargs=2, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     keep_freed_memory()  # as training does; it holds for the whole process, so for every network here
-    table = Table("seconds", "voxlate", "diffusers", "monai", "times faster than the better peer")
-    for task, seconds in medians(SIZE, chosen.repeats):
-        ratio = min(seconds["diffusers"], seconds["monai"]) / seconds["voxlate"]
-        table.add_row(task, *(f"{one:.3f}" for one in seconds.values()), f"{ratio:.2f}")
+    if chosen.memory:
+        print(gib_of_step(*chosen.memory))
+        return
+    table = Table("voxlate, and the others relative to it", *NETWORKS)
+    nets = {name: make() for name, make in NETWORKS.items()}
+
+    def add(task: str, unit: str, numbers: list[float]) -> None:
+        ratios = (f"{one / numbers[0]:.2f}" for one in numbers[1:])
+        table.add_row(task, f"{numbers[0]:.3f} {unit}", *ratios)
+
+    for train, batch, precision in product((False, True), (1, 4), PRECISIONS):
+        both = torch.randn(batch, 2, SIZE, SIZE)
+        task = f"{'training step' if train else 'forward'}, batch {batch}, {precision}"
+        add(task, "s", medians(nets, both, chosen.repeats, precision, train))
+    for precision in PRECISIONS:
+        task = f"memory of a training step, batch {MEMORY_BATCH}, {precision}"
+        add(task, "GiB", [memory(name, precision) for name in NETWORKS])
     Console().print(table)
 
 
