@@ -92,8 +92,10 @@ fuzz: install
 chaos: install
 	OMP_NUM_THREADS=1 $(BIN)/python fuzz/chaos.py --write docs/reliability.md
 
+# nnU-Net's networks without what they need for others: torchvision must be of the build of torch
 bench: install
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps dynamic-network-architectures
 	$(BIN)/python benchmarks/bench_nets.py
 	$(BIN)/python benchmarks/bench_synth.py
 

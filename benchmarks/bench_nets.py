@@ -1,6 +1,6 @@
 """Time and memory of the default network beside those of diffusers, MONAI and nnU-Net of the same widths and depth (`make bench`).
 
-python benchmarks/bench_nets.py     (peers: pip install '.[bench]')
+python benchmarks/bench_nets.py     (peers: see the Makefile)
 Runs are interleaved and medians compared, so that a busy machine slows all of them alike. Memory is what a training step adds to a
 process of its own. nnU-Net's residual encoder (ResEnc) has a plain decoder and no input for a noise level.
 """
