@@ -17,8 +17,6 @@ import torch.nn.functional as F
 from diffusers import UNet2DModel
 from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
 from monai.networks.nets import DiffusionModelUNet
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 
 from voxlate.base.machine import forget_peak_memory, keep_freed_memory, peak_memory
@@ -147,21 +145,21 @@ def main() -> None:
     if chosen.memory:
         print(gib_of_step(*chosen.memory))
         return
-    table = Table("voxlate, and the others relative to it", *NETWORKS)
     nets = {name: make() for name, make in NETWORKS.items()}
+    print("voxlate; the others relative to it")
 
-    def add(task: str, unit: str, numbers: list[float]) -> None:
-        ratios = (f"{one / numbers[0]:.2f}" for one in numbers[1:])
-        table.add_row(task, f"{numbers[0]:.3f} {unit}", *ratios)
+    def show(task: str, unit: str, numbers: list[float]) -> None:
+        ours, *others = numbers
+        ratios = [f"{name} {one / ours:.2f}" for name, one in zip([*NETWORKS][1:], others)]
+        print(f"{task}: {ours:.3f} {unit}; {', '.join(ratios)}", flush=True)
 
     for train, batch, precision in product((False, True), (1, 4), PRECISIONS):
         both = torch.randn(batch, 2, SIZE, SIZE)
         task = f"{'training step' if train else 'forward'}, batch {batch}, {precision}"
-        add(task, "s", medians(nets, both, chosen.repeats, precision, train))
+        show(task, "s", medians(nets, both, chosen.repeats, precision, train))
     for precision in PRECISIONS:
         task = f"memory of a training step, batch {MEMORY_BATCH}, {precision}"
-        add(task, "GiB", [memory(name, precision) for name in NETWORKS])
-    Console().print(table)
+        show(task, "GiB", [memory(name, precision) for name in NETWORKS])
 
 
 if __name__ == "__main__":
