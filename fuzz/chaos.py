@@ -14,7 +14,6 @@ import sys
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -100,15 +99,14 @@ def main() -> int:
             print(json.dumps([one.key, results[one.key]]), file=log, flush=True)
             if results[one.key].startswith(FAULT):
                 print(f"{one.key}: {results[one.key]}", flush=True)
-    for row, count, text in summarise(tries, results, lambda one: f"{one.fault}: {one.subject}"):
+    rows = summarise(tries, results)
+    for row, count, text in rows:
         print(f"{row}, {count} tries: {text}")
     print(f"{time.monotonic() - begun:.0f} s, seed {chosen.seed}")
     left = sum(one.key not in results for one in tries)
     if left:
         print(f"{left} tries are left; the same command goes on with them.")
     if chosen.write:
-        # the same outcome is expected of all commands
-        rows = summarise(tries, results, lambda one: one.fault)
         write_table(chosen.write, rows, f"{len(tries) - left} of {len(tries)} tries.")
     return int(any(results.get(one.key, "").startswith(FAULT) for one in tries))
 
@@ -194,16 +192,14 @@ def outcome(one: Try, place: Place, seed: int) -> str:
     return DISTURBANCES[one.fault](place, scenario, draw)
 
 
-def summarise(
-    tries: list[Try], results: dict[str, str], row_of: Callable[[Try], str]
-) -> list[tuple[str, int, str]]:
-    """Rows of a table: their names by `row_of`, number of tries, outcomes with their numbers."""
+def summarise(tries: list[Try], results: dict[str, str]) -> list[tuple[str, int, str]]:
+    """Rows of a table: fault, number of tries, outcomes with their numbers; the same is expected of all commands."""
     counts = dict[str, Counter[str]]()
     for trial in tries:
         if trial.key not in results:
             continue
         outcome = FAULT if results[trial.key].startswith(FAULT) else results[trial.key]
-        counts.setdefault(row_of(trial), Counter())[outcome] += 1
+        counts.setdefault(trial.fault, Counter())[outcome] += 1
     return [
         (
             row,
