@@ -14,9 +14,6 @@ from itertools import product
 
 import torch
 import torch.nn.functional as F
-from diffusers import UNet2DModel
-from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
-from monai.networks.nets import DiffusionModelUNet
 from torch import Tensor, nn
 
 from voxlate.base.machine import forget_peak_memory, keep_freed_memory, peak_memory
@@ -25,7 +22,6 @@ from voxlate.science.nets.unet import UNet
 
 SETTINGS = UNet()
 WIDTHS = tuple(SETTINGS.width * factor for factor in SETTINGS.multipliers)
-SIZE = 256
 PRECISIONS = ("float32", "bfloat16")
 MEMORY_BATCH = 4
 
@@ -56,6 +52,10 @@ class Untimed(nn.Module):
 
 
 def diffusers() -> nn.Module:
+    from diffusers import (
+        UNet2DModel,
+    )  # here, so that a process whose memory is measured holds one package
+
     return UNet2DModel(
         in_channels=2,
         out_channels=1,
@@ -68,6 +68,8 @@ def diffusers() -> nn.Module:
 
 
 def monai() -> nn.Module:
+    from monai.networks.nets import DiffusionModelUNet
+
     return DiffusionModelUNet(
         spatial_dims=2,
         in_channels=2,
@@ -80,6 +82,8 @@ def monai() -> nn.Module:
 
 
 def res_enc() -> nn.Module:
+    from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
+
     net = ResidualEncoderUNet(
         input_channels=2,
         num_classes=1,
@@ -115,18 +119,18 @@ def seconds_of(net: nn.Module, both: Tensor, precision: str, train: bool) -> flo
     return time.perf_counter() - begun
 
 
-def gib_of_step(name: str, precision: str) -> float:
+def gib_of_step(name: str, precision: str, size: int) -> float:
     """What a training step adds to the memory of this process, in GiB."""
-    net, both = NETWORKS[name](), torch.randn(MEMORY_BATCH, 2, SIZE, SIZE)
+    net, both = NETWORKS[name](), torch.randn(MEMORY_BATCH, 2, size, size)
     forget_peak_memory()
     before = peak_memory()
     seconds_of(net, both, precision, train=True)
     return (peak_memory() - before) / 2**30
 
 
-def memory(name: str, precision: str) -> float:
+def memory(name: str, precision: str, size: int) -> float:
     """The same in a process of its own."""
-    command = [sys.executable, __file__, "--memory", name, precision]
+    command = [sys.executable, __file__, "--size", f"{size}", "--memory", name, precision]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
@@ -139,11 +143,13 @@ def medians(nets: dict[str, nn.Module], both: Tensor, repeats: int, *task: objec
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3, help="rounds that count")
+    parser.add_argument("--size", type=int, default=256, help="pixels of a side of the images")
     parser.add_argument("--memory", nargs=2, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
+    size = chosen.size
     keep_freed_memory()  # as training does; it holds for the whole process, so for every network here
     if chosen.memory:
-        print(gib_of_step(*chosen.memory))
+        print(gib_of_step(*chosen.memory, size))
         return
     nets = {name: make() for name, make in NETWORKS.items()}
     print("voxlate; the others relative to it")
@@ -154,12 +160,12 @@ def main() -> None:
         print(f"{task}: {ours:.3f} {unit}; {', '.join(ratios)}", flush=True)
 
     for train, batch, precision in product((False, True), (1, 4), PRECISIONS):
-        both = torch.randn(batch, 2, SIZE, SIZE)
+        both = torch.randn(batch, 2, size, size)
         task = f"{'training step' if train else 'forward'}, batch {batch}, {precision}"
         show(task, "s", medians(nets, both, chosen.repeats, precision, train))
     for precision in PRECISIONS:
         task = f"memory of a training step, batch {MEMORY_BATCH}, {precision}"
-        show(task, "GiB", [memory(name, precision) for name in NETWORKS])
+        show(task, "GiB", [memory(name, precision, size) for name in NETWORKS])
 
 
 if __name__ == "__main__":
