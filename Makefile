@@ -96,7 +96,7 @@ chaos: install
 bench: install
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps dynamic-network-architectures
-	$(BIN)/python benchmarks/bench_nets.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_nets.py
 	$(BIN)/python benchmarks/bench_synth.py
 
 # how far intervals and warnings hold

@@ -1,8 +1,8 @@
 """Time and memory of the default network beside those of diffusers, MONAI and nnU-Net of the same widths and depth (`make bench`).
 
 python benchmarks/bench_nets.py     (peers: see the Makefile)
-Runs are interleaved and medians compared, so that a busy machine slows all of them alike. Memory is what a training step adds to a
-process of its own. nnU-Net's residual encoder (ResEnc) has a plain decoder and no input for a noise level.
+Runs are interleaved, and medians of processor time compared, which a busy machine changes least with OMP_NUM_THREADS=1. Memory is
+what a training step adds to a process of its own. nnU-Net's residual encoder (ResEnc) has a plain decoder and no input for a noise level.
 """
 
 import argparse
@@ -107,8 +107,8 @@ NETWORKS = {"voxlate": Ours, "diffusers": diffusers, "MONAI": monai, "ResEnc": r
 
 
 def seconds_of(net: nn.Module, both: Tensor, precision: str, train: bool) -> float:
-    """Seconds of a pass forward, and back where it trains."""
-    begun = time.perf_counter()
+    """Seconds of the processor for a pass forward, and back where it trains."""
+    begun = time.process_time()
     low = precision == "bfloat16"
     with torch.set_grad_enabled(train), torch.autocast("cpu", torch.bfloat16, enabled=low):
         answer = net(both, torch.full((len(both),), 3.0))
@@ -116,7 +116,7 @@ def seconds_of(net: nn.Module, both: Tensor, precision: str, train: bool) -> flo
     if train:
         net.zero_grad()
         F.mse_loss(image.float(), both[:, :1]).backward()
-    return time.perf_counter() - begun
+    return time.process_time() - begun
 
 
 def gib_of_step(name: str, precision: str, size: int) -> float:
@@ -134,9 +134,14 @@ def memory(name: str, precision: str, size: int) -> float:
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def medians(nets: dict[str, nn.Module], both: Tensor, repeats: int, *task: object) -> list[float]:
+def medians(
+    nets: dict[str, nn.Module], both: Tensor, repeats: int, precision: str, train: bool
+) -> list[float]:
     """The median seconds of each network, after one round that is not counted."""
-    rounds = [[seconds_of(net, both, *task) for net in nets.values()] for _ in range(repeats + 1)]
+    rounds = [
+        [seconds_of(net, both, precision, train) for net in nets.values()]
+        for _ in range(repeats + 1)
+    ]
     return [statistics.median(taken) for taken in zip(*rounds[1:])]
 
 
@@ -149,7 +154,8 @@ def main() -> None:
     size = chosen.size
     keep_freed_memory()  # as training does; it holds for the whole process, so for every network here
     if chosen.memory:
-        print(gib_of_step(*chosen.memory, size))
+        name, precision = chosen.memory
+        print(gib_of_step(name, precision, size))
         return
     nets = {name: make() for name, make in NETWORKS.items()}
     print("voxlate; the others relative to it")
