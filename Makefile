@@ -11,18 +11,18 @@
 # make figures  the figures of the papers' pages, from the images that make tables left in bench/tables
 # make evidence  train and score a fixed set on real scans and phantoms: docs/reference/evidence.tsv (40 minutes at most; resumable)
 # make chaos   kill commands, fill their disk: a table in docs/reliability.md (20 minutes at most; resumable)
+# make bench   time and memory of networks beside those of peers, and of a synthesis (20 minutes)
 # make browser  the page that computes in a browser, in build/browser (MODELS="MODEL ..." puts models in it), and every test
 #              that needs Chromium (marker browser), which the default suite leaves out
 # make keep    files of this version for tests of later ones, in tests/kept_files; before a release
 # make release the checklist of a release: two builds with one hash, licences, list of components
-# make bench-gpu  are a GPU's kernels right, how fast and how large are networks on it
 # make PYTHON=NAME  with another Python than the first of these that has venv
 BIN := .venv/bin
 PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3.14 python3 python)
 USABLE := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 FOUND = $(shell for name in $(PYTHONS); do "$$name" -c '$(USABLE)' 2>/dev/null && echo "$$name" && break; done)
 
-.PHONY: install demo test dicom test-bare test-wheel durations test-slow check docs browser keep release fuzz chaos bench bench-gpu tables figures trust evidence starters clean
+.PHONY: install demo test dicom test-bare test-wheel durations test-slow check docs browser keep release fuzz chaos bench tables figures trust evidence starters clean
 
 install: .venv/installed
 
@@ -92,13 +92,12 @@ fuzz: install
 chaos: install
 	OMP_NUM_THREADS=1 $(BIN)/python fuzz/chaos.py --write docs/reliability.md
 
+# nnU-Net's networks without what they need for others: torchvision must be of the build of torch
 bench: install
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
-	$(BIN)/python benchmarks/bench_nets.py
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps dynamic-network-architectures
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_nets.py
 	$(BIN)/python benchmarks/bench_synth.py
-
-bench-gpu: install
-	$(BIN)/python benchmarks/bench_gpu.py
 
 # how far intervals and warnings hold
 trust: install

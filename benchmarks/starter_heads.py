@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
 from voxlate.anatomy.acquisition import rician
 from voxlate.anatomy.contrast import FULL_SCALE, Protocol, magnitude
@@ -40,7 +39,6 @@ BASE_MM = -25.0  # height of the orbits in the phantoms' coordinates, below whic
 BASE_SLICE = 13  # the same of the real head
 NOISE = 0.02  # of the brightest tissue
 SEED = 7  # no starter was trained with it
-NEAR = 11  # pixels around a border in which its values are
 
 
 def drawn_pairs(
@@ -88,16 +86,6 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
     return float(2 * (a & b).sum() / max(a.sum() + b.sum(), 1))
 
 
-def border_mm(ct: np.ndarray, pixel_mm: float) -> float:
-    """The median width of borders of bone in slices: the range of values around over the steepest slope there."""
-    bone = ct > BONE_HU
-    edge = bone & ~ndimage.binary_erosion(bone, np.ones((1, 3, 3)))
-    size = (1, NEAR, NEAR)
-    span = ndimage.maximum_filter(ct, size) - ndimage.minimum_filter(ct, size)
-    slope = ndimage.maximum_filter(np.hypot(*np.gradient(ct, pixel_mm, axis=(1, 2))), (1, 3, 3))
-    return float(np.median(span[edge] / slope[edge]))
-
-
 def synthesised(model: Model, name: str, mr: Volume) -> Synthesised:
     """The images of a head, whatever its checks say."""
     case = name.split()[0]
@@ -118,8 +106,6 @@ def scores_of(made: Synthesised, mr: Volume, ct: Volume, first: int) -> dict[str
         "vault volume": float(found[vault].sum() / max(bone[vault].sum(), 1)),
         "base volume": float(found[base].sum() / max(bone[base].sum(), 1)),
         "air called bone": float((found & air).sum() / max(air.sum(), 1)),
-        "border mm": border_mm(image, mr.grid.spacing_mm[1]),
-        "true border mm": border_mm(truth, mr.grid.spacing_mm[1]),
         "MAE": float(np.abs(image - truth)[body].mean()),
     }
     if made.low:

@@ -6,7 +6,6 @@ The same command resumes: tries that are done are kept in --files until the seed
 
 import argparse
 import hashlib
-import importlib
 import json
 import os
 import shutil
@@ -15,9 +14,7 @@ import sys
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +42,6 @@ DISK = "64m"  # size of the disk that is filled
 OWN_MOUNTS = "VOXLATE_CHAOS_MOUNTS"  # set in a process whose mounts nobody else sees
 FILES = Path("bench/chaos")
 MARKS = ("<!-- chaos: begin -->", "<!-- chaos: end -->")
-OF_PAGE = "kill −9 of the page"
 OF_WORKERS = "kill −9 of a worker"
 DISTURBANCES: dict[str, Disturbance] = {
     "kill −9 at a random moment": kill_at_a_moment,
@@ -54,14 +50,12 @@ DISTURBANCES: dict[str, Disturbance] = {
     "two processes on one folder": two_at_once,
     OF_WORKERS: kill_a_worker,
 }
-SERVE = "serve"  # the subject of OF_PAGE
 TRIES = {
     "kill −9 at a random moment": 60,
     "kill −9 before a file-system event": 36,
     "disk full as a file is written": 36,
     "two processes on one folder": 12,
     OF_WORKERS: 10,
-    OF_PAGE: 8,
 }
 
 
@@ -101,19 +95,18 @@ def main() -> int:
                 continue
             if time.monotonic() - begun > 60 * chosen.minutes:
                 break
-            results[one.key] = outcome(one, place, files, chosen.seed)
+            results[one.key] = outcome(one, place, chosen.seed)
             print(json.dumps([one.key, results[one.key]]), file=log, flush=True)
             if results[one.key].startswith(FAULT):
                 print(f"{one.key}: {results[one.key]}", flush=True)
-    for row, count, text in summarise(tries, results, lambda one: f"{one.fault}: {one.subject}"):
+    rows = summarise(tries, results)
+    for row, count, text in rows:
         print(f"{row}, {count} tries: {text}")
     print(f"{time.monotonic() - begun:.0f} s, seed {chosen.seed}")
     left = sum(one.key not in results for one in tries)
     if left:
         print(f"{left} tries are left; the same command goes on with them.")
     if chosen.write:
-        # the same outcome is expected of all commands
-        rows = summarise(tries, results, lambda one: one.fault)
         write_table(chosen.write, rows, f"{len(tries) - left} of {len(tries)} tries.")
     return int(any(results.get(one.key, "").startswith(FAULT) for one in tries))
 
@@ -151,8 +144,6 @@ def listed(only: str, tries: int | None) -> list[Try]:
 
 def subjects_of(fault: str) -> list[str]:
     """The commands on which a fault is tried."""
-    if fault == OF_PAGE:
-        return [SERVE] if find_spec("fastapi") and find_spec("httpx") else []
     if fault == OF_WORKERS:
         return [one.name for one in SCENARIOS if one in (BY_WORKERS, BY_RAY)]
     return [one.name for one in SCENARIOS]
@@ -182,8 +173,7 @@ def begin(files: Path, tries: list[Try]) -> Place:
     """Mount the disk, and make what is missing of undisturbed results."""
     has_own_disk = mounted(files / "disk")
     work, states, kept = files / "disk" / "work", files / "states", files / "runs.json"
-    subjects = {one.subject for one in tries}
-    needed = subjects | {"calibrate"} if SERVE in subjects else subjects
+    needed = {one.subject for one in tries}
     last = max((k for k, one in enumerate(SCENARIOS, start=1) if one.name in needed), default=0)
     runs = json.loads(kept.read_text()) if kept.is_file() else {}
     if len(runs) < last:
@@ -195,39 +185,21 @@ def begin(files: Path, tries: list[Try]) -> Place:
     )
 
 
-def outcome(one: Try, place: Place, files: Path, seed: int) -> str:
+def outcome(one: Try, place: Place, seed: int) -> str:
     """Do a try with random numbers of its own."""
     draw = np.random.default_rng([seed, zlib.crc32(one.key.encode())])
-    if one.fault == OF_PAGE:
-        return try_page(place.states, files / "page", draw)
     scenario = next(scenario for scenario in SCENARIOS if scenario.name == one.subject)
     return DISTURBANCES[one.fault](place, scenario, draw)
 
 
-def try_page(states: Path, work: Path, draw: np.random.Generator) -> str:
-    """Kill the page of a run; the image that it must give comes from a page that is not killed.
-
-    work: a folder beside the small disk, which is too full for the page's limits.
-    """
-    served = importlib.import_module("served")  # which needs the extra serve
-    calibrated = next(k for k, one in enumerate(SCENARIOS, start=1) if one.name == "calibrate")
-    state, kept = states / str(calibrated), states / "served.json"
-    if not kept.is_file():
-        kept.write_text(json.dumps(asdict(served.undisturbed(state, work))))
-    seen = served.Undisturbed(**json.loads(kept.read_text()))
-    return str(served.kill_the_page(state, work, seen, draw))
-
-
-def summarise(
-    tries: list[Try], results: dict[str, str], row_of: Callable[[Try], str]
-) -> list[tuple[str, int, str]]:
-    """Rows of a table: their names by `row_of`, number of tries, outcomes with their numbers."""
+def summarise(tries: list[Try], results: dict[str, str]) -> list[tuple[str, int, str]]:
+    """Rows of a table: fault, number of tries, outcomes with their numbers; the same is expected of all commands."""
     counts = dict[str, Counter[str]]()
     for trial in tries:
         if trial.key not in results:
             continue
         outcome = FAULT if results[trial.key].startswith(FAULT) else results[trial.key]
-        counts.setdefault(row_of(trial), Counter())[outcome] += 1
+        counts.setdefault(trial.fault, Counter())[outcome] += 1
     return [
         (
             row,

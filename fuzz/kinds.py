@@ -229,10 +229,11 @@ def keep(kinds: Sequence[Kind]) -> None:
 
 
 def write_series(whole: np.ndarray) -> None:
+    """The scan as a DICOM series on the grid of the cohort, which an export asks for."""
     import pydicom
 
     Path("series").mkdir()
-    for k in range(4):
+    for k in range(whole.shape[2]):
         header = pydicom.Dataset()
         header.SOPClassUID, header.SOPInstanceUID, header.Modality = (
             "1.2.840.10008.5.1.4.1.1.4",
@@ -247,7 +248,7 @@ def write_series(whole: np.ndarray) -> None:
         header.Rows, header.Columns, header.SamplesPerPixel = 24, 20, 1
         header.PhotometricInterpretation, header.PixelRepresentation = "MONOCHROME2", 1
         header.BitsAllocated, header.BitsStored, header.HighBit = 16, 16, 15
-        header.PixelSpacing, header.ImageOrientationPatient = [1, 1], [1, 0, 0, 0, 1, 0]
+        header.PixelSpacing, header.ImageOrientationPatient = [2, 2], [1, 0, 0, 0, 1, 0]
         header.ImagePositionPatient = [0, 0, 3 * k]
         header.PixelData = np.ascontiguousarray(whole[:, :, k].T).tobytes()
         header.file_meta = pydicom.dataset.FileMetaDataset()

@@ -181,18 +181,6 @@ def test_the_published_schedule_and_networks_are_the_recipes():
 
 
 @slow
-def test_a_volume_in_windows_reports_its_slices_as_they_are_denoised(volume, cohort):
-    seen = []
-    scan = cohort / "case1" / "t1.nii.gz"
-    load(volume).synthesise(
-        {"t1": scan}, steps=4, progress=lambda done, total: seen.append((done, total))
-    )
-    assert seen == [(number * 6 // 8, 6) for number in range(1, 9)], (
-        "two windows of six slices, four steps"
-    )
-
-
-@slow
 def test_other_scans_of_the_same_names_are_another_cohort(typed, again, cohort):
     change_scan(cohort / "case0" / "t2.nii.gz", np.flipud)
     typed("prepare cohort --out changed --no-audit").done()

@@ -75,3 +75,10 @@ def test_each_wing_says_in_few_lines_what_lives_there():
 def test_no_file_name_stands_twice():
     names = Counter(path.name for path in files() if path.name != "__init__.py")
     assert not [name for name, count in names.items() if count > 1]
+
+
+def test_no_two_modules_on_the_path_of_the_tests_have_one_name():
+    folders = ("benchmarks", "docs", "fuzz", "release", "tests")
+    paths = [path for name in folders for path in (REPOSITORY / name).rglob("*.py")]
+    stems = Counter(path.stem for path in paths if path.stem != "conftest")
+    assert set(stems.values()) == {1}

@@ -36,7 +36,7 @@ Publication = Literal["xmodality", "kl-f4"]
 
 
 def _trained_lines(done: "Trained", options: TrainOptions | AdaptOptions) -> Iterator[Any]:
-    """Weights, the next command, and verdicts of a trained run, the last of `folds`."""
+    """Verdicts of a trained run, the last of `folds`, then where its weights and curves are, and the next command."""
     from voxlate.commands.api.next_steps import after_folds, after_training
     from voxlate.commands.api.trainings import fold_of
     from voxlate.training.log_file import read_verdicts
@@ -47,17 +47,20 @@ def _trained_lines(done: "Trained", options: TrainOptions | AdaptOptions) -> Ite
     weights = done.weights()
     recipe = from_dict(read_header(weights)["recipe"], f"{weights}", options.allow_code)
     after = after_training(done.folder, recipe.data, recipe.task.completes)
+    curves = done.folder / "tensorboard"
     if isinstance(options, TrainOptions) and options.folds is not None:
+        curves = done.folder.parent
         after = after_folds([fold_of(done.folder.parent, fold) for fold in range(options.folds)])
     by_stage = read_verdicts(done.log)
     final = by_stage.pop("final", [])
     is_worse = any(verdict.outcome == "worse" for verdict in final)
     advice = "Do not use it; to look at what it makes" if is_worse else "Next"
-    yield f"{weights} is the model. {advice}:  voxlate {after}"
     for stage, verdict in by_stage.items():
         yield Text.assemble(f"stage '{stage}': ", colour_lines(verdict))
     none = "No verdict: no validation case has the source and the target modalities"
     yield colour_lines(final) if final else none
+    yield f"Curves:  tensorboard --logdir {quote(str(curves))}"
+    yield f"{weights} is the model. {advice}:  voxlate {after}"
 
 
 def _run_document(done: "Trained") -> dict[str, Any]:

@@ -236,7 +236,7 @@ def _train_planned(data: Path, run: Path, asked: TrainOptions, report: Reporter)
         lines = StringIO()
         Console(file=lines, width=WIDTH).print(plan.table(keys))
         table = [line.rstrip() for line in lines.getvalue().splitlines() if line.strip()]
-        text = f"Plan (every key and its reason: {run / 'recipe.toml'}):"
+        text = f"{plan.sentence} Every key and its reason: {run / 'recipe.toml'}."
         report.say(message("plan", "\n".join([text, *table])))
         return plan
 

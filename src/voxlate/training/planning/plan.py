@@ -185,6 +185,13 @@ class Plan:
         return table
 
     @property
+    def sentence(self) -> str:
+        """What the training will do."""
+        task = self.tables["title"].replace(", planned", "")
+        start = self.recipe.all_stages[0].start_from or "random weights"
+        return f"This trains {task}, in {self.limits.minutes:g} minutes, from {start}."
+
+    @property
     def prediction(self) -> str:
         """A sentence on the predicted minutes and memory, with their limits."""
         return f"Predicted by a probe on this machine: {self.seconds / 60:.1f} of {self.limits.minutes:g} minutes, {self.memory / 2**30:.2f} of {self.limits.memory_bytes / 2**30:.1f} GiB."
