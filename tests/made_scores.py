@@ -12,6 +12,15 @@ PART = {"unit": "HU", "range": [-1024, 3071], "range_rule": "", "own_peak": Fals
 PART |= {"ssim_from": "low", "lpips": None, "features": None}
 PART |= {"slices": 3, "distances": {}}
 
+# The least that the provenance of a run states of its recipe.
+STORED_RECIPE = {
+    "title": "made up",
+    "data": {"source": ["t1"], "target": ["ct"]},
+    "net": {"kind": "unet"},
+    "method": {"kind": "regression"},
+    "train": {},
+}
+
 
 def made_scores(values, patients=None, part=NONE, **header):
     """Scores of cases c0, c1, … of patients p0, p1, …; values: by modality, method and key a list over the cases.

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
-from voxlate.synthesis.widths import Widths
 
 from made_scores import made_scores
 from refusals import refuses
@@ -21,6 +20,7 @@ from voxlate.base.files import CHECKSUM, read_json, sha256_of, write_json
 from voxlate.base.records import Number, Record, Shape, checksum, write_tensors
 from voxlate.evaluation.scoring.scores import read_scores
 from voxlate.scans.images.ranges import Range
+from voxlate.synthesis.calibration import Widths
 from voxlate.synthesis.provenance import read_provenance
 from voxlate.training.calibration_file import read_calibration, write_calibration
 from voxlate.training.log_file import lines_of

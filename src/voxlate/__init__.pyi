@@ -1171,14 +1171,14 @@ def train(
     address: str | None = None,
     progress: bool | Callable[..., None] | Reporter = True,
 ) -> Run:
-    """Train a recipe, or resume or continue a run.
+    """Train a recipe, or resume a run.
 
     The same command resumes a stopped training and ends with the same weights.
 
     Args:
-        recipe: auto (planned for the cohort), the name of a shipped recipe, a TOML file, or a run to continue.
+        recipe: auto (planned for the cohort), the name of a shipped recipe, a TOML file, or a run to resume.
         data: Prepared cohort. For a run only needed if the cohort was moved.
-        out: Output folder. Not needed when continuing a run.
+        out: Output folder. Not needed to resume a run.
         minutes: Training time of auto on this machine. Default: 60.
         set: Change of a key of the recipe, such as train.steps=500. A dict.
         small: Train the small variant of the recipe, which its table [small] states. Default: False.
@@ -1213,9 +1213,9 @@ def train(
         >>> import voxlate
         >>> small = {"train.steps": 2}
         >>> run = voxlate.train("recipe.toml", "PREPARED", "NEW", set=small, progress=False)
-        >>> run = voxlate.train("NEW", "PREPARED", steps=2, progress=False)  # continues it
+        >>> run = voxlate.train("NEW", "PREPARED", progress=False)  # resumes it, if it was stopped
         >>> voxlate.info("NEW")["steps"]
-        4
+        2
     """
 
 

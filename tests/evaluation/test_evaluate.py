@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from made_scores import STORED_RECIPE
 from made_volumes import head, made_volume, save, save_pair
 from refusals import refuses
 from rows import every_row, slow
@@ -357,7 +358,9 @@ def test_a_case_of_a_split_without_an_image_is_listed_by_the_splits_of_the_train
     with refuses("--split"):
         evaluate(shifted, cohort, split="val")
     splits = {"train": ["p0"], "val": ["p1", "p2"]}
-    write_json(tmp_path / "run/provenance.json", {"data": {"splits": splits}})
+    write_json(
+        tmp_path / "run/provenance.json", {"recipe": STORED_RECIPE, "data": {"splits": splits}}
+    )
     write_json(shifted / "provenance.json", {"run": "../run", "cases": CASES})
     shutil.rmtree(shifted / "p2")
     scores = evaluate(shifted, cohort, split="val")

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from made_scores import made_scores
+from made_scores import STORED_RECIPE, made_scores
 from made_volumes import head, made_volume, save
 from refusals import refuses
 from voxlate.base.files import WRITING, read_json, write_json
@@ -115,7 +115,8 @@ def out(scored, run, tmp_path):
 
 def write_run(tmp_path):
     folder, lines = tmp_path / "run", []
-    write_json(folder / "provenance.json", {"seed": 0, "recipe": {"net": 1}, "data": {"cases": 12}})
+    stated = {"seed": 0, "recipe": STORED_RECIPE, "data": {"cases": 12}}
+    write_json(folder / "provenance.json", stated)
     (folder / "recipe.toml").write_text(RECIPE)
     for step in range(1, 200):
         head = {"stage": "final", "step": step}

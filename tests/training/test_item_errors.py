@@ -146,7 +146,7 @@ def test_a_training_ends_with_its_verdict_and_so_does_its_page(voxlate, run, pre
     answer = voxlate("train", tiny, "--data", prepared, "--out", run).done()
     (verdict,) = Run(run).verdicts
     assert verdict.outcome == "worse", "six steps teach nothing"
-    assert answer.out.splitlines()[-1] == verdict.sentence
+    assert verdict.sentence in answer.out.splitlines()
     head = report(run).read_text(encoding="utf-8").partition("<nav")[0]
     assert '<p class="verdict worse">MAE' in head
 

@@ -42,7 +42,7 @@ from voxlate.science.methods.method import Method
 from voxlate.synthesis.scan_checks import POINTS, training_ranges
 from voxlate.training.batches.data_settings import training_cases
 from voxlate.training.recipe import FullStage, Recipe, code_of, from_dict, to_dict
-from voxlate.training.recipe.run_provenance import Adapted, StoredRecipe
+from voxlate.training.recipe.run_provenance import Adapted, WithRecipe
 from voxlate.training.recipe.text import first_change, stored_recipe
 from voxlate.training.run import Run, software, weights_of
 
@@ -120,7 +120,7 @@ def header_of(file: Tensors) -> dict[str, Any]:
     header: dict[str, Any] = record.table(text)
     record.check_version(header, "made_by", "voxlate")
     record.parse(Header, text)
-    recipe: StoredRecipe = record.fill(StoredRecipe, header["recipe"], others=None)
+    recipe = record.fill(WithRecipe, header, others=None)["recipe"]
     targets = set(recipe["data"]["target"])
     names = targets.union(recipe["data"]["source"])
     for key, wanted in (("units", names), ("target_scales", targets), ("target_widths", targets)):

@@ -74,7 +74,6 @@ def _run_document(done: "Trained") -> dict[str, Any]:
     """
     train auto --data PREPARED --out RUN --minutes 60
     train t1_to_t2_brain --data PREPARED --out RUN --set train.steps=500
-    train RUN --steps 2000
     """,
     lines=_trained_lines,
     document=_run_document,
@@ -87,7 +86,7 @@ def train(
         | Annotated[Any, Object("voxlate.training.planning.plan:Plan")]
         | Annotated[Any, Object("voxlate.training.recipe.settings:Recipe")],
         Argument(
-            "auto (planned for the cohort), the name of a shipped recipe, a TOML file, or a run to continue.",
+            "auto (planned for the cohort), the name of a shipped recipe, a TOML file, or a run to resume.",
             metavar="RECIPE",
             complete="voxlate.commands.api.choosing:recipe_names",
         ),
@@ -95,14 +94,12 @@ def train(
     data: Annotated[
         Place | None, MainOption("Prepared cohort. For a run only needed if the cohort was moved.")
     ] = None,
-    out: Annotated[
-        Place | None, MainOption("Output folder. Not needed when continuing a run.")
-    ] = None,
+    out: Annotated[Place | None, MainOption("Output folder. Not needed to resume a run.")] = None,
     *,
     options: TrainOptions,
     progress: Reporter,
 ) -> "Trained":
-    """Train a recipe, or resume or continue a run.
+    """Train a recipe, or resume a run.
 
     The same command resumes a stopped training and ends with the same weights.
     \f
@@ -118,9 +115,9 @@ def train(
         >>> import voxlate
         >>> small = {"train.steps": 2}
         >>> run = voxlate.train("recipe.toml", "PREPARED", "NEW", set=small, progress=False)
-        >>> run = voxlate.train("NEW", "PREPARED", steps=2, progress=False)  # continues it
+        >>> run = voxlate.train("NEW", "PREPARED", progress=False)  # resumes it, if it was stopped
         >>> voxlate.info("NEW")["steps"]
-        4
+        2
     """
     from voxlate.commands.api.trainings import train_or_continue
 

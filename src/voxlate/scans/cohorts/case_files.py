@@ -128,7 +128,8 @@ class CohortFiles:
 
     Args:
         cases: each with its name, patient, split, and the files of its scans, mask and label maps.
-        root: the folder of the cohort; manifest: its table, where it has one.
+        root: the folder of the cohort.
+        manifest: its table, where it has one.
         unclaimed: sentences on files that belong to no case.
         unread: sentences on files that cannot be read.
         guessed: sentences on what was assumed.

@@ -85,6 +85,12 @@ class StoredRecipe(TypedDict):
     stages: NotRequired[list[_StoredStage]]
 
 
+class WithRecipe(TypedDict):
+    """A stored document that has a recipe."""
+
+    recipe: StoredRecipe
+
+
 class Adapted(TypedDict):
     """The weights that a run was adapted from, and whether these were calibrated."""
 
@@ -92,10 +98,9 @@ class Adapted(TypedDict):
     calibrated: bool
 
 
-class RunProvenance(TypedDict):
+class RunProvenance(WithRecipe):
     """The checked keys of the provenance of a run; others, such as versions of software, are passed on."""
 
-    recipe: StoredRecipe
     data: TrainedData
     prepared: NotRequired[Place]
     inherited_voxels: NotRequired[list[ShortDigest]]
