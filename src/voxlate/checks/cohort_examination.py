@@ -23,7 +23,7 @@ from voxlate.checks.pairs import copies, doubtful_pairs, exchanged_names, pictur
 from voxlate.checks.reference import among
 from voxlate.scans.cases.case import MASK, CaseHeader, PreparedCase
 from voxlate.scans.images.grid import Volume
-from voxlate.scans.images.units import MAY_BE_ZERO, TISSUE_MAPS
+from voxlate.scans.images.units import MAY_BE_ZERO, TISSUE_MAPS, unit_of
 from voxlate.scans.prepare import Examination, Inputs
 
 Prints = Mapping[str, Fingerprint]  # by case
@@ -104,8 +104,9 @@ def _check_pairs(scans: Mapping[str, Prints], patients: Mapping[str, str]) -> It
         return
     pictures = {name: pictures_of(prints) for name, prints in sorted(scans.items())}
     for names in combinations(pictures, 2):
-        first, second = (scans[name] for name in names)
-        yield from exchanged_names(first, second, patients, names)
+        if unit_of(names[0]) == unit_of(names[1]):  # others are told apart by their values
+            first, second = (scans[name] for name in names)
+            yield from exchanged_names(first, second, patients, names)
     reference = max(pictures, key=lambda name: len(scans[name]))
     for name in sorted(pictures.keys() - {reference}):
         yield from doubtful_pairs(pictures[reference], pictures[name], patients, name, reference)
