@@ -114,8 +114,14 @@ def kind_messages(scan: Fingerprint, kind: str, name: str) -> list[Message]:
         return []
     touches = {side: numbers[f"touch_{side}"] for side in BORDERS}
     sides = ", ".join(side for side, length in touches.items() if length >= LONGEST_TOUCH_MM)
-    measured: Measured = {**numbers, "across_mm": math.exp(numbers["across"]), "sides": sides}
-    return ask(kind, {**measured, "touch_mm": max(touches.values())}, name)
+    measured: Measured = {
+        **numbers,
+        "across_mm": math.exp(numbers["across"]),
+        "sides": sides,
+        "touch_mm": max(touches.values()),
+        "least_touch_mm": min(touches.values()),
+    }
+    return ask(kind, measured, name)
 
 
 def _hold(conditions: Sequence[str], numbers: Numbers) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 from pandas import DataFrame
 
 from voxlate import __version__
+from voxlate.base.array_types import AnyArray
 from voxlate.base.errors import BadInput, plural
 from voxlate.base.files import whole_file, write_json, write_text
 from voxlate.base.groups import grouped
@@ -105,7 +106,7 @@ class Comparison:
                 self.frame.to_csv(temporary, index=False)
         elif path.suffix == ".tex":
             head = "".join(f"% {line}\n" for line in _caption(self.document))
-            spread = "% ±: standard deviation over patients, of one patient over cases\n"
+            spread = "% ±: standard deviation over patients, of one patient over cases; *: p < 0.05; --out FILE.csv has all p and intervals\n"
             write_text(path, head + spread + latex_of(self.short_table()))
         else:
             write_json(path, self.document)
@@ -147,6 +148,10 @@ def compare(
         **shared,
         "methods": dict(zip(names, map(str, paths))),
         "folds": {name: fold_lines(scores) for name, scores in methods.items()},
+        "verdicts": {
+            name: [f"{one.modality}: {one}" for one in scores.verdicts if one.outcome == "worse"]
+            for name, scores in methods.items()
+        },
         "trained_on": {name: one.header.get("trained_on", []) for name, one in methods.items()},
         "modalities": {
             name: {key: part[key] for key in conventions} for name, part in first.parts.items()
@@ -243,9 +248,32 @@ def _results(
             mean = naive["means"].get(metric.key, {"mean": None, "sd": None})
             about = {key: naive[key] for key in ("baseline", "of")}
             rows.append({"method": NAIVE, "mean": mean["mean"], "sd": mean["sd"], **about})
+            rows = [*_with_best(metric, rows)]
         about = {"modality": section, "score": metric.key}
         about |= {"label": metric.label, "better": metric.better}
         yield from (about | row for row in rows)
+
+
+def _loss(metric: Metric, means: AnyArray) -> AnyArray | None:
+    """What is least for the best of several means; None if no value is better than another."""
+    match metric.better:
+        case "lower":
+            return means
+        case "higher":
+            return -means
+        case "one":
+            return np.abs(means - 1)
+    return None
+
+
+def _with_best(metric: Metric, rows: Sequence[Table]) -> Sequence[Table]:
+    """The rows of one score, each with the name of the best mean; the naive baseline is one of them."""
+    scored = [row for row in rows if row["mean"] is not None]
+    loss = _loss(metric, np.array([row["mean"] for row in scored]))
+    if loss is None or not scored:
+        return rows
+    best = scored[int(loss.argmin())]["method"]
+    return [row | {"best": best} for row in rows]
 
 
 def _best_baseline(section: str, methods: Methods) -> Table | None:
@@ -275,7 +303,7 @@ def _tested(
         {"method": name, **mean_and_sd(own), "n": size, "cases": used}
         for name, own in zip(names, values)
     ]
-    loss = {"lower": values, "higher": -values, "one": np.abs(values - 1)}.get(metric.better)
+    loss = _loss(metric, values)
     if loss is None or size < 2 or len(names) < 2:
         return rows
     best = names[int(loss.mean(1).argmin())]
@@ -351,6 +379,8 @@ def _caption(document: Document) -> Iterator[str]:
     for name, cases in document["trained_on"].items():
         if cases:
             yield f"{name}: {not_held_out(len(cases), scored)}"
+    for name, sentences in document["verdicts"].items():
+        yield from (f"{name}: {sentence}" for sentence in sentences)
     for name, part in parts.items():
         yield f"{range_note(name, part)}; mask: {part['mask']}. {_reachable(document, part['patients'])}."
     chosen = document["reference"] or "the best of each metric"

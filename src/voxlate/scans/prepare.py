@@ -30,7 +30,14 @@ from voxlate.scans.cases.alignment_audit import (
     misalignments,
     not_examined,
 )
-from voxlate.scans.cases.case import CaseHeader, PreparedCase, prepare_case, read_header, write_case
+from voxlate.scans.cases.case import (
+    CaseHeader,
+    PreparedCase,
+    check_extent,
+    prepare_case,
+    read_header,
+    write_case,
+)
 from voxlate.scans.cases.prepared import (
     SHARED,
     VERSION,
@@ -368,6 +375,8 @@ class _Work:
         scans = {name: read_volume(place, name) for name, place in files.paths.items()}
         mask = scans.pop("mask", None)
         labels = {name: scans.pop(name) for name in files.labels}
+        for name, scan in scans.items():
+            check_extent(name, scan, files.case)
         case = prepare_case(files.case, scans, self.preparation, mask=mask, labels=labels)
         misaligned = misalignments(case, self.preparation.fixed) if audit else {}
         header = case.header

@@ -19,6 +19,7 @@ from voxlate.scans.cases.case import (
     DIGITS,
     MASK,
     PreparedCase,
+    check_extent,
     compact,
     digest,
     lay_out,
@@ -43,7 +44,6 @@ from voxlate.synthesis.out_of_distribution import DistributionTest
 from voxlate.synthesis.scan_checks import KnownScans, check_scans
 
 T = TypeVar("T")
-LEAST_MM = 3.0  # along the longest side of a scan
 Scan = Volume | Path | str | nib.spatialimages.SpatialImage | tuple[Any, Any]
 
 
@@ -87,7 +87,7 @@ def prepare_inputs(
     grids = {name: volume.grid for name, volume in volumes.items()}
     mask = volumes.pop(MASK, None)
     for name, volume in volumes.items():
-        _check_size(name, volume, case)
+        check_extent(name, volume, case)
     trained = facts.preparation
     used = preparation_for(facts, volumes)
     frame = _find_frame(facts, volumes, used)
@@ -126,15 +126,6 @@ def prepare_inputs(
         frame,
         digests,
     )
-
-
-def _check_size(name: str, scan: Volume, case: str) -> None:
-    """Raise BadInput where a scan is so small that its voxels must be in another unit."""
-    longest_mm = max(np.multiply(scan.grid.shape, scan.grid.spacing_mm))
-    if longest_mm < LEAST_MM:
-        raise BadInput(
-            f"{case}: expected {name} to be at least {LEAST_MM:g} mm long, found {longest_mm:.3g} mm: are its voxels in metres? Correct the voxel size in its header."
-        )
 
 
 def _find_frame(

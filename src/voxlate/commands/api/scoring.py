@@ -11,6 +11,7 @@ from voxlate.base.option import PYTHON, MainOption, Option
 from voxlate.commands.api.entry import Argument, Command, Everything, Place, Undone
 from voxlate.commands.api.progress import Reporter
 from voxlate.evaluation.evaluation_options import CompareOptions, EvaluateOptions
+from voxlate.scans.layout_options import quote_path
 
 if TYPE_CHECKING:
     from voxlate.evaluation.compare import Comparison
@@ -32,7 +33,11 @@ class Evaluation:
 
 
 def _evaluation_lines(
-    done: Evaluation, options: EvaluateOptions, as_json: bool, everything: Everything = False
+    done: Evaluation,
+    out: Place,
+    options: EvaluateOptions,
+    as_json: bool,
+    everything: Everything = False,
 ) -> Iterator[Any]:
     from voxlate.evaluation.scoring.tables import not_scored_texts, training_note
     from voxlate.training.verdict import colour_lines
@@ -53,6 +58,7 @@ def _evaluation_lines(
     if not options.any_truth and any(said.grade == "do not trust" for said in graded):
         yield Undone()
     yield from (Undone(f"left out {why}") for why in (summary.failed.values() if summary else ()))
+    yield f"Next:  voxlate report {quote_path(Path(out))}"
 
 
 def _assumptions(done: Evaluation) -> Iterator[Message]:

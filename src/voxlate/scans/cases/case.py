@@ -68,6 +68,7 @@ RETIRED = dict.fromkeys(("signatures", "stacks"), ANY) | MEASURED  # of headers 
 PROTONS = "pd_map"  # the tissue-parameter map that shows the outline of the body
 LABEL = "label."  # before a label map's name among the arrays of a case
 MOST_MODALITIES = 64  # the mask has a bit for each
+LEAST_MM = 3.0  # along the longest side of a scan
 DIGITS = 16  # of a digest that identifies a scan
 OPEN_FILES = 256  # mapped at a time in each process: each holds a descriptor, of which many systems give 1,024
 DTYPES = {
@@ -234,6 +235,15 @@ class PreparedCase:
         stored = (name for name in self.header.units if name not in computed)
         wanted = sum(1 << k for k, name in enumerate(stored) if name in shown)
         return bits & bits.dtype.type(wanted) != 0
+
+
+def check_extent(name: str, scan: Volume, case: str) -> None:
+    """Raise BadInput where a scan is so small that its voxels must be in another unit."""
+    longest_mm = max(np.multiply(scan.grid.shape, scan.grid.spacing_mm))
+    if longest_mm < LEAST_MM:
+        raise BadInput(
+            f"{case}: expected {name} to be at least {LEAST_MM:g} mm long, found {longest_mm:.3g} mm: are its voxels in metres? Correct the voxel size in its header."
+        )
 
 
 def prepare_case(
