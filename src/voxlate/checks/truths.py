@@ -5,7 +5,7 @@ error of its image alone: a bad model is no reason to doubt a truth. What the im
 training on such truths.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -110,6 +110,7 @@ def judge(
             name,
         ),
         *_in_pairs(compared, name),
+        *_copied(compared, name),
     ]
     rest = []
     for one in said:
@@ -148,6 +149,19 @@ def _alone(truths: Mapping[str, Sketch], name: str) -> list[Message]:
                 message("truth-image", f"{name} is its image.", grade="do not trust", case=label)
             )
     return said
+
+
+def _copied(truths: Mapping[str, Sketch], name: str) -> Iterator[Message]:
+    """The truths that are those of other patients, too."""
+    pictures = (
+        (truth.truth.picture.tobytes(), label)
+        for label, truth in truths.items()
+        if truth.truth.numbers
+    )
+    for labels in grouped(pictures).values():
+        if len({truths[label].patient for label in labels}) > 1:
+            text = f"{name} has the voxels of another patient's ({first_of(labels)})."
+            yield from (message("same-voxels", text, case=label) for label in labels)
 
 
 def _in_pairs(truths: Mapping[str, Sketch], name: str) -> list[Message]:

@@ -142,7 +142,9 @@ class Plan:
 
     def help(self, run: Run) -> str:
         """A sentence on what may help where the result is worse than a naive baseline."""
-        longer = f"a longer training (--minutes {math.ceil(3 * self.limits.minutes)} with another --out than {run.folder})"
+        # a short plan states its own minutes
+        minutes = "" if "minutes" in self.why else f" {math.ceil(3 * self.limits.minutes)}"
+        longer = f"a longer training (--minutes{minutes}, with another --out than {run.folder})"
         starter = f", or a starter, which needs no training ({self.at_once})"
         return f"What may help: {longer}{starter if self.at_once else ''}."
 
@@ -189,12 +191,12 @@ class Plan:
         """What the training will do."""
         task = self.tables["title"].replace(", planned", "")
         start = self.recipe.all_stages[0].start_from or "random weights"
-        return f"This trains {task}, in {self.limits.minutes:g} minutes, from {start}."
+        return f"This trains {task}, in {self.limits.minutes:g} min, from {start}."
 
     @property
     def prediction(self) -> str:
         """A sentence on the predicted minutes and memory, with their limits."""
-        return f"Predicted by a probe on this machine: {self.seconds / 60:.1f} of {self.limits.minutes:g} minutes, {self.memory / 2**30:.2f} of {self.limits.memory_bytes / 2**30:.1f} GiB."
+        return f"Predicted by a probe on this machine: {self.seconds / 60:.1f} of {self.limits.minutes:g} min, {self.memory / 2**30:.2f} of {self.limits.memory_bytes / 2**30:.1f} GiB."
 
     @property
     def text(self) -> str:

@@ -135,7 +135,7 @@ def find_starter(facts: CohortFacts, roles: Roles, mode: str) -> tuple[Starter |
         if not reason and recipe["net"].get("kind") != "unet":
             reason = "its network is of another kind than those of plans"
         if reason:
-            against.append(f"{name} does not fit: {reason}")
+            against.append(f"a training cannot start from {name}: {reason}")
             continue
         names = card.match(roles.source, roles.target) or {}
         fitted, kept = fit_to_cohort(recipe, names, facts, roles)
