@@ -285,7 +285,7 @@ def _name_scans(
         return
     if series:
         raise BadInput(
-            f"{path}: expected a folder of DICOM series of one study to choose from (--series), found none. Check the path."
+            f"{path}: expected a folder of DICOM series of one study to choose from (--series), found those of several studies, or none. Give a pair MODALITY=FOLDER#KEY; voxlate info FOLDER lists the keys."
         )
     if _is_one_scan(path, layout):
         yield _one_scan(path, model)
