@@ -197,6 +197,14 @@ p1/{t1,ct}.nii.gz p1_retest/{t1,ct}.nii.gz p2/{t1,ct}.nii.gz -> p1 p1_retest
 case{21,22}_00{4,5}_{t1,ct}.nii.gz -> case21_004 case22_005
 site{A,B}/00{1,2}/{t1,ct}.nii.gz -> siteA_001 siteB_002
 visit{1,2}/pat03/{t1,ct}.nii.gz visit1/pat04/{t1,ct}.nii.gz -> visit1_pat03 visit2_pat03
+V{1,2}_p0{1,2}/{t1,ct}.nii.gz -> V1_p01 V2_p01
+{pre,post}_p01/{t1,ct}.nii.gz pre_p02/{t1,ct}.nii.gz -> pre_p01 post_p01
+2019010{1,2}_Pat{1,2}/{t1,ct}.nii.gz -> 20190101_Pat1 20190102_Pat1
+20190101_1001_{t1,ct}.nii.gz 20200303_{1001,1002}_{t1,ct}.nii.gz -> 20190101_1001 20200303_1001
+{AB,CD}-20{19,20}-01-01/{t1,ct}.nii.gz -> AB-2019-01-01 CD-2020-01-01
+site{A,B}_00{1,2}_{t1,ct}.nii.gz -> siteA_001 siteB_001
+S_V{1,2}_p0{1,2}_{t1,ct}.nii.gz -> S_V1_p01 S_V2_p02
+p0{1,2}_{t1,ct}.nii.gz retest_p01_{t1,ct}.nii.gz -> p01 retest_p01
 {Smith,Brown}/MRI~1{1,2}.01.2021/{T1,FLAIR}.nii.gz -> Smith_MRI_11.01.2021
 """
 
@@ -230,6 +238,11 @@ NOT_ASKED = [
     "C3{L,N}-0001{6,7}",
     "BraTS19_CBICA_A{AB,AG}_1",
     "study2_00{1,2,3}",
+    "{patient,control}_00{1,2}",
+    "{anna,bert}_berlin",
+    "00{1,2}_site1",
+    "site_00{1,2,3,4,5,6,7,8,9}",
+    "1{1,2}_siteA",
 ]
 
 

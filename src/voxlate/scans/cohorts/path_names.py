@@ -13,10 +13,10 @@ from voxlate.scans.formats.dicom import SeriesInfo
 from voxlate.scans.formats.io import location_of, without_ending
 from voxlate.scans.images.units import COUNTS, UNITS, plain_modality
 
-# Patients by the conventions of BIDS, TCGA, BraTS 2023, ADNI, OASIS 1 and 3, IXI, and SynthRAD.
+# Patients by the conventions of BIDS, TCGA, BraTS 2023, ADNI, OASIS 1 and 3, IXI, SynthRAD, HECKTOR, and CPTAC.
 PUBLIC = re.compile(
     r"sub-[A-Za-z0-9]+(?=_|$)|TCGA-\w\w-\w{4}(?!\w)|BraTS-[A-Za-z]+-\d+(?=-|$)|BraTS\d+_(?:\w+_)?\d+(?:_\d)?$"
-    r"|(?:ADNI_)?\d{3}_S_\d{4}(?!\d)|OAS\d_?\d{4,5}|IXI\d{3}(?=-|$)|[12](?:[BP]|HN|TH|AB)[A-E]\d{3}$"
+    r"|(?:ADNI_)?\d{3}_S_\d{4}(?!\d)|OAS\d_?\d{4,5}|IXI\d{3}(?=-|$)|[12](?:[BP]|HN|TH|AB)[A-E]\d{3}$|HN-[A-Z]{3,4}-\d{3}(?!\d)|C3[LN]-\d{5}(?!\d)"
 )
 # A word before the number of a patient.
 PERSON = re.compile(
