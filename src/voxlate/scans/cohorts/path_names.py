@@ -5,10 +5,11 @@ Whose patient it is, a word before a number or a public identifier states; see o
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path, PurePosixPath
 
-from voxlate.scans.cohorts.case_files import KNOWN, is_known, is_of_mask, kind_of
+from voxlate.scans.cohorts.case_files import KNOWN, CohortFiles, is_known, is_of_mask, kind_of
 from voxlate.scans.formats.dicom import SeriesInfo
 from voxlate.scans.formats.io import location_of, without_ending
 from voxlate.scans.images.units import COUNTS, UNITS, plain_modality
@@ -37,6 +38,10 @@ SPLIT_FOLDER = re.compile(
     r"(?:(?i:data|set|images|cases|input)|(?P<side>[A-Za-z]\w*?))??(?:[-_ ]?v?\d{1,2})?"
 )
 SILENT = {"anat", "images", "image", "scans", "volumes"}  # folders that state nothing
+NUMBERED = re.compile(r"(\D*[^\W\d_])(\d+)")  # ct10
+FEWEST_CASES = (
+    3  # of which two modalities have the numbers: cta1 and cta2 beside ctp1 and ctp2 are modalities
+)
 NUMBERED_SERIES = re.compile(r"\d+\.\d+-")  # folders as TCIA's downloader writes them
 
 
@@ -155,6 +160,32 @@ def read_names(
     plain = tuple(name.replace(" ", "_") for name in ids)
     is_repeated = bool(own) and repeats
     return Names(path, split, plain, modality.replace(" ", "_"), is_dicom, is_repeated, is_guess)
+
+
+def number_cases(every: Sequence[Names], found: CohortFiles) -> list[Names]:
+    """The names, of which 'ct10' is that of a ct in case 10 where two modalities have the same numbers; found gets a note."""
+    cut = {}
+    groups = dict[tuple[str, ...], dict[str, set[str]]]()
+    for names in every:
+        match = NUMBERED.fullmatch(names.modality)
+        if match and is_known(match[1]):
+            above = tuple(name for name in names.ids if not _is_of_modality(name))
+            cut[names.path] = replace(names, ids=(*above, match[2]), modality=match[1])
+            numbers = groups.setdefault((names.split or "", *above), {})
+            numbers.setdefault(match[1].lower(), set()).add(match[2])
+    of_cases = {
+        above
+        for above, numbers in groups.items()
+        for one, other in combinations(numbers.values(), 2)
+        if len(one & other) >= FEWEST_CASES
+    }
+    taken = {
+        path: names
+        for path, names in cut.items()
+        if (names.split or "", *names.ids[:-1]) in of_cases
+    }
+    found.note(found.guessed, taken, "scans named by a modality and the number of a case")
+    return [taken.get(names.path, names) for names in every]
 
 
 def _is_of_modality(folder: str) -> bool:

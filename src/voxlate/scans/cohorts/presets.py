@@ -238,7 +238,10 @@ def _kind_of(root: Path, folder: str) -> str:
 
 @cache
 def path_expression(pattern: str) -> re.Pattern[str]:
-    """A path pattern as a regular expression; a name that comes twice must read the same twice, a modality in any case."""
+    """A path pattern as a regular expression; a name that comes twice must read the same twice, a modality in any case.
+
+    A modality that is followed at once by the case ends before its first digit ('ct10').
+    """
     check_pattern(pattern)
     out = ""
     for part in re.split(r"(\{\w+\}|\*\*/|\*)", pattern):
@@ -247,6 +250,8 @@ def path_expression(pattern: str) -> re.Pattern[str]:
             out += WILDCARDS.get(part) or re.escape(part)
         elif f"(?P<{name}>" in out:
             out += f"(?i:(?P={name}))" if name == "modality" else f"(?P={name})"
+        elif name == "case" and out.endswith("(?P<modality>[^/]+)"):
+            out = out.removesuffix("[^/]+)") + r"[^/]*?[^/\d])(?P<case>\d[^/]*)"
         else:
             out += SPLIT_WORD if name == "split" else f"(?P<{name}>[^/]+)"
     return re.compile(out)

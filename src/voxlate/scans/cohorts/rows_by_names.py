@@ -12,7 +12,14 @@ from voxlate.base.errors import BadInput, first_of
 from voxlate.base.groups import grouped
 from voxlate.scans.cohorts.case_files import CohortFiles, Row, is_known, plain_name, quote_some
 from voxlate.scans.cohorts.owners import person_in
-from voxlate.scans.cohorts.path_names import Names, is_person, patient_of, read_names, split_folders
+from voxlate.scans.cohorts.path_names import (
+    Names,
+    is_person,
+    number_cases,
+    patient_of,
+    read_names,
+    split_folders,
+)
 from voxlate.scans.cohorts.presets import Arrays, rows_by_tags, with_part
 from voxlate.scans.formats.array_files import images_in
 from voxlate.scans.formats.io import holds_slices, is_picture, read_volume, without_ending
@@ -55,6 +62,7 @@ def rows_by_names(
                 for row in rows_by_tags(root, path)
             ]
         every += [replace(one, path=with_part(one.path, arrays)) for one in parts]
+    every = number_cases(every, found)
     return _name_cases(root, _by_persons(root, every), found)
 
 
