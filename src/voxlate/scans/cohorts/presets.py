@@ -330,6 +330,18 @@ def rows_by_patterns(
     return rows, unmatched
 
 
+def modalities_by(root: Path, paths: Sequence[str], pattern: str) -> list[str]:
+    """The modalities of several cases that a pattern reads of most paths, each scan once; [] where it does not, so that no advice names it."""
+    try:
+        rows, unmatched = rows_by_patterns(root, paths, Preset(patterns=[pattern]))
+    except BadInput:
+        return []
+    scans = {(row.split, row.patient, row.case, row.modality) for row in rows}
+    cases = {scan[:-1] for scan in scans}
+    reads = len(cases) > 1 and len(scans) == len(rows) > len(unmatched)
+    return sorted({row.modality for row in rows}) if reads else []
+
+
 def _match(place: str, path: str) -> re.Match[str] | None:
     """The match of a path with a pattern, which takes a scan of any format where it names no ending."""
     takes_any = without_ending(place) == place and not holds_slices(place)
