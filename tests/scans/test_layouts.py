@@ -221,6 +221,29 @@ def test_names_that_may_be_of_one_patient_are_asked_about_until_an_option_answer
         require_patients(find_cohort(root, patients=answer.strip("'")))
 
 
+@every_row(
+    ("names", "patients"),
+    [
+        ("V1_p01 V1_p02 V2_p01", "p01 p02 p01"),
+        ("post_p01 pre_p01 pre_p02", "p01 p01 p02"),
+        ("20190101_Pat1 20190101_Pat2 20200303_Pat1", "Pat1 Pat2 Pat1"),
+        ("2019-01-01-AB 2020-02-02-AB 2020-02-02-CD", "AB AB CD"),
+        ("AB-2019-01-01 AB-2020-02-02 CD-2019-01-01", "AB AB CD"),
+        ("S_V1_p01 S_V2_p01 S_V2_p02", "p01 p01 p02"),
+        ("V1_anna_b V1_anna_c V2_anna_b", "anna_b anna_c anna_b"),
+        ("V1_p01_L V2_p01_L V2_p02_L", "p01 p01 p02"),
+        ("patient3a patient3b patient4a", "patient3 patient3 patient4"),
+    ],
+)
+def test_an_option_that_is_offered_joins_the_cases_of_a_patient(tmp_path, names, patients):
+    touch(tmp_path, *(f"{name}/{{t1,ct}}.nii.gz" for name in names.split()))
+    offered = re.findall(r"--patients '(.*?)'", answers(find_cohort(tmp_path)))
+    made = [[case.patient for case in find_cohort(tmp_path, patients=one).cases] for one in offered]
+    shapes = [[*map(owners.index, owners)] for owners in made]
+    expected = patients.split()
+    assert [*map(expected.index, expected)] in shapes
+
+
 NOT_ASKED = [
     "p{1,2,3}",
     "case_0{1,2,3}",
