@@ -331,14 +331,13 @@ def rows_by_patterns(
 
 
 def modalities_by(root: Path, paths: Sequence[str], pattern: str) -> list[str]:
-    """The modalities of several cases that a pattern reads of most paths, each scan once; [] where it does not, so that no advice names it."""
+    """The modalities that a pattern reads of most paths, each scan once; [] where it does not, so that no advice names it."""
     try:
         rows, unmatched = rows_by_patterns(root, paths, Preset(patterns=[pattern]))
     except BadInput:
         return []
     scans = {(row.split, row.patient, row.case, row.modality) for row in rows}
-    cases = {scan[:-1] for scan in scans}
-    reads = len(cases) > 1 and len(scans) == len(rows) > len(unmatched)
+    reads = len(scans) == len(rows) > len(unmatched)
     return sorted({row.modality for row in rows}) if reads else []
 
 
