@@ -231,6 +231,10 @@ def test_names_that_may_be_of_one_patient_are_asked_about_until_an_option_answer
         ("AB-2019-01-01 AB-2020-02-02 CD-2019-01-01", "AB AB CD"),
         ("S_V1_p01 S_V2_p01 S_V2_p02", "p01 p01 p02"),
         ("V1_anna_b V1_anna_c V2_anna_b", "anna_b anna_c anna_b"),
+        ("V1p01 V2p01 V2p02", "p01 p01 p02"),
+        ("20190101Pat1 20200202Pat1 20200202Pat2", "Pat1 Pat1 Pat2"),
+        ("p01post p01pre p02pre", "p01 p01 p02"),
+        ("sub01ses1 sub01ses2 sub02ses1", "sub01 sub01 sub02"),
         ("V1_p01_L V2_p01_L V2_p02_L", "p01 p01 p02"),
         ("patient3a patient3b patient4a", "patient3 patient3 patient4"),
     ],
@@ -266,6 +270,9 @@ NOT_ASKED = [
     "00{1,2}_site1",
     "site_00{1,2,3,4,5,6,7,8,9}",
     "1{1,2}_siteA",
+    "4{5,6,7}M",
+    "site1p{1,2,3}",
+    "{6f3a9c,6f3b1d,a09e4c}",
 ]
 
 

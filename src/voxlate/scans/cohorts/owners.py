@@ -31,24 +31,25 @@ from voxlate.scans.formats.io import file_and_part, holds_slices, is_picture, wi
 EACH = "each"  # in place of a file of patients
 # Patients in the names of cases: before a letter, the first part, all but the last, the last, all but the first, one between.
 EXPRESSIONS = (
-    r"^(.*\d)[a-zA-Z]\d*$",
+    r"^(.*\d)[a-zA-Z]+\d*$",
     "^([^_]+)",
     "^([^-]+)",
     "^(.+)[-_. ][^-_. ]+$",
     "([^_]+)$",
     "([^-]+)$",
+    r"([a-zA-Z]+\d+)$",
     "^[^-_. ]+[-_. ](.+)$",
     "_([^_]+)_",
 )
-# The parts of a name: dates, persons such as 'pat_1', and other words.
+# The parts of a name: dates, persons such as 'pat_1', and other words and numbers ('V1p01' has two).
 PART = re.compile(
-    rf"{DATE}|(?<![^\W_])(?:{PERSON.pattern})(?![^\W_])|[^-_. ]+",
+    rf"{DATE}|(?<![^\W_])(?:{PERSON.pattern})(?![^\W_])|[^\W\d_]*\d+|[^\W\d_]+",
     re.IGNORECASE,
 )
 MARK = re.compile("([-_./])")  # between the parts of a path
-# What may state a session, side or copy behind a stem: a date, words with a number, a letter behind a digit; or a number.
+# What may state a session, side or copy behind a stem: a date, words with a number, letters behind a digit; or a number.
 SUFFIX = re.compile(
-    rf"(?:[-_. ]+(?:\w+[-_. ])?(?:{DATE}).*|[-_. ]+(?P<word>[^\W\d_]+[-_.]?\d{{0,3}})|[-_. ]*\(\d+\)|(?<=\d)[a-z]\d{{0,2}}|[-_. ]+(?P<number>\d+))$",
+    rf"(?:[-_. ]+(?:\w+[-_. ])?(?:{DATE}).*|[-_. ]+(?P<word>[^\W\d_]+[-_.]?\d{{0,3}})|[-_. ]*\(\d+\)|(?<=\d)[a-z]+\d{{0,2}}|[-_. ]+(?P<number>\d+))$",
     re.IGNORECASE,
 )
 MOST_SESSIONS = 4  # of a patient in 'anna_1' and 'anna_2'; more are numbered patients of a group
@@ -74,7 +75,7 @@ def shared_stems(names: Iterable[str], are_numbers_plain: bool = False) -> dict[
     for stem, of_stem in stems.items():
         several = sorted({*of_stem, *({stem} & {*names})})
         matches = [suffixes[name] for name in of_stem]
-        words = [match["word"] for match in matches if match["word"]]
+        words = [match["word"] or match[0] for match in matches]
         # case_1, and site_p1
         are_persons = any(map(PERSON.fullmatch, [several[-1], *words]))
         if not stem or _is_date(stem) or len(several) < 2 or are_persons:
