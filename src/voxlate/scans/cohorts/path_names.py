@@ -38,7 +38,7 @@ SPLIT_FOLDER = re.compile(
     r"(?:(?i:data|set|images|cases|input)|(?P<side>[A-Za-z]\w*?))??(?:[-_ ]?v?\d{1,2})?"
 )
 SILENT = {"anat", "images", "image", "scans", "volumes"}  # folders that state nothing
-NUMBERED = re.compile(r"(\D*[^\W\d_])(\d+)")  # ct10
+NUMBERED = re.compile(r"(\D*[^\W\d_])(\d+)((?:[-_]\D+)?)")  # ct10, ct10_reg
 FEWEST_CASES = (
     3  # of which two modalities have the numbers: cta1 and cta2 beside ctp1 and ctp2 are modalities
 )
@@ -165,25 +165,23 @@ def read_names(
 def number_cases(every: Sequence[Names], found: CohortFiles) -> list[Names]:
     """The names, of which 'ct10' is that of a ct in case 10 where two modalities have the same numbers; found gets a note."""
     cut = {}
-    groups = dict[tuple[str, ...], dict[str, set[str]]]()
+    numbers = dict[tuple[str, ...], dict[str, set[str]]]()
     for names in every:
         match = NUMBERED.fullmatch(names.modality)
         if match and is_known(match[1]):
             above = tuple(name for name in names.ids if not _is_of_modality(name))
-            cut[names.path] = replace(names, ids=(*above, match[2]), modality=match[1])
-            numbers = groups.setdefault((names.split or "", *above), {})
-            numbers.setdefault(match[1].lower(), set()).add(match[2])
-    of_cases = {
-        above
-        for above, numbers in groups.items()
-        for one, other in combinations(numbers.values(), 2)
-        if len(one & other) >= FEWEST_CASES
+            modality = match[1] + match[3]
+            cut[names.path] = replace(names, ids=(*above, match[2]), modality=modality)
+            of_folder = numbers.setdefault((names.split or "", *above), {})
+            of_folder.setdefault(modality.lower(), set()).add(match[2])
+    modalities = {
+        modality
+        for of_folder in numbers.values()
+        for pair in combinations(of_folder, 2)
+        for modality in pair
+        if len(of_folder[pair[0]] & of_folder[pair[1]]) >= FEWEST_CASES
     }
-    taken = {
-        path: names
-        for path, names in cut.items()
-        if (names.split or "", *names.ids[:-1]) in of_cases
-    }
+    taken = {path: names for path, names in cut.items() if names.modality.lower() in modalities}
     found.note(found.guessed, taken, "scans named by a modality and the number of a case")
     return [taken.get(names.path, names) for names in every]
 
