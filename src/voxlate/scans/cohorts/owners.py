@@ -84,7 +84,7 @@ def shared_stems(names: Iterable[str], are_numbers_plain: bool = False) -> dict[
         numbers = [match["number"] for match in matches if match["number"]]
         if len(numbers) == len(several):
             is_short = largest <= MOST_SESSIONS and all(number[0] != "0" for number in numbers)
-            # head_01, and site_001 beside other_001
+            # head_01, and site_001 beside other_002
             is_plain = is_everywhere or not (
                 stem[-1].isdigit() or (is_short and not are_numbers_plain)
             )
