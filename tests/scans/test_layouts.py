@@ -197,6 +197,14 @@ p1/{t1,ct}.nii.gz p1_retest/{t1,ct}.nii.gz p2/{t1,ct}.nii.gz -> p1 p1_retest
 case{21,22}_00{4,5}_{t1,ct}.nii.gz -> case21_004 case22_005
 site{A,B}/00{1,2}/{t1,ct}.nii.gz -> siteA_001 siteB_002
 visit{1,2}/pat03/{t1,ct}.nii.gz visit1/pat04/{t1,ct}.nii.gz -> visit1_pat03 visit2_pat03
+V{1,2}_p0{1,2}/{t1,ct}.nii.gz -> V1_p01 V2_p01
+{pre,post}_p01/{t1,ct}.nii.gz pre_p02/{t1,ct}.nii.gz -> pre_p01 post_p01
+2019010{1,2}_Pat{1,2}/{t1,ct}.nii.gz -> 20190101_Pat1 20190102_Pat1
+20190101_1001_{t1,ct}.nii.gz 20200303_{1001,1002}_{t1,ct}.nii.gz -> 20190101_1001 20200303_1001
+{AB,CD}-20{19,20}-01-01/{t1,ct}.nii.gz -> AB-2019-01-01 CD-2020-01-01
+site{A,B}_00{1,2}_{t1,ct}.nii.gz -> siteA_001 siteB_001
+S_V{1,2}_p0{1,2}_{t1,ct}.nii.gz -> S_V1_p01 S_V2_p02
+p0{1,2}_{t1,ct}.nii.gz retest_p01_{t1,ct}.nii.gz -> p01 retest_p01
 {Smith,Brown}/MRI~1{1,2}.01.2021/{T1,FLAIR}.nii.gz -> Smith_MRI_11.01.2021
 """
 
@@ -211,6 +219,33 @@ def test_names_that_may_be_of_one_patient_are_asked_about_until_an_option_answer
         require_patients(found)
     for answer in re.findall(r"--patients (each|'.*?')", answers(found)):
         require_patients(find_cohort(root, patients=answer.strip("'")))
+
+
+@every_row(
+    ("names", "patients"),
+    [
+        ("V1_p01 V1_p02 V2_p01", "p01 p02 p01"),
+        ("post_p01 pre_p01 pre_p02", "p01 p01 p02"),
+        ("20190101_Pat1 20190101_Pat2 20200303_Pat1", "Pat1 Pat2 Pat1"),
+        ("2019-01-01-AB 2020-02-02-AB 2020-02-02-CD", "AB AB CD"),
+        ("AB-2019-01-01 AB-2020-02-02 CD-2019-01-01", "AB AB CD"),
+        ("S_V1_p01 S_V2_p01 S_V2_p02", "p01 p01 p02"),
+        ("V1_anna_b V1_anna_c V2_anna_b", "anna_b anna_c anna_b"),
+        ("V1p01 V2p01 V2p02", "p01 p01 p02"),
+        ("20190101Pat1 20200202Pat1 20200202Pat2", "Pat1 Pat1 Pat2"),
+        ("p01post p01pre p02pre", "p01 p01 p02"),
+        ("sub01ses1 sub01ses2 sub02ses1", "sub01 sub01 sub02"),
+        ("V1_p01_L V2_p01_L V2_p02_L", "p01 p01 p02"),
+        ("patient3a patient3b patient4a", "patient3 patient3 patient4"),
+    ],
+)
+def test_an_option_that_is_offered_joins_the_cases_of_a_patient(tmp_path, names, patients):
+    touch(tmp_path, *(f"{name}/{{t1,ct}}.nii.gz" for name in names.split()))
+    offered = re.findall(r"--patients '(.*?)'", answers(find_cohort(tmp_path)))
+    made = [[case.patient for case in find_cohort(tmp_path, patients=one).cases] for one in offered]
+    shapes = [[*map(owners.index, owners)] for owners in made]
+    expected = patients.split()
+    assert [*map(expected.index, expected)] in shapes
 
 
 NOT_ASKED = [
@@ -230,6 +265,14 @@ NOT_ASKED = [
     "C3{L,N}-0001{6,7}",
     "BraTS19_CBICA_A{AB,AG}_1",
     "study2_00{1,2,3}",
+    "{patient,control}_00{1,2}",
+    "{anna,bert}_berlin",
+    "00{1,2}_site1",
+    "site_00{1,2,3,4,5,6,7,8,9}",
+    "1{1,2}_siteA",
+    "4{5,6,7}M",
+    "site1p{1,2,3}",
+    "{6f3a9c,6f3b1d,a09e4c}",
 ]
 
 

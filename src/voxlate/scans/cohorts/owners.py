@@ -1,6 +1,7 @@
 """The patients of cases: stated by a table, a pattern, an option, a public identifier or DICOM tags, or asked for.
 
-Names of cases are not interpreted. Where several share a stem ('patient3a' and 'patient3b'), `require_patients` asks.
+Names of cases are not interpreted. Where several share a part ('patient3a' and 'patient3b', 'V1_p01' and 'V2_p01'),
+`require_patients` asks.
 Of the tags of a person, hashes alone are kept, and none is shown.
 """
 
@@ -9,7 +10,7 @@ import os
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
@@ -21,23 +22,34 @@ from voxlate.base.groups import grouped
 from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, plain_name
 from voxlate.scans.cohorts.manifest import read_lines
 from voxlate.scans.cohorts.path_names import DATE, PERSON, PUBLIC, is_person
+from voxlate.scans.cohorts.presets import modalities_by
 from voxlate.scans.cohorts.split_lists import PATIENTS
 from voxlate.scans.formats.array_files import images_in
 from voxlate.scans.formats.dicom import entries_in, folder_and_key, images_of, is_dicom_folder
 from voxlate.scans.formats.io import file_and_part, holds_slices, is_picture, without_ending
 
 EACH = "each"  # in place of a file of patients
-# Patients in the names of cases: before the last part, before a letter, the first part or folder, the last one.
+# Patients in the names of cases: before a letter, the first part, all but the last, the last, all but the first, one between.
 EXPRESSIONS = (
-    r"^(.*\d)[a-zA-Z]\d*$",
+    r"^(.*\d)[a-zA-Z]+\d*$",
     "^([^_]+)",
+    "^([^-]+)",
     "^(.+)[-_. ][^-_. ]+$",
     "([^_]+)$",
+    "([^-]+)$",
+    r"([a-zA-Z]+\d+)$",
+    "^[^-_. ]+[-_. ](.+)$",
+    "_([^_]+)_",
+)
+# The parts of a name: dates, persons such as 'pat_1', and other words and numbers ('V1p01' has two).
+PART = re.compile(
+    rf"{DATE}|(?<![^\W_])(?:{PERSON.pattern})(?![^\W_])|[^\W\d_]*\d+|[^\W\d_]+",
+    re.IGNORECASE,
 )
 MARK = re.compile("([-_./])")  # between the parts of a path
-# What may state a session, side or copy behind a stem: a date, words with a number, a letter behind a digit; or a number.
+# What may state a session, side or copy behind a stem: a date, words with a number, letters behind a digit; or a number.
 SUFFIX = re.compile(
-    rf"(?:[-_. ]+(?:\w+[-_. ])?(?:{DATE}).*|[-_. ]+(?P<word>[^\W\d_]+[-_.]?\d{{0,3}})|[-_. ]*\(\d+\)|(?<=\d)[a-z]\d{{0,2}}|[-_. ]+(?P<number>\d+))$",
+    rf"(?:[-_. ]+(?:\w+[-_. ])?(?:{DATE}).*|[-_. ]+(?P<word>[^\W\d_]+[-_.]?\d{{0,3}})|[-_. ]*\(\d+\)|(?<=\d)[a-z]+\d{{0,2}}|[-_. ]+(?P<number>\d+))$",
     re.IGNORECASE,
 )
 MOST_SESSIONS = 4  # of a patient in 'anna_1' and 'anna_2'; more are numbered patients of a group
@@ -51,7 +63,7 @@ NOBODY = re.compile(
 
 
 def shared_stems(names: Iterable[str], are_numbers_plain: bool = False) -> dict[str, list[str]]:
-    """The names that share a stem, by the stem, where they may be of one patient; {} of names that are numbered alone.
+    """The names that share a stem, or other parts, by these, where they may be of one patient; {} of names that are numbered alone.
 
     are_numbers_plain: whether several words before numbers are those of modalities (scan_1, image_1).
     """
@@ -63,16 +75,16 @@ def shared_stems(names: Iterable[str], are_numbers_plain: bool = False) -> dict[
     for stem, of_stem in stems.items():
         several = sorted({*of_stem, *({stem} & {*names})})
         matches = [suffixes[name] for name in of_stem]
-        words = [match["word"] for match in matches if match["word"]]
+        words = [match["word"] or match[0] for match in matches]
         # case_1, and site_p1
         are_persons = any(map(PERSON.fullmatch, [several[-1], *words]))
-        if not stem or len(several) < 2 or are_persons:
+        if not stem or _is_date(stem) or len(several) < 2 or are_persons:
             continue
         is_everywhere = len(several) == len(names)
         numbers = [match["number"] for match in matches if match["number"]]
         if len(numbers) == len(several):
             is_short = largest <= MOST_SESSIONS and all(number[0] != "0" for number in numbers)
-            # head_01, and site_001 beside other_001
+            # head_01, and site_001 beside other_002
             is_plain = is_everywhere or not (
                 stem[-1].isdigit() or (is_short and not are_numbers_plain)
             )
@@ -80,7 +92,45 @@ def shared_stems(names: Iterable[str], are_numbers_plain: bool = False) -> dict[
             is_plain = is_everywhere and not stem[-1].isdigit()  # mri_anna, mri_bert
         if not is_plain:
             shared[stem] = several
+    asked = {*chain.from_iterable(shared.values())}
+    alike = _alike_but_for_a_part(names, asked, are_numbers_plain)
+    return shared | {rest: several for rest, several in alike.items() if not asked >= {*several}}
+
+
+def _alike_but_for_a_part(
+    names: Sequence[str], asked: Collection[str], are_numbers_plain: bool
+) -> dict[str, list[str]]:
+    """The names that differ in one part before the last alone ('V1_p01' and 'V2_p01'), by what they share.
+
+    They may be of one patient where they share a person or a long number, or where the part is a date or comes again
+    (in names that are not asked about already).
+    """
+    of_names = {name: tuple(match[0] for match in PART.finditer(name)) for name in names}
+    whole = {parts: name for name, parts in of_names.items()}
+    cut = grouped(
+        (parts[:place] + parts[place + 1 :], (place, parts[place], name))
+        for name, parts in of_names.items()
+        for place in range(len(parts) - 1)
+    )
+    counts = Counter((place, part) for group in cut.values() for place, part, _ in group)
+    shared = {}
+    for rest, group in cut.items():
+        several = sorted({*(name for *_, name in group), whole.get(rest, group[0][2])})
+        is_of_person = any(map(PERSON.fullmatch, rest))
+        new = [(place, part) for place, part, name in group if name not in asked]
+        comes_again = len({*several} - {*asked}) > 1 and any(counts[key] > 1 for key in new)
+        is_numbered = any(re.search(r"\d{3}", part) and not _is_date(part) for part in rest)
+        is_dated = any(_is_date(part) for _, part, _ in group)
+        is_plain = len(several) == len(names) or are_numbers_plain
+        may_be_one = is_dated or ((comes_again or is_numbered) and not is_plain)
+        if len(several) > 1 and (is_of_person or may_be_one):
+            shared["_".join(rest)] = several
     return shared
+
+
+def _is_date(name: str) -> bool:
+    """Whether a name is a date, which is that of no patient."""
+    return bool(re.fullmatch(DATE, name))
 
 
 def state_owners(cases: Sequence[CaseFiles], found: CohortFiles) -> list[CaseFiles]:
@@ -106,7 +156,7 @@ def state_owners(cases: Sequence[CaseFiles], found: CohortFiles) -> list[CaseFil
     if shared := shared_stems(others, bool(found.unpaired)):
         shown = [f"{stem}: {first_of(group, 3)}" for stem, group in shared.items()]
         found.questions.append(
-            f"{plural(sum(map(len, shared.values())), 'case')} that share the stem of their names ({first_of(shown, 3, '; ')}), and may be sessions of one patient"
+            f"{plural(sum(map(len, shared.values())), 'case')} that share a part of their names ({first_of(shown, 3, '; ')}), and may be sessions of one patient"
         )
         found.undecided |= {*chain.from_iterable(shared.values())}
     numbered = [name for name in others if NUMBERED.fullmatch(name) and not is_person(name)]
@@ -138,7 +188,7 @@ def state_pairs(cases: Sequence[CaseFiles], found: CohortFiles, root: Path) -> N
     if len(scans) < 2 or not is_repeated or any(len(case.files) > 1 for case in cases):
         return
     shown = ", ".join(f"{name} in {paths[0]}" for name, paths in scans.items())
-    pattern = joining_pattern([*scans.values()])
+    pattern = joining_pattern(root, [*scans.values()])
     joined = (
         f"Pass --pattern '{pattern}' if equal names are of one patient; or give"
         if pattern
@@ -147,8 +197,8 @@ def state_pairs(cases: Sequence[CaseFiles], found: CohortFiles, root: Path) -> N
     found.unpaired = f"Expected cases with two modalities, found each modality in cases of its own ({shown}). {joined} the scans of a pair one case in the table of voxlate manifest; without pairs, train auto takes --unpaired."
 
 
-def joining_pattern(paths: Sequence[Sequence[str]]) -> str:
-    """A pattern under which the scans of several modalities have the same cases, each once; "" where no part of their names is equal.
+def joining_pattern(root: Path, paths: Sequence[Sequence[str]]) -> str:
+    """A pattern under which the scans of several modalities have the same cases, each once; "" where no part of their names is equal, or it does not read them.
 
     paths: of each modality. Marks ('/', '_', '-', '.') cut them into parts: one that has the same names in all modalities is
     the case, one that has a single name in each the modality.
@@ -170,7 +220,10 @@ def joining_pattern(paths: Sequence[Sequence[str]]) -> str:
             pattern += "{case}"
         else:
             pattern += "*"
-    return pattern if "{case}" in pattern and "{modality}" in pattern else ""
+    if not ("{case}" in pattern and "{modality}" in pattern):
+        return ""
+    files = {f"{folder_and_key(file_and_part(Path(path))[0])[0]}" for path in chain(*paths)}
+    return pattern if modalities_by(root, sorted(files), pattern) else ""
 
 
 def require_patients(found: CohortFiles) -> None:
@@ -192,8 +245,7 @@ def answers(found: CohortFiles) -> str:
         owners = {case.case: case.patient for case in take_patients(cases, option)}
         patients = {owner: number for number, owner in enumerate(dict.fromkeys(owners.values()))}
         partition = tuple(map(patients.__getitem__, owners.values()))
-        is_date = re.fullmatch(DATE, owners[asked[0]])
-        if not is_date and (option == EACH or 1 < len(patients) < len(cases)):
+        if not _is_date(owners[asked[0]]) and (option == EACH or 1 < len(patients) < len(cases)):
             shown = first_of([*dict.fromkeys(map(owners.__getitem__, asked))], 2)
             text = f"--patients {shlex.quote(option)} if they are {plural(len(patients), 'patient')} ({shown})"
             offered.setdefault(partition, text)
@@ -205,7 +257,11 @@ def answers(found: CohortFiles) -> str:
         if path.is_relative_to(found.root)
     )
     are_alike = len({*chain.from_iterable(case.files for case in found.cases)}) == 1
-    if are_alike and len(by_folder) > 1 and (pattern := joining_pattern([*by_folder.values()])):
+    if (
+        are_alike
+        and len(by_folder) > 1
+        and (pattern := joining_pattern(found.root, [*by_folder.values()]))
+    ):
         options.append(f"--pattern '{pattern}' if {' and '.join(by_folder)} are modalities")
     return f"{', '.join(options)}, or --patients FILE (by default {PATIENTS} there) with 'CASE PATIENT' a line"
 

@@ -5,18 +5,19 @@ Whose patient it is, a word before a number or a public identifier states; see o
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path, PurePosixPath
 
-from voxlate.scans.cohorts.case_files import KNOWN, is_known, is_of_mask, kind_of
+from voxlate.scans.cohorts.case_files import KNOWN, CohortFiles, is_known, is_of_mask, kind_of
 from voxlate.scans.formats.dicom import SeriesInfo
 from voxlate.scans.formats.io import location_of, without_ending
 from voxlate.scans.images.units import COUNTS, UNITS, plain_modality
 
-# Patients by the conventions of BIDS, TCGA, BraTS 2023, ADNI, OASIS 1 and 3, IXI, and SynthRAD.
+# Patients by the conventions of BIDS, TCGA, BraTS 2023, ADNI, OASIS 1 and 3, IXI, SynthRAD, HECKTOR, and CPTAC.
 PUBLIC = re.compile(
     r"sub-[A-Za-z0-9]+(?=_|$)|TCGA-\w\w-\w{4}(?!\w)|BraTS-[A-Za-z]+-\d+(?=-|$)|BraTS\d+_(?:\w+_)?\d+(?:_\d)?$"
-    r"|(?:ADNI_)?\d{3}_S_\d{4}(?!\d)|OAS\d_?\d{4,5}|IXI\d{3}(?=-|$)|[12](?:[BP]|HN|TH|AB)[A-E]\d{3}$"
+    r"|(?:ADNI_)?\d{3}_S_\d{4}(?!\d)|OAS\d_?\d{4,5}|IXI\d{3}(?=-|$)|[12](?:[BP]|HN|TH|AB)[A-E]\d{3}$|HN-[A-Z]{3,4}-\d{3}(?!\d)|C3[LN]-\d{5}(?!\d)"
 )
 # A word before the number of a patient.
 PERSON = re.compile(
@@ -37,6 +38,10 @@ SPLIT_FOLDER = re.compile(
     r"(?:(?i:data|set|images|cases|input)|(?P<side>[A-Za-z]\w*?))??(?:[-_ ]?v?\d{1,2})?"
 )
 SILENT = {"anat", "images", "image", "scans", "volumes"}  # folders that state nothing
+NUMBERED = re.compile(r"(\D*[^\W\d_])(\d+)((?:[-_]\D+)?)")  # ct10, ct10_reg
+FEWEST_CASES = (
+    3  # of which two modalities have the numbers: cta1 and cta2 beside ctp1 and ctp2 are modalities
+)
 NUMBERED_SERIES = re.compile(r"\d+\.\d+-")  # folders as TCIA's downloader writes them
 
 
@@ -155,6 +160,30 @@ def read_names(
     plain = tuple(name.replace(" ", "_") for name in ids)
     is_repeated = bool(own) and repeats
     return Names(path, split, plain, modality.replace(" ", "_"), is_dicom, is_repeated, is_guess)
+
+
+def number_cases(every: Sequence[Names], found: CohortFiles) -> list[Names]:
+    """The names, of which 'ct10' is that of a ct in case 10 where two modalities have the same numbers; found gets a note."""
+    cut = {}
+    numbers = dict[tuple[str, ...], dict[str, set[str]]]()
+    for names in every:
+        match = NUMBERED.fullmatch(names.modality)
+        if match and is_known(match[1]):
+            above = tuple(name for name in names.ids if not _is_of_modality(name))
+            modality = match[1] + match[3]
+            cut[names.path] = replace(names, ids=(*above, match[2]), modality=modality)
+            of_folder = numbers.setdefault((names.split or "", *above), {})
+            of_folder.setdefault(modality.lower(), set()).add(match[2])
+    modalities = {
+        modality
+        for of_folder in numbers.values()
+        for pair in combinations(of_folder, 2)
+        for modality in pair
+        if len(of_folder[pair[0]] & of_folder[pair[1]]) >= FEWEST_CASES
+    }
+    taken = {path: names for path, names in cut.items() if names.modality.lower() in modalities}
+    found.note(found.guessed, taken, "scans named by a modality and the number of a case")
+    return [taken.get(names.path, names) for names in every]
 
 
 def _is_of_modality(folder: str) -> bool:

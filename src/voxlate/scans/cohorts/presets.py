@@ -238,7 +238,10 @@ def _kind_of(root: Path, folder: str) -> str:
 
 @cache
 def path_expression(pattern: str) -> re.Pattern[str]:
-    """A path pattern as a regular expression; a name that comes twice must read the same twice, a modality in any case."""
+    """A path pattern as a regular expression; a name that comes twice must read the same twice, a modality in any case.
+
+    A modality that is followed at once by the case ends before its first digit ('ct10').
+    """
     check_pattern(pattern)
     out = ""
     for part in re.split(r"(\{\w+\}|\*\*/|\*)", pattern):
@@ -247,6 +250,8 @@ def path_expression(pattern: str) -> re.Pattern[str]:
             out += WILDCARDS.get(part) or re.escape(part)
         elif f"(?P<{name}>" in out:
             out += f"(?i:(?P={name}))" if name == "modality" else f"(?P={name})"
+        elif name == "case" and out.endswith("(?P<modality>[^/]+)"):
+            out = out.removesuffix("[^/]+)") + r"[^/]*?[^/\d])(?P<case>\d[^/]*)"
         else:
             out += SPLIT_WORD if name == "split" else f"(?P<{name}>[^/]+)"
     return re.compile(out)
@@ -323,6 +328,17 @@ def rows_by_patterns(
                 owner = None if number else patient
                 rows.append(Row(owner, number or case, modality or stated, file, split))
     return rows, unmatched
+
+
+def modalities_by(root: Path, paths: Sequence[str], pattern: str) -> list[str]:
+    """The modalities that a pattern reads of most paths, each scan once; [] where it does not, so that no advice names it."""
+    try:
+        rows, unmatched = rows_by_patterns(root, paths, Preset(patterns=[pattern]))
+    except BadInput:
+        return []
+    scans = {(row.split, row.patient, row.case, row.modality) for row in rows}
+    reads = len(scans) == len(rows) > len(unmatched)
+    return sorted({row.modality for row in rows}) if reads else []
 
 
 def _match(place: str, path: str) -> re.Match[str] | None:

@@ -12,8 +12,21 @@ from voxlate.base.errors import BadInput, first_of
 from voxlate.base.groups import grouped
 from voxlate.scans.cohorts.case_files import CohortFiles, Row, is_known, plain_name, quote_some
 from voxlate.scans.cohorts.owners import person_in
-from voxlate.scans.cohorts.path_names import Names, is_person, patient_of, read_names, split_folders
-from voxlate.scans.cohorts.presets import Arrays, rows_by_tags, with_part
+from voxlate.scans.cohorts.path_names import (
+    Names,
+    is_person,
+    number_cases,
+    patient_of,
+    read_names,
+    split_folders,
+)
+from voxlate.scans.cohorts.presets import (
+    Arrays,
+    modalities_by,
+    rows_by_tags,
+    split_part,
+    with_part,
+)
 from voxlate.scans.formats.array_files import images_in
 from voxlate.scans.formats.io import holds_slices, is_picture, read_volume, without_ending
 from voxlate.scans.formats.picture import halves
@@ -55,6 +68,7 @@ def rows_by_names(
                 for row in rows_by_tags(root, path)
             ]
         every += [replace(one, path=with_part(one.path, arrays)) for one in parts]
+    every = number_cases(every, found)
     return _name_cases(root, _by_persons(root, every), found)
 
 
@@ -212,10 +226,9 @@ def _with_modalities(root: Path, every: Sequence[Names], found: CohortFiles) -> 
                 f"folders with the same scans are modalities ({quote_some(sorted(sides))})"
             )
             return named + moved
-    paths = [names.path for names in nameless]
-    first = root / paths[0]
+    first = root / nameless[0].path
     if named or not is_picture(first) or not halves(read_volume(first).data[0]):
-        raise _without_modality(root, paths)
+        raise _without_modality(root, every)
     found.guessed.append(
         "pictures are two side by side: their left half is the modality a, their right half b"
     )
@@ -226,21 +239,21 @@ def _with_modalities(root: Path, every: Sequence[Names], found: CohortFiles) -> 
     ]
 
 
-def _without_modality(root: Path, names: Sequence[str]) -> BadInput:
-    """The error of scans whose names state no modality."""
-    stems = [without_ending(name) for name in names]
-    endings = {name.removeprefix(stem) for name, stem in zip(names, stems)}
+def _without_modality(root: Path, every: Sequence[Names]) -> BadInput:
+    """The error of scans whose names state no modality, with patterns that read the cohort."""
+    paths = sorted({split_part(names.path)[0] for names in every})
+    nameless = [names.path for names in every if not names.modality]
     advice = ["Rename them"]
-    for mark in "_-":
-        ends = {stem.rpartition(mark)[2] for stem in stems if mark in posixpath.basename(stem)}
+    for mark in ("__", "_", "-"):
+        pattern = f"**/{{case}}{mark}{{modality}}"
+        ends = modalities_by(root, paths, pattern)
         if 1 < len(ends) <= MOST_MODALITIES and not any(map(str.isdecimal, ends)):
-            advice.append(
-                f"pass --pattern '**/{{case}}{mark}{{modality}}' if {quote_some(sorted(ends))} are modalities"
-            )
-    if len(endings) == 1:
-        advice.append(
-            f"pass --pattern '**/{{case}}{endings.pop()}' if each is the one scan of a case"
-        )
+            advice.append(f"pass --pattern '{pattern}' if {quote_some(ends)} are modalities")
+            break
+    endings = {path.removeprefix(without_ending(path)) for path in paths}
+    pattern = f"**/{{case}}{endings.pop() if len(endings) == 1 else ''}"
+    if len(nameless) == len(every) and modalities_by(root, paths, pattern):
+        advice.append(f"pass --pattern '{pattern}' if each is the one scan of a case")
     return BadInput(
-        f"{root}: expected a folder for each case, or names that end with a modality, found {len(names)} scans of another form ({quote_some(names)}). {'; or '.join(advice)}; or name the files of each modality by --preset FILE.toml (docs/guides/own_data.md)."
+        f"{root}: expected a folder for each case, or names that end with a modality, found {len(nameless)} scans of another form ({quote_some(nameless)}). {'; or '.join(advice)}; or name the files of each modality by --preset FILE.toml (docs/guides/own_data.md)."
     )
