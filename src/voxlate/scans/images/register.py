@@ -4,6 +4,7 @@ SimpleITK's transforms take points of the fixed scan (LPS, mm) to points of the 
 """
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +34,8 @@ Transform = Any  # takes points of the fixed scan to points of the moving one
 
 LEAST_VOLUME = 0.1  # of a voxel, after a transform; less is a fold
 LAST_LINE = "FixedParameters"  # of an ITK transform as text
+TRANSFORM = r"Transform: (\w+?)_.*\nParameters:(.*)\nFixedParameters:(.*)"
+PARAMETERS = {"Euler3DTransform": 6, "AffineTransform": 12}
 
 
 def to_image(data: np.ndarray, grid: Grid) -> Any:
@@ -64,11 +67,25 @@ def read_transform(path: Path) -> Transform:
             is_whole,
             f"one that is cut short after {len(text)} bytes (no whole {LAST_LINE} at its end)",
         )
+        record.check(_has_all_numbers(text), "one that lacks numbers")
         transform = itk.ReadTransform(str(path))
         record.check(not folds(transform), "one that folds space or changes volumes tenfold")
     except (OSError, RuntimeError) as error:
         raise record.wrong("a file that ITK cannot read as a transform of space") from error
     return transform
+
+
+def _has_all_numbers(text: str) -> bool:
+    """Whether the transforms of a file have the parameters that their kinds need, without which ITK ends the process."""
+    for kind, *numbers in re.findall(TRANSFORM, text):
+        try:
+            given, fixed = ([float(number) for number in line.split()] for line in numbers)
+        except ValueError:
+            return False
+        of_spline = 3 * np.prod(fixed[:3])  # three for each knot
+        if len(given) != PARAMETERS.get(kind, of_spline):
+            return False
+    return True
 
 
 def folds(transform: Transform) -> bool:
