@@ -22,6 +22,7 @@ from voxlate.scans.cohorts.manifest import (
     names_scan,
     read_lines,
     read_table,
+    split_in,
 )
 from voxlate.scans.cohorts.path_names import split_named
 from voxlate.scans.formats.io import file_and_part, without_ending
@@ -100,7 +101,7 @@ def take_lists(
         what = f"entries of {path.name} without scans"
         found.note(found.unclaimed, [one.entry for one in missing], what)
         # train.txt and val.txt are one list
-        group = f"{path.parent if _split_in(path.stem) else path}"
+        group = f"{path.parent if split_in(path.stem) else path}"
         for one in wanted:
             for name in _named(one.entry, keys):
                 listed.add(name)
@@ -188,12 +189,6 @@ def _named(entry: str, keys: Keys) -> Sequence[str]:
     return next((keys[key] for key in (*tails, *others) if key in keys), ())
 
 
-def _split_in(stem: str) -> str:
-    """The split that the words of a file's name state; "" for none, or several."""
-    words = {split_named(word) for word in re.split(r"[^a-z]+", stem.lower())} - {""}
-    return words.pop() if len(words) == 1 else ""
-
-
 def _fold_of(path: Path) -> re.Match[str] | None:
     """The fold in the name of a list, or in that of its folder."""
     return FOLD.search(path.stem) or FOLD.fullmatch(path.parent.name)
@@ -211,7 +206,7 @@ def _statements(
     path: Path, table: Table | None, keys: Keys, first: int, found: CohortFiles
 ) -> list[Statement]:
     """What a file states; nothing for a file of another kind; first: the first fold of all lists."""
-    split = _split_in(path.stem)
+    split = split_in(path.stem)
     number = _fold_of(path)
     fold = int(number[1]) if number else None
     ending = path.suffix.lower()
@@ -276,16 +271,16 @@ def _in_table(
     ids = max(counts, key=counts.__getitem__)
     of_all = _in_fold(split, fold, first) if split else {}
     statements = []
-    for line, row in table.rows.items():
+    for where, row in table.rows.items():
         number = row.get("fold", "")
         values = {
-            "split": checked_split(table.path, line, row.get("split", "")),
+            "split": checked_split(where, row.get("split", "")),
             "fold": number if number.isdecimal() else "",
             "patient": row.get("patient") if ids != "patient" else "",
         }
         stated = of_all | {what: value for what, value in values.items() if value}
         others = [*filter(names_scan, row.values())]
-        statements.append(Statement(f"{table.path}, line {line}", row[ids], stated, others))
+        statements.append(Statement(where, row[ids], stated, others))
     if any(one.values and _named(one.entry, keys) for one in statements):
         found.guessed += [one for one in table.assumed if one not in found.guessed]
     return statements
