@@ -80,12 +80,27 @@ def test_the_splits_of_others_fill_the_split_of_each_case(tmp_path, line):
     assert not found.unread
 
 
+def test_arrays_of_names_are_lists(tmp_path):
+    touch(tmp_path, "x_{1,2,3}_{t1,ct}.nii.gz")
+    for number, split in enumerate(("train", "val", "test"), start=1):
+        np.save(tmp_path / f"{split}_ids.npy", np.array([f"x_{number}"]))
+    found = find_cohort(tmp_path)
+    assert [case.split for case in found.cases] == ["train", "val", "test"]
+
+
+def test_files_that_speak_of_no_splits_are_no_doubts(tmp_path):
+    lists = 'run.json {"train_loss": [0.5], "mode": "x_1"} | train.py x_1 | clinical.csv id,note\\nx_1,test dose\\n'
+    assert not find_cohort(write_lists(tmp_path, lists)).unread
+
+
 @every_row(
     "lists",
     [
         'splits.json {"train": ["nobody"]}',
         "my_split.yaml train: [x_1]",
         "train.txt nobody",
+        "split.bin x",
+        "config.yaml training: [x_1]\\ntest: [x_2]",
         "who.csv case,set\\na,train\\nb,val",
     ],
 )

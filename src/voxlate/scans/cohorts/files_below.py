@@ -11,6 +11,7 @@ from voxlate.base.groups import grouped
 from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, quote_some
 from voxlate.scans.cohorts.manifest import NOTES
 from voxlate.scans.cohorts.presets import Preset, is_skipped
+from voxlate.scans.cohorts.split_lists import may_be_list
 from voxlate.scans.formats.dicom import (
     entries_in,
     folder_and_key,
@@ -196,6 +197,6 @@ def lists_below(root: Path, folders: Folders, layout: Preset) -> list[Path]:
     return [
         path
         for path in files
-        if path.name.lower().endswith(LISTS)
+        if (path.name.lower().endswith(LISTS) or may_be_list(path.name))
         and not is_skipped(path.relative_to(root).as_posix(), layout)
     ] + [path for path in above if path.is_file() and not (root / path.name).is_file()]

@@ -34,6 +34,10 @@ SAME = {  # other names of our columns, their letters alone
     "modality": "modalities contrast sequence sequencetype series scantype",
     "path": "paths file files filename filepath",
 }
+OF_KEYS = frozenset(  # words of keys beside that of a split
+    f"is in my s list set split data dataset sample samples name names key keys ids mrns patient patients case file path scan scans image images volume volumes {SAME['patient']} {SAME['case']} {SAME['path']}".split()
+)
+YES, NO = ("1", "1.0", "true", "yes", "y", "x"), ("0", "0.0", "false", "no")
 OF_PATHS = re.compile(r"[ _-](?:path|file|filename|image|scan)s?$")  # mri_path is a column of mri
 NOTHING = ("na", "n/a", "nan", "none", "null", "-", "")  # cells that state nothing
 
@@ -124,6 +128,10 @@ def read_table(path: Path) -> Table:
         f"{path}, line {number}": {renamed.get(name, name): row[name] for name in columns}
         for number, row in filled.items()
     }
+    as_written = dict(zip(names, heads))  # isTest
+    flags = {name: split for name in columns if (split := split_of_key(as_written[name]))}
+    if flags and "split" not in (*columns, *renamed.values()):
+        assumed += _take_flags(path, rows, flags)
     if any(split_named(cells.get("fold", "")) for cells in rows.values()):
         for cells in rows.values():  # folds 0, 1, 2 and test
             word = cells["fold"] if split_named(cells["fold"]) else ""
@@ -141,6 +149,23 @@ def _cells(where: str, line: str, separator: str) -> list[str]:
             f"{where}: expected quotes in pairs around a cell on one line, found others ({error}). Remove the quote, or the line break in the cell."
         ) from error
     return ["" if cell.strip().lower() in NOTHING else cell.strip() for cell in cells]
+
+
+def _take_flags(
+    path: Path, rows: Mapping[str, dict[str, str]], flags: Mapping[str, str]
+) -> list[str]:
+    """Put the split into rows with columns such as is_test, which hold yes or no alone; what was assumed of them."""
+    cells = {row[name].lower() for row in rows.values() for name in flags}
+    if not cells <= {*YES, *NO, ""} or not cells & {*YES}:
+        return []
+    for where, row in rows.items():
+        named = {split for name, split in flags.items() if row[name].lower() in YES}
+        if len(named) > 1:
+            raise BadInput(
+                f"{where}: expected one split, found {' and '.join(sorted(named))}. Leave one of them."
+            )
+        row["split"] = named.pop() if named else ("" if "train" in flags.values() else "train")
+    return [f"the columns {first_of([*flags])} of {path.name} state the splits"]
 
 
 def _our_names(path: Path, columns: Mapping[str, list[str]]) -> dict[str, str]:
@@ -241,9 +266,19 @@ def _joined(tables: Sequence[Table]) -> list[Table]:
 
 def split_in(name: str) -> str:
     """The split that one of the words of a name states; "" for none, or several."""
-    words = re.findall("[A-Z]?[a-z]+|[A-Z]+", name)
-    splits = {*map(split_named, words)} - {""}
+    splits = {*map(split_named, _words_of(name))} - {""}
     return splits.pop() if len(splits) == 1 else ""
+
+
+def split_of_key(name: str) -> str:
+    """The split whose cases a key or a column names (train, val_ids, is_test); "" for any other, such as train_loss."""
+    others = (word.lower() for word in _words_of(name) if not split_named(word))
+    return split_in(name) if all(word in OF_KEYS for word in others) else ""
+
+
+def _words_of(name: str) -> list[str]:
+    """The words of a name: is and Test of isTest."""
+    return re.findall("[A-Z]?[a-z]+|[A-Z]+", name)
 
 
 def _as_manifest(table: Table, root: Path) -> Table | None:

@@ -5,11 +5,14 @@ Each becomes patients, splits and folds of cases. What lies beside scans and is 
 
 import json
 import re
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+import numpy as np
 
 from voxlate.base.errors import BadInput, first_of
 from voxlate.base.groups import grouped
@@ -22,7 +25,9 @@ from voxlate.scans.cohorts.manifest import (
     names_scan,
     read_lines,
     read_table,
+    read_text,
     split_in,
+    split_of_key,
 )
 from voxlate.scans.cohorts.path_names import split_named
 from voxlate.scans.formats.io import file_and_part, without_ending
@@ -34,6 +39,12 @@ SILENT = re.compile(
     re.IGNORECASE,
 )
 SPLITTING = re.compile(r"split|fold|partition|train|valid|test|subset|data_?list", re.IGNORECASE)
+# Endings of files beside scans that are no lists, whatever their names: programs, weights, pictures, archives.
+NO_LIST = re.compile(
+    r"\.(?:py|ipynb|sh|bat|m|r|pth?|ckpt|onnx|png|jpe?g|gif|svg|tiff?|bmp|zip|tar|t?gz|7z)$",
+    re.IGNORECASE,
+)
+DOCUMENTS = {".json": json.loads, ".toml": tomllib.loads}
 LARGEST_BYTES = 2**24  # of a list; a larger file is none
 CHANNEL = re.compile(r"_\d{4}$")
 OURS = ("case", "patient", "path")  # columns that name cases
@@ -55,6 +66,12 @@ class Statement:
     entry: str
     values: Mapping[str, str]
     others: Sequence[str] = ()
+
+
+def may_be_list(name: str) -> bool:
+    """Whether the name of a file of any ending speaks of splits."""
+    is_of_kind = names_scan(name) or NO_LIST.search(name)
+    return not is_of_kind and bool(SPLITTING.search(name) or split_in(name))
 
 
 def take_lists(
@@ -214,14 +231,26 @@ def _statements(
         return []
     if table is not None or ending in TABLES:
         return _in_table(table or read_table(path), split, fold, first, keys, found)
-    if ending == ".json":
-        with suppress(ValueError, UnicodeDecodeError):
-            document = json.loads(path.read_text(encoding="utf-8-sig"))
+    if ending in DOCUMENTS:
+        with suppress(ValueError):
+            document = DOCUMENTS[ending](path.read_text(encoding="utf-8-sig"))
             return [*_in_document(f"{path}", document, split, fold, first)]
-    elif ending == ".txt" and split:
+        return []
+    if ending == ".npy":
+        with suppress(ValueError):
+            names = np.load(path, mmap_mode="r")
+            entries = names.tolist() if names.ndim == 1 else []
+            return [*_in_document(f"{path}", entries, split, fold, first)]
+        return []
+    if b"\0" in path.read_bytes()[:1024]:
+        return []
+    if split:
         values = _in_fold(split, fold, first)
         lines = read_lines(path).items()
         return [Statement(f"{path}, line {line}", entry, values) for line, entry in lines]
+    pairs = [re.split(r"[\s,;:=]+", line.strip()) for line in read_text(path)[0].splitlines()]
+    if all(len(words) == 2 and split_named(words[1]) for words in pairs):  # x_1 train
+        return [Statement(f"{path}", entry, {"split": split_named(word)}) for entry, word in pairs]
     return []
 
 
@@ -238,7 +267,12 @@ def _in_document(
         for word, value in document.items():
             if isinstance(value, str):  # {"case": "train"}
                 word, value = value, [word]
-            yield from _in_document(where, value, split_named(word), numbers.get(word, fold), first)
+            elif word in numbers and isinstance(value, list):  # {"fold_0": ["case"]}
+                names = [name for name in value if isinstance(name, str)]
+                yield from (Statement(where, name, {"fold": f"{numbers[word]}"}) for name in names)
+            yield from _in_document(
+                where, value, split_of_key(word), numbers.get(word, fold), first
+            )
     elif split:
         for item in items:
             fields = item if isinstance(item, dict) else {"image": item}
@@ -258,8 +292,9 @@ def _in_table(
 ) -> list[Statement]:
     """What a table states of the cases, patients or files in the column that names most of them, or under the words of splits."""
     columns = {name: table.column(name) for name in table.columns}
-    if columns and all(map(split_named, columns)):
-        lists = {name: [*filter(None, cells)] for name, cells in columns.items()}
+    named = [name for name in columns if not name.startswith("column ")]  # numbers of rows
+    if named and all(map(split_of_key, named)):
+        lists = {name: [*filter(None, columns[name])] for name in named}
         return [*_in_document(f"{table.path}", lists, split, fold, first)]
     counts = {
         name: (sum(bool(_named(cell, keys)) for cell in cells), name in OURS)
@@ -298,7 +333,7 @@ def _name_unread(
         if is_silent or path.stem in stems:
             continue
         states = any({"split", "fold"} & {*one.values} for one in statements)
-        if not states and not SPLITTING.search(path.name):
+        if not (states or may_be_list(path.name) or _speaks_of_splits(path, cases)):
             others.append(path.name)
             continue
         cause = f"{path}: expected a list or table (.txt, .json, .csv) of the splits or folds of cases, found none"
@@ -308,3 +343,20 @@ def _name_unread(
         found.ignored = f"{cause}. Correct the file, write the splits into the table of voxlate manifest (--manifest), or move the file away."
         found.unread.append(found.ignored)
     found.note(found.guessed, others, "files beside the scans not read")
+
+
+def _speaks_of_splits(path: Path, cases: Sequence[CaseFiles]) -> bool:
+    """Whether a text names training, another split, and a case."""
+    if not path.is_file() or path.stat().st_size > LARGEST_BYTES:
+        return False
+    with suppress(BadInput):
+        text = read_text(path)[0]
+        words = {*re.findall(r"[\w.-]+", text)}
+        names = {name for case in cases for name in (case.case, case.patient) if name}
+        splits = {*map(split_in, words)} - {""}
+        return (
+            "train" in splits
+            and len(splits) > 1
+            and any(not name.isdecimal() for name in words & names)
+        )
+    return False
