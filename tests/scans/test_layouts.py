@@ -80,6 +80,18 @@ def test_the_splits_of_others_fill_the_split_of_each_case(tmp_path, line):
     assert not found.unread
 
 
+def test_a_table_that_states_the_patient_of_every_case_answers_who_they_are(tmp_path):
+    touch(tmp_path, "100{1,2,3}/{BL,M12}/{t1,ct}.png")
+    (tmp_path / "who.csv").write_text("PatientID,Dataset\n1001,train\n1002,val\n1003,test\n")
+    found = find_cohort(tmp_path)
+    assert not found.questions
+    assert {(case.patient, case.split) for case in found.cases} == {
+        ("1001", "train"),
+        ("1002", "val"),
+        ("1003", "test"),
+    }
+
+
 def test_arrays_of_names_are_lists(tmp_path):
     touch(tmp_path, "x_{1,2,3}_{t1,ct}.nii.gz")
     for number, split in enumerate(("train", "val", "test"), start=1):

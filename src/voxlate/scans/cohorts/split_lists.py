@@ -59,7 +59,8 @@ Stated = dict[
 class Statement:
     """What an entry of a list states of the cases that it names.
 
-    where: the file, with the line; values: split, fold, patient; others: the other files of its row.
+    where: the file, with the line; values: split, fold, patient, and the owner, whose cases it names; others: the other
+    files of its row.
     """
 
     where: str
@@ -136,7 +137,7 @@ def take_lists(
         values = {what: value for what, (value, *_) in stated[case.case].items()}
         if case.case in listed:
             fold = int(values["fold"]) if "fold" in values else case.fold
-            patient = values.get("patient", case.patient)
+            patient = values.get("patient") or case.patient or values.get("owner", "")
             taken.append(replace(case, split=values.get("split"), patient=patient, fold=fold))
     return taken
 
@@ -153,6 +154,8 @@ def _state(stated: Stated, statement: Statement, group: str, case: str) -> None:
     """
     for what, value in statement.values.items():
         before, other, place = stated.get(what, (value, group, ""))
+        if what == "owner" and before != value:  # then nobody knows
+            value = before = ""
         if before != value and (group == other or (before, value) != ("train", "val")):
             raise BadInput(
                 f"{statement.where}: expected one {what} of each case, found {case} in {value}, and in {before} by {place}. Remove one of the entries, or move the file away."
@@ -246,9 +249,10 @@ def _statements(
         return []
     if split:
         values = _in_fold(split, fold, first)
-        lines = read_lines(path).items()
-        return [Statement(f"{path}, line {line}", entry, values) for line, entry in lines]
-    pairs = [re.split(r"[\s,;:=]+", line.strip()) for line in read_text(path)[0].splitlines()]
+        numbered = read_lines(path).items()
+        return [Statement(f"{path}, line {line}", entry, values) for line, entry in numbered]
+    lines = filter(str.strip, read_text(path)[0].splitlines())
+    pairs = [re.split(r"[\s,;:=]+", line.strip()) for line in lines]
     if all(len(words) == 2 and split_named(words[1]) for words in pairs):  # x_1 train
         return [Statement(f"{path}", entry, {"split": split_named(word)}) for entry, word in pairs]
     return []
@@ -312,6 +316,7 @@ def _in_table(
             "split": checked_split(where, row.get("split", "")),
             "fold": number if number.isdecimal() else "",
             "patient": row.get("patient") if ids != "patient" else "",
+            "owner": _owner(row[ids], keys) if ids == "patient" else "",
         }
         stated = of_all | {what: value for what, value in values.items() if value}
         others = [*filter(names_scan, row.values())]
@@ -319,6 +324,13 @@ def _in_table(
     if any(one.values and _named(one.entry, keys) for one in statements):
         found.guessed += [one for one in table.assumed if one not in found.guessed]
     return statements
+
+
+def _owner(patient: str, keys: Keys) -> str:
+    """The patient by whose name or folder a table names cases; "" where it is written otherwise, as 001 is 1 in spreadsheets."""
+    cases = keys.get(patient, keys.get(f"{patient}/", ()))
+    is_short = patient.isdecimal() and any(case.isdecimal() and case != patient for case in cases)
+    return patient if cases and not is_short else ""
 
 
 def _name_unread(
