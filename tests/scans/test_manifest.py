@@ -102,6 +102,7 @@ case,split a,train,p1 -> line 2
 case,age,split a,61,train ~ b,train -> line 4
 case,patient,split a,"p0,train b,"p0,test c,p2,val -> line 2
 case,mask a,a/mr.png -> none but masks
+case,path,kind a,a/mr.png,x a,a/ct.png,y -> column 'modality'
 case,subject_id,patient_id a,p1,p2 -> subject_id and patient_id
 case,pateint,split a,p1,train -> 'pateint'
 case,mr a,a/mr.png b,C:\\data\\b\\mr.png -> line 3

@@ -21,6 +21,7 @@ from voxlate.scans.formats.dicom import (
 )
 from voxlate.scans.formats.io import (
     endings_by_name,
+    is_picture,
     is_synthetic,
     location_of,
     scan_endings,
@@ -82,6 +83,13 @@ def images_below(base: Path, folders: Folders, layout: Preset, found: CohortFile
     if not every and not layout.series:
         # folders of scans have previews and tables of these endings
         every = _paths_of(base, folders, endings_by_name())
+    pictures = [
+        (folder / name).relative_to(base).as_posix()
+        for folder, names in folders
+        for name in names
+        if is_picture(Path(name)) and name.lower().endswith(endings_by_name())
+    ]
+    found.note(found.unclaimed, {*pictures} - {*every}, "pictures beside scans")
     outputs = {folder / name for folder, names in folders for name in _outputs_in(folder, names)}
     if len(outputs) == len(every):  # nothing else is there: refuse_synthetic says what it is
         outputs = set()
@@ -173,10 +181,11 @@ def _states_synthesis(path: Path) -> bool:
 
 
 def folders_without_images(root: Path, cases: Sequence[CaseFiles], folders: Folders) -> list[str]:
-    """Sentences on folders beside those of cases that hold files but no image of a known format."""
+    """Sentences on folders beside those of cases that hold files but no image of a known format, nor previews alone."""
     paths = [path for case in cases for path in case.paths.values()]
     levels = {path.parent.parent for path in paths if path.parent != root}
     with_cases = {folder for path in paths for folder in path.parents}
+    scans = {name for case in cases for name in case.paths}
     return [
         f"{folder.relative_to(root)}: no image of a kind that is read ({quote_some(files)})"
         for folder, files in folders
@@ -184,6 +193,7 @@ def folders_without_images(root: Path, cases: Sequence[CaseFiles], folders: Fold
         and folder.parent in levels
         and folder not in with_cases
         and not any(name.lower().endswith((*NOTES, *scan_endings())) for name in files)
+        and not all(is_picture(Path(name)) and without_ending(name) not in scans for name in files)
     ]
 
 

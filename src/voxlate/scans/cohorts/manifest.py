@@ -501,6 +501,12 @@ def rows_of(
     )
     if not scans and not {"modality", "path"} <= {*columns}:
         return
+    if "path" in scans:
+        cases = [case_in(row) for row in table.rows.values() if row["path"]]
+        if len({*cases}) < len(cases):
+            raise BadInput(
+                f"{table.path}: expected a column 'modality' beside the paths, as cases have several rows, found {', '.join(columns)}. Rename the column that names the kind of scan to 'modality'."
+            )
     without = []
     for line, row in table.rows.items():
         named = {_modality_in(name): row[name] for name in scans if row[name]}
