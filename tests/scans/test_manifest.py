@@ -251,3 +251,9 @@ def test_a_table_of_scans_of_known_modalities_is_the_manifest(tmp_path, files, e
     cases = find_cohort(tmp_path).cases
     lines = [f"{one.case} {one.split} {'+'.join(one.files)}" for one in cases]
     assert ", ".join(lines) == expected
+
+
+def test_a_table_in_the_folder_of_few_scans_is_not_the_manifest_of_all(tmp_path):
+    touch(tmp_path, "{a,b,c}/{mr,ct}.png")
+    (tmp_path / "a/m.csv").write_text("case,t1,t2\nx,mr.png,ct.png\n")
+    assert [one.case for one in find_cohort(tmp_path).cases] == ["a", "b", "c"]

@@ -236,11 +236,19 @@ def root_and_manifest(
                 here.append(read_table(path))
         tables |= {table.path: table for table in here}
         listing = [*filter(None, (_as_manifest(table, root) for table in _joined(here)))]
+        if level:
+            listing = [table for table in listing if _lists_half(table, root)]
         if len(listing) == 1:
             return root, listing[0].path, tables | {listing[0].path: listing[0]}
         if listing:
             break
     return root, None, tables
+
+
+def _lists_half(table: Table, root: Path) -> bool:
+    """Whether a table in a folder lists half of the scans below root or more, and not those of that folder alone."""
+    cells = {cell for row in table.rows.values() for cell in row.values() if names_scan(cell)}
+    return 2 * len(cells) >= sum(names_scan(path.name) for path in root.rglob("*"))
 
 
 def _joined(tables: Sequence[Table]) -> list[Table]:
