@@ -35,9 +35,9 @@ from voxlate.scans.cohorts.manifest import (
     case_in,
     check_manifest,
     read_table,
-    root_and_manifest,
     rows_of,
 )
+from voxlate.scans.cohorts.manifest_search import root_and_manifest
 from voxlate.scans.cohorts.owners import (
     join_by_person,
     owners_by,
