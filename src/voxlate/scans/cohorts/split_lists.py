@@ -253,7 +253,8 @@ def _statements(
         return [Statement(f"{path}, line {line}", entry, values) for line, entry in numbered]
     lines = filter(str.strip, read_text(path)[0].splitlines())
     pairs = [re.split(r"[\s,;:=]+", line.strip()) for line in lines]
-    if all(len(words) == 2 and split_named(words[1]) for words in pairs):  # x_1 train
+    are_pairs = all(len(words) == 2 and split_named(words[1]) for words in pairs)  # x_1 train
+    if are_pairs and any(_named(words[0], keys) for words in pairs):
         return [Statement(f"{path}", entry, {"split": split_named(word)}) for entry, word in pairs]
     return []
 
@@ -268,7 +269,10 @@ def _in_document(
     if isinstance(document, dict):
         numbers = {word: int(match[1]) for word in document if (match := FOLD.fullmatch(word))}
         first = min(numbers.values(), default=first)
+        of_cases = sum(isinstance(one, str) and bool(split_named(one)) for one in document.values())
         for word, value in document.items():
+            if isinstance(value, str) and of_cases < 2 <= len(document):
+                continue  # {"mode": "train", "lr": 0.1}
             if isinstance(value, str):  # {"case": "train"}
                 word, value = value, [word]
             elif word in numbers and isinstance(value, list):  # {"fold_0": ["case"]}
