@@ -225,6 +225,10 @@ def test_a_table_that_is_read_as_a_list_of_splits_is_read_once(root, monkeypatch
             "n1 None ct+mr, n2 None ct+mr",
         ),
         ("m.csv age,mri,ct|61,a/x.png,a/y.png|62,b/x.png,b/y.png", "a None ct+mri, b None ct+mri"),
+        (
+            "m.csv no,ct,fine,pet|1,a/x.png,a/y.png,yes|2,b/x.png,b/y.png,",
+            "a None ct+fine, b None ct+fine",
+        ),
         ("m.csv mri,ct|s1_a,s1_b|s2_a,s2_b", "s1 None ct+mri, s2 None ct+mri"),
         ("m.csv mr_path,ct_path|s1_a.png,s2_a.png|s1_b.png,", "s1_a None ct+mr, s1_b None mr"),
         (

@@ -95,7 +95,7 @@ def _as_manifest(table: Table, root: Path) -> Table | None:
     """A table that lists files, with their paths and a case in each row; None for any other.
 
     That is one with columns of modalities and of paths, of cases and the scans of two modalities, or of the scans of two
-    modalities that are known, all of which are there.
+    modalities of which one is known, all of which are there.
     """
     columns = {*table.columns}
     if {"modality", "path"} <= columns:
@@ -116,10 +116,10 @@ def _as_manifest(table: Table, root: Path) -> Table | None:
     are_apart = len({*cells}) == len(cells)  # else a patient has several rows of scans
     if "case" in columns or ("patient" in columns and are_apart):
         return table
-    every = [cell for name in known for cell in table.column(name) if cell]
-    if len({*scans} & {*known}) < 2 or not all(places(cell, bases) for cell in every):
+    every = [cell for name in scans for cell in table.column(name) if cell]
+    if not {*scans} & {*known} or not all(places(cell, bases) for cell in every):
         return table if "patient" in columns else None
-    return _with_cases(table, known)
+    return _with_cases(table, scans)
 
 
 def _with_paths(table: Table, columns: Sequence[str], bases: Sequence[Path]) -> Table:
