@@ -215,6 +215,11 @@ def test_a_table_that_is_read_as_a_list_of_splits_is_read_once(root, monkeypatch
 @every_row(
     ("files", "expected"),
     [
+        ("train.csv mr,ct|a/x.png,a/y.png \\ test.csv mr|b/x.png", "a train ct+mr, b test mr"),
+        (
+            "all.csv id,mr,ct|1,a/x.png,a/y.png|2,b/x.png,b/y.png \\ train.csv mr,ct|a/x.png,a/y.png \\ val.csv mr,ct|b/x.png,b/y.png",
+            "a train ct+mr, b val ct+mr",
+        ),
         # a column of names of any kind, else the folders, what the names share, or the first names
         (
             "m.csv name,mri,ct|n1,a/x.png,a/y.png|n2,b/x.png,b/y.png",

@@ -57,10 +57,10 @@ def root_and_manifest(
         listing = [*filter(None, (_as_manifest(table, root) for table in _joined(here)))]
         if level:
             listing = [table for table in listing if _lists_half(table, root)]
+        if len(listing) > 1:  # all.csv beside train.csv and test.csv
+            listing = [table for table in listing if "split" in table.columns]
         if len(listing) == 1:
             return root, listing[0].path, tables | {listing[0].path: listing[0]}
-        if listing:
-            break
     return root, None, tables
 
 
@@ -71,24 +71,29 @@ def _lists_half(table: Table, root: Path) -> bool:
 
 
 def _joined(tables: Sequence[Table]) -> list[Table]:
-    """The tables, those of one split each that stand beside each other with the same columns as one."""
+    """The tables, those of one split each that stand beside each other and share a column as one."""
+    parts = grouped(
+        (table.path.parent, table)
+        for table in tables
+        if split_in(table.path.stem) and not FOLD.search(table.path.stem)
+    )
     joined = list[Table]()
-    by_columns = grouped(((table.path.parent, *sorted(table.columns)), table) for table in tables)
-    for own in by_columns.values():
+    for folder, own in parts.items():
         splits = [split_in(table.path.stem) for table in own]
-        are_parts = len({*filter(None, splits)}) == len(own) and "split" not in own[0].columns
-        if not are_parts or any(FOLD.search(table.path.stem) for table in own):
-            joined += own
+        columns = dict.fromkeys(name for table in own for name in table.columns)
+        is_shared = any(all(name in table.columns for table in own) for name in columns)
+        if len({*splits}) < len(own) or "split" in columns or not is_shared:
             continue
         rows = {
-            where: row | {"split": split}
+            where: dict.fromkeys(columns, "") | row | {"split": split}
             for table, split in zip(own, splits)
             for where, row in table.rows.items()
         }
         name = ", ".join(table.path.name for table in own)
         assumed = [sentence for table in own for sentence in table.assumed]
-        joined.append(Table(own[0].path.with_name(name), rows, assumed))
-    return joined
+        joined.append(Table(folder / name, rows, assumed))
+    names = {where for table in joined for where in table.rows}
+    return joined + [table for table in tables if not names & {*table.rows}]
 
 
 def _as_manifest(table: Table, root: Path) -> Table | None:
