@@ -101,6 +101,7 @@ def test_arrays_of_names_are_lists(tmp_path):
 
 
 def test_files_that_speak_of_no_splits_are_no_doubts(tmp_path):
+    (tmp_path / "test_0001").write_bytes(bytes(200))
     lists = 'run.json {"train_loss": [0.5], "mode": "train"} | environment.yml name: test | train.py x_1 | clinical.csv id,note\\nx_1,test dose\\n'
     assert not find_cohort(write_lists(tmp_path, lists)).unread
 

@@ -21,6 +21,7 @@ from voxlate.scans.formats.dicom import (
 )
 from voxlate.scans.formats.io import (
     endings_by_name,
+    holds_slices,
     is_picture,
     is_synthetic,
     location_of,
@@ -207,6 +208,15 @@ def lists_below(root: Path, folders: Folders, layout: Preset) -> list[Path]:
     return [
         path
         for path in files
-        if (path.name.lower().endswith(LISTS) or may_be_list(path.name))
+        if (path.name.lower().endswith(LISTS) or (may_be_list(path.name) and _is_readable(path)))
         and not is_skipped(path.relative_to(root).as_posix(), layout)
     ] + [path for path in above if path.is_file() and not (root / path.name).is_file()]
+
+
+def _is_readable(path: Path) -> bool:
+    """Whether a file of another ending is an array or a text, and no DICOM file that is called as a test."""
+    try:
+        with path.open("rb") as file:
+            return holds_slices(path) or b"\0" not in file.read(1024)
+    except OSError:  # a link that leads nowhere
+        return False
