@@ -96,6 +96,9 @@ def test_scans_right_in_the_folder_are_refused_and_cases_of_their_own_by_the_pat
     touch(tmp_path / "numbers", "a_t1.nii.gz")
     with refuses("modality"):
         find_cohort(tmp_path / "numbers", pattern=pattern)
+    touch(tmp_path / "heads", "index.csv")
+    with refuses("index.csv"):
+        find_cohort(tmp_path / "heads")
     touch(tmp_path / "dicom", "scan_a/1.dcm", "scan_b/1.dcm")
     with refuses():
         find_cohort(tmp_path / "dicom")
@@ -105,6 +108,7 @@ def test_scans_right_in_the_folder_are_refused_and_cases_of_their_own_by_the_pat
     ("lost", "said"),
     [
         ("c/scan.mat", "c: no image of a kind that is read ('scan.mat')"),
+        ("c/t1.jpg", "c: no image of a kind that is read ('t1.jpg')"),
         ("c/seg.nii.gz", "cases of label maps or a mask without a scan: 'c'"),
     ],
 )
@@ -113,6 +117,13 @@ def test_what_is_lost_is_listed(tmp_path, lost, said):
     found = find_cohort(tmp_path)
     assert names(found.cases) == {"a": ["t1"], "b": ["t1"]}
     assert found.unread == [said]
+
+
+def test_previews_beside_scans_are_left_out_and_no_doubt(tmp_path):
+    touch(tmp_path, "{a,b}/t1.nii.gz", "previews/{a,b}.jpg")
+    found = find_cohort(tmp_path)
+    assert found.unread == []
+    assert any("previews/a.jpg" in sentence for sentence in found.unclaimed)
 
 
 def test_a_folder_that_may_not_be_read_is_listed(tmp_path, monkeypatch):

@@ -102,6 +102,7 @@ case,split a,train,p1 -> line 2
 case,age,split a,61,train ~ b,train -> line 4
 case,patient,split a,"p0,train b,"p0,test c,p2,val -> line 2
 case,mask a,a/mr.png -> none but masks
+case,path,kind a,a/mr.png,x a,a/ct.png,y -> column 'modality'
 case,subject_id,patient_id a,p1,p2 -> subject_id and patient_id
 case,pateint,split a,p1,train -> 'pateint'
 case,mr a,a/mr.png b,C:\\data\\b\\mr.png -> line 3
@@ -209,3 +210,59 @@ def test_a_table_that_is_read_as_a_list_of_splits_is_read_once(root, monkeypatch
     monkeypatch.setattr(manifest, "read_text", lambda path: read.append(path) or text_of(path))
     assert [one.split for one in find_cohort(root).cases] == ["train", "val", "test"]
     assert read == [root / "who.csv"]
+
+
+@every_row(
+    ("files", "expected"),
+    [
+        ("train.csv mr,ct|a/x.png,a/y.png \\ test.csv mr|b/x.png", "a train ct+mr, b test mr"),
+        (
+            "all.csv id,mr,ct|1,a/x.png,a/y.png|2,b/x.png,b/y.png \\ train.csv mr,ct|a/x.png,a/y.png \\ val.csv mr,ct|b/x.png,b/y.png",
+            "a train ct+mr, b val ct+mr",
+        ),
+        # a column of names of any kind, else the folders, what the names share, or the first names
+        (
+            "m.csv name,mri,ct|n1,a/x.png,a/y.png|n2,b/x.png,b/y.png",
+            "n1 None ct+mri, n2 None ct+mri",
+        ),
+        (
+            "m.csv filename,mr,ct|n1,a/x.png,a/y.png|n2,b/x.png,b/y.png",
+            "n1 None ct+mr, n2 None ct+mr",
+        ),
+        ("m.csv age,mri,ct|61,a/x.png,a/y.png|62,b/x.png,b/y.png", "a None ct+mri, b None ct+mri"),
+        (
+            "m.csv no,ct,fine,pet|1,a/x.png,a/y.png,yes|2,b/x.png,b/y.png,",
+            "a None ct+fine, b None ct+fine",
+        ),
+        ("m.csv mri,ct|s1_a,s1_b|s2_a,s2_b", "s1 None ct+mri, s2 None ct+mri"),
+        ("m.csv mr_path,ct_path|s1_a.png,s2_a.png|s1_b.png,", "s1_a None ct+mr, s1_b None mr"),
+        (
+            "m/m.csv pid,mr,ct|p,../a/x.png,../a/y.png|p,../b/x.png,../b/y.png",
+            "a None ct+mr, b None ct+mr",
+        ),
+        ("m.csv file,pid,sequence,stage|a/x.png,p,CT,train|a/y.png,p,T1,train", "p None ct+t1"),
+        (
+            "train.csv mr,ct|a/x.png,a/y.png \\ test.csv mr,ct|b/x.png,b/y.png",
+            "a train ct+mr, b test ct+mr",
+        ),
+        (
+            "m.csv mr,ct|a/x.png,a/y.png|b/x.png,b/y.png \\ test.txt b",
+            "a train ct+mr, b test ct+mr",
+        ),
+    ],
+)
+def test_a_table_of_scans_of_known_modalities_is_the_manifest(tmp_path, files, expected):
+    touch(tmp_path, "{a,b}/{x,y}.png", "img/s{1,2}_{a,b}.png")
+    for file in files.split(" \\ "):
+        name, _, text = file.partition(" ")
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text.replace("|", "\n"))
+    cases = find_cohort(tmp_path).cases
+    lines = [f"{one.case} {one.split} {'+'.join(one.files)}" for one in cases]
+    assert ", ".join(lines) == expected
+
+
+def test_a_table_in_the_folder_of_few_scans_is_not_the_manifest_of_all(tmp_path):
+    touch(tmp_path, "{a,b,c}/{mr,ct}.png")
+    (tmp_path / "a/m.csv").write_text("case,t1,t2\nx,mr.png,ct.png\n")
+    assert [one.case for one in find_cohort(tmp_path).cases] == ["a", "b", "c"]

@@ -42,7 +42,7 @@ from voxlate.scans.cases.case import (
     open_case,
     read_header,
 )
-from voxlate.scans.cohorts.manifest import root_and_manifest
+from voxlate.scans.cohorts.manifest_search import root_and_manifest
 from voxlate.scans.cohorts.split import FOLDS, SPLITS, fold_splits, refuse_leak
 from voxlate.scans.images.intensity import IntensityMap, Scale, Statistics, typical_scale
 from voxlate.scans.images.misalignment import Misalignment

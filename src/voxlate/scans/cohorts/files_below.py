@@ -11,6 +11,7 @@ from voxlate.base.groups import grouped
 from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, quote_some
 from voxlate.scans.cohorts.manifest import NOTES
 from voxlate.scans.cohorts.presets import Preset, is_skipped
+from voxlate.scans.cohorts.split_lists import may_be_list
 from voxlate.scans.formats.dicom import (
     entries_in,
     folder_and_key,
@@ -20,6 +21,8 @@ from voxlate.scans.formats.dicom import (
 )
 from voxlate.scans.formats.io import (
     endings_by_name,
+    holds_slices,
+    is_picture,
     is_synthetic,
     location_of,
     scan_endings,
@@ -81,6 +84,13 @@ def images_below(base: Path, folders: Folders, layout: Preset, found: CohortFile
     if not every and not layout.series:
         # folders of scans have previews and tables of these endings
         every = _paths_of(base, folders, endings_by_name())
+    pictures = [
+        (folder / name).relative_to(base).as_posix()
+        for folder, names in folders
+        for name in names
+        if is_picture(Path(name)) and name.lower().endswith(endings_by_name())
+    ]
+    found.note(found.unclaimed, {*pictures} - {*every}, "pictures beside scans")
     outputs = {folder / name for folder, names in folders for name in _outputs_in(folder, names)}
     if len(outputs) == len(every):  # nothing else is there: refuse_synthetic says what it is
         outputs = set()
@@ -172,10 +182,11 @@ def _states_synthesis(path: Path) -> bool:
 
 
 def folders_without_images(root: Path, cases: Sequence[CaseFiles], folders: Folders) -> list[str]:
-    """Sentences on folders beside those of cases that hold files but no image of a known format."""
+    """Sentences on folders beside those of cases that hold files but no image of a known format, nor previews alone."""
     paths = [path for case in cases for path in case.paths.values()]
     levels = {path.parent.parent for path in paths if path.parent != root}
     with_cases = {folder for path in paths for folder in path.parents}
+    scans = {name for case in cases for name in case.paths}
     return [
         f"{folder.relative_to(root)}: no image of a kind that is read ({quote_some(files)})"
         for folder, files in folders
@@ -183,6 +194,7 @@ def folders_without_images(root: Path, cases: Sequence[CaseFiles], folders: Fold
         and folder.parent in levels
         and folder not in with_cases
         and not any(name.lower().endswith((*NOTES, *scan_endings())) for name in files)
+        and not all(is_picture(Path(name)) and without_ending(name) not in scans for name in files)
     ]
 
 
@@ -196,6 +208,15 @@ def lists_below(root: Path, folders: Folders, layout: Preset) -> list[Path]:
     return [
         path
         for path in files
-        if path.name.lower().endswith(LISTS)
+        if (path.name.lower().endswith(LISTS) or (may_be_list(path.name) and _is_readable(path)))
         and not is_skipped(path.relative_to(root).as_posix(), layout)
     ] + [path for path in above if path.is_file() and not (root / path.name).is_file()]
+
+
+def _is_readable(path: Path) -> bool:
+    """Whether a file of another ending is an array or a text, and no DICOM file that is called as a test."""
+    try:
+        with path.open("rb") as file:
+            return holds_slices(path) or b"\0" not in file.read(1024)
+    except OSError:  # a link that leads nowhere
+        return False

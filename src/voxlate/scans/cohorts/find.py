@@ -35,9 +35,9 @@ from voxlate.scans.cohorts.manifest import (
     case_in,
     check_manifest,
     read_table,
-    root_and_manifest,
     rows_of,
 )
+from voxlate.scans.cohorts.manifest_search import root_and_manifest
 from voxlate.scans.cohorts.owners import (
     join_by_person,
     owners_by,
@@ -113,16 +113,18 @@ def find_cohort(
     layout = load_preset(asked.preset) if asked.preset else None
     table = None
     rows = []
+    is_chosen = asked.manifest is not None or (place is not None and place.name in OWN_NAMES)
     if place is not None:
         table = tables.get(place) or read_table(place)
         check_manifest(table)
         found.guessed += table.assumed
-        if asked.manifest is None and place.name not in OWN_NAMES:
+        if not is_chosen:
             found.guessed.append(f"{place.name} is the manifest of the cohort")
         for line, row in [*table.rows.items()]:
             if not exclusion.keep_case(case_in(row), row.get("patient")):
                 del table.rows[line]
         rows = [*rows_of(table, (place.parent, root), asked.allow_outside, found)]
+    states_splits = table is not None and {"split", "fold"} & {*table.columns}
     patients = asked.patients
     if patients is None and (root / PATIENTS).is_file():
         patients = root / PATIENTS
@@ -132,14 +134,17 @@ def find_cohort(
         note_unlisted(root, [row.path for row in rows], found)
         rows = _with_folder_splits(rows, root)
         cases = cases_of(rows, exclusion, layout.runs, found)
+        if not (is_chosen or states_splits):
+            files = lists_below(root, folders_below(root, CohortFiles()), layout)
+            lists = {path: tables.get(path) for path in files if path != place}
+            cases = take_lists(root, lists, cases, found)
     else:
-        layout, cases, lists = _cases_below(root, layout, asked.pattern, exclusion, found)
+        layout, cases, files = _cases_below(root, layout, asked.pattern, exclusion, found)
         if patients is not None:  # whose names lists may hold
             owners = owners_by(cases, patients)
             cases = [replace(case, patient=owners.get(case.case, case.patient)) for case in cases]
-        states_splits = table is not None and {"split", "fold"} & {*table.columns}
-        of_lists = {} if states_splits else {path: tables.get(path) for path in lists}
-        cases = take_lists(root, of_lists, cases, found, table)
+        lists = {} if states_splits else {path: tables.get(path) for path in files}
+        cases = take_lists(root, lists, cases, found, table)
     state_pairs(cases, found, root)
     is_stated = patients is not None or all(case.patient for case in cases)
     if patients is not None:

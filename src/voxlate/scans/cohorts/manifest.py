@@ -4,7 +4,6 @@ import csv
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 from voxlate.base.errors import BadInput, first_of, nearest
 from voxlate.base.files import inside, whole_file
 from voxlate.base.groups import grouped
-from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, Row
+from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, Row, is_known
 from voxlate.scans.cohorts.path_names import split_named
 from voxlate.scans.formats.dicom import is_dicom_folder
 from voxlate.scans.formats.io import format_by_ending, location_of, scan_endings
@@ -30,19 +29,23 @@ SAME = {  # other names of our columns, their letters alone
     "case": "cases caseid casename accession accessionnumber anonid id",
     "split": "set splits splitting partition subset fold folds group",
     "fold": "folds cvfold",
-    "modality": "modalities contrast",
+    "modality": "modalities contrast sequence sequencetype series scantype",
     "path": "paths file files filename filepath",
 }
+OF_KEYS = frozenset(  # words of keys beside that of a split
+    f"is in my s list set split data dataset sample samples name names key keys ids mrns patient patients case file path scan scans image images volume volumes {SAME['patient']} {SAME['case']} {SAME['path']}".split()
+)
+YES, NO = ("1", "1.0", "true", "yes", "y", "x"), ("0", "0.0", "false", "no")
 OF_PATHS = re.compile(r"[ _-](?:path|file|filename|image|scan)s?$")  # mri_path is a column of mri
 NOTHING = ("na", "n/a", "nan", "none", "null", "-", "")  # cells that state nothing
 
 
 @dataclass
 class Table:
-    """A table in a file: its rows by line numbers, under our names of columns, and what was assumed of it."""
+    """A table in a file: its rows by file and line, under our names of columns, and what was assumed of it."""
 
     path: Path
-    rows: dict[int, dict[str, str]]
+    rows: dict[str, dict[str, str]]
     assumed: list[str] = field(default_factory=list)
 
     @property
@@ -120,9 +123,13 @@ def read_table(path: Path) -> Table:
     if encoding == "cp1252":
         assumed.append(f"{path.name} is text in Windows-1252, as it is none in UTF-8")
     rows = {
-        number: {renamed.get(name, name): row[name] for name in columns}
+        f"{path}, line {number}": {renamed.get(name, name): row[name] for name in columns}
         for number, row in filled.items()
     }
+    as_written = dict(zip(names, heads))  # isTest
+    flags = {name: split for name in columns if (split := split_of_key(as_written[name]))}
+    if flags and "split" not in (*columns, *renamed.values()):
+        assumed += _take_flags(path, rows, flags)
     if any(split_named(cells.get("fold", "")) for cells in rows.values()):
         for cells in rows.values():  # folds 0, 1, 2 and test
             word = cells["fold"] if split_named(cells["fold"]) else ""
@@ -142,6 +149,23 @@ def _cells(where: str, line: str, separator: str) -> list[str]:
     return ["" if cell.strip().lower() in NOTHING else cell.strip() for cell in cells]
 
 
+def _take_flags(
+    path: Path, rows: Mapping[str, dict[str, str]], flags: Mapping[str, str]
+) -> list[str]:
+    """Put the split into rows with columns such as is_test, which hold yes or no alone; what was assumed of them."""
+    cells = {row[name].lower() for row in rows.values() for name in flags}
+    if not cells <= {*YES, *NO, ""} or not cells & {*YES}:
+        return []
+    for where, row in rows.items():
+        named = {split for name, split in flags.items() if row[name].lower() in YES}
+        if len(named) > 1:
+            raise BadInput(
+                f"{where}: expected one split, found {' and '.join(sorted(named))}. Leave one of them."
+            )
+        row["split"] = named.pop() if named else ("" if "train" in flags.values() else "train")
+    return [f"the columns {first_of([*flags])} of {path.name} state the splits"]
+
+
 def _our_names(path: Path, columns: Mapping[str, list[str]]) -> dict[str, str]:
     """Our names of columns whose own names mean the same; a column of words of splits is 'split', whatever its name."""
     renamed = dict[str, str]()
@@ -151,6 +175,7 @@ def _our_names(path: Path, columns: Mapping[str, list[str]]) -> dict[str, str]:
             for name, cells in columns.items()
             if re.sub("[^a-z]", "", name) in SAME[ours].split()
             and (ours != "split" or _may_be_splits(cells))
+            and (ours != "modality" or any(map(is_known, cells)))
             and (
                 ours != "fold"
                 or all(cell.isdecimal() or split_named(cell) for cell in cells if cell)
@@ -181,44 +206,26 @@ def _may_be_splits(cells: Collection[str]) -> bool:
     return 0 < len(words) <= len(splits) or ("train" in splits and len(words) <= 2 * len(splits))
 
 
-def root_and_manifest(
-    root: Path | str, manifest: Path | str | None = None
-) -> tuple[Path, Path | None, dict[Path, Table]]:
-    """The folder of a cohort, its manifest (None: there is none), and the tables that were read to find it.
-
-    `root` may itself be the manifest. By default that is a file of the folder with one of OWN_NAMES, or its only table that
-    lists files by modality.
-    """
-    root = Path(root)
-    if root.suffix.lower() in TABLES and not root.is_dir():
-        if manifest is not None:
-            raise BadInput(
-                f"{root}: expected one manifest, found also {manifest} (--manifest). Give one of the two."
-            )
-        return root.parent, root, {}
-    if manifest is not None:
-        return root, Path(manifest), {}
-    own = next((root / name for name in OWN_NAMES if (root / name).is_file()), None)
-    tables = {}
-    for path in sorted(root.glob("*.[ct]sv")) if own is None else ():
-        with suppress(BadInput):  # which is said of it as of a list of splits
-            tables[path] = read_table(path)
-    listing = [path for path, table in tables.items() if _lists_files(table)]
-    return root, own or (listing[0] if len(listing) == 1 else None), tables
+def split_in(name: str) -> str:
+    """The split that one of the words of a name states; "" for none, or several."""
+    splits = {*map(split_named, _words_of(name))} - {""}
+    return splits.pop() if len(splits) == 1 else ""
 
 
-def _lists_files(table: Table) -> bool:
-    """Whether a table has columns of modalities and of paths, or of cases and of the scans of two modalities."""
-    if {"modality", "path"} <= {*table.columns}:
-        return True
-    base = [table.path.parent]
-    of_scans = [
-        name
-        for name in table.columns
-        if name not in COLUMNS
-        and any(names_scan(cell) and _places(cell, base) for cell in table.column(name))
-    ]
-    return len(of_scans) > 1 and bool({"case", "patient"} & {*table.columns})
+def split_of_key(name: str) -> str:
+    """The split whose cases a key or a column names (train, val_ids, is_test); "" for any other, such as train_loss."""
+    others = (word.lower() for word in _words_of(name) if not split_named(word))
+    return split_in(name) if all(word in OF_KEYS for word in others) else ""
+
+
+def _words_of(name: str) -> list[str]:
+    """The words of a name: is and Test of isTest."""
+    return re.findall("[A-Z]?[a-z]+|[A-Z]+", name)
+
+
+def modality_in(column: str) -> str:
+    """The modality of a column of scans: mri of mri_path."""
+    return OF_PATHS.sub("", column) or column
 
 
 def names_scan(text: str) -> bool:
@@ -259,17 +266,17 @@ def check_manifest(table: Table) -> None:
             raise BadInput(
                 f"{path}: expected a column '{ours}', found '{near[0]}', which looks like it. Rename it to '{ours}', or remove it."
             )
-    for line, row in table.rows.items():
+    for where, row in table.rows.items():
         for name in ("case", "patient", "split"):
             if row.get(name) == "" and not (name == "split" and row.get("fold")):
                 raise BadInput(
-                    f"{path}, line {line}: expected a {name} in every row or in none, found both. Fill the column."
+                    f"{where}: expected a {name} in every row or in none, found both. Fill the column."
                 )
-        checked_split(path, line, row.get("split", ""))
+        checked_split(where, row.get("split", ""))
         fold = row.get("fold", "")
         if fold and not fold.isdecimal():
             raise BadInput(
-                f"{path}, line {line}: expected the number of a fold, found '{fold}'. Number the folds, or rename the column."
+                f"{where}: expected the number of a fold, found '{fold}'. Number the folds, or rename the column."
             )
     for column in OF_CASE:
         stated = grouped((case_in(row), row.get(column)) for row in table.rows.values())
@@ -280,11 +287,11 @@ def check_manifest(table: Table) -> None:
                 )
 
 
-def checked_split(path: Path, line: int, word: str) -> str | None:
+def checked_split(where: str, word: str) -> str | None:
     """The split that a cell names, None for an empty one; raises BadInput for another word."""
     if word and not split_named(word):
         raise BadInput(
-            f"{path}, line {line}: expected a split train, val or test, found '{word}'. Use these words."
+            f"{where}: expected a split train, val or test, found '{word}'. Use these words."
         )
     return split_named(word) or None
 
@@ -309,16 +316,22 @@ def rows_of(
     )
     if not scans and not {"modality", "path"} <= {*columns}:
         return
+    if "path" in scans:
+        cases = [case_in(row) for row in table.rows.values() if row["path"]]
+        if len({*cases}) < len(cases):
+            raise BadInput(
+                f"{table.path}: expected a column 'modality' beside the paths, as cases have several rows, found {', '.join(columns)}. Rename the column that names the kind of scan to 'modality'."
+            )
     without = []
     for line, row in table.rows.items():
-        named = {OF_PATHS.sub("", name) or name: row[name] for name in scans if row[name]}
+        named = {modality_in(name): row[name] for name in scans if row[name]}
         if row.get("modality") and row.get("path"):
             named[row["modality"]] = row["path"]
         case = case_in(row)
         parts = {"slice": row.get("slice"), "frame": row.get("time")}
         part = ",".join(f"{key}={value}" for key, value in parts.items() if value)
         for modality, value in named.items():
-            where = f"{table.path}, line {line}, {modality} of case {case}"
+            where = f"{line}, {modality} of case {case}"
             place = _place(where, value, bases, allow_outside)
             yield Row(
                 row.get("patient"),
@@ -339,10 +352,10 @@ def _is_file(value: str, bases: Sequence[Path]) -> bool:
     if names_scan(value) or re.search(r"[/\\].*\.\w+$", value):
         return True
     is_path = re.search(r"[/\\#]", value)
-    return any(is_path or location_of(place).is_file() for place in _places(value, bases))
+    return any(is_path or location_of(place).is_file() for place in places(value, bases))
 
 
-def _places(value: str, bases: Sequence[Path]) -> list[Path]:
+def places(value: str, bases: Sequence[Path]) -> list[Path]:
     """The paths that a cell may mean whose file or folder exists."""
     names = (value, value.replace("\\", "/")) if value else ()
     try:
@@ -354,7 +367,7 @@ def _places(value: str, bases: Sequence[Path]) -> list[Path]:
 
 def _place(where: str, value: str, bases: Sequence[Path], allow_outside: bool) -> Path:
     """The scan that a cell names; raises BadInput where it is missing, or outside of the cohort's folders."""
-    place = next(iter(_places(value, bases)), None)
+    place = next(iter(places(value, bases)), None)
     file = location_of(place or bases[0])
     is_scan = is_dicom_folder(file) if file.is_dir() else format_by_ending(file.name)
     if place is None or not is_scan:

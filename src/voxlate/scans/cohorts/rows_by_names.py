@@ -254,6 +254,11 @@ def _without_modality(root: Path, every: Sequence[Names]) -> BadInput:
     pattern = f"**/{{case}}{endings.pop() if len(endings) == 1 else ''}"
     if len(nameless) == len(every) and modalities_by(root, paths, pattern):
         advice.append(f"pass --pattern '{pattern}' if each is the one scan of a case")
+    if tables := [path for path in sorted(root.rglob("*.[ct]sv")) if path.is_file()]:
+        shown = quote_some([path.relative_to(root).as_posix() for path in tables])
+        advice.append(
+            f"if a table beside them ({shown}) says what they are, name its columns case, modality and path, and pass it by --manifest"
+        )
     return BadInput(
         f"{root}: expected a folder for each case, or names that end with a modality, found {len(nameless)} scans of another form ({quote_some(nameless)}). {'; or '.join(advice)}; or name the files of each modality by --preset FILE.toml (docs/guides/own_data.md)."
     )

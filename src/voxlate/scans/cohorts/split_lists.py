@@ -5,11 +5,14 @@ Each becomes patients, splits and folds of cases. What lies beside scans and is 
 
 import json
 import re
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+import numpy as np
 
 from voxlate.base.errors import BadInput, first_of
 from voxlate.base.groups import grouped
@@ -22,6 +25,9 @@ from voxlate.scans.cohorts.manifest import (
     names_scan,
     read_lines,
     read_table,
+    read_text,
+    split_in,
+    split_of_key,
 )
 from voxlate.scans.cohorts.path_names import split_named
 from voxlate.scans.formats.io import file_and_part, without_ending
@@ -33,6 +39,12 @@ SILENT = re.compile(
     re.IGNORECASE,
 )
 SPLITTING = re.compile(r"split|fold|partition|train|valid|test|subset|data_?list", re.IGNORECASE)
+# Endings of files beside scans that are no lists, whatever their names: programs, weights, pictures, archives.
+NO_LIST = re.compile(
+    r"\.(?:py|ipynb|sh|bat|m|r|pth?|ckpt|onnx|png|jpe?g|gif|svg|tiff?|bmp|zip|tar|t?gz|7z)$",
+    re.IGNORECASE,
+)
+DOCUMENTS = {".json": json.loads, ".toml": tomllib.loads}
 LARGEST_BYTES = 2**24  # of a list; a larger file is none
 CHANNEL = re.compile(r"_\d{4}$")
 OURS = ("case", "patient", "path")  # columns that name cases
@@ -47,13 +59,20 @@ Stated = dict[
 class Statement:
     """What an entry of a list states of the cases that it names.
 
-    where: the file, with the line; values: split, fold, patient; others: the other files of its row.
+    where: the file, with the line; values: split, fold, patient, and the owner, whose cases it names; others: the other
+    files of its row.
     """
 
     where: str
     entry: str
     values: Mapping[str, str]
     others: Sequence[str] = ()
+
+
+def may_be_list(name: str) -> bool:
+    """Whether the name of a file of any ending speaks of splits."""
+    is_of_kind = names_scan(name) or NO_LIST.search(name)
+    return not is_of_kind and bool(SPLITTING.search(name) or split_in(name))
 
 
 def take_lists(
@@ -100,7 +119,7 @@ def take_lists(
         what = f"entries of {path.name} without scans"
         found.note(found.unclaimed, [one.entry for one in missing], what)
         # train.txt and val.txt are one list
-        group = f"{path.parent if _split_in(path.stem) else path}"
+        group = f"{path.parent if split_in(path.stem) else path}"
         for one in wanted:
             for name in _named(one.entry, keys):
                 listed.add(name)
@@ -118,7 +137,7 @@ def take_lists(
         values = {what: value for what, (value, *_) in stated[case.case].items()}
         if case.case in listed:
             fold = int(values["fold"]) if "fold" in values else case.fold
-            patient = values.get("patient", case.patient)
+            patient = values.get("patient") or case.patient or values.get("owner", "")
             taken.append(replace(case, split=values.get("split"), patient=patient, fold=fold))
     return taken
 
@@ -135,6 +154,8 @@ def _state(stated: Stated, statement: Statement, group: str, case: str) -> None:
     """
     for what, value in statement.values.items():
         before, other, place = stated.get(what, (value, group, ""))
+        if what == "owner" and before != value:  # then nobody knows
+            value = before = ""
         if before != value and (group == other or (before, value) != ("train", "val")):
             raise BadInput(
                 f"{statement.where}: expected one {what} of each case, found {case} in {value}, and in {before} by {place}. Remove one of the entries, or move the file away."
@@ -188,12 +209,6 @@ def _named(entry: str, keys: Keys) -> Sequence[str]:
     return next((keys[key] for key in (*tails, *others) if key in keys), ())
 
 
-def _split_in(stem: str) -> str:
-    """The split that the words of a file's name state; "" for none, or several."""
-    words = {split_named(word) for word in re.split(r"[^a-z]+", stem.lower())} - {""}
-    return words.pop() if len(words) == 1 else ""
-
-
 def _fold_of(path: Path) -> re.Match[str] | None:
     """The fold in the name of a list, or in that of its folder."""
     return FOLD.search(path.stem) or FOLD.fullmatch(path.parent.name)
@@ -211,7 +226,7 @@ def _statements(
     path: Path, table: Table | None, keys: Keys, first: int, found: CohortFiles
 ) -> list[Statement]:
     """What a file states; nothing for a file of another kind; first: the first fold of all lists."""
-    split = _split_in(path.stem)
+    split = split_in(path.stem)
     number = _fold_of(path)
     fold = int(number[1]) if number else None
     ending = path.suffix.lower()
@@ -219,14 +234,28 @@ def _statements(
         return []
     if table is not None or ending in TABLES:
         return _in_table(table or read_table(path), split, fold, first, keys, found)
-    if ending == ".json":
-        with suppress(ValueError, UnicodeDecodeError):
-            document = json.loads(path.read_text(encoding="utf-8-sig"))
+    if ending in DOCUMENTS:
+        with suppress(ValueError):
+            document = DOCUMENTS[ending](path.read_text(encoding="utf-8-sig"))
             return [*_in_document(f"{path}", document, split, fold, first)]
-    elif ending == ".txt" and split:
+        return []
+    if ending == ".npy":
+        with suppress(ValueError):
+            names = np.load(path, mmap_mode="r")
+            entries = names.tolist() if names.ndim == 1 else []
+            return [*_in_document(f"{path}", entries, split, fold, first)]
+        return []
+    if b"\0" in path.read_bytes()[:1024]:
+        return []
+    if split:
         values = _in_fold(split, fold, first)
-        lines = read_lines(path).items()
-        return [Statement(f"{path}, line {line}", entry, values) for line, entry in lines]
+        numbered = read_lines(path).items()
+        return [Statement(f"{path}, line {line}", entry, values) for line, entry in numbered]
+    lines = filter(str.strip, read_text(path)[0].splitlines())
+    pairs = [re.split(r"[\s,;:=]+", line.strip()) for line in lines]
+    are_pairs = all(len(words) == 2 and split_named(words[1]) for words in pairs)  # x_1 train
+    if are_pairs and any(_named(words[0], keys) for words in pairs):
+        return [Statement(f"{path}", entry, {"split": split_named(word)}) for entry, word in pairs]
     return []
 
 
@@ -240,10 +269,18 @@ def _in_document(
     if isinstance(document, dict):
         numbers = {word: int(match[1]) for word in document if (match := FOLD.fullmatch(word))}
         first = min(numbers.values(), default=first)
+        of_cases = sum(isinstance(one, str) and bool(split_named(one)) for one in document.values())
         for word, value in document.items():
+            if isinstance(value, str) and of_cases < 2 <= len(document):
+                continue  # {"mode": "train", "lr": 0.1}
             if isinstance(value, str):  # {"case": "train"}
                 word, value = value, [word]
-            yield from _in_document(where, value, split_named(word), numbers.get(word, fold), first)
+            elif word in numbers and isinstance(value, list):  # {"fold_0": ["case"]}
+                names = [name for name in value if isinstance(name, str)]
+                yield from (Statement(where, name, {"fold": f"{numbers[word]}"}) for name in names)
+            yield from _in_document(
+                where, value, split_of_key(word), numbers.get(word, fold), first
+            )
     elif split:
         for item in items:
             fields = item if isinstance(item, dict) else {"image": item}
@@ -263,8 +300,9 @@ def _in_table(
 ) -> list[Statement]:
     """What a table states of the cases, patients or files in the column that names most of them, or under the words of splits."""
     columns = {name: table.column(name) for name in table.columns}
-    if columns and all(map(split_named, columns)):
-        lists = {name: [*filter(None, cells)] for name, cells in columns.items()}
+    named = [name for name in columns if not name.startswith("column ")]  # numbers of rows
+    if named and all(map(split_of_key, named)):
+        lists = {name: [*filter(None, columns[name])] for name in named}
         return [*_in_document(f"{table.path}", lists, split, fold, first)]
     counts = {
         name: (sum(bool(_named(cell, keys)) for cell in cells), name in OURS)
@@ -276,19 +314,27 @@ def _in_table(
     ids = max(counts, key=counts.__getitem__)
     of_all = _in_fold(split, fold, first) if split else {}
     statements = []
-    for line, row in table.rows.items():
+    for where, row in table.rows.items():
         number = row.get("fold", "")
         values = {
-            "split": checked_split(table.path, line, row.get("split", "")),
+            "split": checked_split(where, row.get("split", "")),
             "fold": number if number.isdecimal() else "",
             "patient": row.get("patient") if ids != "patient" else "",
+            "owner": _owner(row[ids], keys) if ids == "patient" else "",
         }
         stated = of_all | {what: value for what, value in values.items() if value}
         others = [*filter(names_scan, row.values())]
-        statements.append(Statement(f"{table.path}, line {line}", row[ids], stated, others))
+        statements.append(Statement(where, row[ids], stated, others))
     if any(one.values and _named(one.entry, keys) for one in statements):
         found.guessed += [one for one in table.assumed if one not in found.guessed]
     return statements
+
+
+def _owner(patient: str, keys: Keys) -> str:
+    """The patient by whose name or folder a table names cases; "" where it is written otherwise, as 001 is 1 in spreadsheets."""
+    cases = keys.get(patient, keys.get(f"{patient}/", ()))
+    is_short = patient.isdecimal() and any(case.isdecimal() and case != patient for case in cases)
+    return patient if cases and not is_short else ""
 
 
 def _name_unread(
@@ -303,7 +349,7 @@ def _name_unread(
         if is_silent or path.stem in stems:
             continue
         states = any({"split", "fold"} & {*one.values} for one in statements)
-        if not states and not SPLITTING.search(path.name):
+        if not (states or may_be_list(path.name) or _speaks_of_splits(path, cases)):
             others.append(path.name)
             continue
         cause = f"{path}: expected a list or table (.txt, .json, .csv) of the splits or folds of cases, found none"
@@ -313,3 +359,20 @@ def _name_unread(
         found.ignored = f"{cause}. Correct the file, write the splits into the table of voxlate manifest (--manifest), or move the file away."
         found.unread.append(found.ignored)
     found.note(found.guessed, others, "files beside the scans not read")
+
+
+def _speaks_of_splits(path: Path, cases: Sequence[CaseFiles]) -> bool:
+    """Whether a text names training, another split, and a case."""
+    if not path.is_file() or path.stat().st_size > LARGEST_BYTES:
+        return False
+    with suppress(BadInput):
+        text = read_text(path)[0]
+        words = {*re.findall(r"[\w.-]+", text)}
+        names = {name for case in cases for name in (case.case, case.patient) if name}
+        splits = {*map(split_in, words)} - {""}
+        return (
+            "train" in splits
+            and len(splits) > 1
+            and any(not name.isdecimal() for name in words & names)
+        )
+    return False
