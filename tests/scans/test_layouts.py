@@ -92,14 +92,6 @@ def test_a_table_that_states_the_patient_of_every_case_answers_who_they_are(tmp_
     }
 
 
-def test_arrays_of_names_are_lists(tmp_path):
-    touch(tmp_path, "x_{1,2,3}_{t1,ct}.nii.gz")
-    for number, split in enumerate(("train", "val", "test"), start=1):
-        np.save(tmp_path / f"{split}_ids.npy", np.array([f"x_{number}"]))
-    found = find_cohort(tmp_path)
-    assert [case.split for case in found.cases] == ["train", "val", "test"]
-
-
 def test_files_that_speak_of_no_splits_are_no_doubts(tmp_path):
     (tmp_path / "test_0001").write_bytes(bytes(200))
     lists = 'run.json {"train_loss": [0.5], "mode": "train"} | environment.yml name: test | train.py x_1 | clinical.csv id,note\\nx_1,test dose\\n'
@@ -113,7 +105,7 @@ def test_files_that_speak_of_no_splits_are_no_doubts(tmp_path):
         "my_split.yaml train: [x_1]",
         "train.txt nobody",
         "split.bin x",
-        "config.yaml training: [x_1]\\ntest: [x_2]",
+        "val_ids.npy x",
         "who.csv case,set\\na,train\\nb,val",
     ],
 )

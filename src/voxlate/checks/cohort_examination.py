@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +18,11 @@ from voxlate.checks.case_checks import (
 )
 from voxlate.checks.check_table import Numbers, ask, exact_messages
 from voxlate.checks.fingerprint import Fingerprint, fingerprint, stored_fingerprint
-from voxlate.checks.pairs import copies, doubtful_pairs, exchanged_names, pictures_of
+from voxlate.checks.pairs import copies, doubtful_pairs, pictures_of
 from voxlate.checks.reference import among
 from voxlate.scans.cases.case import MASK, CaseHeader, PreparedCase
 from voxlate.scans.images.grid import Volume
-from voxlate.scans.images.units import MAY_BE_ZERO, TISSUE_MAPS, unit_of
+from voxlate.scans.images.units import MAY_BE_ZERO, TISSUE_MAPS
 from voxlate.scans.prepare import Examination, Inputs
 
 Prints = Mapping[str, Fingerprint]  # by case
@@ -99,14 +98,10 @@ def _alone(headers: Sequence[CaseHeader], scans: Mapping[str, Prints]) -> Iterat
 
 
 def _check_pairs(scans: Mapping[str, Prints], patients: Mapping[str, str]) -> Iterator[Message]:
-    """Messages on exchanged names, and on scans that do not fit the most frequent other scan of their case."""
+    """Messages on scans that do not fit the most frequent other scan of their case."""
     if len(scans) < 2:
         return
     pictures = {name: pictures_of(prints) for name, prints in sorted(scans.items())}
-    for names in combinations(pictures, 2):
-        if unit_of(names[0]) == unit_of(names[1]):  # others are told apart by their values
-            first, second = (scans[name] for name in names)
-            yield from exchanged_names(first, second, patients, names)
     reference = max(pictures, key=lambda name: len(scans[name]))
     for name in sorted(pictures.keys() - {reference}):
         yield from doubtful_pairs(pictures[reference], pictures[name], patients, name, reference)

@@ -8,13 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, combinations
 
 import numpy as np
-from scipy import ndimage
 
 from voxlate.base.array_types import AnyArray, Float64, UInt8
 from voxlate.base.messages import Grade, Message, message
 from voxlate.base.similarity import mutual_information
 from voxlate.checks.fingerprint import BRIGHTEST, UNKNOWN, Fingerprint
-from voxlate.checks.reference import AS_READ, axes, numbers, turned
+from voxlate.checks.reference import AS_READ, axes, turned
 
 BINS = 12
 MOST_CASES = 40  # that are compared with each other
@@ -24,12 +23,6 @@ MIRRORED = ("upside down", "front to back", "left to right")  # along the axes o
 FITS_TURNED, FITS_OTHER, FITS = 1.3, 1.25, 1.1  # times as similar as the pair itself
 FEWEST_OTHERS = 6  # patients, with whose scans a pair is compared
 TYPICAL, UNLIKE = 1.3, 0.6  # a usual pair over those of two patients; and a share of it
-FEWEST_NAMED = 4  # patients, from which on their scans tell whose names were exchanged
-INSIDE = 60  # of 254: a cell with tissue
-LEVELS = "dark", "low", "bright", "bone", "centre"
-# Share of levels in a gain, else of two correlations. 700 times 4 of 21 drawn heads, two of six contrasts: at most 0.02 where none was
-# exchanged; in nine of ten where they were 0.08 or more of T1 and T2, 0.05 or more with PD, 0.03 or more of T1 and FLAIR.
-OF_LEVELS, EXCHANGED = 0.1, 0.035
 COPY = 0.997  # correlation of two pictures: see docs/guides/trust.md
 TINY = 1e-6
 
@@ -126,64 +119,6 @@ def _is_foreign(table: Float64, strangers: AnyArray, number: int) -> bool:
     most = float(table[number][strangers[number]].max())
     own = table[number, number]
     return typical >= TYPICAL and ratios[number] < UNLIKE * typical and own < most
-
-
-def exchanged_names(
-    first: Mapping[str, Fingerprint],
-    second: Mapping[str, Fingerprint],
-    patients: Mapping[str, str],
-    names: tuple[str, str],
-) -> Iterator[Message]:
-    """A message on each case whose two scans, by case, look like those of the other patients where they change their names.
-
-    What is compared is how bright tissues are, and brightness inside the body beside what surrounds it.
-    """
-    cases = sorted(case for case in first.keys() & second.keys() if first[case].numbers)
-    owners = np.array([patients[case] for case in cases])
-    if len({*owners}) < FEWEST_NAMED:
-        return
-    both = [[of[case] for case in cases] for of in (first, second)]
-    details = np.array([[_detail(scan.picture) for scan in scans] for scans in both])
-    levels = np.array([[_levels(scan) for scan in scans] for scans in both])
-    whole = details.sum(1)
-    gains = {}
-    for number, case in enumerate(cases):
-        own = owners == owners[number]
-        means = whole - details[:, own].sum(1)
-        a, b = details[:, number]
-        gain = _correlation(a, means[1]) + _correlation(b, means[0])
-        gain -= _correlation(a, means[0]) + _correlation(b, means[1])
-        usual = np.median(levels[:, ~own], axis=1)
-        here, crossed = (
-            float(np.nansum(np.abs(levels[:, number] - of))) for of in (usual, usual[::-1])
-        )
-        gains[case] = gain + OF_LEVELS * (here - crossed) / max(here + crossed, TINY)
-    least = max(EXCHANGED, max(gains.values()) / 2)
-    for case, gain in gains.items():
-        if gain > least:
-            text = f"{' and '.join(names)} of this case have likely each other's names: each looks more like the other cases' scans of the other name."
-            yield message("exchanged-names", text, case=case, gain=gain)
-
-
-def _levels(scan: Fingerprint) -> list[float]:
-    """How bright tissues are, in units of a deviation that is usual."""
-    return [scan.numbers.get(name, np.nan) / numbers()[name].tolerance for name in LEVELS]
-
-
-def _detail(picture: UInt8) -> AnyArray:
-    """The brightness of cells inside a body beside those around them; 0 elsewhere."""
-    inside = (picture != UNKNOWN) & (picture > INSIDE)
-    values = np.where(inside, picture, 0).astype(np.float32)
-    around, share = (ndimage.gaussian_filter(of.astype(np.float32), 2) for of in (values, inside))
-    return np.where(inside, values - around / np.maximum(share, TINY), 0)
-
-
-def _correlation(a: AnyArray, b: AnyArray) -> float:
-    """The correlation of details where both show some; 0 where they share too little."""
-    both = (a != 0) & (b != 0)
-    x, y = a[both], b[both]
-    lengths = float(np.linalg.norm(x) * np.linalg.norm(y))
-    return float(x @ y) / lengths if len(x) > FEWEST_CELLS and lengths else 0.0
 
 
 def copies(pictures: Mapping[str, UInt8], patients: Mapping[str, str]) -> Iterator[tuple[str, str]]:

@@ -248,7 +248,7 @@ def _results(
             mean = naive["means"].get(metric.key, {"mean": None, "sd": None})
             about = {key: naive[key] for key in ("baseline", "of")}
             rows.append({"method": NAIVE, "mean": mean["mean"], "sd": mean["sd"], **about})
-            rows = [*_with_best(metric, rows)]
+        rows = _with_best(metric, rows)
         about = {"modality": section, "score": metric.key}
         about |= {"label": metric.label, "better": metric.better}
         yield from (about | row for row in rows)
@@ -266,7 +266,7 @@ def _loss(metric: Metric, means: AnyArray) -> AnyArray | None:
     return None
 
 
-def _with_best(metric: Metric, rows: Sequence[Table]) -> Sequence[Table]:
+def _with_best(metric: Metric, rows: list[Table]) -> list[Table]:
     """The rows of one score, each with the name of the best mean; the naive baseline is one of them."""
     scored = [row for row in rows if row["mean"] is not None]
     loss = _loss(metric, np.array([row["mean"] for row in scored]))
@@ -310,7 +310,7 @@ def _tested(
     is_sample = len({patients[case] for case in scores.index}) > 1
     to = reference or best
     for row in rows:
-        row |= {"best": best, "reference": to if is_sample and to in names else None}
+        row["reference"] = to if is_sample and to in names else None
     if rows[0]["reference"] is None:
         return rows
     first = names.index(to)
@@ -341,8 +341,7 @@ def _pooled(section: str, metric: Metric, methods: Methods) -> list[Table]:
         rows.append({"method": method, "mean": value["mean"], "sd": None, "n": value["n"]})
     if len(rests_on) > 1:
         return []
-    best = min(rows, key=lambda row: row["mean"])["method"]
-    return [row | {"best": best} for row in rows]
+    return rows
 
 
 def comparison_tables(document: Document, which: Which = "all") -> Tables:

@@ -173,9 +173,6 @@ def _with_cases(table: Table, scans: Sequence[str]) -> Table | None:
         "the folders of their scans": _differing(folders),
         "what the names of their scans share": ["".join(own).rstrip("-_. ") for own in parts],
         "the names of their first scans": [own[0] if own else "" for own in stems],
-        "the paths of their first scans": [
-            own[0].replace("/", "_") if own else "" for own in files
-        ],
     }
     how = next(
         (

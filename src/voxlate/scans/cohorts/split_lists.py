@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
-
 from voxlate.base.errors import BadInput, first_of
 from voxlate.base.groups import grouped
 from voxlate.scans.cohorts.case_files import FOLD, CaseFiles, CohortFiles
@@ -25,7 +23,6 @@ from voxlate.scans.cohorts.manifest import (
     names_scan,
     read_lines,
     read_table,
-    read_text,
     split_in,
     split_of_key,
 )
@@ -89,7 +86,10 @@ def take_lists(
     Raises BadInput where lists, or a list and folders, contradict each other, and for notes on cases that are not there.
     """
     keys = _keys(root, cases)
-    stated = {case.case: _of_folder(case) for case in cases}
+    stated: dict[str, Stated] = {case.case: {} for case in cases}
+    for case in cases:
+        if case.split:
+            stated[case.case]["split"] = case.split, "", "its folder"
     folds = [int(match[1]) for path in tables if (match := _fold_of(path))]
     lists = [path for path in sorted(tables) if notes is None or path != notes.path]
     used = dict[str, bool]()  # by the names of lists, whether they state who trains
@@ -140,11 +140,6 @@ def take_lists(
             patient = values.get("patient") or case.patient or values.get("owner", "")
             taken.append(replace(case, split=values.get("split"), patient=patient, fold=fold))
     return taken
-
-
-def _of_folder(case: CaseFiles) -> Stated:
-    """What the folder of a case states."""
-    return {"split": (case.split, "", "its folder")} if case.split else {}
 
 
 def _state(stated: Stated, statement: Statement, group: str, case: str) -> None:
@@ -239,24 +234,11 @@ def _statements(
             document = DOCUMENTS[ending](path.read_text(encoding="utf-8-sig"))
             return [*_in_document(f"{path}", document, split, fold, first)]
         return []
-    if ending == ".npy":
-        with suppress(ValueError):
-            names = np.load(path, mmap_mode="r")
-            entries = names.tolist() if names.ndim == 1 else []
-            return [*_in_document(f"{path}", entries, split, fold, first)]
+    if not split or b"\0" in path.read_bytes()[:1024]:
         return []
-    if b"\0" in path.read_bytes()[:1024]:
-        return []
-    if split:
-        values = _in_fold(split, fold, first)
-        numbered = read_lines(path).items()
-        return [Statement(f"{path}, line {line}", entry, values) for line, entry in numbered]
-    lines = filter(str.strip, read_text(path)[0].splitlines())
-    pairs = [re.split(r"[\s,;:=]+", line.strip()) for line in lines]
-    are_pairs = all(len(words) == 2 and split_named(words[1]) for words in pairs)  # x_1 train
-    if are_pairs and any(_named(words[0], keys) for words in pairs):
-        return [Statement(f"{path}", entry, {"split": split_named(word)}) for entry, word in pairs]
-    return []
+    values = _in_fold(split, fold, first)
+    numbered = read_lines(path).items()
+    return [Statement(f"{path}, line {line}", entry, values) for line, entry in numbered]
 
 
 def _in_document(
@@ -349,7 +331,7 @@ def _name_unread(
         if is_silent or path.stem in stems:
             continue
         states = any({"split", "fold"} & {*one.values} for one in statements)
-        if not (states or may_be_list(path.name) or _speaks_of_splits(path, cases)):
+        if not (states or may_be_list(path.name)):
             others.append(path.name)
             continue
         cause = f"{path}: expected a list or table (.txt, .json, .csv) of the splits or folds of cases, found none"
@@ -359,20 +341,3 @@ def _name_unread(
         found.ignored = f"{cause}. Correct the file, write the splits into the table of voxlate manifest (--manifest), or move the file away."
         found.unread.append(found.ignored)
     found.note(found.guessed, others, "files beside the scans not read")
-
-
-def _speaks_of_splits(path: Path, cases: Sequence[CaseFiles]) -> bool:
-    """Whether a text names training, another split, and a case."""
-    if not path.is_file() or path.stat().st_size > LARGEST_BYTES:
-        return False
-    with suppress(BadInput):
-        text = read_text(path)[0]
-        words = {*re.findall(r"[\w.-]+", text)}
-        names = {name for case in cases for name in (case.case, case.patient) if name}
-        splits = {*map(split_in, words)} - {""}
-        return (
-            "train" in splits
-            and len(splits) > 1
-            and any(not name.isdecimal() for name in words & names)
-        )
-    return False
