@@ -5,7 +5,7 @@ def test_prepare_synth_and_evaluate_of_an_ordinary_cohort_print_few_lines(typed,
     for line, most in (
         ("prepare cohort --out ready", 15),
         ("synth run cohort --out out", 8),
-        ("evaluate out --truth cohort", 19),
+        ("evaluate out --truth cohort", 20),
     ):
         answer = typed(line)
         assert answer.code == 0, answer.err

@@ -41,7 +41,8 @@ def test_each_image_belongs_to_the_case_that_its_path_names(layout, truths, tmp_
     assert found == {(case, "ct"): pytest.approx(error) for case, error in ERRORS.items()}
     header = read_scores(out / "metrics.json").header
     assert header["recognised"] == {f"{case}/ct": layout.format(case) for case in ERRORS}
-    assert {message["code"] for message in header["messages"]} == {"recognised"}
+    said = {message["code"] for message in header["messages"]}
+    assert said == {"recognised", "same-voxels"}, "the truths of all cases here are one"
     assert sorted(header["without_truth"]) == sorted(others)
     check_unchanged(out, header)
     save(out / layout.format("p1"), truths)

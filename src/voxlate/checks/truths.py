@@ -18,6 +18,7 @@ from voxlate.checks.check_table import exact_messages
 from voxlate.checks.fingerprint import Fingerprint, fingerprint
 from voxlate.checks.pairs import doubtful_pairs, fits, pictures_of
 from voxlate.checks.reference import among
+from voxlate.scans.cases.case import digest
 from voxlate.scans.images.grid import Grid, Volume
 
 # Of faults of truths.
@@ -41,7 +42,7 @@ OTHER_SIZE, OTHER_VOXELS = 20.0, 1.2
 class Sketch:
     """A truth, its image and a source as fingerprints; without numbers where there is none.
 
-    unit: of the truth; low, high: the ends of its values; other_size: see the function of this name; other: the case from
+    unit: of the truth; low, high: the ends of its values; other_size: see the function of this name; voxels: their digest; other: the case from
     whose scan the image was made, if not its own.
     """
 
@@ -54,6 +55,7 @@ class Sketch:
     low: float
     high: float
     other_size: float
+    voxels: str
     other: str = ""
 
 
@@ -80,7 +82,8 @@ def sketch_of(
     low, high = float(truth.data.min()), float(truth.data.max())
     size = other_size(truth.grid, image_grid)
     of_truth = fingerprint(truth)
-    return Sketch(patient, truth.unit, image_unit, of_truth, of_image, of_source, low, high, size)
+    prints = of_truth, of_image, of_source
+    return Sketch(patient, truth.unit, image_unit, *prints, low, high, size, digest(truth.data))
 
 
 def other_size(truth: Grid, image: Grid) -> float:
@@ -153,12 +156,7 @@ def _alone(truths: Mapping[str, Sketch], name: str) -> list[Message]:
 
 def _copied(truths: Mapping[str, Sketch], name: str) -> Iterator[Message]:
     """The truths that are those of other patients, too."""
-    pictures = (
-        (truth.truth.picture.tobytes(), label)
-        for label, truth in truths.items()
-        if truth.truth.numbers
-    )
-    for labels in grouped(pictures).values():
+    for labels in grouped((truth.voxels, label) for label, truth in truths.items()).values():
         if len({truths[label].patient for label in labels}) > 1:
             text = f"{name} has the voxels of another patient's ({first_of(labels)})."
             yield from (message("same-voxels", text, case=label) for label in labels)
