@@ -197,6 +197,17 @@ def test_a_transform_that_aligns_nothing_is_refused(tmp_path, change):
         read_transform(path)
 
 
+@every_row("numbers", ["nan 0 0 1 2 3", "inf 0 0 1 2 3", "0 0 0", "x 0 0 1 2 3"])
+def test_a_rigid_transform_whose_numbers_would_end_the_process_is_refused(tmp_path, numbers):
+    path = tmp_path / "t1.tfm"
+    write_transform(path, itk.Euler3DTransform())
+    text = path.read_text()
+    assert "Parameters: 0 0 0 0 0 0" in text
+    path.write_text(text.replace("Parameters: 0 0 0 0 0 0", f"Parameters: {numbers}"))
+    with refuses():
+        read_transform(path)
+
+
 def test_what_cannot_be_registered_gets_one_sentence(monkeypatch):
     far = grid_of(FIXED.shape, [6, 6, 6], [825, -81, -69])
     monkeypatch.setitem(module._STAGES, "rigid", lambda pair, start: None)

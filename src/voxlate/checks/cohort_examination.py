@@ -53,7 +53,7 @@ def _judge(headers: Sequence[CaseHeader], inputs: Inputs, cases: Path) -> Iterat
     yield from _alone(headers, scans)
     # a scan and its copies are no others: they would make correct pairs doubtful
     owners = _owners(headers, [cases for cases, _ in copied])
-    for name, prints in (*scans.items(), ("mask", _masks_of(headers))):
+    for name, prints in (*scans.items(), (MASK, _masks_of(headers))):
         yield from among(prints, owners, name)
     yield from _check_pairs(scans, owners)
     yield from check_resampling(headers, preparation)

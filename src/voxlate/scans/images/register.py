@@ -76,14 +76,14 @@ def read_transform(path: Path) -> Transform:
 
 
 def _has_all_numbers(text: str) -> bool:
-    """Whether the transforms of a file have the parameters that their kinds need, without which ITK ends the process."""
+    """Whether the transforms of a file have the finite parameters that their kinds need: with others ITK ends the process."""
     for kind, *numbers in re.findall(TRANSFORM, text):
         try:
             given, fixed = ([float(number) for number in line.split()] for line in numbers)
         except ValueError:
             return False
         of_spline = 3 * np.prod(fixed[:3])  # three for each knot
-        if len(given) != PARAMETERS.get(kind, of_spline):
+        if len(given) != PARAMETERS.get(kind, of_spline) or not np.isfinite([*given, *fixed]).all():
             return False
     return True
 
