@@ -126,7 +126,6 @@ def test_a_list_that_is_not_read_is_a_doubt_that_is_named(tmp_path, lists):
         ("a_split.csv case,teil\\nx_1,Training\\nx_2,Vali\\nx_3,Test", "line 3: .*'Vali'"),
         ('splits.json {"train": ["x_1", "x_2"], "test": ["x_1", "x_3"]}', "x_1"),
         ("train.txt x_1\\nx_2 | test.txt x_2\\nx_3", "x_2"),
-        ("pairs.csv t1,ct\\nx_1_t1.nii.gz,x_2_ct.nii.gz", "x_1_t1.* of case x_1 .* of case x_2"),
         ('d.json {"training": [{"image": "x_1_t1.nii.gz", "label": "x_3_ct.nii.gz"}]}', "x_3_ct"),
     ],
 )

@@ -220,21 +220,13 @@ def test_a_table_that_is_read_as_a_list_of_splits_is_read_once(root, monkeypatch
             "all.csv id,mr,ct|1,a/x.png,a/y.png|2,b/x.png,b/y.png \\ train.csv mr,ct|a/x.png,a/y.png \\ val.csv mr,ct|b/x.png,b/y.png",
             "a train ct+mr, b val ct+mr",
         ),
-        # a column of names of any kind, else the folders, what the names share, or the first names
-        (
-            "m.csv name,mri,ct|n1,a/x.png,a/y.png|n2,b/x.png,b/y.png",
-            "n1 None ct+mri, n2 None ct+mri",
-        ),
-        (
-            "m.csv filename,mr,ct|n1,a/x.png,a/y.png|n2,b/x.png,b/y.png",
-            "n1 None ct+mr, n2 None ct+mr",
-        ),
+        # without a column of cases, they are called as their first scans
         ("m.csv age,mri,ct|61,a/x.png,a/y.png|62,b/x.png,b/y.png", "a None ct+mri, b None ct+mri"),
         (
             "m.csv no,ct,fine,pet|1,a/x.png,a/y.png,yes|2,b/x.png,b/y.png,",
             "a None ct+fine, b None ct+fine",
         ),
-        ("m.csv mri,ct|s1_a,s1_b|s2_a,s2_b", "s1 None ct+mri, s2 None ct+mri"),
+        ("m.csv mri,ct|s1_a,s1_b|s2_a,s2_b", "s1_a None ct+mri, s2_a None ct+mri"),
         ("m.csv mr_path,ct_path|s1_a.png,s2_a.png|s1_b.png,", "s1_a None ct+mr, s1_b None mr"),
         (
             "m/m.csv pid,mr,ct|p,../a/x.png,../a/y.png|p,../b/x.png,../b/y.png",

@@ -5,7 +5,6 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from itertools import takewhile
 from pathlib import Path
 
 from voxlate.base.errors import BadInput
@@ -99,8 +98,8 @@ def _joined(tables: Sequence[Table]) -> list[Table]:
 def _as_manifest(table: Table, root: Path) -> Table | None:
     """A table that lists files, with their paths and a case in each row; None for any other.
 
-    That is one with columns of modalities and of paths, of cases and the scans of two modalities, or of the scans of two
-    modalities of which one is known, all of which are there.
+    That is one with columns of modalities and of paths, or with the scans of two modalities and cases, patients, or a
+    modality that is known.
     """
     columns = {*table.columns}
     if {"modality", "path"} <= columns:
@@ -115,16 +114,13 @@ def _as_manifest(table: Table, root: Path) -> Table | None:
         for name in others
         if any(names_scan(cell) and places(cell, bases) for cell in table.column(name))
     ]
-    if len(scans) < 2:
+    if len(scans) < 2 or not (columns & {"case", "patient"} or {*scans} & {*known}):
         return None
     cells = [(case_in(row), name) for row in table.rows.values() for name in scans if row.get(name)]
     are_apart = len({*cells}) == len(cells)  # else a patient has several rows of scans
     if "case" in columns or ("patient" in columns and are_apart):
         return table
-    every = [cell for name in scans for cell in table.column(name) if cell]
-    if not {*scans} & {*known} or not all(places(cell, bases) for cell in every):
-        return table if "patient" in columns else None
-    return _with_cases(table, scans)
+    return _with_cases(table, scans) or (table if "patient" in columns else None)
 
 
 def _with_paths(table: Table, columns: Sequence[str], bases: Sequence[Path]) -> Table:
@@ -141,11 +137,10 @@ def _with_paths(table: Table, columns: Sequence[str], bases: Sequence[Path]) -> 
     )
 
     def placed(name: str, cell: str) -> str:
-        own = by_name.get(cell, ()) if not cell.isdecimal() else ()
+        own = by_name.get(cell, ()) if not (cell.isdecimal() or places(cell, bases)) else ()
         # n1.nii.gz in the folder of each modality
-        fitting = [path for path in own if modality_in(name) in path.lower().split("/")[:-1]]
-        (path,) = own if len(own) == 1 else fitting if len(fitting) == 1 else (cell,)
-        return cell if places(cell, bases) else path
+        fitting = [path for path in own if modality_in(name) in path.lower().split("/")[:-1]] or own
+        return fitting[0] if len(fitting) == 1 else cell
 
     rows = {
         where: row | {name: placed(name, row[name]) for name in columns}
@@ -155,66 +150,14 @@ def _with_paths(table: Table, columns: Sequence[str], bases: Sequence[Path]) -> 
 
 
 def _with_cases(table: Table, scans: Sequence[str]) -> Table | None:
-    """The table with a case in each row: by its only column of names, else by folders or names of its scans; None where these contradict it."""
-    files = [
-        [row[name].replace("\\", "/") for name in scans if row[name]] for row in table.rows.values()
-    ]
-    ids = [
-        name
-        for name in table.columns
-        if name not in (*scans, "patient", "split", "fold", "slice", "time")
-        and _are_names(table.column(name), files)
-    ]
-    stems = [[without_ending(posixpath.basename(path)) for path in own] for own in files]
-    folders = [_shared([path.split("/")[:-1] for path in own]) for own in files]
-    parts = [_shared([re.split("([-_. ])", stem) for stem in own]) for own in stems]
-    ways = {
-        f"the column '{ids[0]}'" if ids else "": table.column(ids[0]) if len(ids) == 1 else [],
-        "the folders of their scans": _differing(folders),
-        "what the names of their scans share": ["".join(own).rstrip("-_. ") for own in parts],
-        "the names of their first scans": [own[0] if own else "" for own in stems],
-    }
-    how = next(
-        (
-            way
-            for way, names in ways.items()
-            if names and all(names) and len({*names}) == len(names)
-        ),
-        "",
-    )
-    if not how or (len(ids) != 1 and any(map(_are_of_others, files))):
+    """The table with a case in each row: what differs between the folders and names of its first scans; None where nothing does."""
+    firsts = [next(filter(None, map(row.get, scans)), "") for row in table.rows.values()]
+    read = [read_names(path.replace("\\", "/")) for path in firsts]
+    parts = [[*names.ids, names.modality] for names in read]
+    shared = {*parts[0]}.intersection(*parts) if len(parts) > 1 else {parts[0][-1]}
+    cases = ["_".join(name for name in own if name and name not in shared) for own in parts]
+    if not all(cases) or len({*cases}) < len(cases):
         return None
-    rows = {
-        where: {key: cell for key, cell in row.items() if key not in ids[:1]} | {"case": case}
-        for (where, row), case in zip(table.rows.items(), ways[how])
-    }
-    said = f"{how} names the cases" if len(ids) == 1 else f"the cases are named by {how}"
-    return replace(table, rows=rows, assumed=[*table.assumed, f"{table.path.name}: {said}"])
-
-
-def _are_names(cells: Sequence[str], files: Sequence[Sequence[str]]) -> bool:
-    """Whether the cells of a column differ in every row, and are no numbers but those that the paths of the row hold."""
-    if not all(cells) or len({*cells}) < len(cells) or any(map(names_scan, cells)):
-        return False
-    are_numbers = all(re.fullmatch(r"[-+]?\d+(?:[.,]\d+)?", cell) for cell in cells)
-    return not are_numbers or all(cell in "".join(own[:1]) for cell, own in zip(cells, files))
-
-
-def _shared(paths: Sequence[Sequence[str]]) -> list[str]:
-    """The parts with which all paths begin."""
-    return [parts[0] for parts in takewhile(lambda parts: len({*parts}) == 1, zip(*paths))]
-
-
-def _differing(paths: Sequence[Sequence[str]]) -> list[str]:
-    """What differs in the folders of paths, from the first to the last that does; of one path, its last folder."""
-    if len(paths) == 1:
-        return ["".join(paths[0][-1:])]
-    first = len(_shared(paths))
-    last = len(_shared([path[::-1] for path in paths]))
-    return ["_".join(path[first : len(path) - last]) for path in paths]
-
-
-def _are_of_others(files: Sequence[str]) -> bool:
-    """Whether the scans of a row, whose names state modalities, are of different cases by their names."""
-    stated = [read_names(path) for path in files]
-    return len({names.ids[-1:] for names in stated if is_known(names.modality) and names.ids}) > 1
+    rows = {where: row | {"case": case} for (where, row), case in zip(table.rows.items(), cases)}
+    said = f"{table.path.name}: the cases are named by the paths of their scans"
+    return replace(table, rows=rows, assumed=[*table.assumed, said])
