@@ -347,6 +347,7 @@ ARRAYS = [  # files and their arrays, and the cases with the paths of their scan
     ("{mr,ct}/p{1,2}_s00{1,2}.npy", SLICE, "p1_s001 ct/p1_s001.npy+mr/p1_s001.npy"),
     ("p{1,2}.npz", {"mr": VOLUME, "ct": VOLUME}, "p1 p1.npz#array=ct,slices=0+p1.npz#array=mr,slices=0"),
     ("p{1,2}.mat", {"mr": VOLUME, "ct": VOLUME, "mm": [[1, 1, 2]]}, "p1 p1.mat#array=ct+p1.mat#array=mr"),
+    ("cohort.h5", {"p1/mr": VOLUME, "p1/ct": VOLUME, "p2/mr": VOLUME, "p2/ct": VOLUME}, "p1 cohort.h5#array=p1/ct+cohort.h5#array=p1/mr"),
     ("p{1,2}/both.h5", {"mr": VOLUME, "ct": VOLUME}, "p1 p1/both.h5#array=ct+p1/both.h5#array=mr"),
 ]  # fmt: skip
 

@@ -132,14 +132,14 @@ def read_names(
             names.append(folder)
         else:
             split, side = stated[0], stated[1] or side
+    others = [name for name in names if not _is_of_modality(name)]
     rest = stem
-    for folder in names:
+    for folder in others:
         rest = re.sub(rf"^{re.escape(folder)}[-_]+", "", rest)
     repeats = rest != stem
     own, modality = _cut(rest, in_folder=bool(names))
     if side:
         own, modality = own if modality.lower() == side else rest, side
-    others = [name for name in names if not _is_of_modality(name)]
     if not modality and (others or own or is_dicom):
         of_modality = [name for name in names if name not in others and name.lower() not in SILENT]
         modality = of_modality[-1] if of_modality else ""
