@@ -186,12 +186,6 @@ def test_a_list_of_patients_with_two_spellings_is_refused(root):
         find_cohort(root, patients=root.parent / "whose.txt")
 
 
-def test_one_mask_for_several_patients_is_a_guess_that_is_said(root):
-    text = "case,patient,mr,mask\na,p,a/mr.png,c/mr.png\nb,{},b/mr.png,c/mr.png\n"
-    assert len(listed(root, text.format("q")).guessed) == 2
-    assert len(listed(root, text.format("p")).guessed) == 1
-
-
 @every_row(
     ("rows", "unlisted"),
     [

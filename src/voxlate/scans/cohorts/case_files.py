@@ -76,11 +76,8 @@ def as_names(names: Sequence[str] | str | None) -> tuple[str, ...]:
 def several_files(rows: Sequence[Row]) -> BadInput:
     """The error of a case with several files of one modality."""
     first, *others = rows
-    folders = {row.path.parent for row in rows}
-    are_sessions = len(folders) == len(rows) and len({folder.parent for folder in folders}) == 1
-    sessions = "; if each is of a session in a folder of its own, pass --pattern '**/{patient}/{case}/{modality}'"
     return BadInput(
-        f"{first.path}: expected one {first.modality} of case {first.case}, found also {first_of([row.series or row.path for row in others])}. Name one in a table (--manifest), skip the others or narrow the series' tags in a preset file (--preset, keys skip and series), or leave the case out (--exclude {first.case}){sessions if are_sessions else ''}."
+        f"{first.path}: expected one {first.modality} of case {first.case}, found also {first_of([row.series or row.path for row in others])}. Name one in a table (--manifest), skip the others or narrow the series' tags in a preset file (--preset, keys skip and series), or leave the case out (--exclude {first.case}). Of sessions in folders of their own: --pattern '**/{{patient}}/{{case}}/{{modality}}'."
     )
 
 

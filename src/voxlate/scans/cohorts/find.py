@@ -59,7 +59,6 @@ from voxlate.scans.cohorts.split import (
     hold_out,
     refuse_leak,
     refuse_similar_names,
-    sentences_on_shared_masks,
 )
 from voxlate.scans.cohorts.split_lists import PATIENTS, take_lists
 from voxlate.scans.formats.array_files import stack_shape
@@ -87,7 +86,7 @@ def find_cohort(
 ) -> CohortFiles:
     """The cases below a folder, sorted by name, and sentences on what was left out.
 
-    changes: fields of the options. pattern: a path below root with {patient}, {case}, {modality}, {split}, {slice}, {time},
+    changes: fields of the options. pattern: a path below root with {patient}, {case}, {modality}, {split},
     * and **; without a file suffix it takes any that can be read, DICOM folders too. Without any option: public data sets,
     BIDS, nnU-Net and nnsyn by what marks them, else by names (see path_names.py): <root>/<case>/<modality>.<suffix> or
     <root>/<case>_<modality>.<suffix>, below folders of sites and splits, with folders of studies or modalities; or, where
@@ -324,9 +323,6 @@ def _state_assumptions(found: CohortFiles, layout: Preset, is_stated: bool) -> N
             f"{name} in {plural(labels[name], 'case')} is a label map, and no scan"
             for name in sorted(labels.keys() - {*LABELS})
         )
-    found.guessed += sentences_on_shared_masks(
-        (case.patient, case.mask) for case in found.cases if case.mask
-    )
 
 
 def _refuse_unequal_stacks(cases: Iterable[CaseFiles]) -> None:

@@ -22,7 +22,6 @@ from voxlate.base.groups import grouped
 from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, plain_name
 from voxlate.scans.cohorts.manifest import read_lines
 from voxlate.scans.cohorts.path_names import DATE, PERSON, PUBLIC, is_person
-from voxlate.scans.cohorts.presets import modalities_by
 from voxlate.scans.cohorts.split_lists import PATIENTS
 from voxlate.scans.formats.array_files import images_in
 from voxlate.scans.formats.dicom import entries_in, folder_and_key, images_of, is_dicom_folder
@@ -161,7 +160,7 @@ def state_pairs(cases: Sequence[CaseFiles], found: CohortFiles, root: Path) -> N
     if len(scans) < 2 or not is_repeated or any(len(case.files) > 1 for case in cases):
         return
     shown = ", ".join(f"{name} in {paths[0]}" for name, paths in scans.items())
-    pattern = joining_pattern(root, [*scans.values()])
+    pattern = joining_pattern([*scans.values()])
     joined = (
         f"Pass --pattern '{pattern}' if equal names are of one patient; or give"
         if pattern
@@ -170,8 +169,8 @@ def state_pairs(cases: Sequence[CaseFiles], found: CohortFiles, root: Path) -> N
     found.unpaired = f"Expected cases with two modalities, found each modality in cases of its own ({shown}). {joined} the scans of a pair one case in the table of voxlate manifest; without pairs, train auto takes --unpaired."
 
 
-def joining_pattern(root: Path, paths: Sequence[Sequence[str]]) -> str:
-    """A pattern under which the scans of several modalities have the same cases, each once; "" where no part of their names is equal, or it does not read them.
+def joining_pattern(paths: Sequence[Sequence[str]]) -> str:
+    """A pattern under which the scans of several modalities have the same cases, each once; "" where no part of their names is equal.
 
     paths: of each modality. Marks ('/', '_', '-', '.') cut them into parts: one that has the same names in all modalities is
     the case, one that has a single name in each the modality.
@@ -193,10 +192,7 @@ def joining_pattern(root: Path, paths: Sequence[Sequence[str]]) -> str:
             pattern += "{case}"
         else:
             pattern += "*"
-    if not ("{case}" in pattern and "{modality}" in pattern):
-        return ""
-    files = {f"{folder_and_key(file_and_part(Path(path))[0])[0]}" for path in chain(*paths)}
-    return pattern if modalities_by(root, sorted(files), pattern) else ""
+    return pattern if "{case}" in pattern and "{modality}" in pattern else ""
 
 
 def require_patients(found: CohortFiles) -> None:
@@ -230,11 +226,7 @@ def answers(found: CohortFiles) -> str:
         if path.is_relative_to(found.root)
     )
     are_alike = len({*chain.from_iterable(case.files for case in found.cases)}) == 1
-    if (
-        are_alike
-        and len(by_folder) > 1
-        and (pattern := joining_pattern(found.root, [*by_folder.values()]))
-    ):
+    if are_alike and len(by_folder) > 1 and (pattern := joining_pattern([*by_folder.values()])):
         options.append(f"--pattern '{pattern}' if {' and '.join(by_folder)} are modalities")
     return f"{', '.join(options)}, or --patients FILE (by default {PATIENTS} there) with 'CASE PATIENT' a line"
 

@@ -330,17 +330,6 @@ def rows_by_patterns(
     return rows, unmatched
 
 
-def modalities_by(root: Path, paths: Sequence[str], pattern: str) -> list[str]:
-    """The modalities that a pattern reads of most paths, each scan once; [] where it does not, so that no advice names it."""
-    try:
-        rows, unmatched = rows_by_patterns(root, paths, Preset(patterns=[pattern]))
-    except BadInput:
-        return []
-    scans = {(row.split, row.patient, row.case, row.modality) for row in rows}
-    reads = len(scans) == len(rows) > len(unmatched)
-    return sorted({row.modality for row in rows}) if reads else []
-
-
 def _match(place: str, path: str) -> re.Match[str] | None:
     """The match of a path with a pattern, which takes a scan of any format where it names no ending."""
     takes_any = without_ending(place) == place and not holds_slices(place)
@@ -364,8 +353,7 @@ def _study_of(
     split = split_named(names.get("split", "")) or split_of_path(match.string, of_others)
     patient = names.get("patient")
     study = names.get("case") or patient or root.resolve().name
-    parts = [names[key] for key in ("time", "slice") if key in names]
-    return patient or (study if parts else None), "_".join([study, *parts]), split
+    return patient, study, split
 
 
 def with_part(path: str, arrays: Arrays | None) -> str:

@@ -259,13 +259,3 @@ def refuse_similar_names(names: Iterable[str], what: str, where: Path | str) -> 
             raise BadInput(
                 f"{where}: expected one spelling of a {what}, found '{spellings[plain]}' and '{name}'. Write both the same way, or rename one if they are two {what}s."
             )
-
-
-def sentences_on_shared_masks(masks: Iterable[tuple[str, Path]]) -> list[str]:
-    """A sentence for each mask file that is used for several patients; masks: patient and mask of each case."""
-    patients = grouped((mask.resolve(), patient) for patient, mask in masks)
-    return [
-        f"the mask {mask.name} fits all {len({*several})} patients for whom it is used"
-        for mask, several in patients.items()
-        if len({*several}) > 1
-    ]
