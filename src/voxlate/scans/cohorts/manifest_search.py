@@ -31,8 +31,8 @@ def root_and_manifest(
 ) -> tuple[Path, Path | None, dict[Path, Table]]:
     """The folder of a cohort, its manifest (None: there is none), and the tables that were read to find it.
 
-    `root` may itself be the manifest. By default that is a file of the folder with one of OWN_NAMES, or the only table in it,
-    or else in a folder below it, that lists files by modality; tables of one split each are one.
+    `root` may itself be the manifest. By default that is a file of the folder with one of OWN_NAMES, or the only table in it
+    that lists files by modality; tables of one split each are one.
     """
     root = Path(root)
     place = None if manifest is None else Path(manifest)
@@ -46,53 +46,37 @@ def root_and_manifest(
     if place is not None:
         table = read_table(place) if place.is_file() else None
         return root, place, {place: _as_manifest(table, root) or table} if table else {}
-    tables = dict[Path, Table]()
-    for level in ("", "*/"):
-        here = list[Table]()
-        for path in sorted(root.glob(f"{level}*.[ct]sv")):
-            with suppress(BadInput):  # which is said of it as of a list of splits
-                here.append(read_table(path))
-        tables |= {table.path: table for table in here}
-        listing = [*filter(None, (_as_manifest(table, root) for table in _joined(here)))]
-        if level:
-            listing = [table for table in listing if _lists_half(table, root)]
-        if len(listing) > 1:  # all.csv beside train.csv and test.csv
-            listing = [table for table in listing if "split" in table.columns]
-        if len(listing) == 1:
-            return root, listing[0].path, tables | {listing[0].path: listing[0]}
-    return root, None, tables
-
-
-def _lists_half(table: Table, root: Path) -> bool:
-    """Whether a table in a folder lists half of the scans below root or more, and not those of that folder alone."""
-    cells = {cell for row in table.rows.values() for cell in row.values() if names_scan(cell)}
-    return 2 * len(cells) >= sum(names_scan(path.name) for path in root.rglob("*"))
+    here = list[Table]()
+    for path in sorted(root.glob("*.[ct]sv")):
+        with suppress(BadInput):  # which is said of it as of a list of splits
+            here.append(read_table(path))
+    tables = {table.path: table for table in here}
+    listing = [*filter(None, (_as_manifest(table, root) for table in _joined(here)))]
+    if len(listing) > 1:  # all.csv beside train.csv and test.csv
+        listing = [table for table in listing if "split" in table.columns]
+    if len(listing) != 1:
+        return root, None, tables
+    return root, listing[0].path, tables | {listing[0].path: listing[0]}
 
 
 def _joined(tables: Sequence[Table]) -> list[Table]:
-    """The tables, those of one split each that stand beside each other and share a column as one."""
-    parts = grouped(
-        (table.path.parent, table)
-        for table in tables
-        if split_in(table.path.stem) and not FOLD.search(table.path.stem)
-    )
-    joined = list[Table]()
-    for folder, own in parts.items():
-        splits = [split_in(table.path.stem) for table in own]
-        columns = dict.fromkeys(name for table in own for name in table.columns)
-        is_shared = any(all(name in table.columns for table in own) for name in columns)
-        if len({*splits}) < len(own) or "split" in columns or not is_shared:
-            continue
-        rows = {
-            where: dict.fromkeys(columns, "") | row | {"split": split}
-            for table, split in zip(own, splits)
-            for where, row in table.rows.items()
-        }
-        name = ", ".join(table.path.name for table in own)
-        assumed = [sentence for table in own for sentence in table.assumed]
-        joined.append(Table(folder / name, rows, assumed))
-    names = {where for table in joined for where in table.rows}
-    return joined + [table for table in tables if not names & {*table.rows}]
+    """The tables, those of one split each that share a column as one."""
+    parts = [
+        table for table in tables if split_in(table.path.stem) and not FOLD.search(table.path.stem)
+    ]
+    splits = [split_in(table.path.stem) for table in parts]
+    columns = dict.fromkeys(name for table in parts for name in table.columns)
+    is_shared = any(all(name in table.columns for table in parts) for name in columns)
+    if len({*splits}) < len(splits) or "split" in columns or not is_shared:
+        return [*tables]
+    rows = {
+        where: dict.fromkeys(columns, "") | row | {"split": split}
+        for table, split in zip(parts, splits)
+        for where, row in table.rows.items()
+    }
+    path = parts[0].path.with_name(", ".join(table.path.name for table in parts))
+    assumed = [sentence for table in parts for sentence in table.assumed]
+    return [Table(path, rows, assumed), *(table for table in tables if table not in parts)]
 
 
 def _as_manifest(table: Table, root: Path) -> Table | None:

@@ -25,7 +25,7 @@ from voxlate.scans.cohorts.path_names import DATE, PERSON, PUBLIC, is_person
 from voxlate.scans.cohorts.split_lists import PATIENTS
 from voxlate.scans.formats.array_files import images_in
 from voxlate.scans.formats.dicom import entries_in, folder_and_key, images_of, is_dicom_folder
-from voxlate.scans.formats.io import file_and_part, holds_slices, is_picture, without_ending
+from voxlate.scans.formats.io import file_and_part, holds_slices, is_picture
 
 EACH = "each"  # in place of a file of patients
 # Patients in the names of cases: before a letter, the first part, all but the last, the last, all but the first, one between.
@@ -45,7 +45,6 @@ PART = re.compile(
     rf"{DATE}|(?<![^\W_])(?:{PERSON.pattern})(?![^\W_])|[^\W\d_]*\d+|[^\W\d_]+",
     re.IGNORECASE,
 )
-MARK = re.compile("([-_./])")  # between the parts of a path
 MOST_SESSIONS = 4  # of a patient in 'anna_1' and 'anna_2'; more are numbered patients of a group
 # Pictures called anna_s005 or anna_005, of anna.
 SLICE = re.compile(r"(?P<patient>.*[^\W_].*?)[-_. ]+(?:s|z|slice)?[-_]?\d{2,}", re.IGNORECASE)
@@ -160,39 +159,7 @@ def state_pairs(cases: Sequence[CaseFiles], found: CohortFiles, root: Path) -> N
     if len(scans) < 2 or not is_repeated or any(len(case.files) > 1 for case in cases):
         return
     shown = ", ".join(f"{name} in {paths[0]}" for name, paths in scans.items())
-    pattern = joining_pattern([*scans.values()])
-    joined = (
-        f"Pass --pattern '{pattern}' if equal names are of one patient; or give"
-        if pattern
-        else "Give"
-    )
-    found.unpaired = f"Expected cases with two modalities, found each modality in cases of its own ({shown}). {joined} the scans of a pair one case in the table of voxlate manifest; without pairs, train auto takes --unpaired."
-
-
-def joining_pattern(paths: Sequence[Sequence[str]]) -> str:
-    """A pattern under which the scans of several modalities have the same cases, each once; "" where no part of their names is equal.
-
-    paths: of each modality. Marks ('/', '_', '-', '.') cut them into parts: one that has the same names in all modalities is
-    the case, one that has a single name in each the modality.
-    """
-    every = [[MARK.split(without_ending(path)) for path in of_modality] for of_modality in paths]
-    if len({(len(parts), *parts[1::2]) for parts in chain(*every)}) > 1:
-        return ""
-    pattern = ""
-    for place in range(len(every[0][0])):
-        names = [{parts[place] for parts in of_modality} for of_modality in every]
-        fewest, most = min(names, key=len), max(names, key=len)
-        is_unique = all(len(own) == len(scans) for own, scans in zip(names, every))
-        is_shared = all(own <= most for own in names) and 2 * len(fewest) >= len(most)
-        if len(set[str]().union(*names)) == 1:
-            pattern += next(iter(most))
-        elif "{modality}" not in pattern and len(most) == 1:
-            pattern += "{modality}"
-        elif "{case}" not in pattern and is_unique and is_shared:
-            pattern += "{case}"
-        else:
-            pattern += "*"
-    return pattern if "{case}" in pattern and "{modality}" in pattern else ""
+    found.unpaired = f"Expected cases with two modalities, found each modality in cases of its own ({shown}). If equal parts of their paths are of one patient, pass --pattern with {{case}} in their place, such as '{{modality}}/{{case}}_*'; or give the scans of a pair one case in the table of voxlate manifest; without pairs, train auto takes --unpaired."
 
 
 def require_patients(found: CohortFiles) -> None:
@@ -209,25 +176,18 @@ def answers(found: CohortFiles) -> str:
     """The options that state the patients of the cases that lack one, each with the patients that it makes of them."""
     cases = found.cases
     asked = [case.case for case in cases if not case.patient]
-    offered = dict[tuple[int, ...], str]()
+    offered = dict[frozenset[tuple[str, ...]], str]()
     for option in (EACH, *EXPRESSIONS):
-        owners = {case.case: case.patient for case in take_patients(cases, option)}
-        patients = {owner: number for number, owner in enumerate(dict.fromkeys(owners.values()))}
-        partition = tuple(map(patients.__getitem__, owners.values()))
+        owners = owners_by(cases, option)
+        patients = grouped((owner, case) for case, owner in owners.items())
+        partition = frozenset(map(tuple, patients.values()))
         if not _is_date(owners[asked[0]]) and (option == EACH or 1 < len(patients) < len(cases)):
             shown = first_of([*dict.fromkeys(map(owners.__getitem__, asked))], 2)
             text = f"--patients {shlex.quote(option)} if they are {plural(len(patients), 'patient')} ({shown})"
             offered.setdefault(partition, text)
     options = [*offered.values()]
-    by_folder = grouped(
-        (path.relative_to(found.root).parts[0], f"{path.relative_to(found.root)}")
-        for case in found.cases
-        for path in case.files.values()
-        if path.is_relative_to(found.root)
-    )
-    are_alike = len({*chain.from_iterable(case.files for case in found.cases)}) == 1
-    if are_alike and len(by_folder) > 1 and (pattern := joining_pattern([*by_folder.values()])):
-        options.append(f"--pattern '{pattern}' if {' and '.join(by_folder)} are modalities")
+    if len({*chain.from_iterable(case.files for case in cases)}) == 1:
+        options.append("--pattern such as '{modality}/{case}_*' if their folders are modalities")
     return f"{', '.join(options)}, or --patients FILE (by default {PATIENTS} there) with 'CASE PATIENT' a line"
 
 
