@@ -222,6 +222,10 @@ def test_a_table_that_is_read_as_a_list_of_splits_is_read_once(root, monkeypatch
         ),
         ("m.csv mri,ct|s1_a,s1_b|s2_a,s2_b", "s1_a None ct+mri, s2_a None ct+mri"),
         ("m.csv mr_path,ct_path|s1_a.png,s2_a.png|s1_b.png,", "s1_a None ct+mr, s1_b None mr"),
+        (
+            "m.csv pid,kind,bild|p,CT,a/x.png|p,T1,a/y.png|q,CT,b/x.png|q,T1,b/y.png",
+            "p None ct+t1, q None ct+t1",
+        ),
         ("m.csv file,pid,sequence,stage|a/x.png,p,CT,train|a/y.png,p,T1,train", "p None ct+t1"),
         (
             "train.csv mr,ct|a/x.png,a/y.png \\ test.csv mr,ct|b/x.png,b/y.png",
