@@ -133,17 +133,17 @@ def find_cohort(
         note_unlisted(root, [row.path for row in rows], found)
         rows = _with_folder_splits(rows, root)
         cases = cases_of(rows, exclusion, layout.runs, found)
-        if not (is_chosen or states_splits):
-            files = lists_below(root, folders_below(root, CohortFiles()), layout)
-            lists = {path: tables.get(path) for path in files if path != place}
-            cases = take_lists(root, lists, cases, found)
+        files = lists_below(root, folders_below(root, CohortFiles()), layout)
+        files = [] if is_chosen else files
     else:
         layout, cases, files = _cases_below(root, layout, asked.pattern, exclusion, found)
         if patients is not None:  # whose names lists may hold
             owners = owners_by(cases, patients)
             cases = [replace(case, patient=owners.get(case.case, case.patient)) for case in cases]
-        lists = {} if states_splits else {path: tables.get(path) for path in files}
-        cases = take_lists(root, lists, cases, found, table)
+    if states_splits:
+        files = []
+    lists = {path: tables.get(path) for path in files if path != place}
+    cases = take_lists(root, lists, cases, found, None if rows else table)
     state_pairs(cases, found, root)
     is_stated = patients is not None or all(case.patient for case in cases)
     if patients is not None:

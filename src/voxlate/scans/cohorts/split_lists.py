@@ -109,14 +109,14 @@ def take_lists(
         if case.split:
             stated[case.case]["split"] = case.split, "", "its folder"
     folds = [int(match[1]) for path in tables if (match := _fold_of(path))]
-    lists = [path for path in sorted(tables) if notes is None or path != notes.path]
+    lists = dict(sorted(tables.items()))
     used = dict[str, bool]()  # by the names of lists, whether they state who trains
     listed = set[str]()
     unread = dict[Path, list[Statement]]()
-    for path in lists if notes is None else [notes.path, *lists]:
+    for path, table in (lists if notes is None else {notes.path: notes, **lists}).items():
         is_list = path in lists
         try:
-            every = _statements(path, tables.get(path) or notes, keys, min(folds, default=0), found)
+            every = _statements(path, table, keys, min(folds, default=0), found)
         except BadInput as error:
             if SPLITTING.search(path.name):
                 raise
