@@ -143,6 +143,13 @@ def _name_cases(
         rows.append(
             Row(patient, case, names.modality.lower(), place, names.split, series=names.series)
         )
+    folders = grouped((row.case, row.path.parent) for row in rows if row.case.isdecimal())
+    numbered = [
+        case
+        for case, own in folders.items()
+        if len({*own}) > 1 and not any(case in folder.parts for folder in own)
+    ]
+    found.note(found.guessed, numbered, "cases by equal numbers of files in several folders")
     if undecided:
         found.undecided |= undecided
         found.questions.append(
