@@ -41,22 +41,15 @@ def table(root: Path | str, **options) -> list[str]:
 
 
 @every_row("line", LAYOUTS)
-def test_a_layout_makes_the_table_of_its_cases(tmp_path, line):
+def test_a_layout_makes_the_table_of_its_cases_and_the_manifest_of_them_reads_as_it(tmp_path, line):
     words, expected = line.split(" -> ")
     options = dict(OPTION.findall(words))
     if "modalities" in options:
         options["modalities"] = options["modalities"].split(",")
     root = lay_out(tmp_path / "cohort", OPTION.sub("", words))
     assert ", ".join(table(root, **options)) == expected
-
-
-@every_row("line", LAYOUTS)
-def test_the_table_that_manifest_writes_of_a_layout_reads_as_the_layout(tmp_path, line):
-    words, expected = line.split(" -> ")
-    options = dict(OPTION.findall(words))
     if "modalities" in options or "/" in {entry[0] for entry in expected.split(", ")}:
         return  # of some scans, or of patients who are asked for
-    root = lay_out(tmp_path / "cohort", OPTION.sub("", words))
     cases = find_cohort(root, **options).cases
     write_manifest(root / "cases.csv", root, cases)
     assert find_cohort(root).cases == cases
