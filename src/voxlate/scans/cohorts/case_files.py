@@ -266,7 +266,7 @@ def kind_by_values(path: Path) -> Literal["ct", "seg", "target"]:
     """Whether a file is a CT, a label map, or another image by its values."""
     try:
         values = read_volume(path).data
-    except ValueError:  # prepare says what is wrong with it
+    except (ValueError, OSError):  # prepare says what is wrong with it
         return "seg"
     least = values.min()
     if least < CT_REACHES_HU:
@@ -276,8 +276,10 @@ def kind_by_values(path: Path) -> Literal["ct", "seg", "target"]:
 
 
 def _with_images(cases: Sequence[CaseFiles], found: CohortFiles) -> list[CaseFiles]:
-    """The cases, with scans in place of those label maps whose first file is an image by its values, which is noted."""
-    firsts = {name: path for case in cases[::-1] for name, path in case.labels.items()}
+    """The cases, with scans in place of files called as label maps whose first is an image by its values, which is noted."""
+    firsts = {
+        name: case.labels[name] for case in cases[::-1] for name in LABELS if name in case.labels
+    }
     named = {name for case in cases for name in case.files}
     images = dict[str, str]()
     for name, path in firsts.items():

@@ -165,9 +165,11 @@ def _owned_by_persons(every: Sequence[Names]) -> set[str]:
         for names in every
         if names.ids
     )
-    singles = {owner: people[0] for owner, people in persons.items() if len({*people}) == 1}
-    are_apart = len({*singles.values()}) == len(persons) > 1
-    return {*singles} if are_apart and "" not in singles.values() else set()
+    people = {person for own in persons.values() for person in own}
+    are_single = all(len({*own}) == 1 for own in persons.values())
+    return (
+        {*persons} if are_single and "" not in people and len(people) == len(persons) > 1 else set()
+    )
 
 
 def _differ(pairs: Iterable[tuple[tuple[str, ...], tuple[str, ...]]]) -> bool:
