@@ -302,7 +302,7 @@ def checked_split(where: str, word: str) -> str | None:
     """The split that a cell names, None for an empty one; raises BadInput for another word."""
     if word and not split_named(word):
         raise BadInput(
-            f"{where}: expected a split train, val or test, found '{word}'. Use these words."
+            f"{where}: expected a split train, val or test, found '{word}'. Write one of these words in its place."
         )
     return split_named(word) or None
 
