@@ -130,7 +130,7 @@ def test_options_that_exclude_or_need_each_other_are_refused(
         (lambda path: package.synthesise(path, path, path, set="x"), "set: expected KEY=VALUE"),
         (
             lambda path: package.synthesise(path, path, path, pattern="{foo}"),
-            "pattern: '{foo}': expected {patient}, {case}, {modality}, {split}, {slice} or {time}, found 'foo'",
+            "pattern: '{foo}': expected {patient}, {case}, {modality} or {split}, found 'foo'",
         ),
         (lambda path: package.compare(3), "folders: expected "),
         (

@@ -219,16 +219,6 @@ def test_of_a_stack_only_the_slices_that_are_named_are_read(arrays_002, monkeypa
     assert asked == [(3,)]
 
 
-def test_a_pattern_finds_arrays_and_says_what_is_assumed_of_them(tmp_path):
-    for name in ("a_mr", "a_ct", "b_mr", "b_ct"):
-        save(tmp_path / "set" / f"{name}.npy", values(len(name), 0, 9))
-    found = find_cohort(tmp_path / "set", pattern="{patient}_{modality}.npy")
-    assert [one.patient for one in found.cases] == ["a", "b"]
-    axes, spacing = found.guessed
-    assert axes.startswith("rows run to the back and columns to the left")
-    assert spacing.startswith("spacing is 1 mm")
-
-
 def test_the_hash_of_a_slice_goes_by_its_file_and_by_what_the_path_says(arrays_002):
     stack = arrays_002 / "mr.h5"
     names = [f"{stack}#slice={k},{rest}" for k in (3, 4) for rest in ("mm=1", "mm=2")]

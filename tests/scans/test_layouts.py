@@ -41,22 +41,15 @@ def table(root: Path | str, **options) -> list[str]:
 
 
 @every_row("line", LAYOUTS)
-def test_a_layout_makes_the_table_of_its_cases(tmp_path, line):
+def test_a_layout_makes_the_table_of_its_cases_and_the_manifest_of_them_reads_as_it(tmp_path, line):
     words, expected = line.split(" -> ")
     options = dict(OPTION.findall(words))
     if "modalities" in options:
         options["modalities"] = options["modalities"].split(",")
     root = lay_out(tmp_path / "cohort", OPTION.sub("", words))
     assert ", ".join(table(root, **options)) == expected
-
-
-@every_row("line", LAYOUTS)
-def test_the_table_that_manifest_writes_of_a_layout_reads_as_the_layout(tmp_path, line):
-    words, expected = line.split(" -> ")
-    options = dict(OPTION.findall(words))
     if "modalities" in options or "/" in {entry[0] for entry in expected.split(", ")}:
         return  # of some scans, or of patients who are asked for
-    root = lay_out(tmp_path / "cohort", OPTION.sub("", words))
     cases = find_cohort(root, **options).cases
     write_manifest(root / "cases.csv", root, cases)
     assert find_cohort(root).cases == cases
@@ -126,7 +119,6 @@ def test_a_list_that_is_not_read_is_a_doubt_that_is_named(tmp_path, lists):
         ("a_split.csv case,teil\\nx_1,Training\\nx_2,Vali\\nx_3,Test", "line 3: .*'Vali'"),
         ('splits.json {"train": ["x_1", "x_2"], "test": ["x_1", "x_3"]}', "x_1"),
         ("train.txt x_1\\nx_2 | test.txt x_2\\nx_3", "x_2"),
-        ("pairs.csv t1,ct\\nx_1_t1.nii.gz,x_2_ct.nii.gz", "x_1_t1.* of case x_1 .* of case x_2"),
         ('d.json {"training": [{"image": "x_1_t1.nii.gz", "label": "x_3_ct.nii.gz"}]}', "x_3_ct"),
     ],
 )
@@ -318,27 +310,19 @@ def test_a_regular_expression_or_each_answers_whose_the_cases_are(tmp_path, pati
     assert " ".join(case.patient for case in cases) == expected
 
 
-JOINED = """
-MR/scan_1.nii.gz CT/image_1.nii.gz MR/scan_2.nii.gz CT/image_2.nii.gz -> {modality}/*_{case}
-MR/p{1,2}_T1w_n4.nii.gz CT/p{1,2}_bone_reg.nii.gz -> {modality}/{case}_*_*
-T1/m0{0,1,2}.nii.gz CT/c1{0,1,2}.nii.gz ->
-T1/m_{0,1,2}.nii.gz CT/c_{10,11,12}.nii.gz ->
-mr/x{1,2}.nii.gz ct/y{1,2}.nii.gz ->
-"""
-
-
-@every_row("line", JOINED.strip().splitlines())
-def test_modalities_in_cases_of_their_own_are_a_doubt_with_the_pattern_that_joins_equal_names(
-    tmp_path, line
-):
-    words, pattern = line.split(" ->")
+@every_row(
+    "words",
+    [
+        "MR/scan_{1,2}.nii.gz CT/image_{1,2}.nii.gz",
+        "MR/p{1,2}_T1w_n4.nii.gz CT/p{1,2}_bone_reg.nii.gz",
+        "T1/m0{0,1,2}.nii.gz CT/c1{0,1,2}.nii.gz",
+        "mr/x{1,2}.nii.gz ct/y{1,2}.nii.gz",
+    ],
+)
+def test_modalities_in_cases_of_their_own_are_a_doubt(tmp_path, words):
     found = find_cohort(lay_out(tmp_path, words))
     assert found.unpaired
     assert not found.questions
-    assert ("--pattern" in found.unpaired) == bool(pattern)
-    if pattern:
-        assert f"--pattern '{pattern.strip()}'" in found.unpaired
-        assert len(find_cohort(tmp_path, pattern=pattern.strip()).cases) * 2 == len(found.cases)
 
 
 VOLUME, SLICE = np.ones((6, 8, 8)), np.ones((6, 8))
@@ -348,6 +332,7 @@ ARRAYS = [  # files and their arrays, and the cases with the paths of their scan
     ("{mr,ct}/p{1,2}_s00{1,2}.npy", SLICE, "p1_s001 ct/p1_s001.npy+mr/p1_s001.npy"),
     ("p{1,2}.npz", {"mr": VOLUME, "ct": VOLUME}, "p1 p1.npz#array=ct,slices=0+p1.npz#array=mr,slices=0"),
     ("p{1,2}.mat", {"mr": VOLUME, "ct": VOLUME, "mm": [[1, 1, 2]]}, "p1 p1.mat#array=ct+p1.mat#array=mr"),
+    ("cohort.h5", {"p1/mr": VOLUME, "p1/ct": VOLUME, "p2/mr": VOLUME, "p2/ct": VOLUME}, "p1 cohort.h5#array=p1/ct+cohort.h5#array=p1/mr"),
     ("p{1,2}/both.h5", {"mr": VOLUME, "ct": VOLUME}, "p1 p1/both.h5#array=ct+p1/both.h5#array=mr"),
 ]  # fmt: skip
 

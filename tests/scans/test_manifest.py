@@ -186,12 +186,6 @@ def test_a_list_of_patients_with_two_spellings_is_refused(root):
         find_cohort(root, patients=root.parent / "whose.txt")
 
 
-def test_one_mask_for_several_patients_is_a_guess_that_is_said(root):
-    text = "case,patient,mr,mask\na,p,a/mr.png,c/mr.png\nb,{},b/mr.png,c/mr.png\n"
-    assert len(listed(root, text.format("q")).guessed) == 2
-    assert len(listed(root, text.format("p")).guessed) == 1
-
-
 @every_row(
     ("rows", "unlisted"),
     [
@@ -220,25 +214,17 @@ def test_a_table_that_is_read_as_a_list_of_splits_is_read_once(root, monkeypatch
             "all.csv id,mr,ct|1,a/x.png,a/y.png|2,b/x.png,b/y.png \\ train.csv mr,ct|a/x.png,a/y.png \\ val.csv mr,ct|b/x.png,b/y.png",
             "a train ct+mr, b val ct+mr",
         ),
-        # a column of names of any kind, else the folders, what the names share, or the first names
-        (
-            "m.csv name,mri,ct|n1,a/x.png,a/y.png|n2,b/x.png,b/y.png",
-            "n1 None ct+mri, n2 None ct+mri",
-        ),
-        (
-            "m.csv filename,mr,ct|n1,a/x.png,a/y.png|n2,b/x.png,b/y.png",
-            "n1 None ct+mr, n2 None ct+mr",
-        ),
+        # without a column of cases, they are called as their first scans
         ("m.csv age,mri,ct|61,a/x.png,a/y.png|62,b/x.png,b/y.png", "a None ct+mri, b None ct+mri"),
         (
             "m.csv no,ct,fine,pet|1,a/x.png,a/y.png,yes|2,b/x.png,b/y.png,",
             "a None ct+fine, b None ct+fine",
         ),
-        ("m.csv mri,ct|s1_a,s1_b|s2_a,s2_b", "s1 None ct+mri, s2 None ct+mri"),
+        ("m.csv mri,ct|s1_a,s1_b|s2_a,s2_b", "s1_a None ct+mri, s2_a None ct+mri"),
         ("m.csv mr_path,ct_path|s1_a.png,s2_a.png|s1_b.png,", "s1_a None ct+mr, s1_b None mr"),
         (
-            "m/m.csv pid,mr,ct|p,../a/x.png,../a/y.png|p,../b/x.png,../b/y.png",
-            "a None ct+mr, b None ct+mr",
+            "m.csv pid,kind,bild|p,CT,a/x.png|p,T1,a/y.png|q,CT,b/x.png|q,T1,b/y.png",
+            "p None ct+t1, q None ct+t1",
         ),
         ("m.csv file,pid,sequence,stage|a/x.png,p,CT,train|a/y.png,p,T1,train", "p None ct+t1"),
         (
@@ -260,9 +246,3 @@ def test_a_table_of_scans_of_known_modalities_is_the_manifest(tmp_path, files, e
     cases = find_cohort(tmp_path).cases
     lines = [f"{one.case} {one.split} {'+'.join(one.files)}" for one in cases]
     assert ", ".join(lines) == expected
-
-
-def test_a_table_in_the_folder_of_few_scans_is_not_the_manifest_of_all(tmp_path):
-    touch(tmp_path, "{a,b,c}/{mr,ct}.png")
-    (tmp_path / "a/m.csv").write_text("case,t1,t2\nx,mr.png,ct.png\n")
-    assert [one.case for one in find_cohort(tmp_path).cases] == ["a", "b", "c"]

@@ -1,5 +1,6 @@
 """What folders and names state where no option does: each cohort is a table of paths with what they are read as."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -84,12 +85,17 @@ def write(path: Path, values: np.ndarray, description: str = "") -> None:
     "labels, name",
     [(lambda x: x % 3, "seg"), (lambda x: x - 1000.0, "ct"), (lambda x: x / 7, "target")],
 )
-def test_nnunet_s_labels_are_a_label_map_or_an_image_by_their_values(tmp_path, labels, name):
+def test_labels_are_a_label_map_or_an_image_by_their_values(tmp_path, labels, name):
     values = np.arange(64.0).reshape(4, 4, 4)
     for case in ("Tr/a", "Tr/b", "Tr/c", "Ts/d"):
         for channel in (0, 1):
             write(tmp_path / f"images{case}_{channel:04}.nii.gz", values)
         write(tmp_path / f"labels{case}.nii.gz", labels(values))
+        write(tmp_path / "others/labels" / f"{case[-1]}.nii.gz", labels(values))
+        write(tmp_path / "others/images" / f"{case[-1]}.nii.gz", values)
+    for case in find_cohort(tmp_path / "others").cases:
+        assert {*case.files, *case.labels} == {"images", "labels" if name == "seg" else name}
+    shutil.rmtree(tmp_path / "others")
     (tmp_path / "dataset.json").write_text('{"channel_names": {"0": "T1w", "1": "FLAIR"}}')
     cases = find_cohort(tmp_path).cases
     assert all({"t1", "flair", name} == {*case.files, *case.labels} for case in cases)

@@ -16,7 +16,7 @@ from voxlate.base.option import INPUT, Option, bytes_of, options, shipped_tables
 # of the environment, which processes that a command starts inherit
 LARGEST_VOLUME = "VOXLATE_MAX_VOLUME"
 Names = Sequence[str] | str | None
-PLACEHOLDERS = ("patient", "case", "modality", "split", "slice", "time")
+PLACEHOLDERS = ("patient", "case", "modality", "split")
 SHIPPED = resources.files("voxlate.scans") / "presets"
 
 
@@ -30,7 +30,7 @@ def check_pattern(pattern: str) -> None:
     for name in re.findall(r"\{(\w+)\}", pattern):
         known_name(
             f"'{pattern}'",
-            "{patient}, {case}, {modality}, {split}, {slice} or {time}",
+            "{patient}, {case}, {modality} or {split}",
             name,
             PLACEHOLDERS,
         )

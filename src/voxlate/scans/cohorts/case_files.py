@@ -13,6 +13,7 @@ from voxlate.base.errors import BadInput, as_list, did_you_mean, first_of
 from voxlate.base.files import safe_name
 from voxlate.base.groups import grouped
 from voxlate.scans.formats.dicom import SeriesInfo
+from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.units import UNITS
 
 MOST_QUOTED = 3  # names or paths in a message
@@ -76,11 +77,8 @@ def as_names(names: Sequence[str] | str | None) -> tuple[str, ...]:
 def several_files(rows: Sequence[Row]) -> BadInput:
     """The error of a case with several files of one modality."""
     first, *others = rows
-    folders = {row.path.parent for row in rows}
-    are_sessions = len(folders) == len(rows) and len({folder.parent for folder in folders}) == 1
-    sessions = "; if each is of a session in a folder of its own, pass --pattern '**/{patient}/{case}/{modality}'"
     return BadInput(
-        f"{first.path}: expected one {first.modality} of case {first.case}, found also {first_of([row.series or row.path for row in others])}. Name one in a table (--manifest), skip the others or narrow the series' tags in a preset file (--preset, keys skip and series), or leave the case out (--exclude {first.case}){sessions if are_sessions else ''}."
+        f"{first.path}: expected one {first.modality} of case {first.case}, found also {first_of([row.series or row.path for row in others])}. Name one in a table (--manifest), skip the others or narrow the series' tags in a preset file (--preset, keys skip and series), or leave the case out (--exclude {first.case}). Of sessions in folders of their own: --pattern '**/{{patient}}/{{case}}/{{modality}}'."
     )
 
 
@@ -96,6 +94,8 @@ PART = re.compile(
     r"lesion(?:s|es|i)|la?esionen|stroke|schlaganfall|ictus|core|penumbra|kern|(?:tumou?r|infar[ck]t|infarto|metasta|ha?emorrh|hamorrh|blutung|edem|oedem|odem|glio)[a-z]*"
 )
 BODY = "brain head body skull bet hirn gehirn kopf korper koerper cerveau tete corps cerebro cabeza cuerpo cervello testa corpo foreground binary bin desc space res final new"
+MOST_LABELS = 256  # values in a label map; an image has more, or fractions, or values below zero
+CT_REACHES_HU = -200  # what a CT reaches
 UNNAMED = "scan"  # a modality that neither a pattern nor a name states
 OTHERS = "t1w t2w pdw t1gd dwi adc mri cbct ctp qsm phase mag fa md dsa pet pt source target input output hbv pdfs"
 KNOWN = {*UNITS, *MASKS, *LABELS, *OTHERS.split()}
@@ -225,7 +225,7 @@ def cases_of(
         asked,
         "cases of one name in the folders of several splits, which may be of one patient",
     )
-    return cases
+    return _with_images(cases, found)
 
 
 def plain_name(text: str) -> str:
@@ -260,6 +260,39 @@ def kind_of(name: str) -> Literal["image", "mask", "labels"]:
     if not masks:
         return "image"
     return "mask" if rest <= KNOWN | {*BODY.split()} else "labels"
+
+
+def kind_by_values(path: Path) -> Literal["ct", "seg", "target"]:
+    """Whether a file is a CT, a label map, or another image by its values."""
+    try:
+        values = read_volume(path).data
+    except (ValueError, OSError):  # prepare says what is wrong with it
+        return "seg"
+    least = values.min()
+    if least < CT_REACHES_HU:
+        return "ct"
+    whole = least >= 0 and values.max() < MOST_LABELS and (values == values.round()).all()
+    return "seg" if whole else "target"
+
+
+def _with_images(cases: Sequence[CaseFiles], found: CohortFiles) -> list[CaseFiles]:
+    """The cases, with scans in place of files called as label maps whose first is an image by its values, which is noted."""
+    firsts = {
+        name: case.labels[name] for case in cases[::-1] for name in LABELS if name in case.labels
+    }
+    named = {name for case in cases for name in case.files}
+    images = dict[str, str]()
+    for name, path in firsts.items():
+        kind = kind_by_values(path)
+        if kind != "seg":
+            images[name] = name if kind in {*named, *images.values()} else kind
+            found.guessed.append(f"{name} is {images[name]}, and no label map, by its values")
+    taken = []
+    for case in cases:
+        labels = {name: path for name, path in case.labels.items() if name not in images}
+        files = {images[name]: path for name, path in case.labels.items() if name in images}
+        taken.append(replace(case, files=case.files | files, labels=labels))
+    return taken
 
 
 def is_of_mask(word: str) -> bool:

@@ -107,16 +107,11 @@ def images_below(base: Path, folders: Folders, layout: Preset, found: CohortFile
 def note_unlisted(root: Path, listed: Sequence[Path], found: CohortFiles) -> None:
     """Note the scans of a cohort's folder beside those that a manifest lists, of the same formats, which are not read."""
     places = {location_of(path).resolve() for path in listed}
-    common = Path(os.path.commonpath(places))
-    base = common if common.is_dir() and common not in places else common.parent
-    if not base.is_relative_to(root.resolve()):
-        return
-    named = {place.name.removeprefix(without_ending(place.name)) for place in places} - {""}
-    kinds = tuple(sorted({ending.lower() for ending in named}))
+    kinds = tuple({place.name.removeprefix(without_ending(place.name)).lower() for place in places})
     others = [
         path
-        for path in _paths_of(base, folders_below(base, CohortFiles()), kinds)
-        if (base / path).resolve() not in places
+        for path in _paths_of(root, folders_below(root, CohortFiles()), kinds)
+        if (root / path).resolve() not in places
     ]
     what = f"scans beside those that {found.manifest and found.manifest.name} lists"
     found.note(found.unclaimed, others, what)

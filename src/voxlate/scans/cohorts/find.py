@@ -59,7 +59,6 @@ from voxlate.scans.cohorts.split import (
     hold_out,
     refuse_leak,
     refuse_similar_names,
-    sentences_on_shared_masks,
 )
 from voxlate.scans.cohorts.split_lists import PATIENTS, take_lists
 from voxlate.scans.formats.array_files import stack_shape
@@ -87,7 +86,7 @@ def find_cohort(
 ) -> CohortFiles:
     """The cases below a folder, sorted by name, and sentences on what was left out.
 
-    changes: fields of the options. pattern: a path below root with {patient}, {case}, {modality}, {split}, {slice}, {time},
+    changes: fields of the options. pattern: a path below root with {patient}, {case}, {modality}, {split},
     * and **; without a file suffix it takes any that can be read, DICOM folders too. Without any option: public data sets,
     BIDS, nnU-Net and nnsyn by what marks them, else by names (see path_names.py): <root>/<case>/<modality>.<suffix> or
     <root>/<case>_<modality>.<suffix>, below folders of sites and splits, with folders of studies or modalities; or, where
@@ -134,17 +133,17 @@ def find_cohort(
         note_unlisted(root, [row.path for row in rows], found)
         rows = _with_folder_splits(rows, root)
         cases = cases_of(rows, exclusion, layout.runs, found)
-        if not (is_chosen or states_splits):
-            files = lists_below(root, folders_below(root, CohortFiles()), layout)
-            lists = {path: tables.get(path) for path in files if path != place}
-            cases = take_lists(root, lists, cases, found)
+        files = lists_below(root, folders_below(root, CohortFiles()), layout)
+        files = [] if is_chosen else files
     else:
         layout, cases, files = _cases_below(root, layout, asked.pattern, exclusion, found)
         if patients is not None:  # whose names lists may hold
             owners = owners_by(cases, patients)
             cases = [replace(case, patient=owners.get(case.case, case.patient)) for case in cases]
-        lists = {} if states_splits else {path: tables.get(path) for path in files}
-        cases = take_lists(root, lists, cases, found, table)
+    if states_splits:
+        files = []
+    lists = {path: tables.get(path) for path in files if path != place}
+    cases = take_lists(root, lists, cases, found, None if rows else table)
     state_pairs(cases, found, root)
     is_stated = patients is not None or all(case.patient for case in cases)
     if patients is not None:
@@ -324,9 +323,6 @@ def _state_assumptions(found: CohortFiles, layout: Preset, is_stated: bool) -> N
             f"{name} in {plural(labels[name], 'case')} is a label map, and no scan"
             for name in sorted(labels.keys() - {*LABELS})
         )
-    found.guessed += sentences_on_shared_masks(
-        (case.patient, case.mask) for case in found.cases if case.mask
-    )
 
 
 def _refuse_unequal_stacks(cases: Iterable[CaseFiles]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from voxlate.base.errors import BadInput, first_of, nearest
 from voxlate.base.files import inside, whole_file
 from voxlate.base.groups import grouped
-from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, Row, is_known
+from voxlate.scans.cohorts.case_files import KNOWN, CaseFiles, CohortFiles, Row, is_known
 from voxlate.scans.cohorts.path_names import split_named
 from voxlate.scans.formats.dicom import is_dicom_folder
 from voxlate.scans.formats.io import format_by_ending, location_of, scan_endings
@@ -167,36 +167,47 @@ def _take_flags(
 
 
 def _our_names(path: Path, columns: Mapping[str, list[str]]) -> dict[str, str]:
-    """Our names of columns whose own names mean the same; a column of words of splits is 'split', whatever its name."""
+    """Our names of columns whose own names mean the same, and of columns of words of splits, of modalities, and of their paths."""
     renamed = dict[str, str]()
     for ours in [ours for ours in SAME if ours not in columns]:
         fitting = [
             name
             for name, cells in columns.items()
-            if re.sub("[^a-z]", "", name) in SAME[ours].split()
-            and (ours != "split" or _may_be_splits(cells))
-            and (ours != "modality" or any(map(is_known, cells)))
-            and (
-                ours != "fold"
-                or all(cell.isdecimal() or split_named(cell) for cell in cells if cell)
-            )
+            if re.sub("[^a-z]", "", name) in SAME[ours].split() and _may_be(ours, cells)
         ]
         if len({tuple(columns[name]) for name in fitting}) > 1:
             raise BadInput(
                 f"{path}: expected one column of each {ours}, found {' and '.join(fitting)}, which differ. Rename the right one to '{ours}'."
             )
         renamed |= dict.fromkeys(fitting[:1], ours)
-    if "split" not in (*columns, *renamed.values()):
+    for ours in ("split", "modality", "path"):
+        stated = {*columns, *renamed.values()}
         unnamed = [
             name
             for name, cells in columns.items()
-            if name not in COLUMNS
-            and "train" in map(split_named, cells)
-            and len({*cells}) > 1
-            and _may_be_splits(cells)
+            if name not in (*COLUMNS, *renamed) and _is_surely(ours, cells)
         ]
-        renamed |= dict.fromkeys(unnamed[:1], "split")
+        if ours not in stated and (ours != "path" or "modality" in stated):
+            renamed |= dict.fromkeys(unnamed[:1], ours)
     return renamed
+
+
+def _may_be(ours: str, cells: Sequence[str]) -> bool:
+    """Whether a column whose name means ours may be it."""
+    if ours == "split":
+        return _may_be_splits(cells)
+    if ours == "fold":
+        return all(cell.isdecimal() or split_named(cell) for cell in cells if cell)
+    return ours != "modality" or any(map(is_known, cells))
+
+
+def _is_surely(ours: str, cells: Sequence[str]) -> bool:
+    """Whether a column of any name is one of splits, of modalities or of the paths of scans."""
+    if ours == "split":
+        return "train" in map(split_named, cells) and len({*cells}) > 1 and _may_be_splits(cells)
+    if ours == "modality":
+        return {cell.lower() for cell in cells} <= KNOWN
+    return all(map(names_scan, cells))
 
 
 def _may_be_splits(cells: Collection[str]) -> bool:
@@ -291,7 +302,7 @@ def checked_split(where: str, word: str) -> str | None:
     """The split that a cell names, None for an empty one; raises BadInput for another word."""
     if word and not split_named(word):
         raise BadInput(
-            f"{where}: expected a split train, val or test, found '{word}'. Use these words."
+            f"{where}: expected a split train, val or test, found '{word}'. Write one of these words in its place."
         )
     return split_named(word) or None
 

@@ -5,7 +5,6 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from itertools import takewhile
 from pathlib import Path
 
 from voxlate.base.errors import BadInput
@@ -32,8 +31,8 @@ def root_and_manifest(
 ) -> tuple[Path, Path | None, dict[Path, Table]]:
     """The folder of a cohort, its manifest (None: there is none), and the tables that were read to find it.
 
-    `root` may itself be the manifest. By default that is a file of the folder with one of OWN_NAMES, or the only table in it,
-    or else in a folder below it, that lists files by modality; tables of one split each are one.
+    `root` may itself be the manifest. By default that is a file of the folder with one of OWN_NAMES, or the only table in it
+    that lists files by modality; tables of one split each are one.
     """
     root = Path(root)
     place = None if manifest is None else Path(manifest)
@@ -47,60 +46,44 @@ def root_and_manifest(
     if place is not None:
         table = read_table(place) if place.is_file() else None
         return root, place, {place: _as_manifest(table, root) or table} if table else {}
-    tables = dict[Path, Table]()
-    for level in ("", "*/"):
-        here = list[Table]()
-        for path in sorted(root.glob(f"{level}*.[ct]sv")):
-            with suppress(BadInput):  # which is said of it as of a list of splits
-                here.append(read_table(path))
-        tables |= {table.path: table for table in here}
-        listing = [*filter(None, (_as_manifest(table, root) for table in _joined(here)))]
-        if level:
-            listing = [table for table in listing if _lists_half(table, root)]
-        if len(listing) > 1:  # all.csv beside train.csv and test.csv
-            listing = [table for table in listing if "split" in table.columns]
-        if len(listing) == 1:
-            return root, listing[0].path, tables | {listing[0].path: listing[0]}
-    return root, None, tables
-
-
-def _lists_half(table: Table, root: Path) -> bool:
-    """Whether a table in a folder lists half of the scans below root or more, and not those of that folder alone."""
-    cells = {cell for row in table.rows.values() for cell in row.values() if names_scan(cell)}
-    return 2 * len(cells) >= sum(names_scan(path.name) for path in root.rglob("*"))
+    here = list[Table]()
+    for path in sorted(root.glob("*.[ct]sv")):
+        with suppress(BadInput):  # which is said of it as of a list of splits
+            here.append(read_table(path))
+    tables = {table.path: table for table in here}
+    listing = [*filter(None, (_as_manifest(table, root) for table in _joined(here)))]
+    if len(listing) > 1:  # all.csv beside train.csv and test.csv
+        listing = [table for table in listing if "split" in table.columns]
+    if len(listing) != 1:
+        return root, None, tables
+    return root, listing[0].path, tables | {listing[0].path: listing[0]}
 
 
 def _joined(tables: Sequence[Table]) -> list[Table]:
-    """The tables, those of one split each that stand beside each other and share a column as one."""
-    parts = grouped(
-        (table.path.parent, table)
-        for table in tables
-        if split_in(table.path.stem) and not FOLD.search(table.path.stem)
-    )
-    joined = list[Table]()
-    for folder, own in parts.items():
-        splits = [split_in(table.path.stem) for table in own]
-        columns = dict.fromkeys(name for table in own for name in table.columns)
-        is_shared = any(all(name in table.columns for table in own) for name in columns)
-        if len({*splits}) < len(own) or "split" in columns or not is_shared:
-            continue
-        rows = {
-            where: dict.fromkeys(columns, "") | row | {"split": split}
-            for table, split in zip(own, splits)
-            for where, row in table.rows.items()
-        }
-        name = ", ".join(table.path.name for table in own)
-        assumed = [sentence for table in own for sentence in table.assumed]
-        joined.append(Table(folder / name, rows, assumed))
-    names = {where for table in joined for where in table.rows}
-    return joined + [table for table in tables if not names & {*table.rows}]
+    """The tables, those of one split each that share a column as one."""
+    parts = [
+        table for table in tables if split_in(table.path.stem) and not FOLD.search(table.path.stem)
+    ]
+    splits = [split_in(table.path.stem) for table in parts]
+    columns = dict.fromkeys(name for table in parts for name in table.columns)
+    is_shared = any(all(name in table.columns for table in parts) for name in columns)
+    if len({*splits}) < len(splits) or "split" in columns or not is_shared:
+        return [*tables]
+    rows = {
+        where: dict.fromkeys(columns, "") | row | {"split": split}
+        for table, split in zip(parts, splits)
+        for where, row in table.rows.items()
+    }
+    path = parts[0].path.with_name(", ".join(table.path.name for table in parts))
+    assumed = [sentence for table in parts for sentence in table.assumed]
+    return [Table(path, rows, assumed), *(table for table in tables if table not in parts)]
 
 
 def _as_manifest(table: Table, root: Path) -> Table | None:
     """A table that lists files, with their paths and a case in each row; None for any other.
 
-    That is one with columns of modalities and of paths, of cases and the scans of two modalities, or of the scans of two
-    modalities of which one is known, all of which are there.
+    That is one with columns of modalities and of paths, or with the scans of two modalities and cases, patients, or a
+    modality that is known.
     """
     columns = {*table.columns}
     if {"modality", "path"} <= columns:
@@ -115,16 +98,13 @@ def _as_manifest(table: Table, root: Path) -> Table | None:
         for name in others
         if any(names_scan(cell) and places(cell, bases) for cell in table.column(name))
     ]
-    if len(scans) < 2:
+    if len(scans) < 2 or not (columns & {"case", "patient"} or {*scans} & {*known}):
         return None
     cells = [(case_in(row), name) for row in table.rows.values() for name in scans if row.get(name)]
     are_apart = len({*cells}) == len(cells)  # else a patient has several rows of scans
     if "case" in columns or ("patient" in columns and are_apart):
         return table
-    every = [cell for name in scans for cell in table.column(name) if cell]
-    if not {*scans} & {*known} or not all(places(cell, bases) for cell in every):
-        return table if "patient" in columns else None
-    return _with_cases(table, scans)
+    return _with_cases(table, scans) or (table if "patient" in columns else None)
 
 
 def _with_paths(table: Table, columns: Sequence[str], bases: Sequence[Path]) -> Table:
@@ -141,11 +121,10 @@ def _with_paths(table: Table, columns: Sequence[str], bases: Sequence[Path]) -> 
     )
 
     def placed(name: str, cell: str) -> str:
-        own = by_name.get(cell, ()) if not cell.isdecimal() else ()
+        own = by_name.get(cell, ()) if not (cell.isdecimal() or places(cell, bases)) else ()
         # n1.nii.gz in the folder of each modality
-        fitting = [path for path in own if modality_in(name) in path.lower().split("/")[:-1]]
-        (path,) = own if len(own) == 1 else fitting if len(fitting) == 1 else (cell,)
-        return cell if places(cell, bases) else path
+        fitting = [path for path in own if modality_in(name) in path.lower().split("/")[:-1]] or own
+        return fitting[0] if len(fitting) == 1 else cell
 
     rows = {
         where: row | {name: placed(name, row[name]) for name in columns}
@@ -155,66 +134,14 @@ def _with_paths(table: Table, columns: Sequence[str], bases: Sequence[Path]) -> 
 
 
 def _with_cases(table: Table, scans: Sequence[str]) -> Table | None:
-    """The table with a case in each row: by its only column of names, else by folders or names of its scans; None where these contradict it."""
-    files = [
-        [row[name].replace("\\", "/") for name in scans if row[name]] for row in table.rows.values()
-    ]
-    ids = [
-        name
-        for name in table.columns
-        if name not in (*scans, "patient", "split", "fold", "slice", "time")
-        and _are_names(table.column(name), files)
-    ]
-    stems = [[without_ending(posixpath.basename(path)) for path in own] for own in files]
-    folders = [_shared([path.split("/")[:-1] for path in own]) for own in files]
-    parts = [_shared([re.split("([-_. ])", stem) for stem in own]) for own in stems]
-    ways = {
-        f"the column '{ids[0]}'" if ids else "": table.column(ids[0]) if len(ids) == 1 else [],
-        "the folders of their scans": _differing(folders),
-        "what the names of their scans share": ["".join(own).rstrip("-_. ") for own in parts],
-        "the names of their first scans": [own[0] if own else "" for own in stems],
-    }
-    how = next(
-        (
-            way
-            for way, names in ways.items()
-            if names and all(names) and len({*names}) == len(names)
-        ),
-        "",
-    )
-    if not how or (len(ids) != 1 and any(map(_are_of_others, files))):
+    """The table with a case in each row: what differs between the folders and names of its first scans; None where nothing does."""
+    firsts = [next(filter(None, map(row.get, scans)), "") for row in table.rows.values()]
+    read = [read_names(path.replace("\\", "/")) for path in firsts]
+    parts = [[*names.ids, names.modality] for names in read]
+    shared = {*parts[0]}.intersection(*parts) if len(parts) > 1 else {parts[0][-1]}
+    cases = ["_".join(name for name in own if name and name not in shared) for own in parts]
+    if not all(cases) or len({*cases}) < len(cases):
         return None
-    rows = {
-        where: {key: cell for key, cell in row.items() if key not in ids[:1]} | {"case": case}
-        for (where, row), case in zip(table.rows.items(), ways[how])
-    }
-    said = f"{how} names the cases" if len(ids) == 1 else f"the cases are named by {how}"
-    return replace(table, rows=rows, assumed=[*table.assumed, f"{table.path.name}: {said}"])
-
-
-def _are_names(cells: Sequence[str], files: Sequence[Sequence[str]]) -> bool:
-    """Whether the cells of a column differ in every row, and are no numbers but those that the paths of the row hold."""
-    if not all(cells) or len({*cells}) < len(cells) or any(map(names_scan, cells)):
-        return False
-    are_numbers = all(re.fullmatch(r"[-+]?\d+(?:[.,]\d+)?", cell) for cell in cells)
-    return not are_numbers or all(cell in "".join(own[:1]) for cell, own in zip(cells, files))
-
-
-def _shared(paths: Sequence[Sequence[str]]) -> list[str]:
-    """The parts with which all paths begin."""
-    return [parts[0] for parts in takewhile(lambda parts: len({*parts}) == 1, zip(*paths))]
-
-
-def _differing(paths: Sequence[Sequence[str]]) -> list[str]:
-    """What differs in the folders of paths, from the first to the last that does; of one path, its last folder."""
-    if len(paths) == 1:
-        return ["".join(paths[0][-1:])]
-    first = len(_shared(paths))
-    last = len(_shared([path[::-1] for path in paths]))
-    return ["_".join(path[first : len(path) - last]) for path in paths]
-
-
-def _are_of_others(files: Sequence[str]) -> bool:
-    """Whether the scans of a row, whose names state modalities, are of different cases by their names."""
-    stated = [read_names(path) for path in files]
-    return len({names.ids[-1:] for names in stated if is_known(names.modality) and names.ids}) > 1
+    rows = {where: row | {"case": case} for (where, row), case in zip(table.rows.items(), cases)}
+    said = f"{table.path.name}: the cases are named by the paths of their scans"
+    return replace(table, rows=rows, assumed=[*table.assumed, said])

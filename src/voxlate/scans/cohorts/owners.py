@@ -10,7 +10,7 @@ import os
 import re
 import shlex
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
@@ -22,11 +22,10 @@ from voxlate.base.groups import grouped
 from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, plain_name
 from voxlate.scans.cohorts.manifest import read_lines
 from voxlate.scans.cohorts.path_names import DATE, PERSON, PUBLIC, is_person
-from voxlate.scans.cohorts.presets import modalities_by
 from voxlate.scans.cohorts.split_lists import PATIENTS
 from voxlate.scans.formats.array_files import images_in
 from voxlate.scans.formats.dicom import entries_in, folder_and_key, images_of, is_dicom_folder
-from voxlate.scans.formats.io import file_and_part, holds_slices, is_picture, without_ending
+from voxlate.scans.formats.io import file_and_part, holds_slices, is_picture
 
 EACH = "each"  # in place of a file of patients
 # Patients in the names of cases: before a letter, the first part, all but the last, the last, all but the first, one between.
@@ -46,12 +45,6 @@ PART = re.compile(
     rf"{DATE}|(?<![^\W_])(?:{PERSON.pattern})(?![^\W_])|[^\W\d_]*\d+|[^\W\d_]+",
     re.IGNORECASE,
 )
-MARK = re.compile("([-_./])")  # between the parts of a path
-# What may state a session, side or copy behind a stem: a date, words with a number, letters behind a digit; or a number.
-SUFFIX = re.compile(
-    rf"(?:[-_. ]+(?:\w+[-_. ])?(?:{DATE}).*|[-_. ]+(?P<word>[^\W\d_]+[-_.]?\d{{0,3}})|[-_. ]*\(\d+\)|(?<=\d)[a-z]+\d{{0,2}}|[-_. ]+(?P<number>\d+))$",
-    re.IGNORECASE,
-)
 MOST_SESSIONS = 4  # of a patient in 'anna_1' and 'anna_2'; more are numbered patients of a group
 # Pictures called anna_s005 or anna_005, of anna.
 SLICE = re.compile(r"(?P<patient>.*[^\W_].*?)[-_. ]+(?:s|z|slice)?[-_]?\d{2,}", re.IGNORECASE)
@@ -62,68 +55,46 @@ NOBODY = re.compile(
 )
 
 
-def shared_stems(names: Iterable[str], are_numbers_plain: bool = False) -> dict[str, list[str]]:
-    """The names that share a stem, or other parts, by these, where they may be of one patient; {} of names that are numbered alone.
+def shared_parts(names: Iterable[str], are_numbers_plain: bool = False) -> dict[str, list[str]]:
+    """The names that are alike but for one part, by what they share, where they may be of one patient.
 
+    They may where they share a person, where that part is a date, a word or a short number at the end, or where it comes
+    again in names that are not asked about already; not where all names differ in that part alone.
     are_numbers_plain: whether several words before numbers are those of modalities (scan_1, image_1).
     """
     names = sorted({*names})
-    suffixes = {name: match for name in names if (match := SUFFIX.search(name))}
-    stems = grouped((name[: match.start()], name) for name, match in suffixes.items())
-    largest = max((len(of_stem) for stem, of_stem in stems.items() if stem), default=0)
-    shared = {}
-    for stem, of_stem in stems.items():
-        several = sorted({*of_stem, *({stem} & {*names})})
-        matches = [suffixes[name] for name in of_stem]
-        words = [match["word"] or match[0] for match in matches]
-        # case_1, and site_p1
-        are_persons = any(map(PERSON.fullmatch, [several[-1], *words]))
-        if not stem or _is_date(stem) or len(several) < 2 or are_persons:
-            continue
-        is_everywhere = len(several) == len(names)
-        numbers = [match["number"] for match in matches if match["number"]]
-        if len(numbers) == len(several):
-            is_short = largest <= MOST_SESSIONS and all(number[0] != "0" for number in numbers)
-            # head_01, and site_001 beside other_002
-            is_plain = is_everywhere or not (
-                stem[-1].isdigit() or (is_short and not are_numbers_plain)
-            )
-        else:
-            is_plain = is_everywhere and not stem[-1].isdigit()  # mri_anna, mri_bert
-        if not is_plain:
-            shared[stem] = several
-    asked = {*chain.from_iterable(shared.values())}
-    alike = _alike_but_for_a_part(names, asked, are_numbers_plain)
-    return shared | {rest: several for rest, several in alike.items() if not asked >= {*several}}
-
-
-def _alike_but_for_a_part(
-    names: Sequence[str], asked: Collection[str], are_numbers_plain: bool
-) -> dict[str, list[str]]:
-    """The names that differ in one part before the last alone ('V1_p01' and 'V2_p01'), by what they share.
-
-    They may be of one patient where they share a person or a long number, or where the part is a date or comes again
-    (in names that are not asked about already).
-    """
     of_names = {name: tuple(match[0] for match in PART.finditer(name)) for name in names}
     whole = {parts: name for name, parts in of_names.items()}
+    # the groups of names that differ at their ends come first
     cut = grouped(
-        (parts[:place] + parts[place + 1 :], (place, parts[place], name))
+        ((*parts[: -1 - behind], *parts[len(parts) - behind :]), (behind, parts[-1 - behind], name))
+        for behind in range(max(map(len, whole), default=0))
         for name, parts in of_names.items()
-        for place in range(len(parts) - 1)
+        if behind < len(parts)
     )
-    counts = Counter((place, part) for group in cut.values() for place, part, _ in group)
-    shared = {}
+    counts = Counter((behind, part) for group in cut.values() for behind, part, _ in group)
+    shared = dict[str, list[str]]()
     for rest, group in cut.items():
         several = sorted({*(name for *_, name in group), whole.get(rest, group[0][2])})
-        is_of_person = any(map(PERSON.fullmatch, rest))
-        new = [(place, part) for place, part, name in group if name not in asked]
-        comes_again = len({*several} - {*asked}) > 1 and any(counts[key] > 1 for key in new)
-        is_numbered = any(re.search(r"\d{3}", part) and not _is_date(part) for part in rest)
-        is_dated = any(_is_date(part) for _, part, _ in group)
-        is_plain = len(several) == len(names) or are_numbers_plain
-        may_be_one = is_dated or ((comes_again or is_numbered) and not is_plain)
-        if len(several) > 1 and (is_of_person or may_be_one):
+        words = [part for _, part, _ in group]
+        are_named = all(map(_is_date, rest)) or any(map(PERSON.fullmatch, words))
+        if are_named or len(several) < 2:
+            continue
+        are_numbers = all(map(str.isdecimal, words))
+        is_last = group[0][0] == 0
+        is_behind_number = is_last and rest[-1][-1].isdigit()
+        new = {*several}.difference(*shared.values())
+        if any(map(PERSON.fullmatch, rest)) or any(map(_is_date, words)):
+            may_be_one = True
+        elif len(several) == len(names) or are_numbers_plain:
+            may_be_one = is_behind_number and not (are_numbers and len(several) == len(names))
+        elif is_last:
+            is_short = len(words) <= MOST_SESSIONS and all(word[0] != "0" for word in words)
+            may_be_one = is_short or is_behind_number or not are_numbers
+        else:
+            again = [name for behind, part, name in group if counts[behind, part] > 1]
+            may_be_one = len(new) > 1 and not new.isdisjoint(again)
+        if may_be_one and new:
             shared["_".join(rest)] = several
     return shared
 
@@ -153,7 +124,7 @@ def state_owners(cases: Sequence[CaseFiles], found: CohortFiles) -> list[CaseFil
         found.guessed.append(f"pictures are slices of {plural(count, 'patient')} by their names")
         owners |= of_slices
         others = []
-    if shared := shared_stems(others, bool(found.unpaired)):
+    if shared := shared_parts(others, bool(found.unpaired)):
         shown = [f"{stem}: {first_of(group, 3)}" for stem, group in shared.items()]
         found.questions.append(
             f"{plural(sum(map(len, shared.values())), 'case')} that share a part of their names ({first_of(shown, 3, '; ')}), and may be sessions of one patient"
@@ -188,42 +159,7 @@ def state_pairs(cases: Sequence[CaseFiles], found: CohortFiles, root: Path) -> N
     if len(scans) < 2 or not is_repeated or any(len(case.files) > 1 for case in cases):
         return
     shown = ", ".join(f"{name} in {paths[0]}" for name, paths in scans.items())
-    pattern = joining_pattern(root, [*scans.values()])
-    joined = (
-        f"Pass --pattern '{pattern}' if equal names are of one patient; or give"
-        if pattern
-        else "Give"
-    )
-    found.unpaired = f"Expected cases with two modalities, found each modality in cases of its own ({shown}). {joined} the scans of a pair one case in the table of voxlate manifest; without pairs, train auto takes --unpaired."
-
-
-def joining_pattern(root: Path, paths: Sequence[Sequence[str]]) -> str:
-    """A pattern under which the scans of several modalities have the same cases, each once; "" where no part of their names is equal, or it does not read them.
-
-    paths: of each modality. Marks ('/', '_', '-', '.') cut them into parts: one that has the same names in all modalities is
-    the case, one that has a single name in each the modality.
-    """
-    every = [[MARK.split(without_ending(path)) for path in of_modality] for of_modality in paths]
-    if len({(len(parts), *parts[1::2]) for parts in chain(*every)}) > 1:
-        return ""
-    pattern = ""
-    for place in range(len(every[0][0])):
-        names = [{parts[place] for parts in of_modality} for of_modality in every]
-        fewest, most = min(names, key=len), max(names, key=len)
-        is_unique = all(len(own) == len(scans) for own, scans in zip(names, every))
-        is_shared = all(own <= most for own in names) and 2 * len(fewest) >= len(most)
-        if len(set[str]().union(*names)) == 1:
-            pattern += next(iter(most))
-        elif "{modality}" not in pattern and len(most) == 1:
-            pattern += "{modality}"
-        elif "{case}" not in pattern and is_unique and is_shared:
-            pattern += "{case}"
-        else:
-            pattern += "*"
-    if not ("{case}" in pattern and "{modality}" in pattern):
-        return ""
-    files = {f"{folder_and_key(file_and_part(Path(path))[0])[0]}" for path in chain(*paths)}
-    return pattern if modalities_by(root, sorted(files), pattern) else ""
+    found.unpaired = f"Expected cases with two modalities, found each modality in cases of its own ({shown}). If equal parts of their paths are of one patient, pass --pattern with {{case}} in their place, such as '{{modality}}/{{case}}_*'; or give the scans of a pair one case in the table of voxlate manifest; without pairs, train auto takes --unpaired."
 
 
 def require_patients(found: CohortFiles) -> None:
@@ -240,29 +176,18 @@ def answers(found: CohortFiles) -> str:
     """The options that state the patients of the cases that lack one, each with the patients that it makes of them."""
     cases = found.cases
     asked = [case.case for case in cases if not case.patient]
-    offered = dict[tuple[int, ...], str]()
+    offered = dict[frozenset[tuple[str, ...]], str]()
     for option in (EACH, *EXPRESSIONS):
-        owners = {case.case: case.patient for case in take_patients(cases, option)}
-        patients = {owner: number for number, owner in enumerate(dict.fromkeys(owners.values()))}
-        partition = tuple(map(patients.__getitem__, owners.values()))
+        owners = owners_by(cases, option)
+        patients = grouped((owner, case) for case, owner in owners.items())
+        partition = frozenset(map(tuple, patients.values()))
         if not _is_date(owners[asked[0]]) and (option == EACH or 1 < len(patients) < len(cases)):
             shown = first_of([*dict.fromkeys(map(owners.__getitem__, asked))], 2)
             text = f"--patients {shlex.quote(option)} if they are {plural(len(patients), 'patient')} ({shown})"
             offered.setdefault(partition, text)
     options = [*offered.values()]
-    by_folder = grouped(
-        (path.relative_to(found.root).parts[0], f"{path.relative_to(found.root)}")
-        for case in found.cases
-        for path in case.files.values()
-        if path.is_relative_to(found.root)
-    )
-    are_alike = len({*chain.from_iterable(case.files for case in found.cases)}) == 1
-    if (
-        are_alike
-        and len(by_folder) > 1
-        and (pattern := joining_pattern(found.root, [*by_folder.values()]))
-    ):
-        options.append(f"--pattern '{pattern}' if {' and '.join(by_folder)} are modalities")
+    if len({*chain.from_iterable(case.files for case in cases)}) == 1:
+        options.append("--pattern such as '{modality}/{case}_*' if their folders are modalities")
     return f"{', '.join(options)}, or --patients FILE (by default {PATIENTS} there) with 'CASE PATIENT' a line"
 
 

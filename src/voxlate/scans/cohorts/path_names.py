@@ -4,11 +4,13 @@ Whose patient it is, a word before a number or a public identifier states; see o
 """
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path, PurePosixPath
 
+from voxlate.base.groups import grouped
 from voxlate.scans.cohorts.case_files import KNOWN, CohortFiles, is_known, is_of_mask, kind_of
 from voxlate.scans.formats.dicom import SeriesInfo
 from voxlate.scans.formats.io import location_of, without_ending
@@ -132,14 +134,14 @@ def read_names(
             names.append(folder)
         else:
             split, side = stated[0], stated[1] or side
+    others = [name for name in names if not _is_of_modality(name)]
     rest = stem
-    for folder in names:
+    for folder in others:
         rest = re.sub(rf"^{re.escape(folder)}[-_]+", "", rest)
     repeats = rest != stem
     own, modality = _cut(rest, in_folder=bool(names))
     if side:
         own, modality = own if modality.lower() == side else rest, side
-    others = [name for name in names if not _is_of_modality(name)]
     if not modality and (others or own or is_dicom):
         of_modality = [name for name in names if name not in others and name.lower() not in SILENT]
         modality = of_modality[-1] if of_modality else ""
@@ -165,21 +167,22 @@ def read_names(
 def number_cases(every: Sequence[Names], found: CohortFiles) -> list[Names]:
     """The names, of which 'ct10' is that of a ct in case 10 where two modalities have the same numbers; found gets a note."""
     cut = {}
-    numbers = dict[tuple[str, ...], dict[str, set[str]]]()
     for names in every:
         match = NUMBERED.fullmatch(names.modality)
         if match and is_known(match[1]):
             above = tuple(name for name in names.ids if not _is_of_modality(name))
-            modality = match[1] + match[3]
-            cut[names.path] = replace(names, ids=(*above, match[2]), modality=modality)
-            of_folder = numbers.setdefault((names.split or "", *above), {})
-            of_folder.setdefault(modality.lower(), set()).add(match[2])
+            cut[names.path] = replace(names, ids=(*above, match[2]), modality=match[1] + match[3])
+    of_cases = grouped(((one.split, one.ids), one.modality.lower()) for one in cut.values())
+    pairs = Counter(
+        (split, ids[:-1], pair)
+        for (split, ids), own in of_cases.items()
+        for pair in combinations(sorted({*own}), 2)
+    )
     modalities = {
         modality
-        for of_folder in numbers.values()
-        for pair in combinations(of_folder, 2)
+        for (_, _, pair), count in pairs.items()
+        if count >= FEWEST_CASES
         for modality in pair
-        if len(of_folder[pair[0]] & of_folder[pair[1]]) >= FEWEST_CASES
     }
     taken = {path: names for path, names in cut.items() if names.modality.lower() in modalities}
     found.note(found.guessed, taken, "scans named by a modality and the number of a case")

@@ -13,7 +13,7 @@ from voxlate.base.config import fill, setting, settings
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json
 from voxlate.base.option import read_shipped
-from voxlate.scans.cohorts.case_files import UNNAMED, Row, is_known
+from voxlate.scans.cohorts.case_files import UNNAMED, Row, is_known, kind_by_values
 from voxlate.scans.cohorts.path_names import (
     SPLIT_WORD,
     modality_by_name,
@@ -25,7 +25,7 @@ from voxlate.scans.formats.array_files import images_in, stack_shape
 from voxlate.scans.formats.dicom import SeriesInfo, list_series
 from voxlate.scans.formats.dicom_file import kind_of
 from voxlate.scans.formats.dynamic import is_frame
-from voxlate.scans.formats.io import holds_slices, read_volume, without_ending
+from voxlate.scans.formats.io import holds_slices, without_ending
 from voxlate.scans.images.units import plain_modality
 from voxlate.scans.layout_options import SHIPPED, check_pattern, presets
 
@@ -48,11 +48,9 @@ LEAST_SIDE = 5  # of a volume; an array with a shorter side may be a picture of 
 MOST_NAMES = 2000  # paths that are compared with those of public data sets
 WILDCARDS = {"*": "[^/]*", "**/": "(?:.*/)?"}
 STACKED = "slice={case}"  # of array files in which each slice is a case
-MOST_LABELS = 256  # values in a label map; an image has more, or fractions, or values below zero
-CT_REACHES_HU = -200  # what a CT reaches
-# Folders of data sets with numbered channels: inputs, and beside them targets by their roles ("": by their values).
+# Folders of data sets with numbered channels: inputs, and beside them targets by their roles.
 FAMILY: dict[str, dict[str, str]] = {
-    "imagesTr": {"labelsTr": "", "targetsTr": "target"},
+    "imagesTr": {"labelsTr": "seg", "targetsTr": "target"},
     "INPUT_IMAGES": {"TARGET_IMAGES": "target", "MASKS": "mask", "LABELS": "seg"},
 }
 ANY = re.compile("")
@@ -205,7 +203,11 @@ def _numbered(root: Path, inputs: str, targets: Mapping[str, str]) -> Preset:
         channels = {number: number for number in numbers}
         if len(numbers) < 2:
             is_source = inputs != "imagesTr" or (root / "targetsTr").is_dir()
-            kind = "ct" if _kind_of(root, inputs) == "ct" else ("source" if is_source else "image")
+            kind = (
+                "ct"
+                if kind_by_values(min(root.glob(f"{inputs}/*"))) == "ct"
+                else ("source" if is_source else "image")
+            )
             channels = dict.fromkeys(numbers or ["0"], kind)
         title += f", whose channels nothing names ({', '.join(channels.values())})"
     place = f"**/{inputs.replace('Tr', '{split}')}/{{case}}"
@@ -216,24 +218,10 @@ def _numbered(root: Path, inputs: str, targets: Mapping[str, str]) -> Preset:
         files[name] = [f"{place}_{int(number):04d}" if numbers else f"{place}{part}"]
     for folder, role in targets.items():
         if (root / folder).is_dir():
-            kind = role or _kind_of(root, folder)
             beside = f"**/{folder.replace('Tr', '{split}')}/{{case}}"
             marks = [*(f"_{number}" for number in numbers), ""]
-            files["target" if kind in files else kind] = [f"{beside}{mark}" for mark in marks]
+            files[role] = [f"{beside}{mark}" for mark in marks]
     return Preset(title=title, files=files)
-
-
-def _kind_of(root: Path, folder: str) -> str:
-    """What the files of a folder are by the values of one: 'ct', 'seg', or 'target', an image to synthesise."""
-    try:
-        values = read_volume(min(root.glob(f"{folder}/*.*"))).data
-    except ValueError:  # there is none, or prepare says what is wrong with it
-        return "seg"
-    least = values.min()
-    if least < CT_REACHES_HU:
-        return "ct"
-    whole = least >= 0 and values.max() < MOST_LABELS and (values == values.round()).all()
-    return "seg" if whole else "target"
 
 
 @cache
@@ -330,17 +318,6 @@ def rows_by_patterns(
     return rows, unmatched
 
 
-def modalities_by(root: Path, paths: Sequence[str], pattern: str) -> list[str]:
-    """The modalities that a pattern reads of most paths, each scan once; [] where it does not, so that no advice names it."""
-    try:
-        rows, unmatched = rows_by_patterns(root, paths, Preset(patterns=[pattern]))
-    except BadInput:
-        return []
-    scans = {(row.split, row.patient, row.case, row.modality) for row in rows}
-    reads = len(scans) == len(rows) > len(unmatched)
-    return sorted({row.modality for row in rows}) if reads else []
-
-
 def _match(place: str, path: str) -> re.Match[str] | None:
     """The match of a path with a pattern, which takes a scan of any format where it names no ending."""
     takes_any = without_ending(place) == place and not holds_slices(place)
@@ -364,8 +341,7 @@ def _study_of(
     split = split_named(names.get("split", "")) or split_of_path(match.string, of_others)
     patient = names.get("patient")
     study = names.get("case") or patient or root.resolve().name
-    parts = [names[key] for key in ("time", "slice") if key in names]
-    return patient or (study if parts else None), "_".join([study, *parts]), split
+    return patient, study, split
 
 
 def with_part(path: str, arrays: Arrays | None) -> str:

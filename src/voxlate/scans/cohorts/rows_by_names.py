@@ -22,9 +22,7 @@ from voxlate.scans.cohorts.path_names import (
 )
 from voxlate.scans.cohorts.presets import (
     Arrays,
-    modalities_by,
     rows_by_tags,
-    split_part,
     with_part,
 )
 from voxlate.scans.formats.array_files import images_in
@@ -56,12 +54,18 @@ def rows_by_names(
     every = []
     for path in paths:
         inside = images_in(root / path) if holds_slices(path) else {}
-        names = read_names(path, len(inside) > 1 or (root / path).is_dir(), splits)
+        names = read_names(path, (root / path).is_dir(), splits)
         if path == ".":  # root itself holds DICOM files
             names = replace(names, ids=(root.resolve().name,), modality="")
         parts = [names]
-        if len(inside) > 1 and not is_known(names.modality):
-            parts = [replace(names, path=f"{path}#array={name}", modality=name) for name in inside]
+        if len(inside) > 1 and not is_known(names.modality):  # as folders and files
+            parts = [
+                replace(
+                    read_names(f"{without_ending(path)}/{name}", splits=splits),
+                    path=f"{path}#array={name}",
+                )
+                for name in inside
+            ]
         elif names.is_dicom and not names.modality:
             parts = [
                 replace(names, path=f"{row.path}", modality=row.modality, series=row.series)
@@ -139,6 +143,13 @@ def _name_cases(
         rows.append(
             Row(patient, case, names.modality.lower(), place, names.split, series=names.series)
         )
+    folders = grouped((row.case, row.path.parent) for row in rows if row.case.isdecimal())
+    numbered = [
+        case
+        for case, own in folders.items()
+        if len({*own}) > 1 and not any(case in folder.parts for folder in own)
+    ]
+    found.note(found.guessed, numbered, "cases by equal numbers of files in several folders")
     if undecided:
         found.undecided |= undecided
         found.questions.append(
@@ -154,9 +165,11 @@ def _owned_by_persons(every: Sequence[Names]) -> set[str]:
         for names in every
         if names.ids
     )
-    singles = {owner: people[0] for owner, people in persons.items() if len({*people}) == 1}
-    are_apart = len({*singles.values()}) == len(persons) > 1
-    return {*singles} if are_apart and "" not in singles.values() else set()
+    people = {person for own in persons.values() for person in own}
+    are_single = all(len({*own}) == 1 for own in persons.values())
+    return (
+        {*persons} if are_single and "" not in people and len(people) == len(persons) > 1 else set()
+    )
 
 
 def _differ(pairs: Iterable[tuple[tuple[str, ...], tuple[str, ...]]]) -> bool:
@@ -240,25 +253,8 @@ def _with_modalities(root: Path, every: Sequence[Names], found: CohortFiles) -> 
 
 
 def _without_modality(root: Path, every: Sequence[Names]) -> BadInput:
-    """The error of scans whose names state no modality, with patterns that read the cohort."""
-    paths = sorted({split_part(names.path)[0] for names in every})
+    """The error of scans whose names state no modality."""
     nameless = [names.path for names in every if not names.modality]
-    advice = ["Rename them"]
-    for mark in ("__", "_", "-"):
-        pattern = f"**/{{case}}{mark}{{modality}}"
-        ends = modalities_by(root, paths, pattern)
-        if 1 < len(ends) <= MOST_MODALITIES and not any(map(str.isdecimal, ends)):
-            advice.append(f"pass --pattern '{pattern}' if {quote_some(ends)} are modalities")
-            break
-    endings = {path.removeprefix(without_ending(path)) for path in paths}
-    pattern = f"**/{{case}}{endings.pop() if len(endings) == 1 else ''}"
-    if len(nameless) == len(every) and modalities_by(root, paths, pattern):
-        advice.append(f"pass --pattern '{pattern}' if each is the one scan of a case")
-    if tables := [path for path in sorted(root.rglob("*.[ct]sv")) if path.is_file()]:
-        shown = quote_some([path.relative_to(root).as_posix() for path in tables])
-        advice.append(
-            f"if a table beside them ({shown}) says what they are, name its columns case, modality and path, and pass it by --manifest"
-        )
     return BadInput(
-        f"{root}: expected a folder for each case, or names that end with a modality, found {len(nameless)} scans of another form ({quote_some(nameless)}). {'; or '.join(advice)}; or name the files of each modality by --preset FILE.toml (docs/guides/own_data.md)."
+        f"{root}: expected a folder for each case, or names that end with a modality, found {len(nameless)} scans of another form ({quote_some(nameless)}). Rename them; or pass --pattern '**/{{case}}' if each is the one scan of a case, '**/{{case}}_{{modality}}' if their ends are modalities, --manifest with a table of case, modality and path, or --preset FILE.toml (docs/guides/own_data.md)."
     )

@@ -55,15 +55,16 @@ def check_size(splits: Mapping[str, str]) -> list[Message]:
 
 def check_modalities(cases: Iterable[CaseFiles], splits: Mapping[str, str]) -> list[Message]:
     """A caution on each split none of whose cases has a modality, or two together, that training cases have; on training, that others have."""
-    names_in: dict[str, set[tuple[str, ...]]] = {}
-    for case in cases:
-        names = sorted(case.files)
-        pairs = {*combinations(names, 1), *combinations(names, 2)}
-        names_in.setdefault(splits[case.patient], set()).update(pairs)
+    names_in = grouped(
+        (splits[case.patient], names)
+        for case in cases
+        for count in (1, 2)
+        for names in combinations(sorted(case.files), count)
+    )
     messages = []
     for split in sorted(names_in, key=SPLITS.index):
         others = [names_in[name] for name in names_in if "train" in (split, name)]
-        lacking = {*chain.from_iterable(others)} - names_in[split]
+        lacking = {*chain.from_iterable(others)}.difference(names_in[split])
         # two together are named where neither is lacking
         named = sorted(
             names for names in lacking if len(names) == 1 or not lacking & {names[:1], names[1:]}
@@ -259,13 +260,3 @@ def refuse_similar_names(names: Iterable[str], what: str, where: Path | str) -> 
             raise BadInput(
                 f"{where}: expected one spelling of a {what}, found '{spellings[plain]}' and '{name}'. Write both the same way, or rename one if they are two {what}s."
             )
-
-
-def sentences_on_shared_masks(masks: Iterable[tuple[str, Path]]) -> list[str]:
-    """A sentence for each mask file that is used for several patients; masks: patient and mask of each case."""
-    patients = grouped((mask.resolve(), patient) for patient, mask in masks)
-    return [
-        f"the mask {mask.name} fits all {len({*several})} patients for whom it is used"
-        for mask, several in patients.items()
-        if len({*several}) > 1
-    ]

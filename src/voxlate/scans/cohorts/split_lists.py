@@ -66,6 +66,24 @@ class Statement:
     others: Sequence[str] = ()
 
 
+@dataclass(frozen=True)
+class Place:
+    """The split and the fold that a list, or a key in it, states of its cases ("", None: none); first: the first fold of all."""
+
+    split: str
+    fold: int | None
+    first: int
+
+    @property
+    def values(self) -> dict[str, str]:
+        """What it states of a case: only the first fold says who trains and validates without folds."""
+        if self.fold is None or not self.split:
+            return {"split": self.split} if self.split else {}
+        values = {"fold": f"{self.fold}"} if self.split == "val" else {}
+        is_stated = self.split == "test" or self.fold == self.first
+        return values | ({"split": self.split} if is_stated else {})
+
+
 def may_be_list(name: str) -> bool:
     """Whether the name of a file of any ending speaks of splits."""
     is_of_kind = names_scan(name) or NO_LIST.search(name)
@@ -91,14 +109,14 @@ def take_lists(
         if case.split:
             stated[case.case]["split"] = case.split, "", "its folder"
     folds = [int(match[1]) for path in tables if (match := _fold_of(path))]
-    lists = [path for path in sorted(tables) if notes is None or path != notes.path]
+    lists = dict(sorted(tables.items()))
     used = dict[str, bool]()  # by the names of lists, whether they state who trains
     listed = set[str]()
     unread = dict[Path, list[Statement]]()
-    for path in lists if notes is None else [notes.path, *lists]:
+    for path, table in (lists if notes is None else {notes.path: notes, **lists}).items():
         is_list = path in lists
         try:
-            every = _statements(path, tables.get(path) or notes, keys, min(folds, default=0), found)
+            every = _statements(path, table, keys, min(folds, default=0), found)
         except BadInput as error:
             if SPLITTING.search(path.name):
                 raise
@@ -209,107 +227,93 @@ def _fold_of(path: Path) -> re.Match[str] | None:
     return FOLD.search(path.stem) or FOLD.fullmatch(path.parent.name)
 
 
-def _in_fold(split: str, fold: int | None, first: int) -> dict[str, str]:
-    """What a list of a split states, of a fold where it has one: only the first says who trains and validates without folds."""
-    if fold is None:
-        return {"split": split}
-    values = {"fold": f"{fold}"} if split == "val" else {}
-    return values | ({"split": split} if split == "test" or fold == first else {})
-
-
 def _statements(
     path: Path, table: Table | None, keys: Keys, first: int, found: CohortFiles
 ) -> list[Statement]:
     """What a file states; nothing for a file of another kind; first: the first fold of all lists."""
     split = split_in(path.stem)
     number = _fold_of(path)
-    fold = int(number[1]) if number else None
+    place = Place(split, int(number[1]) if number else None, first)
     ending = path.suffix.lower()
     if table is None and (not path.is_file() or path.stat().st_size > LARGEST_BYTES):
         return []
-    if table is not None or ending in TABLES:
-        return _in_table(table or read_table(path), split, fold, first, keys, found)
     if ending in DOCUMENTS:
         with suppress(ValueError):
             document = DOCUMENTS[ending](path.read_text(encoding="utf-8-sig"))
-            return [*_in_document(f"{path}", document, split, fold, first)]
+            return [*_in_document(f"{path}", document, place, keys)]
         return []
-    if not split or b"\0" in path.read_bytes()[:1024]:
-        return []
-    values = _in_fold(split, fold, first)
-    numbered = read_lines(path).items()
-    return [Statement(f"{path}, line {line}", entry, values) for line, entry in numbered]
+    if table is None and ending in TABLES:
+        table = read_table(path)
+    if table is None:
+        if not split or b"\0" in path.read_bytes()[:1024]:
+            return []
+        lines = read_lines(path).items()
+        return [
+            *_in_rows([(f"{path}, line {k}", {"case": line}) for k, line in lines], place, keys)
+        ]
+    named = [name for name in table.columns if not name.startswith("column ")]  # numbers of rows
+    if named and all(map(split_of_key, named)):
+        lists = {name: [*filter(None, table.column(name))] for name in named}
+        return [*_in_document(f"{path}", lists, place, keys)]
+    statements = [*_in_rows([*table.rows.items()], place, keys)]
+    if any(one.values and _named(one.entry, keys) for one in statements):
+        found.guessed += [one for one in table.assumed if one not in found.guessed]
+    return statements
 
 
-def _in_document(
-    where: str, document: Any, split: str, fold: int | None, first: int
-) -> Iterator[Statement]:
+def _in_document(where: str, document: Any, place: Place, keys: Keys) -> Iterator[Statement]:
     """What a JSON document states: folds by numbers, lists under words of splits as MONAI has them, or one list."""
     items = document if isinstance(document, list) else []
     if items and all(isinstance(item, dict) and {"train", "val"} <= item.keys() for item in items):
         document = {f"fold {number}": item for number, item in enumerate(items)}  # of nnU-Net
     if isinstance(document, dict):
         numbers = {word: int(match[1]) for word in document if (match := FOLD.fullmatch(word))}
-        first = min(numbers.values(), default=first)
+        first = min(numbers.values(), default=place.first)
         of_cases = sum(isinstance(one, str) and bool(split_named(one)) for one in document.values())
         for word, value in document.items():
             if isinstance(value, str) and of_cases < 2 <= len(document):
                 continue  # {"mode": "train", "lr": 0.1}
             if isinstance(value, str):  # {"case": "train"}
                 word, value = value, [word]
-            elif word in numbers and isinstance(value, list):  # {"fold_0": ["case"]}
-                names = [name for name in value if isinstance(name, str)]
-                yield from (Statement(where, name, {"fold": f"{numbers[word]}"}) for name in names)
-            yield from _in_document(
-                where, value, split_of_key(word), numbers.get(word, fold), first
-            )
-    elif split:
-        for item in items:
-            fields = item if isinstance(item, dict) else {"image": item}
-            entry = fields.get("image", next(iter(fields.values()), None))
-            if isinstance(entry, list):
-                entry = next(iter(entry), None)
-            if isinstance(entry, str | int):
-                values = _in_fold(split, fold, first)
-                if isinstance(fields.get("fold"), int):
-                    values["fold"] = f"{fields['fold']}"
-                files = [value for value in fields.values() if isinstance(value, str)]
-                yield Statement(where, f"{entry}", values, [*filter(names_scan, files)])
+            below = Place(split_of_key(word), numbers.get(word, place.fold), first)
+            if word in numbers and isinstance(value, list):  # {"fold_0": ["case"]}
+                below = replace(below, split="val", first=below.first - 1)
+            yield from _in_document(where, value, below, keys)
+    elif place.split:
+        rows = [item if isinstance(item, dict) else {"case": item} for item in items]
+        cells = [{key: _first_of(value) for key, value in row.items()} for row in rows]
+        yield from _in_rows([(where, row) for row in cells], place, keys)
 
 
-def _in_table(
-    table: Table, split: str, fold: int | None, first: int, keys: Keys, found: CohortFiles
-) -> list[Statement]:
-    """What a table states of the cases, patients or files in the column that names most of them, or under the words of splits."""
-    columns = {name: table.column(name) for name in table.columns}
-    named = [name for name in columns if not name.startswith("column ")]  # numbers of rows
-    if named and all(map(split_of_key, named)):
-        lists = {name: [*filter(None, columns[name])] for name in named}
-        return [*_in_document(f"{table.path}", lists, split, fold, first)]
+def _first_of(value: Any) -> str:
+    """A text or number of a document, or the first of a list, which is of the channels of a scan; else ""."""
+    value = value[0] if isinstance(value, list) and value else value
+    return f"{value}" if isinstance(value, str | int) else ""
+
+
+def _in_rows(
+    rows: Sequence[tuple[str, Mapping[str, str]]], place: Place, keys: Keys
+) -> Iterator[Statement]:
+    """What rows, each with where it is, state of the cases, patients or files in the column that names most of them."""
+    names = dict.fromkeys(name for _, row in rows for name in row)
     counts = {
-        name: (sum(bool(_named(cell, keys)) for cell in cells), name in OURS)
-        for name, cells in columns.items()
+        name: (sum(bool(_named(row.get(name, ""), keys)) for _, row in rows), name in OURS)
+        for name in names
         if name not in ("split", "fold")  # a folder may be called as a split
     }
-    if not counts:
-        return []
-    ids = max(counts, key=counts.__getitem__)
-    of_all = _in_fold(split, fold, first) if split else {}
-    statements = []
-    for where, row in table.rows.items():
+    ids = max(counts, key=counts.__getitem__, default="")
+    for where, row in rows:
+        entry = row.get(ids, "")
         number = row.get("fold", "")
         values = {
             "split": checked_split(where, row.get("split", "")),
             "fold": number if number.isdecimal() else "",
             "patient": row.get("patient") if ids != "patient" else "",
-            "owner": _owner(row[ids], keys) if ids == "patient" else "",
+            "owner": _owner(entry, keys) if ids == "patient" else "",
         }
-        stated = of_all | {what: value for what, value in values.items() if value}
-        others = [*filter(names_scan, row.values())]
-        statements.append(Statement(where, row[ids], stated, others))
-    if any(one.values and _named(one.entry, keys) for one in statements):
-        found.guessed += [one for one in table.assumed if one not in found.guessed]
-    return statements
+        stated = place.values | {what: value for what, value in values.items() if value}
+        if entry:
+            yield Statement(where, entry, stated, [*filter(names_scan, row.values())])
 
 
 def _owner(patient: str, keys: Keys) -> str:
