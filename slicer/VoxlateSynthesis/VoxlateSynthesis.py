@@ -123,7 +123,7 @@ class VoxlateSynthesisWidget(ScriptedLoadableModuleWidget):
             widget = qt.QCheckBox()
         elif "enum" in schema:
             widget = qt.QComboBox()
-            widget.addItems(["", *schema["enum"]])
+            widget.addItems(schema["enum"])
         else:
             widget = qt.QLineEdit()
         widget.toolTip = schema["description"]

@@ -60,9 +60,8 @@ class Client:
 
     def options(self) -> dict[str, dict[str, Any]]:
         """The options of a synthesis by name, each with its JSON schema: type, range, choices and description."""
-        form = self._ask("/openapi.json")["paths"]["/uploads/{name}/synthesise"]["post"]
-        (content,) = form["requestBody"]["content"].values()
-        fields = content["schema"]["properties"]
+        schemas = self._ask("/openapi.json")["components"]["schemas"]
+        fields = schemas["SynthesisForm"]["properties"]
         return {name: fields[name] for name in fields if name != "run"}
 
     def check(

@@ -58,7 +58,7 @@ def test_each_prediction_gives_the_bits_of_synth_and_wrong_fields_are_refused(
     for label, fields in WRONG:
         asked = {"run": label, **fields}
         answer = made.post(f"{place}/synthesise", data=asked, headers=JSON)
-        assert answer.status_code == 400, fields
+        assert answer.status_code in (400, 422), fields
     assert len(made.jobs.all()) == 1
     for answer in ("mean", "sample"):
         address, text = made.synthesised(place, "both", answer=answer)

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pydantic import BaseModel, Field
 from starlette.requests import Request
 
 from voxlate.base.messages import Grade
-from voxlate.page.forms import SCHEMA
+from voxlate.page.words import LABELS
 
 JSON = "application/json"
 OPENAPI = "/openapi.json"
@@ -110,6 +111,25 @@ class JobState:
     windows: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
+class SynthesisForm(BaseModel, extra="forbid"):
+    """What a synthesis is asked for: the options of `voxlate synth` that the page has.
+
+    Settings of the sampling stay with the command line: the intervals hold for those of the calibration alone.
+    """
+
+    run: str = Field(description="Label of the model.")
+    answer: Literal["", "mean", "sample"] = Field(
+        "",
+        title=LABELS["--answer"],
+        description="Mean prediction or a sample; by default what has intervals.",
+    )
+    anyway: bool = Field(
+        False,
+        title=LABELS["--anyway"],
+        description="Also synthesise a case that is graded “do not trust”.",
+    )
+
+
 @dataclass(frozen=True)
 class Listed:
     """The labels of the models, the names of contrasts that a scan may have, and all jobs."""
@@ -124,13 +144,6 @@ def wants_json(request: Request) -> bool:
     return JSON in request.headers.get("accept", "")
 
 
-def _body(kind: str, schema: Mapping[str, Any]) -> dict[str, Any]:
-    return {"requestBody": {"required": True, "content": {kind: {"schema": schema}}}}
-
-
 _FILES = {"type": "array", "items": {"type": "string", "format": "binary"}}
-UPLOAD = _body(
-    "multipart/form-data",
-    {"type": "object", "properties": {"files": _FILES}, "required": ["files"]},
-)
-SYNTHESIS = _body("application/x-www-form-urlencoded", SCHEMA)
+_FORM = {"type": "object", "properties": {"files": _FILES}, "required": ["files"]}
+UPLOAD = {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import jinja2
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Form, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import (
     FileResponse,
@@ -16,19 +16,17 @@ from fastapi.responses import (
     RedirectResponse,
     Response,
 )
-from starlette.datastructures import FormData
 
 from voxlate.base.errors import BadInput
 from voxlate.page.access import BROWSER, WRONG_TOKEN
 from voxlate.page.api import (
-    SYNTHESIS,
     UPLOAD,
     Entered,
     JobState,
     Listed,
+    SynthesisForm,
     wants_json,
 )
-from voxlate.page.forms import read_options, text_in
 from voxlate.page.jobs import (
     DICOM_ZIP,
     FOUND,
@@ -179,12 +177,7 @@ def site_of(request: Request) -> Site:
     return site
 
 
-async def _read_form(request: Request) -> FormData:
-    return await request.form(max_files=0, max_fields=1000)
-
-
 OfSite = Annotated[Site, Depends(site_of)]
-Form = Annotated[FormData, Depends(_read_form)]
 
 
 @router.get("/enter", response_model=Entered)
@@ -260,48 +253,42 @@ def upload_page(request: Request, site: OfSite, name: str) -> Response:
 
 
 @router.post("/uploads/{name}/names", include_in_schema=False)
-def check_again(site: OfSite, form: Form, name: str) -> Response:
-    """Take which file is which modality, and check again with these names."""
+def check_again(site: OfSite, name: str, names: Annotated[list[str], Form()]) -> Response:
+    """Take which file is which modality, and check again with these names, one for each entry, "" for an unused scan."""
     job, found = site.finished(name, "check")
-    names = {}
-    for number, entry in enumerate(found["entries"]):
-        chosen = text_in(form, f"name_{number}")
-        if chosen not in ("", *found["names"]):
-            raise BadInput(
-                "modality: expected one of the list, found another. Choose one of the list."
-            )
-        if chosen:
-            names[entry["place"]] = chosen
-    again = {**job.request, "names": names}
+    entries = found["entries"]
+    if len(names) != len(entries) or not {*names} <= {"", *found["names"]}:
+        raise BadInput("modality: expected one of the list, found another. Choose one of the list.")
+    chosen = {entry["place"]: one for entry, one in zip(entries, names) if one}
+    again = {**job.request, "names": chosen}
     return site.go_to(site.jobs.change(name, state="queued", request=again, ended=0.0))
 
 
-@router.post("/uploads/{name}/synthesise", response_model=JobState, openapi_extra=SYNTHESIS)
-def synthesise(request: Request, site: OfSite, form: Form, name: str) -> Response:
+@router.post("/uploads/{name}/synthesise", response_model=JobState)
+def synthesise(site: OfSite, name: str, form: Annotated[SynthesisForm, Form()]) -> Response:
     """Put a synthesis into the queue: of the inputs that the check found for this model."""
     job, checked = site.finished(name, "check")
-    runs = site.settings.runs
-    label = text_in(form, "run")
+    label = form.run
+    run = site.settings.runs.get(label)
     fits = {fit["label"]: fit for fit in checked["fits"] if not fit["why_not"]}
-    fit = fits.get(label)
-    if fit is None or label not in runs:
+    if run is None or label not in fits:
         raise BadInput("model: expected one that fits the scan, found another. Choose one.")
-    options = read_options(form)
+    fit = fits[label]
     answers = fit["answers"]
-    answer = options.get("answer", answers[0])
+    answer = form.answer or answers[0]
     if answer not in answers:
         raise BadInput(
             f"answer: expected {' or '.join(answers)}, found another. Choose one of these."
         )
     asked = {
-        "run": runs[label],
+        "run": run,
         "label": label,
         "answer": answer,
         "check": name,
         "patient": checked["patient"],
         "inputs": fit["inputs"],
         "options": {
-            "anyway": options.get("anyway", False),
+            "anyway": form.anyway,
             "answer": answer if len(answers) > 1 else None,
             "device": site.settings.device,
         },
@@ -339,31 +326,20 @@ def delete(site: OfSite, name: str) -> Response:
     return RedirectResponse("/", SEE_OTHER)
 
 
-@router.get(
-    "/jobs/{name}/{kind}/{file}",
-    response_class=FileResponse,
-    responses={200: {"description": "An image as NIfTI", "content": {"application/gzip": {}}}},
-)
-def image(site: OfSite, name: str, kind: str, file: str) -> Response:
-    """An image as voxlate synth writes it (kind images), or one of the viewer (kind views)."""
+@router.get("/jobs/{name}/{place:path}", response_class=FileResponse)
+def file(request: Request, site: OfSite, name: str, place: str) -> Response:
+    """A file of a result: images/FILE as voxlate synth writes it, views/FILE of the viewer, report.html or dicom.zip.
+
+    The report is saved and not shown: its styles are inline.
+    """
     _, found = site.finished(name, "synthesise")
-    folders = {"images": f"{OUT}/{found['case']}", VIEWS: VIEWS}
-    allowed = {"images": found["images"], VIEWS: [view["file"] for view in found["views"]]}
-    if file not in allowed.get(kind, ()):
-        raise BadInput("file: expected one of the page's links, found another. Go to the page.")
-    path = site.jobs.folder(name) / folders[kind] / file
-    return FileResponse(path, media_type="application/gzip", filename=file)
-
-
-@router.get(
-    "/jobs/{name}/{file}",
-    response_class=FileResponse,
-    responses={200: {"description": "report.html or dicom.zip"}},
-)
-def other_file(request: Request, site: OfSite, name: str, file: str) -> Response:
-    """The report, or the DICOM series as an archive. The report is saved and not shown: its styles are inline."""
-    job = site.jobs.read(name)
-    path = site.jobs.folder(name) / file
-    if file not in DOWNLOADS or job.state != "done" or not path.is_file():
+    offered = {file: file for file in DOWNLOADS}
+    offered |= {f"images/{image}": f"{OUT}/{found['case']}/{image}" for image in found["images"]}
+    for view in found["views"]:
+        offered[f"{VIEWS}/{view['file']}"] = f"{VIEWS}/{view['file']}"
+    path = site.jobs.folder(name) / offered.get(place, "none")
+    if not path.is_file():
         return site.error(request, 404, NO_PAGE)
-    return FileResponse(path, filename=f"{name}_{file}")
+    if place in DOWNLOADS:
+        return FileResponse(path, filename=f"{name}_{place}")
+    return FileResponse(path, media_type="application/gzip", filename=path.name)

@@ -15,8 +15,9 @@ from voxlate.base.errors import BadInput
 from voxlate.base.messages import reworded, without_names
 from voxlate.base.option import FLAG
 from voxlate.commands.api.entry import HOMES
-from voxlate.page.forms import LABELS_OF_FLAGS
 
+# The settings of the page by the options that they are on the command line.
+LABELS = {"--answer": "Prediction", "--anyway": "Synthesise anyway"}
 # What a scan may be.
 CONTRASTS = {
     "t1": "T1",
@@ -94,5 +95,5 @@ def in_settings(text: str) -> str:
 
 def _setting(option: re.Match[str]) -> str:
     """The setting of an option, or the option itself where the page has none."""
-    name = LABELS_OF_FLAGS.get(option[0])
+    name = LABELS.get(option[0])
     return f"“{name}”" if name else option[0]
