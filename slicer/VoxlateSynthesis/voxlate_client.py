@@ -32,7 +32,7 @@ class VoxlateError(Exception):
 
 
 class Client:
-    """A session with a server; address: the URL with the token, which can be used once, as the server printed it."""
+    """A session with a server; address: the URL with the token, as the server printed it."""
 
     def __init__(self, address: str) -> None:
         try:

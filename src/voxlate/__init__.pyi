@@ -103,7 +103,6 @@ def recipes(
     name: str | None = None,
     *,
     paper: str | None = None,
-    cohort: Path | str | None = None,
     allow_code: bool = False,
 ) -> list[dict[str, Any]] | dict[str, Any]:
     """List the shipped recipes to start from by source and target, or those of a paper, or print one.
@@ -111,17 +110,15 @@ def recipes(
     Args:
         name: Recipe to print, with the default and the meaning of every key.
         paper: Paper whose recipes are listed: its system, baselines and ablations; all: every recipe.
-        cohort: Prepared cohort whose fitting recipes come first; the others state what they need.
         allow_code: Import and run the model's own Python code. Default: False.
 
     Returns:
-        list[dict[str, Any]] | dict[str, Any]: Without a `name` or `cohort` a list of tables with the name, title, paper, source and target of each recipe; of a
-            `name` the recipe with all its keys; for a `cohort` a list of tables, the fitting recipes first, whose `against`
-            states why others do not fit.
+        list[dict[str, Any]] | dict[str, Any]: Without a `name` a list of tables with the name, title, paper, source and target of each recipe; of a
+            `name` the recipe with all its keys.
 
     Raises:
         BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
-        BadInput: the recipe or paper is unknown; it names code without allow_code; or the cohort is not prepared.
+        BadInput: the recipe or paper is unknown, or it names code without allow_code.
 
     Example:
         >>> import voxlate
@@ -478,10 +475,8 @@ def push(
     repo: str,
     *,
     dry_run: Path | str | None = None,
-    scores: Path | str | None = None,
     licence: str = "not stated",
     private: bool = False,
-    onnx: bool = True,
     allow_code: bool = False,
 ) -> Pushed:
     """Upload a trained model to a hub of Hugging Face, with a card and without anything on its patients.
@@ -492,10 +487,8 @@ def push(
         run: Run folder, exported model, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
         repo: Repository, which is created if it is absent.
         dry_run: New folder that is written in place of the upload.
-        scores: Scored folder of the run's images, for the card.
         licence: Licence of the model, as its users will read it; of a starter, Apache-2.0. Default: 'not stated'.
         private: A new repository is private. Default: False.
-        onnx: Also the exported model, which runs without torch, if the run can be exported. Default: True.
         allow_code: Import and run the model's own Python code. Default: False.
 
     Returns:
@@ -508,7 +501,7 @@ def push(
 
     Example:
         >>> import voxlate
-        >>> pushed = voxlate.push("RUN", "name/model", dry_run="FOLDER", onnx=False)
+        >>> pushed = voxlate.push("RUN", "name/model", dry_run="FOLDER")
         >>> pushed.address, "weights.safetensors" in pushed.files
         ('hf://name/model@COMMIT', True)
     """
@@ -516,7 +509,7 @@ def push(
 
 def check(
     run: str | Path | Sequence[str | Path | Model] | Model,
-    inputs: Sequence[str | Path] | str | Path | Mapping[str, Any],
+    inputs: Sequence[str | Path] | str | Path | Mapping[str, str | Path],
     *,
     split: Literal["train", "val", "test"] | None = None,
     answer: Literal["mean", "sample"] | None = None,
@@ -603,7 +596,7 @@ def load(
 
 def synthesise(
     run: str | Path | Sequence[str | Path | Model] | Model,
-    inputs: Sequence[str | Path] | str | Path | Mapping[str, Any],
+    inputs: Sequence[str | Path] | str | Path | Mapping[str, str | Path],
     out: Path | str,
     *,
     samples: int | None = None,
@@ -694,9 +687,6 @@ def synthesise(
         address: Ray cluster: HOST:PORT or auto.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
-    Scans may be paths, Volumes, nibabel images, or pairs of an array (NumPy, torch) [x, y, z] and its affine (to RAS
-    millimetres), by modality.
-
     Returns:
         Syntheses: The `cases` that were synthesised, their `folders`, the reason of each case that was `left_out`, and
             `warnings` and error `bounds` by case. The images are NIfTI files OUT/CASE/MODALITY.nii.gz.
@@ -707,20 +697,16 @@ def synthesise(
         DoNotTrust: the scans of a single case are graded "do not trust", and `anyway` is not set.
 
     Example:
-        >>> import nibabel, voxlate
+        >>> import voxlate
         >>> done = voxlate.synthesise("RUN", "COHORT", "NEW", split="val", progress=False)
         >>> len(done.cases), (done.folders[0] / "t2.nii.gz").is_file()
         (1, True)
-        >>> scan = nibabel.load("COHORT/case0/t1.nii.gz")
-        >>> array = scan.get_fdata()  # [x, y, z]
-        >>> voxlate.synthesise("RUN", {"t1": (array, scan.affine)}, "ARRAYS", progress=False).cases
-        ('case',)
     """
 
 
 def synthesize(
     run: str | Path | Sequence[str | Path | Model] | Model,
-    inputs: Sequence[str | Path] | str | Path | Mapping[str, Any],
+    inputs: Sequence[str | Path] | str | Path | Mapping[str, str | Path],
     out: Path | str,
     *,
     samples: int | None = None,
@@ -811,9 +797,6 @@ def synthesize(
         address: Ray cluster: HOST:PORT or auto.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
-    Scans may be paths, Volumes, nibabel images, or pairs of an array (NumPy, torch) [x, y, z] and its affine (to RAS
-    millimetres), by modality.
-
     Returns:
         Syntheses: The `cases` that were synthesised, their `folders`, the reason of each case that was `left_out`, and
             `warnings` and error `bounds` by case. The images are NIfTI files OUT/CASE/MODALITY.nii.gz.
@@ -824,14 +807,10 @@ def synthesize(
         DoNotTrust: the scans of a single case are graded "do not trust", and `anyway` is not set.
 
     Example:
-        >>> import nibabel, voxlate
+        >>> import voxlate
         >>> done = voxlate.synthesise("RUN", "COHORT", "NEW", split="val", progress=False)
         >>> len(done.cases), (done.folders[0] / "t2.nii.gz").is_file()
         (1, True)
-        >>> scan = nibabel.load("COHORT/case0/t1.nii.gz")
-        >>> array = scan.get_fdata()  # [x, y, z]
-        >>> voxlate.synthesise("RUN", {"t1": (array, scan.affine)}, "ARRAYS", progress=False).cases
-        ('case',)
     """
 
 
@@ -1032,7 +1011,7 @@ def adapt(
 
 
 def calibrate(
-    run: str | Path | Model,
+    run: str | Path,
     cohort: Path | str,
     *,
     out: Path | str | None = None,

@@ -4,12 +4,10 @@ import re
 import shutil
 
 import numpy as np
-import typer
 
-from rows import every_row, slow
+from rows import slow
 from scans import change_scan
 from voxlate.base.files import write_json
-from voxlate.commands.cli.terminal import command_line
 from voxlate.evaluation.reports.page import report
 from voxlate.scans.formats.io import write_volume
 from voxlate.scans.images.grid import Volume
@@ -69,20 +67,6 @@ def test_recipes_are_found_whatever_the_case_and_listed_with_their_modalities(ty
     listed = {one["name"]: one for one in typed("recipes --json").json}
     assert listed["t1_to_t2_brain"]["source"] == ["t1"]
     assert listed["t1_to_t2_brain"]["target"] == ["t2"]
-
-
-@every_row(
-    "command, name, begun, known",
-    [
-        ("evaluate", "mask", "b", ["body", "brain"]),
-        ("synth", "format", "nii", ["nii.gz", "nii"]),
-        ("train", "recipe", "phantom_t1_to", ["phantom_t1_to_ct"]),
-    ],
-)
-def test_values_complete_in_the_shell(command, name, begun, known):
-    line = command_line([command]).commands[command]
-    (parameter,) = (one for one in line.params if one.name == name)
-    assert [one.value for one in parameter.shell_complete(typer.Context(line), begun)] == known
 
 
 def test_a_made_ct_of_grey_values_is_not_described_in_hounsfield_units(typed, tmp_path):

@@ -4,7 +4,6 @@ Programs read code and grade, never the text. codes.toml has one entry for each 
 """
 
 import functools
-import json
 import re
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, cast, get_args
 
 from voxlate.base.errors import BadInput, first_of, plural
-from voxlate.base.files import write_text
 from voxlate.base.groups import grouped
 
 Grade = Literal["note", "caution", "do not trust"]
@@ -53,7 +51,6 @@ def codes() -> dict[str, Code]:
 
 
 T = TypeVar("T")
-FILE = "messages.jsonl"
 UNOWNED = "unknown-patients"  # the code of slices of unknown patients
 # Times the distance of the usual scan that is farthest from their median, from which a scan has a note, a caution, "do not trust".
 NOTED, CAREFUL, REFUSED = 1.5, 2.2, 3.0
@@ -200,29 +197,6 @@ def by_consequence(messages: Iterable[Message]) -> list[Message]:
 def read_messages(table: Mapping[str, Any], key: str = "warnings") -> list[Message]:
     """Messages from the plain values in a file, by default those of a provenance, by their consequence."""
     return by_consequence(Message(**entry) for entry in table.get(key, ()))
-
-
-def write_messages(folder: Path, command: str, messages: Iterable[Message], is_done: bool) -> None:
-    """Write the messages of a command into FOLDER/messages.jsonl, in place of those of the same command and cases.
-
-    is_done: whether the command succeeded; else the earlier ones stay, as what they describe does.
-    """
-    own = [{"command": command, **said.table} for said in messages]
-    replaced = {(command, line.get("case", "")) for line in own if is_done}
-    path = folder / FILE
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    kept = [line for line in lines if _subject(line) not in replaced]
-    kept += [json.dumps(line, ensure_ascii=False) for line in own]
-    write_text(path, "".join(f"{line}\n" for line in dict.fromkeys(kept)))
-
-
-def _subject(line: str) -> tuple[str, str] | None:
-    """The command and the case of a line in a file of messages; None for a line that is damaged."""
-    try:
-        stated = json.loads(line)
-        return stated["command"], stated.get("case", "")
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None
 
 
 def shorten(messages: Iterable[Message]) -> tuple[list[Message], int]:

@@ -61,8 +61,7 @@ class Option:
     A field of an options dataclass without an Option is a keyword of the Python function alone.
     metavar: the kind of value in --help; by default from the type. least, most: range of a number.
     read: makes the value of the text, or texts, of the command line. check: raises BadInput, without a place, for a value
-    that does not fit. complete: the values that a shell suggests, or "module:name" of a collection of them, or of a
-    function that returns them; the module is imported when a shell asks. flag: of what only the command line has.
+    that does not fit. flag: of what only the command line has.
     """
 
     help: str
@@ -72,7 +71,6 @@ class Option:
     most: float | None = None
     read: Callable[[Any], Any] | None = None
     check: Callable[[Any], object] | None = None
-    complete: str | Sequence[str] = ()
     flag: str = ""
     __is_annotated_types_grouped_metadata__: ClassVar = True  # pydantic takes the notes of __iter__
 

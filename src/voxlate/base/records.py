@@ -26,7 +26,6 @@ from voxlate.base.option import MOST_NUMBER as MOST_NUMBER
 Others = Literal["forbid"] | None
 LARGEST = 1e15  # of a number: squares of it are finite in float32, and no scan holds such values
 OLDEST = (0, 7)  # the first version whose files are read
-DIGITS = 18  # of an integer, so that 64 bits hold it
 LONGEST_TEXT = 1 << 16
 LONGEST_SHOWN = 120  # characters of a value, in a message
 FLOATS = ("F32",)
@@ -109,9 +108,9 @@ class Record:
             )
 
     def table(self, text: str | bytes) -> Any:
-        """The content of JSON without integers that overflow, and without NaN and infinity where these may not be in it."""
+        """The content of JSON, without NaN and infinity where these may not be in it."""
         try:
-            value = json.loads(text, parse_int=_read_int)
+            value = json.loads(text)
             json.dumps(value, allow_nan=self.infinite)
             return value
         except (ValueError, RecursionError) as error:
@@ -276,13 +275,6 @@ def check_values(record: Record, name: str, values: np.ndarray, wanted: Shape) -
 def close(value: float, other: float, share: float = 1e-4) -> bool:
     """Whether two numbers are the same but for rounding."""
     return abs(value - other) <= share * max(abs(value), abs(other)) + 1e-6
-
-
-def _read_int(text: str) -> int:
-    """Beyond what any count is an integer would overflow as a float or as a tensor's."""
-    if len(text) > DIGITS:
-        raise ValueError(f"{text[:DIGITS]}… is too long")
-    return int(text)
 
 
 def _describe(error: ValidationError) -> str:

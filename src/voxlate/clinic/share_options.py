@@ -71,18 +71,8 @@ class PushOptions:
         Path | str | None,
         MainOption("New folder that is written in place of the upload.", metavar="FOLDER"),
     ] = None
-    scores: Annotated[
-        Path | str | None,
-        MainOption("Scored folder of the run's images, for the card.", metavar="OUT"),
-    ] = None
     licence: Licence = NOT_STATED
     private: Annotated[bool, MainOption("A new repository is private.")] = False
-    onnx: Annotated[
-        bool,
-        OutputOption(
-            "Also the exported model, which runs without torch, if the run can be exported.",
-        ),
-    ] = True
     allow_code: AllowCode = False
 
 

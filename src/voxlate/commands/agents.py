@@ -72,18 +72,13 @@ class Tools:
         return {
             name: one
             for name, one in entry.commands().items()
-            if name not in NEVER and (self.write or one.reads is not None)
+            if name not in NEVER and (self.write or one.reads)
         }
-
-    def fixed(self, command: entry.Command) -> Mapping[str, Any]:
-        """The arguments that keep a command from writing."""
-        return {} if self.write else command.reads or {}
 
     def parameters(self, command: entry.Command) -> Parameters:
         """The arguments and options of a command that agents may give."""
-        closed = {*CLOSED, *self.fixed(command)}
         stated = command.open_parameters.items()
-        return {name: one for name, one in stated if name not in closed}
+        return {name: one for name, one in stated if name not in CLOSED}
 
     def tool(self, command: entry.Command) -> dict[str, Any]:
         """What a command does, and the JSON schema of its arguments and options."""
@@ -93,13 +88,12 @@ class Tools:
         required = [
             name for name, parameter in parameters.items() if parameter.default is parameter.empty
         ]
-        fixed = [f"{name}={value}" for name, value in self.fixed(command).items() if value]
         does = in_python(
             cleandoc(f"{command.described.__doc__}").partition("\n\n")[0].partition("\f")[0]
         )
         return {
             "name": command.name,
-            "description": f"{does} Here with {', '.join(fixed)}." if fixed else does,
+            "description": does,
             "input_schema": {
                 "type": "object",
                 "additionalProperties": False,
@@ -117,8 +111,7 @@ class Tools:
             known_name(key, "an option", key, known)
         messages = list[Message]()
         report = Reporter(progress.step, messages.append)
-        asked = {**called.by_line, **given, **self.fixed(called)}
-        result, values = called.call(asked, report)
+        result, values = called.call(given, report)
         lines = called.show(result, {**values, "as_json": True})
         made = entry.plain(called.document(result))
         messages += [line for line in lines if isinstance(line, Message)]

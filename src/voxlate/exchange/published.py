@@ -174,16 +174,17 @@ def read_weights(
 
 
 def _compare_shapes(
-    found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]], where: str
+    found: Mapping[str, Any], wanted: Mapping[str, Sequence[int] | None], where: str
 ) -> None:
-    """Raise BadInput with the first tensor of a file that is unknown, missing or of another shape."""
-    if unknown := sorted(found.keys() - wanted.keys()):
-        raise wrong_weights(f"{where}, found the unknown key '{unknown[0]}'")
+    """Raise BadInput with the first tensor of a file that is unknown, missing or of another shape (None: any)."""
+    for key in sorted({*found} ^ {*wanted}):
+        lack = "the unknown" if key in found else "no"
+        raise wrong_weights(f"{where}, found {lack} key '{key}'")
     for key, shape in wanted.items():
-        if key not in found:
-            raise wrong_weights(f"{where}, found no key '{key}'")
-        if found[key] != shape:
-            raise wrong_weights(f"{where} with '{key}' of shape {shape}, found {found[key]}")
+        if shape is not None and tuple(found[key]) != tuple(shape):
+            raise wrong_weights(
+                f"{where} with '{key}' of shape {tuple(shape)}, found {tuple(found[key])}"
+            )
 
 
 def _convert(array: Tensor, key: str) -> Tensor:
@@ -264,12 +265,9 @@ def read_autoencoder(path: Path) -> dict[str, Tensor]:
     with torch.device("meta"):
         built = NETWORK.build(Channels(images={"image": 1}, out=1))
     wanted = _names_in_file(NETWORK, built)
-    names = list(chain.from_iterable(wanted.values()))
+    names = chain.from_iterable(wanted.values())
     where = f"{path}: expected the weights of {AUTOENCODER}"
-    if unknown := sorted(places[name] for name in theirs.keys() - names):
-        raise wrong_weights(f"{where}, found the unknown key '{unknown[0]}'")
-    if missing := [name for name in names if name not in theirs]:
-        raise wrong_weights(f"{where}, found no key '{missing[0]}'")
+    _compare_shapes(theirs, dict.fromkeys(names), where)
     # The scale is set from a cohort's latents later (see Autoencoding.finish).
     state = {"scale": torch.ones(())}
     for ours, parameter in built.named_parameters():
@@ -281,11 +279,7 @@ def read_autoencoder(path: Path) -> dict[str, Tensor]:
             values = values.mean(0, keepdim=True)
         # Published attention has kernels of one pixel.
         values = values.flatten(1) if parameter.ndim == 2 else values
-        if values.shape != parameter.shape:
-            found = tuple(theirs[first].shape)
-            raise wrong_weights(
-                f"{where} with '{places[first]}' for {tuple(parameter.shape)}, found {found}"
-            )
+        _compare_shapes({first: values.shape}, {first: parameter.shape}, where)
         state[ours] = values.contiguous()
     return state
 

@@ -10,7 +10,6 @@ A check finds which models fit scans; a synthesis refers to the check whose scan
 """
 
 import os
-import re
 import secrets
 import shutil
 import threading
@@ -21,6 +20,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from voxlate import __version__
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json, write_json
 
@@ -32,10 +32,8 @@ ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
 JOB, PROGRESS, OUTCOME, FOUND = "job.json", "progress.json", "outcome.json", "found.json"
 SCANS, OUT, VIEWS = "scans", "out", "views"  # folders of a job
 REPORT, DICOM_ZIP = "report.html", "dicom.zip"
-NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{12}")
 HIDDEN = "."  # first letter of folders that are being filled or removed
 FOLDER = 0o700  # for its owner alone
-LAYOUT = 7  # of requests and results; jobs of another version of voxlate are not shown
 
 
 class NoSuchJob(BadInput):
@@ -47,7 +45,7 @@ class Job:
     """A job: its request and its progress. Times are in seconds since 1970.
 
     title: what people call it; request: the arguments of its work; why: the reason of a failure, one sentence;
-    layout: of the request and the results.
+    made_by: the version of voxlate.
     """
 
     name: str
@@ -59,7 +57,7 @@ class Job:
     started: float = 0.0
     ended: float = 0.0
     why: str = ""
-    layout: int = 1
+    made_by: str = __version__
 
     @property
     def has_ended(self) -> bool:
@@ -96,7 +94,7 @@ class Jobs:
         for path in sorted(self.root.glob(f"*/{JOB}")):
             with suppress(BadInput, TypeError):  # a damaged file
                 job = Job(**read_json(path))
-                if job.layout == LAYOUT:  # others remain on disk until their time is over
+                if job.made_by == __version__:  # others remain on disk until their time is over
                     self._jobs[path.parent.name] = job
 
     def folder(self, name: str) -> Path:
@@ -132,7 +130,7 @@ class Jobs:
                 )
             folder = reserved or self.reserve()
             name = folder.name.removeprefix(HIDDEN)
-            job = Job(name, kind, title, {**request}, created=time.time(), layout=LAYOUT)
+            job = Job(name, kind, title, {**request}, created=time.time())
             self._write(folder, job)
             os.replace(folder, self.root / name)
             return job
@@ -141,7 +139,7 @@ class Jobs:
         """A job; raises NoSuchJob where there is none of this name."""
         if name not in self._jobs:
             raise NoSuchJob(
-                f"job {name if NAME.fullmatch(name) else ''}: expected a job that exists, found none: it was removed, its time is over, or another version of voxlate made it. Go to the list."
+                "job: expected a job that exists, found none: it was removed, its time is over, or another version of voxlate made it. Go to the list."
             )
         return self._jobs[name]
 

@@ -206,7 +206,7 @@ def _fit(label: str, run: str, scans: Path, request: Asked) -> Fit:
             intervals=tuple(answer for answer, one in models.items() if _is_calibrated(one)),
         )
         inputs = _inputs(model, scans, request.get("names", {}))
-        inputs, checked = _check_inputs(model, inputs, scans)
+        checked = _check_inputs(model, inputs, scans)
     except Exception as error:
         return replace(fit, why_not=_reason(label, error))
     messages = checked.messages
@@ -307,28 +307,14 @@ def absolute_inputs(inputs: Sequence[str], scans: Path) -> list[str]:
     return texts
 
 
-def _check_inputs(
-    model: Model, inputs: tuple[str, ...], scans: Path
-) -> tuple[tuple[str, ...], CheckedCase]:
-    """The inputs that a model takes, and their check; raises BadInput where a synthesis would refuse them.
-
-    A model that completes a case takes its first scan alone where it cannot take them all.
-    """
+def _check_inputs(model: Model, inputs: tuple[str, ...], scans: Path) -> CheckedCase:
+    """The check of a model's inputs; raises BadInput where a synthesis would refuse them."""
     selected = select(model, absolute_inputs(inputs, scans), SynthOptions())
     if len(selected.scans) != 1:
         raise BadInput(
             f"upload: expected the scans of one case, found {len(selected.scans)} cases. Choose one, or say below what each scan is."
         )
-    (found,) = selected.scans
-    try:
-        return inputs, check_case(model, found)
-    except BadInput:
-        if len(found.files) == 1 or not model.facts.completes:
-            raise
-        name = next(source for source in model.facts.data.source if source in found.files)
-        path = found.files[name]
-        alone = replace(found, files={name: path})
-        return (f"{name}={place_in(path, scans)}",), check_case(model, alone)
+    return check_case(model, selected.scans[0])
 
 
 def place_in(path: Path, scans: Path) -> str:

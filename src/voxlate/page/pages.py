@@ -1,5 +1,6 @@
 """The pages of scans and results: each function answers one address. Forms answer with a redirect, so that they work without scripts."""
 
+import hmac
 import shutil
 import time
 from dataclasses import asdict, dataclass
@@ -18,7 +19,7 @@ from fastapi.responses import (
 )
 
 from voxlate.base.errors import BadInput
-from voxlate.page.access import BROWSER, WRONG_TOKEN
+from voxlate.page.access import BROWSER
 from voxlate.page.api import (
     UPLOAD,
     Entered,
@@ -39,7 +40,7 @@ from voxlate.page.jobs import (
     Json,
     Kind,
 )
-from voxlate.page.page_settings import LOOPBACK, Sessions, Settings
+from voxlate.page.page_settings import LOOPBACK, Settings
 from voxlate.page.uploads import Space, receive
 from voxlate.page.words import CONTRASTS, for_page
 from voxlate.scans.formats.io import without_ending
@@ -61,10 +62,9 @@ STAGES = {
 
 @dataclass(frozen=True)
 class Site:
-    """What the pages need: settings, sessions, jobs, and free disk space."""
+    """What the pages need: settings, jobs, and free disk space."""
 
     settings: Settings
-    sessions: Sessions
     jobs: Jobs
     space: Space
     templates: jinja2.Environment
@@ -186,17 +186,17 @@ async def enter(request: Request, site: OfSite, token: str = "") -> Response:
 
     A redirect would not do: a link from another program starts it, and SameSite=Strict holds back the new cookie.
     """
-    session = site.sessions.enter(token)
-    if session is None:
+    settings = site.settings
+    if not hmac.compare_digest(token.encode(), settings.token.encode()):
         return site.error(
             request,
-            WRONG_TOKEN,
-            "token: expected the one that the server printed, which one browser can use once, found another or a spent one. Open the newest address in the terminal of the server.",
+            403,
+            "token: expected the one that the server printed, found another. Open the address in the terminal of the server.",
         )
     page = JSONResponse({"entered": True}) if wants_json(request) else site.page("enter.html")
     secure = request.headers.get("x-forwarded-proto") == "https"
     page.set_cookie(
-        site.settings.cookie, session, httponly=True, samesite="strict", path="/", secure=secure
+        settings.cookie, settings.session, httponly=True, samesite="strict", path="/", secure=secure
     )
     return page
 

@@ -73,23 +73,17 @@ def in_settings(text: str) -> str:
     """A text that names settings of the page in place of options, without what only a command line can do."""
     if len(text.split()) < LEAST_WORDS or not ON_LINE.search(text):
         return text
-
     text = PARENTHESIS.sub(lambda part: "" if ON_LINE.search(part[0]) else part[0], text)
     refusal = BadInput(text)
+    sentences = END.split(text)
     if refusal.fix:
-        finding = refusal.finding
-        advice = END.split(refusal.fix)
-    else:
-        finding, *advice = END.split(text)
+        sentences = [refusal.finding, *END.split(refusal.fix)]
+    finding, *advice = sentences
     advice = [OPTION.sub(_setting, sentence) for sentence in advice]
     advice = [sentence for sentence in advice if not ON_LINE.search(sentence)]
-    clauses = finding.split("; ")
-    finding = "; ".join([clause for clause in clauses if not ON_LINE.search(clause)] or clauses)
     finding = ON_LINE.sub("voxlate", OPTION.sub(lambda part: part[0][2:], finding))
     if not advice and "expected" in finding:
         advice = [ADVICE]
-    if advice and not finding.endswith((".", "!", "?")):
-        finding += "."
     return " ".join([finding, *advice])
 
 

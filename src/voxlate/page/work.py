@@ -63,14 +63,10 @@ Start = Callable[[Path], "subprocess.Popen[bytes]"]
 
 @dataclass
 class Worker:
-    """A thread that works on the waiting jobs until `stop` is set.
-
-    check_seconds: after which a check fails.
-    """
+    """A thread that works on the waiting jobs until `stop` is set."""
 
     jobs: Jobs
     start: Start
-    check_seconds: float
     stop: threading.Event
 
     def run(self) -> None:
@@ -99,17 +95,12 @@ class Worker:
             end(process)
 
     def _wait(self, job: Job, process: subprocess.Popen[bytes]) -> None:
-        """Wait until the process ends, the job is cancelled or takes too long, or the worker is to stop; note which."""
-        over = time.monotonic() + self.check_seconds
+        """Wait until the process ends, the job is cancelled, or the worker is to stop; note which."""
         while process.poll() is None:
             if self.jobs.read(job.name).has_ended:
                 return
             if self.stop.wait(LOOK_SECONDS):
                 self.jobs.change(job.name, unless=ENDED, state="queued")
-                return
-            if job.kind == "check" and time.monotonic() > over:
-                why = f"check: expected an end within {self.check_seconds / 60:g} minutes, found none. Choose a smaller scan."
-                self.jobs.end(job.name, "failed", why)
                 return
         none = f"This should not happen: the process of the job ended without a result (exit code {process.poll()}). The reason may be too little memory; the server's folder has {MESSAGES} with its messages."
         why = self.jobs.read_file(job.name, OUTCOME).get("why", none)

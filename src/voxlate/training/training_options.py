@@ -87,7 +87,6 @@ class TrainOptions(PlanOptions, ExecutorOptions):
         Option(
             "Run, weights, starter:NAME or hf://NAME/REPO from which the network is initialised.",
             panel=TRAINING,
-            complete="voxlate.training.starters.names:starters_to_run",
         ),
     ] = None
     reuse: Annotated[

@@ -12,31 +12,19 @@ from rich.text import Text
 from voxlate.base.errors import BadInput
 from voxlate.base.groups import grouped
 from voxlate.base.option import AllowCode, MainOption
-from voxlate.commands.api.entry import RUN, Argument, Command, Place, plain
+from voxlate.commands.api.entry import Argument, Command, Place, plain
 from voxlate.commands.api.progress import Reporter
 from voxlate.commands.api.progress import out as terminal
-from voxlate.training.training_options import AUTO, PlanOptions
+from voxlate.training.training_options import PlanOptions
 
 if TYPE_CHECKING:
     from voxlate.training.planning.plan import Plan
 
 
-def recipe_names() -> list[str]:
-    """The recipes that `train` takes by name."""
-    from voxlate.training.recipe.text import names
-
-    return [AUTO, *names()]
-
-
-NAMES = "voxlate.commands.api.choosing:recipe_names"
-
-
 def _recipe_lines(
-    rows: Any, name: str | None, paper: str | None, cohort: Path | None, allow_code: bool
+    rows: Any, name: str | None, paper: str | None, allow_code: bool
 ) -> Iterator[Any]:
-    if cohort is not None:
-        yield from _fit_lines(rows, cohort)
-    elif name is None:
+    if name is None:
         yield from _recipes_in_lines(rows)
         if paper is None:
             from voxlate.training.recipe.text import papers
@@ -52,10 +40,9 @@ def _recipe_lines(
     """
     recipes t1_to_t2_brain
     recipes --paper mrdpm
-    recipes --cohort PREPARED
     """,
     lines=_recipe_lines,
-    reads={},
+    reads=True,
 )
 def recipes(
     name: Annotated[
@@ -63,7 +50,6 @@ def recipes(
         Argument(
             "Recipe to print, with the default and the meaning of every key.",
             metavar="NAME",
-            complete=NAMES,
         ),
     ] = None,
     *,
@@ -72,13 +58,6 @@ def recipes(
         MainOption(
             "Paper whose recipes are listed: its system, baselines and ablations; all: every recipe.",
             metavar="NAME",
-            complete="voxlate.training.recipe.text:papers",
-        ),
-    ] = None,
-    cohort: Annotated[
-        Place | None,
-        MainOption(
-            "Prepared cohort whose fitting recipes come first; the others state what they need.",
         ),
     ] = None,
     allow_code: AllowCode = False,
@@ -86,12 +65,11 @@ def recipes(
     """List the shipped recipes to start from by source and target, or those of a paper, or print one.
     \f
     Returns:
-        list[dict[str, Any]] | dict[str, Any]: Without a `name` or `cohort` a list of tables with the name, title, paper, source and target of each recipe; of a
-            `name` the recipe with all its keys; for a `cohort` a list of tables, the fitting recipes first, whose `against`
-            states why others do not fit.
+        list[dict[str, Any]] | dict[str, Any]: Without a `name` a list of tables with the name, title, paper, source and target of each recipe; of a
+            `name` the recipe with all its keys.
 
     Raises:
-        BadInput: the recipe or paper is unknown; it names code without allow_code; or the cohort is not prepared.
+        BadInput: the recipe or paper is unknown, or it names code without allow_code.
 
     Example:
         >>> import voxlate
@@ -100,10 +78,6 @@ def recipes(
         >>> "phantom_t1_to_ct" in {recipe["name"] for recipe in voxlate.recipes()}
         True
     """
-    if cohort is not None:
-        from voxlate.training.recipe_messages import fits
-
-        return fits(cohort)
     if name is not None:
         from voxlate.training.recipe import read, to_dict
 
@@ -137,17 +111,6 @@ def _lines_by_modalities(rows: list[dict[str, Any]], notes: list[str]) -> Iterat
             yield Text(line, overflow="ellipsis", no_wrap=True) if terminal.is_terminal else line
 
 
-def _fit_lines(fits: list[dict[str, Any]], data: Path) -> Iterator[str]:
-    """The recipes that fit a prepared cohort; then, by reason, the others."""
-    fitting = [fit for fit in fits if not fit["against"]]
-    yield f"{len(fitting)} of {len(fits)} recipes fit {data}; `voxlate train auto` plans one for it."
-    for fit in fitting:
-        yield f"  {fit['name']}  {fit['title']}"
-    others = grouped((fit["against"], fit["name"]) for fit in fits if fit["against"])
-    for reason, names in others.items():
-        yield f"\n{reason}:\n  {', '.join(names)}"
-
-
 def _starter_lines(starters: list[dict[str, Any]], name: str | None) -> Iterator[Any]:
     if not starters:
         yield "No starter is installed with this copy of voxlate: train a run (voxlate train auto)."
@@ -172,7 +135,7 @@ def _starter_lines(starters: list[dict[str, Any]], name: str | None) -> Iterator
     """,
     name="starters",
     lines=_starter_lines,
-    reads={},
+    reads=True,
 )
 def list_starters(
     name: Annotated[
@@ -180,7 +143,6 @@ def list_starters(
         Argument(
             "Starter of which all is printed: its training, scans, scores and limits.",
             metavar="NAME",
-            complete=RUN.complete,
         ),
     ] = None,
 ) -> list[dict[str, Any]]:
@@ -231,7 +193,6 @@ def _plan_document(chosen: "Plan") -> dict[str, Any]:
     """,
     lines=_plan_lines,
     document=_plan_document,
-    reads={"out": None},
     by_line={"out": Path("plan.toml")},
 )
 def plan(

@@ -123,7 +123,7 @@ def _prepared_document(done: "Cohort") -> dict[str, Any]:
     """,
     lines=_prepare_lines,
     document=_prepared_document,
-    keeps="end",
+    waits=True,
 )
 def prepare(root: Root, out: Out, *, options: PrepareOptions, progress: Reporter) -> "Cohort":
     """Check a cohort, split it by patient, and convert it for training; the same call resumes.
@@ -253,7 +253,7 @@ def _lines(fact: Any) -> list[str]:
     info RUN
     """,
     lines=_fact_lines,
-    reads={},
+    reads=True,
 )
 def info(
     path: Annotated[

@@ -9,12 +9,11 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from voxlate.base.errors import BadInput, plural
+from voxlate.base.errors import BadInput
 from voxlate.base.hub import download, is_on_hub
 from voxlate.base.messages import Message, message
 from voxlate.checks.check_table import exact_messages
 from voxlate.checks.fingerprint import fingerprint
-from voxlate.scans.cohorts.case_files import quote_some
 from voxlate.scans.formats.dicom import DICOM, SeriesInfo, is_dicom_folder, list_series
 from voxlate.scans.formats.format import check_fetched
 from voxlate.scans.formats.io import format_of, is_there, read_volume, without_ending
@@ -62,11 +61,6 @@ def _folder(path: Path) -> dict[str, Any]:
 
     if (path / "provenance.json").is_file():
         return _synthesis(path)
-    if runs := sorted(file.parent for file in path.glob("*/recipe.toml")):
-        return {
-            "runs": [run.name for run in runs],
-            "next": f"voxlate info {quote_path(runs[0])}",
-        }
     if is_dicom_folder(path):
         series = list_series(path)
         return _series(path, series) if len(series) > 1 else _scan(path)
@@ -79,16 +73,11 @@ def _folder(path: Path) -> dict[str, Any]:
             raise
         return _series(path, series)
     scans = Counter(chain.from_iterable(case.files for case in cohort.cases))
-    labels = Counter(chain.from_iterable(case.labels for case in cohort.cases))
-    masks = [str(case.mask) for case in cohort.cases if case.mask]
-    of_bodies = f"{plural(len(masks), 'file')} of the whole body or brain ({quote_some(masks)})"
     return {
         "cohort": str(path),
         "cases": len(cohort.cases),
         "patients": len({case.patient or case.case for case in cohort.cases}),
         "modalities": {name: scans[name] for name in sorted(scans)},
-        **({"label maps": {name: labels[name] for name in sorted(labels)}} if labels else {}),
-        **({"masks": of_bodies} if masks else {}),
         "left out": [*cohort.unread, *cohort.unclaimed],
         **({"assumed": cohort.guessed} if cohort.guessed else {}),
         "next": f"voxlate prepare {quote_path(path)} --out PREPARED",
@@ -222,12 +211,6 @@ def _exported(path: Path) -> dict[str, Any]:
         "target": stated.facts.data.target,
         "intervals": "none" if stated.calibration is None else "calibrated",
         "licence": stated.licence,
-        "card": [
-            f"{key}: {value}"
-            for key, held in stated.card.items()
-            if not isinstance(held, dict)
-            for value in (held if isinstance(held, list) else [held])
-        ],
         "notice": stated.notice,
         "next": f"voxlate synth {quote_path(path)} {inputs} --out OUT",
     }

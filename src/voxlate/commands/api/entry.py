@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, is_dataclass
 from inspect import Parameter, Signature, cleandoc, get_annotations, signature
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 from voxlate.base import option
 from voxlate.base.errors import known_name, system_refusal
@@ -38,12 +38,10 @@ LoadedModel = Annotated[Any, Object("voxlate.synthesis.model:Model")]
 RUN = Argument(
     "Run folder, exported model, weights file, starter:NAME or hf://NAME/REPO@COMMIT.",
     metavar="RUN",
-    complete="voxlate.training.starters.names:starters_to_run",
 )
 RUNS = Argument(
     "Run folders, exported models, weights files, starter:NAME or hf://NAME/REPO; without any, the installed starters.",
     metavar="[RUN...]",
-    complete=RUN.complete,
 )
 Address = str | Path  # of a hub, whose hf:// would lose a slash as a path
 Run = Annotated[Address, RUN]
@@ -71,9 +69,9 @@ class Command:
     """Makes a function a command, and returns it as Python has it.
 
     examples: lines of the end of --help. lines: what is printed of a result: lines, tables, messages, Aside and Undone; it
-    is called with the result and those arguments that it names. document: the result as plain values. reads: None where
-    the command writes files, else the arguments that keep it from writing. keeps: whether messages go to messages.jsonl
-    in OUT, and are printed at the end or now. by_line: defaults of the command line that are not Python's. gives:
+    is called with the result and those arguments that it names. document: the result as plain values. reads: whether
+    the command writes no files. waits: whether messages are printed at the
+    end, in a few lines. by_line: defaults of the command line that are not Python's. gives:
     attribute of the result that Python returns, by default all of it.
     """
 
@@ -81,8 +79,8 @@ class Command:
     name: str = ""
     lines: Callable[..., Iterable[Any]] = lambda _: ()
     document: Callable[[Any], Any] = lambda result: plain(result)
-    reads: Mapping[str, Any] | None = None
-    keeps: Literal["end", "now"] | None = None
+    reads: bool = False
+    waits: bool = False
     by_line: Mapping[str, Any] = field(default_factory=dict)
     gives: str = ""
 

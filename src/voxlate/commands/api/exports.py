@@ -202,7 +202,7 @@ def _pushed_lines(done: Pushed, run: str, repo: str) -> Iterator[Any]:
 
 @Command(
     """
-    push RUN NAME/REPO --scores OUT --licence apache-2.0
+    push RUN NAME/REPO --licence apache-2.0
     push RUN NAME/REPO --dry-run FOLDER
     """,
     lines=_pushed_lines,
@@ -228,21 +228,18 @@ def push(
 
     Example:
         >>> import voxlate
-        >>> pushed = voxlate.push("RUN", "name/model", dry_run="FOLDER", onnx=False)
+        >>> pushed = voxlate.push("RUN", "name/model", dry_run="FOLDER")
         >>> pushed.address, "weights.safetensors" in pushed.files
         ('hf://name/model@COMMIT', True)
     """
-    from voxlate.exchange.hub_folder import build_folder, scores_of
+    from voxlate.exchange.hub_folder import build_folder
     from voxlate.training.load import load
 
     check_repo(repo)
     model, licence = load(run, "cpu", options.allow_code), _licence(run, options.licence)
-    scores = None if options.scores is None else scores_of(Path(options.scores), model)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(options.dry_run or Path(temporary) / "model")
-        messages = build_folder(
-            model, repo, folder, scores, licence, options.onnx, options.allow_code
-        )
+        messages = build_folder(model, repo, folder, licence)
         files = {
             path.relative_to(folder).as_posix(): path.stat().st_size
             for path in sorted(folder.rglob("*"))

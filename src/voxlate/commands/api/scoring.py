@@ -76,7 +76,7 @@ def _assumptions(done: Evaluation) -> Iterator[Message]:
     evaluate NEW --truth COHORT --run RUN --missing all
     """,
     lines=_evaluation_lines,
-    keeps="end",
+    waits=True,
     gives="scores",
 )
 def evaluate(
@@ -133,7 +133,6 @@ def _comparison_lines(comparison: "Comparison", everything: Everything = False) 
 @Command(
     "compare CNN_OUT DDPM_OUT --reference CNN_OUT --report methods.html",
     lines=_comparison_lines,
-    reads={"report": None, "out": None},
 )
 def compare(
     folders: Annotated[

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,11 +12,9 @@ from rich.text import Text
 from voxlate.base.errors import BadInput
 from voxlate.base.option import MainOption, Object
 from voxlate.commands.api.entry import (
-    RUN,
     Address,
     Argument,
     Command,
-    LoadedModel,
     Out,
     Place,
     Run,
@@ -77,7 +75,6 @@ def _run_document(done: "Trained") -> dict[str, Any]:
     """,
     lines=_trained_lines,
     document=_run_document,
-    keeps="now",
 )
 def train(
     recipe: Annotated[
@@ -88,7 +85,6 @@ def train(
         Argument(
             "auto (planned for the cohort), the name of a shipped recipe, a TOML file, or a run to resume.",
             metavar="RECIPE",
-            complete="voxlate.commands.api.choosing:recipe_names",
         ),
     ],
     data: Annotated[
@@ -267,7 +263,7 @@ def _fitted_lines(fitted: Fitted, run: Any, options: CalibrateOptions) -> Iterat
     gives="sentences",
 )
 def calibrate(
-    run: Annotated[Address | LoadedModel, RUN],
+    run: Run,
     cohort: Annotated[
         Place, Argument("Cases with true scans that training did not use.", metavar="COHORT")
     ],
@@ -298,16 +294,12 @@ def calibrate(
     from voxlate.evaluation.calibrate import find_calibration_cases, own_copy
     from voxlate.evaluation.intervals.summary import sentences
     from voxlate.synthesis.ensemble import Ensemble
-    from voxlate.synthesis.model import Model
     from voxlate.training.calibration_file import calibration_file
 
     new = None if options.out is None or Path(options.out).exists() else Path(options.out)
     try:  # a new copy of a starter is removed where it cannot be calibrated
-        if isinstance(run, Model):
-            options = replace(options, device=f"{run.device}")
-        else:
-            run = own_copy(run, options.out)
-        models = [open_model(one, options) for one in (run, *options.out_of_fold)]
+        own = own_copy(run, options.out)
+        models = [open_model(one, options) for one in (own, *options.out_of_fold)]
         model = Ensemble([member for one in models for member in one.members])
         keys = {"samples": options.samples, **(options.set or {})}
         model = model.with_options(options.allow_code, **keys)
