@@ -92,11 +92,9 @@ def test_all_wrong_options_are_said_at_once(voxlate):
 LEANING = np.eye(4)
 LEANING[3, 0] = 0.5  # its last row is not 0 0 0 1
 PAIRS = [  # calls with one option without another, or not with it
-    ("train", "RUN", {"minutes": 5, "steps": 2}),
     ("train", "tiny PREPARED NEW", {"target": "ct"}),
     ("train", "tiny PREPARED NEW", {"minutes": 5}),
     ("train", "tiny PREPARED NEW", {"steps": 5}),
-    ("train", "RUN", {"fold": 1}),
     ("prepare", "COHORT NEW", {"address": "auto"}),
     ("evaluate", "OUT COHORT", {"noise": "shared"}),
     ("evaluate", "OUT COHORT", {"missing": "all"}),

@@ -118,7 +118,8 @@ def test_the_card_of_a_starter_claims_no_patients_for_intervals_of_synthetic_hea
     package.push(starter, REPO, dry_run=tmp_path / "pushed")
     card = (tmp_path / "pushed" / "README.md").read_text()
     assert "patients that training did not see" not in card
-    limits = package.info(starter)["card"]
+    (listed,) = package.list_starters(starter)
+    limits = listed["card"]
     assert all(line.removeprefix("Limit: ") in card for line in limits if line.startswith("Limit"))
     assert load(tmp_path / "pushed", "cpu").calibration() is not None
 

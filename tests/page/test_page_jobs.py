@@ -140,7 +140,7 @@ def test_a_damaged_job_and_one_of_another_version_stop_nothing_and_are_removed_i
     damaged, old, whole = waiting(jobs, 3)
     (jobs.folder(damaged) / "job.json").write_text('{"name": ')
     facts = read_json(jobs.folder(old) / "job.json")
-    write_json(jobs.folder(old) / "job.json", facts | {"layout": 1})
+    write_json(jobs.folder(old) / "job.json", facts | {"made_by": "0.1"})
     again = Jobs(jobs.data)
     again.mend()
     assert [job.name for job in again.all()] == [whole]

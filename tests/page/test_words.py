@@ -59,7 +59,7 @@ def test_no_sentence_of_the_package_reaches_the_page_with_an_option_or_a_command
 
 def test_every_message_has_words_for_the_page():
     for code in codes():
-        said = for_page(message(code, "The finding of the message.").on_page, {})
+        said = for_page(str(message(code, "The finding of the message.")), {})
         assert said.startswith("The finding of the message.")
         assert not _names(said), said
 

@@ -24,15 +24,13 @@ MOST_LINES = 5  # of a list of messages, if no more of them are cautions
 class Code(NamedTuple):
     """What a code means, what to do, and its grades, the usual one first; detail: printed with --verbose only.
 
-    kind: whether it may make the image wrong, limits what the image shows, or was assumed.
-    page: what to do on the page of `voxlate serve`, where that is another action."""
+    kind: whether it may make the image wrong, limits what the image shows, or was assumed."""
 
     meaning: str
     action: str = ""
     grades: tuple[Grade, ...] = ("note",)
     kind: Kind = "assumed"
     detail: bool = False
-    page: str = ""
 
     @property
     def sentence(self) -> str:
@@ -101,15 +99,6 @@ class Message:
     def is_detail(self) -> bool:
         """Whether it is printed with --verbose only, as no caution is."""
         return self.grade == "note" and codes().get(self.code, Code("")).detail
-
-    @property
-    def on_page(self) -> str:
-        """The message with the action of its code on the page of `voxlate serve`."""
-        entry = codes().get(self.code)
-        if entry is None or not entry.page:
-            return str(self)
-        finding = self.text.removesuffix(entry.action).rstrip()
-        return str(replace(self, text=f"{finding} {entry.page}"))
 
     @property
     def table(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ forms, and follows their redirects to the page of a job.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, Field
 from starlette.requests import Request
@@ -16,7 +16,6 @@ from voxlate.page.words import LABELS
 
 JSON = "application/json"
 OPENAPI = "/openapi.json"
-Answer = Literal["mean", "sample"]
 
 
 @dataclass(frozen=True)
@@ -44,10 +43,8 @@ class Fit:
     inputs: as `voxlate synth RUN` takes them, relative to the upload's folder.
     used: places of the scans by modality.
     targets: modalities to synthesise.
-    choice: why these of several scans.
     worst: the highest grade of the warnings.
-    answers: "mean" and "sample", as far as the model has them, those with intervals first.
-    intervals: the answers that are calibrated.
+    intervals: whether the image has prediction intervals.
     card: limits of a starter, and the names of scans that it accepts.
     """
 
@@ -60,11 +57,9 @@ class Fit:
     inputs: tuple[str, ...] = ()
     used: Mapping[str, str] = field(default_factory=dict)
     targets: tuple[str, ...] = ()
-    choice: str = ""
     warnings: tuple[Said, ...] = ()
     worst: Grade | None = None
-    answers: tuple[Answer, ...] = ()
-    intervals: tuple[Answer, ...] = ()
+    intervals: bool = False
     card: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -118,11 +113,6 @@ class SynthesisForm(BaseModel, extra="forbid"):
     """
 
     run: str = Field(description="Label of the model.")
-    answer: Literal["", "mean", "sample"] = Field(
-        "",
-        title=LABELS["--answer"],
-        description="Mean prediction or a sample; by default what has intervals.",
-    )
     anyway: bool = Field(
         False,
         title=LABELS["--anyway"],

@@ -12,7 +12,7 @@ from voxlate.base.errors import BadInput, first_of, plural
 from voxlate.base.messages import worst_grade
 from voxlate.commands.api.images import CheckedCase, check_case
 from voxlate.commands.api.progress import Reporter
-from voxlate.page.api import Answer, Fit, Said
+from voxlate.page.api import Fit, Said
 from voxlate.page.jobs import Asked, Json, scans_of
 from voxlate.page.words import CONTRASTS, contrast_of
 from voxlate.scans.cases.case import MASK
@@ -40,7 +40,6 @@ from voxlate.training.starters.names import name_of
 MODELS_AT_ONCE = 2  # models that are compared with the scans, most of whose work is NumPy's
 MOST_ENTRIES = 200  # files and series that are listed
 ORDER = (None, "note", "caution", "do not trust")  # of the worst warning
-CHOICE = ("chosen-series", "chosen-scan")  # codes of messages on the choice among several scans
 
 
 @dataclass(frozen=True)
@@ -193,17 +192,15 @@ def _fit(label: str, run: str, scans: Path, request: Asked) -> Fit:
     """Whether a run fits an upload; one that cannot be opened or compared states the reason."""
     fit = Fit(label)
     try:
-        models = _models_by_answer(run, request["device"])
-        model = next(iter(models.values()))
+        model = open_model(run, request["device"])
         fit = replace(
             fit,
-            title=models.get("sample", model).facts.title,
+            title=model.facts.title,
             source=tuple(model.facts.data.source),
             target=tuple(model.facts.data.target),
             names=names_for_scans(model),
             card=card_of(model),
-            answers=tuple(models),
-            intervals=tuple(answer for answer, one in models.items() if _is_calibrated(one)),
+            intervals=_is_calibrated(model),
         )
         inputs = _inputs(model, scans, request.get("names", {}))
         checked = _check_inputs(model, inputs, scans)
@@ -215,10 +212,7 @@ def _fit(label: str, run: str, scans: Path, request: Asked) -> Fit:
         inputs=inputs,
         used={name: place_in(Path(scan["file"]), scans) for name, scan in checked.scans.items()},
         targets=tuple(checked.targets),
-        choice=" ".join(said.on_page for said in messages if said.code in CHOICE),
-        warnings=tuple(
-            Said(said.grade, said.on_page) for said in messages if said.code not in CHOICE
-        ),
+        warnings=tuple(Said(said.grade, f"{said}") for said in messages),
         worst=worst_grade(messages),
     )
 
@@ -231,14 +225,16 @@ def _reason(label: str, error: Exception) -> str:
     return f"{label}: This should not happen: {type(error).__name__}. The messages of this job on the server show where."
 
 
-def _models_by_answer(run: str, device: str) -> dict[Answer, Model]:
-    """The models of a run by their answers, calibrated ones first, because their images have a map of the uncertainty."""
+def open_model(run: str, device: str) -> Model:
+    """A run with its calibrated answer, whose images have a map of the uncertainty; else as it is."""
     model = load(run, device)
-    models: dict[Answer, Model] = {model.answer: model}
-    if model.facts.is_stochastic and model.network.mean() is not None:
-        with suppress(BadInput):  # weights alone come without those of their predictor
-            models["mean"] = load(run, device, answer="mean")
-    return dict(sorted(models.items(), key=lambda item: not _is_calibrated(item[1])))
+    if _is_calibrated(model) or not model.facts.is_stochastic or model.network.mean() is None:
+        return model
+    with suppress(BadInput):  # weights alone come without those of their predictor
+        mean = load(run, device, answer="mean")
+        if _is_calibrated(mean):
+            return mean
+    return model
 
 
 def _is_calibrated(model: Model) -> bool:

@@ -274,22 +274,14 @@ def synthesise(site: OfSite, name: str, form: Annotated[SynthesisForm, Form()]) 
     if run is None or label not in fits:
         raise BadInput("model: expected one that fits the scan, found another. Choose one.")
     fit = fits[label]
-    answers = fit["answers"]
-    answer = form.answer or answers[0]
-    if answer not in answers:
-        raise BadInput(
-            f"answer: expected {' or '.join(answers)}, found another. Choose one of these."
-        )
     asked = {
         "run": run,
         "label": label,
-        "answer": answer,
         "check": name,
         "patient": checked["patient"],
         "inputs": fit["inputs"],
         "options": {
             "anyway": form.anyway,
-            "answer": answer if len(answers) > 1 else None,
             "device": site.settings.device,
         },
     }

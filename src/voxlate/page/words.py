@@ -1,8 +1,7 @@
 """Texts of voxlate in the words of the page, which has no command line and states no absolute path.
 
 A refusal is a finding ("expected …, found …") and a fix. Where the fix names an option that the page has as a setting, it
-names the setting; what only a command line can do is left out. codes.toml has the page's own advice for codes that need
-one (Code.page).
+names the setting; what only a command line can do is left out.
 """
 
 import re
@@ -17,7 +16,7 @@ from voxlate.base.option import FLAG
 from voxlate.commands.api.entry import HOMES
 
 # The settings of the page by the options that they are on the command line.
-LABELS = {"--answer": "Prediction", "--anyway": "Synthesise anyway"}
+LABELS = {"--anyway": "Synthesise anyway"}
 # What a scan may be.
 CONTRASTS = {
     "t1": "T1",

@@ -160,7 +160,7 @@ def do_job(kind: Kind, folder: Path, request: Asked, progress: Callable[..., Non
         from voxlate.page.synthesise import synthesise
 
         found = synthesise(folder, request, reporter)
-    found["said"] = [line.on_page for line in said if not line.case]
+    found["said"] = [f"{line}" for line in said if not line.case]
     write_json(folder / FOUND, for_page(found, places_of(folder, request)))
 
 

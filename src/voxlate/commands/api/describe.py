@@ -28,7 +28,9 @@ BIDS = "derivatives"  # the folder in which images of a synthesis are once more,
 def describe_path(path: Path) -> dict[str, Any]:
     """Facts about a scan, a cohort (prepared or not), a synthesis, a run or weights; raises BadInput for others."""
     if is_starter(path):
-        return _starter(path)
+        from voxlate.training.starter import run_folder  # imports torch, which a scan does not need
+
+        return _model(run_folder(path))
     if is_on_hub(path):
         return _model(download(path))
     check_fetched(path)
@@ -45,14 +47,6 @@ def describe_path(path: Path) -> dict[str, Any]:
     if path.is_dir():
         return _folder(path)
     return _scan(path)
-
-
-def _starter(path: Path) -> dict[str, Any]:
-    from voxlate.training.starter import run_folder  # imports torch, which a scan does not need
-    from voxlate.training.starters.card import read_card
-
-    folder = run_folder(path)
-    return {**_model(folder), "starter": str(path), "card": read_card(folder).lines}
 
 
 def _folder(path: Path) -> dict[str, Any]:
