@@ -141,7 +141,6 @@ def test_settings_and_options_of_no_recipe_are_refused_before_a_step_is_timed(
         ("--memory much", "expected a size such as 8GB, found 'much'"),
         ("--target ct", "found 'ct'"),
         ("--source t1 --target t1", "expected each modality in one of them, found t1 in both"),
-        ("--out plan.txt", "expected the name of a .toml file"),
     ],
 )
 def test_a_plan_that_cannot_be_met_is_refused_in_one_sentence(

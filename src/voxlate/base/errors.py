@@ -8,8 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 MOST_NAMED = 6  # number of names in a sentence
-# Names are suggested from this similarity on, and at most SPREAD below the best.
-NEAR, SPREAD = 0.67, 0.12
+NEAR = 0.7  # similarity from which on names are suggested
 # Longer texts (in letters) are no typing errors, and comparing them takes long.
 LONGEST = 80
 FULL = (errno.ENOSPC, errno.EDQUOT)  # the system's errors of a full disk
@@ -155,8 +154,6 @@ def nearest(name: str, known: Iterable[str]) -> list[str]:
     by_spelling = {_spelling(one): one for one in sorted({*known})}
     asked = _spelling(name[:LONGEST])
     near = difflib.get_close_matches(asked, by_spelling, MOST_NAMED, NEAR)
-    best = _likeness(asked, near[0]) if near else 0.0
-    near = [one for one in near if _likeness(asked, one) >= best - SPREAD]
     near += [one for one in by_spelling if asked in one.split("_")]
     return [by_spelling[one] for one in dict.fromkeys(near)]
 
@@ -164,7 +161,3 @@ def nearest(name: str, known: Iterable[str]) -> list[str]:
 def _spelling(name: str) -> str:
     """Letters and digits of a name in any case, with one sign between its words."""
     return re.sub(r"[\W_]+", "_", name.casefold())
-
-
-def _likeness(name: str, other: str) -> float:
-    return difflib.SequenceMatcher(None, other, name).ratio()

@@ -9,9 +9,9 @@ import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar, cast, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
-from voxlate.base.errors import BadInput, first_of, plural
+from voxlate.base.errors import first_of, plural
 from voxlate.base.groups import grouped
 
 Grade = Literal["note", "caution", "do not trust"]
@@ -48,7 +48,6 @@ def codes() -> dict[str, Code]:
     return {name: Code(**entry) for name, entry in tomllib.loads(text).items()}
 
 
-T = TypeVar("T")
 UNOWNED = "unknown-patients"  # the code of slices of unknown patients
 # Times the distance of the usual scan that is farthest from their median, from which a scan has a note, a caution, "do not trust".
 NOTED, CAREFUL, REFUSED = 1.5, 2.2, 3.0
@@ -114,21 +113,15 @@ Say = Callable[[Message], None]
 """Is called with each message."""
 
 
-def reworded(value: T, change: Callable[[str], str]) -> T:
-    """A text, message or error, or plain values with them, after a change of their texts; keys of tables stay."""
-    changed: Any = value
-    match value:
-        case str():
-            changed = change(value)
-        case Message():
-            changed = replace(value, text=change(value.text), case=change(value.case))
-        case BadInput():
-            changed = type(value)(change(str(value)))
-        case list() | tuple():
-            changed = [reworded(entry, change) for entry in value]
-        case dict():
-            changed = {key: reworded(entry, change) for key, entry in value.items()}
-    return cast(T, changed)
+def reworded(value: Any, change: Callable[[str], str]) -> Any:
+    """Plain values after a change of their texts; keys of tables stay."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, list | tuple):
+        return [reworded(entry, change) for entry in value]
+    if isinstance(value, dict):
+        return {key: reworded(entry, change) for key, entry in value.items()}
+    return value
 
 
 def message(

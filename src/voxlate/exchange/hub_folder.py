@@ -177,19 +177,8 @@ def _training(model: Model) -> list[str]:
     if spacing := header.get("training_spacing_mm"):
         sizes = " x ".join(f"{size:.3g}" for size in spacing)
         lines.append(f"Voxels of {sizes} mm (slice, row, column; median over cases).")
-    if volume := header.get("training_ml"):
-        lines.append(f"Body of {volume:.4g} ml (median over cases).")
     if "adapted" in header:
         lines.append("The weights of another training were adapted to these cases.")
-    modalities = {*model.facts.data.source, *model.facts.data.target}
-    done = header["preparation"].items()
-    # the name of a scan that no image is made of says nothing to the model's users
-    kept = [
-        f"{key}: {value}"
-        for key, value in done
-        if value and (key != "fixed" or value in modalities)
-    ]
-    lines.append(f"Preparation: {', '.join(kept) or 'none'}.")
     return [*lines, ABSENT]
 
 

@@ -70,7 +70,6 @@ class JobState:
     kind: check or synthesise.
     state: queued, running, done, failed or cancelled.
     at: when it was asked for, in the time of the machine that runs voxlate.
-    position: in the queue.
     stage, percent, left: how far a running job is; percent is None before it is known.
     why: the reason of a failure.
     patient: the patient's name, where the browser is on the same machine.
@@ -89,7 +88,6 @@ class JobState:
     title: str
     state: str
     at: str
-    position: int = 0
     stage: str = ""
     percent: int | None = None
     left: str = ""

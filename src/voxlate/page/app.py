@@ -64,9 +64,9 @@ def create_app(settings: Settings, start: Start | None = start_process) -> Acces
 
     @asynccontextmanager
     async def run_threads(_: FastAPI) -> AsyncIterator[None]:
-        """Run the worker, and the removal of old jobs; at the end they stop, and a running job returns to the queue."""
+        """Run the worker, and the removal of old jobs; at the end they stop."""
         umask = os.umask(FOR_OWNER)
-        jobs.mend()
+        jobs.begin()
         threads = [threading.Thread(target=work, daemon=True) for work in works]
         for thread in threads:
             thread.start()

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
 
-from voxlate.base.devices import single_threads
 from voxlate.base.errors import BadInput, first_of, plural
 from voxlate.base.messages import worst_grade
 from voxlate.commands.api.images import CheckedCase, check_case
@@ -37,7 +36,6 @@ from voxlate.training.load import load
 from voxlate.training.starters.card import read_card
 from voxlate.training.starters.names import name_of
 
-MODELS_AT_ONCE = 2  # models that are compared with the scans, most of whose work is NumPy's
 MOST_ENTRIES = 200  # files and series that are listed
 ORDER = (None, "note", "caution", "do not trust")  # of the worst warning
 
@@ -68,15 +66,9 @@ def check(folder: Path, request: Asked, reporter: Reporter) -> Json:
     entries = list_entries(scans)
     _check_patients(scans, entries)
     fits = []
-    reporter.step("models", 0, len(runs))
-
-    def fit_run(label: str, run: str) -> Fit:
-        return _fit(label, run, scans, request)
-
-    with single_threads(MODELS_AT_ONCE) as pool:
-        for number, fit in enumerate(pool.map(fit_run, runs, runs.values()), 1):
-            fits.append(fit)
-            reporter.step("models", number, len(runs))
+    for number, (label, run) in enumerate(runs.items()):
+        reporter.step("models", number, len(runs))
+        fits.append(_fit(label, run, scans, request))
     fits.sort(key=lambda fit: (bool(fit.why_not), ORDER.index(fit.worst)))
     taken = {contrast_of(name) for fit in fits for name in fit.names}
     names = {

@@ -101,7 +101,6 @@ class Site:
         folder = self.jobs.folder(job.name)
         url = url_of(job)
         found = self.found(job)
-        waiting = [one.name for one in self.jobs.all() if one.state == "queued"]
         progress = self.jobs.progress(job.name) if job.state == "running" else None
         now = Json()
         if progress is not None:
@@ -122,7 +121,6 @@ class Site:
             job.state,
             time.strftime("%d %b %H:%M", time.localtime(job.created)),
             why=job.why,
-            position=waiting.index(job.name) + 1 if job.name in waiting else 0,
             patient=job.request.get("patient") or found.get("patient", ""),
             images={
                 without_ending(file): f"{url}/images/{file}" for file in found.get("images", ())

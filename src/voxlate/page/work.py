@@ -12,16 +12,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from voxlate.base.errors import BadInput
-from voxlate.base.files import lock, read_json, write_json
+from voxlate.base.files import read_json, write_json
 from voxlate.base.messages import Message
 from voxlate.commands.api.progress import Reporter
 from voxlate.page.jobs import (
-    ENDED,
     FOUND,
     JOB,
     OUTCOME,
@@ -42,7 +40,6 @@ CLEAN_SECONDS = 60.0  # between two removals of old jobs
 MESSAGES = "messages.txt"  # what the process of a job prints, for whoever runs the server
 EVERY_SECONDS = 0.5  # between two writings of the progress
 STDIN = 0  # file descriptor
-WAIT_SECONDS = 60.0  # for the process of a killed server to end
 
 
 def start_process(folder: Path) -> subprocess.Popen[bytes]:
@@ -70,7 +67,7 @@ class Worker:
     stop: threading.Event
 
     def run(self) -> None:
-        """Work on jobs until the worker is stopped; a job that runs then returns to the queue."""
+        """Work on jobs until the worker is stopped."""
         while not self.stop.is_set():
             try:
                 job = self.jobs.take()
@@ -97,10 +94,7 @@ class Worker:
     def _wait(self, job: Job, process: subprocess.Popen[bytes]) -> None:
         """Wait until the process ends, the job is cancelled, or the worker is to stop; note which."""
         while process.poll() is None:
-            if self.jobs.read(job.name).has_ended:
-                return
-            if self.stop.wait(LOOK_SECONDS):
-                self.jobs.change(job.name, unless=ENDED, state="queued")
+            if self.jobs.read(job.name).has_ended or self.stop.wait(LOOK_SECONDS):
                 return
         none = f"This should not happen: the process of the job ended without a result (exit code {process.poll()}). The reason may be too little memory; the server's folder has {MESSAGES} with its messages."
         why = self.jobs.read_file(job.name, OUTCOME).get("why", none)
@@ -119,8 +113,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 def clean_regularly(jobs: Jobs, keep_seconds: float, stop: threading.Event) -> None:
     """Remove old uploads and results until `stop` is set."""
     while not stop.is_set():
-        with suppress(OSError):  # of a folder that is being removed in another way
-            jobs.remove_old(keep_seconds, time.time())
+        jobs.remove_old(keep_seconds, time.time())
         stop.wait(CLEAN_SECONDS)
 
 
@@ -170,8 +163,7 @@ def work(folder: Path) -> None:
     request = job["request"]
     why = ""
     try:
-        with lock(folder, WAIT_SECONDS):
-            do_job(job["kind"], folder, request, ProgressFile(folder))
+        do_job(job["kind"], folder, request, ProgressFile(folder))
     except BadInput as error:
         why = str(error)
     except MemoryError:

@@ -223,15 +223,10 @@ def plan(
     from voxlate.training.planning.planner import plan_training
 
     to = None if out is None else Path(out)
-    if to is not None:
-        if to.suffix != ".toml" or to.is_dir():
-            raise BadInput(
-                f"--out: expected the name of a .toml file, found {to}. Write --out plan.toml."
-            )
-        if to.exists():
-            raise BadInput(
-                f"{to}: expected a new file, found one that is there. Choose another --out, or remove it."
-            )
+    if to is not None and to.exists():
+        raise BadInput(
+            f"{to}: expected a new file, found one that is there. Choose another --out, or remove it."
+        )
     chosen = plan_training(data, options, say=progress.say)
     if to is not None:
         chosen.save(to)

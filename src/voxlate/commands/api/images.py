@@ -136,14 +136,6 @@ class Syntheses:
             "warnings": warnings,
         }
 
-    def __repr__(self) -> str:
-        lines = [
-            f"Syntheses({len(self.cases)} cases in {self.folder}, {len(self.left_out)} left out)"
-        ]
-        for case, warnings in self.warnings.items():
-            lines += [f"  {warning.on(case)}" for warning in warnings]
-        return "\n".join(lines)
-
 
 def _synth_lines(done: Syntheses, run: Any, out: Path, options: SynthOptions) -> Iterator[Any]:
     from voxlate.commands.api.next_steps import after_synthesis
