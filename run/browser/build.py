@@ -99,7 +99,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         chosen.out.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(new, chosen.out)
     megabytes = sum(file.stat().st_size for file in chosen.out.rglob("*")) / 1e6
-    print(f"{chosen.out}: {megabytes:.0f} MB. Next:  voxlate serve --browser {chosen.out}")
+    print(
+        f"{chosen.out}: {megabytes:.0f} MB. Next:  python -m http.server --directory {chosen.out}"
+    )
 
 
 def take_npm(package: str, files: Sequence[str], folder: Path, scratch: Path) -> None:

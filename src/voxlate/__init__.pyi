@@ -137,7 +137,7 @@ def info(
     """Describe a scan (grid, unit, range), a cohort or a model.
 
     Args:
-        path: Scan, DICOM folder, FOLDER#series, cohort, output of synth, run or weights.
+        path: Scan, DICOM folder, FOLDER#series, cohort, run or weights.
         max_volume: Largest scan that is read. Default: 4GB.
 
     Returns:
@@ -146,7 +146,7 @@ def info(
 
     Raises:
         BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
-        BadInput: the path is no scan, cohort, output or model; or a volume is larger than max_volume.
+        BadInput: the path is no scan, cohort or model; or a volume is larger than max_volume.
 
     Example:
         >>> import voxlate
@@ -1206,7 +1206,6 @@ def serve(
     name: Sequence[str] = (),
     token: str | None = None,
     token_file: Path | str | None = None,
-    browser: Path | str | None = None,
     keep: float = 24.0,
     max_upload: str = "2GB",
     max_disk: str = "20GB",
@@ -1223,7 +1222,6 @@ def serve(
         name: Further host name by which browsers reach the page. One or a list.
         token: of the function in Python alone.
         token_file: File with an own token of at least 16 characters, for several browsers.
-        browser: Folder with the built page that computes in the browser (make browser).
         keep: Hours after which uploads and results are removed. At least 0.1. Default: 24.0.
         max_upload: Size of the largest upload. Default: '2GB'.
         max_disk: Size of all uploads and results. Default: '20GB'.

@@ -25,14 +25,6 @@ def test_manifest_names_the_table_that_it_wrote(typed, cohort, tmp_path):
     assert (tmp_path / "my table.csv").is_file()
 
 
-def test_info_describes_a_synthesis(typed, run, cohort):
-    assert typed("synth run cohort --out out").code == 0
-    facts = typed("info out --json").json
-    assert facts["cases"] == [f"case{number}" for number in range(6)]
-    assert facts["images"] == ["t2"]
-    assert facts["next"].startswith("voxlate evaluate out")
-
-
 def test_a_modality_without_intensity_is_refused_with_the_option_that_adds_it(
     typed, tiny, prepared
 ):

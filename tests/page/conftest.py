@@ -29,7 +29,6 @@ def page(tmp_path):
             start=None,
             folder="data",
             names=(),
-            browser=None,
             **limits,
         ):
             settings = Settings(
@@ -38,7 +37,6 @@ def page(tmp_path):
                 TOKEN,
                 device="cpu",
                 names=names,
-                browser=browser,
                 limits=Limits(**limits),
             )
             app = create_app(settings, start)

@@ -2,6 +2,9 @@
 
 import importlib.util
 import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -32,6 +35,15 @@ def find_device(name: str) -> torch.device:
             f"--device: expected auto or what this machine has ({', '.join(there)}), found {name!r}. Choose one of these."
         )
     return best if name == "auto" else torch.device(name)
+
+
+@contextmanager
+def single_threads(count: int) -> Iterator[ThreadPoolExecutor]:
+    """Several threads, in each of which torch computes alone."""
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        yield pool
+    torch.set_num_threads(threads)  # for threads that begin later; this one kept its number
 
 
 def name_of(device: torch.device) -> str:

@@ -127,10 +127,6 @@ class ServeOptions:
             f"File with an own token of at least {SHORTEST_TOKEN} characters, for several browsers.",
         ),
     ] = None
-    browser: Annotated[
-        Path | str | None,
-        Option("Folder with the built page that computes in the browser (make browser)."),
-    ] = None
     keep: Annotated[
         float, Option("Hours after which uploads and results are removed.", least=0.1)
     ] = 24.0

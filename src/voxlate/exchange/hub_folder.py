@@ -7,7 +7,7 @@ the run and its calibrations.
 
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -98,37 +98,39 @@ def _copy(model: Model, folder: Path, calibrations: list[Calibration]) -> Iterat
 
 
 def write_card(
-    path: Path,
-    model: Model,
-    repo: str,
-    calibrations: Sequence[Calibration],
-    licence: str,
+    path: Path, model: Model, repo: str, calibrations: Sequence[Calibration], licence: str
 ) -> None:
-    """Write README.md: a header that the hub reads, and sections for people."""
-    sections = {
-        "What it does": _task(model),
-        "How to use it": _use(model, repo),
-        "Training data": _training(model),
-        "Scores": _scores(model),
-        "Calibration": _calibration(calibrations),
-        "Intended use": [
-            f"{NOTICE} It is meant for research on image synthesis, on scans like those of its training.",
-        ],
-        "Limits": _limits(model, calibrations),
-        "Licence": [
-            f"{licence}." if licence != "not stated" else "No licence was stated: ask the owner."
-        ],
-    }
-    lines = [_header(model, licence), f"# {model.facts.title}"]
-    for title, texts in sections.items():
-        lines += ["", f"## {title}", "", *texts]
-    write_text(path, "\n".join(lines) + "\n")
+    """Write README.md: a header that the hub reads, and a text for people."""
+    facts, header = model.facts, network_of(model).header
+    sources = " and ".join(facts.data.source)
+    targets = " and ".join(f"{name} [{header['units'][name]}]" for name in facts.data.target)
+    task = f"Synthesises {targets} from {sources}."
+    if facts.completes:
+        task = f"Synthesises the missing ones of {sources} from the others."
+    inputs = scans_to_give(facts.data, facts.completes)
+    command = f"voxlate synth hf://{repo}@COMMIT {inputs} --out OUT"
+    errors = [*verdict_lines(Run(weights_of(model.origin).parent).verdicts)]
+    for calibration in calibrations:
+        errors += _intervals(calibration)
+    paragraphs = [
+        _yaml(licence, [*facts.data.source, *facts.data.target]),
+        f"# {facts.title}",
+        f"{task} {NOTICE} It is meant for research on image synthesis, on scans like those of its training.",
+        f"```\n{command}\n```\n\nReplace COMMIT by the hash of a commit of this repository.",
+        "## Training",
+        _training(header),
+        ABSENT,
+        "## Errors",
+        *(errors or ["No errors and no intervals are stated."]),
+        "## Limits",
+        "\n".join(f"- {limit}" for limit in _limits(model)),
+        f"Licence: {licence}.",
+    ]
+    write_text(path, "\n\n".join(paragraphs) + "\n")
 
 
-def _header(model: Model, licence: str) -> str:
-    """The YAML at the head, which the hub reads."""
-    data = model.facts.data
-    modalities = dict.fromkeys([*data.source, *data.target])
+def _yaml(licence: str, modalities: Sequence[str]) -> str:
+    """The table at the head, which the hub reads."""
     known: dict[str, Any] = {"license": licence.lower()}
     if licence.lower() not in LICENCES:
         name = re.sub(r"[^a-z0-9.]+", "-", licence.lower()).strip("-")
@@ -136,82 +138,44 @@ def _header(model: Model, licence: str) -> str:
     table = huggingface_hub.ModelCardData(
         library_name="voxlate",
         pipeline_tag="image-to-image",
-        tags=["medical", "image-synthesis", "not-a-medical-device", *modalities],
+        tags=["medical", "image-synthesis", "not-a-medical-device", *dict.fromkeys(modalities)],
         **known,
     )
     return f"---\n{table.to_yaml()}\n---"
 
 
-def _task(model: Model) -> list[str]:
-    data, header = model.facts.data, network_of(model).header
-    units = {name: header["units"][name] for name in data.target}
-    targets = " and ".join(f"{name} [{unit}]" for name, unit in units.items())
-    sources = " and ".join(data.source)
-    what = f"Synthesises {targets} from {sources}."
-    if model.facts.completes:
-        what = f"Synthesises the missing ones of {sources} from the others."
-    size = f"{header['parameters']:,} parameters"
-    if "imported" not in header:
-        size += f", {plural(header['steps'], 'step')} of training in {header['seconds'] / 60:.3g} minutes"
-    made = header["made_by"]
-    by = f"Made by voxlate {made['voxlate']} with torch {made['torch']}."
-    needs = header.get("imports", [])
-    code = [f"It needs code that is no part of voxlate: {', '.join(needs)}."] if needs else []
-    return [what, f"{size}.", by, *code]
-
-
-def _use(model: Model, repo: str) -> list[str]:
-    inputs = scans_to_give(model.facts.data, model.facts.completes)
-    lines = ["Replace COMMIT by the hash of a commit of this repository.", "", "```"]
-    lines.append(f"voxlate synth hf://{repo}@COMMIT {inputs} --out OUT")
-    return [*lines, "```"]
-
-
-def _training(model: Model) -> list[str]:
-    header = network_of(model).header
-    lines = [f"{plural(header['training_cases'], 'case')} in the training split."]
+def _training(header: Mapping[str, Any]) -> str:
+    """Of what the model was made, without names of cases."""
+    data = plural(header["training_cases"], "case")
     if "imported" in header:
-        lines = ["Trained elsewhere and imported: what it was trained on is not known here."]
+        data = "cases that are not known here, and imported"
     elif starter := header.get("starter"):
-        lines = [f"Trained on {starter['trained_on']}."]
+        data = starter["trained_on"]
+    made = header["made_by"]
+    text = f"{header['parameters']:,} parameters, trained on {data}, in {plural(header['steps'], 'step')}, by voxlate {made['voxlate']} and torch {made['torch']}."
     if spacing := header.get("training_spacing_mm"):
         sizes = " x ".join(f"{size:.3g}" for size in spacing)
-        lines.append(f"Voxels of {sizes} mm (slice, row, column; median over cases).")
-    if "adapted" in header:
-        lines.append("The weights of another training were adapted to these cases.")
-    return [*lines, ABSENT]
+        text += f" Voxels of {sizes} mm (slice, row, column; median over cases)."
+    if needs := header.get("imports"):
+        text += f" It needs code that is no part of voxlate: {', '.join(needs)}."
+    return text
 
 
-def _scores(model: Model) -> list[str]:
-    """What the training measured."""
-    lines = ["Not scored on test cases."]
-    if verdicts := Run(weights_of(model.origin).parent).verdicts:
-        lines += ["On validation cases of the training:", "", *verdict_lines(verdicts)]
-    return lines
+def _intervals(calibration: Calibration) -> list[str]:
+    """What a calibration states of its intervals, each sentence a paragraph."""
+    header = calibration.header
+    what = f"Images of {plural(header.synth['samples'], 'sample')}:"
+    if header.widened is not None:
+        fit = describe_fit(calibration.entry)
+        return [f"{what} intervals {fit}. They are no guarantee for patients."]
+    return [what, *sentences(header)]
 
 
-def _calibration(calibrations: Sequence[Calibration]) -> list[str]:
-    lines = []
-    for calibration in calibrations:
-        header = calibration.header
-        what = f"Images of {plural(header.synth['samples'], 'sample')}:"
-        if header.widened is not None:
-            fit = describe_fit(calibration.entry)
-            lines.append(f"{what} intervals {fit}. They are no guarantee for patients.")
-            continue
-        lines += [what, "", "```", *sentences(header), "```", ""]
-    return lines or ["None: images have no prediction intervals."]
-
-
-def _limits(model: Model, calibrations: Sequence[Calibration]) -> Iterator[str]:
+def _limits(model: Model) -> Iterator[str]:
     """Sentences on what is not known of the model, or does not hold."""
-    yield "- A synthesised image may show structures that are not there, and lack some that are."
-    yield "- Scans of other scanners, sequences, bodies or diseases may give wrong images; voxlate warns of some of them."
-    yield "- Whether a scan was in the training cannot be checked, because its digests are not here."
+    yield "A synthesised image may show structures that are not there, and lack some that are."
+    yield "Scans of other scanners, sequences, bodies or diseases may give wrong images; voxlate warns of some of them."
+    yield "Whether a scan was in the training cannot be checked, because its digests are not here."
     if starter := network_of(model).header.get("starter"):
-        yield from (f"- {limit}" for limit in read_card(folder_of(starter["name"])).all_limits)
-    yield "- No scores on test patients are stated."
-    if not calibrations:
-        yield "- How far a voxel may be wrong is not stated."
-    if model.anatomy is None:
-        yield "- Orientation and field of view of scans are not checked."
+        yield from read_card(folder_of(starter["name"])).all_limits
+    yield "No scores on test patients are stated."

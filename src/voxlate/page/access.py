@@ -26,10 +26,6 @@ CONTENT_POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
-# Of the page that computes in the browser (run/browser): WebAssembly, and images that the browser itself holds.
-BROWSER_POLICY = CONTENT_POLICY.replace(
-    "script-src 'self'", "script-src 'self' 'wasm-unsafe-eval'"
-).replace("connect-src 'self'", "connect-src 'self' blob:")
 HEADERS = {
     "content-security-policy": CONTENT_POLICY,
     "x-content-type-options": "nosniff",
@@ -40,11 +36,7 @@ HEADERS = {
     "permissions-policy": "camera=(), microphone=(), geolocation=()",
     "cache-control": "no-store",
 }
-ENTER, STATIC, UPLOAD, BROWSER = "/enter", "/static/", "/uploads", "/browser/"
-BROWSER_HEADERS = {
-    "content-security-policy": BROWSER_POLICY,
-    "cross-origin-embedder-policy": "require-corp",  # with the opener policy: threads may share memory
-}
+ENTER, STATIC, UPLOAD = "/enter", "/static/", "/uploads"
 # Scripts and styles hold nothing of a patient. The browser keeps them, and asks by their ETag whether they have changed:
 # after an update of voxlate, an old script beside a new page would not work.
 STATIC_CACHE = "private, no-cache"
@@ -71,10 +63,9 @@ class Access:
             """Add the headers that a response does not have."""
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                if path.startswith((STATIC, BROWSER)):
+                if path.startswith(STATIC):
                     headers.setdefault("cache-control", STATIC_CACHE)
-                own = BROWSER_HEADERS if path.startswith(BROWSER) else {}
-                for name, value in (HEADERS | own).items():
+                for name, value in HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)
 

@@ -26,7 +26,7 @@ from voxlate import __version__
 from voxlate.base.errors import BadInput, CannotWrite
 from voxlate.base.files import lock
 from voxlate.page import api, pages
-from voxlate.page.access import BROWSER, Access
+from voxlate.page.access import Access
 from voxlate.page.api import OPENAPI
 from voxlate.page.jobs import Jobs, NoSuchJob
 from voxlate.page.page_settings import Settings
@@ -91,8 +91,6 @@ def create_app(settings: Settings, start: Start | None = start_process) -> Acces
     app.state.site = site
     app.include_router(pages.router)
     app.mount("/static", StaticFiles(packages=[("voxlate.page", "static")]), name="static")
-    if settings.browser is not None:
-        app.mount(BROWSER.rstrip("/"), StaticFiles(directory=settings.browser, html=True))
     _add_errors(app)
     return Access(app, settings)
 
@@ -206,8 +204,7 @@ def _listen(host: str, port: int) -> socket.socket:
     """A socket that listens on the port."""
     try:
         family = socket.getaddrinfo(host, port, flags=socket.AI_PASSIVE)[0][0]
-        both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
-        return socket.create_server((host, port), family=family, dualstack_ipv6=both)
+        return socket.create_server((host, port), family=family)
     except OSError as error:
         raise BadInput(
             f"{host}:{port}: expected a free port of this machine, found '{error.strerror}'. Choose another --port or --host."

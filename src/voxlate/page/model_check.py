@@ -25,8 +25,6 @@ from voxlate.scans.formats.io import (
     is_picture,
     is_there,
     location_of,
-    read_volume,
-    without_ending,
 )
 from voxlate.synthesis.cohort import select
 from voxlate.synthesis.model import Model
@@ -44,13 +42,13 @@ ORDER = (None, "note", "caution", "do not trust")  # of the worst warning
 class Entry:
     """A file or series of an upload.
 
-    place: below the upload's folder; why: the reason why it is not offered; contrast: that which its tags or its name
-    state; study: of a series, which other series are of the same patient.
+    place: below the upload's folder; images: of a series; why: the reason why it is not offered; contrast: that which
+    its tags or its name state; study: of a series, which other series are of the same patient.
     """
 
     place: str
     title: str
-    grid: str = ""
+    images: str = ""
     why: str = ""
     contrast: str = ""
     study: str = ""
@@ -120,8 +118,7 @@ def _others(scans: Path, entries: Sequence[Entry]) -> Iterator[str]:
 def list_entries(scans: Path) -> list[Entry]:
     """The files and series of an upload, in the order of their places; raises BadInput for none and for too many.
 
-    Each has its place below the upload's folder, a title, grid and unit; why: the reason where it cannot be read. Pictures
-    beside DICOM series are those of a disc's viewer.
+    Pictures beside DICOM series are those of a disc's viewer.
     """
     entries = []
     for folder in [scans, *sorted(path for path in scans.rglob("*") if path.is_dir())]:
@@ -129,7 +126,10 @@ def list_entries(scans: Path) -> list[Entry]:
             entries += _series_in(folder, scans)
             continue
         files = sorted(path for path in folder.iterdir() if path.is_file())
-        entries += [_describe(path, scans) for path in files if format_by_ending(path.name)]
+        for path in files:
+            if format_by_ending(path.name):
+                contrast = contrast_of(modality_by_name(path))
+                entries.append(Entry(place_in(path, scans), path.name, contrast=contrast))
         if len(entries) > MOST_ENTRIES:
             raise BadInput(
                 f"upload: expected the scans of one case, found more than {MOST_ENTRIES} files and series. Choose one case."
@@ -160,24 +160,13 @@ def _series_in(folder: Path, scans: Path) -> list[Entry]:
             Entry(
                 place,
                 title,
-                grid=plural(found.images, "image"),
+                images=plural(found.images, "image"),
                 why=f"Not offered: {aside}." if aside else "",
                 study=found.study or place,
                 contrast=contrast_of(modality_of(found)),
             )
         )
     return entries
-
-
-def _describe(path: Path, scans: Path) -> Entry:
-    """A file that is no DICOM."""
-    place = place_in(path, scans)
-    try:
-        volume = read_volume(path, without_ending(path.name))
-    except BadInput as error:
-        return Entry(place, path.name, why=str(error))
-    contrast = contrast_of(modality_by_name(path))
-    return Entry(place, path.name, grid=f"{volume.grid}, {volume.unit}", contrast=contrast)
 
 
 def _fit(label: str, run: str, scans: Path, request: Asked) -> Fit:

@@ -34,7 +34,7 @@ class Settings:
     """What a server offers, and to whom.
 
     runs: folders, weights files or starter:NAME by the label that the page shows; data: folder of uploads, jobs and
-    results; token: lets browsers in; names: further host names by which browsers reach the page; browser: the built page that computes in the browser (run/browser).
+    results; token: lets browsers in; names: further host names by which browsers reach the page.
     """
 
     runs: dict[str, str]
@@ -45,7 +45,6 @@ class Settings:
     port: int = 8765
     names: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
-    browser: Path | None = None
 
     @property
     def host_names(self) -> frozenset[str]:

@@ -19,7 +19,6 @@ from fastapi.responses import (
 )
 
 from voxlate.base.errors import BadInput
-from voxlate.page.access import BROWSER
 from voxlate.page.api import (
     UPLOAD,
     Entered,
@@ -208,7 +207,6 @@ def index(request: Request, site: OfSite) -> Response:
         "index.html",
         rows=site.rows(),
         settings=site.settings,
-        browser=BROWSER,
     )
 
 

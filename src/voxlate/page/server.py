@@ -44,7 +44,6 @@ def check_server(runs: Sequence[Address], options: ServeOptions) -> Settings:
             disk_bytes=int(bytes_of(options.max_disk)),
             keep_hours=options.keep,
         ),
-        None if options.browser is None else _check_page(Path(options.browser)),
     )
 
 
@@ -106,14 +105,6 @@ def _check_runs(runs: Sequence[Address]) -> list[str]:
                 f"{run}: expected a run folder, a weights file or starter:NAME, found nothing there. Check the path."
             )
     return chosen
-
-
-def _check_page(folder: Path) -> Path:
-    if not (folder / "worker.js").is_file():
-        raise BadInput(
-            f"{folder}: expected the page that make browser builds (--browser), found none. Check the path."
-        )
-    return folder.resolve()
 
 
 def _check_host(host: str, names: Sequence[str], token: str | None) -> None:

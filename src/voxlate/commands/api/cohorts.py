@@ -259,7 +259,7 @@ def info(
     path: Annotated[
         Place,
         Argument(
-            "Scan, DICOM folder, FOLDER#series, cohort, output of synth, run or weights.",
+            "Scan, DICOM folder, FOLDER#series, cohort, run or weights.",
             metavar="PATH",
         ),
     ],
@@ -273,7 +273,7 @@ def info(
             source, target, network, steps and calibrations.
 
     Raises:
-        BadInput: the path is no scan, cohort, output or model; or a volume is larger than max_volume.
+        BadInput: the path is no scan, cohort or model; or a volume is larger than max_volume.
 
     Example:
         >>> import voxlate

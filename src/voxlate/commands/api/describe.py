@@ -22,11 +22,10 @@ from voxlate.scans.layout_options import quote_path
 from voxlate.training.starters.names import is_starter
 
 NO_AIR_HU = -500.0  # air is below, all tissue but lung above
-BIDS = "derivatives"  # the folder in which images of a synthesis are once more, under the names of BIDS
 
 
 def describe_path(path: Path) -> dict[str, Any]:
-    """Facts about a scan, a cohort (prepared or not), a synthesis, a run or weights; raises BadInput for others."""
+    """Facts about a scan, a cohort (prepared or not), a run or weights; raises BadInput for others."""
     if is_starter(path):
         from voxlate.training.starter import run_folder  # imports torch, which a scan does not need
 
@@ -50,11 +49,9 @@ def describe_path(path: Path) -> dict[str, Any]:
 
 
 def _folder(path: Path) -> dict[str, Any]:
-    """Facts about a folder that is neither prepared nor a run: synthesised images, DICOM series, or cases."""
+    """Facts about a folder that is neither prepared nor a run: DICOM series, or cases."""
     from voxlate.scans.cohorts.find import find_cohort  # imported where a folder asks for it
 
-    if (path / "provenance.json").is_file():
-        return _synthesis(path)
     if is_dicom_folder(path):
         series = list_series(path)
         return _series(path, series) if len(series) > 1 else _scan(path)
@@ -75,26 +72,6 @@ def _folder(path: Path) -> dict[str, Any]:
         "left out": [*cohort.unread, *cohort.unclaimed],
         **({"assumed": cohort.guessed} if cohort.guessed else {}),
         "next": f"voxlate prepare {quote_path(path)} --out PREPARED",
-    }
-
-
-def _synthesis(path: Path) -> dict[str, Any]:
-    from voxlate.synthesis.provenance import ENDINGS, read_provenance
-
-    files = (
-        file
-        for file in path.rglob("*")
-        if file.name.endswith(ENDINGS) and BIDS not in file.relative_to(path).parts
-    )
-    stated = read_provenance(path / "provenance.json")
-    model = stated.get("model", {})
-    return {
-        "synthesis": str(path),
-        "cases": stated.get("cases", [stated.get("case")]),
-        "images": sorted({without_ending(file.name) for file in files}),
-        "model": model.get("title") if isinstance(model, dict) else model,
-        "run": stated.get("run", ""),
-        "next": f"voxlate evaluate {quote_path(path)} --truth COHORT",
     }
 
 
