@@ -1131,7 +1131,6 @@ def train(
     *,
     minutes: float | None = None,
     set: Mapping[str, str | int | float | bool | Sequence[Any] | Mapping[str, Any] | type | Callable[..., Any] | None] | None = None,
-    small: bool = False,
     init: Path | str | None = None,
     reuse: Sequence[Path | str] = (),
     fold: int | None = None,
@@ -1160,7 +1159,6 @@ def train(
         out: Output folder.
         minutes: Training time of auto on this machine. Default: 60.
         set: Change of a key of the recipe, such as train.steps=500. A dict.
-        small: Train the small variant of the recipe, which its table [small] states. Default: False.
         init: Run, weights, starter:NAME or hf://NAME/REPO from which the network is initialised.
         reuse: Run whose earlier stages are reused if they are identical. One or a list.
         fold: Fifth of the patients that validates; the others train, except the test patients. From 0 to 4.

@@ -17,7 +17,7 @@ from voxlate import __version__
 from voxlate.base.errors import BadInput, known_name
 from voxlate.base.files import inside
 from voxlate.base.messages import Message
-from voxlate.base.option import MainOption, Parameters, in_python
+from voxlate.base.option import MainOption, Parameters, in_python, table_of
 from voxlate.base.optional import optional_package
 from voxlate.commands.api import entry
 from voxlate.commands.api.progress import Reporter
@@ -82,24 +82,17 @@ class Tools:
 
     def tool(self, command: entry.Command) -> dict[str, Any]:
         """What a command does, and the JSON schema of its arguments and options."""
-        from voxlate.commands.api.schemas import schemas_of  # loads pydantic
+        from voxlate.base.config import adapter  # loads pydantic
 
-        parameters = self.parameters(command)
-        required = [
-            name for name, parameter in parameters.items() if parameter.default is parameter.empty
-        ]
         does = in_python(
             cleandoc(f"{command.described.__doc__}").partition("\n\n")[0].partition("\f")[0]
         )
+        table = adapter(table_of(self.parameters(command)))
+        schema = table.json_schema(schema_generator=_schemas())
         return {
             "name": command.name,
             "description": does,
-            "input_schema": {
-                "type": "object",
-                "additionalProperties": False,
-                "properties": schemas_of(parameters),
-                "required": required,
-            },
+            "input_schema": {**schema, "additionalProperties": False},
         }
 
     def call(self, name: str, given: Mapping[str, Any], progress: Reporter) -> dict[str, Any]:
@@ -138,6 +131,17 @@ class Tools:
     def holds(self, place: str) -> bool:
         """Whether a path is in one of the folders."""
         return "\0" not in place and any(inside(folder, Path(place)) for folder in self.folders)
+
+
+def _schemas() -> Any:
+    """What makes JSON schemas, in which a type that only Python has is any value."""
+    from pydantic.json_schema import GenerateJsonSchema  # as above
+
+    class Schemas(GenerateJsonSchema):
+        def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> dict[str, Any]:
+            return {}
+
+    return Schemas
 
 
 def bounded(value: Any) -> Any:

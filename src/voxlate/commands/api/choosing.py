@@ -89,11 +89,11 @@ def recipes(
 
 def _recipes_in_lines(rows: list[dict[str, Any]]) -> Iterator[Any]:
     """Recipes with a mark on those that have a small variant, which stands on no line of its own."""
-    from voxlate.training.recipe.text import SMALL, small_variant
+    from voxlate.training.recipe.text import SMALL
 
     names = {row["name"] for row in rows}
     shown = [row for row in rows if not row["name"].endswith(SMALL)]
-    notes = ["--small" if small_variant(row["name"]) in names else "" for row in shown]
+    notes = [SMALL if row["name"] + SMALL in names else "" for row in shown]
     return _lines_by_modalities(shown, notes)
 
 
