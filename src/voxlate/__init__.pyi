@@ -1212,6 +1212,8 @@ def serve(
 ) -> None:
     """Serve a page on this machine: choose a scan, see which model fits, synthesise, view, download; until interrupted.
 
+    The printed URL has a token, which lets browsers in. No request leaves the machine.
+
     Args:
         runs: Run folders, exported models, weights files, starter:NAME or hf://NAME/REPO; without any, the installed starters.
         data: Folder of uploads, queue and results (default: in the user's cache).

@@ -6,7 +6,6 @@ forms, and follows their redirects to the page of a job.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from pydantic import BaseModel, Field
 from starlette.requests import Request
@@ -45,7 +44,7 @@ class Fit:
     targets: modalities to synthesise.
     worst: the highest grade of the warnings.
     intervals: whether the image has prediction intervals.
-    card: limits of a starter, and the names of scans that it accepts.
+    limits: of a starter.
     """
 
     label: str
@@ -60,7 +59,7 @@ class Fit:
     warnings: tuple[Said, ...] = ()
     worst: Grade | None = None
     intervals: bool = False
-    card: Mapping[str, Any] = field(default_factory=dict)
+    limits: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

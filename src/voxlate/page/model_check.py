@@ -180,7 +180,7 @@ def _fit(label: str, run: str, scans: Path, request: Asked) -> Fit:
             source=tuple(model.facts.data.source),
             target=tuple(model.facts.data.target),
             names=names_for_scans(model),
-            card=card_of(model),
+            limits=tuple(limits_of(model)),
             intervals=_is_calibrated(model),
         )
         inputs = _inputs(model, scans, request.get("names", {}))
@@ -226,18 +226,12 @@ def _is_calibrated(model: Model) -> bool:
         return False
 
 
-def card_of(model: Model) -> Json:
-    """A starter's limits and intervals and, for each of its sources, the names of scans that it accepts; of other models none."""
-    sources = model.facts.data.source
-    accepts = {name: model.facts.accepts.get(name, (name,)) for name in sources}
-    accepts = {
-        name: [*dict.fromkeys(CONTRASTS.get(contrast_of(scan), scan) for scan in scans)]
-        for name, scans in accepts.items()
-    }
+def limits_of(model: Model) -> list[str]:
+    """The limits of a starter, and what it states of its intervals; of other models none."""
     if name_of(model.origin) is None:
-        return {"accepts": accepts, "limits": []}
+        return []
     card = read_card(model.origin)
-    return {"accepts": accepts, "limits": [*card.all_limits, card.on_intervals]}
+    return [*card.all_limits, card.on_intervals]
 
 
 def names_for_scans(model: Model) -> tuple[str, ...]:
@@ -261,7 +255,7 @@ def _inputs(model: Model, scans: Path, said: Mapping[str, str]) -> tuple[str, ..
         if name := own.get(contrast):
             pairs.setdefault(name, f"{name}={place}")
     if not pairs.keys() - {MASK}:
-        wanted = " or ".join(chain.from_iterable(card_of(model)["accepts"].values()))
+        wanted = " or ".join(names_for_scans(model))
         raise BadInput(
             f"scans: expected {wanted}, found none. Choose another model, or say what each scan is."
         )

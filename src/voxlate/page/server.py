@@ -13,7 +13,7 @@ from voxlate.base.messages import message
 from voxlate.base.option import bytes_of
 from voxlate.base.optional import optional_package
 from voxlate.clinic.share_options import SHORTEST_TOKEN, ServeOptions
-from voxlate.commands.api.entry import RUNS, Address, function
+from voxlate.commands.api.entry import RUNS, Address, Command
 from voxlate.commands.api.progress import Reporter, say
 from voxlate.page.page_settings import LOOPBACK, WILDCARDS, Limits, Settings, label_runs
 from voxlate.training.starters.names import folder_of, is_starter, starters_to_run
@@ -56,7 +56,13 @@ def read_token(file: Path) -> str:
     return file.read_text(encoding="utf-8", errors="replace").strip()
 
 
-@function
+@Command(
+    """
+    serve RUN
+    serve RUN starter:head-mr-to-ct
+    serve RUN --host 10.0.0.5 --token-file FILE
+    """
+)
 def serve(
     runs: Annotated[Sequence[Address] | Address, RUNS] = (),
     *,
@@ -64,6 +70,8 @@ def serve(
     progress: Reporter,
 ) -> None:
     """Serve a page on this machine: choose a scan, see which model fits, synthesise, view, download; until interrupted.
+
+    The printed URL has a token, which lets browsers in. No request leaves the machine.
     \f
     Returns:
         None: After an interruption (Ctrl-C).

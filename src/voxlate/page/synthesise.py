@@ -30,7 +30,7 @@ from voxlate.page.jobs import (
     places_of,
     scans_of,
 )
-from voxlate.page.model_check import absolute_inputs, card_of, open_model
+from voxlate.page.model_check import absolute_inputs, limits_of, open_model
 from voxlate.page.words import for_page
 from voxlate.scans.formats.dicom import is_dicom_folder
 from voxlate.scans.formats.io import (
@@ -87,7 +87,7 @@ def synthesise(folder: Path, request: Asked, reporter: Reporter) -> Json:
         "warnings": [{"grade": said.grade, "text": f"{said}"} for said in shown],
         "expected": [*bound_lines([case])],
         "missing": missing,
-        "card": card_of(model),
+        "limits": limits_of(model),
         "verdict": VERDICTS.get(outcome, "Done"),
         "summary": summary,
         "windows": {view.name: (view.low, view.high) for view in views if view.role == "synthesis"},

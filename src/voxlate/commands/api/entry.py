@@ -189,14 +189,15 @@ class Command:
 
 COMMANDS = dict[str, Command]()  # those that are imported
 MODULES = {
-    "api.cohorts": ("phantom", "prepare", "manifest", "info"),
-    "api.images": ("synth", "check"),
-    "api.scoring": ("evaluate", "compare", "report"),
-    "api.choosing": ("recipes", "starters", "plan"),
-    "api.training": ("train", "adapt", "import", "calibrate"),
-    "api.demo": ("demo",),
-    "api.exports": ("export", "push", "listen", "serve"),
-    "agents": ("mcp",),
+    "commands.api.cohorts": ("phantom", "prepare", "manifest", "info"),
+    "commands.api.images": ("synth", "check"),
+    "commands.api.scoring": ("evaluate", "compare", "report"),
+    "commands.api.choosing": ("recipes", "starters", "plan"),
+    "commands.api.training": ("train", "adapt", "import", "calibrate"),
+    "commands.api.demo": ("demo",),
+    "commands.api.exports": ("export", "push", "listen"),
+    "page.server": ("serve",),
+    "commands.agents": ("mcp",),
 }
 # as --help lists them
 HOMES = {name: module for module, names in MODULES.items() for name in names}
@@ -205,7 +206,7 @@ HOMES = {name: module for module, names in MODULES.items() for name in names}
 def commands(names: Iterable[str] = HOMES) -> dict[str, Command]:
     """The commands of these names, which are imported."""
     for name in names:
-        importlib.import_module(f"voxlate.commands.{HOMES[name]}")
+        importlib.import_module(f"voxlate.{HOMES[name]}")
     return {name: COMMANDS[name] for name in names}
 
 

@@ -1,7 +1,7 @@
-"""The commands that hand images and models on: export, push, listen, serve."""
+"""The commands that hand images and models on: export, push, listen."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,11 +16,8 @@ from voxlate.clinic.share_options import (
     ListenOptions,
     ModelOptions,
     PushOptions,
-    ServeOptions,
 )
 from voxlate.commands.api.entry import (
-    RUNS,
-    Address,
     Argument,
     Command,
     Place,
@@ -275,26 +272,3 @@ def listen(
     from voxlate.clinic.listen import serve as answer_studies
 
     answer_studies(run, Path(out), options, progress.say)
-
-
-@Command(
-    """
-    serve RUN
-    serve RUN starter:head-mr-to-ct
-    serve RUN --host 10.0.0.5 --token-file FILE
-    """,
-    name="serve",
-)
-def _serve(
-    runs: Annotated[Sequence[Address], RUNS] = (),
-    *,
-    options: ServeOptions,
-    progress: Reporter,
-) -> None:
-    """Serve a page on this machine: choose a scan, see which model fits, synthesise, view, download.
-
-    The printed URL has a token, which lets one browser in. No request leaves the machine.
-    """
-    import voxlate  # its names are also those of the wing above this one
-
-    voxlate.serve(runs, **vars(options), progress=progress)
