@@ -211,7 +211,7 @@ def addresses() -> str:
             )
     schemas = stated["components"]["schemas"]
     parts = ["# Addresses of the page", table(("address", "what it does", "form", "answer"), rows)]
-    for name in ("Listed", "JobState", "Fit", "Said"):
+    for name in ("Listed", "JobState", "Fit", "Said", "SynthesisForm"):
         parts.append(f"## {name}\n\n{escaped(schemas[name].get('description', ''))}")
         parts.append(table(("key",), [(code(key),) for key in schemas[name]["properties"]]))
     return "\n\n".join(parts) + "\n"

@@ -132,10 +132,6 @@ def test_options_that_exclude_or_need_each_other_are_refused(
         ),
         (lambda path: package.compare(3), "folders: expected "),
         (
-            lambda path: package.evaluate(path, path, run=path, cases=["a"]),
-            "cases: expected no cases with a run",
-        ),
-        (
             lambda path: package.listen(path, path, to="A@b:1"),
             "allow: expected a value, found none",
         ),

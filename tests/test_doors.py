@@ -42,7 +42,7 @@ FUNCTIONS = {
 }
 # What shows a result, or has another name (out, run).
 NOT_IN_PYTHON = {"mcp": {"folders", "write"}, "export": {"path"}}
-ONLY_IN_PYTHON = {"cases", "options", "progress", "run", "to", "token"}
+ONLY_IN_PYTHON = {"options", "progress", "run", "to"}
 SHOWN = {"as_json", "debug", "verbose", "everything"}
 # Arguments that other fields of a form give, places of the machine, code, networks, workers, and what the page chooses.
 
@@ -63,7 +63,7 @@ def test_a_command_is_imported_when_it_is_named_and_all_of_them_stand_in_help():
 
 @every_row("name", sorted(HOMES))
 def test_every_option_of_a_command_is_in_the_command_line_in_python_and_in_mcp(name):
-    described = {*commands()[name].open_parameters}
+    described = {*commands()[name].given}
     line = {parameter.name for parameter in command_line([name]).commands[name].params}
     assert line - SHOWN == described
     python = in_python(name)
@@ -79,7 +79,7 @@ def test_the_options_of_the_page_are_those_of_a_synthesis():
     pytest.importorskip("fastapi", reason="the page needs the extra serve")
     from voxlate.page.api import SynthesisForm
 
-    assert SynthesisForm.model_fields.keys() < commands()["synth"].open_parameters.keys()
+    assert SynthesisForm.model_fields.keys() < commands()["synth"].given.keys()
 
 
 def test_the_stub_of_the_package_is_up_to_date():

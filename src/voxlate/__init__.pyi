@@ -881,7 +881,6 @@ def evaluate(
     executor: Literal["local", "ray"] | None = None,
     workers: int | None = None,
     address: str | None = None,
-    cases: Sequence[str] | None = None,
     progress: bool | Callable[..., None] | Reporter = True,
 ) -> Scores:
     """Score synthesised images and naive baselines against the true scans.
@@ -924,7 +923,6 @@ def evaluate(
         executor: Workers: local (processes) or ray.
         workers: Number of workers.
         address: Ray cluster: HOST:PORT or auto.
-        cases: Cases to score, instead of those of the split. Not with run.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:
@@ -1202,7 +1200,6 @@ def serve(
     port: int = 8765,
     host: str = "127.0.0.1",
     name: Sequence[str] = (),
-    token: str | None = None,
     token_file: Path | str | None = None,
     keep: float = 24.0,
     max_upload: str = "2GB",
@@ -1220,7 +1217,6 @@ def serve(
         port: Port of the page. From 1 to 65535. Default: 8765.
         host: Address to listen on; one that others reach needs token_file. Default: '127.0.0.1'.
         name: Further host name by which browsers reach the page. One or a list.
-        token: of the function in Python alone.
         token_file: File with an own token of at least 16 characters, for several browsers.
         keep: Hours after which uploads and results are removed. At least 0.1. Default: 24.0.
         max_upload: Size of the largest upload. Default: '2GB'.

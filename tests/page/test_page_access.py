@@ -120,13 +120,18 @@ def test_a_request_without_a_length_or_with_a_long_form_is_refused(page):
     "options, named",
     [
         ({"host": "10.0.0.5"}, "token"),
-        ({"host": "0.0.0.0", "token": "x" * 16}, "--name NAME"),
-        ({"token": "short"}, "at least 16"),
+        ({"host": "0.0.0.0", "token_file": "x" * 16}, "--name NAME"),
+        ({"token_file": "short"}, "at least 16"),
         ({"runs": ["nowhere"]}, "nowhere"),
         ({"runs": []}, "no starter"),
     ],
 )
 def test_options_that_would_let_others_in_or_serve_nothing_are_refused(tmp_path, options, named):
+    if text := options.get("token_file"):
+        file = tmp_path / "token"
+        file.touch(0o600)
+        file.write_text(text)
+        options = {**options, "token_file": file}
     with refuses(named):
         serve(**{"runs": [tmp_path], **options})
 

@@ -34,7 +34,7 @@ Parameters = dict[str, Parameter]
 UNIONS = (Union, types.UnionType)  # the origins of A | B
 
 # Panels of --help after that of arguments, in their order. "Options" is the name under which typer shows --help itself.
-ARGUMENT, PYTHON = "Arguments", "Python"  # panels without a flag, and only in Python
+ARGUMENT = "Arguments"  # the panel of what has no flag
 MAIN = "Options"
 INPUT = "Input"
 PREPARATION = "Preparation"
@@ -58,7 +58,6 @@ RULES = {"arbitrary_types_allowed": True, "allow_inf_nan": False, "str_min_lengt
 class Option:
     """How a parameter is shown and read: `name: Annotated[type, Option("What it does.")] = default`.
 
-    A field of an options dataclass without an Option is a keyword of the Python function alone.
     metavar: the kind of value in --help; by default from the type. least, most: range of a number.
     read: makes the value of the text, or texts, of the command line. check: raises BadInput, without a place, for a value
     that does not fit. flag: of what only the command line has.
@@ -197,11 +196,11 @@ def describe(parameters: Mapping[str, Parameter]) -> list[str]:
     """A line for each parameter: its name, what it does, its range and its default, in the words of Python."""
     lines = []
     for name, parameter in parameters.items():
-        option, default = option_of(parameter), parameter.default
-        text = "" if option is None else f" {_help_of(option, parameter)}{range_of(option)}"
+        option, default = option_in(parameter), parameter.default
+        text = f"{name}: {_help_of(option, parameter)}{range_of(option)}"
         if default not in (None, (), Parameter.empty):
             text += f" Default: {default!r}."
-        lines.append(f"{name}:{text or ' of the function in Python alone.'}")
+        lines.append(text)
     return lines
 
 

@@ -120,7 +120,6 @@ class ServeOptions:
         Sequence[str],
         Option("Further host name by which browsers reach the page. Repeatable.", read=as_list),
     ] = ()
-    token: str | None = None
     token_file: Annotated[
         Path | str | None,
         Option(

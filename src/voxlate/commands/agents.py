@@ -77,7 +77,7 @@ class Tools:
 
     def parameters(self, command: entry.Command) -> Parameters:
         """The arguments and options of a command that agents may give."""
-        stated = command.open_parameters.items()
+        stated = command.given.items()
         return {name: one for name, one in stated if name not in CLOSED}
 
     def tool(self, command: entry.Command) -> dict[str, Any]:

@@ -24,11 +24,7 @@ OTHERS = 0o077  # the permissions of all but the owner
 
 def check_server(runs: Sequence[Address], options: ServeOptions) -> Settings:
     """Check the options of a server; raises BadInput where a run is absent, or where others could get in."""
-    if options.token is not None and options.token_file is not None:
-        raise BadInput("token: expected a token or a file with one, found both. Drop one.")
-    token = options.token
-    if options.token_file is not None:
-        token = read_token(Path(options.token_file))
+    token = None if options.token_file is None else read_token(Path(options.token_file))
     host, names = options.host, options.name
     _check_host(host, names, token)
     return Settings(
@@ -123,7 +119,7 @@ def _check_host(host: str, names: Sequence[str], token: str | None) -> None:
         )
     if host not in LOOPBACK and token is None:
         raise BadInput(
-            f"--host {host}: expected a token with an address that other machines reach, found none. Add --token-file FILE, or a token in Python."
+            f"--host {host}: expected a token with an address that other machines reach, found none. Add --token-file FILE."
         )
     if host in WILDCARDS and not names:
         raise BadInput(

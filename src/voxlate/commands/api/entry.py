@@ -17,7 +17,6 @@ from voxlate.base import option
 from voxlate.base.errors import known_name, system_refusal
 from voxlate.base.option import (
     ARGUMENT,
-    PYTHON,
     MainOption,
     Object,
     Option,
@@ -170,16 +169,11 @@ class Command:
     @property
     def parameters(self) -> Parameters:
         """The arguments and options of the command line: of the function, and of what shows its result."""
-        shown = {**signature(self.lines).parameters, **self.given}
-        stated = {name: one for name, one in shown.items() if _is_shown(one)}
+        shown = signature(self.lines).parameters.items()
+        stated = {name: one for name, one in shown if option_of(one)} | self.given
         for name, default in self.by_line.items():
             stated[name] = stated[name].replace(default=default)
         return stated
-
-    @property
-    def open_parameters(self) -> Parameters:
-        """The arguments and options of the function that programs may give."""
-        return {name: one for name, one in self.given.items() if _is_shown(one)}
 
     def show(self, result: Any, given: Mapping[str, Any]) -> list[Any]:
         """What people see of a result."""
@@ -213,12 +207,6 @@ def commands(names: Iterable[str] = HOMES) -> dict[str, Command]:
 def function(described: Callable[..., Any]) -> Callable[..., Any]:
     """A function of Python that is no command."""
     return Command("").function(described)
-
-
-def _is_shown(parameter: Parameter) -> bool:
-    """Whether the command line has a parameter."""
-    stated = option_of(parameter)
-    return stated is not None and stated.panel != PYTHON
 
 
 def _fields(table: Any) -> Parameters:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from voxlate.base.errors import BadInput, as_list
+from voxlate.base.errors import as_list
 from voxlate.base.messages import Message, message, read_messages
-from voxlate.base.option import PYTHON, MainOption, Option
+from voxlate.base.option import MainOption
 from voxlate.commands.api.entry import Argument, Command, Everything, Place, Undone
 from voxlate.commands.api.progress import Reporter
 from voxlate.evaluation.evaluation_options import CompareOptions, EvaluateOptions
@@ -84,13 +84,6 @@ def evaluate(
     truth: Annotated[Place, MainOption("Cohort with the true scans.")],
     *,
     options: EvaluateOptions,
-    cases: Annotated[
-        Sequence[str] | None,
-        Option(
-            "Cases to score, instead of those of the split. Not with --run.",
-            panel=PYTHON,
-        ),
-    ] = None,
     progress: Reporter,
 ) -> Evaluation:
     """Score synthesised images and naive baselines against the true scans.
@@ -117,11 +110,7 @@ def evaluate(
     if not options.run:
         options.refuse_without_run()
         count = progress.count("evaluate")
-        return Evaluation(score_images(out, truth, options, cases=cases, progress=count))
-    if cases is not None:
-        raise BadInput(
-            "cases: expected no cases with a run, which synthesises those of the split, found some. Leave them out, or use exclude."
-        )
+        return Evaluation(score_images(out, truth, options, progress=count))
     summary = score_run(Path(truth), Path(out), options, progress=progress.step, say=progress.say)
     return Evaluation(summary.scores, summary)
 
