@@ -63,7 +63,7 @@ def test_a_table_has_no_other_key_and_lacks_none(change, found):
         (np.zeros((2, 3), np.float64), "'a' of 2×3 F64"),
         (np.zeros((2, 0), np.float32), "'a' of 2×0 F32"),
         (np.full((2, 3), np.nan, np.float32), "values of 'a' from nan"),
-        (np.full((2, 3), 2e15, np.float32), "values of 'a' from 2e+15"),
+        (np.full((2, 3), 2e15, np.float32), r"values of 'a' from 2e\+15"),
     ],
 )
 def test_an_array_has_its_type_shape_and_bounds(tmp_path, values, found):

@@ -1152,7 +1152,7 @@ def train(
     The same command resumes a stopped training and ends with the same weights.
 
     Args:
-        recipe: auto (planned for the cohort), the name of a shipped recipe, or a TOML file.
+        recipe: auto (planned for the cohort), a shipped recipe (NAME_small: its small variant), or a TOML file.
         data: Prepared cohort.
         out: Output folder.
         minutes: Training time of auto on this machine. Default: 60.

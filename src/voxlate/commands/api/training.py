@@ -83,7 +83,7 @@ def train(
         | Annotated[Any, Object("voxlate.training.planning.plan:Plan")]
         | Annotated[Any, Object("voxlate.training.recipe.settings:Recipe")],
         Argument(
-            "auto (planned for the cohort), the name of a shipped recipe, or a TOML file.",
+            "auto (planned for the cohort), a shipped recipe (NAME_small: its small variant), or a TOML file.",
             metavar="RECIPE",
         ),
     ],
