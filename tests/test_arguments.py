@@ -34,7 +34,7 @@ COMMANDS = commands(LINES)
 OPTIONS = [
     (command, name)
     for command, one in COMMANDS.items()
-    for name, parameter in one.open_parameters.items()
+    for name, parameter in one.given.items()
     if parameter.kind is inspect.Parameter.KEYWORD_ONLY
 ]
 OBJECTS: tuple[Any, ...] = (object(), 3 + 4j, {"a": object()}, [object()])

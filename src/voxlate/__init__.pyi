@@ -246,6 +246,16 @@ def prepare(
     root: Path | str,
     out: Path | str,
     *,
+    executor: Literal["local", "ray"] | None = None,
+    workers: int | None = None,
+    address: str | None = None,
+    pattern: str | None = None,
+    manifest: Path | str | None = None,
+    preset: str | Path | None = None,
+    patients: str | Path | None = None,
+    allow_outside: bool = False,
+    exclude: Sequence[str] | str | None = None,
+    max_volume: str | None = None,
     modalities: Sequence[str] | None = None,
     resample: bool = False,
     register: Literal["rigid", "affine", "bspline"] | None = None,
@@ -259,16 +269,6 @@ def prepare(
     seed: int = 0,
     audit: bool = True,
     audit_cases: int | None = None,
-    pattern: str | None = None,
-    manifest: Path | str | None = None,
-    preset: str | Path | None = None,
-    patients: str | Path | None = None,
-    allow_outside: bool = False,
-    exclude: Sequence[str] | str | None = None,
-    max_volume: str | None = None,
-    executor: Literal["local", "ray"] | None = None,
-    workers: int | None = None,
-    address: str | None = None,
     progress: bool | Callable[..., None] | Reporter = True,
 ) -> Cohort:
     """Check a cohort, split it by patient, and convert it for training; the same call resumes.
@@ -276,6 +276,16 @@ def prepare(
     Args:
         root: Folder with one folder per case, or a manifest (CSV).
         out: Output folder.
+        executor: Workers: local (processes) or ray.
+        workers: Number of workers.
+        address: Ray cluster: HOST:PORT or auto.
+        pattern: Path of scans, with {patient}, {case}, {modality}.
+        manifest: Table (CSV, TSV): cases, patients and paths.
+        preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
+        patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
+        allow_outside: Allow a manifest's paths to leave its folder. Default: False.
+        exclude: Case or patient to leave out (*, ?). One or a list.
+        max_volume: Largest scan that is read. Default: 4GB.
         modalities: Modality to keep; cases without any of them are left out. One or a list. Default: all.
         resample: Resample the scans of a case to the grid with the thinnest slices. Default: False.
         register: Register the scans of a case: rigid, affine or bspline.
@@ -289,16 +299,6 @@ def prepare(
         seed: Random seed of the split by patient. Default: 0.
         audit: Estimate how far the scans of a case are misaligned. Default: True.
         audit_cases: Number of cases whose alignment is estimated. Default: all of a small cohort, a tenth of a large one.
-        pattern: Path of scans, with {patient}, {case}, {modality}.
-        manifest: Table (CSV, TSV): cases, patients and paths.
-        preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
-        patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
-        allow_outside: Allow a manifest's paths to leave its folder. Default: False.
-        exclude: Case or patient to leave out (*, ?). One or a list.
-        max_volume: Largest scan that is read. Default: 4GB.
-        executor: Workers: local (processes) or ray.
-        workers: Number of workers.
-        address: Ray cluster: HOST:PORT or auto.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:
@@ -511,12 +511,6 @@ def check(
     run: str | Path | Sequence[str | Path | Model] | Model,
     inputs: Sequence[str | Path] | str | Path | Mapping[str, str | Path],
     *,
-    split: Literal["train", "val", "test"] | None = None,
-    answer: Literal["mean", "sample"] | None = None,
-    missing: Sequence[str] | None = None,
-    series: Sequence[str] | None = None,
-    device: str = "auto",
-    allow_code: bool = False,
     pattern: str | None = None,
     manifest: Path | str | None = None,
     preset: str | Path | None = None,
@@ -524,6 +518,12 @@ def check(
     allow_outside: bool = False,
     exclude: Sequence[str] | str | None = None,
     max_volume: str | None = None,
+    split: Literal["train", "val", "test"] | None = None,
+    answer: Literal["mean", "sample"] | None = None,
+    missing: Sequence[str] | None = None,
+    series: Sequence[str] | None = None,
+    device: str = "auto",
+    allow_code: bool = False,
     progress: bool | Callable[..., None] | Reporter = True,
 ) -> Checks:
     """State whether a model fits scans, before anything is computed.
@@ -533,12 +533,6 @@ def check(
     Args:
         run: Run folder, exported model, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
         inputs: Cohort, case, DICOM series, file or modality=path pairs; several runs give their mean.
-        split: Split to synthesise: train, val or test.
-        answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
-        missing: Modality to leave out of the input and synthesise. One or a list.
-        series: Series of a DICOM study: t1=NUMBER or UID.
-        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
-        allow_code: Import and run the model's own Python code. Default: False.
         pattern: Path of scans, with {patient}, {case}, {modality}.
         manifest: Table (CSV, TSV): cases, patients and paths.
         preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
@@ -546,6 +540,12 @@ def check(
         allow_outside: Allow a manifest's paths to leave its folder. Default: False.
         exclude: Case or patient to leave out (*, ?). One or a list.
         max_volume: Largest scan that is read. Default: 4GB.
+        split: Split to synthesise: train, val or test.
+        answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
+        missing: Modality to leave out of the input and synthesise. One or a list.
+        series: Series of a DICOM study: t1=NUMBER or UID.
+        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
+        allow_code: Import and run the model's own Python code. Default: False.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:
@@ -599,7 +599,34 @@ def synthesise(
     inputs: Sequence[str | Path] | str | Path | Mapping[str, str | Path],
     out: Path | str,
     *,
+    executor: Literal["local", "ray"] | None = None,
+    workers: int | None = None,
+    address: str | None = None,
+    pattern: str | None = None,
+    manifest: Path | str | None = None,
+    preset: str | Path | None = None,
+    patients: str | Path | None = None,
+    allow_outside: bool = False,
+    exclude: Sequence[str] | str | None = None,
+    max_volume: str | None = None,
+    split: Literal["train", "val", "test"] | None = None,
+    answer: Literal["mean", "sample"] | None = None,
+    missing: Sequence[str] | None = None,
+    series: Sequence[str] | None = None,
+    device: str = "auto",
+    allow_code: bool = False,
     samples: int | None = None,
+    steps: int | None = None,
+    noise: Literal["independent", "shared", "correlated"] | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
+    set: Mapping[str, str | float | bool | Sequence[float] | None | Mapping[str, str | float | bool | Sequence[float] | None]] | None = None,
+    sharpness: float | None = None,
+    sampler: str | None = None,
+    eta: float | None = None,
+    schedule: str | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
+    slices: Literal["whole", "tiled", "resized"] | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
+    keep_states: int | None = None,
+    batch: int | None = None,
+    exact: bool | None = None,
     anyway: bool = False,
     part: str | None = None,
     like: str | None = None,
@@ -610,33 +637,6 @@ def synthesise(
     dicom: str | Path | None = None,
     store: bool = False,
     accept_untrusted: bool = False,
-    sharpness: float | None = None,
-    sampler: str | None = None,
-    eta: float | None = None,
-    schedule: str | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
-    slices: Literal["whole", "tiled", "resized"] | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
-    keep_states: int | None = None,
-    batch: int | None = None,
-    exact: bool | None = None,
-    steps: int | None = None,
-    noise: Literal["independent", "shared", "correlated"] | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
-    set: Mapping[str, str | float | bool | Sequence[float] | None | Mapping[str, str | float | bool | Sequence[float] | None]] | None = None,
-    split: Literal["train", "val", "test"] | None = None,
-    answer: Literal["mean", "sample"] | None = None,
-    missing: Sequence[str] | None = None,
-    series: Sequence[str] | None = None,
-    device: str = "auto",
-    allow_code: bool = False,
-    pattern: str | None = None,
-    manifest: Path | str | None = None,
-    preset: str | Path | None = None,
-    patients: str | Path | None = None,
-    allow_outside: bool = False,
-    exclude: Sequence[str] | str | None = None,
-    max_volume: str | None = None,
-    executor: Literal["local", "ray"] | None = None,
-    workers: int | None = None,
-    address: str | None = None,
     progress: bool | Callable[..., None] | Reporter = True,
 ) -> Syntheses:
     """Synthesise the target modalities of a case or a cohort.
@@ -647,7 +647,34 @@ def synthesise(
         run: Run folder, exported model, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
         inputs: Cohort, case, DICOM series, file or modality=path pairs; several runs give their mean.
         out: Output folder.
+        executor: Workers: local (processes) or ray.
+        workers: Number of workers.
+        address: Ray cluster: HOST:PORT or auto.
+        pattern: Path of scans, with {patient}, {case}, {modality}.
+        manifest: Table (CSV, TSV): cases, patients and paths.
+        preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
+        patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
+        allow_outside: Allow a manifest's paths to leave its folder. Default: False.
+        exclude: Case or patient to leave out (*, ?). One or a list.
+        max_volume: Largest scan that is read. Default: 4GB.
+        split: Split to synthesise: train, val or test.
+        answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
+        missing: Modality to leave out of the input and synthesise. One or a list.
+        series: Series of a DICOM study: t1=NUMBER or UID.
+        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
+        allow_code: Import and run the model's own Python code. Default: False.
         samples: Number of samples a case, of which mean and standard deviation are written.
+        steps: Number of times at which the network denoises.
+        noise: Noise of slices: independent, shared, correlated.
+        set: Change of a key of the recipe's synth table, such as overlap=0.25. A dict.
+        sharpness: Mean at 0, sample at 1. From 0 to 1.
+        sampler: Sampler, instead of the recipe's.
+        eta: DDIM noise: 0 none, 1 like DDPM. From 0 to 1.
+        schedule: Noise schedule (cosine, …).
+        slices: Input of each slice: whole, tiled or resized.
+        keep_states: States of sampling to write.
+        batch: Number of slices at a time: changes memory, and rounding unless exact.
+        exact: Compute in float32, one slice at a time: bit-identical for every batch, slower.
         anyway: Also cases graded "do not trust". Default: False.
         part: Every N-th case from the I-th on, for N jobs.
         like: Recipe whose synth table replaces the model's.
@@ -658,33 +685,6 @@ def synthesise(
         dicom: Folder for DICOM series.
         store: Store in INPUT's study. Default: False.
         accept_untrusted: Hand on untrusted images. Default: False.
-        sharpness: Mean at 0, sample at 1. From 0 to 1.
-        sampler: Sampler, instead of the recipe's.
-        eta: DDIM noise: 0 none, 1 like DDPM. From 0 to 1.
-        schedule: Noise schedule (cosine, …).
-        slices: Input of each slice: whole, tiled or resized.
-        keep_states: States of sampling to write.
-        batch: Number of slices at a time: changes memory, and rounding unless exact.
-        exact: Compute in float32, one slice at a time: bit-identical for every batch, slower.
-        steps: Number of times at which the network denoises.
-        noise: Noise of slices: independent, shared, correlated.
-        set: Change of a key of the recipe's synth table, such as overlap=0.25. A dict.
-        split: Split to synthesise: train, val or test.
-        answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
-        missing: Modality to leave out of the input and synthesise. One or a list.
-        series: Series of a DICOM study: t1=NUMBER or UID.
-        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
-        allow_code: Import and run the model's own Python code. Default: False.
-        pattern: Path of scans, with {patient}, {case}, {modality}.
-        manifest: Table (CSV, TSV): cases, patients and paths.
-        preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
-        patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
-        allow_outside: Allow a manifest's paths to leave its folder. Default: False.
-        exclude: Case or patient to leave out (*, ?). One or a list.
-        max_volume: Largest scan that is read. Default: 4GB.
-        executor: Workers: local (processes) or ray.
-        workers: Number of workers.
-        address: Ray cluster: HOST:PORT or auto.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:
@@ -709,7 +709,34 @@ def synthesize(
     inputs: Sequence[str | Path] | str | Path | Mapping[str, str | Path],
     out: Path | str,
     *,
+    executor: Literal["local", "ray"] | None = None,
+    workers: int | None = None,
+    address: str | None = None,
+    pattern: str | None = None,
+    manifest: Path | str | None = None,
+    preset: str | Path | None = None,
+    patients: str | Path | None = None,
+    allow_outside: bool = False,
+    exclude: Sequence[str] | str | None = None,
+    max_volume: str | None = None,
+    split: Literal["train", "val", "test"] | None = None,
+    answer: Literal["mean", "sample"] | None = None,
+    missing: Sequence[str] | None = None,
+    series: Sequence[str] | None = None,
+    device: str = "auto",
+    allow_code: bool = False,
     samples: int | None = None,
+    steps: int | None = None,
+    noise: Literal["independent", "shared", "correlated"] | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
+    set: Mapping[str, str | float | bool | Sequence[float] | None | Mapping[str, str | float | bool | Sequence[float] | None]] | None = None,
+    sharpness: float | None = None,
+    sampler: str | None = None,
+    eta: float | None = None,
+    schedule: str | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
+    slices: Literal["whole", "tiled", "resized"] | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
+    keep_states: int | None = None,
+    batch: int | None = None,
+    exact: bool | None = None,
     anyway: bool = False,
     part: str | None = None,
     like: str | None = None,
@@ -720,33 +747,6 @@ def synthesize(
     dicom: str | Path | None = None,
     store: bool = False,
     accept_untrusted: bool = False,
-    sharpness: float | None = None,
-    sampler: str | None = None,
-    eta: float | None = None,
-    schedule: str | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
-    slices: Literal["whole", "tiled", "resized"] | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
-    keep_states: int | None = None,
-    batch: int | None = None,
-    exact: bool | None = None,
-    steps: int | None = None,
-    noise: Literal["independent", "shared", "correlated"] | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
-    set: Mapping[str, str | float | bool | Sequence[float] | None | Mapping[str, str | float | bool | Sequence[float] | None]] | None = None,
-    split: Literal["train", "val", "test"] | None = None,
-    answer: Literal["mean", "sample"] | None = None,
-    missing: Sequence[str] | None = None,
-    series: Sequence[str] | None = None,
-    device: str = "auto",
-    allow_code: bool = False,
-    pattern: str | None = None,
-    manifest: Path | str | None = None,
-    preset: str | Path | None = None,
-    patients: str | Path | None = None,
-    allow_outside: bool = False,
-    exclude: Sequence[str] | str | None = None,
-    max_volume: str | None = None,
-    executor: Literal["local", "ray"] | None = None,
-    workers: int | None = None,
-    address: str | None = None,
     progress: bool | Callable[..., None] | Reporter = True,
 ) -> Syntheses:
     """Synthesise the target modalities of a case or a cohort.
@@ -757,7 +757,34 @@ def synthesize(
         run: Run folder, exported model, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
         inputs: Cohort, case, DICOM series, file or modality=path pairs; several runs give their mean.
         out: Output folder.
+        executor: Workers: local (processes) or ray.
+        workers: Number of workers.
+        address: Ray cluster: HOST:PORT or auto.
+        pattern: Path of scans, with {patient}, {case}, {modality}.
+        manifest: Table (CSV, TSV): cases, patients and paths.
+        preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
+        patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
+        allow_outside: Allow a manifest's paths to leave its folder. Default: False.
+        exclude: Case or patient to leave out (*, ?). One or a list.
+        max_volume: Largest scan that is read. Default: 4GB.
+        split: Split to synthesise: train, val or test.
+        answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
+        missing: Modality to leave out of the input and synthesise. One or a list.
+        series: Series of a DICOM study: t1=NUMBER or UID.
+        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
+        allow_code: Import and run the model's own Python code. Default: False.
         samples: Number of samples a case, of which mean and standard deviation are written.
+        steps: Number of times at which the network denoises.
+        noise: Noise of slices: independent, shared, correlated.
+        set: Change of a key of the recipe's synth table, such as overlap=0.25. A dict.
+        sharpness: Mean at 0, sample at 1. From 0 to 1.
+        sampler: Sampler, instead of the recipe's.
+        eta: DDIM noise: 0 none, 1 like DDPM. From 0 to 1.
+        schedule: Noise schedule (cosine, …).
+        slices: Input of each slice: whole, tiled or resized.
+        keep_states: States of sampling to write.
+        batch: Number of slices at a time: changes memory, and rounding unless exact.
+        exact: Compute in float32, one slice at a time: bit-identical for every batch, slower.
         anyway: Also cases graded "do not trust". Default: False.
         part: Every N-th case from the I-th on, for N jobs.
         like: Recipe whose synth table replaces the model's.
@@ -768,33 +795,6 @@ def synthesize(
         dicom: Folder for DICOM series.
         store: Store in INPUT's study. Default: False.
         accept_untrusted: Hand on untrusted images. Default: False.
-        sharpness: Mean at 0, sample at 1. From 0 to 1.
-        sampler: Sampler, instead of the recipe's.
-        eta: DDIM noise: 0 none, 1 like DDPM. From 0 to 1.
-        schedule: Noise schedule (cosine, …).
-        slices: Input of each slice: whole, tiled or resized.
-        keep_states: States of sampling to write.
-        batch: Number of slices at a time: changes memory, and rounding unless exact.
-        exact: Compute in float32, one slice at a time: bit-identical for every batch, slower.
-        steps: Number of times at which the network denoises.
-        noise: Noise of slices: independent, shared, correlated.
-        set: Change of a key of the recipe's synth table, such as overlap=0.25. A dict.
-        split: Split to synthesise: train, val or test.
-        answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
-        missing: Modality to leave out of the input and synthesise. One or a list.
-        series: Series of a DICOM study: t1=NUMBER or UID.
-        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
-        allow_code: Import and run the model's own Python code. Default: False.
-        pattern: Path of scans, with {patient}, {case}, {modality}.
-        manifest: Table (CSV, TSV): cases, patients and paths.
-        preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
-        patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
-        allow_outside: Allow a manifest's paths to leave its folder. Default: False.
-        exclude: Case or patient to leave out (*, ?). One or a list.
-        max_volume: Largest scan that is read. Default: 4GB.
-        executor: Workers: local (processes) or ray.
-        workers: Number of workers.
-        address: Ray cluster: HOST:PORT or auto.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:
@@ -849,6 +849,20 @@ def evaluate(
     out: Path | str,
     truth: Path | str,
     *,
+    executor: Literal["local", "ray"] | None = None,
+    workers: int | None = None,
+    address: str | None = None,
+    samples: int | None = None,
+    steps: int | None = None,
+    noise: Literal["independent", "shared", "correlated"] | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
+    set: Mapping[str, str | float | bool | Sequence[float] | None | Mapping[str, str | float | bool | Sequence[float] | None]] | None = None,
+    pattern: str | None = None,
+    manifest: Path | str | None = None,
+    preset: str | Path | None = None,
+    patients: str | Path | None = None,
+    allow_outside: bool = False,
+    exclude: Sequence[str] | str | None = None,
+    max_volume: str | None = None,
     mask: str | Path | None = None,
     regions: Mapping[str, str] | None = None,
     split: Literal["train", "val", "test"] | None = None,
@@ -867,20 +881,6 @@ def evaluate(
     anyway: bool = False,
     device: str = "auto",
     allow_code: bool = False,
-    pattern: str | None = None,
-    manifest: Path | str | None = None,
-    preset: str | Path | None = None,
-    patients: str | Path | None = None,
-    allow_outside: bool = False,
-    exclude: Sequence[str] | str | None = None,
-    max_volume: str | None = None,
-    samples: int | None = None,
-    steps: int | None = None,
-    noise: Literal["independent", "shared", "correlated"] | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
-    set: Mapping[str, str | float | bool | Sequence[float] | None | Mapping[str, str | float | bool | Sequence[float] | None]] | None = None,
-    executor: Literal["local", "ray"] | None = None,
-    workers: int | None = None,
-    address: str | None = None,
     progress: bool | Callable[..., None] | Reporter = True,
 ) -> Scores:
     """Score synthesised images and naive baselines against the true scans.
@@ -891,6 +891,20 @@ def evaluate(
     Args:
         out: Folder of images; with run, a new one.
         truth: Cohort with the true scans.
+        executor: Workers: local (processes) or ray.
+        workers: Number of workers.
+        address: Ray cluster: HOST:PORT or auto.
+        samples: Number of samples a case, of which mean and standard deviation are written.
+        steps: Number of times at which the network denoises.
+        noise: Noise of slices: independent, shared, correlated.
+        set: Change of a key of the recipe's synth table, such as overlap=0.25. A dict.
+        pattern: Path of scans, with {patient}, {case}, {modality}.
+        manifest: Table (CSV, TSV): cases, patients and paths.
+        preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
+        patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
+        allow_outside: Allow a manifest's paths to leave its folder. Default: False.
+        exclude: Case or patient to leave out (*, ?). One or a list.
+        max_volume: Largest scan that is read. Default: 4GB.
         mask: Voxels to score: body (the default in HU and for perfusion), whole (else), brain, cohort or a mask file.
         regions: Region to score: 'lesion=tmax>6', core=seg=1, vessels=MASK_FILE or tissues=ct. A dict.
         split: Split to score: train, val or test.
@@ -909,20 +923,6 @@ def evaluate(
         anyway: Also cases graded "do not trust". Default: False.
         device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
         allow_code: Import and run the model's own Python code. Default: False.
-        pattern: Path of scans, with {patient}, {case}, {modality}.
-        manifest: Table (CSV, TSV): cases, patients and paths.
-        preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
-        patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
-        allow_outside: Allow a manifest's paths to leave its folder. Default: False.
-        exclude: Case or patient to leave out (*, ?). One or a list.
-        max_volume: Largest scan that is read. Default: 4GB.
-        samples: Number of samples a case, of which mean and standard deviation are written.
-        steps: Number of times at which the network denoises.
-        noise: Noise of slices: independent, shared, correlated.
-        set: Change of a key of the recipe's synth table, such as overlap=0.25. A dict.
-        executor: Workers: local (processes) or ray.
-        workers: Number of workers.
-        address: Ray cluster: HOST:PORT or auto.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:
@@ -1012,6 +1012,16 @@ def calibrate(
     run: str | Path,
     cohort: Path | str,
     *,
+    executor: Literal["local", "ray"] | None = None,
+    workers: int | None = None,
+    address: str | None = None,
+    pattern: str | None = None,
+    manifest: Path | str | None = None,
+    preset: str | Path | None = None,
+    patients: str | Path | None = None,
+    allow_outside: bool = False,
+    exclude: Sequence[str] | str | None = None,
+    max_volume: str | None = None,
     out: Path | str | None = None,
     split: Literal["train", "val", "test"] | None = None,
     out_of_fold: Sequence[Path | str] = (),
@@ -1028,16 +1038,6 @@ def calibrate(
     anyway: bool = False,
     device: str = "auto",
     allow_code: bool = False,
-    pattern: str | None = None,
-    manifest: Path | str | None = None,
-    preset: str | Path | None = None,
-    patients: str | Path | None = None,
-    allow_outside: bool = False,
-    exclude: Sequence[str] | str | None = None,
-    max_volume: str | None = None,
-    executor: Literal["local", "ray"] | None = None,
-    workers: int | None = None,
-    address: str | None = None,
     progress: bool | Callable[..., None] | Reporter = True,
 ) -> list[str]:
     """Fit prediction intervals and error bounds on held-out patients.
@@ -1048,6 +1048,16 @@ def calibrate(
     Args:
         run: Run folder, exported model, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
         cohort: Cases with true scans that training did not use.
+        executor: Workers: local (processes) or ray.
+        workers: Number of workers.
+        address: Ray cluster: HOST:PORT or auto.
+        pattern: Path of scans, with {patient}, {case}, {modality}.
+        manifest: Table (CSV, TSV): cases, patients and paths.
+        preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
+        patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
+        allow_outside: Allow a manifest's paths to leave its folder. Default: False.
+        exclude: Case or patient to leave out (*, ?). One or a list.
+        max_volume: Largest scan that is read. Default: 4GB.
         out: Folder for a copy of a starter with the new calibration.
         split: Split that calibrates: train, val or test.
         out_of_fold: Another fold of the run's cross-validation: each patient is synthesised by a fold that did not train on them; test patients are left out. One or a list.
@@ -1064,16 +1074,6 @@ def calibrate(
         anyway: Also cases graded "do not trust". Default: False.
         device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
         allow_code: Import and run the model's own Python code. Default: False.
-        pattern: Path of scans, with {patient}, {case}, {modality}.
-        manifest: Table (CSV, TSV): cases, patients and paths.
-        preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
-        patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
-        allow_outside: Allow a manifest's paths to leave its folder. Default: False.
-        exclude: Case or patient to leave out (*, ?). One or a list.
-        max_volume: Largest scan that is read. Default: 4GB.
-        executor: Workers: local (processes) or ray.
-        workers: Number of workers.
-        address: Ray cluster: HOST:PORT or auto.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:
@@ -1127,14 +1127,10 @@ def train(
     data: Path | str,
     out: Path | str,
     *,
+    executor: Literal["local", "ray"] | None = None,
+    workers: int | None = None,
+    address: str | None = None,
     minutes: float | None = None,
-    set: Mapping[str, str | int | float | bool | Sequence[Any] | Mapping[str, Any] | type | Callable[..., Any] | None] | None = None,
-    init: Path | str | None = None,
-    reuse: Sequence[Path | str] = (),
-    fold: int | None = None,
-    folds: int | None = None,
-    track: Literal["mlflow", "wandb"] | None = None,
-    allow_code: bool = False,
     memory: str | float | None = None,
     mode: Literal["both", "mean", "samples"] | None = None,
     source: Sequence[str] | str = (),
@@ -1142,9 +1138,13 @@ def train(
     unpaired: bool = False,
     from_scratch: bool = False,
     device: str = "auto",
-    executor: Literal["local", "ray"] | None = None,
-    workers: int | None = None,
-    address: str | None = None,
+    set: Mapping[str, str | int | float | bool | Sequence[Any] | Mapping[str, Any] | type | Callable[..., Any] | None] | None = None,
+    init: Path | str | None = None,
+    reuse: Sequence[Path | str] = (),
+    fold: int | None = None,
+    folds: int | None = None,
+    track: Literal["mlflow", "wandb"] | None = None,
+    allow_code: bool = False,
     progress: bool | Callable[..., None] | Reporter = True,
 ) -> Run:
     """Train a recipe.
@@ -1155,14 +1155,10 @@ def train(
         recipe: auto (planned for the cohort), a shipped recipe (NAME_small: its small variant), or a TOML file.
         data: Prepared cohort.
         out: Output folder.
+        executor: Workers: local (processes) or ray.
+        workers: Number of workers.
+        address: Ray cluster: HOST:PORT or auto.
         minutes: Training time of auto on this machine. Default: 60.
-        set: Change of a key of the recipe, such as train.steps=500. A dict.
-        init: Run, weights, starter:NAME or hf://NAME/REPO from which the network is initialised.
-        reuse: Run whose earlier stages are reused if they are identical. One or a list.
-        fold: Fifth of the patients that validates; the others train, except the test patients. From 0 to 4.
-        folds: Train so many of the five folds, each for minutes, into OUT/fold0, OUT/fold1, … (cross-validation). From 2 to 5.
-        track: Also send losses and validation scores to MLflow or Weights & Biases.
-        allow_code: Import and run the model's own Python code. Default: False.
         memory: Memory of the training, such as 8GB. Default: most of the free memory.
         mode: Prediction of the model: mean (a regression), both (also a sharp image), or samples (also samples, which show what is uncertain).
         source: Input modality. One or a list.
@@ -1170,9 +1166,13 @@ def train(
         unpaired: Plan training without pairs where no case has both source and target. Default: False.
         from_scratch: Begin from random weights even where a starter fits. Default: False.
         device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
-        executor: Workers: local (processes) or ray.
-        workers: Number of workers.
-        address: Ray cluster: HOST:PORT or auto.
+        set: Change of a key of the recipe, such as train.steps=500. A dict.
+        init: Run, weights, starter:NAME or hf://NAME/REPO from which the network is initialised.
+        reuse: Run whose earlier stages are reused if they are identical. One or a list.
+        fold: Fifth of the patients that validates; the others train, except the test patients. From 0 to 4.
+        folds: Train so many of the five folds, each for minutes, into OUT/fold0, OUT/fold1, … (cross-validation). From 2 to 5.
+        track: Also send losses and validation scores to MLflow or Weights & Biases.
+        allow_code: Import and run the model's own Python code. Default: False.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:

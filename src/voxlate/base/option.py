@@ -13,7 +13,6 @@ from dataclasses import MISSING, dataclass, field, fields, make_dataclass, repla
 from functools import partial
 from importlib.resources.abc import Traversable
 from inspect import Parameter
-from itertools import chain
 from pathlib import Path
 from typing import (
     Annotated,
@@ -118,14 +117,9 @@ MainOption = partial(Option, panel=MAIN)
 OutputOption = partial(Option, panel=OUTPUT)
 
 
-def without_notes(annotation: Any) -> Any:
-    """The type of an annotation."""
-    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
-
-
 def first_type(annotation: Any) -> Any:
     """The type of an annotation, of a union the first one."""
-    bare = without_notes(annotation)
+    bare = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
     return get_args(bare)[0] if get_origin(bare) in UNIONS else bare
 
 
@@ -167,18 +161,14 @@ def options(cls: type[T]) -> type[T]:
 
 @functools.cache
 def parameters_of(table: Any) -> Parameters:
-    """The fields of a dataclass as keywords: its own first, then those of its bases."""
+    """The fields of a dataclass as keywords."""
     hints = typing.get_type_hints(table, include_extras=True)
-    by_name = {one.name: one for one in fields(table)}
-    owners = (vars(owner).get("__annotations__", {}) for owner in table.__mro__)
     parameters = Parameters()
-    for name in dict.fromkeys(chain.from_iterable(owners)):
-        default = by_name[name].default
-        parameters[name] = Parameter(
-            name,
-            Parameter.KEYWORD_ONLY,
-            default=Parameter.empty if default is MISSING else default,
-            annotation=hints[name],
+    for one in fields(table):
+        default = Parameter.empty if one.default is MISSING else one.default
+        kind = Parameter.KEYWORD_ONLY
+        parameters[one.name] = Parameter(
+            one.name, kind, default=default, annotation=hints[one.name]
         )
     return parameters
 

@@ -15,7 +15,7 @@ from voxlate.base.option import AllowCode, MainOption
 from voxlate.commands.api.entry import Argument, Command, Place, plain
 from voxlate.commands.api.progress import Reporter
 from voxlate.commands.api.progress import out as terminal
-from voxlate.training.training_options import PlanOptions
+from voxlate.training.training_options import AUTO, PlanOptions
 
 if TYPE_CHECKING:
     from voxlate.training.planning.plan import Plan
@@ -174,12 +174,14 @@ def list_starters(
     return rows
 
 
-def _plan_lines(chosen: "Plan", data: Path, out: Path, options: PlanOptions) -> Iterator[Any]:
+def _plan_lines(
+    chosen: "Plan", data: Path, out: Path | None, options: PlanOptions
+) -> Iterator[Any]:
     yield chosen.table()
     assumed = "" if options.minutes else " 60 minutes are assumed without --minutes."
     yield f"{chosen.prediction}{assumed}"
-    place, cohort = quote(str(out)), quote(str(data))
-    yield f"{out} is the recipe. Next:  voxlate train {place} --data {cohort} --out RUN"
+    recipe = AUTO if out is None else quote(str(out))
+    yield f"Next:  voxlate train {recipe} --data {quote(str(data))} --out RUN"
 
 
 def _plan_document(chosen: "Plan") -> dict[str, Any]:
@@ -188,12 +190,11 @@ def _plan_document(chosen: "Plan") -> dict[str, Any]:
 
 @Command(
     """
-    plan PREPARED --minutes 20
+    plan PREPARED --minutes 20 --out plan.toml
     plan PREPARED --source t1 --target ct --memory 8GB
     """,
     lines=_plan_lines,
     document=_plan_document,
-    by_line={"out": Path("plan.toml")},
 )
 def plan(
     data: Annotated[Place, Argument("Prepared cohort.", metavar="PREPARED")],

@@ -7,7 +7,7 @@ this folder import what computes inside their functions, so that --help needs no
 import functools
 import importlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, is_dataclass
 from inspect import Parameter, Signature, cleandoc, get_annotations, signature
 from pathlib import Path
 from types import SimpleNamespace
@@ -70,7 +70,7 @@ class Command:
     examples: lines of the end of --help. lines: what is printed of a result: lines, tables, messages, Aside and Undone; it
     is called with the result and those arguments that it names. document: the result as plain values. reads: whether
     the command writes no files. waits: whether messages are printed at the
-    end, in a few lines. by_line: defaults of the command line that are not Python's. gives:
+    end, in a few lines. gives:
     attribute of the result that Python returns, by default all of it.
     """
 
@@ -80,7 +80,6 @@ class Command:
     document: Callable[[Any], Any] = lambda result: plain(result)
     reads: bool = False
     waits: bool = False
-    by_line: Mapping[str, Any] = field(default_factory=dict)
     gives: str = ""
 
     def __call__(self, described: Callable[..., Any]) -> Callable[..., Any]:
@@ -171,8 +170,6 @@ class Command:
         """The arguments and options of the command line: of the function, and of what shows its result."""
         shown = signature(self.lines).parameters.items()
         stated = {name: one for name, one in shown if option_of(one)} | self.given
-        for name, default in self.by_line.items():
-            stated[name] = stated[name].replace(default=default)
         return stated
 
     def show(self, result: Any, given: Mapping[str, Any]) -> list[Any]:

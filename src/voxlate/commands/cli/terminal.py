@@ -189,7 +189,7 @@ def add(command: Command) -> None:
         given = {name: typed[name] for name in command.given if name in typed}
         with print_messages(typed["verbose"], command.waits) as take:
             report = Reporter(say=take)
-            result, values = command.call({**command.by_line, **given}, report)
+            result, values = command.call(given, report)
             shown = command.show(result, {**typed, **values})
             for line in shown:
                 if isinstance(line, Message):
