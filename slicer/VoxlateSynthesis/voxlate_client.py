@@ -109,8 +109,7 @@ class Client:
         try:
             while True:
                 state = self._ask(job["url"])
-                left = f", {state['left']} left" if state["left"] else ""
-                tell(f"{DOING[state['kind']]}: {state['state']}{left}", state["percent"])
+                tell(f"{DOING[state['kind']]}: {state['state']}", state["percent"])
                 if state["state"] not in ("queued", "running"):
                     break
                 time.sleep(WAIT_SECONDS)

@@ -121,16 +121,15 @@ def test_old_jobs_are_removed_and_those_in_use_are_kept(jobs):
     assert not (jobs.root / used).exists()
 
 
-def test_the_page_shows_progress_time_left_and_a_way_to_cancel(page):
+def test_the_page_shows_progress_and_a_way_to_cancel(page):
     made = page()
     name = made.jobs.add("synthesise", "ct of scan", {"check": "gone"}, 100).name
     made.jobs.take()
-    now = time.time()
-    facts = {"stage": "slices", "done": 25, "total": 100, "since": now - 10, "at": now}
+    facts = {"stage": "slices", "done": 25, "total": 100}
     write_json(made.jobs.folder(name) / PROGRESS, facts)
     for place in ("/", f"/jobs/{name}"):
         text = made.get(place).text
-        assert "Synthesising, 25 %, about 30 s left" in text.replace("29 s", "30 s")
+        assert "Synthesising, 25 %" in text
         assert f'action="/jobs/{name}/cancel"' in text
     assert made.post(f"/jobs/{name}/cancel").headers["location"] == "/"
     assert made.jobs.read(name).state == "cancelled"

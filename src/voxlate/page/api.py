@@ -69,7 +69,7 @@ class JobState:
     kind: check or synthesise.
     state: queued, running, done, failed or cancelled.
     at: when it was asked for, in the time of the machine that runs voxlate.
-    stage, percent, left: how far a running job is; percent is None before it is known.
+    stage, percent: how far a running job is; percent is None before it is known.
     why: the reason of a failure.
     patient: the patient's name, where the browser is on the same machine.
     fits: of a check, the best first.
@@ -89,7 +89,6 @@ class JobState:
     at: str
     stage: str = ""
     percent: int | None = None
-    left: str = ""
     why: str = ""
     patient: str = ""
     fits: list[Fit] = field(default_factory=list)

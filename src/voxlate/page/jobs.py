@@ -60,24 +60,6 @@ class Job:
         return self.state in ENDED
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far the work of a job is: finished parts of all parts since a time, and when that was."""
-
-    stage: str
-    done: int
-    total: int
-    since: float
-    at: float
-
-    def seconds_left(self, now: float) -> float | None:
-        """The time that the other parts take at the pace of the finished ones; None before the first of them."""
-        if not 0 < self.done < self.total:
-            return None
-        each = (self.at - self.since) / self.done
-        return max(0.0, each * (self.total - self.done) - (now - self.at))
-
-
 class Jobs:
     """The jobs below a data folder. One process at a time may hold a folder (see files.lock)."""
 
@@ -98,11 +80,6 @@ class Jobs:
         folder.mkdir(parents=True)
         return folder
 
-    def _write(self, job: Job) -> Job:
-        write_json(self.root / job.name / JOB, asdict(job))
-        self._jobs[job.name] = job
-        return job
-
     def add(
         self,
         kind: Kind,
@@ -120,7 +97,8 @@ class Jobs:
                 )
             folder = reserved or self.reserve()
             job = Job(folder.name, kind, title, {**request}, created=time.time())
-            return self._write(job)
+            self._jobs[job.name] = job
+            return job
 
     def read(self, name: str) -> Job:
         """A job; raises NoSuchJob where there is none of this name."""
@@ -136,12 +114,12 @@ class Jobs:
             return sorted(self._jobs.values(), key=lambda job: (job.created, job.name))
 
     def change(self, name: str, unless: Sequence[State] = (), **changes: Any) -> Job:
-        """Write changes of a job, unless it is in one of some states; returns the job as it is then."""
+        """Change a job, unless it is in one of some states; returns the job as it is then."""
         with self._lock:
             job = self.read(name)
-            if job.state in unless:
-                return job
-            return self._write(replace(job, **changes))
+            if job.state not in unless:
+                job = self._jobs[name] = replace(job, **changes)
+            return job
 
     def take(self) -> Job | None:
         """The job that waits longest, as running; None where none waits."""
@@ -150,6 +128,7 @@ class Jobs:
                 if job.state == "queued":
                     for name in (PROGRESS, OUTCOME):
                         (self.root / job.name / name).unlink(missing_ok=True)
+                    write_json(self.root / job.name / JOB, asdict(job))
                     return self.change(job.name, state="running", started=time.time())
         return None
 
@@ -190,11 +169,6 @@ class Jobs:
         for name in old:
             self._remove(name)
         return old
-
-    def progress(self, name: str) -> Progress | None:
-        """How far the work of a job is; None before it has said so."""
-        stated = self.read_file(name, PROGRESS)
-        return Progress(**stated) if stated else None
 
     def read_file(self, name: str, file: str) -> dict[str, Any]:
         """The content of a file that the process of a job wrote; {} before it has."""

@@ -31,6 +31,7 @@ from voxlate.page.jobs import (
     DICOM_ZIP,
     FOUND,
     OUT,
+    PROGRESS,
     REPORT,
     SCANS,
     VIEWS,
@@ -100,18 +101,11 @@ class Site:
         folder = self.jobs.folder(job.name)
         url = url_of(job)
         found = self.found(job)
-        progress = self.jobs.progress(job.name) if job.state == "running" else None
-        now = Json()
-        if progress is not None:
-            stage = progress.stage
-            # all but one step may be short: before the first and after the last, the rest is unknown
-            is_known = 0 < progress.done < progress.total
-            percent = round(100 * progress.done / progress.total) if is_known else None
-            now = {
-                "stage": STAGES.get(stage, stage),
-                "percent": percent,
-                "left": duration(progress.seconds_left(time.time()) if stage == "slices" else None),
-            }
+        moved = self.jobs.read_file(job.name, PROGRESS) if job.state == "running" else {}
+        stage, percent = moved.get("stage", ""), None
+        # all but one step may be short: before the first and after the last, the rest is unknown
+        if moved and 0 < moved["done"] < moved["total"]:
+            percent = round(100 * moved["done"] / moved["total"])
         return JobState(
             job.name,
             url,
@@ -119,6 +113,8 @@ class Site:
             job.title,
             job.state,
             time.strftime("%d %b %H:%M", time.localtime(job.created)),
+            stage=STAGES.get(stage, stage),
+            percent=percent,
             why=job.why,
             patient=job.request.get("patient") or found.get("patient", ""),
             images={
@@ -126,7 +122,6 @@ class Site:
             },
             files={file: f"{url}/{file}" for file in DOWNLOADS if (folder / file).is_file()},
             **{key: found[key] for key in SHOWN if key in found},
-            **now,
         )
 
     def error(self, request: Request, status: int, sentence: str) -> Response:
@@ -156,16 +151,6 @@ class Site:
 def url_of(job: Job) -> str:
     """The address of a job's page."""
     return f"/uploads/{job.name}" if job.kind == "check" else f"/jobs/{job.name}"
-
-
-def duration(seconds: float | None) -> str:
-    """A time for people, such as "40 s" or "3 min"; "" for None."""
-    if seconds is None:
-        return ""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"
 
 
 def site_of(request: Request) -> Site:

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from voxlate.base.errors import BadInput
@@ -28,7 +28,6 @@ from voxlate.page.jobs import (
     Job,
     Jobs,
     Kind,
-    Progress,
     places_of,
 )
 from voxlate.page.words import for_page
@@ -117,27 +116,17 @@ def clean_regularly(jobs: Jobs, keep_seconds: float, stop: threading.Event) -> N
         stop.wait(CLEAN_SECONDS)
 
 
-@dataclass
-class ProgressFile:
-    """Writes how far the work of a job is, at most twice a second."""
+def writes_progress(folder: Path) -> Callable[..., None]:
+    """A function that writes how far the work of a job is, at most twice a second."""
+    written = 0.0
 
-    folder: Path
-    stage: str = ""
-    since: float = 0.0
-    written: float = 0.0
+    def step(stage: str, done: int, total: int, *_: object) -> None:
+        nonlocal written
+        if time.monotonic() - written >= EVERY_SECONDS or done >= total:
+            written = time.monotonic()
+            write_json(folder / PROGRESS, {"stage": stage, "done": done, "total": total})
 
-    def __call__(self, stage: str, done: int, total: int, *_: object) -> None:
-        """Write the progress of a stage."""
-        now = time.time()
-        if stage != self.stage or done == 0:
-            self.stage = stage
-            self.since = now
-            self.written = 0.0
-        if now - self.written < EVERY_SECONDS and done < total:
-            return
-        self.written = now
-        moved = Progress(stage, done, total, self.since, now)
-        write_json(self.folder / PROGRESS, asdict(moved))
+    return step
 
 
 def do_job(kind: Kind, folder: Path, request: Asked, progress: Callable[..., None]) -> None:
@@ -163,7 +152,7 @@ def work(folder: Path) -> None:
     request = job["request"]
     why = ""
     try:
-        do_job(job["kind"], folder, request, ProgressFile(folder))
+        do_job(job["kind"], folder, request, writes_progress(folder))
     except BadInput as error:
         why = str(error)
     except MemoryError:

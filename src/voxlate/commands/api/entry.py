@@ -69,9 +69,8 @@ class Command:
 
     examples: lines of the end of --help. lines: what is printed of a result: lines, tables, messages, Aside and Undone; it
     is called with the result and those arguments that it names. document: the result as plain values. reads: whether
-    the command writes no files. waits: whether messages are printed at the
-    end, in a few lines. gives:
-    attribute of the result that Python returns, by default all of it.
+    the command writes no files. waits: whether messages are printed at the end, in a few lines. gives: attribute of the
+    result that Python returns, by default all of it.
     """
 
     examples: str
