@@ -100,7 +100,6 @@ PAIRS = [  # calls with one option without another, or not with it
     ("evaluate", "OUT COHORT", {"missing": "all"}),
     ("synthesise", "RUN COHORT NEW", {"store": True}),
     ("synthesise", "RUN COHORT NEW", {"steps": 8}),  # of a regression, which draws no noise
-    ("import_weights", "kl-f4 WEIGHTS NEW", {"set": {"train.steps": 3}}),
     ("serve", "RUN", {"host": "0.0.0.0"}),
     ("calibrate", "RUN COHORT", {"out": "CAL"}),
 ]

@@ -1096,8 +1096,6 @@ def import_weights(
     source: Literal["xmodality", "kl-f4"],
     weights: Path | str,
     out: Path | str,
-    *,
-    set: Mapping[str, str | int | float | bool | Sequence[Any] | Mapping[str, Any] | type | Callable[..., Any] | None] | None = None,
 ) -> Run:
     """Convert published weights into a run.
 
@@ -1107,14 +1105,13 @@ def import_weights(
         source: Origin of the weights: xmodality (paper 001), or kl-f4 for an autoencoder of latent diffusion.
         weights: Published file (safetensors).
         out: Output folder.
-        set: Change of a key of the recipe, such as train.steps=500. A dict.
 
     Returns:
         Run: The folder of the imported run, as `train` returns it, without a history.
 
     Raises:
         BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
-        BadInput: the file has weights of another structure, or an option does not fit the source.
+        BadInput: the file has weights of another structure.
 
     Example:
         >>> import voxlate

@@ -71,7 +71,6 @@ class JobState:
     at: when it was asked for, in the time of the machine that runs voxlate.
     stage, percent: how far a running job is; percent is None before it is known.
     why: the reason of a failure.
-    patient: the patient's name, where the browser is on the same machine.
     fits: of a check, the best first.
     images: addresses by name, as synth writes them; also NAME_low and NAME_high.
     descriptions: what each image shows, such as the lower interval end, and its grade, for names of files and nodes.
@@ -90,7 +89,6 @@ class JobState:
     stage: str = ""
     percent: int | None = None
     why: str = ""
-    patient: str = ""
     fits: list[Fit] = field(default_factory=list)
     images: Mapping[str, str] = field(default_factory=dict)
     descriptions: Mapping[str, str] = field(default_factory=dict)

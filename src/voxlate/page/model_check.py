@@ -18,8 +18,7 @@ from voxlate.scans.cases.case import MASK
 from voxlate.scans.cohorts.owners import person_in
 from voxlate.scans.cohorts.path_names import modality_by_name
 from voxlate.scans.cohorts.presets import modality_of
-from voxlate.scans.formats.dicom import folder_and_key, is_dicom_folder, list_series
-from voxlate.scans.formats.dicom_file import read_dicom
+from voxlate.scans.formats.dicom import is_dicom_folder, list_series
 from voxlate.scans.formats.io import (
     format_by_ending,
     is_picture,
@@ -76,7 +75,6 @@ def check(folder: Path, request: Asked, reporter: Reporter) -> Json:
     }
     return {
         "entries": [asdict(entry) for entry in entries],
-        "patient": _patient(scans, entries) if request.get("is_local") else "",
         "fits": [asdict(fit) for fit in fits],
         "others": [*_others(scans, entries)],
         "names": names,
@@ -90,17 +88,6 @@ def _check_patients(scans: Path, entries: Sequence[Entry]) -> None:
         raise BadInput(
             f"upload: expected the scans of one patient, found {len(series)} series of several. Choose those of one."
         )
-
-
-def _patient(scans: Path, entries: Sequence[Entry]) -> str:
-    """The patient's name by the first file of a series; "" where none states it."""
-    for entry in entries:
-        if entry.study:
-            folder, _ = folder_and_key(scans / entry.place)
-            first = next(path for path in folder.iterdir() if path.is_file())
-            header = read_dicom(first, stop_before_pixels=True)
-            return str(header.get("PatientName", "")).replace("^", " ").strip()
-    return ""
 
 
 def _others(scans: Path, entries: Sequence[Entry]) -> Iterator[str]:

@@ -40,7 +40,7 @@ from voxlate.page.jobs import (
     Json,
     Kind,
 )
-from voxlate.page.page_settings import LOOPBACK, Settings
+from voxlate.page.page_settings import Settings
 from voxlate.page.uploads import Space, receive
 from voxlate.page.words import CONTRASTS, for_page
 from voxlate.scans.formats.io import without_ending
@@ -116,7 +116,6 @@ class Site:
             stage=STAGES.get(stage, stage),
             percent=percent,
             why=job.why,
-            patient=job.request.get("patient") or found.get("patient", ""),
             images={
                 without_ending(file): f"{url}/images/{file}" for file in found.get("images", ())
             },
@@ -214,8 +213,6 @@ async def upload(request: Request, site: OfSite) -> Response:
             asked = {
                 "runs": site.settings.runs,
                 "device": site.settings.device,
-                # a browser on another machine reads no name of a patient in the queue
-                "is_local": site.settings.host in LOOPBACK,
             }
             return await run_in_threadpool(site.add, "check", title, asked, folder)
         except BaseException:
@@ -259,7 +256,6 @@ def synthesise(site: OfSite, name: str, form: Annotated[SynthesisForm, Form()]) 
         "run": run,
         "label": label,
         "check": name,
-        "patient": checked["patient"],
         "inputs": fit["inputs"],
         "options": {
             "anyway": form.anyway,

@@ -1,4 +1,4 @@
-"""Options of `plan`, `train`, `adapt` and `import`."""
+"""Options of `plan`, `train` and `adapt`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
@@ -128,10 +128,3 @@ class AdaptOptions:
     ] = None
     device: Device = "auto"
     allow_code: AllowCode = False
-
-
-@options
-class ImportOptions:
-    """Options of `voxlate import` and voxlate.import_weights."""
-
-    set: Annotated[Mapping[str, Value] | None, CHANGES] = None

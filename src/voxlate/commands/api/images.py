@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from voxlate.base.errors import BadInput, as_list, first_of, plural
-from voxlate.base.messages import Message, by_consequence, message, verdict_of, worst_grade
+from voxlate.base.messages import (
+    Message,
+    by_consequence,
+    message,
+    summarise,
+    verdict_of,
+    worst_grade,
+)
 from voxlate.base.option import AllowCode, Device
 from voxlate.commands.api.entry import (
     RUN,
@@ -307,18 +314,16 @@ class Checks:
 
     @property
     def lines(self) -> list[str]:
-        """The numbers of cases by verdict, what is said of every case, and each case, those of the gravest verdicts first."""
+        """The numbers of cases by verdict, each case, those of the gravest verdicts first, and what is said of them."""
         if len(self.cases) < 2:
             return [*map(repr, self.cases)]
         counts = [f"{count} {verdict}" for verdict, count in self.document["verdicts"].items()]
-        first, *others = (case.messages for case in self.cases)
-        shared = [said for said in first if all(said in messages for messages in others)]
         graded = sorted(self.cases, key=lambda case: VERDICTS.index(case.verdict))
-        own = ([said for said in case.messages if said not in shared] for case in graded)
+        messages = [said.on(case.case) for case in graded for said in case.messages]
         return [
             ", ".join([*counts, f"{len(self.left_out)} left out"]),
-            *(f"every case: {said.grade}: {said.text}" for said in shared),
-            *(repr(replace(case, messages=messages)) for case, messages in zip(graded, own)),
+            *(f"{case.case}: {case.verdict}" for case in graded),
+            *(f"{said.grade}: {said.text}" for said in summarise(messages)),
         ]
 
     def __repr__(self) -> str:

@@ -23,7 +23,6 @@ from voxlate.commands.api.progress import Reporter
 from voxlate.evaluation.evaluation_options import CalibrateOptions
 from voxlate.training.training_options import (
     AdaptOptions,
-    ImportOptions,
     TrainOptions,
 )
 
@@ -195,8 +194,6 @@ def import_weights(
         Argument("Published file (safetensors).", metavar="WEIGHTS"),
     ],
     out: Out,
-    *,
-    options: ImportOptions,
 ) -> "Trained":
     """Convert published weights into a run.
 
@@ -206,7 +203,7 @@ def import_weights(
         Run: The folder of the imported run, as `train` returns it, without a history.
 
     Raises:
-        BadInput: the file has weights of another structure, or an option does not fit the source.
+        BadInput: the file has weights of another structure.
 
     Example:
         >>> import voxlate
@@ -214,14 +211,8 @@ def import_weights(
     """
     from voxlate.exchange.published import import_autoencoder, import_run
 
-    if source == "xmodality":
-        return import_run(Path(weights), Path(out), options.set or {})
-    if options.set:
-        found = next(iter(options.set))
-        raise BadInput(
-            f"--set: expected none with {source}, whose file states all keys, found {found!r}. Drop it."
-        )
-    return import_autoencoder(Path(weights), Path(out))
+    read = import_run if source == "xmodality" else import_autoencoder
+    return read(Path(weights), Path(out))
 
 
 @dataclass(frozen=True)
