@@ -172,7 +172,7 @@ def _without_cases(header: Header) -> Header:
 def _card(model: Model) -> dict[str, Any]:
     """What a person should know: the size of the training, and what a starter states of itself."""
     header = network_of(model).header
-    card: dict[str, Any] = {"training_cases": header["training_cases"]}
+    card: dict[str, Any] = {"training_cases": header.get("training_cases", 0)}
     if "starter" in header:
         from voxlate.training.starters.card import read_card
         from voxlate.training.starters.names import folder_of
