@@ -71,8 +71,6 @@ def test_a_refusal_keeps_what_was_expected_and_found_and_what_can_be_done_on_the
     assert in_settings(other) == "a.nii: expected a scan, found another. Pass “Synthesise anyway”."
     name = "head --old t1.nii.gz"  # of a file, which must be found again
     assert in_settings(name) == name
-    picture = "data:image/png;base64,ab/cd/ef"
-    assert for_page(picture, {}) == picture
 
 
 SCRIPTS = [WEB / "static" / f"{name}.js" for name in ("viewer", "upload", "picture", "measure")]

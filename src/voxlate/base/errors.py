@@ -29,43 +29,17 @@ NO_PLACE = {
 }
 
 
-# WHERE: expected WHAT, found WHAT. FIX.
-PARTS = re.compile(
-    r"(?:(?P<where>.*?): )?expected (?P<expected>.*?), found:? (?P<found>.*?)[.?](?: (?P<fix>[^a-z].*))?",
-    re.DOTALL,
-)
-
-
 class BadInput(ValueError):
-    """An error that states what was expected, what was found, where, and what to do (exit code 2).
-
-    The sentence stands where it is raised, as the command line says it; its parts are read from it, so that another
-    door can word the fix for its own user.
+    """An error that states where it was met, what was expected, what was found, and what to do (exit code 2).
 
     Example:
         >>> import voxlate
         >>> try:
         ...     voxlate.prepare("NOWHERE", "READY", progress=False)
         ... except voxlate.BadInput as error:
-        ...     error.parts["where"], error.fix
-        ('NOWHERE', 'Check the path.')
+        ...     print(str(error).partition(": ")[0])
+        NOWHERE
     """
-
-    @property
-    def parts(self) -> dict[str, str]:
-        """Its parts where, expected, found and fix, "" for one that it lacks; {} for a sentence of another form."""
-        read = PARTS.fullmatch(str(self))
-        return {} if read is None else {name: part or "" for name, part in read.groupdict().items()}
-
-    @property
-    def fix(self) -> str:
-        """What to do, in the words of the command line."""
-        return self.parts.get("fix", "")
-
-    @property
-    def finding(self) -> str:
-        """All but what to do."""
-        return str(self).removesuffix(self.fix).rstrip()
 
 
 class DoNotTrust(BadInput):

@@ -36,7 +36,7 @@ class Said:
 class Fit:
     """Whether a model can synthesise images from scans, and why not.
 
-    source, target: modalities that it takes and synthesises.
+    target: modalities that it synthesises.
     names: modalities by which its scans may be called.
     why_not: "" where it fits.
     inputs: as `voxlate synth RUN` takes them, relative to the upload's folder.
@@ -49,7 +49,6 @@ class Fit:
 
     label: str
     title: str = ""
-    source: tuple[str, ...] = ()
     target: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     why_not: str = ""

@@ -164,7 +164,6 @@ def _fit(label: str, run: str, scans: Path, request: Asked) -> Fit:
         fit = replace(
             fit,
             title=model.facts.title,
-            source=tuple(model.facts.data.source),
             target=tuple(model.facts.data.target),
             names=names_for_scans(model),
             limits=tuple(limits_of(model)),

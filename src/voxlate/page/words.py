@@ -8,9 +8,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from markupsafe import Markup
-
-from voxlate.base.errors import BadInput
 from voxlate.base.messages import reworded, without_names
 from voxlate.base.option import FLAG
 from voxlate.commands.api.entry import HOMES
@@ -48,6 +45,7 @@ OPTION = re.compile(rf"(?<![\w-]){FLAG.pattern}")
 ON_LINE = re.compile(rf"{OPTION.pattern}|\bvoxlate (?:{'|'.join(HOMES)})\b")  # or a command
 PARENTHESIS = re.compile(r" ?\([^()]*\)")
 
+REFUSAL = re.compile(r"(.*?\bfound:? .*?[.?]) ([^a-z].*)", re.DOTALL)  # a finding and its fix
 END = re.compile(r"(?<=[.!?]) (?=[A-Z])")
 LEAST_WORDS = 4  # fewer are a name, not a sentence
 ADVICE = "Choose other files or settings."
@@ -62,8 +60,7 @@ def for_page(value: Any, places: Mapping[str, str]) -> Any:
     """A value whose texts name no absolute path, option or command. places: what stands for some of the paths."""
 
     def change(text: str) -> str:
-        is_picture = isinstance(text, Markup) or text.startswith("data:image")
-        return text if is_picture else in_settings(without_names(text, places))
+        return in_settings(without_names(text, places))
 
     return reworded(value, change)
 
@@ -73,11 +70,8 @@ def in_settings(text: str) -> str:
     if len(text.split()) < LEAST_WORDS or not ON_LINE.search(text):
         return text
     text = PARENTHESIS.sub(lambda part: "" if ON_LINE.search(part[0]) else part[0], text)
-    refusal = BadInput(text)
-    sentences = END.split(text)
-    if refusal.fix:
-        sentences = [refusal.finding, *END.split(refusal.fix)]
-    finding, *advice = sentences
+    refusal = REFUSAL.fullmatch(text)
+    finding, *advice = [refusal[1], *END.split(refusal[2])] if refusal else END.split(text)
     advice = [OPTION.sub(_setting, sentence) for sentence in advice]
     advice = [sentence for sentence in advice if not ON_LINE.search(sentence)]
     finding = ON_LINE.sub("voxlate", OPTION.sub(lambda part: part[0][2:], finding))

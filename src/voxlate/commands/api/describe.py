@@ -99,7 +99,7 @@ def _scan(path: Path) -> dict[str, Any]:
     volume = read_volume(path, named, allow_nan=True)
     values, finite = volume.data, np.isfinite(volume.data)
     low, high = values.min(where=finite, initial=np.inf), values.max(where=finite, initial=-np.inf)
-    total, count = values.sum(where=finite, dtype=np.float64), int(finite.sum())
+    count = int(finite.sum())
     stated = _unit_in_provenance(path, named)
     guesses = [
         *volume.guesses,
@@ -118,7 +118,6 @@ def _scan(path: Path) -> dict[str, Any]:
         "axes": "".join(nib.orientations.aff2axcodes(volume.affine)),
         "unit": stated or volume.unit,
         "range": [float(low), float(high)] if count else [None, None],
-        "mean": float(f"{total / count:.6g}") if count else None,
         "not_finite": values.size - count,
         **({"guessed": guesses} if guesses else {}),
         **({"warnings": warnings} if warnings else {}),
