@@ -83,10 +83,7 @@ def import_run(weights: Path, out: Path, changes: Mapping[str, Any] | None = Non
     """
     recipe, state = read_weights(weights, changes)
     recipe = replace(recipe, title=f"{recipe.title}: {weights.name}, imported")
-    with torch.device("meta"):
-        method = recipe.build()
-    method.load_state_dict({f"net.{name}": tensor for name, tensor in state.items()}, assign=True)
-    return write_imported(out, weights, "xmodality (flax)", recipe, method, recipe.train.steps)
+    return write_imported(out, weights, "xmodality (flax)", recipe, state, recipe.train.steps)
 
 
 def recipe_of(keys: Collection[str], changes: Mapping[str, Any] | None = None) -> Recipe | None:
@@ -177,14 +174,15 @@ def _compare_shapes(
     found: Mapping[str, Any], wanted: Mapping[str, Sequence[int] | None], where: str
 ) -> None:
     """Raise BadInput with the first tensor of a file that is unknown, missing or of another shape (None: any)."""
-    for key in sorted({*found} ^ {*wanted}):
-        lack = "the unknown" if key in found else "no"
-        raise wrong_weights(f"{where}, found {lack} key '{key}'")
-    for key, shape in wanted.items():
+    wrong = [
+        f"{where}, found {'the unknown' if key in found else 'no'} key '{key}'"
+        for key in sorted({*found} ^ {*wanted})
+    ]
+    for key, shape in [] if wrong else wanted.items():
         if shape is not None and tuple(found[key]) != tuple(shape):
-            raise wrong_weights(
-                f"{where} with '{key}' of shape {tuple(shape)}, found {tuple(found[key])}"
-            )
+            wrong.append(f"{where} with '{key}' of shape {tuple(shape)}, found {tuple(found[key])}")
+    if wrong:
+        raise BadInput(f"{wrong[0]}. Use the file as it was published.")
 
 
 def _convert(array: Tensor, key: str) -> Tensor:
@@ -198,20 +196,18 @@ def _convert(array: Tensor, key: str) -> Tensor:
     return flat.t().contiguous()
 
 
-def wrong_weights(sentence: str) -> BadInput:
-    """The error of a file that is not as it was published."""
-    return BadInput(f"{sentence}. Use the file as it was published.")
-
-
 def write_imported(
     out: Path,
     weights: Path,
     form: str,
     recipe: Recipe,
-    method: nn.Module,
+    state: Mapping[str, Tensor],
     steps: int,
 ) -> Run:
-    """Write the run of a method whose weights are from a file; form: the file's format."""
+    """Write the run of a method whose network's tensors are from a file; form: the file's format."""
+    with torch.device("meta"):
+        method = recipe.build()
+    method.load_state_dict({f"net.{name}": tensor for name, tensor in state.items()}, assign=True)
     header = _header(recipe, method, steps)
     digest = sha256_of(weights)
     imported = {"imported": {"file": weights.name, "sha256": digest, "format": form}}
@@ -250,11 +246,7 @@ def import_autoencoder(weights: Path, out: Path) -> Run:
     network = {"kind": NETWORK.kind, **to_tables(NETWORK)}
     tables = {"title": f"{AUTOENCODER}, imported", **OF_AUTOENCODER, "net": network}
     recipe = recipes.from_dict(tables, AUTOENCODER)
-    method = recipe.build()
-    method.load_state_dict({f"net.{name}": tensor for name, tensor in state.items()})
-    return write_imported(
-        out, weights, f"{AUTOENCODER} (latent diffusion)", recipe, method, steps=0
-    )
+    return write_imported(out, weights, f"{AUTOENCODER} (latent diffusion)", recipe, state, 0)
 
 
 def read_autoencoder(path: Path) -> dict[str, Tensor]:
