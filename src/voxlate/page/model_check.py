@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 
 from voxlate.base.errors import BadInput, first_of, plural
-from voxlate.base.messages import worst_grade
+from voxlate.base.messages import GRADES, worst_grade
 from voxlate.commands.api.images import CheckedCase, check_case
 from voxlate.commands.api.progress import Reporter
 from voxlate.page.api import Fit, Said
@@ -34,7 +34,7 @@ from voxlate.training.starters.card import read_card
 from voxlate.training.starters.names import name_of
 
 MOST_ENTRIES = 200  # files and series that are listed
-ORDER = (None, "note", "caution", "do not trust")  # of the worst warning
+ORDER = (None, *GRADES)  # of the worst warning
 
 
 @dataclass(frozen=True)
