@@ -23,7 +23,6 @@ from voxlate.synthesis.exported import Description
 from voxlate.synthesis.model import Model
 from voxlate.training.naive import Baselines
 from voxlate.training.planning.plan import Plan
-from voxlate.training.recipe.settings import Recipe
 from voxlate.training.run import Run
 
 __version__: str
@@ -1120,7 +1119,7 @@ def import_weights(
 
 
 def train(
-    recipe: str | Path | Mapping[str, Any] | Plan | Recipe,
+    recipe: str | Path | Mapping[str, Any] | Plan,
     data: Path | str,
     out: Path | str,
     *,

@@ -77,10 +77,7 @@ def _run_document(done: "Trained") -> dict[str, Any]:
 )
 def train(
     recipe: Annotated[
-        Address
-        | Mapping[str, Any]
-        | Annotated[Any, Object("voxlate.training.planning.plan:Plan")]
-        | Annotated[Any, Object("voxlate.training.recipe.settings:Recipe")],
+        Address | Mapping[str, Any] | Annotated[Any, Object("voxlate.training.planning.plan:Plan")],
         Argument(
             "auto (planned for the cohort), a shipped recipe (NAME_small: its small variant), or a TOML file.",
             metavar="RECIPE",

@@ -21,7 +21,7 @@ from voxlate.training.continuing import resume_run
 from voxlate.training.planning.plan import Plan, check_same
 from voxlate.training.planning.planner import plan_training
 from voxlate.training.processes import by_main, processes
-from voxlate.training.recipe import Recipe, from_dict, head_of, read, to_dict
+from voxlate.training.recipe import Recipe, from_dict, head_of, read
 from voxlate.training.recipe import text as recipe_text
 from voxlate.training.run import Run, check_free
 from voxlate.training.train import Beginning
@@ -129,9 +129,6 @@ def _read_recipe(recipe: Any, asked: TrainOptions) -> tuple[Recipe, str]:
     changes, allow_code = asked.set or {}, asked.allow_code
     if isinstance(recipe, Plan):
         return recipe.change(changes, allow_code).with_head
-    if isinstance(recipe, Recipe):
-        tables = recipe_text.apply_changes(to_dict(recipe), changes)
-        return from_dict(tables, "the recipe", allow_code) if changes else recipe, ""
     if isinstance(recipe, Mapping):
         return from_dict(recipe_text.values_of(recipe, changes), "the recipe", allow_code), ""
     return read(str(recipe), changes, allow_code), head_of(str(recipe))
