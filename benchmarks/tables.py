@@ -35,7 +35,7 @@ from safetensors.numpy import load_file
 
 import voxlate
 from json_lines import append, finished
-from voxlate.training.recipe import Recipe, from_dict, read, to_dict
+from voxlate.training.recipe import Recipe, read, to_dict
 from voxlate.training.recipe.reading import stated_keys
 from voxlate.training.run import Run
 from voxlate.training.weights import read_header
@@ -346,8 +346,7 @@ def run_training(
         stage["optimiser"]["lr"] *= rate
     clock = Clock()
     shutil.rmtree(out, ignore_errors=True)
-    chosen = from_dict(tables, "the row")
-    voxlate.train(chosen, work / "prepared", out, device="cpu", progress=clock)
+    voxlate.train(tables, work / "prepared", out, device="cpu", progress=clock)
     return clock
 
 

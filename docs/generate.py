@@ -17,7 +17,7 @@ from voxlate.base.messages import codes
 from voxlate.commands.cli.terminal import command_line
 from voxlate.evaluation.scoring.metrics import METRICS, REGION_METRICS, Metric
 from voxlate.page.app import create_app
-from voxlate.page.page_settings import Sessions, Settings
+from voxlate.page.page_settings import Settings
 from voxlate.training.recipe import Recipe
 
 DOCS = Path(__file__).parent
@@ -189,14 +189,14 @@ def messages() -> str:
         (code(name), ", ".join(entry.grades), escaped(entry.sentence), escaped(entry.action))
         for name, entry in codes().items()
     ]
-    head = "A message has a code, a grade, a text, a case and numbers. Commands print equal ones once; `--verbose` prints all, and `OUT/messages.jsonl` keeps them."
+    head = "A message has a code, a grade, a text, a case and numbers. Commands print equal ones once; `--verbose` prints all."
     names = ("code", "grade", "meaning", "what to do")
     return f"# Messages\n\n{head}\n\n{table(names, rows)}\n"
 
 
 def addresses() -> str:
     """The addresses of `voxlate serve` by its OpenAPI description: method, what it does, form and answer."""
-    stated = create_app(Settings({}, Path("data")), Sessions(""), None).app.openapi()
+    stated = create_app(Settings({}, Path("data"), ""), None).app.openapi()
     rows = []
     for place, methods in stated["paths"].items():
         for method, own in methods.items():
@@ -211,7 +211,7 @@ def addresses() -> str:
             )
     schemas = stated["components"]["schemas"]
     parts = ["# Addresses of the page", table(("address", "what it does", "form", "answer"), rows)]
-    for name in ("Listed", "JobState", "Fit", "Said"):
+    for name in ("Listed", "JobState", "Fit", "Said", "SynthesisForm"):
         parts.append(f"## {name}\n\n{escaped(schemas[name].get('description', ''))}")
         parts.append(table(("key",), [(code(key),) for key in schemas[name]["properties"]]))
     return "\n\n".join(parts) + "\n"

@@ -44,15 +44,21 @@ RECIPES = {
 AUTO = ("train", "auto", "--data", "prepared", "--out")
 LONG = {"train.steps": "25"}  # of a planned run
 
+
+def training(name: str) -> tuple[str, ...]:
+    """The training of one of the recipes."""
+    source = "encoded" if name == "latent" else "prepared"
+    return ("train", f"{name}.toml", "--data", source, "--out", name)
+
+
 FURTHER = (
     *(
-        Kind(f"state, {name}", f"{name}/state.pt", ("train", name), restored=name)
+        Kind(f"state, {name}", f"{name}/state.pt", training(name), restored=name)
         for name in ("muon", "cycle", "opponent", "residual")
     ),
     *(
-        Kind(f"{kind} of a plan", f"planned/{file}", command, form=form, restored="planned")
+        Kind(f"{kind} of a plan", f"planned/{file}", (*AUTO, "planned"), form=form, restored="planned")
         for kind, file, form in (("clock", "clock.txt", "words"), ("provenance", "provenance.json", "json"))
-        for command in ((*AUTO, "planned"), ("train", "planned"))
     ),
     *(
         Kind("weights, residual", f"drawn/weights{stage}.safetensors",
@@ -82,7 +88,7 @@ FURTHER = (
     Kind("transform", "registered/transforms/case1/t2.tfm",
          ("evaluate", "moved", "--truth", "shifted", "--prepared", "registered", "--json"), form="words",
          restored="moved"),
-    Kind("latents", "encoded/latents/*/case1.safetensors", ("train", "latent"), form="latents", restored="latent"),
+    Kind("latents", "encoded/latents/*/case1.safetensors", training("latent"), form="latents", restored="latent"),
 )  # fmt: skip
 
 
@@ -90,10 +96,9 @@ def prepare_further() -> None:
     """Runs of further methods, and what is made of them, beside the files of `prepare_files`."""
     for name, text in RECIPES.items():
         Path(f"{name}.toml").write_text(text)
-        source = "encoded" if name == "latent" else "prepared"
-        if not Path(source).exists():
-            shutil.copytree("prepared", source)
-        done(("train", f"{name}.toml", "--data", source, "--out", name))
+        if name == "latent":
+            shutil.copytree("prepared", "encoded")
+        done(training(name))
     shutil.copytree("residual", "drawn")
     shutil.copytree("cycle", "turned")
     prepare_planned()

@@ -55,10 +55,9 @@ SCANS = (
 PREPARE = ("prepare", "cohort", "--out", "new")
 REPORT = ("report", "prepared", "--out", "new.html")
 SYNTH = ("synth", "run", "cohort/case0", "--out", "new")
-AGAIN = ("train", "run")
 EVALUATE = ("evaluate", "out", "--truth", "cohort")
 COMPARE = ("compare", "out", "other", "--json")
-STOPPED = (*TRAIN[:-1], "stopped")
+AGAIN, STOPPED = (*TRAIN[:-1], "run"), (*TRAIN[:-1], "stopped")
 
 KINDS = (
     *(
@@ -107,12 +106,9 @@ KINDS = (
             ("run", (*EVALUATE, "--json")),
             ("run", AGAIN),
             ("stopped", STOPPED),
-            ("stopped", ("train", "stopped")),
         )
     ),
-    Kind(
-        "run's recipe", "stopped/recipe.toml", ("train", "stopped"), form="toml", restored="stopped"
-    ),
+    Kind("run's recipe", "stopped/recipe.toml", STOPPED, form="toml", restored="stopped"),
     Kind("anatomy", "run/anatomy.safetensors", SYNTH, checked=True, form="anatomy"),
     *(
         Kind("provenance", f"out/{place}provenance.json", command, form="json", restored="out")

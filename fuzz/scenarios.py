@@ -21,8 +21,8 @@ from structures import CHECKSUM, Packed
 # Keys of values that depend on the clock, and checksums of tables that hold such values.
 CLOCK = {"seconds", "items_per_s", "seconds_per_slice", "time", "seconds_per_step", "at"}
 CLOCK |= {CHECKSUM, "sha256"}
-# A folder whose file names hold the clock and the process, and what each command said, of which a killed one wrote nothing.
-TRACES = {"tensorboard", "messages.jsonl"}
+# A folder whose file names hold the clock and the process.
+TRACES = {"tensorboard"}
 
 
 @dataclass(frozen=True)

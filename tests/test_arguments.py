@@ -34,7 +34,7 @@ COMMANDS = commands(LINES)
 OPTIONS = [
     (command, name)
     for command, one in COMMANDS.items()
-    for name, parameter in one.open_parameters.items()
+    for name, parameter in one.given.items()
     if parameter.kind is inspect.Parameter.KEYWORD_ONLY
 ]
 OBJECTS: tuple[Any, ...] = (object(), 3 + 4j, {"a": object()}, [object()])
@@ -92,17 +92,14 @@ def test_all_wrong_options_are_said_at_once(voxlate):
 LEANING = np.eye(4)
 LEANING[3, 0] = 0.5  # its last row is not 0 0 0 1
 PAIRS = [  # calls with one option without another, or not with it
-    ("train", "RUN", {"minutes": 5, "steps": 2}),
     ("train", "tiny PREPARED NEW", {"target": "ct"}),
     ("train", "tiny PREPARED NEW", {"minutes": 5}),
     ("train", "tiny PREPARED NEW", {"steps": 5}),
-    ("train", "RUN", {"fold": 1}),
     ("prepare", "COHORT NEW", {"address": "auto"}),
     ("evaluate", "OUT COHORT", {"noise": "shared"}),
     ("evaluate", "OUT COHORT", {"missing": "all"}),
     ("synthesise", "RUN COHORT NEW", {"store": True}),
     ("synthesise", "RUN COHORT NEW", {"steps": 8}),  # of a regression, which draws no noise
-    ("import_weights", "kl-f4 WEIGHTS NEW", {"set": {"train.steps": 3}}),
     ("serve", "RUN", {"host": "0.0.0.0"}),
     ("calibrate", "RUN COHORT", {"out": "CAL"}),
 ]
@@ -133,10 +130,6 @@ def test_options_that_exclude_or_need_each_other_are_refused(
             "pattern: '{foo}': expected {patient}, {case}, {modality} or {split}, found 'foo'",
         ),
         (lambda path: package.compare(3), "folders: expected "),
-        (
-            lambda path: package.evaluate(path, path, run=path, cases=["a"]),
-            "cases: expected no cases with a run",
-        ),
         (
             lambda path: package.listen(path, path, to="A@b:1"),
             "allow: expected a value, found none",
@@ -238,15 +231,12 @@ def test_wrong_keywords_are_refused_by_those_of_the_function(run, given, near, t
     for call in calls:
         with refuses(near) as error:
             call()
-        assert error.value.parts["where"].lstrip("-") == name
+        assert str(error.value).partition(": ")[0].lstrip("-") == name
 
 
 def test_scans_that_are_all_declared_missing_are_one_sentence(run, cohort):
-    path = cohort / "case0/t1.nii.gz"
-    image = nib.load(path)
-    for scan in (path, (image.get_fdata(), image.affine)):
-        with refuses():
-            package.check(run, {"t1": scan}, missing="t1", progress=False)
+    with refuses():
+        package.check(run, {"t1": cohort / "case0/t1.nii.gz"}, missing="t1", progress=False)
 
 
 def test_a_model_of_several_sources_asks_for_their_names():

@@ -42,7 +42,7 @@ FUNCTIONS = {
 }
 # What shows a result, or has another name (out, run).
 NOT_IN_PYTHON = {"mcp": {"folders", "write"}, "export": {"path"}}
-ONLY_IN_PYTHON = {"cases", "options", "progress", "run", "to", "token"}
+ONLY_IN_PYTHON = {"options", "progress", "run", "to"}
 SHOWN = {"as_json", "debug", "verbose", "everything"}
 # Arguments that other fields of a form give, places of the machine, code, networks, workers, and what the page chooses.
 
@@ -63,7 +63,7 @@ def test_a_command_is_imported_when_it_is_named_and_all_of_them_stand_in_help():
 
 @every_row("name", sorted(HOMES))
 def test_every_option_of_a_command_is_in_the_command_line_in_python_and_in_mcp(name):
-    described = {*commands()[name].open_parameters}
+    described = {*commands()[name].given}
     line = {parameter.name for parameter in command_line([name]).commands[name].params}
     assert line - SHOWN == described
     python = in_python(name)
@@ -75,20 +75,11 @@ def test_every_option_of_a_command_is_in_the_command_line_in_python_and_in_mcp(n
         assert all(one["description"] for one in schema["properties"].values())
 
 
-def test_the_options_of_the_page_are_those_of_a_synthesis_and_in_openapi():
+def test_the_options_of_the_page_are_those_of_a_synthesis():
     pytest.importorskip("fastapi", reason="the page needs the extra serve")
-    from voxlate.page.app import create_app
-    from voxlate.page.forms import FIELDS, OPTIONS
-    from voxlate.page.page_settings import Sessions, Settings
+    from voxlate.page.api import SynthesisForm
 
-    site = create_app(Settings({}, Path("nowhere")), Sessions(""), None).app
-    stated = list[set[str]]()
-    for methods in site.openapi()["paths"].values():
-        for content in methods.get("post", {}).get("requestBody", {}).get("content", {}).values():
-            stated.append({*content["schema"]["properties"]})
-    assert {*OPTIONS, *FIELDS} in stated
-    described = commands()["synth"].open_parameters
-    assert OPTIONS.keys() < {*described}
+    assert SynthesisForm.model_fields.keys() < commands()["synth"].given.keys()
 
 
 def test_the_stub_of_the_package_is_up_to_date():
@@ -111,7 +102,6 @@ CALLS = [
     ("info", {"path": "cohort"}, "cases"),
     ("check", {"run": "run", "inputs": ["t1=cohort/case0/t1.nii.gz"]}, "verdicts"),
     ("recipes", {"name": "t1_to_t2_brain"}, "data"),
-    ("recipes", {"cohort": "prepared"}, None),
     ("starters", {}, None),
 ]
 REFUSED = [
@@ -144,7 +134,7 @@ def test_an_agent_calls_commands_over_stdio_and_writes_nothing(cohort, prepared,
 
     listed, answers, refused = anyio.run(talk)
     assert {tool.name for tool in listed} == {
-        name for name, command in commands().items() if command.reads is not None
+        name for name, command in commands().items() if command.reads
     }
     for (name, _, key), answer in zip(CALLS, answers):
         assert not answer.is_error, (name, answer.content[0].text)

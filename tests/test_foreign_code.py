@@ -78,8 +78,6 @@ ALLOWED = {
     "recipes": ["recipe.toml"],
     "train": [
         "recipe.toml --data prepared --out out",
-        "run",
-        "run --data prepared",
         "recipe.toml --data prepared --out run",
         "auto --data prepared --out run",
         f"t1_to_t2_brain --data prepared --out out --set 'net={LAYER}'",
@@ -107,7 +105,7 @@ REFUSED = {
 }
 # These read a run or a recipe only as text, or none at all; the page opens a run when a job asks for it.
 READING = {
-    "import": [f"xmodality weights.safetensors --out out --set 'net={LAYER}'"],
+    "import": ["xmodality weights.safetensors --out out"],
     "serve": ["run --data out", "weights.safetensors --data out"],
     "demo": ["--real cohort/case0/t1.nii.gz --out out --starter starter:run"],
     "info": ["run", "weights.safetensors", "recipe.toml"],

@@ -8,7 +8,6 @@ import pytest
 
 from sources import files, nodes
 from voxlate.base.messages import (
-    FILE,
     GRADES,
     KINDS,
     MOST_LINES,
@@ -23,7 +22,7 @@ from voxlate.base.messages import (
 )
 from voxlate.checks.check_table import COMPARE, OR, ask, table
 from voxlate.checks.reference import numbers
-from voxlate.commands.cli.terminal import keep_messages
+from voxlate.commands.cli.terminal import print_messages
 
 DYNAMIC = "truth-"  # codes that are put together from the kind of a fault
 
@@ -159,7 +158,7 @@ def test_no_caution_is_left_out_of_the_printed_lines():
     assert shorten([*notes, *cautions]) == (cautions, 2)
 
 
-def test_a_command_prints_few_lines_and_keeps_every_message(tmp_path, capfd):
+def test_a_command_prints_few_lines_unless_it_is_asked_for_all(capfd):
     kinds = [code for code, one in codes().items() if not one.detail and one.grades[0] == "note"]
     said = [
         message(code, "Text.", case=case)
@@ -167,10 +166,8 @@ def test_a_command_prints_few_lines_and_keeps_every_message(tmp_path, capfd):
         for case in "abc"
     ]
     assert shorten(said)[0][0].grade == "caution"
-    # the same command again replaces its own lines
-    for verbose, count in ((False, MOST_LINES), (False, MOST_LINES), (True, len(said))):
-        with keep_messages(tmp_path, "synth", verbose=verbose) as say:
+    for verbose, count in ((False, MOST_LINES), (True, len(said))):
+        with print_messages(verbose) as say:
             for one in said:
                 say(one)
         assert len(capfd.readouterr().err.splitlines()) == count
-        assert len((tmp_path / FILE).read_text().splitlines()) == len(said)

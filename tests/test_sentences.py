@@ -3,15 +3,14 @@
 import ast
 import re
 
-from rows import every_row
 from sources import files, nodes
-from voxlate.base.errors import BadInput
 
 VALUE = "VALUE"  # stands for what is computed
 ERRORS = ("BadInput", "CannotWrite")
 MOST_UNREAD = (
     0.075  # share of errors whose sentence is put together elsewhere, or begins in a variable
 )
+FORM = re.compile(r".*\bexpected .*, found:? .*[.?] [^a-z].*", re.DOTALL)
 PLACES = re.compile(r"(?<![\w.])/(?:home|tmp|work|root|usr|mnt)/|[A-Z]:\\\\")
 AMERICAN = re.compile(r"\b(?:color|center|normalize|optimize|gray|license)[sd]?\b")
 
@@ -41,7 +40,7 @@ def sentences():
 def test_every_error_says_what_was_expected_what_was_found_and_what_to_do():
     every = dict(sentences())
     assert len(every) > 500
-    unread = {place: text for place, text in every.items() if not BadInput(text).fix}
+    unread = {place: text for place, text in every.items() if not FORM.fullmatch(text)}
     whole = [place for place, text in unread.items() if VALUE not in text.split()[0]]
     assert not whole
     assert len(unread) <= MOST_UNREAD * len(every), "\n".join(unread)
@@ -52,22 +51,3 @@ def test_no_error_names_a_place_of_a_machine_or_spells_as_americans_do():
         (place, text) for place, text in sentences() if PLACES.search(text) or AMERICAN.search(text)
     ]
     assert not wrong
-
-
-@every_row(
-    "sentence, where, found, fix",
-    [
-        ("t1.nii: expected 3 axes, found 2. Add one.", "t1.nii", "2", "Add one."),
-        ("expected a, found b. Do c. Or d.", "", "b", "Do c. Or d."),
-        ("x: expected 1.5 T, found 3.0 T.", "x", "3.0 T", ""),
-    ],
-)
-def test_the_parts_of_an_error_are_read_from_its_sentence(sentence, where, found, fix):
-    error = BadInput(sentence)
-    assert (error.parts["where"], error.parts["found"], error.fix) == (where, found, fix)
-    assert f"{error.finding} {error.fix}".strip() == sentence
-
-
-def test_an_error_of_another_form_is_a_finding():
-    assert BadInput("Nothing works.").parts == {}
-    assert BadInput("Nothing works.").finding == "Nothing works."

@@ -20,7 +20,7 @@ from pathlib import Path
 import jinja2
 import markupsafe
 
-from voxlate.page.access import BROWSER_POLICY
+from voxlate.page.access import CONTENT_POLICY
 
 OWN = Path(__file__).parent
 ROOT = OWN.parents[1]
@@ -62,7 +62,10 @@ VIEWER = (
 STAND_INS = ("onnxruntime.py", "pydantic.py", "pydantic_core.py")
 PAGE = ("page.js", "worker.js", "page.py", *(f"stand_ins/{name}" for name in STAND_INS))
 # For servers without headers of their own; what a page may not say of itself is left out.
-POLICY = BROWSER_POLICY.replace("; frame-ancestors 'none'", "")
+# Beside what the page of voxlate serve may do: WebAssembly, and images that the browser itself holds.
+POLICY = CONTENT_POLICY.replace("; frame-ancestors 'none'", "")
+POLICY = POLICY.replace("script-src 'self'", "script-src 'self' 'wasm-unsafe-eval'")
+POLICY = POLICY.replace("connect-src 'self'", "connect-src 'self' blob:")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -99,7 +102,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         chosen.out.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(new, chosen.out)
     megabytes = sum(file.stat().st_size for file in chosen.out.rglob("*")) / 1e6
-    print(f"{chosen.out}: {megabytes:.0f} MB. Next:  voxlate serve --browser {chosen.out}")
+    print(
+        f"{chosen.out}: {megabytes:.0f} MB. Next:  python -m http.server --directory {chosen.out}"
+    )
 
 
 def take_npm(package: str, files: Sequence[str], folder: Path, scratch: Path) -> None:

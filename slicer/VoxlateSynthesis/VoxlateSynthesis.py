@@ -104,7 +104,7 @@ class VoxlateSynthesisWidget(ScriptedLoadableModuleWidget):
         except VoxlateError as error:
             slicer.util.errorDisplay(in_panel(str(error)))
             return
-        self.address.text = ""  # the token is spent
+        self.address.text = ""  # it holds the token
         self.model.clear()
         self.model.addItem("the best that fits")
         self.model.addItems(models)
@@ -123,7 +123,7 @@ class VoxlateSynthesisWidget(ScriptedLoadableModuleWidget):
             widget = qt.QCheckBox()
         elif "enum" in schema:
             widget = qt.QComboBox()
-            widget.addItems(["", *schema["enum"]])
+            widget.addItems(schema["enum"])
         else:
             widget = qt.QLineEdit()
         widget.toolTip = schema["description"]

@@ -32,7 +32,7 @@ class VoxlateError(Exception):
 
 
 class Client:
-    """A session with a server; address: the URL with the token, which can be used once, as the server printed it."""
+    """A session with a server; address: the URL with the token, as the server printed it."""
 
     def __init__(self, address: str) -> None:
         try:
@@ -60,9 +60,8 @@ class Client:
 
     def options(self) -> dict[str, dict[str, Any]]:
         """The options of a synthesis by name, each with its JSON schema: type, range, choices and description."""
-        form = self._ask("/openapi.json")["paths"]["/uploads/{name}/synthesise"]["post"]
-        (content,) = form["requestBody"]["content"].values()
-        fields = content["schema"]["properties"]
+        schemas = self._ask("/openapi.json")["components"]["schemas"]
+        fields = schemas["SynthesisForm"]["properties"]
         return {name: fields[name] for name in fields if name != "run"}
 
     def check(
@@ -110,8 +109,7 @@ class Client:
         try:
             while True:
                 state = self._ask(job["url"])
-                left = f", {state['left']} left" if state["left"] else ""
-                tell(f"{DOING[state['kind']]}: {state['state']}{left}", state["percent"])
+                tell(f"{DOING[state['kind']]}: {state['state']}", state["percent"])
                 if state["state"] not in ("queued", "running"):
                     break
                 time.sleep(WAIT_SECONDS)

@@ -23,7 +23,6 @@ from voxlate.synthesis.exported import Description
 from voxlate.synthesis.model import Model
 from voxlate.training.naive import Baselines
 from voxlate.training.planning.plan import Plan
-from voxlate.training.recipe.settings import Recipe
 from voxlate.training.run import Run
 
 __version__: str
@@ -103,7 +102,6 @@ def recipes(
     name: str | None = None,
     *,
     paper: str | None = None,
-    cohort: Path | str | None = None,
     allow_code: bool = False,
 ) -> list[dict[str, Any]] | dict[str, Any]:
     """List the shipped recipes to start from by source and target, or those of a paper, or print one.
@@ -111,17 +109,15 @@ def recipes(
     Args:
         name: Recipe to print, with the default and the meaning of every key.
         paper: Paper whose recipes are listed: its system, baselines and ablations; all: every recipe.
-        cohort: Prepared cohort whose fitting recipes come first; the others state what they need.
         allow_code: Import and run the model's own Python code. Default: False.
 
     Returns:
-        list[dict[str, Any]] | dict[str, Any]: Without a `name` or `cohort` a list of tables with the name, title, paper, source and target of each recipe; of a
-            `name` the recipe with all its keys; for a `cohort` a list of tables, the fitting recipes first, whose `against`
-            states why others do not fit.
+        list[dict[str, Any]] | dict[str, Any]: Without a `name` a list of tables with the name, title, paper, source and target of each recipe; of a
+            `name` the recipe with all its keys.
 
     Raises:
         BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
-        BadInput: the recipe or paper is unknown; it names code without allow_code; or the cohort is not prepared.
+        BadInput: the recipe or paper is unknown, or it names code without allow_code.
 
     Example:
         >>> import voxlate
@@ -140,7 +136,7 @@ def info(
     """Describe a scan (grid, unit, range), a cohort or a model.
 
     Args:
-        path: Scan, DICOM folder, FOLDER#series, cohort, output of synth, run or weights.
+        path: Scan, DICOM folder, FOLDER#series, cohort, run or weights.
         max_volume: Largest scan that is read. Default: 4GB.
 
     Returns:
@@ -149,7 +145,7 @@ def info(
 
     Raises:
         BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
-        BadInput: the path is no scan, cohort, output or model; or a volume is larger than max_volume.
+        BadInput: the path is no scan, cohort or model; or a volume is larger than max_volume.
 
     Example:
         >>> import voxlate
@@ -249,6 +245,16 @@ def prepare(
     root: Path | str,
     out: Path | str,
     *,
+    executor: Literal["local", "ray"] | None = None,
+    workers: int | None = None,
+    address: str | None = None,
+    pattern: str | None = None,
+    manifest: Path | str | None = None,
+    preset: str | Path | None = None,
+    patients: str | Path | None = None,
+    allow_outside: bool = False,
+    exclude: Sequence[str] | str | None = None,
+    max_volume: str | None = None,
     modalities: Sequence[str] | None = None,
     resample: bool = False,
     register: Literal["rigid", "affine", "bspline"] | None = None,
@@ -262,16 +268,6 @@ def prepare(
     seed: int = 0,
     audit: bool = True,
     audit_cases: int | None = None,
-    pattern: str | None = None,
-    manifest: Path | str | None = None,
-    preset: str | Path | None = None,
-    patients: str | Path | None = None,
-    allow_outside: bool = False,
-    exclude: Sequence[str] | str | None = None,
-    max_volume: str | None = None,
-    executor: Literal["local", "ray"] | None = None,
-    workers: int | None = None,
-    address: str | None = None,
     progress: bool | Callable[..., None] | Reporter = True,
 ) -> Cohort:
     """Check a cohort, split it by patient, and convert it for training; the same call resumes.
@@ -279,6 +275,16 @@ def prepare(
     Args:
         root: Folder with one folder per case, or a manifest (CSV).
         out: Output folder.
+        executor: Workers: local (processes) or ray.
+        workers: Number of workers.
+        address: Ray cluster: HOST:PORT or auto.
+        pattern: Path of scans, with {patient}, {case}, {modality}.
+        manifest: Table (CSV, TSV): cases, patients and paths.
+        preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
+        patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
+        allow_outside: Allow a manifest's paths to leave its folder. Default: False.
+        exclude: Case or patient to leave out (*, ?). One or a list.
+        max_volume: Largest scan that is read. Default: 4GB.
         modalities: Modality to keep; cases without any of them are left out. One or a list. Default: all.
         resample: Resample the scans of a case to the grid with the thinnest slices. Default: False.
         register: Register the scans of a case: rigid, affine or bspline.
@@ -292,16 +298,6 @@ def prepare(
         seed: Random seed of the split by patient. Default: 0.
         audit: Estimate how far the scans of a case are misaligned. Default: True.
         audit_cases: Number of cases whose alignment is estimated. Default: all of a small cohort, a tenth of a large one.
-        pattern: Path of scans, with {patient}, {case}, {modality}.
-        manifest: Table (CSV, TSV): cases, patients and paths.
-        preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
-        patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
-        allow_outside: Allow a manifest's paths to leave its folder. Default: False.
-        exclude: Case or patient to leave out (*, ?). One or a list.
-        max_volume: Largest scan that is read. Default: 4GB.
-        executor: Workers: local (processes) or ray.
-        workers: Number of workers.
-        address: Ray cluster: HOST:PORT or auto.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:
@@ -333,7 +329,7 @@ def demo(
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:
-        Demo: The `compared` scores, the `errors` of three predictions and of the best naive baseline, and the report `pages`.
+        Demo: The `compared` scores, the `errors` of two predictions and of the best naive baseline, and the report `pages`.
 
     Raises:
         BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
@@ -478,10 +474,8 @@ def push(
     repo: str,
     *,
     dry_run: Path | str | None = None,
-    scores: Path | str | None = None,
     licence: str = "not stated",
     private: bool = False,
-    onnx: bool = True,
     allow_code: bool = False,
 ) -> Pushed:
     """Upload a trained model to a hub of Hugging Face, with a card and without anything on its patients.
@@ -492,10 +486,8 @@ def push(
         run: Run folder, exported model, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
         repo: Repository, which is created if it is absent.
         dry_run: New folder that is written in place of the upload.
-        scores: Scored folder of the run's images, for the card.
         licence: Licence of the model, as its users will read it; of a starter, Apache-2.0. Default: 'not stated'.
         private: A new repository is private. Default: False.
-        onnx: Also the exported model, which runs without torch, if the run can be exported. Default: True.
         allow_code: Import and run the model's own Python code. Default: False.
 
     Returns:
@@ -508,7 +500,7 @@ def push(
 
     Example:
         >>> import voxlate
-        >>> pushed = voxlate.push("RUN", "name/model", dry_run="FOLDER", onnx=False)
+        >>> pushed = voxlate.push("RUN", "name/model", dry_run="FOLDER")
         >>> pushed.address, "weights.safetensors" in pushed.files
         ('hf://name/model@COMMIT', True)
     """
@@ -516,14 +508,8 @@ def push(
 
 def check(
     run: str | Path | Sequence[str | Path | Model] | Model,
-    inputs: Sequence[str | Path] | str | Path | Mapping[str, Any],
+    inputs: Sequence[str | Path] | str | Path | Mapping[str, str | Path],
     *,
-    split: Literal["train", "val", "test"] | None = None,
-    answer: Literal["mean", "sample"] | None = None,
-    missing: Sequence[str] | None = None,
-    series: Sequence[str] | None = None,
-    device: str = "auto",
-    allow_code: bool = False,
     pattern: str | None = None,
     manifest: Path | str | None = None,
     preset: str | Path | None = None,
@@ -531,6 +517,12 @@ def check(
     allow_outside: bool = False,
     exclude: Sequence[str] | str | None = None,
     max_volume: str | None = None,
+    split: Literal["train", "val", "test"] | None = None,
+    answer: Literal["mean", "sample"] | None = None,
+    missing: Sequence[str] | None = None,
+    series: Sequence[str] | None = None,
+    device: str = "auto",
+    allow_code: bool = False,
     progress: bool | Callable[..., None] | Reporter = True,
 ) -> Checks:
     """State whether a model fits scans, before anything is computed.
@@ -540,12 +532,6 @@ def check(
     Args:
         run: Run folder, exported model, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
         inputs: Cohort, case, DICOM series, file or modality=path pairs; several runs give their mean.
-        split: Split to synthesise: train, val or test.
-        answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
-        missing: Modality to leave out of the input and synthesise. One or a list.
-        series: Series of a DICOM study: t1=NUMBER or UID.
-        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
-        allow_code: Import and run the model's own Python code. Default: False.
         pattern: Path of scans, with {patient}, {case}, {modality}.
         manifest: Table (CSV, TSV): cases, patients and paths.
         preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
@@ -553,6 +539,12 @@ def check(
         allow_outside: Allow a manifest's paths to leave its folder. Default: False.
         exclude: Case or patient to leave out (*, ?). One or a list.
         max_volume: Largest scan that is read. Default: 4GB.
+        split: Split to synthesise: train, val or test.
+        answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
+        missing: Modality to leave out of the input and synthesise. One or a list.
+        series: Series of a DICOM study: t1=NUMBER or UID.
+        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
+        allow_code: Import and run the model's own Python code. Default: False.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:
@@ -603,10 +595,37 @@ def load(
 
 def synthesise(
     run: str | Path | Sequence[str | Path | Model] | Model,
-    inputs: Sequence[str | Path] | str | Path | Mapping[str, Any],
+    inputs: Sequence[str | Path] | str | Path | Mapping[str, str | Path],
     out: Path | str,
     *,
+    executor: Literal["local", "ray"] | None = None,
+    workers: int | None = None,
+    address: str | None = None,
+    pattern: str | None = None,
+    manifest: Path | str | None = None,
+    preset: str | Path | None = None,
+    patients: str | Path | None = None,
+    allow_outside: bool = False,
+    exclude: Sequence[str] | str | None = None,
+    max_volume: str | None = None,
+    split: Literal["train", "val", "test"] | None = None,
+    answer: Literal["mean", "sample"] | None = None,
+    missing: Sequence[str] | None = None,
+    series: Sequence[str] | None = None,
+    device: str = "auto",
+    allow_code: bool = False,
     samples: int | None = None,
+    steps: int | None = None,
+    noise: Literal["independent", "shared", "correlated"] | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
+    set: Mapping[str, str | float | bool | Sequence[float] | None | Mapping[str, str | float | bool | Sequence[float] | None]] | None = None,
+    sharpness: float | None = None,
+    sampler: str | None = None,
+    eta: float | None = None,
+    schedule: str | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
+    slices: Literal["whole", "tiled", "resized"] | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
+    keep_states: int | None = None,
+    batch: int | None = None,
+    exact: bool | None = None,
     anyway: bool = False,
     part: str | None = None,
     like: str | None = None,
@@ -617,33 +636,6 @@ def synthesise(
     dicom: str | Path | None = None,
     store: bool = False,
     accept_untrusted: bool = False,
-    sharpness: float | None = None,
-    sampler: str | None = None,
-    eta: float | None = None,
-    schedule: str | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
-    slices: Literal["whole", "tiled", "resized"] | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
-    keep_states: int | None = None,
-    batch: int | None = None,
-    exact: bool | None = None,
-    steps: int | None = None,
-    noise: Literal["independent", "shared", "correlated"] | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
-    set: Mapping[str, str | float | bool | Sequence[float] | None | Mapping[str, str | float | bool | Sequence[float] | None]] | None = None,
-    split: Literal["train", "val", "test"] | None = None,
-    answer: Literal["mean", "sample"] | None = None,
-    missing: Sequence[str] | None = None,
-    series: Sequence[str] | None = None,
-    device: str = "auto",
-    allow_code: bool = False,
-    pattern: str | None = None,
-    manifest: Path | str | None = None,
-    preset: str | Path | None = None,
-    patients: str | Path | None = None,
-    allow_outside: bool = False,
-    exclude: Sequence[str] | str | None = None,
-    max_volume: str | None = None,
-    executor: Literal["local", "ray"] | None = None,
-    workers: int | None = None,
-    address: str | None = None,
     progress: bool | Callable[..., None] | Reporter = True,
 ) -> Syntheses:
     """Synthesise the target modalities of a case or a cohort.
@@ -654,7 +646,34 @@ def synthesise(
         run: Run folder, exported model, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
         inputs: Cohort, case, DICOM series, file or modality=path pairs; several runs give their mean.
         out: Output folder.
+        executor: Workers: local (processes) or ray.
+        workers: Number of workers.
+        address: Ray cluster: HOST:PORT or auto.
+        pattern: Path of scans, with {patient}, {case}, {modality}.
+        manifest: Table (CSV, TSV): cases, patients and paths.
+        preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
+        patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
+        allow_outside: Allow a manifest's paths to leave its folder. Default: False.
+        exclude: Case or patient to leave out (*, ?). One or a list.
+        max_volume: Largest scan that is read. Default: 4GB.
+        split: Split to synthesise: train, val or test.
+        answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
+        missing: Modality to leave out of the input and synthesise. One or a list.
+        series: Series of a DICOM study: t1=NUMBER or UID.
+        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
+        allow_code: Import and run the model's own Python code. Default: False.
         samples: Number of samples a case, of which mean and standard deviation are written.
+        steps: Number of times at which the network denoises.
+        noise: Noise of slices: independent, shared, correlated.
+        set: Change of a key of the recipe's synth table, such as overlap=0.25. A dict.
+        sharpness: Mean at 0, sample at 1. From 0 to 1.
+        sampler: Sampler, instead of the recipe's.
+        eta: DDIM noise: 0 none, 1 like DDPM. From 0 to 1.
+        schedule: Noise schedule (cosine, …).
+        slices: Input of each slice: whole, tiled or resized.
+        keep_states: States of sampling to write.
+        batch: Number of slices at a time: changes memory, and rounding unless exact.
+        exact: Compute in float32, one slice at a time: bit-identical for every batch, slower.
         anyway: Also cases graded "do not trust". Default: False.
         part: Every N-th case from the I-th on, for N jobs.
         like: Recipe whose synth table replaces the model's.
@@ -665,37 +684,7 @@ def synthesise(
         dicom: Folder for DICOM series.
         store: Store in INPUT's study. Default: False.
         accept_untrusted: Hand on untrusted images. Default: False.
-        sharpness: Mean at 0, sample at 1. From 0 to 1.
-        sampler: Sampler, instead of the recipe's.
-        eta: DDIM noise: 0 none, 1 like DDPM. From 0 to 1.
-        schedule: Noise schedule (cosine, …).
-        slices: Input of each slice: whole, tiled or resized.
-        keep_states: States of sampling to write.
-        batch: Number of slices at a time: changes memory, and rounding unless exact.
-        exact: Compute in float32, one slice at a time: bit-identical for every batch, slower.
-        steps: Number of times at which the network denoises.
-        noise: Noise of slices: independent, shared, correlated.
-        set: Change of a key of the recipe's synth table, such as overlap=0.25. A dict.
-        split: Split to synthesise: train, val or test.
-        answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
-        missing: Modality to leave out of the input and synthesise. One or a list.
-        series: Series of a DICOM study: t1=NUMBER or UID.
-        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
-        allow_code: Import and run the model's own Python code. Default: False.
-        pattern: Path of scans, with {patient}, {case}, {modality}.
-        manifest: Table (CSV, TSV): cases, patients and paths.
-        preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
-        patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
-        allow_outside: Allow a manifest's paths to leave its folder. Default: False.
-        exclude: Case or patient to leave out (*, ?). One or a list.
-        max_volume: Largest scan that is read. Default: 4GB.
-        executor: Workers: local (processes) or ray.
-        workers: Number of workers.
-        address: Ray cluster: HOST:PORT or auto.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-
-    Scans may be paths, Volumes, nibabel images, or pairs of an array (NumPy, torch) [x, y, z] and its affine (to RAS
-    millimetres), by modality.
 
     Returns:
         Syntheses: The `cases` that were synthesised, their `folders`, the reason of each case that was `left_out`, and
@@ -707,23 +696,46 @@ def synthesise(
         DoNotTrust: the scans of a single case are graded "do not trust", and `anyway` is not set.
 
     Example:
-        >>> import nibabel, voxlate
+        >>> import voxlate
         >>> done = voxlate.synthesise("RUN", "COHORT", "NEW", split="val", progress=False)
         >>> len(done.cases), (done.folders[0] / "t2.nii.gz").is_file()
         (1, True)
-        >>> scan = nibabel.load("COHORT/case0/t1.nii.gz")
-        >>> array = scan.get_fdata()  # [x, y, z]
-        >>> voxlate.synthesise("RUN", {"t1": (array, scan.affine)}, "ARRAYS", progress=False).cases
-        ('case',)
     """
 
 
 def synthesize(
     run: str | Path | Sequence[str | Path | Model] | Model,
-    inputs: Sequence[str | Path] | str | Path | Mapping[str, Any],
+    inputs: Sequence[str | Path] | str | Path | Mapping[str, str | Path],
     out: Path | str,
     *,
+    executor: Literal["local", "ray"] | None = None,
+    workers: int | None = None,
+    address: str | None = None,
+    pattern: str | None = None,
+    manifest: Path | str | None = None,
+    preset: str | Path | None = None,
+    patients: str | Path | None = None,
+    allow_outside: bool = False,
+    exclude: Sequence[str] | str | None = None,
+    max_volume: str | None = None,
+    split: Literal["train", "val", "test"] | None = None,
+    answer: Literal["mean", "sample"] | None = None,
+    missing: Sequence[str] | None = None,
+    series: Sequence[str] | None = None,
+    device: str = "auto",
+    allow_code: bool = False,
     samples: int | None = None,
+    steps: int | None = None,
+    noise: Literal["independent", "shared", "correlated"] | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
+    set: Mapping[str, str | float | bool | Sequence[float] | None | Mapping[str, str | float | bool | Sequence[float] | None]] | None = None,
+    sharpness: float | None = None,
+    sampler: str | None = None,
+    eta: float | None = None,
+    schedule: str | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
+    slices: Literal["whole", "tiled", "resized"] | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
+    keep_states: int | None = None,
+    batch: int | None = None,
+    exact: bool | None = None,
     anyway: bool = False,
     part: str | None = None,
     like: str | None = None,
@@ -734,33 +746,6 @@ def synthesize(
     dicom: str | Path | None = None,
     store: bool = False,
     accept_untrusted: bool = False,
-    sharpness: float | None = None,
-    sampler: str | None = None,
-    eta: float | None = None,
-    schedule: str | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
-    slices: Literal["whole", "tiled", "resized"] | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
-    keep_states: int | None = None,
-    batch: int | None = None,
-    exact: bool | None = None,
-    steps: int | None = None,
-    noise: Literal["independent", "shared", "correlated"] | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
-    set: Mapping[str, str | float | bool | Sequence[float] | None | Mapping[str, str | float | bool | Sequence[float] | None]] | None = None,
-    split: Literal["train", "val", "test"] | None = None,
-    answer: Literal["mean", "sample"] | None = None,
-    missing: Sequence[str] | None = None,
-    series: Sequence[str] | None = None,
-    device: str = "auto",
-    allow_code: bool = False,
-    pattern: str | None = None,
-    manifest: Path | str | None = None,
-    preset: str | Path | None = None,
-    patients: str | Path | None = None,
-    allow_outside: bool = False,
-    exclude: Sequence[str] | str | None = None,
-    max_volume: str | None = None,
-    executor: Literal["local", "ray"] | None = None,
-    workers: int | None = None,
-    address: str | None = None,
     progress: bool | Callable[..., None] | Reporter = True,
 ) -> Syntheses:
     """Synthesise the target modalities of a case or a cohort.
@@ -771,7 +756,34 @@ def synthesize(
         run: Run folder, exported model, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
         inputs: Cohort, case, DICOM series, file or modality=path pairs; several runs give their mean.
         out: Output folder.
+        executor: Workers: local (processes) or ray.
+        workers: Number of workers.
+        address: Ray cluster: HOST:PORT or auto.
+        pattern: Path of scans, with {patient}, {case}, {modality}.
+        manifest: Table (CSV, TSV): cases, patients and paths.
+        preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
+        patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
+        allow_outside: Allow a manifest's paths to leave its folder. Default: False.
+        exclude: Case or patient to leave out (*, ?). One or a list.
+        max_volume: Largest scan that is read. Default: 4GB.
+        split: Split to synthesise: train, val or test.
+        answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
+        missing: Modality to leave out of the input and synthesise. One or a list.
+        series: Series of a DICOM study: t1=NUMBER or UID.
+        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
+        allow_code: Import and run the model's own Python code. Default: False.
         samples: Number of samples a case, of which mean and standard deviation are written.
+        steps: Number of times at which the network denoises.
+        noise: Noise of slices: independent, shared, correlated.
+        set: Change of a key of the recipe's synth table, such as overlap=0.25. A dict.
+        sharpness: Mean at 0, sample at 1. From 0 to 1.
+        sampler: Sampler, instead of the recipe's.
+        eta: DDIM noise: 0 none, 1 like DDPM. From 0 to 1.
+        schedule: Noise schedule (cosine, …).
+        slices: Input of each slice: whole, tiled or resized.
+        keep_states: States of sampling to write.
+        batch: Number of slices at a time: changes memory, and rounding unless exact.
+        exact: Compute in float32, one slice at a time: bit-identical for every batch, slower.
         anyway: Also cases graded "do not trust". Default: False.
         part: Every N-th case from the I-th on, for N jobs.
         like: Recipe whose synth table replaces the model's.
@@ -782,37 +794,7 @@ def synthesize(
         dicom: Folder for DICOM series.
         store: Store in INPUT's study. Default: False.
         accept_untrusted: Hand on untrusted images. Default: False.
-        sharpness: Mean at 0, sample at 1. From 0 to 1.
-        sampler: Sampler, instead of the recipe's.
-        eta: DDIM noise: 0 none, 1 like DDPM. From 0 to 1.
-        schedule: Noise schedule (cosine, …).
-        slices: Input of each slice: whole, tiled or resized.
-        keep_states: States of sampling to write.
-        batch: Number of slices at a time: changes memory, and rounding unless exact.
-        exact: Compute in float32, one slice at a time: bit-identical for every batch, slower.
-        steps: Number of times at which the network denoises.
-        noise: Noise of slices: independent, shared, correlated.
-        set: Change of a key of the recipe's synth table, such as overlap=0.25. A dict.
-        split: Split to synthesise: train, val or test.
-        answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
-        missing: Modality to leave out of the input and synthesise. One or a list.
-        series: Series of a DICOM study: t1=NUMBER or UID.
-        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
-        allow_code: Import and run the model's own Python code. Default: False.
-        pattern: Path of scans, with {patient}, {case}, {modality}.
-        manifest: Table (CSV, TSV): cases, patients and paths.
-        preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
-        patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
-        allow_outside: Allow a manifest's paths to leave its folder. Default: False.
-        exclude: Case or patient to leave out (*, ?). One or a list.
-        max_volume: Largest scan that is read. Default: 4GB.
-        executor: Workers: local (processes) or ray.
-        workers: Number of workers.
-        address: Ray cluster: HOST:PORT or auto.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-
-    Scans may be paths, Volumes, nibabel images, or pairs of an array (NumPy, torch) [x, y, z] and its affine (to RAS
-    millimetres), by modality.
 
     Returns:
         Syntheses: The `cases` that were synthesised, their `folders`, the reason of each case that was `left_out`, and
@@ -824,14 +806,10 @@ def synthesize(
         DoNotTrust: the scans of a single case are graded "do not trust", and `anyway` is not set.
 
     Example:
-        >>> import nibabel, voxlate
+        >>> import voxlate
         >>> done = voxlate.synthesise("RUN", "COHORT", "NEW", split="val", progress=False)
         >>> len(done.cases), (done.folders[0] / "t2.nii.gz").is_file()
         (1, True)
-        >>> scan = nibabel.load("COHORT/case0/t1.nii.gz")
-        >>> array = scan.get_fdata()  # [x, y, z]
-        >>> voxlate.synthesise("RUN", {"t1": (array, scan.affine)}, "ARRAYS", progress=False).cases
-        ('case',)
     """
 
 
@@ -870,6 +848,20 @@ def evaluate(
     out: Path | str,
     truth: Path | str,
     *,
+    executor: Literal["local", "ray"] | None = None,
+    workers: int | None = None,
+    address: str | None = None,
+    samples: int | None = None,
+    steps: int | None = None,
+    noise: Literal["independent", "shared", "correlated"] | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
+    set: Mapping[str, str | float | bool | Sequence[float] | None | Mapping[str, str | float | bool | Sequence[float] | None]] | None = None,
+    pattern: str | None = None,
+    manifest: Path | str | None = None,
+    preset: str | Path | None = None,
+    patients: str | Path | None = None,
+    allow_outside: bool = False,
+    exclude: Sequence[str] | str | None = None,
+    max_volume: str | None = None,
     mask: str | Path | None = None,
     regions: Mapping[str, str] | None = None,
     split: Literal["train", "val", "test"] | None = None,
@@ -888,21 +880,6 @@ def evaluate(
     anyway: bool = False,
     device: str = "auto",
     allow_code: bool = False,
-    pattern: str | None = None,
-    manifest: Path | str | None = None,
-    preset: str | Path | None = None,
-    patients: str | Path | None = None,
-    allow_outside: bool = False,
-    exclude: Sequence[str] | str | None = None,
-    max_volume: str | None = None,
-    samples: int | None = None,
-    steps: int | None = None,
-    noise: Literal["independent", "shared", "correlated"] | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
-    set: Mapping[str, str | float | bool | Sequence[float] | None | Mapping[str, str | float | bool | Sequence[float] | None]] | None = None,
-    executor: Literal["local", "ray"] | None = None,
-    workers: int | None = None,
-    address: str | None = None,
-    cases: Sequence[str] | None = None,
     progress: bool | Callable[..., None] | Reporter = True,
 ) -> Scores:
     """Score synthesised images and naive baselines against the true scans.
@@ -913,6 +890,20 @@ def evaluate(
     Args:
         out: Folder of images; with run, a new one.
         truth: Cohort with the true scans.
+        executor: Workers: local (processes) or ray.
+        workers: Number of workers.
+        address: Ray cluster: HOST:PORT or auto.
+        samples: Number of samples a case, of which mean and standard deviation are written.
+        steps: Number of times at which the network denoises.
+        noise: Noise of slices: independent, shared, correlated.
+        set: Change of a key of the recipe's synth table, such as overlap=0.25. A dict.
+        pattern: Path of scans, with {patient}, {case}, {modality}.
+        manifest: Table (CSV, TSV): cases, patients and paths.
+        preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
+        patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
+        allow_outside: Allow a manifest's paths to leave its folder. Default: False.
+        exclude: Case or patient to leave out (*, ?). One or a list.
+        max_volume: Largest scan that is read. Default: 4GB.
         mask: Voxels to score: body (the default in HU and for perfusion), whole (else), brain, cohort or a mask file.
         regions: Region to score: 'lesion=tmax>6', core=seg=1, vessels=MASK_FILE or tissues=ct. A dict.
         split: Split to score: train, val or test.
@@ -931,21 +922,6 @@ def evaluate(
         anyway: Also cases graded "do not trust". Default: False.
         device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
         allow_code: Import and run the model's own Python code. Default: False.
-        pattern: Path of scans, with {patient}, {case}, {modality}.
-        manifest: Table (CSV, TSV): cases, patients and paths.
-        preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
-        patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
-        allow_outside: Allow a manifest's paths to leave its folder. Default: False.
-        exclude: Case or patient to leave out (*, ?). One or a list.
-        max_volume: Largest scan that is read. Default: 4GB.
-        samples: Number of samples a case, of which mean and standard deviation are written.
-        steps: Number of times at which the network denoises.
-        noise: Noise of slices: independent, shared, correlated.
-        set: Change of a key of the recipe's synth table, such as overlap=0.25. A dict.
-        executor: Workers: local (processes) or ray.
-        workers: Number of workers.
-        address: Ray cluster: HOST:PORT or auto.
-        cases: Cases to score, instead of those of the split. Not with run.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:
@@ -1032,9 +1008,19 @@ def adapt(
 
 
 def calibrate(
-    run: str | Path | Model,
+    run: str | Path,
     cohort: Path | str,
     *,
+    executor: Literal["local", "ray"] | None = None,
+    workers: int | None = None,
+    address: str | None = None,
+    pattern: str | None = None,
+    manifest: Path | str | None = None,
+    preset: str | Path | None = None,
+    patients: str | Path | None = None,
+    allow_outside: bool = False,
+    exclude: Sequence[str] | str | None = None,
+    max_volume: str | None = None,
     out: Path | str | None = None,
     split: Literal["train", "val", "test"] | None = None,
     out_of_fold: Sequence[Path | str] = (),
@@ -1051,16 +1037,6 @@ def calibrate(
     anyway: bool = False,
     device: str = "auto",
     allow_code: bool = False,
-    pattern: str | None = None,
-    manifest: Path | str | None = None,
-    preset: str | Path | None = None,
-    patients: str | Path | None = None,
-    allow_outside: bool = False,
-    exclude: Sequence[str] | str | None = None,
-    max_volume: str | None = None,
-    executor: Literal["local", "ray"] | None = None,
-    workers: int | None = None,
-    address: str | None = None,
     progress: bool | Callable[..., None] | Reporter = True,
 ) -> list[str]:
     """Fit prediction intervals and error bounds on held-out patients.
@@ -1071,6 +1047,16 @@ def calibrate(
     Args:
         run: Run folder, exported model, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
         cohort: Cases with true scans that training did not use.
+        executor: Workers: local (processes) or ray.
+        workers: Number of workers.
+        address: Ray cluster: HOST:PORT or auto.
+        pattern: Path of scans, with {patient}, {case}, {modality}.
+        manifest: Table (CSV, TSV): cases, patients and paths.
+        preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
+        patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
+        allow_outside: Allow a manifest's paths to leave its folder. Default: False.
+        exclude: Case or patient to leave out (*, ?). One or a list.
+        max_volume: Largest scan that is read. Default: 4GB.
         out: Folder for a copy of a starter with the new calibration.
         split: Split that calibrates: train, val or test.
         out_of_fold: Another fold of the run's cross-validation: each patient is synthesised by a fold that did not train on them; test patients are left out. One or a list.
@@ -1087,16 +1073,6 @@ def calibrate(
         anyway: Also cases graded "do not trust". Default: False.
         device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
         allow_code: Import and run the model's own Python code. Default: False.
-        pattern: Path of scans, with {patient}, {case}, {modality}.
-        manifest: Table (CSV, TSV): cases, patients and paths.
-        preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
-        patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
-        allow_outside: Allow a manifest's paths to leave its folder. Default: False.
-        exclude: Case or patient to leave out (*, ?). One or a list.
-        max_volume: Largest scan that is read. Default: 4GB.
-        executor: Workers: local (processes) or ray.
-        workers: Number of workers.
-        address: Ray cluster: HOST:PORT or auto.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:
@@ -1119,8 +1095,6 @@ def import_weights(
     source: Literal["xmodality", "kl-f4"],
     weights: Path | str,
     out: Path | str,
-    *,
-    set: Mapping[str, str | int | float | bool | Sequence[Any] | Mapping[str, Any] | type | Callable[..., Any] | None] | None = None,
 ) -> Run:
     """Convert published weights into a run.
 
@@ -1130,14 +1104,13 @@ def import_weights(
         source: Origin of the weights: xmodality (paper 001), or kl-f4 for an autoencoder of latent diffusion.
         weights: Published file (safetensors).
         out: Output folder.
-        set: Change of a key of the recipe, such as train.steps=500. A dict.
 
     Returns:
         Run: The folder of the imported run, as `train` returns it, without a history.
 
     Raises:
         BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
-        BadInput: the file has weights of another structure, or an option does not fit the source.
+        BadInput: the file has weights of another structure.
 
     Example:
         >>> import voxlate
@@ -1146,19 +1119,14 @@ def import_weights(
 
 
 def train(
-    recipe: str | Path | Mapping[str, Any] | Plan | Recipe,
-    data: Path | str | None = None,
-    out: Path | str | None = None,
+    recipe: str | Path | Mapping[str, Any] | Plan,
+    data: Path | str,
+    out: Path | str,
     *,
+    executor: Literal["local", "ray"] | None = None,
+    workers: int | None = None,
+    address: str | None = None,
     minutes: float | None = None,
-    set: Mapping[str, str | int | float | bool | Sequence[Any] | Mapping[str, Any] | type | Callable[..., Any] | None] | None = None,
-    small: bool = False,
-    init: Path | str | None = None,
-    reuse: Sequence[Path | str] = (),
-    fold: int | None = None,
-    folds: int | None = None,
-    track: Literal["mlflow", "wandb"] | None = None,
-    allow_code: bool = False,
     memory: str | float | None = None,
     mode: Literal["both", "mean", "samples"] | None = None,
     source: Sequence[str] | str = (),
@@ -1166,28 +1134,27 @@ def train(
     unpaired: bool = False,
     from_scratch: bool = False,
     device: str = "auto",
-    executor: Literal["local", "ray"] | None = None,
-    workers: int | None = None,
-    address: str | None = None,
+    set: Mapping[str, str | int | float | bool | Sequence[Any] | Mapping[str, Any] | type | Callable[..., Any] | None] | None = None,
+    init: Path | str | None = None,
+    reuse: Sequence[Path | str] = (),
+    fold: int | None = None,
+    folds: int | None = None,
+    track: Literal["mlflow", "wandb"] | None = None,
+    allow_code: bool = False,
     progress: bool | Callable[..., None] | Reporter = True,
 ) -> Run:
-    """Train a recipe, or resume a run.
+    """Train a recipe.
 
     The same command resumes a stopped training and ends with the same weights.
 
     Args:
-        recipe: auto (planned for the cohort), the name of a shipped recipe, a TOML file, or a run to resume.
-        data: Prepared cohort. For a run only needed if the cohort was moved.
-        out: Output folder. Not needed to resume a run.
+        recipe: auto (planned for the cohort), a shipped recipe (NAME_small: its small variant), or a TOML file.
+        data: Prepared cohort.
+        out: Output folder.
+        executor: Workers: local (processes) or ray.
+        workers: Number of workers.
+        address: Ray cluster: HOST:PORT or auto.
         minutes: Training time of auto on this machine. Default: 60.
-        set: Change of a key of the recipe, such as train.steps=500. A dict.
-        small: Train the small variant of the recipe, which its table [small] states. Default: False.
-        init: Run, weights, starter:NAME or hf://NAME/REPO from which the network is initialised.
-        reuse: Run whose earlier stages are reused if they are identical. One or a list.
-        fold: Fifth of the patients that validates; the others train, except the test patients. From 0 to 4.
-        folds: Train so many of the five folds, each for minutes, into OUT/fold0, OUT/fold1, … (cross-validation). From 2 to 5.
-        track: Also send losses and validation scores to MLflow or Weights & Biases.
-        allow_code: Import and run the model's own Python code. Default: False.
         memory: Memory of the training, such as 8GB. Default: most of the free memory.
         mode: Prediction of the model: mean (a regression), both (also a sharp image), or samples (also samples, which show what is uncertain).
         source: Input modality. One or a list.
@@ -1195,9 +1162,13 @@ def train(
         unpaired: Plan training without pairs where no case has both source and target. Default: False.
         from_scratch: Begin from random weights even where a starter fits. Default: False.
         device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
-        executor: Workers: local (processes) or ray.
-        workers: Number of workers.
-        address: Ray cluster: HOST:PORT or auto.
+        set: Change of a key of the recipe, such as train.steps=500. A dict.
+        init: Run, weights, starter:NAME or hf://NAME/REPO from which the network is initialised.
+        reuse: Run whose earlier stages are reused if they are identical. One or a list.
+        fold: Fifth of the patients that validates; the others train, except the test patients. From 0 to 4.
+        folds: Train so many of the five folds, each for minutes, into OUT/fold0, OUT/fold1, … (cross-validation). From 2 to 5.
+        track: Also send losses and validation scores to MLflow or Weights & Biases.
+        allow_code: Import and run the model's own Python code. Default: False.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:
@@ -1213,7 +1184,6 @@ def train(
         >>> import voxlate
         >>> small = {"train.steps": 2}
         >>> run = voxlate.train("recipe.toml", "PREPARED", "NEW", set=small, progress=False)
-        >>> run = voxlate.train("NEW", "PREPARED", progress=False)  # resumes it, if it was stopped
         >>> voxlate.info("NEW")["steps"]
         2
     """
@@ -1226,9 +1196,7 @@ def serve(
     port: int = 8765,
     host: str = "127.0.0.1",
     name: Sequence[str] = (),
-    token: str | None = None,
     token_file: Path | str | None = None,
-    browser: Path | str | None = None,
     keep: float = 24.0,
     max_upload: str = "2GB",
     max_disk: str = "20GB",
@@ -1237,15 +1205,15 @@ def serve(
 ) -> None:
     """Serve a page on this machine: choose a scan, see which model fits, synthesise, view, download; until interrupted.
 
+    The printed URL has a token, which lets browsers in. No request leaves the machine.
+
     Args:
         runs: Run folders, exported models, weights files, starter:NAME or hf://NAME/REPO; without any, the installed starters.
         data: Folder of uploads, queue and results (default: in the user's cache).
         port: Port of the page. From 1 to 65535. Default: 8765.
         host: Address to listen on; one that others reach needs token_file. Default: '127.0.0.1'.
         name: Further host name by which browsers reach the page. One or a list.
-        token: of the function in Python alone.
         token_file: File with an own token of at least 16 characters, for several browsers.
-        browser: Folder with the built page that computes in the browser (make browser).
         keep: Hours after which uploads and results are removed. At least 0.1. Default: 24.0.
         max_upload: Size of the largest upload. Default: '2GB'.
         max_disk: Size of all uploads and results. Default: '20GB'.

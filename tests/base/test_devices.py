@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import warnings
 
 import pytest
 import torch
@@ -13,7 +12,6 @@ from rows import every_row
 from voxlate.base import devices, machine
 from voxlate.base.devices import find_device, is_out_of_memory
 from voxlate.scans.cases.prepared import open_cohort
-from voxlate.science.methods.regression import Regression
 from voxlate.training import job, train
 from voxlate.training.planning import probe
 from voxlate.training.planning.probe import Limits, Probe
@@ -132,22 +130,6 @@ def test_networks_are_compiled_only_where_there_is_a_compiler(monkeypatch):
     assert compiled(None, None) == []
     assert compiled("clang++", None) == ["cpu"]
     assert compiled("clang++", "triton") == ["cpu", "cuda", "xpu"]
-
-
-def test_what_mps_lacks_is_said_once_without_its_source(voxlate, run, cohort, out, monkeypatch):
-    synthesise = Regression.synthesise
-
-    def falling_back(*arguments):
-        warnings.warn(
-            "The operator 'aten::linalg_qr' is not currently supported on the MPS backend (at MPSFallback.mm:14.)",
-            stacklevel=2,
-        )
-        return synthesise(*arguments)
-
-    monkeypatch.setattr(Regression, "synthesise", falling_back)
-    answer = voxlate("synth", run, cohort, "--out", out).done()
-    assert answer.err.count("aten::linalg_qr") == 1
-    assert "MPSFallback" not in answer.err
 
 
 def test_torch_is_told_to_fall_back_to_the_cpu_before_it_is_imported():

@@ -17,6 +17,7 @@ from voxlate.base.errors import BadInput
 from voxlate.base.executors.case_work import Context, InProcess, WorkerDied
 from voxlate.base.executors.workers import (
     LocalExecutor,
+    Worker,
     choose_executor,
     room,
     work_through,
@@ -37,7 +38,7 @@ def check_failures(executor, folder):
     outcomes = in_case_order(executor.run(Numbers(folder), numbers, Context(warn=said.append)))
     assert [one.result for one in outcomes[:9]] == [2 * number for number in numbers[:9]]
     errors = [type(one.error) for one in outcomes[9:]]
-    assert errors == [BadInput, ZeroDivisionError, WorkerDied]
+    assert errors == [BadInput, RuntimeError, WorkerDied]
     assert sorted(said) == sorted(f"{number} is doubled" for number in numbers[:9])
     assert len(list(folder.glob("tried-666-*"))) == 2
 
@@ -55,25 +56,22 @@ def test_a_job_that_cannot_be_opened_is_one_sentence(dies, words):
 def test_a_job_whose_workers_end_is_one_sentence_in_any_order_of_their_ends():
     held = Future()
 
-    class Ends:
-        """The first case ends its workers twice before the second case ends one."""
+    firsts = []  # the first case ends its workers twice before the second case ends one
 
-        ended, firsts = BrokenExecutor, 0
+    def submit(case):
+        if case == 2:
+            return held
+        firsts.append(case)
+        ended = Future()
+        ended.set_exception(BrokenExecutor())
+        return ended
 
-        def submit(self, case):
-            if case == 2:
-                return held
-            Ends.firsts += 1
-            ended = Future()
-            ended.set_exception(BrokenExecutor())
-            return ended
-
-        def close(self):
-            if Ends.firsts == 2 and not held.done():
-                held.set_exception(BrokenExecutor())
+    def close():
+        if len(firsts) == 2 and not held.done():
+            held.set_exception(BrokenExecutor())
 
     with refuses("--executor"):
-        list(work_through(lambda place: Ends(), 2, [1, 2], lambda said: None))
+        list(work_through(lambda place: Worker(submit, close), 2, [1, 2], lambda said: None))
 
 
 def test_a_script_without_a_guard_runs_once(tmp_path):
@@ -123,13 +121,12 @@ WITH_GPUS = [{"CPU": 64.0}, {"CPU": 8.0, "GPU": 4.0}, {"CPU": 8.0, "GPU": 4.0, "
 @every_row(
     "nodes, wanted, most, gpu, expected",
     [
-        ([{"CPU": 16.0}], 8, 4, False, (8, 2, 0)),
+        ([{"CPU": 16.0}], 8, 4, False, (4, 4, 0)),
         ([{"CPU": 2.0}], None, 4, False, (1, 2, 0)),
         (SMALL, None, 4, False, (4, 3, 0)),  # a worker of 4 CPUs fits on none
-        (SMALL, 50, 4, False, (50, 1, 0)),  # 38 wait for further nodes
-        ([], None, 4, True, (1, 1, 0)),
+        ([], None, 4, True, (1, 4, 0)),
         (WITH_GPUS, None, 4, True, (8, 2, 1)),  # the CPUs of the first node are no use
-        (WITH_GPUS, 10, 4, True, (10, 1, 0.5)),
+        (WITH_GPUS, 3, 4, True, (3, 2, 1)),
         (WITH_GPUS, None, 4, False, (20, 4, 0)),
     ],
 )

@@ -1,15 +1,12 @@
 """What commands say about folders, names and options that a new user gives them."""
 
-import re
 import shutil
 
 import numpy as np
-import typer
 
-from rows import every_row, slow
+from rows import slow
 from scans import change_scan
 from voxlate.base.files import write_json
-from voxlate.commands.cli.terminal import command_line
 from voxlate.evaluation.reports.page import report
 from voxlate.scans.formats.io import write_volume
 from voxlate.scans.images.grid import Volume
@@ -26,14 +23,6 @@ def test_manifest_names_the_table_that_it_wrote(typed, cohort, tmp_path):
     said = typed("manifest cohort --out 'my table.csv'").out
     assert "--manifest 'my table.csv'" in " ".join(said.split())
     assert (tmp_path / "my table.csv").is_file()
-
-
-def test_info_describes_a_synthesis(typed, run, cohort):
-    assert typed("synth run cohort --out out").code == 0
-    facts = typed("info out --json").json
-    assert facts["cases"] == [f"case{number}" for number in range(6)]
-    assert facts["images"] == ["t2"]
-    assert facts["next"].startswith("voxlate evaluate out")
 
 
 def test_a_modality_without_intensity_is_refused_with_the_option_that_adds_it(
@@ -71,20 +60,6 @@ def test_recipes_are_found_whatever_the_case_and_listed_with_their_modalities(ty
     assert listed["t1_to_t2_brain"]["target"] == ["t2"]
 
 
-@every_row(
-    "command, name, begun, known",
-    [
-        ("evaluate", "mask", "b", ["body", "brain"]),
-        ("synth", "format", "nii", ["nii.gz", "nii"]),
-        ("train", "recipe", "phantom_t1_to", ["phantom_t1_to_ct"]),
-    ],
-)
-def test_values_complete_in_the_shell(command, name, begun, known):
-    line = command_line([command]).commands[command]
-    (parameter,) = (one for one in line.params if one.name == name)
-    assert [one.value for one in parameter.shell_complete(typer.Context(line), begun)] == known
-
-
 def test_a_made_ct_of_grey_values_is_not_described_in_hounsfield_units(typed, tmp_path):
     case = tmp_path / "o" / "a"
     grey = Volume(np.full((1, 4, 4, 4), 9, np.float32), np.eye(4), "grey", "ct")
@@ -100,13 +75,7 @@ def test_a_made_ct_of_grey_values_is_not_described_in_hounsfield_units(typed, tm
 def test_keys_of_a_finished_run_are_changed_by_a_new_run_that_its_refusal_names(
     typed, voxlate, run, prepared
 ):
-    change = "--set train.optimiser.lr=1e-4"
-    said = typed(f"train run {change}").refusal
-    command = re.search(r"from these weights: voxlate (.+)\.", said)
-    assert command, said
-    line = command[1].replace("PREPARED", "prepared").replace("NEW", "new")
-    typed(f"{line} {change}").done()
-    other = typed(f"train run/recipe.toml --data prepared --out run {change}")
+    other = typed("train run/recipe.toml --data prepared --out run --set train.optimiser.lr=1e-4")
     assert "--init run" in "".join(other.err.split("\n"))
 
 

@@ -1,4 +1,4 @@
-"""Commands print few lines; OUT/messages.jsonl has every message."""
+"""Commands print few lines."""
 
 
 def test_prepare_synth_and_evaluate_of_an_ordinary_cohort_print_few_lines(typed, cohort, run):

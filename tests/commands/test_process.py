@@ -175,7 +175,6 @@ def test_an_exported_model_is_checked_used_and_reported_without_torch(tmp_path):
         ["check", model, scan],
         ["synth", model, scan, "--out", out],
         ["info", model],
-        ["info", out],
         ["report", out],
     ):
         assert not {"torch", "accelerate", "safetensors", "tomli_w", "tensorboard"} & imported_by(

@@ -46,7 +46,10 @@ def test_imported_weights_give_what_diffusers_gave(tmp_path, small, prefix):
     "change, found",
     [
         ({"other.weight": torch.zeros(1)}, "found the unknown key 'other.weight'"),
-        ({"quant_conv.bias": torch.zeros(5)}, r"with .quant_conv.bias. for \(6,\), found \(5,\)"),
+        (
+            {"quant_conv.bias": torch.zeros(5)},
+            r"with .quant_conv.bias. of shape \(6,\), found \(5,\)",
+        ),
         ({"encoder.conv_out.bias": None}, "found no key 'encoder.conv_out.bias'"),
     ],
 )

@@ -20,7 +20,7 @@ def page(tmp_path):
     from paging import BASE, TOKEN, Page, TestClient
 
     from voxlate.page.app import create_app
-    from voxlate.page.page_settings import Limits, Sessions, Settings
+    from voxlate.page.page_settings import Limits, Settings
 
     with ExitStack() as open_pages:
 
@@ -28,26 +28,23 @@ def page(tmp_path):
             runs=None,
             start=None,
             folder="data",
-            reusable=True,
             names=(),
-            browser=None,
             **limits,
         ):
             settings = Settings(
                 runs or {},
                 tmp_path / folder,
+                TOKEN,
                 device="cpu",
                 names=names,
-                browser=browser,
                 limits=Limits(**limits),
             )
-            app = create_app(settings, Sessions(TOKEN, reusable), start)
+            app = create_app(settings, start)
             options = {"base_url": BASE, "follow_redirects": False}
             client = open_pages.enter_context(
                 TestClient(app, headers={"origin": BASE}, raise_server_exceptions=False, **options)
             )
-            if reusable:
-                client.get("/enter", params={"token": TOKEN})
+            client.get("/enter", params={"token": TOKEN})
             return Page(client, app.app.state.site.jobs, app)
 
         yield make

@@ -23,7 +23,7 @@ import voxlate.page.model_check  # noqa: F401  # loads torch before threads do
 from voxlate.page import app
 from voxlate.page.app import create_app
 from voxlate.page.jobs import Jobs
-from voxlate.page.page_settings import Sessions, Settings
+from voxlate.page.page_settings import Settings
 from voxlate.page.work import start_process, work
 
 BASE = "http://127.0.0.1:8765"
@@ -46,7 +46,7 @@ def free_port():
 
 
 @contextmanager
-def serving(runs, data, start=start_process, reusable=True, **options):
+def serving(runs, data, start=start_process, **options):
     """A server in a thread, as `voxlate serve` starts it, until the block ends; yields its address.
 
     start: starts the work of a job; options: of Settings.
@@ -57,12 +57,11 @@ def serving(runs, data, start=start_process, reusable=True, **options):
         servers.append(server)
         run(server, sockets)
 
-    settings = Settings(runs, data, device="cpu", port=free_port(), **options)
-    arguments = (settings, Sessions(TOKEN, reusable))
+    settings = Settings(runs, data, TOKEN, device="cpu", port=free_port(), **options)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(app, "create_app", partial(create_app, start=start))
         patch.setattr(uvicorn.Server, "run", run_here)
-        thread = threading.Thread(target=app.run_server, args=arguments)
+        thread = threading.Thread(target=app.run_server, args=(settings,))
         thread.start()
         try:
             until(lambda: servers and servers[0].started)

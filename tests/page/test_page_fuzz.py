@@ -9,14 +9,14 @@ from urllib.parse import quote
 from paging import BASE, TOKEN, Here
 
 from rows import slow
-from voxlate.page.forms import SCHEMA
+from voxlate.page.api import SynthesisForm
 from voxlate.page.pages import router
 
 REQUESTS = 300
 METHODS = ("GET", "POST", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "TRACE")
 ODD = ("", "\r\nx: y", "x" * 300, "..", "%2e%2e", "%00", "ä", "🧠", "'\"<script>", "{{7*7}}", "-1")
 ODD += ("1e9", "NaN", "../../etc/passwd", "t2.nii.gz", "report.html", "dicom.zip")
-FIELDS = sorted({"files", "name_0", "token", *SCHEMA["properties"]})
+FIELDS = sorted({"files", "names", "token", *SynthesisForm.model_fields})
 PATHS = [*(route.path for route in router.routes), "/static/{file}", "/{file}"]
 
 
@@ -42,7 +42,7 @@ def odd_request(draw, names):
 @slow
 def test_no_request_is_a_fault_of_the_server(page, run, cohort, tmp_path):
     draw = random.Random(34)
-    made = page({"run": str(run)}, requests=10**6, entries=10**6, queue=5000)
+    made = page({"run": str(run)}, queue=5000)
     made.upload(cohort / "case1" / "t1.nii.gz")
     (check,) = made.jobs.all()
     job = made.jobs.take()

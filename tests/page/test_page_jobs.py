@@ -1,6 +1,5 @@
 """The queue: one job at a time, cancelled and failed jobs, old ones, and a server that is killed."""
 
-import signal
 import socket
 import subprocess
 import sys
@@ -9,11 +8,10 @@ import time
 
 import psutil
 import pytest
-from paging import BASE, TOKEN, free_port, until
+from paging import TOKEN, free_port, until
 
 from refusals import refuses
-from rows import slow
-from voxlate.base.files import read_json, write_json
+from voxlate.base.files import write_json
 from voxlate.page.jobs import PROGRESS, Jobs
 from voxlate.page.work import Worker
 
@@ -38,10 +36,10 @@ def script(text):
     return start
 
 
-def worked(jobs, start, met, check_seconds=60.0):
+def worked(jobs, start, met):
     """A worker works until a condition holds, in at most 20 seconds."""
     stop = threading.Event()
-    worker = Worker(jobs, start, check_seconds, stop)
+    worker = Worker(jobs, start, stop)
     thread = threading.Thread(target=worker.run, daemon=True)
     thread.start()
     try:
@@ -99,33 +97,13 @@ def test_a_cancelled_job_ends_its_process(jobs, tmp_path):
     assert jobs.read(name).state == "cancelled"
 
 
-SLEEP = "import time; time.sleep(60)"
-
-
-def test_a_job_that_runs_when_the_server_ends_returns_to_the_queue(jobs):
+def test_a_server_ends_its_job_and_begins_without_those_of_an_earlier_one(jobs):
     (name,) = waiting(jobs)
-    worked(jobs, script(SLEEP), lambda: jobs.read(name).state == "running")
-    assert jobs.read(name).state == "queued"
-
-
-def test_a_check_that_takes_longer_than_its_limit_fails_with_one_sentence(jobs):
-    name = jobs.add("check", "scan", {}, 100).name
-    worked(jobs, script(SLEEP), lambda: jobs.read(name).has_ended, check_seconds=0.3)
-    assert jobs.read(name).state == "failed"
-    assert jobs.read(name).why.startswith("check: expected an end within 0.005 minutes")
-
-
-def test_after_a_killed_server_running_jobs_wait_again_and_half_uploads_are_gone(jobs):
-    running, done, cancelled = waiting(jobs, 3)
-    assert jobs.take() == jobs.read(running)
-    jobs.change(done, state="done")
-    jobs.end(cancelled, "cancelled")
-    half = jobs.reserve()
-    (half / "scans").mkdir()
+    worked(jobs, script("import time; time.sleep(60)"), lambda: jobs.read(name).state == "running")
     again = Jobs(jobs.data)
-    again.mend()
-    assert [job.state for job in again.all()] == ["queued", "done", "cancelled"]
-    assert not half.exists()
+    again.begin()
+    assert again.all() == []
+    assert not [*again.root.iterdir()]
 
 
 def test_old_jobs_are_removed_and_those_in_use_are_kept(jobs):
@@ -143,28 +121,15 @@ def test_old_jobs_are_removed_and_those_in_use_are_kept(jobs):
     assert not (jobs.root / used).exists()
 
 
-def test_a_damaged_job_and_one_of_another_version_stop_nothing_and_are_removed_in_time(jobs):
-    damaged, old, whole = waiting(jobs, 3)
-    (jobs.folder(damaged) / "job.json").write_text('{"name": ')
-    facts = read_json(jobs.folder(old) / "job.json")
-    write_json(jobs.folder(old) / "job.json", facts | {"layout": 1})
-    again = Jobs(jobs.data)
-    again.mend()
-    assert [job.name for job in again.all()] == [whole]
-    assert again.take().name == whole
-    assert {*again.remove_old(50, time.time() + 100)} == {damaged, old}
-
-
-def test_the_page_shows_progress_time_left_and_a_way_to_cancel(page):
+def test_the_page_shows_progress_and_a_way_to_cancel(page):
     made = page()
     name = made.jobs.add("synthesise", "ct of scan", {"check": "gone"}, 100).name
     made.jobs.take()
-    now = time.time()
-    facts = {"stage": "slices", "done": 25, "total": 100, "since": now - 10, "at": now}
+    facts = {"stage": "slices", "done": 25, "total": 100}
     write_json(made.jobs.folder(name) / PROGRESS, facts)
     for place in ("/", f"/jobs/{name}"):
         text = made.get(place).text
-        assert "Synthesising, 25 %, about 30 s left" in text.replace("29 s", "30 s")
+        assert "Synthesising, 25 %" in text
         assert f'action="/jobs/{name}/cancel"' in text
     assert made.post(f"/jobs/{name}/cancel").headers["location"] == "/"
     assert made.jobs.read(name).state == "cancelled"
@@ -178,60 +143,13 @@ def test_the_page_shows_progress_time_left_and_a_way_to_cancel(page):
 def test_a_data_folder_and_a_port_belong_to_one_server(tmp_path):
     from voxlate.base.files import lock
     from voxlate.page.app import run_server
-    from voxlate.page.page_settings import Sessions, Settings
+    from voxlate.page.page_settings import Settings
 
-    settings = Settings({}, tmp_path / "data", port=free_port())
+    settings = Settings({}, tmp_path / "data", TOKEN, port=free_port())
     with lock(settings.data), refuses("no other voxlate"):
-        run_server(settings, Sessions(TOKEN))
+        run_server(settings)
     with (
         socket.create_server(("127.0.0.1", settings.port)),
         refuses("a free port"),
     ):
-        run_server(settings, Sessions(TOKEN))
-
-
-@slow
-def test_a_server_that_is_killed_in_the_middle_of_a_synthesis_finishes_it_after_a_restart(
-    diffusion, cohort, tmp_path
-):
-    import httpx
-
-    port, data = free_port(), tmp_path / "data"
-    base = BASE.replace("8765", str(port))
-    client = httpx.Client(base_url=base, headers={"origin": base}, timeout=30)
-    token = tmp_path / "token"
-    token.touch(0o600)
-    token.write_text(f"{TOKEN}\n")
-
-    def is_open():
-        try:
-            return client.get("/enter", params={"token": TOKEN})
-        except httpx.HTTPError:
-            return False
-
-    def serve():
-        words = f"-m voxlate serve {diffusion} --port {port} --data {data} --token-file {token}"
-        process = subprocess.Popen([sys.executable, *words.split(), "--device", "cpu"])
-        until(is_open)
-        return process
-
-    def read(name):
-        return Jobs(data).read(name)
-
-    process = serve()
-    path = cohort / "case1" / "t1.nii.gz"
-    answer = client.post("/uploads", files=[("files", (path.name, path.read_bytes()))])
-    check = answer.headers["location"]
-    until(lambda: read(check.split("/")[-1]).state == "done")
-    asked = {"run": diffusion.name}
-    name = client.post(f"{check}/synthesise", data=asked).headers["location"].split("/")[-1]
-    until(lambda: read(name).state == "running")
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert read(name).state == "running"
-    process = serve()
-    until(lambda: read(name).state == "done")
-    assert client.get(f"/jobs/{name}/images/t2.nii.gz").status_code == 200
-    process.terminate()
-    process.wait(20)
-    assert read_json(data / "jobs" / name / "outcome.json")["why"] == ""
+        run_server(settings)

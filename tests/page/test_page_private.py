@@ -1,4 +1,4 @@
-"""Uploads and results belong to their owner alone, and a check ends in time."""
+"""Uploads and results belong to their owner alone."""
 
 import os
 import stat

@@ -1,11 +1,13 @@
-"""The page that computes in the browser (run/browser), as `voxlate serve` hands it out."""
+"""The page that computes in the browser (run/browser)."""
 
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 from browsing import open_browser, open_page
-from paging import TOKEN, serving
 
 from carried import head, tiny_model
 
@@ -13,34 +15,18 @@ BUILT = Path(__file__).parents[2] / "build" / "browser"
 
 
 @pytest.fixture
-def built(tmp_path):
-    """What stands for the built page."""
-    (tmp_path / "built").mkdir()
-    (tmp_path / "built" / "index.html").write_text("the page")
-    (tmp_path / "built" / "worker.js").write_text("")
-    return tmp_path / "built"
-
-
-def test_the_server_hands_the_page_out_to_those_whom_it_let_in(built, page):
-    site = page(browser=built)
-    answer = site.client.get("/browser/")
-    assert answer.text == "the page"
-    assert answer.headers["cross-origin-embedder-policy"] == "require-corp"
-    assert "'wasm-unsafe-eval'" in answer.headers["content-security-policy"]
-    assert "/browser/" in site.client.get("/").text
-    site.client.cookies.clear()
-    assert site.client.get("/browser/").status_code == 401
-    assert "/browser/" not in page(folder="other").client.get("/").text
-
-
-def test_a_folder_without_the_built_page_is_refused(tmp_path, voxlate):
-    answer = voxlate("serve", tmp_path, "--browser", tmp_path)
-    assert "expected the page that make browser builds (--browser), found none" in answer.refusal
+def served():
+    """The address of a web server of the built page."""
+    handler = partial(SimpleHTTPRequestHandler, directory=BUILT)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
 
 
 @pytest.mark.browser
 @pytest.mark.skipif(not BUILT.is_dir(), reason="make browser has not built the page")
-def test_chromium_gives_the_image_of_python(tmp_path):
+def test_chromium_gives_the_image_of_python(served, tmp_path):
     """Within 1e-3 of the range: onnxruntime-web computes in another order."""
     pytest.importorskip("playwright.sync_api")
     pytest.importorskip("onnx")
@@ -53,13 +39,11 @@ def test_chromium_gives_the_image_of_python(tmp_path):
     write_volume(scan, head("LPS"))
     load_exported(folder).synthesise({"t1": scan}, seed=3).save(tmp_path / "python")
     with (
-        serving({}, tmp_path / "serve", browser=BUILT) as base,
         open_browser() as browser,
-        open_page(browser, base, accept_downloads=True) as watched,
+        open_page(browser, served, accept_downloads=True) as watched,
     ):
         page = watched.page
-        page.goto(f"{base}enter?token={TOKEN}")
-        page.click("text=Synthesise inside this browser")
+        page.goto(served)
         page.wait_for_selector("#state:has-text('Ready')")
         page.set_input_files("#folder", folder)
         page.wait_for_selector("#state:has-text('Self-test passed')")

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-import voxlate
 from preparing import prepare
 from rows import every_row
 from scans import touch
@@ -32,9 +31,6 @@ def test_a_lesion_s_mask_is_a_label_map_and_what_is_taken_as_a_mask_is_said(tmp_
     assert [*case.labels] == ["infarkt_maske", "lesion_mask"]
     assert case.mask == tmp_path / place.format("p1", "brain_mask")
     assert [sentence.split()[0] for sentence in found.guessed] == [*case.labels]
-    said = voxlate.info(tmp_path)
-    assert said["label maps"] == {"infarkt_maske": 2, "lesion_mask": 2}
-    assert str(case.mask) in said["masks"]
 
 
 def test_a_mask_of_a_small_part_of_the_body_is_not_to_be_trusted(save, tmp_path):

@@ -109,7 +109,9 @@ def test_nan_and_infinity_are_counted_or_let_through(tmp_path):
     assert np.isnan(read_volume(path, allow_nan=True).data).sum() == 2
     with refuses() as every:
         read_volume(stored(tmp_path / "b.nii", np.nan * array))
-    assert some.value.fix != every.value.fix, "no value can replace a whole image"
+    assert str(some.value).split(". ")[-1] != str(every.value).split(". ")[-1], (
+        "no value can replace a whole image"
+    )
 
 
 @every_row("name, sentence", [("a.jpg", "file name that ends"), ("a.png", "expected one slice")])

@@ -116,5 +116,5 @@ def test_a_layer_that_a_module_holds_twice_is_saved_once_and_loaded_by_both_name
     net = load_method(run, allow_code=True)[0].net.module
     assert torch.equal(net.first.weight, stored["net.module.first.weight"])
     assert net.again[0].weight is net.first.weight
-    voxlate("train", run, "--allow-code").done()
+    voxlate("train", *line, "--allow-code").done()
     voxlate("synth", run, cohort, "--out", tmp_path / "out", "--allow-code").done()

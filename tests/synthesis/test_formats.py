@@ -1,6 +1,5 @@
 """`synth --format`: the images are in another format, on the same grid and with the same voxels."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -54,5 +53,4 @@ def test_another_format_replaces_the_first_is_kept_and_scored(voxlate, run, coho
     assert sorted(one.name for one in (out / "case0").iterdir()) == ["provenance.json", "t2.nrrd"]
     kept = voxlate(*command, "--format", "nrrd", "-v")
     assert "1 of 1 cases were synthesised before and are kept" in kept.err
-    assert json.loads(voxlate("info", out, "--json").out)["images"] == ["t2"]
     voxlate("evaluate", out, "--truth", cohort / "case0").done()

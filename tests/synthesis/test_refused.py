@@ -60,9 +60,7 @@ def test_other_cases_of_a_cohort_are_synthesised_and_a_repeated_command_asks_aga
         assert done["cases"] == ["case0", "case2"]
         assert not (out / "case1").exists()
         assert "case1" in read_json(out / "provenance.json")["failed"]
-    lines = map(json.loads, (out / "messages.jsonl").read_text().splitlines())
-    said = synth(run, mixed).err
-    assert {said.count(one["text"]) for one in lines if one["grade"] == "do not trust"} == {1}
+    assert synth(run, mixed).code == 3
     before = contents_of(out / "case0")
     assert json.loads(synth(run, mixed, "--json", "--anyway").out)["refused"] == []
     assert contents_of(out / "case0") == before

@@ -18,7 +18,7 @@ from voxlate.training.run import Run
 
 @slow
 def test_a_first_training_that_was_stopped_resumes_by_its_folder_alone(
-    voxlate, fit, read_two, two_staged_once, tmp_path
+    fit, read_two, two_staged_once, tmp_path
 ):
     run = Run(tmp_path / "stopped")
     with pytest.raises(Stopped):
@@ -30,15 +30,16 @@ def test_a_first_training_that_was_stopped_resumes_by_its_folder_alone(
     with refuses(refusal):
         resume_run(run.folder, device="cpu")
     write_json(run.provenance, stated)
-    assert "weights.safetensors" in voxlate("train", run.folder, "--device", "cpu").done().out
+    resume_run(run.folder, device="cpu")
     assert same_weights(two_staged_once, run)
 
 
-def test_a_finished_run_is_left_as_it_is(voxlate, run):
+def test_a_finished_run_is_left_as_it_is(run):
     run = Run(run)
     before = run.weights().stat().st_mtime_ns, run.provenance.read_text()
-    said = voxlate("train", run.folder, "--device", "cpu").done().said
-    assert "is finished, with 6 steps" in said
+    said = []
+    resume_run(run.folder, device="cpu", say=said.append)
+    assert said[0].code == "finished"
     assert (run.weights().stat().st_mtime_ns, run.provenance.read_text()) == before
 
 
@@ -74,20 +75,11 @@ def test_a_state_is_read_onto_the_cpu_and_without_it_a_run_from_other_weights_do
 @every_row(
     "arguments, words",
     [
-        ("RUN --minutes 1", "--minutes: expected a recipe with it, found the run"),
-        ("RUN --set train.batch=4", "--set: expected a recipe with it, found the run"),
-        ("FOLDER", "expected a run to continue, found no provenance.json"),
         ("RECIPE --data P --out O --minutes 5", "--set train.steps=2000"),
-        ("RECIPE --out O", "--data: expected a prepared cohort"),
         ("RECIPE --data P --out O --folds 2 --fold 1", "--folds: expected no --fold with it"),
-        ("RECIPE --data P", "--out: expected a folder for the run"),
         ("RECIPE --data P --out O --mode mean", "--mode"),
     ],
 )
-def test_options_that_do_not_fit_are_refused_in_one_sentence(
-    voxlate, run, tiny, tmp_path, arguments, words
-):
-    (tmp_path / "folder").mkdir()
-    places = {"RUN": run, "FOLDER": tmp_path / "folder", "RECIPE": tiny}
-    answer = voxlate("train", *(places.get(one, one) for one in arguments.split()))
+def test_options_that_do_not_fit_are_refused_in_one_sentence(voxlate, tiny, arguments, words):
+    answer = voxlate("train", *(tiny if one == "RECIPE" else one for one in arguments.split()))
     assert words in answer.sentence

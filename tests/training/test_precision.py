@@ -1,7 +1,5 @@
 """The precision "auto": bfloat16 where the machine multiplies it, kept by a run."""
 
-import sys
-
 import pytest
 import torch
 
@@ -45,22 +43,19 @@ def test_a_processor_multiplies_bfloat16_by_its_instructions_within_the_limit_of
 
 
 @every_row(
-    "system, variables, folder",
+    "variables, folder",
     [
-        ("linux", {"XDG_CACHE_HOME": "/x"}, "/x/voxlate"),
-        ("linux", {"XDG_CACHE_HOME": "here/x"}, "/home/me/.cache/voxlate"),
-        ("linux", {}, "/home/me/.cache/voxlate"),
-        ("darwin", {"XDG_CACHE_HOME": "/x"}, "/home/me/Library/Caches/voxlate"),
-        ("win32", {"LOCALAPPDATA": "/l"}, "/l/voxlate/cache"),
-        ("linux", {"VOXLATE_CACHE": "/own", "XDG_CACHE_HOME": "/x"}, "/own"),
+        ({"XDG_CACHE_HOME": "/x"}, "/x/voxlate"),
+        ({"XDG_CACHE_HOME": "here/x"}, "/home/me/.cache/voxlate"),
+        ({}, "/home/me/.cache/voxlate"),
+        ({"VOXLATE_CACHE": "/own", "XDG_CACHE_HOME": "/x"}, "/own"),
     ],
 )
-def test_the_cache_folder_is_the_systems_own(monkeypatch, system, variables, folder):
-    for name in ("VOXLATE_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+def test_the_cache_folder_is_in_that_of_the_user(monkeypatch, variables, folder):
+    for name in ("VOXLATE_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     for name, value in {"HOME": "/home/me", **variables}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(sys, "platform", system)
     assert cache_folder().as_posix() == folder
 
 

@@ -72,8 +72,7 @@ def test_the_card_is_shown(starter, voxlate):
     answer = voxlate("starters", "starter:tiny").done()
     assert "Measured on 134 slices: MAE 0.08 (best naive baseline 0.146)." in answer.out
     assert read_card(starter).bytes == Run(starter).weights().stat().st_size
-    described = voxlate("info", "starter:tiny").out
-    assert "A scan called t1, t1w, pd is taken as t1." in described
+    assert "A scan called t1, t1w, pd is taken as t1." in answer.out
 
 
 def test_a_scan_of_an_accepted_name_is_taken_and_said(starter, voxlate, cohort, out):

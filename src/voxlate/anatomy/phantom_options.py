@@ -53,7 +53,6 @@ class PhantomOptions:
         MainOption(
             f"Tissues of the labels: {', '.join(tables())}, or a TOML file.",
             metavar="TABLE",
-            complete="voxlate.anatomy.phantom_options:tables",
         ),
     ] = None
     spacing_mm: Annotated[

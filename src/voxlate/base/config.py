@@ -34,10 +34,9 @@ from voxlate.base.groups import grouped
 from voxlate.base.option import (
     ARGUMENT,
     MOST_NUMBER,
-    PYTHON,
     UNIONS,
     flag_of,
-    option_of,
+    option_in,
     parameters_of,
 )
 from voxlate.base.optional import PROVIDERS
@@ -134,9 +133,8 @@ def check_options(table: Any, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _option_sentence(parameter: Parameter, given: Mapping[str, Any], errors: Sequence[Any]) -> str:
     """The sentence on the value of an option, which no type of a union takes."""
-    name, option = parameter.name, option_of(parameter)
-    has_flag = option is not None and option.panel not in (ARGUMENT, PYTHON)
-    label = flag_of(name) if has_flag else name
+    name = parameter.name
+    label = name if option_in(parameter).panel == ARGUMENT else flag_of(name)
     if name not in given:
         return f"{label}: expected a value, found none. Give it."
     for error in errors:

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 MOST_NAMED = 6  # number of names in a sentence
-# Names are suggested from this similarity on, and at most SPREAD below the best.
-NEAR, SPREAD = 0.67, 0.12
+NEAR = 0.7  # similarity from which on names are suggested
 # Longer texts (in letters) are no typing errors, and comparing them takes long.
 LONGEST = 80
 FULL = (errno.ENOSPC, errno.EDQUOT)  # the system's errors of a full disk
@@ -30,43 +29,17 @@ NO_PLACE = {
 }
 
 
-# WHERE: expected WHAT, found WHAT. FIX.
-PARTS = re.compile(
-    r"(?:(?P<where>.*?): )?expected (?P<expected>.*?), found:? (?P<found>.*?)[.?](?: (?P<fix>[^a-z].*))?",
-    re.DOTALL,
-)
-
-
 class BadInput(ValueError):
-    """An error that states what was expected, what was found, where, and what to do (exit code 2).
-
-    The sentence stands where it is raised, as the command line says it; its parts are read from it, so that another
-    door can word the fix for its own user.
+    """An error that states where it was met, what was expected, what was found, and what to do (exit code 2).
 
     Example:
         >>> import voxlate
         >>> try:
         ...     voxlate.prepare("NOWHERE", "READY", progress=False)
         ... except voxlate.BadInput as error:
-        ...     error.parts["where"], error.fix
-        ('NOWHERE', 'Check the path.')
+        ...     print(str(error).partition(": ")[0])
+        NOWHERE
     """
-
-    @property
-    def parts(self) -> dict[str, str]:
-        """Its parts where, expected, found and fix, "" for one that it lacks; {} for a sentence of another form."""
-        read = PARTS.fullmatch(str(self))
-        return {} if read is None else {name: part or "" for name, part in read.groupdict().items()}
-
-    @property
-    def fix(self) -> str:
-        """What to do, in the words of the command line."""
-        return self.parts.get("fix", "")
-
-    @property
-    def finding(self) -> str:
-        """All but what to do."""
-        return str(self).removesuffix(self.fix).rstrip()
 
 
 class DoNotTrust(BadInput):
@@ -155,8 +128,6 @@ def nearest(name: str, known: Iterable[str]) -> list[str]:
     by_spelling = {_spelling(one): one for one in sorted({*known})}
     asked = _spelling(name[:LONGEST])
     near = difflib.get_close_matches(asked, by_spelling, MOST_NAMED, NEAR)
-    best = _likeness(asked, near[0]) if near else 0.0
-    near = [one for one in near if _likeness(asked, one) >= best - SPREAD]
     near += [one for one in by_spelling if asked in one.split("_")]
     return [by_spelling[one] for one in dict.fromkeys(near)]
 
@@ -164,7 +135,3 @@ def nearest(name: str, known: Iterable[str]) -> list[str]:
 def _spelling(name: str) -> str:
     """Letters and digits of a name in any case, with one sign between its words."""
     return re.sub(r"[\W_]+", "_", name.casefold())
-
-
-def _likeness(name: str, other: str) -> float:
-    return difflib.SequenceMatcher(None, other, name).ratio()

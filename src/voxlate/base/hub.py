@@ -71,10 +71,6 @@ def download(run: Path | str) -> Path:
             raise BadInput(
                 f"{address}: expected a model that voxlate push wrote (weights.safetensors), found none in the repository. Check its name."
             )
-    if COMMIT.fullmatch(revision) and revision != folder.name:
-        raise BadInput(
-            f"{address}: expected the commit of this hash, found {folder.name}. Do not use it: the hub or its cache is not what it seems."
-        )
     if revision != folder.name:
         text = (
             f"{address} is commit {folder.name} now, and may change. Pin it: {address_of(folder)}"

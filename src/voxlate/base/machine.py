@@ -37,20 +37,12 @@ def load_average() -> float:
 
 
 def cache_folder() -> Path:
-    """The cache folder: VOXLATE_CACHE, or else the system's folder for the user's caches."""
-    own = os.environ.get("VOXLATE_CACHE")
-    if own:
+    """The cache folder: VOXLATE_CACHE, or else voxlate in the folder of the user's caches."""
+    if own := os.environ.get("VOXLATE_CACHE"):
         return Path(own)
-    home = Path(os.path.expanduser("~"))
-    if sys.platform == "win32":
-        return (
-            Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "voxlate" / "cache"
-        )
-    if sys.platform == "darwin":
-        return home / "Library" / "Caches" / "voxlate"
     stated = Path(os.environ.get("XDG_CACHE_HOME", ""))
     # The standard demands that relative paths are ignored.
-    return (stated if stated.is_absolute() else home / ".cache") / "voxlate"
+    return (stated if stated.is_absolute() else Path("~/.cache").expanduser()) / "voxlate"
 
 
 def free_memory() -> float:

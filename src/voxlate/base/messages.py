@@ -4,16 +4,14 @@ Programs read code and grade, never the text. codes.toml has one entry for each 
 """
 
 import functools
-import json
 import re
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar, cast, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
-from voxlate.base.errors import BadInput, first_of, plural
-from voxlate.base.files import write_text
+from voxlate.base.errors import first_of, plural
 from voxlate.base.groups import grouped
 
 Grade = Literal["note", "caution", "do not trust"]
@@ -26,15 +24,13 @@ MOST_LINES = 5  # of a list of messages, if no more of them are cautions
 class Code(NamedTuple):
     """What a code means, what to do, and its grades, the usual one first; detail: printed with --verbose only.
 
-    kind: whether it may make the image wrong, limits what the image shows, or was assumed.
-    page: what to do on the page of `voxlate serve`, where that is another action."""
+    kind: whether it may make the image wrong, limits what the image shows, or was assumed."""
 
     meaning: str
     action: str = ""
     grades: tuple[Grade, ...] = ("note",)
     kind: Kind = "assumed"
     detail: bool = False
-    page: str = ""
 
     @property
     def sentence(self) -> str:
@@ -52,8 +48,6 @@ def codes() -> dict[str, Code]:
     return {name: Code(**entry) for name, entry in tomllib.loads(text).items()}
 
 
-T = TypeVar("T")
-FILE = "messages.jsonl"
 UNOWNED = "unknown-patients"  # the code of slices of unknown patients
 # Times the distance of the usual scan that is farthest from their median, from which a scan has a note, a caution, "do not trust".
 NOTED, CAREFUL, REFUSED = 1.5, 2.2, 3.0
@@ -106,15 +100,6 @@ class Message:
         return self.grade == "note" and codes().get(self.code, Code("")).detail
 
     @property
-    def on_page(self) -> str:
-        """The message with the action of its code on the page of `voxlate serve`."""
-        entry = codes().get(self.code)
-        if entry is None or not entry.page:
-            return str(self)
-        finding = self.text.removesuffix(entry.action).rstrip()
-        return str(replace(self, text=f"{finding} {entry.page}"))
-
-    @property
     def table(self) -> dict[str, Any]:
         """The message as a table of plain values; empty entries are left out."""
         return {key: value for key, value in asdict(self).items() if value}
@@ -128,21 +113,15 @@ Say = Callable[[Message], None]
 """Is called with each message."""
 
 
-def reworded(value: T, change: Callable[[str], str]) -> T:
-    """A text, message or error, or plain values with them, after a change of their texts; keys of tables stay."""
-    changed: Any = value
-    match value:
-        case str():
-            changed = change(value)
-        case Message():
-            changed = replace(value, text=change(value.text), case=change(value.case))
-        case BadInput():
-            changed = type(value)(change(str(value)))
-        case list() | tuple():
-            changed = [reworded(entry, change) for entry in value]
-        case dict():
-            changed = {key: reworded(entry, change) for key, entry in value.items()}
-    return cast(T, changed)
+def reworded(value: Any, change: Callable[[str], str]) -> Any:
+    """Plain values after a change of their texts; keys of tables stay."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, list | tuple):
+        return [reworded(entry, change) for entry in value]
+    if isinstance(value, dict):
+        return {key: reworded(entry, change) for key, entry in value.items()}
+    return value
 
 
 def message(
@@ -200,29 +179,6 @@ def by_consequence(messages: Iterable[Message]) -> list[Message]:
 def read_messages(table: Mapping[str, Any], key: str = "warnings") -> list[Message]:
     """Messages from the plain values in a file, by default those of a provenance, by their consequence."""
     return by_consequence(Message(**entry) for entry in table.get(key, ()))
-
-
-def write_messages(folder: Path, command: str, messages: Iterable[Message], is_done: bool) -> None:
-    """Write the messages of a command into FOLDER/messages.jsonl, in place of those of the same command and cases.
-
-    is_done: whether the command succeeded; else the earlier ones stay, as what they describe does.
-    """
-    own = [{"command": command, **said.table} for said in messages]
-    replaced = {(command, line.get("case", "")) for line in own if is_done}
-    path = folder / FILE
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    kept = [line for line in lines if _subject(line) not in replaced]
-    kept += [json.dumps(line, ensure_ascii=False) for line in own]
-    write_text(path, "".join(f"{line}\n" for line in dict.fromkeys(kept)))
-
-
-def _subject(line: str) -> tuple[str, str] | None:
-    """The command and the case of a line in a file of messages; None for a line that is damaged."""
-    try:
-        stated = json.loads(line)
-        return stated["command"], stated.get("case", "")
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None
 
 
 def shorten(messages: Iterable[Message]) -> tuple[list[Message], int]:

@@ -13,7 +13,6 @@ from dataclasses import MISSING, dataclass, field, fields, make_dataclass, repla
 from functools import partial
 from importlib.resources.abc import Traversable
 from inspect import Parameter
-from itertools import chain
 from pathlib import Path
 from typing import (
     Annotated,
@@ -34,7 +33,7 @@ Parameters = dict[str, Parameter]
 UNIONS = (Union, types.UnionType)  # the origins of A | B
 
 # Panels of --help after that of arguments, in their order. "Options" is the name under which typer shows --help itself.
-ARGUMENT, PYTHON = "Arguments", "Python"  # panels without a flag, and only in Python
+ARGUMENT = "Arguments"  # the panel of what has no flag
 MAIN = "Options"
 INPUT = "Input"
 PREPARATION = "Preparation"
@@ -58,11 +57,9 @@ RULES = {"arbitrary_types_allowed": True, "allow_inf_nan": False, "str_min_lengt
 class Option:
     """How a parameter is shown and read: `name: Annotated[type, Option("What it does.")] = default`.
 
-    A field of an options dataclass without an Option is a keyword of the Python function alone.
     metavar: the kind of value in --help; by default from the type. least, most: range of a number.
     read: makes the value of the text, or texts, of the command line. check: raises BadInput, without a place, for a value
-    that does not fit. complete: the values that a shell suggests, or "module:name" of a collection of them, or of a
-    function that returns them; the module is imported when a shell asks. flag: of what only the command line has.
+    that does not fit. flag: of what only the command line has.
     """
 
     help: str
@@ -72,7 +69,6 @@ class Option:
     most: float | None = None
     read: Callable[[Any], Any] | None = None
     check: Callable[[Any], object] | None = None
-    complete: str | Sequence[str] = ()
     flag: str = ""
     __is_annotated_types_grouped_metadata__: ClassVar = True  # pydantic takes the notes of __iter__
 
@@ -121,14 +117,9 @@ MainOption = partial(Option, panel=MAIN)
 OutputOption = partial(Option, panel=OUTPUT)
 
 
-def without_notes(annotation: Any) -> Any:
-    """The type of an annotation."""
-    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
-
-
 def first_type(annotation: Any) -> Any:
     """The type of an annotation, of a union the first one."""
-    bare = without_notes(annotation)
+    bare = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
     return get_args(bare)[0] if get_origin(bare) in UNIONS else bare
 
 
@@ -170,18 +161,14 @@ def options(cls: type[T]) -> type[T]:
 
 @functools.cache
 def parameters_of(table: Any) -> Parameters:
-    """The fields of a dataclass as keywords: its own first, then those of its bases."""
+    """The fields of a dataclass as keywords."""
     hints = typing.get_type_hints(table, include_extras=True)
-    by_name = {one.name: one for one in fields(table)}
-    owners = (vars(owner).get("__annotations__", {}) for owner in table.__mro__)
     parameters = Parameters()
-    for name in dict.fromkeys(chain.from_iterable(owners)):
-        default = by_name[name].default
-        parameters[name] = Parameter(
-            name,
-            Parameter.KEYWORD_ONLY,
-            default=Parameter.empty if default is MISSING else default,
-            annotation=hints[name],
+    for one in fields(table):
+        default = Parameter.empty if one.default is MISSING else one.default
+        kind = Parameter.KEYWORD_ONLY
+        parameters[one.name] = Parameter(
+            one.name, kind, default=default, annotation=hints[one.name]
         )
     return parameters
 
@@ -199,11 +186,11 @@ def describe(parameters: Mapping[str, Parameter]) -> list[str]:
     """A line for each parameter: its name, what it does, its range and its default, in the words of Python."""
     lines = []
     for name, parameter in parameters.items():
-        option, default = option_of(parameter), parameter.default
-        text = "" if option is None else f" {_help_of(option, parameter)}{range_of(option)}"
+        option, default = option_in(parameter), parameter.default
+        text = f"{name}: {_help_of(option, parameter)}{range_of(option)}"
         if default not in (None, (), Parameter.empty):
             text += f" Default: {default!r}."
-        lines.append(f"{name}:{text or ' of the function in Python alone.'}")
+        lines.append(text)
     return lines
 
 

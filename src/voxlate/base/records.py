@@ -26,7 +26,6 @@ from voxlate.base.option import MOST_NUMBER as MOST_NUMBER
 Others = Literal["forbid"] | None
 LARGEST = 1e15  # of a number: squares of it are finite in float32, and no scan holds such values
 OLDEST = (0, 7)  # the first version whose files are read
-DIGITS = 18  # of an integer, so that 64 bits hold it
 LONGEST_TEXT = 1 << 16
 LONGEST_SHOWN = 120  # characters of a value, in a message
 FLOATS = ("F32",)
@@ -109,9 +108,9 @@ class Record:
             )
 
     def table(self, text: str | bytes) -> Any:
-        """The content of JSON without integers that overflow, and without NaN and infinity where these may not be in it."""
+        """The content of JSON, without NaN and infinity where these may not be in it."""
         try:
-            value = json.loads(text, parse_int=_read_int)
+            value = json.loads(text)
             json.dumps(value, allow_nan=self.infinite)
             return value
         except (ValueError, RecursionError) as error:
@@ -152,12 +151,10 @@ class Record:
 
 @dataclass(frozen=True)
 class Shape:
-    """What an array must be: its shape (None: any length above 0), its types as safetensors calls them, its bounds."""
+    """What an array must be: its shape (None: any length above 0), and its types as safetensors calls them."""
 
     lengths: Sequence[int | None]
     types: Sequence[str] = FLOATS
-    low: float = -LARGEST
-    high: float = LARGEST
 
     def __str__(self) -> str:
         lengths = "×".join("any" if n is None else str(n) for n in self.lengths) or "a number"
@@ -217,7 +214,7 @@ class Tensors:
         self.check(wanted)
         arrays = {name: self.file.get_tensor(name) for name in wanted}
         for name, array in arrays.items():
-            check_values(self.record, name, np.asarray(array), wanted[name])
+            check_values(self.record, name, np.asarray(array))
         return arrays
 
 
@@ -264,25 +261,13 @@ def _bytes(array: Any) -> memoryview:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
-def check_values(record: Record, name: str, values: np.ndarray, wanted: Shape) -> None:
-    """Raise BadInput unless all values are finite and within their bounds."""
+def check_values(record: Record, name: str, values: np.ndarray) -> None:
+    """Raise BadInput unless all values are finite and within bounds."""
     if not values.size:
         return
     least, most = float(values.min()), float(values.max())  # of NaN both are NaN
-    is_within = wanted.low <= least <= most <= wanted.high
+    is_within = -LARGEST <= least <= most <= LARGEST
     record.check(is_within, f"values of '{name}' from {least:g} to {most:g}")
-
-
-def close(value: float, other: float, share: float = 1e-4) -> bool:
-    """Whether two numbers are the same but for rounding."""
-    return abs(value - other) <= share * max(abs(value), abs(other)) + 1e-6
-
-
-def _read_int(text: str) -> int:
-    """Beyond what any count is an integer would overflow as a float or as a tensor's."""
-    if len(text) > DIGITS:
-        raise ValueError(f"{text[:DIGITS]}… is too long")
-    return int(text)
 
 
 def _describe(error: ValidationError) -> str:

@@ -71,18 +71,8 @@ class PushOptions:
         Path | str | None,
         MainOption("New folder that is written in place of the upload.", metavar="FOLDER"),
     ] = None
-    scores: Annotated[
-        Path | str | None,
-        MainOption("Scored folder of the run's images, for the card.", metavar="OUT"),
-    ] = None
     licence: Licence = NOT_STATED
     private: Annotated[bool, MainOption("A new repository is private.")] = False
-    onnx: Annotated[
-        bool,
-        OutputOption(
-            "Also the exported model, which runs without torch, if the run can be exported.",
-        ),
-    ] = True
     allow_code: AllowCode = False
 
 
@@ -130,16 +120,11 @@ class ServeOptions:
         Sequence[str],
         Option("Further host name by which browsers reach the page. Repeatable.", read=as_list),
     ] = ()
-    token: str | None = None
     token_file: Annotated[
         Path | str | None,
         Option(
             f"File with an own token of at least {SHORTEST_TOKEN} characters, for several browsers.",
         ),
-    ] = None
-    browser: Annotated[
-        Path | str | None,
-        Option("Folder with the built page that computes in the browser (make browser)."),
     ] = None
     keep: Annotated[
         float, Option("Hours after which uploads and results are removed.", least=0.1)

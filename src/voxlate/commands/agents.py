@@ -17,7 +17,7 @@ from voxlate import __version__
 from voxlate.base.errors import BadInput, known_name
 from voxlate.base.files import inside
 from voxlate.base.messages import Message
-from voxlate.base.option import MainOption, Parameters, in_python
+from voxlate.base.option import MainOption, Parameters, in_python, table_of
 from voxlate.base.optional import optional_package
 from voxlate.commands.api import entry
 from voxlate.commands.api.progress import Reporter
@@ -72,40 +72,27 @@ class Tools:
         return {
             name: one
             for name, one in entry.commands().items()
-            if name not in NEVER and (self.write or one.reads is not None)
+            if name not in NEVER and (self.write or one.reads)
         }
-
-    def fixed(self, command: entry.Command) -> Mapping[str, Any]:
-        """The arguments that keep a command from writing."""
-        return {} if self.write else command.reads or {}
 
     def parameters(self, command: entry.Command) -> Parameters:
         """The arguments and options of a command that agents may give."""
-        closed = {*CLOSED, *self.fixed(command)}
-        stated = command.open_parameters.items()
-        return {name: one for name, one in stated if name not in closed}
+        stated = command.given.items()
+        return {name: one for name, one in stated if name not in CLOSED}
 
     def tool(self, command: entry.Command) -> dict[str, Any]:
         """What a command does, and the JSON schema of its arguments and options."""
-        from voxlate.commands.api.schemas import schemas_of  # loads pydantic
+        from voxlate.base.config import adapter  # loads pydantic
 
-        parameters = self.parameters(command)
-        required = [
-            name for name, parameter in parameters.items() if parameter.default is parameter.empty
-        ]
-        fixed = [f"{name}={value}" for name, value in self.fixed(command).items() if value]
         does = in_python(
             cleandoc(f"{command.described.__doc__}").partition("\n\n")[0].partition("\f")[0]
         )
+        table = adapter(table_of(self.parameters(command)))
+        schema = table.json_schema(schema_generator=_schemas())
         return {
             "name": command.name,
-            "description": f"{does} Here with {', '.join(fixed)}." if fixed else does,
-            "input_schema": {
-                "type": "object",
-                "additionalProperties": False,
-                "properties": schemas_of(parameters),
-                "required": required,
-            },
+            "description": does,
+            "input_schema": {**schema, "additionalProperties": False},
         }
 
     def call(self, name: str, given: Mapping[str, Any], progress: Reporter) -> dict[str, Any]:
@@ -117,8 +104,7 @@ class Tools:
             known_name(key, "an option", key, known)
         messages = list[Message]()
         report = Reporter(progress.step, messages.append)
-        asked = {**called.by_line, **given, **self.fixed(called)}
-        result, values = called.call(asked, report)
+        result, values = called.call(given, report)
         lines = called.show(result, {**values, "as_json": True})
         made = entry.plain(called.document(result))
         messages += [line for line in lines if isinstance(line, Message)]
@@ -145,6 +131,17 @@ class Tools:
     def holds(self, place: str) -> bool:
         """Whether a path is in one of the folders."""
         return "\0" not in place and any(inside(folder, Path(place)) for folder in self.folders)
+
+
+def _schemas() -> Any:
+    """What makes JSON schemas, in which a type that only Python has is any value."""
+    from pydantic.json_schema import GenerateJsonSchema  # as above
+
+    class Schemas(GenerateJsonSchema):
+        def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> dict[str, Any]:
+            return {}
+
+    return Schemas
 
 
 def bounded(value: Any) -> Any:

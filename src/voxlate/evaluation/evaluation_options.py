@@ -42,7 +42,6 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
             "Voxels to score: body (the default in HU and for perfusion), whole (else), brain, cohort or a mask file.",
             panel=MAIN,
             metavar="NAME",
-            complete=("body", "whole", "brain", "cohort"),
         ),
     ] = None
     regions: Annotated[

@@ -31,8 +31,6 @@ from voxlate.synthesis.network import Graph, Session
 from voxlate.training.run import software
 from voxlate.training.torch_network import network_of
 
-ON_CARD = ("training_cases", "parameters", "steps", "seconds", "adapted")  # of the header
-
 
 def export_model(model: Model, folder: Path, licence: str = "not stated") -> Description:
     """Write a model to a new folder MODEL/ and run its self-test with onnxruntime.
@@ -172,19 +170,13 @@ def _without_cases(header: Header) -> Header:
 
 
 def _card(model: Model) -> dict[str, Any]:
-    """What a person should know: sources, targets, the training and its size, and what a starter states of itself."""
-    header, facts = network_of(model).header, model.facts
-    card = {
-        "source": facts.data.source,
-        "target": facts.data.target,
-        "synth": model.synthesis_options,
-        "weights_hash": facts.weights_hash,
-        **{key: header[key] for key in ON_CARD if header.get(key) is not None},
-    }
+    """What a person should know: the size of the training, and what a starter states of itself."""
+    header = network_of(model).header
+    card: dict[str, Any] = {"training_cases": header.get("training_cases", 0)}
     if "starter" in header:
         from voxlate.training.starters.card import read_card
         from voxlate.training.starters.names import folder_of
 
         own = read_card(folder_of(header["starter"]["name"]))
-        card |= {"trained_on": own.trained_on, "limits": own.all_limits}
-    return json.loads(json.dumps(card, default=str))
+        card |= {"trained_on": own.trained_on, "limits": [*own.all_limits]}
+    return card

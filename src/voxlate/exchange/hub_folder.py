@@ -1,14 +1,14 @@
-"""The folder of a model for a hub: weights, anatomy and calibrations without patients, the ONNX model, and a card.
+"""The folder of a model for a hub: weights, anatomy and calibrations without patients, and a card.
 
 hf://NAME/REPO reads it (base/hub.py). Names of cases, digests of their scans and paths stay with the run, and so do
 the naive baselines, because their mean of few scans shows these at full resolution. The card, README.md, is written from
-the run, its calibrations and its scores.
+the run and its calibrations.
 """
 
 import re
 import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,10 @@ from voxlate.base.files import whole_folder, write_text
 from voxlate.base.hub import huggingface_hub
 from voxlate.base.messages import Message, message
 from voxlate.evaluation.intervals.summary import sentences
-from voxlate.evaluation.scoring.scores import Scores, read_scores
-from voxlate.evaluation.scoring.tables import score_tables, training_note
-from voxlate.exchange.export import export_model
 from voxlate.synthesis.calibration import Calibration, describe_fit
 from voxlate.synthesis.inputs import scans_to_give
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.provenance import provenance_of
 from voxlate.training.calibration_file import read_calibration, write_calibration
-from voxlate.training.load import load
 from voxlate.training.run import NOTICE, Run, weights_of
 from voxlate.training.starters.card import read_card
 from voxlate.training.starters.names import folder_of
@@ -39,7 +34,6 @@ KEPT = (
     "steps", "starter", "imported", "bound", "worse", "recipe", "imports", "adapted", "kept_step", "sharpness",
     "parameters", "seconds", "training_cases", "made_by",
 )  # fmt: skip
-ONNX = "onnx"  # the folder of the exported model
 CARD = "README.md"
 # Identifiers of licences that hubs know; another is stated by its name.
 LICENCES = {
@@ -50,54 +44,15 @@ LICENCES = {
 ABSENT = "Names of cases and patients, digests of their scans, paths, images and the log of the training are not in these files."
 
 
-@dataclass(frozen=True)
-class Scored:
-    """The scores of the model's images, and a sentence on how these were made."""
-
-    scores: Scores
-    images: str
-
-
-def scores_of(out: Path, model: Model) -> Scored:
-    """The scores in OUT; raises BadInput where there are none, and where another model made the images."""
-    path = out / "metrics.json"
-    if not path.is_file():
-        raise BadInput(
-            f"{out}: expected a folder that voxlate evaluate scored (metrics.json), found none. Run voxlate evaluate {out} --truth COHORT first."
-        )
-    scores = read_scores(path)
-    weights = weights_of(model.origin)
-    files = (weights, *weights.parent.glob("weights.*.safetensors"))
-    names = {file_hash(file): file.name for file in files}
-    images = set()
-    for case in scores.patients:
-        stated = provenance_of(out, case)
-        made_by = stated.get("model")
-        made_with = made_by.get("weights") if isinstance(made_by, dict) else None
-        if made_with not in names:
-            raise BadInput(
-                f"{path}: expected scores of images of {model.origin.name}, found images of {made_with or 'an unknown model'}. Run synth and evaluate with this run."
-            )
-        options = stated.get("synth", {})
-        drawn = plural(options.get("samples", 1), "sample")
-        if model.facts.is_stochastic and names[made_with] == weights.name:
-            drawn += f" of {plural(options.get('steps', 1), 'step')}"
-        images.add(f"Images of {names[made_with]}, {drawn} a case.")
-    return Scored(scores, " ".join(sorted(images)))
-
-
 def build_folder(
     model: Model,
     repo: str,
     folder: Path,
-    scores: Scored | None,
     licence: str,
-    with_onnx: bool,
-    allow_code: bool,
 ) -> list[Message]:
     """Write a model to a new folder for NAME/REPO on a hub; returns messages on what could not be part of it.
 
-    allow_code: import code outside voxlate that the model names. Raises BadInput for an ensemble, and where the folder exists.
+    Raises BadInput for an ensemble, and where the folder exists.
     """
     if model.models:
         raise BadInput("RUN: expected one run, found several. Push each by itself.")
@@ -106,14 +61,7 @@ def build_folder(
     with whole_folder(folder) as new:
         calibrations = list[Calibration]()
         messages = [*_copy(model, new, calibrations)]
-        # the copy itself is exported, so that both models have one calibration; messages name the run
-        copied = replace(load(new, "cpu", allow_code), origin=model.origin)
-        if with_onnx:
-            try:
-                export_model(copied, new / ONNX, licence=licence)
-            except BadInput as error:
-                messages.append(message("no-onnx", f"No ONNX model is in the folder: {error}"))
-        write_card(new / CARD, model, repo, calibrations, scores, licence, (new / ONNX).is_dir())
+        write_card(new / CARD, model, repo, calibrations, licence)
     return messages
 
 
@@ -150,39 +98,39 @@ def _copy(model: Model, folder: Path, calibrations: list[Calibration]) -> Iterat
 
 
 def write_card(
-    path: Path,
-    model: Model,
-    repo: str,
-    calibrations: Sequence[Calibration],
-    scored: Scored | None,
-    licence: str,
-    has_onnx: bool,
+    path: Path, model: Model, repo: str, calibrations: Sequence[Calibration], licence: str
 ) -> None:
-    """Write README.md: a header that the hub reads, and sections for people."""
-    sections = {
-        "What it does": _task(model),
-        "How to use it": _use(model, repo, has_onnx),
-        "Training data": _training(model),
-        "Scores": _scores(model, scored),
-        "Calibration": _calibration(calibrations),
-        "Intended use": [
-            f"{NOTICE} It is meant for research on image synthesis, on scans like those of its training.",
-        ],
-        "Limits": _limits(model, calibrations, scored),
-        "Licence": [
-            f"{licence}." if licence != "not stated" else "No licence was stated: ask the owner."
-        ],
-    }
-    lines = [_header(model, licence), f"# {model.facts.title}"]
-    for title, texts in sections.items():
-        lines += ["", f"## {title}", "", *texts]
-    write_text(path, "\n".join(lines) + "\n")
+    """Write README.md: a header that the hub reads, and a text for people."""
+    facts, header = model.facts, network_of(model).header
+    sources = " and ".join(facts.data.source)
+    targets = " and ".join(f"{name} [{header['units'][name]}]" for name in facts.data.target)
+    task = f"Synthesises {targets} from {sources}."
+    if facts.completes:
+        task = f"Synthesises the missing ones of {sources} from the others."
+    inputs = scans_to_give(facts.data, facts.completes)
+    command = f"voxlate synth hf://{repo}@COMMIT {inputs} --out OUT"
+    errors = [*verdict_lines(Run(weights_of(model.origin).parent).verdicts)]
+    for calibration in calibrations:
+        errors += _intervals(calibration)
+    paragraphs = [
+        _yaml(licence, [*facts.data.source, *facts.data.target]),
+        f"# {facts.title}",
+        f"{task} {NOTICE} It is meant for research on image synthesis, on scans like those of its training.",
+        f"```\n{command}\n```\n\nReplace COMMIT by the hash of a commit of this repository.",
+        "## Training",
+        _training(header),
+        ABSENT,
+        "## Errors",
+        *(errors or ["No errors and no intervals are stated."]),
+        "## Limits",
+        "\n".join(f"- {limit}" for limit in _limits(model)),
+        f"Licence: {licence}.",
+    ]
+    write_text(path, "\n\n".join(paragraphs) + "\n")
 
 
-def _header(model: Model, licence: str) -> str:
-    """The YAML at the head, which the hub reads."""
-    data = model.facts.data
-    modalities = dict.fromkeys([*data.source, *data.target])
+def _yaml(licence: str, modalities: Sequence[str]) -> str:
+    """The table at the head, which the hub reads."""
     known: dict[str, Any] = {"license": licence.lower()}
     if licence.lower() not in LICENCES:
         name = re.sub(r"[^a-z0-9.]+", "-", licence.lower()).strip("-")
@@ -190,123 +138,44 @@ def _header(model: Model, licence: str) -> str:
     table = huggingface_hub.ModelCardData(
         library_name="voxlate",
         pipeline_tag="image-to-image",
-        tags=["medical", "image-synthesis", "not-a-medical-device", *modalities],
+        tags=["medical", "image-synthesis", "not-a-medical-device", *dict.fromkeys(modalities)],
         **known,
     )
     return f"---\n{table.to_yaml()}\n---"
 
 
-def _task(model: Model) -> list[str]:
-    data, header = model.facts.data, network_of(model).header
-    units = {name: header["units"][name] for name in data.target}
-    targets = " and ".join(f"{name} [{unit}]" for name, unit in units.items())
-    sources = " and ".join(data.source)
-    what = f"Synthesises {targets} from {sources}."
-    if model.facts.completes:
-        what = f"Synthesises the missing ones of {sources} from the others."
-    size = f"{header['parameters']:,} parameters"
-    if "imported" not in header:
-        size += f", {plural(header['steps'], 'step')} of training in {header['seconds'] / 60:.3g} minutes"
-    made = header["made_by"]
-    by = f"Made by voxlate {made['voxlate']} with torch {made['torch']}."
-    needs = header.get("imports", [])
-    code = [f"It needs code that is no part of voxlate: {', '.join(needs)}."] if needs else []
-    return [what, f"{size}.", by, *code]
-
-
-def _use(model: Model, repo: str, has_onnx: bool) -> list[str]:
-    inputs = scans_to_give(model.facts.data, model.facts.completes)
-    lines = ["Replace COMMIT by the hash of a commit of this repository.", "", "```"]
-    lines.append(f"voxlate synth hf://{repo}@COMMIT {inputs} --out OUT")
-    if has_onnx:
-        lines.append(f"hf download {repo} --revision COMMIT --local-dir FOLDER")
-        lines.append(f"voxlate synth FOLDER/onnx {inputs} --out OUT    # without torch")
-    return [*lines, "```"]
-
-
-def _training(model: Model) -> list[str]:
-    header = network_of(model).header
-    lines = [f"{plural(header['training_cases'], 'case')} in the training split."]
+def _training(header: Mapping[str, Any]) -> str:
+    """Of what the model was made, without names of cases."""
+    data = plural(header["training_cases"], "case")
     if "imported" in header:
-        lines = ["Trained elsewhere and imported: what it was trained on is not known here."]
+        data = "cases that are not known here, and imported"
     elif starter := header.get("starter"):
-        lines = [f"Trained on {starter['trained_on']}."]
+        data = starter["trained_on"]
+    made = header["made_by"]
+    text = f"{header['parameters']:,} parameters, trained on {data}, in {plural(header['steps'], 'step')}, by voxlate {made['voxlate']} and torch {made['torch']}."
     if spacing := header.get("training_spacing_mm"):
         sizes = " x ".join(f"{size:.3g}" for size in spacing)
-        lines.append(f"Voxels of {sizes} mm (slice, row, column; median over cases).")
-    if volume := header.get("training_ml"):
-        lines.append(f"Body of {volume:.4g} ml (median over cases).")
-    if "adapted" in header:
-        lines.append("The weights of another training were adapted to these cases.")
-    modalities = {*model.facts.data.source, *model.facts.data.target}
-    done = header["preparation"].items()
-    # the name of a scan that no image is made of says nothing to the model's users
-    kept = [
-        f"{key}: {value}"
-        for key, value in done
-        if value and (key != "fixed" or value in modalities)
-    ]
-    lines.append(f"Preparation: {', '.join(kept) or 'none'}.")
-    return [*lines, ABSENT]
+        text += f" Voxels of {sizes} mm (slice, row, column; median over cases)."
+    if needs := header.get("imports"):
+        text += f" It needs code that is no part of voxlate: {', '.join(needs)}."
+    return text
 
 
-def _scores(model: Model, scored: Scored | None) -> list[str]:
-    """Tables of scores with their intervals beside naive baselines, or what the training measured."""
-    if scored is None:
-        verdicts = Run(weights_of(model.origin).parent).verdicts
-        said = (
-            ["On validation cases of the training:", "", *verdict_lines(verdicts)]
-            if verdicts
-            else []
-        )
-        return ["Not scored on test cases.", *said]
-    scores = scored.scores
-    lines = [scored.images, "", *_tables(scores)]
-    note = training_note(scores)
-    return [*lines, *verdict_lines(scores.verdicts), *([note] if note else [])]
+def _intervals(calibration: Calibration) -> list[str]:
+    """What a calibration states of its intervals, each sentence a paragraph."""
+    header = calibration.header
+    what = f"Images of {plural(header.synth['samples'], 'sample')}:"
+    if header.widened is not None:
+        fit = describe_fit(calibration.entry)
+        return [f"{what} intervals {fit}. They are no guarantee for patients."]
+    return [what, *sentences(header)]
 
 
-def _tables(scores: Scores) -> Iterator[str]:
-    """The table of each modality as `evaluate` prints it: the synthesis beside the best naive baseline."""
-    shown = score_tables(scores, "main")
-    for name, lines in shown.lines.items():
-        part = scores.parts[name]
-        patients, cases = plural(part["patients"], "patient"), plural(part["cases"], "case")
-        yield f"{name}, {patients}, {cases}; mean ± sd over patients, with the 95 % interval of the mean."
-        yield ""
-        yield f"| score | {' | '.join(shown.methods)} |"
-        yield f"|---|{'---|' * len(shown.methods)}"
-        for line in lines:
-            cells = [f"{cell.text} {cell.below}".strip().replace("\n", ", ") for cell in line.cells]
-            yield f"| {line.label} [{line.unit}] | {' | '.join(cells)} |"
-        yield ""
-
-
-def _calibration(calibrations: Sequence[Calibration]) -> list[str]:
-    lines = []
-    for calibration in calibrations:
-        header = calibration.header
-        what = f"Images of {plural(header.synth['samples'], 'sample')}:"
-        if header.widened is not None:
-            fit = describe_fit(calibration.entry)
-            lines.append(f"{what} intervals {fit}. They are no guarantee for patients.")
-            continue
-        lines += [what, "", "```", *sentences(header), "```", ""]
-    return lines or ["None: images have no prediction intervals."]
-
-
-def _limits(
-    model: Model, calibrations: Sequence[Calibration], scored: Scored | None
-) -> Iterator[str]:
+def _limits(model: Model) -> Iterator[str]:
     """Sentences on what is not known of the model, or does not hold."""
-    yield "- A synthesised image may show structures that are not there, and lack some that are."
-    yield "- Scans of other scanners, sequences, bodies or diseases may give wrong images; voxlate warns of some of them."
-    yield "- Whether a scan was in the training cannot be checked, because its digests are not here."
+    yield "A synthesised image may show structures that are not there, and lack some that are."
+    yield "Scans of other scanners, sequences, bodies or diseases may give wrong images; voxlate warns of some of them."
+    yield "Whether a scan was in the training cannot be checked, because its digests are not here."
     if starter := network_of(model).header.get("starter"):
-        yield from (f"- {limit}" for limit in read_card(folder_of(starter["name"])).all_limits)
-    if scored is None:
-        yield "- No scores on test patients are stated."
-    if not calibrations:
-        yield "- How far a voxel may be wrong is not stated."
-    if model.anatomy is None:
-        yield "- Orientation and field of view of scans are not checked."
+        yield from read_card(folder_of(starter["name"])).all_limits
+    yield "No scores on test patients are stated."

@@ -83,10 +83,7 @@ def import_run(weights: Path, out: Path, changes: Mapping[str, Any] | None = Non
     """
     recipe, state = read_weights(weights, changes)
     recipe = replace(recipe, title=f"{recipe.title}: {weights.name}, imported")
-    with torch.device("meta"):
-        method = recipe.build()
-    method.load_state_dict({f"net.{name}": tensor for name, tensor in state.items()}, assign=True)
-    return write_imported(out, weights, "xmodality (flax)", recipe, method, recipe.train.steps)
+    return write_imported(out, weights, "xmodality (flax)", recipe, state, recipe.train.steps)
 
 
 def recipe_of(keys: Collection[str], changes: Mapping[str, Any] | None = None) -> Recipe | None:
@@ -174,16 +171,18 @@ def read_weights(
 
 
 def _compare_shapes(
-    found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]], where: str
+    found: Mapping[str, Any], wanted: Mapping[str, Sequence[int] | None], where: str
 ) -> None:
-    """Raise BadInput with the first tensor of a file that is unknown, missing or of another shape."""
-    if unknown := sorted(found.keys() - wanted.keys()):
-        raise wrong_weights(f"{where}, found the unknown key '{unknown[0]}'")
-    for key, shape in wanted.items():
-        if key not in found:
-            raise wrong_weights(f"{where}, found no key '{key}'")
-        if found[key] != shape:
-            raise wrong_weights(f"{where} with '{key}' of shape {shape}, found {found[key]}")
+    """Raise BadInput with the first tensor of a file that is unknown, missing or of another shape (None: any)."""
+    wrong = [
+        f"{where}, found {'the unknown' if key in found else 'no'} key '{key}'"
+        for key in sorted({*found} ^ {*wanted})
+    ]
+    for key, shape in [] if wrong else wanted.items():
+        if shape is not None and tuple(found[key]) != tuple(shape):
+            wrong.append(f"{where} with '{key}' of shape {tuple(shape)}, found {tuple(found[key])}")
+    if wrong:
+        raise BadInput(f"{wrong[0]}. Use the file as it was published.")
 
 
 def _convert(array: Tensor, key: str) -> Tensor:
@@ -197,20 +196,18 @@ def _convert(array: Tensor, key: str) -> Tensor:
     return flat.t().contiguous()
 
 
-def wrong_weights(sentence: str) -> BadInput:
-    """The error of a file that is not as it was published."""
-    return BadInput(f"{sentence}. Use the file as it was published.")
-
-
 def write_imported(
     out: Path,
     weights: Path,
     form: str,
     recipe: Recipe,
-    method: nn.Module,
+    state: Mapping[str, Tensor],
     steps: int,
 ) -> Run:
-    """Write the run of a method whose weights are from a file; form: the file's format."""
+    """Write the run of a method whose network's tensors are from a file; form: the file's format."""
+    with torch.device("meta"):
+        method = recipe.build()
+    method.load_state_dict({f"net.{name}": tensor for name, tensor in state.items()}, assign=True)
     header = _header(recipe, method, steps)
     digest = sha256_of(weights)
     imported = {"imported": {"file": weights.name, "sha256": digest, "format": form}}
@@ -249,11 +246,7 @@ def import_autoencoder(weights: Path, out: Path) -> Run:
     network = {"kind": NETWORK.kind, **to_tables(NETWORK)}
     tables = {"title": f"{AUTOENCODER}, imported", **OF_AUTOENCODER, "net": network}
     recipe = recipes.from_dict(tables, AUTOENCODER)
-    method = recipe.build()
-    method.load_state_dict({f"net.{name}": tensor for name, tensor in state.items()})
-    return write_imported(
-        out, weights, f"{AUTOENCODER} (latent diffusion)", recipe, method, steps=0
-    )
+    return write_imported(out, weights, f"{AUTOENCODER} (latent diffusion)", recipe, state, 0)
 
 
 def read_autoencoder(path: Path) -> dict[str, Tensor]:
@@ -264,12 +257,9 @@ def read_autoencoder(path: Path) -> dict[str, Tensor]:
     with torch.device("meta"):
         built = NETWORK.build(Channels(images={"image": 1}, out=1))
     wanted = _names_in_file(NETWORK, built)
-    names = list(chain.from_iterable(wanted.values()))
+    names = chain.from_iterable(wanted.values())
     where = f"{path}: expected the weights of {AUTOENCODER}"
-    if unknown := sorted(places[name] for name in theirs.keys() - names):
-        raise wrong_weights(f"{where}, found the unknown key '{unknown[0]}'")
-    if missing := [name for name in names if name not in theirs]:
-        raise wrong_weights(f"{where}, found no key '{missing[0]}'")
+    _compare_shapes(theirs, dict.fromkeys(names), where)
     # The scale is set from a cohort's latents later (see Autoencoding.finish).
     state = {"scale": torch.ones(())}
     for ours, parameter in built.named_parameters():
@@ -281,11 +271,7 @@ def read_autoencoder(path: Path) -> dict[str, Tensor]:
             values = values.mean(0, keepdim=True)
         # Published attention has kernels of one pixel.
         values = values.flatten(1) if parameter.ndim == 2 else values
-        if values.shape != parameter.shape:
-            found = tuple(theirs[first].shape)
-            raise wrong_weights(
-                f"{where} with '{places[first]}' for {tuple(parameter.shape)}, found {found}"
-            )
+        _compare_shapes({first: values.shape}, {first: parameter.shape}, where)
         state[ours] = values.contiguous()
     return state
 

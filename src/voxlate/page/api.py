@@ -6,16 +6,15 @@ forms, and follows their redirects to the page of a job.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
 
+from pydantic import BaseModel, Field
 from starlette.requests import Request
 
 from voxlate.base.messages import Grade
-from voxlate.page.forms import SCHEMA
+from voxlate.page.words import LABELS
 
 JSON = "application/json"
 OPENAPI = "/openapi.json"
-Answer = Literal["mean", "sample"]
 
 
 @dataclass(frozen=True)
@@ -37,34 +36,29 @@ class Said:
 class Fit:
     """Whether a model can synthesise images from scans, and why not.
 
-    source, target: modalities that it takes and synthesises.
+    target: modalities that it synthesises.
     names: modalities by which its scans may be called.
     why_not: "" where it fits.
     inputs: as `voxlate synth RUN` takes them, relative to the upload's folder.
     used: places of the scans by modality.
     targets: modalities to synthesise.
-    choice: why these of several scans.
     worst: the highest grade of the warnings.
-    answers: "mean" and "sample", as far as the model has them, those with intervals first.
-    intervals: the answers that are calibrated.
-    card: limits of a starter, and the names of scans that it accepts.
+    intervals: whether the image has prediction intervals.
+    limits: of a starter.
     """
 
     label: str
     title: str = ""
-    source: tuple[str, ...] = ()
     target: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     why_not: str = ""
     inputs: tuple[str, ...] = ()
     used: Mapping[str, str] = field(default_factory=dict)
     targets: tuple[str, ...] = ()
-    choice: str = ""
     warnings: tuple[Said, ...] = ()
     worst: Grade | None = None
-    answers: tuple[Answer, ...] = ()
-    intervals: tuple[Answer, ...] = ()
-    card: Mapping[str, Any] = field(default_factory=dict)
+    intervals: bool = False
+    limits: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,10 +68,8 @@ class JobState:
     kind: check or synthesise.
     state: queued, running, done, failed or cancelled.
     at: when it was asked for, in the time of the machine that runs voxlate.
-    position: in the queue.
-    stage, percent, left: how far a running job is; percent is None before it is known.
+    stage, percent: how far a running job is; percent is None before it is known.
     why: the reason of a failure.
-    patient: the patient's name, where the browser is on the same machine.
     fits: of a check, the best first.
     images: addresses by name, as synth writes them; also NAME_low and NAME_high.
     descriptions: what each image shows, such as the lower interval end, and its grade, for names of files and nodes.
@@ -93,12 +85,9 @@ class JobState:
     title: str
     state: str
     at: str
-    position: int = 0
     stage: str = ""
     percent: int | None = None
-    left: str = ""
     why: str = ""
-    patient: str = ""
     fits: list[Fit] = field(default_factory=list)
     images: Mapping[str, str] = field(default_factory=dict)
     descriptions: Mapping[str, str] = field(default_factory=dict)
@@ -108,6 +97,20 @@ class JobState:
     verdict: str = ""
     summary: str = ""
     windows: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+
+class SynthesisForm(BaseModel, extra="forbid"):
+    """What a synthesis is asked for: the options of `voxlate synth` that the page has.
+
+    Settings of the sampling stay with the command line: the intervals hold for those of the calibration alone.
+    """
+
+    run: str = Field(description="Label of the model.")
+    anyway: bool = Field(
+        False,
+        title=LABELS["--anyway"],
+        description="Also synthesise a case that is graded “do not trust”.",
+    )
 
 
 @dataclass(frozen=True)
@@ -124,13 +127,6 @@ def wants_json(request: Request) -> bool:
     return JSON in request.headers.get("accept", "")
 
 
-def _body(kind: str, schema: Mapping[str, Any]) -> dict[str, Any]:
-    return {"requestBody": {"required": True, "content": {kind: {"schema": schema}}}}
-
-
 _FILES = {"type": "array", "items": {"type": "string", "format": "binary"}}
-UPLOAD = _body(
-    "multipart/form-data",
-    {"type": "object", "properties": {"files": _FILES}, "required": ["files"]},
-)
-SYNTHESIS = _body("application/x-www-form-urlencoded", SCHEMA)
+_FORM = {"type": "object", "properties": {"files": _FILES}, "required": ["files"]}
+UPLOAD = {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}}

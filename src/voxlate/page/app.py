@@ -26,10 +26,10 @@ from voxlate import __version__
 from voxlate.base.errors import BadInput, CannotWrite
 from voxlate.base.files import lock
 from voxlate.page import api, pages
-from voxlate.page.access import BROWSER, Access
+from voxlate.page.access import Access
 from voxlate.page.api import OPENAPI
 from voxlate.page.jobs import Jobs, NoSuchJob
-from voxlate.page.page_settings import Sessions, Settings
+from voxlate.page.page_settings import Settings
 from voxlate.page.pages import NO_PAGE, Site, site_of
 from voxlate.page.uploads import Space
 from voxlate.page.work import Start, Worker, clean_regularly, start_process
@@ -46,9 +46,7 @@ FOR_OWNER = (
 )
 
 
-def create_app(
-    settings: Settings, sessions: Sessions, start: Start | None = start_process
-) -> Access:
+def create_app(settings: Settings, start: Start | None = start_process) -> Access:
     """The application of a server. start: starts the process of a job; None where no job is worked on (in tests)."""
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("voxlate.page", "templates"),
@@ -58,17 +56,17 @@ def create_app(
         undefined=jinja2.StrictUndefined,
     )
     jobs = Jobs(settings.data)
-    site = Site(settings, sessions, jobs, Space(settings.limits), templates)
+    site = Site(settings, jobs, Space(settings.limits), templates)
     stop = threading.Event()
     works = [lambda: clean_regularly(jobs, settings.limits.keep_hours * 3600, stop)]
     if start is not None:
-        works.append(Worker(jobs, start, settings.limits.check_minutes * 60, stop).run)
+        works.append(Worker(jobs, start, stop).run)
 
     @asynccontextmanager
     async def run_threads(_: FastAPI) -> AsyncIterator[None]:
-        """Run the worker, and the removal of old jobs; at the end they stop, and a running job returns to the queue."""
+        """Run the worker, and the removal of old jobs; at the end they stop."""
         umask = os.umask(FOR_OWNER)
-        jobs.mend()
+        jobs.begin()
         threads = [threading.Thread(target=work, daemon=True) for work in works]
         for thread in threads:
             thread.start()
@@ -93,10 +91,8 @@ def create_app(
     app.state.site = site
     app.include_router(pages.router)
     app.mount("/static", StaticFiles(packages=[("voxlate.page", "static")]), name="static")
-    if settings.browser is not None:
-        app.mount(BROWSER.rstrip("/"), StaticFiles(directory=settings.browser, html=True))
     _add_errors(app)
-    return Access(app, settings, sessions)
+    return Access(app, settings)
 
 
 def _add_errors(app: FastAPI) -> None:
@@ -177,7 +173,7 @@ class Connection(H11Protocol):
         self.watch = self.loop.call_later(WAIT_SECONDS - waited, self._watch)
 
 
-def run_server(settings: Settings, sessions: Sessions) -> None:
+def run_server(settings: Settings) -> None:
     """Serve the page until the process is asked to end; raises BadInput where the port is in use."""
     listening = _listen(settings.host, settings.port)
     with lock(settings.data), listening, _temporary_files_in(settings.data):
@@ -190,7 +186,7 @@ def run_server(settings: Settings, sessions: Sessions) -> None:
             "timeout_graceful_shutdown": GRACE_SECONDS,
             "limit_concurrency": MOST_CONNECTIONS,
         }
-        config = uvicorn.Config(create_app(settings, sessions), **options)
+        config = uvicorn.Config(create_app(settings), **options)
         uvicorn.Server(config).run(sockets=[listening])
 
 
@@ -208,8 +204,7 @@ def _listen(host: str, port: int) -> socket.socket:
     """A socket that listens on the port."""
     try:
         family = socket.getaddrinfo(host, port, flags=socket.AI_PASSIVE)[0][0]
-        both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
-        return socket.create_server((host, port), family=family, dualstack_ipv6=both)
+        return socket.create_server((host, port), family=family)
     except OSError as error:
         raise BadInput(
             f"{host}:{port}: expected a free port of this machine, found '{error.strerror}'. Choose another --port or --host."

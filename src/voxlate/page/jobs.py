@@ -1,6 +1,6 @@
-"""The jobs of the page: in the memory of the server, and in folders on disk, which survive a killed server.
+"""The jobs of the page: in the memory of the server, and their files in folders, which end with it.
 
-DATA/jobs/<job>/job.json      what is asked for and the state; the server alone writes it
+DATA/jobs/<job>/job.json      what is asked for; the server alone writes it
 DATA/jobs/<job>/progress.json how far the work is; the job's own process alone writes this file and all below
 DATA/jobs/<job>/outcome.json  how the work ended
 DATA/jobs/<job>/found.json    what the page shows of a finished job
@@ -10,13 +10,11 @@ A check finds which models fit scans; a synthesis refers to the check whose scan
 """
 
 import os
-import re
 import secrets
 import shutil
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -32,10 +30,7 @@ ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
 JOB, PROGRESS, OUTCOME, FOUND = "job.json", "progress.json", "outcome.json", "found.json"
 SCANS, OUT, VIEWS = "scans", "out", "views"  # folders of a job
 REPORT, DICOM_ZIP = "report.html", "dicom.zip"
-NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{12}")
-HIDDEN = "."  # first letter of folders that are being filled or removed
 FOLDER = 0o700  # for its owner alone
-LAYOUT = 7  # of requests and results; jobs of another version of voxlate are not shown
 
 
 class NoSuchJob(BadInput):
@@ -46,8 +41,7 @@ class NoSuchJob(BadInput):
 class Job:
     """A job: its request and its progress. Times are in seconds since 1970.
 
-    title: what people call it; request: the arguments of its work; why: the reason of a failure, one sentence;
-    layout: of the request and the results.
+    title: what people call it; request: the arguments of its work; why: the reason of a failure, one sentence.
     """
 
     name: str
@@ -59,30 +53,11 @@ class Job:
     started: float = 0.0
     ended: float = 0.0
     why: str = ""
-    layout: int = 1
 
     @property
     def has_ended(self) -> bool:
         """Whether the job neither waits nor runs."""
         return self.state in ENDED
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far the work of a job is: finished parts of all parts since a time, and when that was."""
-
-    stage: str
-    done: int
-    total: int
-    since: float
-    at: float
-
-    def seconds_left(self, now: float) -> float | None:
-        """The time that the other parts take at the pace of the finished ones; None before the first of them."""
-        if not 0 < self.done < self.total:
-            return None
-        each = (self.at - self.since) / self.done
-        return max(0.0, each * (self.total - self.done) - (now - self.at))
 
 
 class Jobs:
@@ -93,27 +68,17 @@ class Jobs:
         self.root = data / "jobs"
         self._lock = threading.RLock()
         self._jobs = dict[str, Job]()
-        for path in sorted(self.root.glob(f"*/{JOB}")):
-            with suppress(BadInput, TypeError):  # a damaged file
-                job = Job(**read_json(path))
-                if job.layout == LAYOUT:  # others remain on disk until their time is over
-                    self._jobs[path.parent.name] = job
 
     def folder(self, name: str) -> Path:
         """The folder of a job; raises NoSuchJob where there is none of this name."""
         return self.root / self.read(name).name
 
     def reserve(self) -> Path:
-        """A new hidden folder, into which an upload is written before it becomes a job."""
+        """A new folder, into which an upload is written before it becomes a job."""
         stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-        folder = self.root / f"{HIDDEN}{stamp}-{secrets.token_hex(6)}"
+        folder = self.root / f"{stamp}-{secrets.token_hex(6)}"
         folder.mkdir(parents=True)
         return folder
-
-    def _write(self, folder: Path, job: Job) -> Job:
-        write_json(folder / JOB, asdict(job))
-        self._jobs[job.name] = job
-        return job
 
     def add(
         self,
@@ -131,17 +96,15 @@ class Jobs:
                     f"queue: expected fewer than {most} jobs that wait or run, found {waiting}. Wait until one has ended, or cancel one."
                 )
             folder = reserved or self.reserve()
-            name = folder.name.removeprefix(HIDDEN)
-            job = Job(name, kind, title, {**request}, created=time.time(), layout=LAYOUT)
-            self._write(folder, job)
-            os.replace(folder, self.root / name)
+            job = Job(folder.name, kind, title, {**request}, created=time.time())
+            self._jobs[job.name] = job
             return job
 
     def read(self, name: str) -> Job:
         """A job; raises NoSuchJob where there is none of this name."""
         if name not in self._jobs:
             raise NoSuchJob(
-                f"job {name if NAME.fullmatch(name) else ''}: expected a job that exists, found none: it was removed, its time is over, or another version of voxlate made it. Go to the list."
+                "job: expected a job that exists, found none: it was removed, its time is over, or an earlier server made it. Go to the list."
             )
         return self._jobs[name]
 
@@ -151,12 +114,12 @@ class Jobs:
             return sorted(self._jobs.values(), key=lambda job: (job.created, job.name))
 
     def change(self, name: str, unless: Sequence[State] = (), **changes: Any) -> Job:
-        """Write changes of a job, unless it is in one of some states; returns the job as it is then."""
+        """Change a job, unless it is in one of some states; returns the job as it is then."""
         with self._lock:
             job = self.read(name)
-            if job.state in unless:
-                return job
-            return self._write(self.root / name, replace(job, **changes))
+            if job.state not in unless:
+                job = self._jobs[name] = replace(job, **changes)
+            return job
 
     def take(self) -> Job | None:
         """The job that waits longest, as running; None where none waits."""
@@ -165,6 +128,7 @@ class Jobs:
                 if job.state == "queued":
                     for name in (PROGRESS, OUTCOME):
                         (self.root / job.name / name).unlink(missing_ok=True)
+                    write_json(self.root / job.name / JOB, asdict(job))
                     return self.change(job.name, state="running", started=time.time())
         return None
 
@@ -172,18 +136,11 @@ class Jobs:
         """Note that a job has ended in this state, unless it has ended already; of one that was cancelled nothing changes."""
         return self.change(name, unless=ENDED, state=state, ended=time.time(), why=why)
 
-    def mend(self) -> None:
-        """Go on after a server that was killed: running jobs return to the queue, half-written folders are removed.
-
-        The owner alone may enter the folder of all jobs, also where it was open before.
-        """
+    def begin(self) -> None:
+        """Remove what an earlier server has left; the owner alone may enter the folder of all jobs."""
+        shutil.rmtree(self.root, ignore_errors=True)
         self.root.mkdir(parents=True, exist_ok=True)
         self.root.chmod(FOLDER)
-        for folder in self.root.glob(f"{HIDDEN}*"):
-            shutil.rmtree(folder, ignore_errors=True)
-        for job in self.all():
-            if job.state == "running":
-                self.change(job.name, state="queued")
 
     def remove(self, name: str) -> None:
         """Remove a job with its files; raises BadInput while it runs, or while another job needs its scans."""
@@ -198,27 +155,20 @@ class Jobs:
         return any(not job.has_ended and job.request.get("check") == name for job in self.all())
 
     def _remove(self, name: str) -> None:
-        hidden = self.root / f"{HIDDEN}{name}"
         with self._lock:
             self._jobs.pop(name, None)
-            os.replace(self.root / name, hidden)
-        shutil.rmtree(hidden, ignore_errors=True)
+        shutil.rmtree(self.root / name, ignore_errors=True)
 
     def remove_old(self, seconds: float, now: float) -> list[str]:
-        """Remove the jobs that ended so long ago, and damaged ones; returns their names."""
-        removed = []
-        for folder in sorted(self.root.glob(f"[!{HIDDEN}]*")):
-            job = self._jobs.get(folder.name)
-            since = folder.stat().st_mtime if job is None else job.ended if job.has_ended else now
-            if now - since >= seconds and not self._is_used(folder.name):
-                self._remove(folder.name)
-                removed.append(folder.name)
-        return removed
-
-    def progress(self, name: str) -> Progress | None:
-        """How far the work of a job is; None before it has said so."""
-        stated = self.read_file(name, PROGRESS)
-        return Progress(**stated) if stated else None
+        """Remove the jobs that ended so long ago; returns their names."""
+        old = [
+            job.name
+            for job in self.all()
+            if job.has_ended and now - job.ended >= seconds and not self._is_used(job.name)
+        ]
+        for name in old:
+            self._remove(name)
+        return old
 
     def read_file(self, name: str, file: str) -> dict[str, Any]:
         """The content of a file that the process of a job wrote; {} before it has."""

@@ -7,27 +7,23 @@ from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
 
-from voxlate.base.devices import single_threads
 from voxlate.base.errors import BadInput, first_of, plural
-from voxlate.base.messages import worst_grade
+from voxlate.base.messages import GRADES, worst_grade
 from voxlate.commands.api.images import CheckedCase, check_case
 from voxlate.commands.api.progress import Reporter
-from voxlate.page.api import Answer, Fit, Said
+from voxlate.page.api import Fit, Said
 from voxlate.page.jobs import Asked, Json, scans_of
 from voxlate.page.words import CONTRASTS, contrast_of
 from voxlate.scans.cases.case import MASK
 from voxlate.scans.cohorts.owners import person_in
 from voxlate.scans.cohorts.path_names import modality_by_name
 from voxlate.scans.cohorts.presets import modality_of
-from voxlate.scans.formats.dicom import folder_and_key, is_dicom_folder, list_series
-from voxlate.scans.formats.dicom_file import read_dicom
+from voxlate.scans.formats.dicom import is_dicom_folder, list_series
 from voxlate.scans.formats.io import (
     format_by_ending,
     is_picture,
     is_there,
     location_of,
-    read_volume,
-    without_ending,
 )
 from voxlate.synthesis.cohort import select
 from voxlate.synthesis.model import Model
@@ -37,23 +33,21 @@ from voxlate.training.load import load
 from voxlate.training.starters.card import read_card
 from voxlate.training.starters.names import name_of
 
-MODELS_AT_ONCE = 2  # models that are compared with the scans, most of whose work is NumPy's
 MOST_ENTRIES = 200  # files and series that are listed
-ORDER = (None, "note", "caution", "do not trust")  # of the worst warning
-CHOICE = ("chosen-series", "chosen-scan")  # codes of messages on the choice among several scans
+ORDER = (None, *GRADES)  # of the worst warning
 
 
 @dataclass(frozen=True)
 class Entry:
     """A file or series of an upload.
 
-    place: below the upload's folder; why: the reason why it is not offered; contrast: that which its tags or its name
-    state; study: of a series, which other series are of the same patient.
+    place: below the upload's folder; images: of a series; why: the reason why it is not offered; contrast: that which
+    its tags or its name state; study: of a series, which other series are of the same patient.
     """
 
     place: str
     title: str
-    grid: str = ""
+    images: str = ""
     why: str = ""
     contrast: str = ""
     study: str = ""
@@ -69,15 +63,9 @@ def check(folder: Path, request: Asked, reporter: Reporter) -> Json:
     entries = list_entries(scans)
     _check_patients(scans, entries)
     fits = []
-    reporter.step("models", 0, len(runs))
-
-    def fit_run(label: str, run: str) -> Fit:
-        return _fit(label, run, scans, request)
-
-    with single_threads(MODELS_AT_ONCE) as pool:
-        for number, fit in enumerate(pool.map(fit_run, runs, runs.values()), 1):
-            fits.append(fit)
-            reporter.step("models", number, len(runs))
+    for number, (label, run) in enumerate(runs.items()):
+        reporter.step("models", number, len(runs))
+        fits.append(_fit(label, run, scans, request))
     fits.sort(key=lambda fit: (bool(fit.why_not), ORDER.index(fit.worst)))
     taken = {contrast_of(name) for fit in fits for name in fit.names}
     names = {
@@ -87,7 +75,6 @@ def check(folder: Path, request: Asked, reporter: Reporter) -> Json:
     }
     return {
         "entries": [asdict(entry) for entry in entries],
-        "patient": _patient(scans, entries) if request.get("is_local") else "",
         "fits": [asdict(fit) for fit in fits],
         "others": [*_others(scans, entries)],
         "names": names,
@@ -101,17 +88,6 @@ def _check_patients(scans: Path, entries: Sequence[Entry]) -> None:
         raise BadInput(
             f"upload: expected the scans of one patient, found {len(series)} series of several. Choose those of one."
         )
-
-
-def _patient(scans: Path, entries: Sequence[Entry]) -> str:
-    """The patient's name by the first file of a series; "" where none states it."""
-    for entry in entries:
-        if entry.study:
-            folder, _ = folder_and_key(scans / entry.place)
-            first = next(path for path in folder.iterdir() if path.is_file())
-            header = read_dicom(first, stop_before_pixels=True)
-            return str(header.get("PatientName", "")).replace("^", " ").strip()
-    return ""
 
 
 def _others(scans: Path, entries: Sequence[Entry]) -> Iterator[str]:
@@ -129,8 +105,7 @@ def _others(scans: Path, entries: Sequence[Entry]) -> Iterator[str]:
 def list_entries(scans: Path) -> list[Entry]:
     """The files and series of an upload, in the order of their places; raises BadInput for none and for too many.
 
-    Each has its place below the upload's folder, a title, grid and unit; why: the reason where it cannot be read. Pictures
-    beside DICOM series are those of a disc's viewer.
+    Pictures beside DICOM series are those of a disc's viewer.
     """
     entries = []
     for folder in [scans, *sorted(path for path in scans.rglob("*") if path.is_dir())]:
@@ -138,7 +113,10 @@ def list_entries(scans: Path) -> list[Entry]:
             entries += _series_in(folder, scans)
             continue
         files = sorted(path for path in folder.iterdir() if path.is_file())
-        entries += [_describe(path, scans) for path in files if format_by_ending(path.name)]
+        for path in files:
+            if format_by_ending(path.name):
+                contrast = contrast_of(modality_by_name(path))
+                entries.append(Entry(place_in(path, scans), path.name, contrast=contrast))
         if len(entries) > MOST_ENTRIES:
             raise BadInput(
                 f"upload: expected the scans of one case, found more than {MOST_ENTRIES} files and series. Choose one case."
@@ -169,7 +147,7 @@ def _series_in(folder: Path, scans: Path) -> list[Entry]:
             Entry(
                 place,
                 title,
-                grid=plural(found.images, "image"),
+                images=plural(found.images, "image"),
                 why=f"Not offered: {aside}." if aside else "",
                 study=found.study or place,
                 contrast=contrast_of(modality_of(found)),
@@ -178,35 +156,21 @@ def _series_in(folder: Path, scans: Path) -> list[Entry]:
     return entries
 
 
-def _describe(path: Path, scans: Path) -> Entry:
-    """A file that is no DICOM."""
-    place = place_in(path, scans)
-    try:
-        volume = read_volume(path, without_ending(path.name))
-    except BadInput as error:
-        return Entry(place, path.name, why=str(error))
-    contrast = contrast_of(modality_by_name(path))
-    return Entry(place, path.name, grid=f"{volume.grid}, {volume.unit}", contrast=contrast)
-
-
 def _fit(label: str, run: str, scans: Path, request: Asked) -> Fit:
     """Whether a run fits an upload; one that cannot be opened or compared states the reason."""
     fit = Fit(label)
     try:
-        models = _models_by_answer(run, request["device"])
-        model = next(iter(models.values()))
+        model = open_model(run, request["device"])
         fit = replace(
             fit,
-            title=models.get("sample", model).facts.title,
-            source=tuple(model.facts.data.source),
+            title=model.facts.title,
             target=tuple(model.facts.data.target),
             names=names_for_scans(model),
-            card=card_of(model),
-            answers=tuple(models),
-            intervals=tuple(answer for answer, one in models.items() if _is_calibrated(one)),
+            limits=tuple(limits_of(model)),
+            intervals=_is_calibrated(model),
         )
         inputs = _inputs(model, scans, request.get("names", {}))
-        inputs, checked = _check_inputs(model, inputs, scans)
+        checked = _check_inputs(model, inputs, scans)
     except Exception as error:
         return replace(fit, why_not=_reason(label, error))
     messages = checked.messages
@@ -215,10 +179,7 @@ def _fit(label: str, run: str, scans: Path, request: Asked) -> Fit:
         inputs=inputs,
         used={name: place_in(Path(scan["file"]), scans) for name, scan in checked.scans.items()},
         targets=tuple(checked.targets),
-        choice=" ".join(said.on_page for said in messages if said.code in CHOICE),
-        warnings=tuple(
-            Said(said.grade, said.on_page) for said in messages if said.code not in CHOICE
-        ),
+        warnings=tuple(Said(said.grade, f"{said}") for said in messages),
         worst=worst_grade(messages),
     )
 
@@ -231,14 +192,16 @@ def _reason(label: str, error: Exception) -> str:
     return f"{label}: This should not happen: {type(error).__name__}. The messages of this job on the server show where."
 
 
-def _models_by_answer(run: str, device: str) -> dict[Answer, Model]:
-    """The models of a run by their answers, calibrated ones first, because their images have a map of the uncertainty."""
+def open_model(run: str, device: str) -> Model:
+    """A run with its calibrated answer, whose images have a map of the uncertainty; else as it is."""
     model = load(run, device)
-    models: dict[Answer, Model] = {model.answer: model}
-    if model.facts.is_stochastic and model.network.mean() is not None:
-        with suppress(BadInput):  # weights alone come without those of their predictor
-            models["mean"] = load(run, device, answer="mean")
-    return dict(sorted(models.items(), key=lambda item: not _is_calibrated(item[1])))
+    if _is_calibrated(model) or not model.facts.is_stochastic or model.network.mean() is None:
+        return model
+    with suppress(BadInput):  # weights alone come without those of their predictor
+        mean = load(run, device, answer="mean")
+        if _is_calibrated(mean):
+            return mean
+    return model
 
 
 def _is_calibrated(model: Model) -> bool:
@@ -249,18 +212,12 @@ def _is_calibrated(model: Model) -> bool:
         return False
 
 
-def card_of(model: Model) -> Json:
-    """A starter's limits and intervals and, for each of its sources, the names of scans that it accepts; of other models none."""
-    sources = model.facts.data.source
-    accepts = {name: model.facts.accepts.get(name, (name,)) for name in sources}
-    accepts = {
-        name: [*dict.fromkeys(CONTRASTS.get(contrast_of(scan), scan) for scan in scans)]
-        for name, scans in accepts.items()
-    }
+def limits_of(model: Model) -> list[str]:
+    """The limits of a starter, and what it states of its intervals; of other models none."""
     if name_of(model.origin) is None:
-        return {"accepts": accepts, "limits": []}
+        return []
     card = read_card(model.origin)
-    return {"accepts": accepts, "limits": [*card.all_limits, card.on_intervals]}
+    return [*card.all_limits, card.on_intervals]
 
 
 def names_for_scans(model: Model) -> tuple[str, ...]:
@@ -284,7 +241,7 @@ def _inputs(model: Model, scans: Path, said: Mapping[str, str]) -> tuple[str, ..
         if name := own.get(contrast):
             pairs.setdefault(name, f"{name}={place}")
     if not pairs.keys() - {MASK}:
-        wanted = " or ".join(chain.from_iterable(card_of(model)["accepts"].values()))
+        wanted = " or ".join(names_for_scans(model))
         raise BadInput(
             f"scans: expected {wanted}, found none. Choose another model, or say what each scan is."
         )
@@ -307,28 +264,14 @@ def absolute_inputs(inputs: Sequence[str], scans: Path) -> list[str]:
     return texts
 
 
-def _check_inputs(
-    model: Model, inputs: tuple[str, ...], scans: Path
-) -> tuple[tuple[str, ...], CheckedCase]:
-    """The inputs that a model takes, and their check; raises BadInput where a synthesis would refuse them.
-
-    A model that completes a case takes its first scan alone where it cannot take them all.
-    """
+def _check_inputs(model: Model, inputs: tuple[str, ...], scans: Path) -> CheckedCase:
+    """The check of a model's inputs; raises BadInput where a synthesis would refuse them."""
     selected = select(model, absolute_inputs(inputs, scans), SynthOptions())
     if len(selected.scans) != 1:
         raise BadInput(
             f"upload: expected the scans of one case, found {len(selected.scans)} cases. Choose one, or say below what each scan is."
         )
-    (found,) = selected.scans
-    try:
-        return inputs, check_case(model, found)
-    except BadInput:
-        if len(found.files) == 1 or not model.facts.completes:
-            raise
-        name = next(source for source in model.facts.data.source if source in found.files)
-        path = found.files[name]
-        alone = replace(found, files={name: path})
-        return (f"{name}={place_in(path, scans)}",), check_case(model, alone)
+    return check_case(model, selected.scans[0])
 
 
 def place_in(path: Path, scans: Path) -> str:

@@ -1,8 +1,6 @@
-"""Settings and limits of the page, and the sessions of the browsers that it lets in."""
+"""Settings and limits of the page."""
 
-import hmac
-import secrets
-from collections.abc import Callable
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +9,6 @@ from voxlate.base.hub import address_of
 GB = 2**30
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 WILDCARDS = ("0.0.0.0", "::", "")
-MOST_SESSIONS = 1000
 
 
 @dataclass(frozen=True)
@@ -19,9 +16,8 @@ class Limits:
     """What the page accepts at most.
 
     upload_bytes: of one upload, and of the files that its archives unpack to; files: of one upload; ratio: of unpacked
-    to packed bytes of an archive; disk_bytes: of the whole data folder; queue: jobs that wait or run; requests: a minute
-    and a browser's address; entries: wrong tokens a minute and address; form_bytes: of a form without files;
-    keep_hours: after which uploads and results are removed; check_minutes: after which a check fails.
+    to packed bytes of an archive; disk_bytes: of the whole data folder; queue: jobs that wait or run; form_bytes: of a
+    form without files; keep_hours: after which uploads and results are removed.
     """
 
     upload_bytes: int = 2 * GB
@@ -29,11 +25,8 @@ class Limits:
     ratio: float = 200.0
     disk_bytes: int = 20 * GB
     queue: int = 20
-    requests: int = 1200
-    entries: int = 10
     form_bytes: int = 64 * 2**10
     keep_hours: float = 24.0
-    check_minutes: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -41,17 +34,17 @@ class Settings:
     """What a server offers, and to whom.
 
     runs: folders, weights files or starter:NAME by the label that the page shows; data: folder of uploads, jobs and
-    results; names: further host names by which browsers reach the page; browser: the built page that computes in the browser (run/browser).
+    results; token: lets browsers in; names: further host names by which browsers reach the page.
     """
 
     runs: dict[str, str]
     data: Path
+    token: str
     device: str = "auto"
     host: str = "127.0.0.1"
     port: int = 8765
     names: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
-    browser: Path | None = None
 
     @property
     def host_names(self) -> frozenset[str]:
@@ -60,43 +53,21 @@ class Settings:
         return frozenset(name.lower() for name in (*own, *self.names) if name not in WILDCARDS)
 
     @property
+    def session(self) -> str:
+        """The value of the cookie of a browser that the token let in."""
+        return hashlib.sha256(self.token.encode()).hexdigest()
+
+    @property
+    def address(self) -> str:
+        """The URL that lets a browser in."""
+        shown = next(iter(self.names), self.host)
+        place = f"[{shown}]" if ":" in shown else shown
+        return f"http://{place}:{self.port}/enter?token={self.token}"
+
+    @property
     def cookie(self) -> str:
         """The name of the session's cookie; browsers send a cookie to every port of a host."""
         return f"voxlate_{self.port}"
-
-
-@dataclass
-class Sessions:
-    """The token that lets a browser in, and the sessions of the browsers that it let in.
-
-    reusable: whether the token stays valid, because the user chose it for several people; else the first use spends it.
-    renewed: is called with a new token, which is made when somebody comes with a spent one.
-    """
-
-    token: str
-    reusable: bool = False
-    renewed: Callable[[str], None] | None = None
-    _open: dict[str, None] = field(default_factory=dict)
-
-    def enter(self, token: str) -> str | None:
-        """A new session for the right token; None for any other, and for one that is spent."""
-        if not self.token and self.renewed is not None:
-            self.token = secrets.token_urlsafe(32)
-            self.renewed(self.token)
-            return None
-        if not self.token or not hmac.compare_digest(token.encode(), self.token.encode()):
-            return None
-        if not self.reusable:
-            self.token = ""
-        session = secrets.token_urlsafe(32)
-        self._open[session] = None
-        if len(self._open) > MOST_SESSIONS:
-            del self._open[next(iter(self._open))]
-        return session
-
-    def has(self, session: str) -> bool:
-        """Whether a browser was given this session."""
-        return session in self._open
 
 
 def label_runs(runs: list[str]) -> dict[str, str]:

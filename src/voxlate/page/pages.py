@@ -1,5 +1,6 @@
 """The pages of scans and results: each function answers one address. Forms answer with a redirect, so that they work without scripts."""
 
+import hmac
 import shutil
 import time
 from dataclasses import asdict, dataclass
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import jinja2
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Form, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import (
     FileResponse,
@@ -16,23 +17,21 @@ from fastapi.responses import (
     RedirectResponse,
     Response,
 )
-from starlette.datastructures import FormData
 
 from voxlate.base.errors import BadInput
-from voxlate.page.access import BROWSER, WRONG_TOKEN
 from voxlate.page.api import (
-    SYNTHESIS,
     UPLOAD,
     Entered,
     JobState,
     Listed,
+    SynthesisForm,
     wants_json,
 )
-from voxlate.page.forms import read_options, text_in
 from voxlate.page.jobs import (
     DICOM_ZIP,
     FOUND,
     OUT,
+    PROGRESS,
     REPORT,
     SCANS,
     VIEWS,
@@ -41,7 +40,7 @@ from voxlate.page.jobs import (
     Json,
     Kind,
 )
-from voxlate.page.page_settings import LOOPBACK, Sessions, Settings
+from voxlate.page.page_settings import Settings
 from voxlate.page.uploads import Space, receive
 from voxlate.page.words import CONTRASTS, for_page
 from voxlate.scans.formats.io import without_ending
@@ -63,10 +62,9 @@ STAGES = {
 
 @dataclass(frozen=True)
 class Site:
-    """What the pages need: settings, sessions, jobs, and free disk space."""
+    """What the pages need: settings, jobs, and free disk space."""
 
     settings: Settings
-    sessions: Sessions
     jobs: Jobs
     space: Space
     templates: jinja2.Environment
@@ -103,19 +101,11 @@ class Site:
         folder = self.jobs.folder(job.name)
         url = url_of(job)
         found = self.found(job)
-        waiting = [one.name for one in self.jobs.all() if one.state == "queued"]
-        progress = self.jobs.progress(job.name) if job.state == "running" else None
-        now = Json()
-        if progress is not None:
-            stage = progress.stage
-            # all but one step may be short: before the first and after the last, the rest is unknown
-            is_known = 0 < progress.done < progress.total
-            percent = round(100 * progress.done / progress.total) if is_known else None
-            now = {
-                "stage": STAGES.get(stage, stage),
-                "percent": percent,
-                "left": duration(progress.seconds_left(time.time()) if stage == "slices" else None),
-            }
+        moved = self.jobs.read_file(job.name, PROGRESS) if job.state == "running" else {}
+        stage, percent = moved.get("stage", ""), None
+        # all but one step may be short: before the first and after the last, the rest is unknown
+        if moved and 0 < moved["done"] < moved["total"]:
+            percent = round(100 * moved["done"] / moved["total"])
         return JobState(
             job.name,
             url,
@@ -123,15 +113,14 @@ class Site:
             job.title,
             job.state,
             time.strftime("%d %b %H:%M", time.localtime(job.created)),
+            stage=STAGES.get(stage, stage),
+            percent=percent,
             why=job.why,
-            position=waiting.index(job.name) + 1 if job.name in waiting else 0,
-            patient=job.request.get("patient") or found.get("patient", ""),
             images={
                 without_ending(file): f"{url}/images/{file}" for file in found.get("images", ())
             },
             files={file: f"{url}/{file}" for file in DOWNLOADS if (folder / file).is_file()},
             **{key: found[key] for key in SHOWN if key in found},
-            **now,
         )
 
     def error(self, request: Request, status: int, sentence: str) -> Response:
@@ -163,28 +152,13 @@ def url_of(job: Job) -> str:
     return f"/uploads/{job.name}" if job.kind == "check" else f"/jobs/{job.name}"
 
 
-def duration(seconds: float | None) -> str:
-    """A time for people, such as "40 s" or "3 min"; "" for None."""
-    if seconds is None:
-        return ""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"
-
-
 def site_of(request: Request) -> Site:
     """The site of the application that a request asks."""
     site: Site = request.app.state.site
     return site
 
 
-async def _read_form(request: Request) -> FormData:
-    return await request.form(max_files=0, max_fields=1000)
-
-
 OfSite = Annotated[Site, Depends(site_of)]
-Form = Annotated[FormData, Depends(_read_form)]
 
 
 @router.get("/enter", response_model=Entered)
@@ -193,17 +167,17 @@ async def enter(request: Request, site: OfSite, token: str = "") -> Response:
 
     A redirect would not do: a link from another program starts it, and SameSite=Strict holds back the new cookie.
     """
-    session = site.sessions.enter(token)
-    if session is None:
+    settings = site.settings
+    if not hmac.compare_digest(token.encode(), settings.token.encode()):
         return site.error(
             request,
-            WRONG_TOKEN,
-            "token: expected the one that the server printed, which one browser can use once, found another or a spent one. Open the newest address in the terminal of the server.",
+            403,
+            "token: expected the one that the server printed, found another. Open the address in the terminal of the server.",
         )
     page = JSONResponse({"entered": True}) if wants_json(request) else site.page("enter.html")
     secure = request.headers.get("x-forwarded-proto") == "https"
     page.set_cookie(
-        site.settings.cookie, session, httponly=True, samesite="strict", path="/", secure=secure
+        settings.cookie, settings.session, httponly=True, samesite="strict", path="/", secure=secure
     )
     return page
 
@@ -217,7 +191,6 @@ def index(request: Request, site: OfSite) -> Response:
         "index.html",
         rows=site.rows(),
         settings=site.settings,
-        browser=BROWSER,
     )
 
 
@@ -240,8 +213,6 @@ async def upload(request: Request, site: OfSite) -> Response:
             asked = {
                 "runs": site.settings.runs,
                 "device": site.settings.device,
-                # a browser on another machine reads no name of a patient in the queue
-                "is_local": site.settings.host in LOOPBACK,
             }
             return await run_in_threadpool(site.add, "check", title, asked, folder)
         except BaseException:
@@ -260,49 +231,34 @@ def upload_page(request: Request, site: OfSite, name: str) -> Response:
 
 
 @router.post("/uploads/{name}/names", include_in_schema=False)
-def check_again(site: OfSite, form: Form, name: str) -> Response:
-    """Take which file is which modality, and check again with these names."""
+def check_again(site: OfSite, name: str, names: Annotated[list[str], Form()]) -> Response:
+    """Take which file is which modality, and check again with these names, one for each entry, "" for an unused scan."""
     job, found = site.finished(name, "check")
-    names = {}
-    for number, entry in enumerate(found["entries"]):
-        chosen = text_in(form, f"name_{number}")
-        if chosen not in ("", *found["names"]):
-            raise BadInput(
-                "modality: expected one of the list, found another. Choose one of the list."
-            )
-        if chosen:
-            names[entry["place"]] = chosen
-    again = {**job.request, "names": names}
+    entries = found["entries"]
+    if len(names) != len(entries) or not {*names} <= {"", *found["names"]}:
+        raise BadInput("modality: expected one of the list, found another. Choose one of the list.")
+    chosen = {entry["place"]: one for entry, one in zip(entries, names) if one}
+    again = {**job.request, "names": chosen}
     return site.go_to(site.jobs.change(name, state="queued", request=again, ended=0.0))
 
 
-@router.post("/uploads/{name}/synthesise", response_model=JobState, openapi_extra=SYNTHESIS)
-def synthesise(request: Request, site: OfSite, form: Form, name: str) -> Response:
+@router.post("/uploads/{name}/synthesise", response_model=JobState)
+def synthesise(site: OfSite, name: str, form: Annotated[SynthesisForm, Form()]) -> Response:
     """Put a synthesis into the queue: of the inputs that the check found for this model."""
     job, checked = site.finished(name, "check")
-    runs = site.settings.runs
-    label = text_in(form, "run")
+    label = form.run
+    run = site.settings.runs.get(label)
     fits = {fit["label"]: fit for fit in checked["fits"] if not fit["why_not"]}
-    fit = fits.get(label)
-    if fit is None or label not in runs:
+    if run is None or label not in fits:
         raise BadInput("model: expected one that fits the scan, found another. Choose one.")
-    options = read_options(form)
-    answers = fit["answers"]
-    answer = options.get("answer", answers[0])
-    if answer not in answers:
-        raise BadInput(
-            f"answer: expected {' or '.join(answers)}, found another. Choose one of these."
-        )
+    fit = fits[label]
     asked = {
-        "run": runs[label],
+        "run": run,
         "label": label,
-        "answer": answer,
         "check": name,
-        "patient": checked["patient"],
         "inputs": fit["inputs"],
         "options": {
-            "anyway": options.get("anyway", False),
-            "answer": answer if len(answers) > 1 else None,
+            "anyway": form.anyway,
             "device": site.settings.device,
         },
     }
@@ -339,31 +295,20 @@ def delete(site: OfSite, name: str) -> Response:
     return RedirectResponse("/", SEE_OTHER)
 
 
-@router.get(
-    "/jobs/{name}/{kind}/{file}",
-    response_class=FileResponse,
-    responses={200: {"description": "An image as NIfTI", "content": {"application/gzip": {}}}},
-)
-def image(site: OfSite, name: str, kind: str, file: str) -> Response:
-    """An image as voxlate synth writes it (kind images), or one of the viewer (kind views)."""
+@router.get("/jobs/{name}/{place:path}", response_class=FileResponse)
+def file(request: Request, site: OfSite, name: str, place: str) -> Response:
+    """A file of a result: images/FILE as voxlate synth writes it, views/FILE of the viewer, report.html or dicom.zip.
+
+    The report is saved and not shown: its styles are inline.
+    """
     _, found = site.finished(name, "synthesise")
-    folders = {"images": f"{OUT}/{found['case']}", VIEWS: VIEWS}
-    allowed = {"images": found["images"], VIEWS: [view["file"] for view in found["views"]]}
-    if file not in allowed.get(kind, ()):
-        raise BadInput("file: expected one of the page's links, found another. Go to the page.")
-    path = site.jobs.folder(name) / folders[kind] / file
-    return FileResponse(path, media_type="application/gzip", filename=file)
-
-
-@router.get(
-    "/jobs/{name}/{file}",
-    response_class=FileResponse,
-    responses={200: {"description": "report.html or dicom.zip"}},
-)
-def other_file(request: Request, site: OfSite, name: str, file: str) -> Response:
-    """The report, or the DICOM series as an archive. The report is saved and not shown: its styles are inline."""
-    job = site.jobs.read(name)
-    path = site.jobs.folder(name) / file
-    if file not in DOWNLOADS or job.state != "done" or not path.is_file():
+    offered = {file: file for file in DOWNLOADS}
+    offered |= {f"images/{image}": f"{OUT}/{found['case']}/{image}" for image in found["images"]}
+    for view in found["views"]:
+        offered[f"{VIEWS}/{view['file']}"] = f"{VIEWS}/{view['file']}"
+    path = site.jobs.folder(name) / offered.get(place, "none")
+    if not path.is_file():
         return site.error(request, 404, NO_PAGE)
-    return FileResponse(path, filename=f"{name}_{file}")
+    if place in DOWNLOADS:
+        return FileResponse(path, filename=f"{name}_{place}")
+    return FileResponse(path, media_type="application/gzip", filename=path.name)

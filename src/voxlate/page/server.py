@@ -3,7 +3,6 @@
 import os
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -14,36 +13,24 @@ from voxlate.base.messages import message
 from voxlate.base.option import bytes_of
 from voxlate.base.optional import optional_package
 from voxlate.clinic.share_options import SHORTEST_TOKEN, ServeOptions
-from voxlate.commands.api.entry import RUNS, Address, function
+from voxlate.commands.api.entry import RUNS, Address, Command
 from voxlate.commands.api.progress import Reporter, say
-from voxlate.page.page_settings import LOOPBACK, WILDCARDS, Limits, Sessions, Settings, label_runs
+from voxlate.page.page_settings import LOOPBACK, WILDCARDS, Limits, Settings, label_runs
 from voxlate.training.starters.names import folder_of, is_starter, starters_to_run
 
 PACKAGES = ("fastapi", "uvicorn", "python_multipart", "jinja2")
 OTHERS = 0o077  # the permissions of all but the owner
 
 
-@dataclass(frozen=True)
-class Server:
-    """A server that is not running yet. address: the URL with the token."""
-
-    settings: Settings
-    sessions: Sessions
-    address: str
-
-
-def check_server(runs: Sequence[Address], options: ServeOptions) -> Server:
+def check_server(runs: Sequence[Address], options: ServeOptions) -> Settings:
     """Check the options of a server; raises BadInput where a run is absent, or where others could get in."""
-    if options.token is not None and options.token_file is not None:
-        raise BadInput("token: expected a token or a file with one, found both. Drop one.")
-    token = options.token
-    if options.token_file is not None:
-        token = read_token(Path(options.token_file))
+    token = None if options.token_file is None else read_token(Path(options.token_file))
     host, names = options.host, options.name
     _check_host(host, names, token)
-    settings = Settings(
+    return Settings(
         label_runs(_check_runs(runs)),
         Path(options.data or cache_folder() / "serve").absolute(),
+        token or secrets.token_urlsafe(32),
         options.device,
         host,
         options.port,
@@ -53,12 +40,7 @@ def check_server(runs: Sequence[Address], options: ServeOptions) -> Server:
             disk_bytes=int(bytes_of(options.max_disk)),
             keep_hours=options.keep,
         ),
-        None if options.browser is None else _check_page(Path(options.browser)),
     )
-    sessions = Sessions(token or secrets.token_urlsafe(32), reusable=token is not None)
-    shown = next(iter(names), host)
-    place = f"[{shown}]" if ":" in shown else shown
-    return Server(settings, sessions, f"http://{place}:{options.port}/enter?token={sessions.token}")
 
 
 def read_token(file: Path) -> str:
@@ -70,7 +52,13 @@ def read_token(file: Path) -> str:
     return file.read_text(encoding="utf-8", errors="replace").strip()
 
 
-@function
+@Command(
+    """
+    serve RUN
+    serve RUN starter:head-mr-to-ct
+    serve RUN --host 10.0.0.5 --token-file FILE
+    """
+)
 def serve(
     runs: Annotated[Sequence[Address] | Address, RUNS] = (),
     *,
@@ -78,6 +66,8 @@ def serve(
     progress: Reporter,
 ) -> None:
     """Serve a page on this machine: choose a scan, see which model fits, synthesise, view, download; until interrupted.
+
+    The printed URL has a token, which lets browsers in. No request leaves the machine.
     \f
     Returns:
         None: After an interruption (Ctrl-C).
@@ -90,23 +80,16 @@ def serve(
         >>> import voxlate
         >>> voxlate.serve("RUN", port=8765)  # doctest: +SKIP
     """
-    server = check_server(as_list(runs), options)
+    settings = check_server(as_list(runs), options)
     for package in PACKAGES:
         optional_package(package, "serve", "voxlate serve", f"the package {package}")
     from voxlate.page.app import run_server
 
-    settings = server.settings
     if settings.host not in LOOPBACK:
         progress.say(message("not-encrypted", "The connection is not encrypted."))
     say(f"{plural(len(settings.runs), 'model')}: {', '.join(settings.runs)}.")
-    before = server.address.rpartition("=")[0]
-
-    def show(token: str) -> None:
-        say(f"Open this page in a browser; Ctrl-C ends the server:  {before}={token}")
-
-    show(server.sessions.token)
-    server.sessions.renewed = show
-    run_server(settings, server.sessions)
+    say(f"Open this page in a browser; Ctrl-C ends the server:  {settings.address}")
+    run_server(settings)
 
 
 def _check_runs(runs: Sequence[Address]) -> list[str]:
@@ -128,14 +111,6 @@ def _check_runs(runs: Sequence[Address]) -> list[str]:
     return chosen
 
 
-def _check_page(folder: Path) -> Path:
-    if not (folder / "worker.js").is_file():
-        raise BadInput(
-            f"{folder}: expected the page that make browser builds (--browser), found none. Check the path."
-        )
-    return folder.resolve()
-
-
 def _check_host(host: str, names: Sequence[str], token: str | None) -> None:
     """Raise BadInput where others could get in: an open address without a token, a short token, no name to check."""
     if token is not None and len(token) < SHORTEST_TOKEN:
@@ -144,7 +119,7 @@ def _check_host(host: str, names: Sequence[str], token: str | None) -> None:
         )
     if host not in LOOPBACK and token is None:
         raise BadInput(
-            f"--host {host}: expected a token with an address that other machines reach, found none. Add --token-file FILE, or a token in Python."
+            f"--host {host}: expected a token with an address that other machines reach, found none. Add --token-file FILE."
         )
     if host in WILDCARDS and not names:
         raise BadInput(

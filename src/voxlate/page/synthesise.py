@@ -30,7 +30,7 @@ from voxlate.page.jobs import (
     places_of,
     scans_of,
 )
-from voxlate.page.model_check import absolute_inputs, card_of
+from voxlate.page.model_check import absolute_inputs, limits_of, open_model
 from voxlate.page.words import for_page
 from voxlate.scans.formats.dicom import is_dicom_folder
 from voxlate.scans.formats.io import (
@@ -45,17 +45,15 @@ from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.ranges import top_of, window_of
 from voxlate.synthesis.provenance import ENDINGS, bound_lines, provenance_of, source_paths
 from voxlate.synthesis.synth_options import SynthOptions
-from voxlate.training.load import load
 
 VERDICTS = {"worse": "Do not trust", "unclear": "Caution"}
-DRAWN = ("sharpness", "samples")  # settings of a sample
 Role = Literal["source", "synthesis", "lower", "upper", "width", "spread"]
 
 
 def synthesise(folder: Path, request: Asked, reporter: Reporter) -> Json:
     """Synthesise the images of a case, then write the DICOM series and the report."""
     options = SynthOptions(**request["options"])
-    model = load(request["run"], options.device, answer=options.answer)
+    model = open_model(request["run"], options.device)
     try:
         model.calibration()
     except BadInput as error:  # it is of other settings or weights
@@ -86,11 +84,10 @@ def synthesise(folder: Path, request: Asked, reporter: Reporter) -> Json:
         "images": [*stated["images"]],
         "descriptions": _descriptions(stated["images"], [said.grade for said in warnings]),
         "views": [asdict(view) for view in views],
-        "warnings": [{"grade": said.grade, "text": said.on_page} for said in shown],
+        "warnings": [{"grade": said.grade, "text": f"{said}"} for said in shown],
         "expected": [*bound_lines([case])],
         "missing": missing,
-        "settings": _settings(request, stated),
-        "card": card_of(model),
+        "limits": limits_of(model),
         "verdict": VERDICTS.get(outcome, "Done"),
         "summary": summary,
         "windows": {view.name: (view.low, view.high) for view in views if view.role == "synthesis"},
@@ -121,21 +118,6 @@ def _write_dicom(folder: Path, files: Mapping[str, Path]) -> list[str]:
     shutil.make_archive(str(made), "zip", made)
     shutil.rmtree(made)
     return [told.text for told in exported.messages]
-
-
-def _settings(request: Asked, stated: Asked) -> list[tuple[str, str]]:
-    """The settings with which images were synthesised, as their provenance states them."""
-    model, synth = stated.get("model", {}), stated.get("synth", {})
-    drawn = {"seed": stated.get("seed"), **{name: synth.get(name) for name in DRAWN}}
-    facts = {
-        "model": f"{request['label']}: {model.get('title', '')}",
-        "prediction": request["answer"],
-        **(drawn if request["answer"] == "sample" else {}),
-        "weights": model.get("weights"),
-        "voxlate": stated.get("voxlate"),
-        "computed on": stated.get("device"),
-    }
-    return [(name, str(value)) for name, value in facts.items() if value is not None]
 
 
 @dataclass(frozen=True)

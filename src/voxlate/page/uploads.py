@@ -30,14 +30,9 @@ CLUTTER = ("__macosx", "thumbs.db", "desktop.ini")
 
 @dataclass
 class Received:
-    """The number of files that were written, and of their bytes; and what may be at most.
+    """The number of files that were written, and of their bytes; and what may be at most."""
 
-    most_ratio: of unpacked to packed bytes of an archive.
-    """
-
-    most_files: int
-    most_bytes: int
-    most_ratio: float
+    limits: Limits
     files: int = 0
     size: int = 0
 
@@ -50,9 +45,9 @@ class Received:
         if not parts:
             return
         self.files += 1
-        if self.files > self.most_files:
+        if self.files > self.limits.files:
             raise BadInput(
-                f"scans: expected at most {self.most_files} files, found more. Choose one study."
+                f"scans: expected at most {self.limits.files} files, found more. Choose one study."
             )
         path = folder.joinpath(*parts)
         try:
@@ -65,9 +60,9 @@ class Received:
         with target:
             while chunk := source.read(MB):
                 self.size += len(chunk)
-                if self.size > self.most_bytes:
+                if self.size > self.limits.upload_bytes:
                     raise BadInput(
-                        f"scans: expected files of at most {self.most_bytes / MB:.4g} MB, found more. Choose fewer files."
+                        f"scans: expected files of at most {self.limits.upload_bytes / MB:.4g} MB, found more. Choose fewer files."
                     )
                 target.write(chunk)
 
@@ -102,9 +97,9 @@ class Received:
             )
         size = sum(entry.file_size for entry in entries)
         ratio = size / path.stat().st_size
-        if size > FREE_BYTES and ratio > self.most_ratio:
+        if size > FREE_BYTES and ratio > self.limits.ratio:
             raise BadInput(
-                f"{path.name}: expected files at most {self.most_ratio:g} times as large as the archive, found {ratio:.0f} times. Give the files without the archive."
+                f"{path.name}: expected files at most {self.limits.ratio:g} times as large as the archive, found {ratio:.0f} times. Give the files without the archive."
             )
 
 
@@ -190,7 +185,7 @@ async def receive(request: Request, folder: Path, limits: Limits) -> None:
 
 def _write_files(form: FormData, folder: Path, limits: Limits) -> None:
     """Write the files of a form, each archive unpacked into a folder of its name."""
-    received = Received(limits.files, limits.upload_bytes, limits.ratio)
+    received = Received(limits)
     for _, file in form.multi_items():
         if isinstance(file, UploadFile) and file.filename:  # not the choice of no file
             received.write(file.file, file.filename, folder)

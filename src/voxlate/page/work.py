@@ -12,16 +12,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from voxlate.base.errors import BadInput
-from voxlate.base.files import lock, read_json, write_json
+from voxlate.base.files import read_json, write_json
 from voxlate.base.messages import Message
 from voxlate.commands.api.progress import Reporter
 from voxlate.page.jobs import (
-    ENDED,
     FOUND,
     JOB,
     OUTCOME,
@@ -30,7 +28,6 @@ from voxlate.page.jobs import (
     Job,
     Jobs,
     Kind,
-    Progress,
     places_of,
 )
 from voxlate.page.words import for_page
@@ -42,7 +39,6 @@ CLEAN_SECONDS = 60.0  # between two removals of old jobs
 MESSAGES = "messages.txt"  # what the process of a job prints, for whoever runs the server
 EVERY_SECONDS = 0.5  # between two writings of the progress
 STDIN = 0  # file descriptor
-WAIT_SECONDS = 60.0  # for the process of a killed server to end
 
 
 def start_process(folder: Path) -> subprocess.Popen[bytes]:
@@ -63,18 +59,14 @@ Start = Callable[[Path], "subprocess.Popen[bytes]"]
 
 @dataclass
 class Worker:
-    """A thread that works on the waiting jobs until `stop` is set.
-
-    check_seconds: after which a check fails.
-    """
+    """A thread that works on the waiting jobs until `stop` is set."""
 
     jobs: Jobs
     start: Start
-    check_seconds: float
     stop: threading.Event
 
     def run(self) -> None:
-        """Work on jobs until the worker is stopped; a job that runs then returns to the queue."""
+        """Work on jobs until the worker is stopped."""
         while not self.stop.is_set():
             try:
                 job = self.jobs.take()
@@ -99,17 +91,9 @@ class Worker:
             end(process)
 
     def _wait(self, job: Job, process: subprocess.Popen[bytes]) -> None:
-        """Wait until the process ends, the job is cancelled or takes too long, or the worker is to stop; note which."""
-        over = time.monotonic() + self.check_seconds
+        """Wait until the process ends, the job is cancelled, or the worker is to stop; note which."""
         while process.poll() is None:
-            if self.jobs.read(job.name).has_ended:
-                return
-            if self.stop.wait(LOOK_SECONDS):
-                self.jobs.change(job.name, unless=ENDED, state="queued")
-                return
-            if job.kind == "check" and time.monotonic() > over:
-                why = f"check: expected an end within {self.check_seconds / 60:g} minutes, found none. Choose a smaller scan."
-                self.jobs.end(job.name, "failed", why)
+            if self.jobs.read(job.name).has_ended or self.stop.wait(LOOK_SECONDS):
                 return
         none = f"This should not happen: the process of the job ended without a result (exit code {process.poll()}). The reason may be too little memory; the server's folder has {MESSAGES} with its messages."
         why = self.jobs.read_file(job.name, OUTCOME).get("why", none)
@@ -128,32 +112,21 @@ def end(process: subprocess.Popen[bytes]) -> None:
 def clean_regularly(jobs: Jobs, keep_seconds: float, stop: threading.Event) -> None:
     """Remove old uploads and results until `stop` is set."""
     while not stop.is_set():
-        with suppress(OSError):  # of a folder that is being removed in another way
-            jobs.remove_old(keep_seconds, time.time())
+        jobs.remove_old(keep_seconds, time.time())
         stop.wait(CLEAN_SECONDS)
 
 
-@dataclass
-class ProgressFile:
-    """Writes how far the work of a job is, at most twice a second."""
+def writes_progress(folder: Path) -> Callable[..., None]:
+    """A function that writes how far the work of a job is, at most twice a second."""
+    written = 0.0
 
-    folder: Path
-    stage: str = ""
-    since: float = 0.0
-    written: float = 0.0
+    def step(stage: str, done: int, total: int, *_: object) -> None:
+        nonlocal written
+        if time.monotonic() - written >= EVERY_SECONDS or done >= total:
+            written = time.monotonic()
+            write_json(folder / PROGRESS, {"stage": stage, "done": done, "total": total})
 
-    def __call__(self, stage: str, done: int, total: int, *_: object) -> None:
-        """Write the progress of a stage."""
-        now = time.time()
-        if stage != self.stage or done == 0:
-            self.stage = stage
-            self.since = now
-            self.written = 0.0
-        if now - self.written < EVERY_SECONDS and done < total:
-            return
-        self.written = now
-        moved = Progress(stage, done, total, self.since, now)
-        write_json(self.folder / PROGRESS, asdict(moved))
+    return step
 
 
 def do_job(kind: Kind, folder: Path, request: Asked, progress: Callable[..., None]) -> None:
@@ -169,7 +142,7 @@ def do_job(kind: Kind, folder: Path, request: Asked, progress: Callable[..., Non
         from voxlate.page.synthesise import synthesise
 
         found = synthesise(folder, request, reporter)
-    found["said"] = [line.on_page for line in said if not line.case]
+    found["said"] = [f"{line}" for line in said if not line.case]
     write_json(folder / FOUND, for_page(found, places_of(folder, request)))
 
 
@@ -179,8 +152,7 @@ def work(folder: Path) -> None:
     request = job["request"]
     why = ""
     try:
-        with lock(folder, WAIT_SECONDS):
-            do_job(job["kind"], folder, request, ProgressFile(folder))
+        do_job(job["kind"], folder, request, writes_progress(folder))
     except BadInput as error:
         why = str(error)
     except MemoryError:

@@ -60,7 +60,6 @@ class Layout:
         InputOption(
             f"Public data set ({', '.join(presets())}) or a TOML file.",
             metavar="NAME",
-            complete="voxlate.scans.layout_options:presets",
         ),
     ] = None
     patients: Annotated[
@@ -68,7 +67,6 @@ class Layout:
         InputOption(
             "File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).",
             metavar="FILE|REGEX",
-            complete=("each",),
         ),
     ] = None
     allow_outside: Annotated[

@@ -113,7 +113,6 @@ class SynthKeys(Sampling):
             "Sampler, instead of the recipe's.",
             panel=SAMPLING,
             metavar="NAME",
-            complete="voxlate.science.diffusion.sample:SAMPLERS",
         ),
     ] = None
     eta: Annotated[

@@ -1,19 +1,17 @@
-"""Whether a recipe fits a cohort: what is said before the first step, scales that are refused, and recipes that fit."""
+"""Whether a recipe fits a cohort: what is said before the first step, and scales that are refused."""
 
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from operator import itemgetter
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from voxlate.base.errors import BadInput, first_of
+from voxlate.base.errors import first_of
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, message
 from voxlate.scans.cases.case import LABEL, PreparedCase
-from voxlate.scans.cases.prepared import SPLITS, Cohort, open_cohort
+from voxlate.scans.cases.prepared import SPLITS, Cohort
 from voxlate.scans.cohorts.split import FOLDS
 from voxlate.synthesis.scan_checks import (
     check_filled,
@@ -25,14 +23,12 @@ from voxlate.training.batches.data_settings import (
     DataSettings,
     missing_modalities,
     training_cases,
-    usable_cases,
 )
 from voxlate.training.batches.latents import uncacheable
 from voxlate.training.batches.patches import NO_LABEL, note_on_cut, note_on_padding
 from voxlate.training.planning.cohort_facts import GREY_LEVELS, scan_of
 from voxlate.training.planning.rules import intensity
-from voxlate.training.recipe import FullStage, Recipe, read
-from voxlate.training.recipe.text import is_start, names
+from voxlate.training.recipe import FullStage, Recipe
 from voxlate.training.validate import validation_split
 
 
@@ -151,38 +147,3 @@ def check_scale(cohort: Cohort, data: DataSettings, recipe: Recipe) -> None:
         for header in headers:
             check_floor(name, spec, header, f"{where}: {header.case}")
         check_filled(name, spec, headers, where)
-
-
-def fits(data: Path | str) -> list[dict[str, str]]:
-    """All shipped recipes: those that can be trained on a cohort first, of these the ones that use most modalities.
-
-    Returns name and title of each, and under `against` the reason why it cannot be trained on the cohort, or "". No voxel
-    is read, except for recipes with data.physics.
-    """
-    cohort = open_cohort(data)
-    ranked = []
-    for name in names():
-        recipe = read(name)
-        against = _reason_against_recipe(recipe, cohort)
-        rank = (bool(against), -len(recipe.modalities), not is_start(name), name)
-        ranked.append((rank, {"name": name, "title": recipe.title, "against": against}))
-    return [fit for _, fit in sorted(ranked, key=itemgetter(0))]
-
-
-def _reason_against_recipe(recipe: Recipe, cohort: Cohort) -> str:
-    """The reason why a recipe cannot be trained on a cohort; "" if it can."""
-    try:
-        cohort = recipe.with_maps_of(cohort)
-        if missing := sorted(recipe.modalities - set(cohort.modalities)):
-            return f"needs {', '.join(missing)}, which the cohort lacks"
-        brain_of = cohort.provenance.get("mask_from")
-        if not recipe.finds_mask_of(brain_of):
-            return f"needs a mask that is computed from its sources; the cohort's mask is of {brain_of}"
-        for stage in recipe.all_stages:
-            usable_cases(cohort, stage.data, "train")
-            check_scale(cohort, stage.data, recipe)
-    except BadInput as error:
-        # what was expected and found, without its place and advice
-        sentence = str(error)
-        return sentence[max(sentence.find("expected"), 0) :].split(". ")[0].removesuffix(".")
-    return ""

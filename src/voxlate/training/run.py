@@ -10,7 +10,6 @@ from typing import Any
 import voxlate
 from voxlate.base.errors import BadInput
 from voxlate.base.files import LOCK, write_json, write_text
-from voxlate.base.messages import FILE as MESSAGES
 from voxlate.synthesis.exported import is_exported
 from voxlate.training.log_file import lines_of, read_verdicts
 from voxlate.training.recipe import (
@@ -158,7 +157,7 @@ def begin_run(
 def check_free(run: Run) -> None:
     """Raise BadInput if a folder that is no run yet holds other files than those of a plan."""
     folder = run.folder
-    of_plan = {run.recipe, run.state, folder / LOCK, folder / MESSAGES}
+    of_plan = {run.recipe, run.state, folder / LOCK}
     if not folder.exists() or (folder.is_dir() and set(folder.iterdir()) <= of_plan):
         return
     is_run = run.has_begun or run.provenance.is_file()

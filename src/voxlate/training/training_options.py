@@ -1,4 +1,4 @@
-"""Options of `plan`, `train`, `adapt` and `import`."""
+"""Options of `plan`, `train` and `adapt`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
@@ -76,18 +76,11 @@ class TrainOptions(PlanOptions, ExecutorOptions):
         Option("Training time of auto on this machine. Default: 60.", panel=MAIN, least=0),
     ] = None
     set: Annotated[Mapping[str, Value] | None, CHANGES] = None
-    small: Annotated[
-        bool,
-        Option(
-            "Train the small variant of the recipe, which its table [small] states.", panel=MAIN
-        ),
-    ] = False
     init: Annotated[
         Path | str | None,
         Option(
             "Run, weights, starter:NAME or hf://NAME/REPO from which the network is initialised.",
             panel=TRAINING,
-            complete="voxlate.training.starters.names:starters_to_run",
         ),
     ] = None
     reuse: Annotated[
@@ -135,10 +128,3 @@ class AdaptOptions:
     ] = None
     device: Device = "auto"
     allow_code: AllowCode = False
-
-
-@options
-class ImportOptions:
-    """Options of `voxlate import` and voxlate.import_weights."""
-
-    set: Annotated[Mapping[str, Value] | None, CHANGES] = None

@@ -19,14 +19,13 @@ from concurrent.futures import (
     ProcessPoolExecutor,
     wait,
 )
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
-from voxlate.base.errors import BadInput
+from voxlate.base.errors import BadInput, Stopped
 from voxlate.base.executors.case_work import (
     QUIET,
     Case,
@@ -78,18 +77,16 @@ def choose_executor(options: ExecutorOptions, device: str | None = None) -> Exec
     return LocalExecutor(options.workers or max(1, gpus), threads, gpus)
 
 
-class Worker(Protocol):
-    """A process that opens the job once, and works on one case after the other."""
+@dataclass(frozen=True)
+class Worker:
+    """A process that opens the job once, and works on one case after the other.
 
-    @property
-    def ended(self) -> type[Exception]:
-        """The error of a case whose worker ended."""
+    submit: begins a case; close: ends the process at once; ended: the error of a case whose process ended.
+    """
 
-    def submit(self, case: Any) -> Future[Answer]:
-        """Begin a case."""
-
-    def close(self) -> None:
-        """End the worker at once."""
+    submit: Callable[[Any], Future[Answer]]
+    close: Callable[[], None]
+    ended: type[Exception] = BrokenExecutor
 
 
 def work_through(
@@ -159,12 +156,12 @@ class Opened:
             try:
                 self.work = _open(*self.settings)
             except Exception as error:
-                return sendable(error)
+                return _sendable(error)
         said = list[Message]()
         try:
             return Outcome(self.work(case, Context(warn=said.append)), messages=tuple(said))
         except Exception as error:
-            return Outcome(error=sendable(error), messages=tuple(said))
+            return Outcome(error=_sendable(error), messages=tuple(said))
 
 
 def _open(job: bytes, threads: int, folder: str) -> Work:
@@ -184,15 +181,10 @@ def _open(job: bytes, threads: int, folder: str) -> Work:
     return command_job.open()
 
 
-def sendable(error: Exception) -> Exception:
-    """The error, if it can be sent between processes with its text, or else one with its type and text in a sentence."""
-    try:
-        same = pickle.loads(pickle.dumps(error))
-        if type(same) is type(error) and str(same) == str(error):
-            return error
-    except Exception:  # pickle raises errors of any type
-        pass
-    return RuntimeError(f"{type(error).__name__}: {error}")
+def _sendable(error: Exception) -> Exception:
+    """The error, or one with its type and text where it may be of a type that cannot be sent between processes."""
+    is_plain = isinstance(error, BadInput | OSError | Stopped)
+    return error if is_plain else RuntimeError(f"{type(error).__name__}: {error}")
 
 
 @dataclass(frozen=True)
@@ -214,39 +206,39 @@ class LocalExecutor:
             processes.set_forkserver_preload(["__main__", type(job).__module__])
         settings = (pickle.dumps(job), self.threads, os.getcwd())
 
-        def make(place: int) -> Process:
+        needs_script = b"__main__" in settings[0]
+
+        def make(place: int) -> Worker:
             """A worker, which has a GPU if there is one."""
             gpu = place % self.gpus if self.gpus else None
-            pool = ProcessPoolExecutor(1, processes, _begin, (gpu, *settings))
-            return Process(pool, needs_script=b"__main__" in settings[0])
+            return _process(
+                ProcessPoolExecutor(1, processes, _begin, (gpu, *settings)), needs_script
+            )
 
         yield from work_through(make, self.workers, cases, context.warn)
 
 
-@dataclass(frozen=True)
-class Process:
-    """A worker that is a process. needs_script: whether the job is one of the user's script."""
+def _process(pool: ProcessPoolExecutor, needs_script: bool) -> Worker:
+    """A worker that is the process of a pool. needs_script: whether the job is one of the user's script."""
 
-    pool: ProcessPoolExecutor
-    needs_script: bool
-    ended: type[Exception] = BrokenExecutor
-
-    def submit(self, case: Any) -> Future[Answer]:
-        """See Worker.submit."""
+    def submit(case: Any) -> Future[Answer]:
+        """Begin a case."""
         try:
             # the process starts here, and knows no handler yet
-            with interrupts_held(), nullcontext() if self.needs_script else _without_script():
-                return self.pool.submit(_answer, case)
+            with interrupts_held(), nullcontext() if needs_script else _without_script():
+                return pool.submit(_answer, case)
         except (OSError, BrokenExecutor):  # it was killed as it started, or as it waited
             broken = Future[Answer]()
-            broken.set_exception(BrokenProcessPool())
+            broken.set_exception(BrokenExecutor())
             return broken
 
-    def close(self) -> None:
+    def close() -> None:
         """Kill the process, which `shutdown` alone would let finish its case."""
-        for process in list((self.pool._processes or {}).values()):
+        for process in list((pool._processes or {}).values()):
             process.kill()
-        self.pool.shutdown(cancel_futures=True)
+        pool.shutdown(cancel_futures=True)
+
+    return Worker(submit, close)
 
 
 @contextmanager
@@ -301,51 +293,39 @@ class RayExecutor:
             settings = (ray.put(ray.cloudpickle.dumps(job)), self.threads, os.getcwd())
             actors = ray.remote(Opened).options(num_cpus=cpus, num_gpus=gpus, max_restarts=0)
 
-            def make(_: int) -> Actor:
-                """A worker."""
-                return Actor(ray, actors.remote(*settings))
+            def make(_: int) -> Worker:
+                """A worker that is an actor."""
+                actor = actors.remote(*settings)
+
+                def submit(case: Any) -> Future[Answer]:
+                    begun: Future[Answer] = actor.answer.remote(case).future()
+                    return begun
+
+                def close() -> None:
+                    ray.kill(actor)
+
+                return Worker(submit, close, ray.exceptions.RayError)
 
             yield from work_through(make, workers, cases, context.warn)
         finally:
             ray.shutdown()
 
 
-class Actor:
-    """A worker that is an actor."""
-
-    def __init__(self, ray: Any, actor: Any):
-        self.ray, self.actor = ray, actor
-        self.ended: type[Exception] = ray.exceptions.RayError
-
-    def submit(self, case: Any) -> Future[Answer]:
-        """See Worker.submit."""
-        begun: Future[Answer] = self.actor.answer.remote(case).future()
-        return begun
-
-    def close(self) -> None:
-        """Kill the actor."""
-        self.ray.kill(self.actor)
-
-
 def room(
     nodes: Sequence[dict[str, float]], wanted: int | None, most: int, gpu: bool
-) -> tuple[int, int, float]:
-    """The number of workers, as many as wanted or else as fit, and the CPUs and the share of a GPU of each.
+) -> tuple[int, int, int]:
+    """The number of workers, as many as wanted and as fit, and the CPUs and GPUs of each.
 
     nodes: the resources of the cluster's machines; most: CPUs that a worker can use. A worker fits on the smallest
-    machine that it may be on; workers that are wanted and do not fit wait until the cluster has room for them.
+    machine that it may be on; where a network may use a GPU, each has one.
     """
-    cpus_of = [int(node.get("CPU", 0)) for node in nodes]
-    gpus_of = [int(node.get("GPU", 0)) for node in nodes]
-    if gpu and any(gpus_of):
-        workers = wanted or sum(gpus_of)
-        each = -(-workers // sum(gpus_of))
-        least = min(cpus // (gpus * each) for cpus, gpus in zip(cpus_of, gpus_of) if gpus)
-        return workers, max(1, min(most, least)), 1 / each
-    cpus = max(1, min(most, max(cpus_of, default=1)))
-    while cpus > 1 and wanted and sum(own // cpus for own in cpus_of) < wanted:
-        cpus -= 1
-    return wanted or max(1, sum(own // cpus for own in cpus_of)), cpus, 0.0
+    with_gpu = [node for node in nodes if gpu and node.get("GPU")]
+    shares = [node.get("CPU", 0) / node["GPU"] for node in with_gpu]
+    shares = shares or [node.get("CPU", 0) for node in nodes]
+    cpus = max(1, int(min([most, *shares])))
+    fitting = sum(int(node.get("GPU", 0)) for node in with_gpu)
+    fitting = fitting or sum(int(node.get("CPU", 0)) // cpus for node in nodes) or 1
+    return min(wanted or fitting, fitting), cpus, int(bool(with_gpu))
 
 
 def _connect(address: str | None) -> Any:

@@ -12,7 +12,7 @@ from rich.text import Text
 from voxlate.base.errors import BadInput
 from voxlate.base.groups import grouped
 from voxlate.base.option import AllowCode, MainOption
-from voxlate.commands.api.entry import RUN, Argument, Command, Place, plain
+from voxlate.commands.api.entry import Argument, Command, Place, plain
 from voxlate.commands.api.progress import Reporter
 from voxlate.commands.api.progress import out as terminal
 from voxlate.training.training_options import AUTO, PlanOptions
@@ -21,22 +21,10 @@ if TYPE_CHECKING:
     from voxlate.training.planning.plan import Plan
 
 
-def recipe_names() -> list[str]:
-    """The recipes that `train` takes by name."""
-    from voxlate.training.recipe.text import names
-
-    return [AUTO, *names()]
-
-
-NAMES = "voxlate.commands.api.choosing:recipe_names"
-
-
 def _recipe_lines(
-    rows: Any, name: str | None, paper: str | None, cohort: Path | None, allow_code: bool
+    rows: Any, name: str | None, paper: str | None, allow_code: bool
 ) -> Iterator[Any]:
-    if cohort is not None:
-        yield from _fit_lines(rows, cohort)
-    elif name is None:
+    if name is None:
         yield from _recipes_in_lines(rows)
         if paper is None:
             from voxlate.training.recipe.text import papers
@@ -52,10 +40,9 @@ def _recipe_lines(
     """
     recipes t1_to_t2_brain
     recipes --paper mrdpm
-    recipes --cohort PREPARED
     """,
     lines=_recipe_lines,
-    reads={},
+    reads=True,
 )
 def recipes(
     name: Annotated[
@@ -63,7 +50,6 @@ def recipes(
         Argument(
             "Recipe to print, with the default and the meaning of every key.",
             metavar="NAME",
-            complete=NAMES,
         ),
     ] = None,
     *,
@@ -72,13 +58,6 @@ def recipes(
         MainOption(
             "Paper whose recipes are listed: its system, baselines and ablations; all: every recipe.",
             metavar="NAME",
-            complete="voxlate.training.recipe.text:papers",
-        ),
-    ] = None,
-    cohort: Annotated[
-        Place | None,
-        MainOption(
-            "Prepared cohort whose fitting recipes come first; the others state what they need.",
         ),
     ] = None,
     allow_code: AllowCode = False,
@@ -86,12 +65,11 @@ def recipes(
     """List the shipped recipes to start from by source and target, or those of a paper, or print one.
     \f
     Returns:
-        list[dict[str, Any]] | dict[str, Any]: Without a `name` or `cohort` a list of tables with the name, title, paper, source and target of each recipe; of a
-            `name` the recipe with all its keys; for a `cohort` a list of tables, the fitting recipes first, whose `against`
-            states why others do not fit.
+        list[dict[str, Any]] | dict[str, Any]: Without a `name` a list of tables with the name, title, paper, source and target of each recipe; of a
+            `name` the recipe with all its keys.
 
     Raises:
-        BadInput: the recipe or paper is unknown; it names code without allow_code; or the cohort is not prepared.
+        BadInput: the recipe or paper is unknown, or it names code without allow_code.
 
     Example:
         >>> import voxlate
@@ -100,10 +78,6 @@ def recipes(
         >>> "phantom_t1_to_ct" in {recipe["name"] for recipe in voxlate.recipes()}
         True
     """
-    if cohort is not None:
-        from voxlate.training.recipe_messages import fits
-
-        return fits(cohort)
     if name is not None:
         from voxlate.training.recipe import read, to_dict
 
@@ -115,11 +89,11 @@ def recipes(
 
 def _recipes_in_lines(rows: list[dict[str, Any]]) -> Iterator[Any]:
     """Recipes with a mark on those that have a small variant, which stands on no line of its own."""
-    from voxlate.training.recipe.text import SMALL, small_variant
+    from voxlate.training.recipe.text import SMALL
 
     names = {row["name"] for row in rows}
     shown = [row for row in rows if not row["name"].endswith(SMALL)]
-    notes = ["--small" if small_variant(row["name"]) in names else "" for row in shown]
+    notes = [SMALL if row["name"] + SMALL in names else "" for row in shown]
     return _lines_by_modalities(shown, notes)
 
 
@@ -135,17 +109,6 @@ def _lines_by_modalities(rows: list[dict[str, Any]], notes: list[str]) -> Iterat
         for row, note in own:
             line = f"  {row['name']:{width}}  {note:{wide}}  {row['title']}"
             yield Text(line, overflow="ellipsis", no_wrap=True) if terminal.is_terminal else line
-
-
-def _fit_lines(fits: list[dict[str, Any]], data: Path) -> Iterator[str]:
-    """The recipes that fit a prepared cohort; then, by reason, the others."""
-    fitting = [fit for fit in fits if not fit["against"]]
-    yield f"{len(fitting)} of {len(fits)} recipes fit {data}; `voxlate train auto` plans one for it."
-    for fit in fitting:
-        yield f"  {fit['name']}  {fit['title']}"
-    others = grouped((fit["against"], fit["name"]) for fit in fits if fit["against"])
-    for reason, names in others.items():
-        yield f"\n{reason}:\n  {', '.join(names)}"
 
 
 def _starter_lines(starters: list[dict[str, Any]], name: str | None) -> Iterator[Any]:
@@ -172,7 +135,7 @@ def _starter_lines(starters: list[dict[str, Any]], name: str | None) -> Iterator
     """,
     name="starters",
     lines=_starter_lines,
-    reads={},
+    reads=True,
 )
 def list_starters(
     name: Annotated[
@@ -180,7 +143,6 @@ def list_starters(
         Argument(
             "Starter of which all is printed: its training, scans, scores and limits.",
             metavar="NAME",
-            complete=RUN.complete,
         ),
     ] = None,
 ) -> list[dict[str, Any]]:
@@ -212,12 +174,14 @@ def list_starters(
     return rows
 
 
-def _plan_lines(chosen: "Plan", data: Path, out: Path, options: PlanOptions) -> Iterator[Any]:
+def _plan_lines(
+    chosen: "Plan", data: Path, out: Path | None, options: PlanOptions
+) -> Iterator[Any]:
     yield chosen.table()
     assumed = "" if options.minutes else " 60 minutes are assumed without --minutes."
     yield f"{chosen.prediction}{assumed}"
-    place, cohort = quote(str(out)), quote(str(data))
-    yield f"{out} is the recipe. Next:  voxlate train {place} --data {cohort} --out RUN"
+    recipe = AUTO if out is None else quote(str(out))
+    yield f"Next:  voxlate train {recipe} --data {quote(str(data))} --out RUN"
 
 
 def _plan_document(chosen: "Plan") -> dict[str, Any]:
@@ -226,13 +190,11 @@ def _plan_document(chosen: "Plan") -> dict[str, Any]:
 
 @Command(
     """
-    plan PREPARED --minutes 20
+    plan PREPARED --minutes 20 --out plan.toml
     plan PREPARED --source t1 --target ct --memory 8GB
     """,
     lines=_plan_lines,
     document=_plan_document,
-    reads={"out": None},
-    by_line={"out": Path("plan.toml")},
 )
 def plan(
     data: Annotated[Place, Argument("Prepared cohort.", metavar="PREPARED")],
@@ -262,15 +224,10 @@ def plan(
     from voxlate.training.planning.planner import plan_training
 
     to = None if out is None else Path(out)
-    if to is not None:
-        if to.suffix != ".toml" or to.is_dir():
-            raise BadInput(
-                f"--out: expected the name of a .toml file, found {to}. Write --out plan.toml."
-            )
-        if to.exists():
-            raise BadInput(
-                f"{to}: expected a new file, found one that is there. Choose another --out, or remove it."
-            )
+    if to is not None and to.exists():
+        raise BadInput(
+            f"{to}: expected a new file, found one that is there. Choose another --out, or remove it."
+        )
     chosen = plan_training(data, options, say=progress.say)
     if to is not None:
         chosen.save(to)

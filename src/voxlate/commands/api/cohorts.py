@@ -123,7 +123,7 @@ def _prepared_document(done: "Cohort") -> dict[str, Any]:
     """,
     lines=_prepare_lines,
     document=_prepared_document,
-    keeps="end",
+    waits=True,
 )
 def prepare(root: Root, out: Out, *, options: PrepareOptions, progress: Reporter) -> "Cohort":
     """Check a cohort, split it by patient, and convert it for training; the same call resumes.
@@ -253,13 +253,13 @@ def _lines(fact: Any) -> list[str]:
     info RUN
     """,
     lines=_fact_lines,
-    reads={},
+    reads=True,
 )
 def info(
     path: Annotated[
         Place,
         Argument(
-            "Scan, DICOM folder, FOLDER#series, cohort, output of synth, run or weights.",
+            "Scan, DICOM folder, FOLDER#series, cohort, run or weights.",
             metavar="PATH",
         ),
     ],
@@ -273,7 +273,7 @@ def info(
             source, target, network, steps and calibrations.
 
     Raises:
-        BadInput: the path is no scan, cohort, output or model; or a volume is larger than max_volume.
+        BadInput: the path is no scan, cohort or model; or a volume is larger than max_volume.
 
     Example:
         >>> import voxlate

@@ -21,7 +21,6 @@ RECIPE = "phantom_t1_to_ct"  # of fixed steps: a plan would depend on this machi
 CASES, SIZE = 15, (128, 152, 24)  # pixels of 1.6 mm in the plane show both tables of the skull
 CALIBRATION_HEADS = 9  # the fewest that bound the error of a new head with 90 %
 TEST_HEADS = 3  # held-out heads that are scored
-BETWEEN = 0.5  # sharpness of the image between the regression (0) and the sample (1)
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Demo:
     """The results of the demo, as `voxlate.demo` returns them.
 
     Args:
-        compared: the comparison of three predictions.
+        compared: the comparison of two predictions.
         errors: mean absolute error in HU by prediction, the best naive baseline last.
         coverage: share of the body that lies within the regression's 90 % intervals.
         heads: number of held-out heads that were scored.
@@ -63,7 +62,7 @@ def demo(out: Out = "demo", *, progress: Reporter) -> Demo:
     """Run every step on a phantom cohort (a few minutes on a CPU).
     \f
     Returns:
-        Demo: The `compared` scores, the `errors` of three predictions and of the best naive baseline, and the report `pages`.
+        Demo: The `compared` scores, the `errors` of two predictions and of the best naive baseline, and the report `pages`.
 
     Raises:
         BadInput: the folder has other files.
@@ -81,9 +80,8 @@ def demo(out: Out = "demo", *, progress: Reporter) -> Demo:
 def _demo_on_phantoms(out: Path, reporter: Reporter) -> Demo:
     """Write heads with tumours, train CT from T1 on most of them, calibrate on additional heads, score the others.
 
-    Three predictions are compared: the regression, which has a report with its intervals and the naive baselines, one
-    sample of the diffusion of its residual, and the image halfway between them. Finished steps are kept, so that a
-    second call resumes.
+    Two predictions are compared: the regression, which has a report with its intervals and the naive baselines, and one
+    sample of the diffusion of its residual. Finished steps are kept, so that a second call resumes.
     """
     cohort, ready, run = out / "cohort", out / "prepared", out / "run"
     reporter = replace(reporter, say=lambda _: None)  # bars alone
@@ -97,17 +95,12 @@ def _demo_on_phantoms(out: Path, reporter: Reporter) -> Demo:
         calibrate(run, further, answer="mean", progress=reporter)
     held_out = sorted({*prepared.splits["val"], *prepared.splits["test"]})[:TEST_HEADS]
     others = [entry.case for entry in prepared.cases if entry.case not in held_out]
-    regression, between, sample = out / "regression", out / "between", out / "one_sample"
+    regression, sample = out / "regression", out / "one_sample"
     # all compare the same heads
     shared: Any = {"exclude": others, "anyway": True, "progress": reporter}
     synthesise(run, cohort, regression, answer="mean", **shared)
-    synthesise(run, cohort, between, sharpness=BETWEEN, intervals=False, **shared)
     synthesise(run, cohort, sample, intervals=False, **shared)
-    folders = {
-        "regression": regression,
-        f"sharpness {BETWEEN:g}": between,
-        "one sharp sample": sample,
-    }
+    folders = {"regression": regression, "one sharp sample": sample}
     scores = [evaluate(folder, cohort, progress=reporter) for folder in folders.values()]
     errors = {}
     for name, scored in zip(folders, scores):

@@ -9,12 +9,11 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from voxlate.base.errors import BadInput, plural
+from voxlate.base.errors import BadInput
 from voxlate.base.hub import download, is_on_hub
 from voxlate.base.messages import Message, message
 from voxlate.checks.check_table import exact_messages
 from voxlate.checks.fingerprint import fingerprint
-from voxlate.scans.cohorts.case_files import quote_some
 from voxlate.scans.formats.dicom import DICOM, SeriesInfo, is_dicom_folder, list_series
 from voxlate.scans.formats.format import check_fetched
 from voxlate.scans.formats.io import format_of, is_there, read_volume, without_ending
@@ -23,13 +22,14 @@ from voxlate.scans.layout_options import quote_path
 from voxlate.training.starters.names import is_starter
 
 NO_AIR_HU = -500.0  # air is below, all tissue but lung above
-BIDS = "derivatives"  # the folder in which images of a synthesis are once more, under the names of BIDS
 
 
 def describe_path(path: Path) -> dict[str, Any]:
-    """Facts about a scan, a cohort (prepared or not), a synthesis, a run or weights; raises BadInput for others."""
+    """Facts about a scan, a cohort (prepared or not), a run or weights; raises BadInput for others."""
     if is_starter(path):
-        return _starter(path)
+        from voxlate.training.starter import run_folder  # imports torch, which a scan does not need
+
+        return _model(run_folder(path))
     if is_on_hub(path):
         return _model(download(path))
     check_fetched(path)
@@ -48,25 +48,10 @@ def describe_path(path: Path) -> dict[str, Any]:
     return _scan(path)
 
 
-def _starter(path: Path) -> dict[str, Any]:
-    from voxlate.training.starter import run_folder  # imports torch, which a scan does not need
-    from voxlate.training.starters.card import read_card
-
-    folder = run_folder(path)
-    return {**_model(folder), "starter": str(path), "card": read_card(folder).lines}
-
-
 def _folder(path: Path) -> dict[str, Any]:
-    """Facts about a folder that is neither prepared nor a run: synthesised images, DICOM series, or cases."""
+    """Facts about a folder that is neither prepared nor a run: DICOM series, or cases."""
     from voxlate.scans.cohorts.find import find_cohort  # imported where a folder asks for it
 
-    if (path / "provenance.json").is_file():
-        return _synthesis(path)
-    if runs := sorted(file.parent for file in path.glob("*/recipe.toml")):
-        return {
-            "runs": [run.name for run in runs],
-            "next": f"voxlate info {quote_path(runs[0])}",
-        }
     if is_dicom_folder(path):
         series = list_series(path)
         return _series(path, series) if len(series) > 1 else _scan(path)
@@ -79,39 +64,14 @@ def _folder(path: Path) -> dict[str, Any]:
             raise
         return _series(path, series)
     scans = Counter(chain.from_iterable(case.files for case in cohort.cases))
-    labels = Counter(chain.from_iterable(case.labels for case in cohort.cases))
-    masks = [str(case.mask) for case in cohort.cases if case.mask]
-    of_bodies = f"{plural(len(masks), 'file')} of the whole body or brain ({quote_some(masks)})"
     return {
         "cohort": str(path),
         "cases": len(cohort.cases),
         "patients": len({case.patient or case.case for case in cohort.cases}),
         "modalities": {name: scans[name] for name in sorted(scans)},
-        **({"label maps": {name: labels[name] for name in sorted(labels)}} if labels else {}),
-        **({"masks": of_bodies} if masks else {}),
         "left out": [*cohort.unread, *cohort.unclaimed],
         **({"assumed": cohort.guessed} if cohort.guessed else {}),
         "next": f"voxlate prepare {quote_path(path)} --out PREPARED",
-    }
-
-
-def _synthesis(path: Path) -> dict[str, Any]:
-    from voxlate.synthesis.provenance import ENDINGS, read_provenance
-
-    files = (
-        file
-        for file in path.rglob("*")
-        if file.name.endswith(ENDINGS) and BIDS not in file.relative_to(path).parts
-    )
-    stated = read_provenance(path / "provenance.json")
-    model = stated.get("model", {})
-    return {
-        "synthesis": str(path),
-        "cases": stated.get("cases", [stated.get("case")]),
-        "images": sorted({without_ending(file.name) for file in files}),
-        "model": model.get("title") if isinstance(model, dict) else model,
-        "run": stated.get("run", ""),
-        "next": f"voxlate evaluate {quote_path(path)} --truth COHORT",
     }
 
 
@@ -139,7 +99,7 @@ def _scan(path: Path) -> dict[str, Any]:
     volume = read_volume(path, named, allow_nan=True)
     values, finite = volume.data, np.isfinite(volume.data)
     low, high = values.min(where=finite, initial=np.inf), values.max(where=finite, initial=-np.inf)
-    total, count = values.sum(where=finite, dtype=np.float64), int(finite.sum())
+    count = int(finite.sum())
     stated = _unit_in_provenance(path, named)
     guesses = [
         *volume.guesses,
@@ -158,7 +118,6 @@ def _scan(path: Path) -> dict[str, Any]:
         "axes": "".join(nib.orientations.aff2axcodes(volume.affine)),
         "unit": stated or volume.unit,
         "range": [float(low), float(high)] if count else [None, None],
-        "mean": float(f"{total / count:.6g}") if count else None,
         "not_finite": values.size - count,
         **({"guessed": guesses} if guesses else {}),
         **({"warnings": warnings} if warnings else {}),
@@ -222,12 +181,6 @@ def _exported(path: Path) -> dict[str, Any]:
         "target": stated.facts.data.target,
         "intervals": "none" if stated.calibration is None else "calibrated",
         "licence": stated.licence,
-        "card": [
-            f"{key}: {value}"
-            for key, held in stated.card.items()
-            if not isinstance(held, dict)
-            for value in (held if isinstance(held, list) else [held])
-        ],
         "notice": stated.notice,
         "next": f"voxlate synth {quote_path(path)} {inputs} --out OUT",
     }

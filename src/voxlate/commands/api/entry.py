@@ -7,17 +7,16 @@ this folder import what computes inside their functions, so that --help needs no
 import functools
 import importlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, is_dataclass
 from inspect import Parameter, Signature, cleandoc, get_annotations, signature
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 from voxlate.base import option
 from voxlate.base.errors import known_name, system_refusal
 from voxlate.base.option import (
     ARGUMENT,
-    PYTHON,
     MainOption,
     Object,
     Option,
@@ -38,12 +37,10 @@ LoadedModel = Annotated[Any, Object("voxlate.synthesis.model:Model")]
 RUN = Argument(
     "Run folder, exported model, weights file, starter:NAME or hf://NAME/REPO@COMMIT.",
     metavar="RUN",
-    complete="voxlate.training.starters.names:starters_to_run",
 )
 RUNS = Argument(
     "Run folders, exported models, weights files, starter:NAME or hf://NAME/REPO; without any, the installed starters.",
     metavar="[RUN...]",
-    complete=RUN.complete,
 )
 Address = str | Path  # of a hub, whose hf:// would lose a slash as a path
 Run = Annotated[Address, RUN]
@@ -71,19 +68,17 @@ class Command:
     """Makes a function a command, and returns it as Python has it.
 
     examples: lines of the end of --help. lines: what is printed of a result: lines, tables, messages, Aside and Undone; it
-    is called with the result and those arguments that it names. document: the result as plain values. reads: None where
-    the command writes files, else the arguments that keep it from writing. keeps: whether messages go to messages.jsonl
-    in OUT, and are printed at the end or now. by_line: defaults of the command line that are not Python's. gives:
-    attribute of the result that Python returns, by default all of it.
+    is called with the result and those arguments that it names. document: the result as plain values. reads: whether
+    the command writes no files. waits: whether messages are printed at the end, in a few lines. gives: attribute of the
+    result that Python returns, by default all of it.
     """
 
     examples: str
     name: str = ""
     lines: Callable[..., Iterable[Any]] = lambda _: ()
     document: Callable[[Any], Any] = lambda result: plain(result)
-    reads: Mapping[str, Any] | None = None
-    keeps: Literal["end", "now"] | None = None
-    by_line: Mapping[str, Any] = field(default_factory=dict)
+    reads: bool = False
+    waits: bool = False
     gives: str = ""
 
     def __call__(self, described: Callable[..., Any]) -> Callable[..., Any]:
@@ -172,16 +167,9 @@ class Command:
     @property
     def parameters(self) -> Parameters:
         """The arguments and options of the command line: of the function, and of what shows its result."""
-        shown = {**signature(self.lines).parameters, **self.given}
-        stated = {name: one for name, one in shown.items() if _is_shown(one)}
-        for name, default in self.by_line.items():
-            stated[name] = stated[name].replace(default=default)
+        shown = signature(self.lines).parameters.items()
+        stated = {name: one for name, one in shown if option_of(one)} | self.given
         return stated
-
-    @property
-    def open_parameters(self) -> Parameters:
-        """The arguments and options of the function that programs may give."""
-        return {name: one for name, one in self.given.items() if _is_shown(one)}
 
     def show(self, result: Any, given: Mapping[str, Any]) -> list[Any]:
         """What people see of a result."""
@@ -191,14 +179,15 @@ class Command:
 
 COMMANDS = dict[str, Command]()  # those that are imported
 MODULES = {
-    "api.cohorts": ("phantom", "prepare", "manifest", "info"),
-    "api.images": ("synth", "check"),
-    "api.scoring": ("evaluate", "compare", "report"),
-    "api.choosing": ("recipes", "starters", "plan"),
-    "api.training": ("train", "adapt", "import", "calibrate"),
-    "api.demo": ("demo",),
-    "api.exports": ("export", "push", "listen", "serve"),
-    "agents": ("mcp",),
+    "commands.api.cohorts": ("phantom", "prepare", "manifest", "info"),
+    "commands.api.images": ("synth", "check"),
+    "commands.api.scoring": ("evaluate", "compare", "report"),
+    "commands.api.choosing": ("recipes", "starters", "plan"),
+    "commands.api.training": ("train", "adapt", "import", "calibrate"),
+    "commands.api.demo": ("demo",),
+    "commands.api.exports": ("export", "push", "listen"),
+    "page.server": ("serve",),
+    "commands.agents": ("mcp",),
 }
 # as --help lists them
 HOMES = {name: module for module, names in MODULES.items() for name in names}
@@ -207,19 +196,13 @@ HOMES = {name: module for module, names in MODULES.items() for name in names}
 def commands(names: Iterable[str] = HOMES) -> dict[str, Command]:
     """The commands of these names, which are imported."""
     for name in names:
-        importlib.import_module(f"voxlate.commands.{HOMES[name]}")
+        importlib.import_module(f"voxlate.{HOMES[name]}")
     return {name: COMMANDS[name] for name in names}
 
 
 def function(described: Callable[..., Any]) -> Callable[..., Any]:
     """A function of Python that is no command."""
     return Command("").function(described)
-
-
-def _is_shown(parameter: Parameter) -> bool:
-    """Whether the command line has a parameter."""
-    stated = option_of(parameter)
-    return stated is not None and stated.panel != PYTHON
 
 
 def _fields(table: Any) -> Parameters:

@@ -1,7 +1,7 @@
-"""The commands that hand images and models on: export, push, listen, serve."""
+"""The commands that hand images and models on: export, push, listen."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,11 +16,8 @@ from voxlate.clinic.share_options import (
     ListenOptions,
     ModelOptions,
     PushOptions,
-    ServeOptions,
 )
 from voxlate.commands.api.entry import (
-    RUNS,
-    Address,
     Argument,
     Command,
     Place,
@@ -202,7 +199,7 @@ def _pushed_lines(done: Pushed, run: str, repo: str) -> Iterator[Any]:
 
 @Command(
     """
-    push RUN NAME/REPO --scores OUT --licence apache-2.0
+    push RUN NAME/REPO --licence apache-2.0
     push RUN NAME/REPO --dry-run FOLDER
     """,
     lines=_pushed_lines,
@@ -228,21 +225,18 @@ def push(
 
     Example:
         >>> import voxlate
-        >>> pushed = voxlate.push("RUN", "name/model", dry_run="FOLDER", onnx=False)
+        >>> pushed = voxlate.push("RUN", "name/model", dry_run="FOLDER")
         >>> pushed.address, "weights.safetensors" in pushed.files
         ('hf://name/model@COMMIT', True)
     """
-    from voxlate.exchange.hub_folder import build_folder, scores_of
+    from voxlate.exchange.hub_folder import build_folder
     from voxlate.training.load import load
 
     check_repo(repo)
     model, licence = load(run, "cpu", options.allow_code), _licence(run, options.licence)
-    scores = None if options.scores is None else scores_of(Path(options.scores), model)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(options.dry_run or Path(temporary) / "model")
-        messages = build_folder(
-            model, repo, folder, scores, licence, options.onnx, options.allow_code
-        )
+        messages = build_folder(model, repo, folder, licence)
         files = {
             path.relative_to(folder).as_posix(): path.stat().st_size
             for path in sorted(folder.rglob("*"))
@@ -278,26 +272,3 @@ def listen(
     from voxlate.clinic.listen import serve as answer_studies
 
     answer_studies(run, Path(out), options, progress.say)
-
-
-@Command(
-    """
-    serve RUN
-    serve RUN starter:head-mr-to-ct
-    serve RUN --host 10.0.0.5 --token-file FILE
-    """,
-    name="serve",
-)
-def _serve(
-    runs: Annotated[Sequence[Address], RUNS] = (),
-    *,
-    options: ServeOptions,
-    progress: Reporter,
-) -> None:
-    """Serve a page on this machine: choose a scan, see which model fits, synthesise, view, download.
-
-    The printed URL has a token, which lets one browser in. No request leaves the machine.
-    """
-    import voxlate  # its names are also those of the wing above this one
-
-    voxlate.serve(runs, **vars(options), progress=progress)

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from voxlate.base.errors import BadInput, as_list, first_of, plural
-from voxlate.base.messages import Message, by_consequence, message, verdict_of, worst_grade
+from voxlate.base.messages import (
+    Message,
+    by_consequence,
+    message,
+    summarise,
+    verdict_of,
+    worst_grade,
+)
 from voxlate.base.option import AllowCode, Device
 from voxlate.commands.api.entry import (
     RUN,
@@ -25,19 +32,14 @@ from voxlate.commands.api.progress import Reporter
 from voxlate.synthesis.synth_options import ANSWER, CheckOptions, SynthOptions
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from voxlate.evaluation.evaluation_options import CalibrateOptions
-    from voxlate.synthesis.cohort import Selection
     from voxlate.synthesis.model import Model
     from voxlate.synthesis.scans import CaseScans
 
 VERDICTS = ("do not trust", "caution", "fits")
-SCANS = "scans"  # the folder in OUT of scans that are given as arrays
 Runs = Annotated[Address | Sequence[Address | LoadedModel] | LoadedModel, RUN]
-ScanOrArray = Annotated[Any, "a path, a Volume, a nibabel image, or a pair (array, affine)"]
 Inputs = Annotated[
-    Sequence[Address] | Address | Mapping[str, ScanOrArray],
+    Sequence[Address] | Address | Mapping[str, Address],
     Argument(
         "Cohort, case, DICOM series, file or modality=path pairs; several runs give their mean.",
         metavar="[RUN...] INPUT",
@@ -141,54 +143,15 @@ class Syntheses:
             "warnings": warnings,
         }
 
-    @property
-    def bound_lines(self) -> list[str]:
-        """Sentences on the bounds of the error."""
-        from voxlate.synthesis.provenance import bound_lines
-
-        return [*bound_lines(self.folders)]
-
-    def __repr__(self) -> str:
-        lines = [
-            f"Syntheses({len(self.cases)} cases in {self.folder}, {len(self.left_out)} left out)"
-        ]
-        for case, warnings in self.warnings.items():
-            lines += [f"  {warning.on(case)}" for warning in warnings]
-        return "\n".join(lines)
-
-    def show(self, case: str | None = None) -> "Image":
-        """Middle slices of the images of a case, by default of the first, with its warnings."""
-        from voxlate.synthesis.model import Synthesised
-        from voxlate.synthesis.provenance import provenance_of
-
-        if not self.cases or (case is not None and case not in self.cases):
-            known = first_of(self.cases) or "none"
-            raise BadInput(
-                f"case: expected a synthesised case ({known}), found {case!r}. Choose one of these."
-            )
-        folder = self.folder / (case or self.cases[0])
-        return Synthesised(volumes_in(folder), {}, provenance_of(folder)).show()
-
-    def _repr_png_(self) -> bytes:
-        return self.show()._repr_png_() or b""
-
-
-def volumes_in(folder: Path) -> dict[str, Any]:
-    """The images in the folder of a case as volumes, by the names of their files; maps are left out."""
-    from voxlate.evaluation.scoring.scored_images import images_in, is_map
-    from voxlate.scans.formats.io import read_volume
-
-    images = images_in(folder)
-    return {name: read_volume(path) for name, path in images.items() if not is_map(name, images)}
-
 
 def _synth_lines(done: Syntheses, run: Any, out: Path, options: SynthOptions) -> Iterator[Any]:
     from voxlate.commands.api.next_steps import after_synthesis
+    from voxlate.synthesis.provenance import bound_lines
 
     if done.others and not (done.cases or done.left_out):
         yield f"--part {options.part} holds none of the {done.others} cases: nothing to do."
         return
-    yield from done.bound_lines
+    yield from bound_lines(done.folders)
     if done.complete:
         yield f"{len(done.complete)} cases lack no modality and are not synthesised: {', '.join(done.complete)}"
     after = after_synthesis(done, str(run), options)
@@ -210,7 +173,7 @@ def _synth_lines(done: Syntheses, run: Any, out: Path, options: SynthOptions) ->
     """,
     name="synth",
     lines=_synth_lines,
-    keeps="end",
+    waits=True,
 )
 def synthesise(
     run: Runs, inputs: Inputs, out: Out, *, options: SynthOptions, progress: Reporter
@@ -219,9 +182,6 @@ def synthesise(
 
     The images are in physical units on the grid of the input.
     \f
-    Scans may be paths, Volumes, nibabel images, or pairs of an array (NumPy, torch) [x, y, z] and its affine (to RAS
-    millimetres), by modality.
-
     Returns:
         Syntheses: The `cases` that were synthesised, their `folders`, the reason of each case that was `left_out`, and
             `warnings` and error `bounds` by case. The images are NIfTI files OUT/CASE/MODALITY.nii.gz.
@@ -231,14 +191,10 @@ def synthesise(
         DoNotTrust: the scans of a single case are graded "do not trust", and `anyway` is not set.
 
     Example:
-        >>> import nibabel, voxlate
+        >>> import voxlate
         >>> done = voxlate.synthesise("RUN", "COHORT", "NEW", split="val", progress=False)
         >>> len(done.cases), (done.folders[0] / "t2.nii.gz").is_file()
         (1, True)
-        >>> scan = nibabel.load("COHORT/case0/t1.nii.gz")
-        >>> array = scan.get_fdata()  # [x, y, z]
-        >>> voxlate.synthesise("RUN", {"t1": (array, scan.affine)}, "ARRAYS", progress=False).cases
-        ('case',)
     """
     from voxlate.clinic.archives import is_dicomweb
     from voxlate.scans.formats.itk import ITK, load_writer
@@ -248,7 +204,7 @@ def synthesise(
     if isinstance(run, Model):  # which is on a device already
         options = replace(options, device=f"{run.device}")
     to = Path(out)
-    runs, texts = _runs_and_texts(run, inputs, to)
+    runs, texts = _runs_and_texts(run, inputs)
     in_archive = options.store or any(map(is_dicomweb, texts))
     if in_archive:
         from voxlate.clinic.layouts import fetch_inputs, store_answers  # needs pydicom
@@ -358,18 +314,16 @@ class Checks:
 
     @property
     def lines(self) -> list[str]:
-        """The numbers of cases by verdict, what is said of every case, and each case, those of the gravest verdicts first."""
+        """The numbers of cases by verdict, each case, those of the gravest verdicts first, and what is said of them."""
         if len(self.cases) < 2:
             return [*map(repr, self.cases)]
         counts = [f"{count} {verdict}" for verdict, count in self.document["verdicts"].items()]
-        first, *others = (case.messages for case in self.cases)
-        shared = [said for said in first if all(said in messages for messages in others)]
         graded = sorted(self.cases, key=lambda case: VERDICTS.index(case.verdict))
-        own = ([said for said in case.messages if said not in shared] for case in graded)
+        messages = [said.on(case.case) for case in graded for said in case.messages]
         return [
             ", ".join([*counts, f"{len(self.left_out)} left out"]),
-            *(f"every case: {said.grade}: {said.text}" for said in shared),
-            *(repr(replace(case, messages=messages)) for case, messages in zip(graded, own)),
+            *(f"{case.case}: {case.verdict}" for case in graded),
+            *(f"{said.grade}: {said.text}" for said in summarise(messages)),
         ]
 
     def __repr__(self) -> str:
@@ -389,7 +343,7 @@ def _check_lines(found: Checks) -> Iterator[Any]:
     check starter:head-mr-to-ct scan.nii.gz
     """,
     lines=_check_lines,
-    reads={},
+    reads=True,
 )
 def check(run: Runs, inputs: Inputs, *, options: CheckOptions, progress: Reporter) -> Checks:
     """State whether a model fits scans, before anything is computed.
@@ -409,22 +363,11 @@ def check(run: Runs, inputs: Inputs, *, options: CheckOptions, progress: Reporte
         >>> [case.verdict for case in checks.cases]
         ['fits']
     """
-    from voxlate.synthesis.cohort import Selection, select
-    from voxlate.synthesis.scans import CaseScans
+    from voxlate.synthesis.cohort import select
 
-    if isinstance(inputs, Mapping) and not all(
-        isinstance(scan, Path | str) for scan in inputs.values()
-    ):
-        ignored = options.missing or ()
-        files = {name: scan for name, scan in inputs.items() if name not in ignored}
-        return _checks(Selection(open_model(run, options), [CaseScans("case", files)]), progress)
-    runs, texts = _runs_and_texts(run, inputs, Path())
+    runs, texts = _runs_and_texts(run, inputs)
     model, asked = open_model(runs, options), SynthOptions(**vars(options))
-    return _checks(select(model, texts, asked), progress)
-
-
-def _checks(selected: "Selection", progress: Reporter) -> Checks:
-    """The verdict on each case that was found."""
+    selected = select(model, texts, asked)
     left_out, cases = {}, []
     for number, scans in enumerate(selected.scans):
         progress.step("cases", number, len(selected.scans))
@@ -450,27 +393,13 @@ def check_case(model: "Model", scans: "CaseScans") -> CheckedCase:
     return CheckedCase(scans.case, verdict_of(messages), files, checked.targets, messages)
 
 
-def _runs_and_texts(run: Any, inputs: Any, out: Path) -> tuple[Any, list[str]]:
-    """The runs, of which the first inputs may be others, and the inputs as texts of the command line.
-
-    Scans that are no paths are written into OUT/scans first.
-    """
-    from voxlate.scans.formats.io import write_volume
-    from voxlate.synthesis.inputs import as_volume
+def _runs_and_texts(run: Any, inputs: Any) -> tuple[Any, list[str]]:
+    """The runs, of which the first inputs may be others, and the inputs as texts of the command line."""
     from voxlate.training.load import members_and_scans
 
+    if isinstance(inputs, Mapping):
+        return run, [f"{name}={scan}" for name, scan in inputs.items()]
     if isinstance(inputs, Path | str):
         return run, [str(inputs)]
-    if not isinstance(inputs, Mapping):
-        members, scans = members_and_scans([str(text) for text in inputs])
-        return [*as_list(run), *members] if members else run, scans
-    texts = []
-    for name, scan in inputs.items():
-        if not isinstance(scan, Path | str):
-            folder = out / SCANS / "case"
-            folder.mkdir(parents=True, exist_ok=True)
-            path = folder / f"{name}.nii.gz"
-            write_volume(path, as_volume(scan, name), f"voxlate: {name}")
-            scan = path
-        texts.append(f"{name}={scan}")
-    return run, texts
+    members, scans = members_and_scans([str(text) for text in inputs])
+    return [*as_list(run), *members] if members else run, scans

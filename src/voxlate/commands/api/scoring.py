@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from voxlate.base.errors import BadInput, as_list
+from voxlate.base.errors import as_list
 from voxlate.base.messages import Message, message, read_messages
-from voxlate.base.option import PYTHON, MainOption, Option
+from voxlate.base.option import MainOption
 from voxlate.commands.api.entry import Argument, Command, Everything, Place, Undone
 from voxlate.commands.api.progress import Reporter
 from voxlate.evaluation.evaluation_options import CompareOptions, EvaluateOptions
@@ -76,7 +76,7 @@ def _assumptions(done: Evaluation) -> Iterator[Message]:
     evaluate NEW --truth COHORT --run RUN --missing all
     """,
     lines=_evaluation_lines,
-    keeps="end",
+    waits=True,
     gives="scores",
 )
 def evaluate(
@@ -84,13 +84,6 @@ def evaluate(
     truth: Annotated[Place, MainOption("Cohort with the true scans.")],
     *,
     options: EvaluateOptions,
-    cases: Annotated[
-        Sequence[str] | None,
-        Option(
-            "Cases to score, instead of those of the split. Not with --run.",
-            panel=PYTHON,
-        ),
-    ] = None,
     progress: Reporter,
 ) -> Evaluation:
     """Score synthesised images and naive baselines against the true scans.
@@ -117,11 +110,7 @@ def evaluate(
     if not options.run:
         options.refuse_without_run()
         count = progress.count("evaluate")
-        return Evaluation(score_images(out, truth, options, cases=cases, progress=count))
-    if cases is not None:
-        raise BadInput(
-            "cases: expected no cases with a run, which synthesises those of the split, found some. Leave them out, or use exclude."
-        )
+        return Evaluation(score_images(out, truth, options, progress=count))
     summary = score_run(Path(truth), Path(out), options, progress=progress.step, say=progress.say)
     return Evaluation(summary.scores, summary)
 
@@ -133,7 +122,6 @@ def _comparison_lines(comparison: "Comparison", everything: Everything = False) 
 @Command(
     "compare CNN_OUT DDPM_OUT --reference CNN_OUT --report methods.html",
     lines=_comparison_lines,
-    reads={"report": None, "out": None},
 )
 def compare(
     folders: Annotated[

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,11 +12,9 @@ from rich.text import Text
 from voxlate.base.errors import BadInput
 from voxlate.base.option import MainOption, Object
 from voxlate.commands.api.entry import (
-    RUN,
     Address,
     Argument,
     Command,
-    LoadedModel,
     Out,
     Place,
     Run,
@@ -25,7 +23,6 @@ from voxlate.commands.api.progress import Reporter
 from voxlate.evaluation.evaluation_options import CalibrateOptions
 from voxlate.training.training_options import (
     AdaptOptions,
-    ImportOptions,
     TrainOptions,
 )
 
@@ -77,29 +74,22 @@ def _run_document(done: "Trained") -> dict[str, Any]:
     """,
     lines=_trained_lines,
     document=_run_document,
-    keeps="now",
 )
 def train(
     recipe: Annotated[
-        Address
-        | Mapping[str, Any]
-        | Annotated[Any, Object("voxlate.training.planning.plan:Plan")]
-        | Annotated[Any, Object("voxlate.training.recipe.settings:Recipe")],
+        Address | Mapping[str, Any] | Annotated[Any, Object("voxlate.training.planning.plan:Plan")],
         Argument(
-            "auto (planned for the cohort), the name of a shipped recipe, a TOML file, or a run to resume.",
+            "auto (planned for the cohort), a shipped recipe (NAME_small: its small variant), or a TOML file.",
             metavar="RECIPE",
-            complete="voxlate.commands.api.choosing:recipe_names",
         ),
     ],
-    data: Annotated[
-        Place | None, MainOption("Prepared cohort. For a run only needed if the cohort was moved.")
-    ] = None,
-    out: Annotated[Place | None, MainOption("Output folder. Not needed to resume a run.")] = None,
+    data: Annotated[Place, MainOption("Prepared cohort.")],
+    out: Out,
     *,
     options: TrainOptions,
     progress: Reporter,
 ) -> "Trained":
-    """Train a recipe, or resume a run.
+    """Train a recipe.
 
     The same command resumes a stopped training and ends with the same weights.
     \f
@@ -115,13 +105,12 @@ def train(
         >>> import voxlate
         >>> small = {"train.steps": 2}
         >>> run = voxlate.train("recipe.toml", "PREPARED", "NEW", set=small, progress=False)
-        >>> run = voxlate.train("NEW", "PREPARED", progress=False)  # resumes it, if it was stopped
         >>> voxlate.info("NEW")["steps"]
         2
     """
-    from voxlate.commands.api.trainings import train_or_continue
+    from voxlate.commands.api.trainings import train_folds
 
-    return train_or_continue(recipe, data, out, options, progress)
+    return train_folds(recipe, Path(data), Path(out), options, progress)
 
 
 def _model_lines(done: "Trained") -> Iterator[str]:
@@ -202,8 +191,6 @@ def import_weights(
         Argument("Published file (safetensors).", metavar="WEIGHTS"),
     ],
     out: Out,
-    *,
-    options: ImportOptions,
 ) -> "Trained":
     """Convert published weights into a run.
 
@@ -213,7 +200,7 @@ def import_weights(
         Run: The folder of the imported run, as `train` returns it, without a history.
 
     Raises:
-        BadInput: the file has weights of another structure, or an option does not fit the source.
+        BadInput: the file has weights of another structure.
 
     Example:
         >>> import voxlate
@@ -221,14 +208,8 @@ def import_weights(
     """
     from voxlate.exchange.published import import_autoencoder, import_run
 
-    if source == "xmodality":
-        return import_run(Path(weights), Path(out), options.set or {})
-    if options.set:
-        found = next(iter(options.set))
-        raise BadInput(
-            f"--set: expected none with {source}, whose file states all keys, found {found!r}. Drop it."
-        )
-    return import_autoencoder(Path(weights), Path(out))
+    read = import_run if source == "xmodality" else import_autoencoder
+    return read(Path(weights), Path(out))
 
 
 @dataclass(frozen=True)
@@ -267,7 +248,7 @@ def _fitted_lines(fitted: Fitted, run: Any, options: CalibrateOptions) -> Iterat
     gives="sentences",
 )
 def calibrate(
-    run: Annotated[Address | LoadedModel, RUN],
+    run: Run,
     cohort: Annotated[
         Place, Argument("Cases with true scans that training did not use.", metavar="COHORT")
     ],
@@ -298,16 +279,12 @@ def calibrate(
     from voxlate.evaluation.calibrate import find_calibration_cases, own_copy
     from voxlate.evaluation.intervals.summary import sentences
     from voxlate.synthesis.ensemble import Ensemble
-    from voxlate.synthesis.model import Model
     from voxlate.training.calibration_file import calibration_file
 
     new = None if options.out is None or Path(options.out).exists() else Path(options.out)
     try:  # a new copy of a starter is removed where it cannot be calibrated
-        if isinstance(run, Model):
-            options = replace(options, device=f"{run.device}")
-        else:
-            run = own_copy(run, options.out)
-        models = [open_model(one, options) for one in (run, *options.out_of_fold)]
+        own = own_copy(run, options.out)
+        models = [open_model(one, options) for one in (own, *options.out_of_fold)]
         model = Ensemble([member for one in models for member in one.members])
         keys = {"samples": options.samples, **(options.set or {})}
         model = model.with_options(options.allow_code, **keys)

@@ -1,4 +1,4 @@
-"""A training as `voxlate train` does it: of a recipe, of a plan, or of a run that goes on."""
+"""A training as `voxlate train` does it: of a recipe or of a plan."""
 
 import re
 import sys
@@ -16,13 +16,12 @@ from voxlate.base.executors.case_work import Context, InProcess, Work, no_report
 from voxlate.base.executors.workers import choose_executor
 from voxlate.base.messages import message
 from voxlate.base.option import flag_of
-from voxlate.commands.api.entry import Place
 from voxlate.commands.api.progress import Reporter
 from voxlate.training.continuing import resume_run
 from voxlate.training.planning.plan import Plan, check_same
 from voxlate.training.planning.planner import plan_training
 from voxlate.training.processes import by_main, processes
-from voxlate.training.recipe import Recipe, from_dict, head_of, read, to_dict
+from voxlate.training.recipe import Recipe, from_dict, head_of, read
 from voxlate.training.recipe import text as recipe_text
 from voxlate.training.run import Run, check_free
 from voxlate.training.train import Beginning
@@ -44,30 +43,10 @@ DECISIONS = (
     "minutes",
     "by hand",
 )
-OF_RECIPE = (
-    "minutes",
-    "set",
-    "init",
-    "reuse",
-    "fold",
-    "folds",
-    "small",
-    "executor",
-    "workers",
-    *OF_PLAN,
-)
 
 
-def train_or_continue(
-    recipe: Any,
-    data: Place | None,
-    out: Place | None,
-    asked: TrainOptions,
-    report: Reporter,
-) -> Run:
-    """Train a recipe, its folds or a plan into OUT, or continue a run, which is given without OUT."""
-    if out is None and isinstance(recipe, Path | str) and Path(recipe).is_dir():
-        return _continue(Path(recipe), None if data is None else Path(data), asked, report)
+def train_folds(recipe: Any, data: Path, out: Path, asked: TrainOptions, report: Reporter) -> Run:
+    """Train a recipe, its folds or a plan into OUT, or resume what was stopped there."""
     given = (recipe, asked.set)
     recipe, changes = named = _with_names(given)
     # a class that Python gives is the caller's own
@@ -78,9 +57,7 @@ def train_or_continue(
             raise BadInput(
                 f"--folds: expected no --fold with it, found {asked.fold}. Give one of the two."
             )
-        trainings = [
-            (out and fold_of(out, fold), replace(asked, fold=fold)) for fold in range(asked.folds)
-        ]
+        trainings = [(fold_of(out, fold), replace(asked, fold=fold)) for fold in range(asked.folds)]
     executor = choose_executor(asked, asked.device)
     job = _Training(
         recipe, data, report if isinstance(executor, InProcess) else Reporter(no_report)
@@ -89,9 +66,9 @@ def train_or_continue(
     return cast(Run, run_cases(executor, job, trainings, count, report.say, Exception)[-1].result)
 
 
-def fold_of(out: Place, fold: int) -> Path:
+def fold_of(out: Path, fold: int) -> Path:
     """The folder of a fold's run."""
-    return Path(out) / f"fold{fold}"
+    return out / f"fold{fold}"
 
 
 @dataclass(frozen=True)
@@ -99,7 +76,7 @@ class _Training:
     """The training of a recipe into one or more folders; report: of the process that trains."""
 
     recipe: Any
-    data: Place | None
+    data: Path
     report: Reporter
     uses_network: bool = True
 
@@ -107,20 +84,13 @@ class _Training:
         """The training into one folder."""
         return self._train
 
-    def _train(self, training: tuple[Place | None, TrainOptions], context: Context) -> Run:
+    def _train(self, training: tuple[Path, TrainOptions], context: Context) -> Run:
         """Train the recipe into a folder by its options, or resume it there."""
-        recipe, (out, asked) = self.recipe, training
+        recipe, (run, asked) = self.recipe, training
         report = replace(self.report, say=context.warn)
         named = f"{recipe}" if isinstance(recipe, Path | str) else "the recipe"
-        if asked.small:
-            if named in (AUTO, "the recipe"):
-                raise BadInput(
-                    "--small: expected the name or the file of a recipe with a table [small], found another. Drop it."
-                )
-            recipe = recipe_text.small_variant(named)
-        prepared, run = _check_places(named, self.data, out)
         if recipe == AUTO:
-            return _train_planned(prepared, run, asked, report)
+            return _train_planned(self.data, run, asked, report)
         if unfit := [*asked.changed_options("minutes", *OF_PLAN)]:
             raise BadInput(
                 f"{flag_of(unfit[0])}: expected auto with it, found {named}. Drop it, or set another length by its key: --set train.steps=2000, say."
@@ -129,7 +99,7 @@ class _Training:
         _say_last_stage(chosen, asked, report)
         return train_recipe(
             chosen,
-            prepared,
+            self.data,
             run,
             asked,
             beginning=Beginning(head),
@@ -154,48 +124,11 @@ def _with_names(value: Any) -> Any:
     return name
 
 
-def _check_places(named: str, data: Place | None, out: Place | None) -> tuple[Path, Path]:
-    """The cohort and the folder that a recipe needs; raises BadInput without them."""
-    if data is None:
-        raise BadInput(
-            f"--data: expected a prepared cohort to train {named} on, found none. Add --data PREPARED."
-        )
-    if out is None:
-        raise BadInput(
-            f"--out: expected a folder for the run of {named}, found none. Add --out RUN."
-        )
-    return Path(data), Path(out)
-
-
-def _continue(run: Path, data: Path | None, asked: TrainOptions, report: Reporter) -> Run:
-    """Resume a run."""
-    if unfit := [*asked.changed_options(*OF_RECIPE)]:
-        raise BadInput(
-            f"{flag_of(unfit[0])}: expected a recipe with it, found the run {run}, which keeps its recipe. Drop it, or begin a new run with it from these weights: voxlate train {quote(str(run / 'recipe.toml'))} --data PREPARED --init {quote(str(run))} --out NEW."
-        )
-    return _resume(run, data, asked, report)
-
-
-def _resume(run: Path, data: Path | None, asked: TrainOptions, report: Reporter) -> Run:
-    return resume_run(
-        run,
-        data=data,
-        device=asked.device,
-        allow_code=asked.allow_code,
-        track=asked.track,
-        progress=report.step,
-        say=report.say,
-    )
-
-
 def _read_recipe(recipe: Any, asked: TrainOptions) -> tuple[Recipe, str]:
     """A recipe with its changes, and the comment lines at its head."""
     changes, allow_code = asked.set or {}, asked.allow_code
     if isinstance(recipe, Plan):
         return recipe.change(changes, allow_code).with_head
-    if isinstance(recipe, Recipe):
-        tables = recipe_text.apply_changes(to_dict(recipe), changes)
-        return from_dict(tables, "the recipe", allow_code) if changes else recipe, ""
     if isinstance(recipe, Mapping):
         return from_dict(recipe_text.values_of(recipe, changes), "the recipe", allow_code), ""
     return read(str(recipe), changes, allow_code), head_of(str(recipe))
@@ -262,7 +195,15 @@ def _resume_plan(run: Path, data: Path, asked: TrainOptions, report: Reporter) -
     listed = ", ".join(ignored) or "options of a plan"
     text = f"{run / 'recipe.toml'} is resumed as it was planned; {listed} change nothing (another --out makes another plan)."
     report.say(message("resumed", text))
-    return _resume(run, data, asked, report)
+    return resume_run(
+        run,
+        data=data,
+        device=asked.device,
+        allow_code=asked.allow_code,
+        track=asked.track,
+        progress=report.step,
+        say=report.say,
+    )
 
 
 def _say_last_stage(recipe: Recipe, asked: TrainOptions, report: Reporter) -> None:

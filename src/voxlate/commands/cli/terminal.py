@@ -1,17 +1,14 @@
 """The command line: its parameters, which typer gets from the description of a command, what it prints, and how it fails."""
 
-import functools
 import json
-import re
 import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from inspect import Parameter, Signature, cleandoc
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Annotated, Any, Literal, NoReturn, get_args, get_origin
 
 import typer
@@ -28,7 +25,7 @@ from voxlate.base.errors import (
     system_code,
     system_refusal,
 )
-from voxlate.base.messages import FILE, Message, OwnWarning, Say, shorten, write_messages
+from voxlate.base.messages import Message, OwnWarning, Say, shorten
 from voxlate.base.option import (
     ARGUMENT,
     PANELS,
@@ -47,7 +44,6 @@ DEBUG = Option("Show the traceback of an error.")
 AS_JSON = OutputOption("Print the result as JSON.", flag="--json")
 VERBOSE = OutputOption("Print every message.", flag="--verbose -v")
 
-MPS_LACKS = re.compile(r"The operator '(.+?)' is not currently supported on the MPS backend")
 app = typer.Typer(
     name="voxlate",
     help="Synthesise one kind of medical scan from another, and state the uncertainty of the images.\n\nResearch software, not a medical device.",
@@ -57,7 +53,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 debug = False  # whether an error is shown with its traceback
-_note_once = functools.cache(note)
 _show_any = warnings.showwarning
 
 
@@ -122,33 +117,30 @@ def end(undone: Iterable[str]) -> None:
 
 
 @contextmanager
-def keep_messages(
-    folder: Path | None, command: str, verbose: bool, wait: bool = True
-) -> Iterator[Say]:
-    """Gives a function that takes messages, all of which are written into FOLDER/messages.jsonl.
+def print_messages(verbose: bool, wait: bool = True) -> Iterator[Say]:
+    """Gives a function that takes messages.
 
     verbose: print each message at once; wait: else print them together at the end, equal ones as one, in a few lines.
     """
-    kept, is_done = [], False
+    kept = list[Message]()
 
     def take(said: Message) -> None:
-        """Keep a message, and print it where it does not wait."""
-        if folder is not None:  # a server says more than memory holds
+        """Print a message, or keep it for the end."""
+        if verbose:
+            note(said)
+        elif wait:
             kept.append(said)
-        if verbose or not (wait or said.is_detail):
+        elif not said.is_detail:
             note(said)
 
     try:
         yield take
-        is_done = True
     finally:
-        shown, more = shorten(kept if wait and not verbose else [])
+        shown, more = shorten(kept)
         for said in shown:
             note(said)
         if more:
-            note(f"{plural(more, 'further note')}: see {folder}/{FILE}, or give --verbose.")
-        if folder is not None and kept and folder.is_dir():
-            write_messages(folder, command, kept, is_done)
+            note(f"{plural(more, 'further note')}: give --verbose.")
 
 
 @contextmanager
@@ -160,10 +152,8 @@ def in_sentences() -> Iterator[None]:
 
 
 def show_warning(said: Warning | str, category: type[Warning], *place: Any) -> None:
-    """Show a warning as usual; our own, and operations that MPS lacks, as one sentence each."""
-    if lacking := MPS_LACKS.search(str(said)):
-        _note_once(f"MPS has no {lacking[1]}: such operations run on the CPU, which takes longer.")
-    elif issubclass(category, OwnWarning):
+    """Show a warning as usual, our own as a sentence."""
+    if issubclass(category, OwnWarning):
         note(str(said))
     else:
         _show_any(said, category, *place)
@@ -184,9 +174,7 @@ def add(command: Command) -> None:
     """Add a command to the command line, with examples at the end of its --help."""
     examples = [f"voxlate {line}" for line in cleandoc(command.examples).splitlines()]
     epilog = "\n".join(["Example:" if len(examples) == 1 else "Examples:", *examples])
-    switches = {"as_json": AS_JSON, "debug": DEBUG}
-    if command.keeps:
-        switches["verbose"] = VERBOSE
+    switches = {"as_json": AS_JSON, "debug": DEBUG, "verbose": VERBOSE}
     parameters = {**command.parameters}
     for name, option in switches.items():
         note = Annotated[bool, option]
@@ -197,13 +185,11 @@ def add(command: Command) -> None:
         global debug
         debug = typed.pop("debug")
         typed = {name: value for name, value in typed.items() if value not in (None, [])}
-        verbose, as_json = typed.get("verbose", False), typed["as_json"]
+        as_json = typed["as_json"]
         given = {name: typed[name] for name in command.given if name in typed}
-        kept = Path(f"{given.get('out') or given.get('recipe')}") if command.keeps else None
-        waits = command.keeps == "end"
-        with keep_messages(kept, command.name, verbose, waits) as take:
+        with print_messages(typed["verbose"], command.waits) as take:
             report = Reporter(say=take)
-            result, values = command.call({**command.by_line, **given}, report)
+            result, values = command.call(given, report)
             shown = command.show(result, {**typed, **values})
             for line in shown:
                 if isinstance(line, Message):
@@ -233,7 +219,6 @@ def _for_typer(parameter: Parameter) -> Parameter:
     stated: dict[str, Any] = {
         "help": _help(option, default if is_set else None),
         "metavar": option.metavar or _metavar(kind),
-        "autocompletion": _complete(option, kind),
         "show_default": False,
     }
     flag = flag_of(parameter.name)
@@ -265,24 +250,6 @@ def _texts(kind: Any) -> Any:
     if get_origin(kind) is tuple:
         return tuple[tuple(str for _ in get_args(kind))]  # type: ignore[misc]
     return kind if kind in (bool, Path) else str
-
-
-def _complete(option: Option, kind: Any) -> Callable[[str], list[str]] | None:
-    """What typer calls to complete a word; it takes functions alone."""
-    known: Any = get_args(kind) if get_origin(kind) is Literal else option.complete
-    if not known:
-        return None
-
-    def complete(begun: str) -> list[str]:
-        """The values that begin with these letters; an empty word may become a path."""
-        if option.metavar == "RUN" and not begun:
-            return []
-        values = resolve_name(known) if isinstance(known, str) else known
-        return [
-            value for value in (values() if callable(values) else values) if value.startswith(begun)
-        ]
-
-    return complete
 
 
 def _metavar(kind: Any) -> str:
