@@ -97,13 +97,19 @@ def test_a_cancelled_job_ends_its_process(jobs, tmp_path):
     assert jobs.read(name).state == "cancelled"
 
 
-def test_a_server_ends_its_job_and_begins_without_those_of_an_earlier_one(jobs):
-    (name,) = waiting(jobs)
-    worked(jobs, script("import time; time.sleep(60)"), lambda: jobs.read(name).state == "running")
+def test_a_server_ends_its_job_and_the_next_goes_on_with_all_that_is_whole(jobs):
+    running, done, damaged, old = waiting(jobs, 4)
+    worked(
+        jobs, script("import time; time.sleep(60)"), lambda: jobs.read(running).state == "running"
+    )
+    jobs.end(done, "done")
+    (jobs.folder(damaged) / "job.json").write_text('{"name": ')
+    jobs.change(old, version="0.0")
+    unfinished = jobs.reserve()
     again = Jobs(jobs.data)
     again.begin()
-    assert again.all() == []
-    assert not [*again.root.iterdir()]
+    assert [(job.name, job.state) for job in again.all()] == [(running, "queued"), (done, "done")]
+    assert not any((again.root / name).exists() for name in (damaged, old, unfinished.name))
 
 
 def test_old_jobs_are_removed_and_those_in_use_are_kept(jobs):
@@ -125,11 +131,11 @@ def test_the_page_shows_progress_and_a_way_to_cancel(page):
     made = page()
     name = made.jobs.add("synthesise", "ct of scan", {"check": "gone"}, 100).name
     made.jobs.take()
-    facts = {"stage": "slices", "done": 25, "total": 100}
+    facts = {"stage": "slices", "done": 25, "total": 100, "seconds_left": 30}
     write_json(made.jobs.folder(name) / PROGRESS, facts)
     for place in ("/", f"/jobs/{name}"):
         text = made.get(place).text
-        assert "Synthesising, 25 %" in text
+        assert "Synthesising, 25 %, about 30 s left" in text
         assert f'action="/jobs/{name}/cancel"' in text
     assert made.post(f"/jobs/{name}/cancel").headers["location"] == "/"
     assert made.jobs.read(name).state == "cancelled"

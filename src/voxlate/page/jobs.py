@@ -1,6 +1,6 @@
-"""The jobs of the page: in the memory of the server, and their files in folders, which end with it.
+"""The jobs of the page: in the memory of the server, and in folders, from which the next server goes on.
 
-DATA/jobs/<job>/job.json      what is asked for; the server alone writes it
+DATA/jobs/<job>/job.json      what is asked for and the state; the server alone writes it
 DATA/jobs/<job>/progress.json how far the work is; the job's own process alone writes this file and all below
 DATA/jobs/<job>/outcome.json  how the work ended
 DATA/jobs/<job>/found.json    what the page shows of a finished job
@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from voxlate import __version__
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json, write_json
 
@@ -53,6 +54,7 @@ class Job:
     started: float = 0.0
     ended: float = 0.0
     why: str = ""
+    version: str = __version__
 
     @property
     def has_ended(self) -> bool:
@@ -97,14 +99,18 @@ class Jobs:
                 )
             folder = reserved or self.reserve()
             job = Job(folder.name, kind, title, {**request}, created=time.time())
-            self._jobs[job.name] = job
-            return job
+            return self._keep(job)
+
+    def _keep(self, job: Job) -> Job:
+        write_json(self.root / job.name / JOB, asdict(job))
+        self._jobs[job.name] = job
+        return job
 
     def read(self, name: str) -> Job:
         """A job; raises NoSuchJob where there is none of this name."""
         if name not in self._jobs:
             raise NoSuchJob(
-                "job: expected a job that exists, found none: it was removed, its time is over, or an earlier server made it. Go to the list."
+                "job: expected a job that exists, found none: it was removed, its time is over, or another version of voxlate made it. Go to the list."
             )
         return self._jobs[name]
 
@@ -118,7 +124,7 @@ class Jobs:
         with self._lock:
             job = self.read(name)
             if job.state not in unless:
-                job = self._jobs[name] = replace(job, **changes)
+                job = self._keep(replace(job, **changes))
             return job
 
     def take(self) -> Job | None:
@@ -128,7 +134,6 @@ class Jobs:
                 if job.state == "queued":
                     for name in (PROGRESS, OUTCOME):
                         (self.root / job.name / name).unlink(missing_ok=True)
-                    write_json(self.root / job.name / JOB, asdict(job))
                     return self.change(job.name, state="running", started=time.time())
         return None
 
@@ -137,10 +142,21 @@ class Jobs:
         return self.change(name, unless=ENDED, state=state, ended=time.time(), why=why)
 
     def begin(self) -> None:
-        """Remove what an earlier server has left; the owner alone may enter the folder of all jobs."""
-        shutil.rmtree(self.root, ignore_errors=True)
+        """Go on with the jobs of an earlier server: one that ran waits again; unfinished uploads, and what another version made, go.
+
+        The owner alone may enter the folder of all jobs.
+        """
         self.root.mkdir(parents=True, exist_ok=True)
         self.root.chmod(FOLDER)
+        for folder in self.root.iterdir():
+            try:
+                job = Job(**read_json(folder / JOB))
+            except (BadInput, TypeError):
+                job = None
+            if job is None or job.version != __version__:
+                shutil.rmtree(folder, ignore_errors=True)
+            else:
+                self._jobs[job.name] = job if job.has_ended else replace(job, state="queued")
 
     def remove(self, name: str) -> None:
         """Remove a job with its files; raises BadInput while it runs, or while another job needs its scans."""

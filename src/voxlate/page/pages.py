@@ -102,10 +102,11 @@ class Site:
         url = url_of(job)
         found = self.found(job)
         moved = self.jobs.read_file(job.name, PROGRESS) if job.state == "running" else {}
-        stage, percent = moved.get("stage", ""), None
+        stage, percent, left = moved.get("stage", ""), None, None
         # all but one step may be short: before the first and after the last, the rest is unknown
         if moved and 0 < moved["done"] < moved["total"]:
             percent = round(100 * moved["done"] / moved["total"])
+            left = moved.get("seconds_left")
         return JobState(
             job.name,
             url,
@@ -115,6 +116,7 @@ class Site:
             time.strftime("%d %b %H:%M", time.localtime(job.created)),
             stage=STAGES.get(stage, stage),
             percent=percent,
+            seconds_left=left,
             why=job.why,
             images={
                 without_ending(file): f"{url}/images/{file}" for file in found.get("images", ())

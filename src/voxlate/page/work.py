@@ -119,12 +119,17 @@ def clean_regularly(jobs: Jobs, keep_seconds: float, stop: threading.Event) -> N
 def writes_progress(folder: Path) -> Callable[..., None]:
     """A function that writes how far the work of a job is, at most twice a second."""
     written = 0.0
+    begun = dict[str, float]()  # when the first part of each stage was done
 
     def step(stage: str, done: int, total: int, *_: object) -> None:
         nonlocal written
-        if time.monotonic() - written >= EVERY_SECONDS or done >= total:
-            written = time.monotonic()
-            write_json(folder / PROGRESS, {"stage": stage, "done": done, "total": total})
+        now = time.monotonic()
+        since = begun.setdefault(stage, now)
+        if now - written >= EVERY_SECONDS or done >= total:
+            written = now
+            left = (now - since) / max(done - 1, 1) * (total - done)
+            facts = {"stage": stage, "done": done, "total": total, "seconds_left": round(left)}
+            write_json(folder / PROGRESS, facts)
 
     return step
 
