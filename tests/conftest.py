@@ -259,8 +259,7 @@ def prepared(cohort, prepared_once, tmp_path) -> Path:
 def once(tmp_path_factory):
     """once(text, prepared, run, train): what train() writes to the folder `run`.
 
-    A recipe's text is trained on the same cases once in a process; later tests get a copy of the run, and of the
-    latents that it kept with the prepared cohort.
+    A recipe's text is trained on the same cases once in a process; later tests get a copy of the run.
     """
     kept = tmp_path_factory.mktemp("trainings")
 
@@ -269,14 +268,11 @@ def once(tmp_path_factory):
             kept
             / hashlib.sha256(text.encode() + (prepared / "cohort.json").read_bytes()).hexdigest()
         )
-        folders = {place / "run": run, place / "latents": prepared / "latents"}
-        first = not place.exists()
-        if first:
+        if not place.exists():
             train()
-        for held, own in folders.items():
-            source, copy = (own, held) if first else (held, own)
-            if source.exists():
-                shutil.copytree(source, copy)
+            shutil.copytree(run, place)
+        elif not run.exists():
+            shutil.copytree(place, run)
         return run
 
     return fill

@@ -10,7 +10,6 @@ from safetensors.torch import load_file
 from refusals import refuses
 from rows import slow
 from scans import change_scan
-from trainings import same_weights
 from voxlate.base.files import read_json
 from voxlate.evaluation.scoring.scores import read_scores
 from voxlate.scans.cases.prepared import open_cohort
@@ -113,27 +112,6 @@ def test_an_item_of_a_volume_has_one_time_for_all_its_slices_and_latents_of_unit
     eta = model.with_options(sampler="ddim", eta=1.0)
     assert eta.with_options(sampler="ddpm").network.recipe.synth.eta == 0
     assert eta.with_options(steps=3).network.recipe.synth.eta == 1
-
-
-@slow
-def test_latents_are_encoded_once_and_again_where_they_are_damaged_or_of_another_autoencoder(
-    again, volume, prepared, tmp_path
-):
-    (folder,) = (prepared / "latents").iterdir()
-    cases = open_cohort(prepared).splits["train"]
-    assert sorted(path.stem for path in folder.iterdir()) == sorted(cases)
-    cut, gone, changed, kept = sorted(folder.iterdir())
-    contents, before = (cut.read_bytes(), changed.read_bytes()), kept.stat().st_mtime_ns
-    cut.write_bytes(contents[0][:100])
-    gone.unlink()
-    changed.write_bytes(contents[1][:-200] + bytes(200))
-    again("same").done()
-    assert (cut.read_bytes(), changed.read_bytes()) == contents
-    assert kept.stat().st_mtime_ns == before
-    assert same_weights(tmp_path / "same", volume)
-    autoencoder = "--set=stages.autoencoder.train"
-    again(f"other {FEW} {autoencoder}.seed=1 {autoencoder}.steps=1").done()
-    assert len(list((prepared / "latents").iterdir())) == 2
 
 
 @slow

@@ -1147,8 +1147,8 @@ def import_weights(
 
 def train(
     recipe: str | Path | Mapping[str, Any] | Plan | Recipe,
-    data: Path | str | None = None,
-    out: Path | str | None = None,
+    data: Path | str,
+    out: Path | str,
     *,
     minutes: float | None = None,
     set: Mapping[str, str | int | float | bool | Sequence[Any] | Mapping[str, Any] | type | Callable[..., Any] | None] | None = None,
@@ -1171,14 +1171,14 @@ def train(
     address: str | None = None,
     progress: bool | Callable[..., None] | Reporter = True,
 ) -> Run:
-    """Train a recipe, or resume a run.
+    """Train a recipe.
 
     The same command resumes a stopped training and ends with the same weights.
 
     Args:
-        recipe: auto (planned for the cohort), the name of a shipped recipe, a TOML file, or a run to resume.
-        data: Prepared cohort. For a run only needed if the cohort was moved.
-        out: Output folder. Not needed to resume a run.
+        recipe: auto (planned for the cohort), the name of a shipped recipe, or a TOML file.
+        data: Prepared cohort.
+        out: Output folder.
         minutes: Training time of auto on this machine. Default: 60.
         set: Change of a key of the recipe, such as train.steps=500. A dict.
         small: Train the small variant of the recipe, which its table [small] states. Default: False.
@@ -1213,7 +1213,7 @@ def train(
         >>> import voxlate
         >>> small = {"train.steps": 2}
         >>> run = voxlate.train("recipe.toml", "PREPARED", "NEW", set=small, progress=False)
-        >>> run = voxlate.train("NEW", "PREPARED", progress=False)  # resumes it, if it was stopped
+        >>> run = voxlate.train("recipe.toml", "PREPARED", "NEW", set=small, progress=False)  # resumes it, if it was stopped
         >>> voxlate.info("NEW")["steps"]
         2
     """

@@ -1,6 +1,5 @@
 """What commands say about folders, names and options that a new user gives them."""
 
-import re
 import shutil
 
 import numpy as np
@@ -94,20 +93,6 @@ def test_a_made_ct_of_grey_values_is_not_described_in_hounsfield_units(typed, tm
     write_json(case / "provenance.json", stated)
     assert typed("info o/a/ct.nii.gz --json").json["unit"] == "grey"
     assert ">HU<" not in report(tmp_path / "o").read_text()
-
-
-@slow
-def test_keys_of_a_finished_run_are_changed_by_a_new_run_that_its_refusal_names(
-    typed, voxlate, run, prepared
-):
-    change = "--set train.optimiser.lr=1e-4"
-    said = typed(f"train run {change}").refusal
-    command = re.search(r"from these weights: voxlate (.+)\.", said)
-    assert command, said
-    line = command[1].replace("PREPARED", "prepared").replace("NEW", "new")
-    typed(f"{line} {change}").done()
-    other = typed(f"train run/recipe.toml --data prepared --out run {change}")
-    assert "--init run" in "".join(other.err.split("\n"))
 
 
 def test_info_calls_a_unit_by_a_files_name_a_guess_and_checks_its_values(typed, cohort, tmp_path):

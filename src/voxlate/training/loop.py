@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
@@ -93,8 +94,7 @@ def begin_learner(method: Method, job: Job) -> Learner:
     }
     # Compiling takes half a minute on a CPU, which gains 4-20 %, and over a minute for a GPU beside other work. Later
     # steps do not count, because it changes roundings.
-    gains = options.steps > LONG and can_compile(job.device)
-    if gains if options.compile is None else options.compile:
+    if options.steps > LONG and can_compile(job.device):
         method.net.compile()
     epochs = Epochs(job.epoch_steps if options.stop else 0)
     return Learner(method, averaged, optimisers, epochs)
@@ -127,7 +127,7 @@ def take_step(
     for turn, repeats in learner.method.turns.items():
         # The batches of a turn that is not taken are skipped, because batches depend on the step alone.
         if not learner.method.takes_turn(turn, progress):
-            for _ in range(repeats * options.accumulate):
+            for _ in range(repeats):
                 next(batches)
                 next(calls)
             continue
@@ -136,16 +136,15 @@ def take_step(
             group["lr"] = options.rate(place)
         for _ in range(repeats):
             optimiser.zero_grad(set_to_none=True)
-            for _ in range(options.accumulate):
-                batch = next(batches)
-                noise = Noise(stable_id(job.seed, learner.step, next(calls)), batch.item)
-                # Dropout is the same after a restart.
-                seeded.manual_seed(stable_id(noise.seed, int(batch.item.flatten()[0])))
-                # This is around the backward pass, too, which may compute layers again.
-                with volumes_in_float32(device):
-                    with autocast(device, options.precision):
-                        parts = parallel(turn, batch.to(device), noise, progress)
-                    (parts["total"] / options.accumulate).backward()
+            batch = next(batches)
+            noise = Noise(stable_id(job.seed, learner.step, next(calls)), batch.item)
+            # Dropout is the same after a restart.
+            seeded.manual_seed(stable_id(noise.seed, int(batch.item.flatten()[0])))
+            # This is around the backward pass, too, which may compute layers again.
+            with volumes_in_float32(device):
+                with autocast(device, options.precision):
+                    parts = parallel(turn, batch.to(device), noise, progress)
+                parts["total"].backward()
             if options.clip_norm:
                 groups = (group["params"] for group in optimiser.param_groups)
                 weights = itertools.chain.from_iterable(groups)
@@ -417,6 +416,7 @@ def finish(job: Job, learner: Learner, notes: Mapping[str, Any]) -> Method:
         if worse := {one.modality: one.sentence for one in verdicts if one.outcome == "worse"}:
             header["worse"] = worse
         save_weights(run.weights(job.stage.name), method, header | dict(notes))
+        shutil.rmtree(run.latents, ignore_errors=True)
     job.accelerator.wait_for_everyone()
     return method
 

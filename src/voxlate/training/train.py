@@ -53,15 +53,13 @@ class Beginning:
     """How a run begins, beyond its recipe, cohort and options.
 
     head: comment lines of its recipe.toml; budgets: what its plan gives each stage; starts: weights by stage of the run
-    that is adapted, and whether they were calibrated; begun: the hash of the
-    weights from which the run in the folder began; state: after a race of the plan, from which a new run goes on.
+    that is adapted, and whether they were calibrated; state: after a race of the plan, from which a new run goes on.
     """
 
     head: str = ""
     budgets: Budgets = field(default_factory=dict)
     starts: Mapping[str, Path] = field(default_factory=dict)
     calibrated: bool = False
-    begun: str | None = None
     state: Mapping[str, Any] | None = None
 
 
@@ -128,8 +126,8 @@ def _open_job(recipe: Recipe, data: Path, asked: TrainOptions, beginning: Beginn
     cohort = open_cohort(data)
     if asked.fold is not None:
         cohort = cohort.in_fold(asked.fold)
-    old = (asked.init, beginning.starts, beginning.begun)
-    cohort = recipe.with_maps_of(cohort, must_draw=not any(old))
+    begins_anew = asked.init is None and not beginning.starts
+    cohort = recipe.with_maps_of(cohort, must_draw=begins_anew)
     accelerator, device = processes(asked.device)
     return Job(recipe, recipe.all_stages[0], cohort, accelerator, device)
 
@@ -165,7 +163,7 @@ def _begin_run(
     The provenance also states the cohort's place and the weights from which the run starts.
     """
     run, start = job.run, starts.get("final")
-    digest = file_hash(start) if start else beginning.begun
+    digest = file_hash(start) if start else None
     about: dict[str, Any] = {
         "cohort": job.cohort.digest,
         "start": digest,

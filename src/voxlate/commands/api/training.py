@@ -86,20 +86,18 @@ def train(
         | Annotated[Any, Object("voxlate.training.planning.plan:Plan")]
         | Annotated[Any, Object("voxlate.training.recipe.settings:Recipe")],
         Argument(
-            "auto (planned for the cohort), the name of a shipped recipe, a TOML file, or a run to resume.",
+            "auto (planned for the cohort), the name of a shipped recipe, or a TOML file.",
             metavar="RECIPE",
             complete="voxlate.commands.api.choosing:recipe_names",
         ),
     ],
-    data: Annotated[
-        Place | None, MainOption("Prepared cohort. For a run only needed if the cohort was moved.")
-    ] = None,
-    out: Annotated[Place | None, MainOption("Output folder. Not needed to resume a run.")] = None,
+    data: Annotated[Place, MainOption("Prepared cohort.")],
+    out: Out,
     *,
     options: TrainOptions,
     progress: Reporter,
 ) -> "Trained":
-    """Train a recipe, or resume a run.
+    """Train a recipe.
 
     The same command resumes a stopped training and ends with the same weights.
     \f
@@ -115,13 +113,13 @@ def train(
         >>> import voxlate
         >>> small = {"train.steps": 2}
         >>> run = voxlate.train("recipe.toml", "PREPARED", "NEW", set=small, progress=False)
-        >>> run = voxlate.train("NEW", "PREPARED", progress=False)  # resumes it, if it was stopped
+        >>> run = voxlate.train("recipe.toml", "PREPARED", "NEW", set=small, progress=False)  # resumes it, if it was stopped
         >>> voxlate.info("NEW")["steps"]
         2
     """
-    from voxlate.commands.api.trainings import train_or_continue
+    from voxlate.commands.api.trainings import train_or_resume
 
-    return train_or_continue(recipe, data, out, options, progress)
+    return train_or_resume(recipe, data, out, options, progress)
 
 
 def _model_lines(done: "Trained") -> Iterator[str]:

@@ -18,7 +18,6 @@ from voxlate.base.messages import message
 from voxlate.base.option import flag_of
 from voxlate.commands.api.entry import Place
 from voxlate.commands.api.progress import Reporter
-from voxlate.training.continuing import resume_run
 from voxlate.training.planning.plan import Plan, check_same
 from voxlate.training.planning.planner import plan_training
 from voxlate.training.processes import by_main, processes
@@ -44,30 +43,16 @@ DECISIONS = (
     "minutes",
     "by hand",
 )
-OF_RECIPE = (
-    "minutes",
-    "set",
-    "init",
-    "reuse",
-    "fold",
-    "folds",
-    "small",
-    "executor",
-    "workers",
-    *OF_PLAN,
-)
 
 
-def train_or_continue(
+def train_or_resume(
     recipe: Any,
-    data: Place | None,
-    out: Place | None,
+    data: Place,
+    out: Place,
     asked: TrainOptions,
     report: Reporter,
 ) -> Run:
-    """Train a recipe, its folds or a plan into OUT, or continue a run, which is given without OUT."""
-    if out is None and isinstance(recipe, Path | str) and Path(recipe).is_dir():
-        return _continue(Path(recipe), None if data is None else Path(data), asked, report)
+    """Train a recipe, its folds or a plan into OUT."""
     given = (recipe, asked.set)
     recipe, changes = named = _with_names(given)
     # a class that Python gives is the caller's own
@@ -78,9 +63,7 @@ def train_or_continue(
             raise BadInput(
                 f"--folds: expected no --fold with it, found {asked.fold}. Give one of the two."
             )
-        trainings = [
-            (out and fold_of(out, fold), replace(asked, fold=fold)) for fold in range(asked.folds)
-        ]
+        trainings = [(fold_of(out, fold), replace(asked, fold=fold)) for fold in range(asked.folds)]
     executor = choose_executor(asked, asked.device)
     job = _Training(
         recipe, data, report if isinstance(executor, InProcess) else Reporter(no_report)
@@ -99,7 +82,7 @@ class _Training:
     """The training of a recipe into one or more folders; report: of the process that trains."""
 
     recipe: Any
-    data: Place | None
+    data: Place
     report: Reporter
     uses_network: bool = True
 
@@ -107,7 +90,7 @@ class _Training:
         """The training into one folder."""
         return self._train
 
-    def _train(self, training: tuple[Place | None, TrainOptions], context: Context) -> Run:
+    def _train(self, training: tuple[Place, TrainOptions], context: Context) -> Run:
         """Train the recipe into a folder by its options, or resume it there."""
         recipe, (out, asked) = self.recipe, training
         report = replace(self.report, say=context.warn)
@@ -118,7 +101,7 @@ class _Training:
                     "--small: expected the name or the file of a recipe with a table [small], found another. Drop it."
                 )
             recipe = recipe_text.small_variant(named)
-        prepared, run = _check_places(named, self.data, out)
+        prepared, run = Path(self.data), Path(out)
         if recipe == AUTO:
             return _train_planned(prepared, run, asked, report)
         if unfit := [*asked.changed_options("minutes", *OF_PLAN)]:
@@ -152,40 +135,6 @@ def _with_names(value: Any) -> Any:
             f"recipe: expected a class or function at the top level of a module, script or notebook, found {name}. Define it there."
         )
     return name
-
-
-def _check_places(named: str, data: Place | None, out: Place | None) -> tuple[Path, Path]:
-    """The cohort and the folder that a recipe needs; raises BadInput without them."""
-    if data is None:
-        raise BadInput(
-            f"--data: expected a prepared cohort to train {named} on, found none. Add --data PREPARED."
-        )
-    if out is None:
-        raise BadInput(
-            f"--out: expected a folder for the run of {named}, found none. Add --out RUN."
-        )
-    return Path(data), Path(out)
-
-
-def _continue(run: Path, data: Path | None, asked: TrainOptions, report: Reporter) -> Run:
-    """Resume a run."""
-    if unfit := [*asked.changed_options(*OF_RECIPE)]:
-        raise BadInput(
-            f"{flag_of(unfit[0])}: expected a recipe with it, found the run {run}, which keeps its recipe. Drop it, or begin a new run with it from these weights: voxlate train {quote(str(run / 'recipe.toml'))} --data PREPARED --init {quote(str(run))} --out NEW."
-        )
-    return _resume(run, data, asked, report)
-
-
-def _resume(run: Path, data: Path | None, asked: TrainOptions, report: Reporter) -> Run:
-    return resume_run(
-        run,
-        data=data,
-        device=asked.device,
-        allow_code=asked.allow_code,
-        track=asked.track,
-        progress=report.step,
-        say=report.say,
-    )
 
 
 def _read_recipe(recipe: Any, asked: TrainOptions) -> tuple[Recipe, str]:
@@ -262,7 +211,8 @@ def _resume_plan(run: Path, data: Path, asked: TrainOptions, report: Reporter) -
     listed = ", ".join(ignored) or "options of a plan"
     text = f"{run / 'recipe.toml'} is resumed as it was planned; {listed} change nothing (another --out makes another plan)."
     report.say(message("resumed", text))
-    return _resume(run, data, asked, report)
+    recipe = from_dict(Run(run).origin["recipe"], f"{run}", asked.allow_code)
+    return train_recipe(recipe, data, run, asked, progress=report.step, say=report.say)
 
 
 def _say_last_stage(recipe: Recipe, asked: TrainOptions, report: Reporter) -> None:

@@ -147,7 +147,7 @@ def _batches(job: Job) -> Iterator[Batch]:
     if job.device.type == "cpu":
         return iter(job.batches())
     stage = replace(job.stage, train=replace(job.stage.train, workers=0))
-    count = (STEPS + 1) * stage.train.accumulate * sum(stage.turns.values())
+    count = (STEPS + 1) * sum(stage.turns.values())
     return iter(list(itertools.islice(replace(job, stage=stage).batches(), count)))
 
 

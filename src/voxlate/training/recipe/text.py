@@ -44,6 +44,8 @@ RETIRED = {
     "synth.temperature": 1.0,
     "task.detach": False,
     "task.predictor_steady": False,
+    "train.accumulate": 1,
+    "train.compile": None,
     "train.more": ANY,
     "train.paced": ANY,
     "train.replay": ANY,

@@ -295,20 +295,12 @@ class Training:
     clip_norm: Annotated[
         float, setting("Largest norm of a step's gradient; 0: no limit.", ge=0)
     ] = 1.0
-    accumulate: Annotated[
-        int,
-        setting("Number of parts of a batch that are computed one after the other.", ge=1),
-    ] = 1
     precision: Annotated[
         Precision,
         setting(
             "Precision of convolutions and products; auto: bfloat16 where the machine that begins the run multiplies it, else float32; the run keeps it."
         ),
     ] = "auto"
-    compile: Annotated[
-        bool | None,
-        setting("Whether torch.compile compiles the network; unset: for more than 20,000 steps."),
-    ] = None
     seed: Annotated[
         int, setting("Random seed of weights, batches, augmentation and noise.", ge=0)
     ] = 0
