@@ -19,7 +19,6 @@ from voxlate.training.planning.starters import (
     begin_from,
     find_starter,
     reason_against,
-    without_training,
 )
 from voxlate.training.recipe import from_dict
 from voxlate.training.run import Run
@@ -94,17 +93,6 @@ def shipped(shipped_starters, monkeypatch):
 def brains(facts):
     """The same facts, as of stripped brains."""
     return replace(facts, bodies="brain", spacing_mm=(3.0, 1.0, 1.0))
-
-
-def test_a_starter_that_needs_no_training_is_named_by_its_command(shipped, facts, brains):
-    command = without_training(brains, T1_TO_T2)
-    assert command.startswith("voxlate synth starter:brain-mr-to-mr ")
-    assert command.endswith(" --missing t2 --out OUT"), "nothing but cohort.json states the splits"
-    stated = replace(brains.cohort, provenance=brains.cohort.provenance | {"split_by": "manifest"})
-    command = without_training(replace(brains, cohort=stated), T1_TO_T2)
-    assert command.endswith(" --missing t2 --split val --out OUT")
-    assert without_training(facts, T1_TO_T2) == "", "heads with their skull"
-    assert without_training(brains, Roles(("t1",), ("cbf",), "pairs")) == ""
 
 
 PAIRS = ("t1 t2", "ct", {"t1": ["t1w"], "t2": ["t2w", "flair"]})

@@ -78,7 +78,6 @@ class Plan:
         limits: minutes and bytes that were asked for.
         where: the cohort and the machine, in words.
         budgets: what the plan gives each stage, none if a length was set by hand.
-        at_once: the command by which a starter needs no training, "" without one.
         allow_code: import the code outside voxlate that changes of the recipe name.
         state: of the first stage's training after a race, from which it goes on.
 
@@ -101,7 +100,6 @@ class Plan:
     limits: Limits
     where: str
     budgets: Budgets = field(default_factory=dict)
-    at_once: str = ""
     allow_code: bool = False
     state: Mapping[str, Any] | None = None
 
@@ -144,9 +142,7 @@ class Plan:
         """A sentence on what may help where the result is worse than a naive baseline."""
         # a short plan states its own minutes
         minutes = "" if "minutes" in self.why else f" {math.ceil(3 * self.limits.minutes)}"
-        longer = f"a longer training (--minutes{minutes}, with another --out than {run.folder})"
-        starter = f", or a starter, which needs no training ({self.at_once})"
-        return f"What may help: {longer}{starter if self.at_once else ''}."
+        return f"What may help: a longer training (--minutes{minutes}, with another --out than {run.folder})."
 
     def _repr_html_(self) -> str:
         import pandas  # slow to import, and needed by no training

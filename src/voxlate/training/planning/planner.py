@@ -40,7 +40,6 @@ from voxlate.training.planning.starters import (
     Starter,
     choose_start,
     find_starter,
-    without_training,
 )
 from voxlate.training.precision import choose
 from voxlate.training.recipe import from_dict
@@ -90,9 +89,6 @@ def plan_training(
     else:
         draft = _plan_stage(sizes, starter, asked.mode == "mean")
     why = {"starter": about, **draft.why} if about else draft.why
-    at_once = without_training(facts, roles)
-    if at_once and "minutes" in why:
-        why["minutes"] += f", or synthesise without a training: {at_once}"
     precision, why["train.precision"] = choose(find_device(asked.device))
     for stage in (*draft.tables.get("stages", ()), draft.tables):
         stage["train"]["precision"] = precision
@@ -104,7 +100,6 @@ def plan_training(
         limits=limits,
         where=str(cohort.folder),
         budgets=draft.budgets,
-        at_once=at_once,
         state=draft.state and {**draft.state, "stage": next(iter(draft.budgets))},
     )
     return planned.change(settings or {}, allow_code)
