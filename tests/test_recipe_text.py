@@ -12,7 +12,7 @@ import voxlate as package
 from refusals import refuses
 from rows import every_row, slow
 from voxlate.training import recipe
-from voxlate.training.recipe.text import SMALL, papers, small_variant, table_of_recipes
+from voxlate.training.recipe.text import SMALL, papers, table_of_recipes
 from voxlate.training.run import Run
 from voxlate.training.weights import read_header
 
@@ -24,7 +24,7 @@ def test_recipes_are_listed_by_what_they_make_of_what(voxlate, paper):
         name = row["name"].removesuffix(SMALL)
         pair = f"{' + '.join(row['source'])} → {' + '.join(row['target'])}"
         (line,) = re.findall(rf"^  {name} .*$", said.split(f"\n{pair}\n")[1], re.MULTILINE)
-        assert "--small" in line if name != row["name"] else row["title"] in line
+        assert SMALL in line if name != row["name"] else row["title"] in line
 
 
 def test_recipes_are_those_to_start_from_or_of_a_paper_as_their_files_state(tmp_path):
@@ -62,7 +62,7 @@ def test_the_rows_of_papers_that_change_a_recipe_are_recipes_with_these_keys(nam
 
 
 def test_the_small_variant_of_a_recipe_is_its_table_small_over_the_recipe_or_its_base(tmp_path):
-    full, small = recipe.read("mrdpm"), recipe.read(small_variant("mrdpm"))
+    full, small = recipe.read("mrdpm"), recipe.read("mrdpm_small")
     assert small.net.width < full.net.width
     assert small.data.source == full.data.source
     of_base = recipe.read("cyclegan_tmax_small")  # its base: mrdpm_small
@@ -70,28 +70,25 @@ def test_the_small_variant_of_a_recipe_is_its_table_small_over_the_recipe_or_its
     (tmp_path / "own.toml").write_text(
         'base = "mrdpm"\nnet = { width = 48 }\n[small]\n# A head.\ntrain = { batch = 1 }\n'
     )
-    own = small_variant(str(tmp_path / "own.toml"))
-    assert own == str(tmp_path / "own_small.toml")
+    own = str(tmp_path / "own_small.toml")
     assert (recipe.read(own).net.width, recipe.read(own).train.batch) == (48, 1)
     assert recipe.head_of(own) == "# A head.\n"
 
 
 def test_train_takes_the_small_variant_of_a_recipe(typed, prepared, tiny, tmp_path):
     tiny.write_text(tiny.read_text() + "\n[small]\n# The small one.\ntrain = { steps = 1 }\n")
-    typed("train tiny.toml --small --data prepared --out run --device cpu").done()
+    typed("train tiny_small.toml --data prepared --out run --device cpu").done()
     saved = tmp_path / "run" / "recipe.toml"
     assert saved.read_text().startswith("# The small one.\n")
     assert recipe.read(str(saved)).train.steps == 1
-    refusal = typed("train auto --small --data prepared --out other").refusal
-    assert "--small: expected the name or the file of a recipe with a table [small]" in refusal
 
 
-@every_row("name", ["phantom_t1_to_ct", "FOLDER/own.toml"])
+@every_row("name", ["phantom_t1_to_ct_small", "FOLDER/own_small.toml"])
 def test_a_recipe_without_a_small_variant_is_refused_by_its_name(tmp_path, name):
     (tmp_path / "own.toml").write_text('base = "mrdpm"\n')
     name = name.replace("FOLDER", str(tmp_path))
-    with refuses(rf"^{name}: expected a recipe with a table \[small\]"):
-        recipe.read(small_variant(name))
+    with refuses(r"expected a recipe with a table \[small\]"):
+        recipe.read(name)
 
 
 def test_stages_are_changed_by_their_names_and_a_change_of_the_last_alone_is_said(typed, prepared):

@@ -103,7 +103,6 @@ def recipes(
     name: str | None = None,
     *,
     paper: str | None = None,
-    cohort: Path | str | None = None,
     allow_code: bool = False,
 ) -> list[dict[str, Any]] | dict[str, Any]:
     """List the shipped recipes to start from by source and target, or those of a paper, or print one.
@@ -111,17 +110,15 @@ def recipes(
     Args:
         name: Recipe to print, with the default and the meaning of every key.
         paper: Paper whose recipes are listed: its system, baselines and ablations; all: every recipe.
-        cohort: Prepared cohort whose fitting recipes come first; the others state what they need.
         allow_code: Import and run the model's own Python code. Default: False.
 
     Returns:
-        list[dict[str, Any]] | dict[str, Any]: Without a `name` or `cohort` a list of tables with the name, title, paper, source and target of each recipe; of a
-            `name` the recipe with all its keys; for a `cohort` a list of tables, the fitting recipes first, whose `against`
-            states why others do not fit.
+        list[dict[str, Any]] | dict[str, Any]: Without a `name` a list of tables with the name, title, paper, source and target of each recipe; of a
+            `name` the recipe with all its keys.
 
     Raises:
         BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
-        BadInput: the recipe or paper is unknown; it names code without allow_code; or the cohort is not prepared.
+        BadInput: the recipe or paper is unknown, or it names code without allow_code.
 
     Example:
         >>> import voxlate
@@ -1152,7 +1149,6 @@ def train(
     *,
     minutes: float | None = None,
     set: Mapping[str, str | int | float | bool | Sequence[Any] | Mapping[str, Any] | type | Callable[..., Any] | None] | None = None,
-    small: bool = False,
     init: Path | str | None = None,
     reuse: Sequence[Path | str] = (),
     fold: int | None = None,
@@ -1181,7 +1177,6 @@ def train(
         out: Output folder.
         minutes: Training time of auto on this machine. Default: 60.
         set: Change of a key of the recipe, such as train.steps=500. A dict.
-        small: Train the small variant of the recipe, which its table [small] states. Default: False.
         init: Run, weights, starter:NAME or hf://NAME/REPO from which the network is initialised.
         reuse: Run whose earlier stages are reused if they are identical. One or a list.
         fold: Fifth of the patients that validates; the others train, except the test patients. From 0 to 4.

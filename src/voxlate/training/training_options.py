@@ -76,12 +76,6 @@ class TrainOptions(PlanOptions, ExecutorOptions):
         Option("Training time of auto on this machine. Default: 60.", panel=MAIN, least=0),
     ] = None
     set: Annotated[Mapping[str, Value] | None, CHANGES] = None
-    small: Annotated[
-        bool,
-        Option(
-            "Train the small variant of the recipe, which its table [small] states.", panel=MAIN
-        ),
-    ] = False
     init: Annotated[
         Path | str | None,
         Option(

@@ -32,11 +32,9 @@ NAMES = "voxlate.commands.api.choosing:recipe_names"
 
 
 def _recipe_lines(
-    rows: Any, name: str | None, paper: str | None, cohort: Path | None, allow_code: bool
+    rows: Any, name: str | None, paper: str | None, allow_code: bool
 ) -> Iterator[Any]:
-    if cohort is not None:
-        yield from _fit_lines(rows, cohort)
-    elif name is None:
+    if name is None:
         yield from _recipes_in_lines(rows)
         if paper is None:
             from voxlate.training.recipe.text import papers
@@ -52,7 +50,6 @@ def _recipe_lines(
     """
     recipes t1_to_t2_brain
     recipes --paper mrdpm
-    recipes --cohort PREPARED
     """,
     lines=_recipe_lines,
     reads={},
@@ -75,23 +72,16 @@ def recipes(
             complete="voxlate.training.recipe.text:papers",
         ),
     ] = None,
-    cohort: Annotated[
-        Place | None,
-        MainOption(
-            "Prepared cohort whose fitting recipes come first; the others state what they need.",
-        ),
-    ] = None,
     allow_code: AllowCode = False,
 ) -> list[dict[str, Any]] | dict[str, Any]:
     """List the shipped recipes to start from by source and target, or those of a paper, or print one.
     \f
     Returns:
-        list[dict[str, Any]] | dict[str, Any]: Without a `name` or `cohort` a list of tables with the name, title, paper, source and target of each recipe; of a
-            `name` the recipe with all its keys; for a `cohort` a list of tables, the fitting recipes first, whose `against`
-            states why others do not fit.
+        list[dict[str, Any]] | dict[str, Any]: Without a `name` a list of tables with the name, title, paper, source and target of each recipe; of a
+            `name` the recipe with all its keys.
 
     Raises:
-        BadInput: the recipe or paper is unknown; it names code without allow_code; or the cohort is not prepared.
+        BadInput: the recipe or paper is unknown, or it names code without allow_code.
 
     Example:
         >>> import voxlate
@@ -100,10 +90,6 @@ def recipes(
         >>> "phantom_t1_to_ct" in {recipe["name"] for recipe in voxlate.recipes()}
         True
     """
-    if cohort is not None:
-        from voxlate.training.recipe_messages import fits
-
-        return fits(cohort)
     if name is not None:
         from voxlate.training.recipe import read, to_dict
 
@@ -115,11 +101,11 @@ def recipes(
 
 def _recipes_in_lines(rows: list[dict[str, Any]]) -> Iterator[Any]:
     """Recipes with a mark on those that have a small variant, which stands on no line of its own."""
-    from voxlate.training.recipe.text import SMALL, small_variant
+    from voxlate.training.recipe.text import SMALL
 
     names = {row["name"] for row in rows}
     shown = [row for row in rows if not row["name"].endswith(SMALL)]
-    notes = ["--small" if small_variant(row["name"]) in names else "" for row in shown]
+    notes = [SMALL if row["name"] + SMALL in names else "" for row in shown]
     return _lines_by_modalities(shown, notes)
 
 
@@ -135,17 +121,6 @@ def _lines_by_modalities(rows: list[dict[str, Any]], notes: list[str]) -> Iterat
         for row, note in own:
             line = f"  {row['name']:{width}}  {note:{wide}}  {row['title']}"
             yield Text(line, overflow="ellipsis", no_wrap=True) if terminal.is_terminal else line
-
-
-def _fit_lines(fits: list[dict[str, Any]], data: Path) -> Iterator[str]:
-    """The recipes that fit a prepared cohort; then, by reason, the others."""
-    fitting = [fit for fit in fits if not fit["against"]]
-    yield f"{len(fitting)} of {len(fits)} recipes fit {data}; `voxlate train auto` plans one for it."
-    for fit in fitting:
-        yield f"  {fit['name']}  {fit['title']}"
-    others = grouped((fit["against"], fit["name"]) for fit in fits if fit["against"])
-    for reason, names in others.items():
-        yield f"\n{reason}:\n  {', '.join(names)}"
 
 
 def _starter_lines(starters: list[dict[str, Any]], name: str | None) -> Iterator[Any]:

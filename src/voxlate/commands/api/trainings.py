@@ -95,12 +95,6 @@ class _Training:
         recipe, (out, asked) = self.recipe, training
         report = replace(self.report, say=context.warn)
         named = f"{recipe}" if isinstance(recipe, Path | str) else "the recipe"
-        if asked.small:
-            if named in (AUTO, "the recipe"):
-                raise BadInput(
-                    "--small: expected the name or the file of a recipe with a table [small], found another. Drop it."
-                )
-            recipe = recipe_text.small_variant(named)
         prepared, run = Path(self.data), Path(out)
         if recipe == AUTO:
             return _train_planned(prepared, run, asked, report)

@@ -239,7 +239,7 @@ def _check_names(cohort: Cohort, data: DataSettings) -> None:
             f"{expected} tissue-parameter maps ({found}) and no {unknown}. Draw them from the maps with a [data.physics] table."
         )
     raise BadInput(
-        f"{expected} {found} in the cohort (no {unknown}). Choose a recipe for these (voxlate recipes --cohort {cohort.folder}), or add {_keys_for(cohort, data)}."
+        f"{expected} {found} in the cohort (no {unknown}). Choose a recipe for these (voxlate recipes), or add {_keys_for(cohort, data)}."
     )
 
 

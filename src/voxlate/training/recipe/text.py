@@ -65,12 +65,6 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(shipped))
 
 
-def small_variant(name: str) -> str:
-    """The name of the small variant of a recipe: mrdpm_small of mrdpm, and own_small.toml of own.toml."""
-    stem = name.removesuffix(".toml")
-    return f"{stem}{SMALL}{name.removeprefix(stem)}"
-
-
 def _full_recipe(name: str) -> str:
     """The recipe that states a small variant; the same name for every other recipe."""
     stem = name.removesuffix(".toml")
