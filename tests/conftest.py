@@ -85,7 +85,6 @@ def _shortened(tmp_path_factory):
     """
     from voxlate.scans import prepare
     from voxlate.scans.cases import alignment_audit
-    from voxlate.scans.images import pictures
 
     known = {}
     estimate = alignment_audit.misalignment
@@ -101,7 +100,6 @@ def _shortened(tmp_path_factory):
         # float32 kernels are the same with this limit, which hides bfloat16.
         patch.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_VNNI")
         patch.setattr(prepare, "MOST_WORKERS", 1)
-        patch.setattr(pictures, "PNG_LEVEL", 0)
         patch.setattr(os, "fsync", lambda _: None)
         patch.setattr(alignment_audit, "misalignment", remember)
         yield

@@ -338,10 +338,7 @@ def _log_validation(
     job, recipe = now.job, now.job.recipe
     if chosen is not None:
         recipe = replace(recipe, synth=replace(recipe.synth, sharpness=chosen.place))
-    picture = f"{job.stage.name}_{now.learner.step:07d}.png"
-    path = now.job.run.folder / "validation" / picture
-    averaged = now.learner.averaged
-    scores = validate(averaged, now.items, recipe, job.stage, job.device, path, measure)
+    scores = validate(now.learner.averaged, now.items, recipe, job.stage, job.device, measure)
     prefix = "training_items_" if validation_split(job.cohort) == "train" else ""
     now.log.add_validation({f"{prefix}{name}": value for name, value in scores.items()})
     return scores.get("mae", math.nan)

@@ -26,6 +26,8 @@ LONGEST_VALUE = 80  # characters of a list or text in a message
 RETIRED = {
     "data.any_source": [],
     "data.augment.flip_si": 0.0,
+    "data.augment.intensity_share": 1.0,
+    "data.augment.spatial_share": 1.0,
     "data.augment.tilt_degrees": 0.0,
     "data.level": False,
     "data.physics.contrasts.*.transfer": [0.3, 0.3],
