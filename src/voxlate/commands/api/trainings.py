@@ -18,7 +18,7 @@ from voxlate.base.messages import message
 from voxlate.base.option import flag_of
 from voxlate.commands.api.entry import Place
 from voxlate.commands.api.progress import Reporter
-from voxlate.training.planning.plan import Plan, check_same
+from voxlate.training.planning.plan import Plan
 from voxlate.training.planning.planner import plan_training
 from voxlate.training.processes import by_main, processes
 from voxlate.training.recipe import Recipe, from_dict, head_of, read, to_dict
@@ -198,8 +198,7 @@ def _train_planned(data: Path, run: Path, asked: TrainOptions, report: Reporter)
 
 
 def _resume_plan(run: Path, data: Path, asked: TrainOptions, report: Reporter) -> Run:
-    """Resume a planned run, which keeps its plan; raises BadInput where it was planned for other modalities."""
-    check_same(Run(run), asked)
+    """Resume a planned run, which keeps its plan."""
     ignored = [*map(flag_of, asked.changed_options(*OF_PLAN, "minutes"))]
     ignored += [f"--set {key}" for key in asked.set or {}]
     listed = ", ".join(ignored) or "options of a plan"

@@ -12,16 +12,13 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from voxlate.base.errors import BadInput
 from voxlate.base.files import write_text
-from voxlate.scans.cohorts.case_files import as_names
 from voxlate.training.planning.probe import Limits
 from voxlate.training.planning.rules import Tables
 from voxlate.training.recipe import Recipe, from_dict, header, stated_keys
 from voxlate.training.recipe.run_provenance import Budgets
 from voxlate.training.recipe.text import apply_changes, as_toml
 from voxlate.training.run import Run
-from voxlate.training.training_options import TrainOptions
 
 # After changes of these keys, steps were set by hand, or a step takes another time than the probed one.
 DECIDES_LENGTH = r"train$|train\.(steps|epochs|stop|ema|optimiser)|opponent|task|method"
@@ -228,19 +225,3 @@ def _shown(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_shown(inner)}" for key, inner in value.items())
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def check_same(run: Run, options: TrainOptions) -> None:
-    """Raise BadInput if a run was planned with other sources, targets or another fold than those of this call."""
-    stated = run.origin
-    for side in ("source", "target"):
-        asked, own = as_names(getattr(options, side)), stated["recipe"]["data"].get(side, ())
-        if asked and {*asked} != {*own}:
-            raise BadInput(
-                f"{run.folder}: expected a run with the {side} {', '.join(asked)}, found one that was planned with {', '.join(own) or 'none'}. Choose another --out, or drop --{side}."
-            )
-    fold = stated["data"].get("fold")
-    if options.fold != fold:
-        raise BadInput(
-            f"{run.folder}: expected a run of the fold {options.fold}, found one of the fold {fold}. Choose another --out, or give the fold of the run."
-        )

@@ -79,7 +79,7 @@ def plan_training(
     cohort = open_cohort(data) if fold is None else open_cohort(data).in_fold(fold)
     facts, roles = choose_roles(cohort, asked)
     if settings:
-        _check_settings(facts, roles, asked.mode, settings, allow_code)
+        _check_settings(facts, roles, settings, allow_code)
     sizes = Sizes(facts, roles, Probe(cohort, limits, asked.device), say)
     starter, about = None, ""
     if not asked.from_scratch:
@@ -106,23 +106,18 @@ def plan_training(
 
 
 def _check_settings(
-    facts: CohortFacts,
-    roles: Roles,
-    mode: str | None,
-    settings: Mapping[str, Any],
-    allow_code: bool,
+    facts: CohortFacts, roles: Roles, settings: Mapping[str, Any], allow_code: bool
 ) -> None:
     """Raise BadInput for settings that fit none of the recipes that may be planned, before a step is timed."""
     # A width that is divisible by most numbers, and patches of the most features.
     size = Size(WIDTHS[-1], rules.stems(facts)[0], rules.BATCH)
     plain = rules.first_stage(facts, roles, size, LEAST_STEPS).tables
-    possible = [plain]
-    if mode != "mean" and roles.pairing == "complete":
-        possible = [rules.with_drawing(plain, size, LEAST_STEPS)]
-    elif mode != "mean" and roles.pairing == "pairs":
-        two = rules.with_samples(plain, size, LEAST_STEPS, mode or "both")
-        possible = [two] if mode else [plain, two]
-    for tables in possible:
+    possible = {
+        "pairs": [plain, rules.with_samples(plain, size, LEAST_STEPS, "both")],
+        "complete": [plain, rules.with_drawing(plain, size, LEAST_STEPS)],
+        "unpaired": [plain],
+    }
+    for tables in possible[roles.pairing]:
         try:
             from_dict(apply_changes(tables, settings), "the plan", allow_code)
             return
