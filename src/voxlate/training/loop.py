@@ -54,10 +54,10 @@ Losses = Mapping[str, Mapping[str, Tensor]]
 """The losses of each turn by their names."""
 
 
-def train_stage(job: Job, method: Method, started: str, notes: Mapping[str, Any]) -> Method:
+def train_stage(job: Job, method: Method, notes: Mapping[str, Any]) -> Method:
     """Train a stage to its end, from its saved state if there is one.
 
-    started: a sentence for the log if some of the weights are not random; notes: additional entries of the weights' header.
+    notes: additional entries of the weights' header.
     Raises Stopped after a signal.
     """
     options = job.stage.train
@@ -71,8 +71,8 @@ def train_stage(job: Job, method: Method, started: str, notes: Mapping[str, Any]
     with interrupts_held():  # readers that start must not receive Ctrl-C
         batches = iter(loader)
     with closing(now.log):
-        if learner.step == 0:
-            begin_log(now, started)
+        if learner.step == 0 and options.best is not None:
+            validate_now(now)  # the weights before the first step
         while not now.done:
             now.losses = take_step(learner, parallel, job, batches, clock)
             clock.move_on(learner.step)
@@ -220,14 +220,6 @@ class StageState:
         return choose_sharpness(recipe, job.stage, self.learner.averaged, self.items, job.device)
 
 
-def begin_log(now: StageState, started: str) -> None:
-    """Log the start of a training; with train.best, validate the weights before the first step."""
-    if started and now.is_main:
-        now.log.add(started=started)
-    if now.options.best is not None:
-        validate_now(now)
-
-
 def add_losses(now: StageState) -> None:
     """Add the loss of the turn that synthesises images to its epoch, with the same mean in all processes."""
     *_, of_images = now.losses.values()
@@ -344,20 +336,6 @@ def _log_validation(
     return scores.get("mae", math.nan)
 
 
-def log_end(now: StageState) -> None:
-    """Log why a training ended before its last step."""
-    if not now.is_main:
-        return
-    learner = now.learner
-    if now.options.stop and now.clock.place(learner.step) < now.options.steps:
-        now.log.add_end(now.options.stop.sentence(learner.epochs.losses, learner.step))
-    if best := learner.best:
-        of_step = f"those of step {best.step}" if best.step else "those before the first step"
-        now.log.add_end(
-            f"ended at step {learner.step}; by train.best, the kept weights are {of_step}, whose validation error {best.error:.4g} is the least."
-        )
-
-
 def save(now: StageState) -> None:
     """Write the state from which the training continues."""
     if now.is_main:
@@ -380,12 +358,12 @@ def follow(now: StageState) -> None:
         now.by_main(compare)
     if now.validates:
         validate_now(now)
-    if now.done:
-        log_end(now)
+    step = now.learner.step
+    if now.done and now.is_main and now.clock.place(step) < now.options.steps:
+        now.log.add_end(f"ended at step {step} of {now.options.steps} by train.stop or train.best.")
     if now.saves:
         save(now)
     if now.stops and not now.done:
-        step = now.learner.step
         raise Stopped(
             f"stopped at step {step} of {round(now.clock.steps(step))} ({now.job.stage.name})"
         )

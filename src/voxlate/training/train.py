@@ -240,7 +240,7 @@ def _train_stages(
     for job in jobs:
         torch.manual_seed(job.seed)
         name = job.stage.name
-        method, started = initial_method(job.stage, earlier)
+        method = initial_method(job.stage, earlier)
         weights = job.run.weights(name)
         if weights.exists():
             load_weights(method, weights)
@@ -248,7 +248,7 @@ def _train_stages(
             if name in starts:
                 _load_start(method, starts[name], "adapted" in notes)
             imported = _import_autoencoder(job, pretrained, method)
-            method = imported or train_stage(job, method, started, notes)
+            method = imported or train_stage(job, method, notes)
         earlier[name] = method.eval().requires_grad_(False)
 
 
@@ -304,7 +304,7 @@ def _check_stages(jobs: Sequence[Job], starts: Mapping[str, Path]) -> None:
         check_scale(cohort, stage.data, recipe)
         job.batches()
         validation_items(recipe, stage, cohort)
-        earlier[stage.name], _ = initial_method(stage, earlier)
+        earlier[stage.name] = initial_method(stage, earlier)
         if stage.train.best is not None and validation_split(cohort) == "train":
             raise BadInput(
                 f"{cohort.folder}: expected validation cases for train.best, which keeps the weights of their least error, found none. Prepare with a case that is held out, or train without train.best."

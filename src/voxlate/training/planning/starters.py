@@ -284,7 +284,7 @@ def _begin(tables: Tables, cohort: Cohort, device: str) -> TimedSteps:
     recipe = with_precision(from_dict({**tables, "train": train}, "the plan"), place)
     job = Job(recipe, recipe.all_stages[0], cohort, accelerator, place)
     torch.manual_seed(job.seed)
-    method, _ = initial_method(job.stage, {})
+    method = initial_method(job.stage, {})
     runner = TimedSteps(job, method, iter(job.batches()))
     runner.spent = time.perf_counter() - begun
     return runner
