@@ -232,12 +232,9 @@ def check_synthesis(recipe: Recipe) -> None:
 def check(recipe: Recipe, where: str) -> None:
     """Raise BadInput where the stages and tables of a recipe do not fit one another; where: its name."""
     if missing := sorted(recipe.modalities - set(recipe.intensity)):
-        known = {name.lower(): name for name in recipe.intensity}
-        near = [known[name.lower()] for name in missing if name.lower() in known]
-        add = f"Did you mean {', '.join(near)}? Else add" if near else "Add"
         keys = " ".join(map(intensity_key, missing))
         raise BadInput(
-            f"{where}: expected an intensity map for every modality, found none for {', '.join(missing)}. {add} {keys}, or [intensity] in a recipe of your own."
+            f"{where}: expected an intensity map for every modality, found none for {', '.join(missing)} ({', '.join(recipe.intensity)} have one). Add {keys}, or [intensity] in a recipe of your own."
         )
     for stage in recipe.all_stages:
         for name in (stage.name, *stage.data.source, *stage.data.target, *stage.data.labels):
