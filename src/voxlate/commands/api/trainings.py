@@ -189,12 +189,9 @@ def _train_planned(data: Path, run: Path, asked: TrainOptions, report: Reporter)
         return _resume_plan(run, data, asked, report)
     recipe, head = plan.with_head
     beginning = Beginning(head, plan.budgets, state=plan.state)
-    done = train_recipe(
+    return train_recipe(
         recipe, data, run, asked, beginning=beginning, progress=report.step, say=report.say
     )
-    if any(verdict.outcome == "worse" for verdict in done.verdicts):
-        report.say(message("help", plan.help(done)))
-    return done
 
 
 def _resume_plan(run: Path, data: Path, asked: TrainOptions, report: Reporter) -> Run:

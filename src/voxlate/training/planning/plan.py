@@ -1,6 +1,5 @@
 """A plan: a whole recipe for a cohort, with the reason for each choice and the predicted cost; and the run that keeps it."""
 
-import math
 import re
 import textwrap
 from collections.abc import Collection, Mapping
@@ -18,7 +17,6 @@ from voxlate.training.planning.rules import Tables
 from voxlate.training.recipe import Recipe, from_dict, header, stated_keys
 from voxlate.training.recipe.run_provenance import Budgets
 from voxlate.training.recipe.text import apply_changes, as_toml
-from voxlate.training.run import Run
 
 # After changes of these keys, steps were set by hand, or a step takes another time than the probed one.
 DECIDES_LENGTH = r"train$|train\.(steps|epochs|stop|ema|optimiser)|opponent|task|method"
@@ -134,12 +132,6 @@ class Plan:
     def save(self, path: Path | str) -> None:
         """Write the recipe."""
         write_text(path, self.text)
-
-    def help(self, run: Run) -> str:
-        """A sentence on what may help where the result is worse than a naive baseline."""
-        # a short plan states its own minutes
-        minutes = "" if "minutes" in self.why else f" {math.ceil(3 * self.limits.minutes)}"
-        return f"What may help: a longer training (--minutes{minutes}, with another --out than {run.folder})."
 
     def _repr_html_(self) -> str:
         import pandas  # slow to import, and needed by no training
