@@ -78,8 +78,6 @@ ALLOWED = {
     "recipes": ["recipe.toml"],
     "train": [
         "recipe.toml --data prepared --out out",
-        "run",
-        "run --data prepared",
         "recipe.toml --data prepared --out run",
         "auto --data prepared --out run",
         f"t1_to_t2_brain --data prepared --out out --set 'net={LAYER}'",
