@@ -180,9 +180,9 @@ def _statistics(image: Any) -> list[float]:
     return [image.mean(), image.std(), *steps]
 
 
-GONE: dict[str, Any] = {
-    "any_source": []
-}  # keys of `data` that have gone since, as digests have them
+# Keys of `data` and of `data.augment` that have gone since, as digests have them.
+GONE: dict[str, Any] = {"any_source": []}
+GONE_CHANGES = {"intensity_share": 1.0, "spatial_share": 1.0}
 
 
 def training_digest(recipe: Recipe) -> str:
@@ -193,7 +193,8 @@ def training_digest(recipe: Recipe) -> str:
     keys = stated_keys(recipe)
     for stage in keys.get("stages", ()):
         if "data" in stage:
-            stage["data"] = GONE | stage["data"]
+            changes = GONE_CHANGES | stage["data"]["augment"]
+            stage["data"] = GONE | stage["data"] | {"augment": changes}
     return digest({key: value for key, value in keys.items() if key not in ("title", "synth")})
 
 

@@ -1,4 +1,4 @@
-"""Kinds of files that take longer to make: of planned, adversarial, latent and residual runs, and what they lead to."""
+"""Kinds of files that take longer to make: of planned, adversarial and residual runs, and what they lead to."""
 
 import contextlib
 import os
@@ -29,17 +29,11 @@ CYCLE = RECIPE.replace(REGRESSION, f'method = {{ kind = "cycle", {CRITIC} }}').r
 OPPONENT = RECIPE + f"opponent = {{ {CRITIC} }}\n"
 RESIDUAL = RECIPE.replace(REGRESSION, f'task = {{ kind = "residual" }}\n{DIFFUSION}')
 RESIDUAL += f'[[stages]]\nname = "predictor"\n{REGRESSION}\n{NET}\n{TRAIN}'
-LATENT = RECIPE.replace(REGRESSION, f'task = {{ kind = "latent" }}\n{DIFFUSION}')
-LATENT += f"""[[stages]]
-name = "autoencoder"
-method = {{ kind = "autoencoding" }}
-net = {{ kind = "kl_autoencoder", width = 8, multipliers = [1, 2], blocks = 1, groups = 4 }}
-{TRAIN}"""
 COMPLETION = RECIPE.replace(
     'source = ["t1"], target = ["t2"]', 'source = ["t1", "t2"], target = ["t1", "t2"]'
 ).replace(REGRESSION, f'task = {{ kind = "complete" }}\n{REGRESSION}')
 RECIPES = {
-    "muon": MUON, "cycle": CYCLE, "opponent": OPPONENT, "residual": RESIDUAL, "latent": LATENT, "complete": COMPLETION,
+    "muon": MUON, "cycle": CYCLE, "opponent": OPPONENT, "residual": RESIDUAL, "complete": COMPLETION,
 }  # fmt: skip
 AUTO = ("train", "auto", "--data", "prepared", "--out")
 LONG = {"train.steps": "25"}  # of a planned run
@@ -88,7 +82,6 @@ FURTHER = (
     Kind("transform", "registered/transforms/case1/t2.tfm",
          ("evaluate", "moved", "--truth", "shifted", "--prepared", "registered", "--json"), form="words",
          restored="moved"),
-    Kind("latents", "encoded/latents/*/case1.safetensors", training("latent"), form="latents", restored="latent"),
 )  # fmt: skip
 
 
@@ -96,15 +89,12 @@ def prepare_further() -> None:
     """Runs of further methods, and what is made of them, beside the files of `prepare_files`."""
     for name, text in RECIPES.items():
         Path(f"{name}.toml").write_text(text)
-        if name == "latent":
-            shutil.copytree("prepared", "encoded")
         done(training(name))
     shutil.copytree("residual", "drawn")
     shutil.copytree("cycle", "turned")
     prepare_planned()
-    for name in ("muon", "cycle", "opponent", "residual", "latent"):
+    for name in ("muon", "cycle", "opponent", "residual"):
         Path(name, "weights.safetensors").unlink()  # as if it had been killed before the end
-    Path("latent/state.pt").unlink()
     done(
         ("calibrate", "drawn", "others", "--samples", "2"),
         ("synth", "run", "cal", "cohort", "--out", "several"),

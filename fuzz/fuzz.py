@@ -35,7 +35,6 @@ UNSTAMPED = (
     "toml",
     "naive",
     "words",
-    "latents",
 )
 
 

@@ -19,7 +19,6 @@ from safetensors import numpy
 
 from voxlate.base.records import checksum
 from voxlate.training import naive, weights
-from voxlate.training.batches import latents
 
 CHECKSUM = "checksum"
 Draw = np.random.Generator
@@ -160,18 +159,13 @@ def stamped_anatomy(file: Packed) -> None:
     file.metadata["sha256"] = checksum(file.metadata["anatomy"], file.arrays)
 
 
-def stamped_latents(file: Packed) -> None:
-    made_of = file.metadata["made_of"].rpartition(" ")[0]
-    file.metadata["made_of"] = f"{made_of} {latents.moments_checksum(_tensors(file))}"
-
-
 def _tensors(file: Packed) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(np.array(one)) for name, one in file.arrays.items()}
 
 
 STAMPS: dict[str, Callable[[Packed], None]] = {
     "case": stamped_case, "weights": stamped_weights, "naive": stamped_naive,
-    "anatomy": stamped_anatomy, "latents": stamped_latents,
+    "anatomy": stamped_anatomy,
 }  # fmt: skip
 # the key of the metadata that holds a form's header; of baselines all keys do, and others have none
 HEADERS = {

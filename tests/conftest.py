@@ -85,7 +85,6 @@ def _shortened(tmp_path_factory):
     """
     from voxlate.scans import prepare
     from voxlate.scans.cases import alignment_audit
-    from voxlate.scans.images import pictures
 
     known = {}
     estimate = alignment_audit.misalignment
@@ -101,7 +100,6 @@ def _shortened(tmp_path_factory):
         # float32 kernels are the same with this limit, which hides bfloat16.
         patch.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_VNNI")
         patch.setattr(prepare, "MOST_WORKERS", 1)
-        patch.setattr(pictures, "PNG_LEVEL", 0)
         patch.setattr(os, "fsync", lambda _: None)
         patch.setattr(alignment_audit, "misalignment", remember)
         yield
@@ -259,8 +257,7 @@ def prepared(cohort, prepared_once, tmp_path) -> Path:
 def once(tmp_path_factory):
     """once(text, prepared, run, train): what train() writes to the folder `run`.
 
-    A recipe's text is trained on the same cases once in a process; later tests get a copy of the run, and of the
-    latents that it kept with the prepared cohort.
+    A recipe's text is trained on the same cases once in a process; later tests get a copy of the run.
     """
     kept = tmp_path_factory.mktemp("trainings")
 
@@ -269,14 +266,11 @@ def once(tmp_path_factory):
             kept
             / hashlib.sha256(text.encode() + (prepared / "cohort.json").read_bytes()).hexdigest()
         )
-        folders = {place / "run": run, place / "latents": prepared / "latents"}
-        first = not place.exists()
-        if first:
+        if not place.exists():
             train()
-        for held, own in folders.items():
-            source, copy = (own, held) if first else (held, own)
-            if source.exists():
-                shutil.copytree(source, copy)
+            shutil.copytree(run, place)
+        elif not run.exists():
+            shutil.copytree(place, run)
         return run
 
     return fill

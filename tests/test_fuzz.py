@@ -10,7 +10,7 @@ from rows import slow
 
 FUZZ = Path(__file__).parents[1] / "fuzz" / "fuzz.py"
 OWN = ["cohort.json", "prepared case", "weights", "metrics.json", "calibration"]
-FURTHER = ["anatomy", "clock of a plan", "calibration of samples", "latents"]
+FURTHER = ["anatomy", "clock of a plan", "calibration of samples"]
 
 
 @slow

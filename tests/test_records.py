@@ -113,9 +113,7 @@ def baselines(tmp_path):
         ("cases", -3),
         ("cases", "3"),
         ("align", 0),
-        ("ranges", {}),
         ("ranges", {"ct": HU | {"high": -2000.0}}),
-        ("typical", {"ct": [0, 1]}),
         ("typical", [[0, 1]]),
     ],
 )

@@ -71,14 +71,6 @@ def test_a_made_ct_of_grey_values_is_not_described_in_hounsfield_units(typed, tm
     assert ">HU<" not in report(tmp_path / "o").read_text()
 
 
-@slow
-def test_keys_of_a_finished_run_are_changed_by_a_new_run_that_its_refusal_names(
-    typed, voxlate, run, prepared
-):
-    other = typed("train run/recipe.toml --data prepared --out run --set train.optimiser.lr=1e-4")
-    assert "--init run" in "".join(other.err.split("\n"))
-
-
 def test_info_calls_a_unit_by_a_files_name_a_guess_and_checks_its_values(typed, cohort, tmp_path):
     shutil.copy(cohort / "case0" / "t1.nii.gz", tmp_path / "CT_of_head.nii.gz")
     of_mr = typed("info CT_of_head.nii.gz --json").json

@@ -57,17 +57,10 @@ def augmented(
     return augment(Batch(**given | more), settings, draws or generators(count), spacing(count))
 
 
-@every_row(
-    "off",
-    [
-        AugmentSettings(),
-        AugmentSettings(rotate_degrees=90, noise=1, spatial_share=0, intensity_share=0),
-    ],
-)
-def test_augmentation_that_draws_nothing_is_bit_identical(off):
+def test_augmentation_that_draws_nothing_is_bit_identical():
     target = pictures(2, 1, 1, 16, 16, seed=1)
     before = (pictures(2, 2, 1, 16, 16), target, torch.ones_like(target))
-    out = augmented(off, *before)
+    out = augmented(AugmentSettings(), *before)
     assert all(map(torch.equal, (out.source, out.target, out.mask), before))
 
 

@@ -19,7 +19,7 @@ from voxlate.training import recipe as recipes
 from voxlate.training.batches.augment import AugmentSettings
 from voxlate.training.batches.batches import Batches, validation_batches
 from voxlate.training.batches.data_settings import DataSettings, missing_modalities
-from voxlate.training.batches.patches import note_on_cut, read_pair
+from voxlate.training.batches.patches import read_pair
 
 WINDOWS: Mapping[str, Intensity] = {"t1": Window(low=0, high=1000), "t2": Window(low=0, high=500)}
 SLICES = DataSettings(source=["t1"], target=["t2"], patch=(1, 6, 8))
@@ -333,18 +333,6 @@ def test_rows_are_still_cut_anywhere_and_columns_where_they_need_not_be_centred(
     assert len(items.unique()) > slices  # a slice is cut at more than one height
     anywhere = batches_of(cohort, ANYWHERE, batch=12)[0].source
     assert not torch.equal(anywhere, anywhere.flip(-1))
-
-
-def test_what_a_patch_of_fixed_size_leaves_of_the_mask_is_said(symmetric):
-    cohort = symmetric(14)
-    (top, bottom), (first, end) = cohort.header("case0").mask_box[1:]
-    height, width = bottom - top, end - first
-    held = min(8, height) / height * min(10, width) / width
-    every = note_on_cut(cohort, ANYWHERE)
-    assert f"({height}×{width})" in every
-    assert f" {held:.0%} " in every
-    assert f" {held:.0%} " in note_on_cut(cohort, CENTRED)
-    assert note_on_cut(cohort, replace(CENTRED, patch=(1, 12, 14))) == ""
 
 
 VOXELWISE = {"source": ["t1"], "target": ["t2"], "patch": (1, 4, 4)}

@@ -14,9 +14,8 @@ from voxlate.base.items import stable_id
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.images.intensity import Intensity, MinMax, Window
 from voxlate.training.batches.batches import Batches, validation_batches
-from voxlate.training.batches.data_settings import DataSettings
+from voxlate.training.batches.data_settings import DataSettings, SliceFilter, select_slices
 from voxlate.training.batches.patches import starts_of
-from voxlate.training.batches.slice_filter import SliceFilter, select_slices
 
 PAPER = SliceFilter(overlap=0.3, pixels=200, above={"tof": "mean", "cta": 0.0})
 MAPS: dict[str, Intensity] = {"tof": MinMax(), "cta": Window(low=-50, high=350)}

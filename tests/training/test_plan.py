@@ -103,8 +103,7 @@ def test_keys_of_a_plan_are_changed_by_set_once_and_its_run_is_resumed_as_it_was
     said = voxlate(*options, *SHORT, "--set", "train.batch=2").done().said
     assert "--set train.steps, --set train.batch change nothing" in said
     assert (run / "recipe.toml").read_text() == before
-    for other in (("--fold", 1), ("--target", "t1")):
-        assert voxlate(*options, *SHORT, *other).code == 2
+    assert voxlate(*options, *SHORT, "--fold", 1).code == 2
     (run / "provenance.json").rename(tmp_path / "provenance.json")
     for left in (run / "weights.safetensors", run / "state.pt"):
         left.unlink()
@@ -187,7 +186,6 @@ def test_scans_that_no_case_has_both_of_are_learned_without_pairs(
     assert len([*answer.err.splitlines(), *answer.out.splitlines()]) <= 24
     said = answer.said
     assert "no training case has both: unpaired" in said
-    assert "4 training cases have t1, 4 have ct" in said
     voxlate("synth", run, scans_apart, "--split", "val", "--out", out).done()
     assert voxlate("evaluate", out, "--truth", scans_apart).code == 0
 

@@ -85,25 +85,6 @@ def test_hounsfield_units_that_are_only_given_keep_the_contrast_of_soft_tissue()
     assert table == {"kind": "window", "low": -110.0, "high": 370.0}
 
 
-@every_row(
-    "doubtful, ordinary, words, key",
-    [
-        # a case that alone sets the range of a map is named
-        (
-            replace(scan("tmax", "s", 0, 3.5, reach=35.0), farthest="case7"),
-            scan("tmax", "s", 0, 3.5, reach=13.0),
-            "IS case7 IN ANOTHER UNIT?",
-            "ANOTHER UNIT",
-        ),
-        # a CT without air
-        (scan("ct", "HU", 800, 2300, 0), CT, "was an offset forgotten?", "offset"),
-    ],
-)
-def test_values_that_seem_to_be_of_another_unit_are_asked_about(doubtful, ordinary, words, key):
-    assert words in rules.intensity(doubtful, side="target")[1]
-    assert key not in rules.intensity(ordinary, side="target")[1]
-
-
 def test_fine_pixels_get_a_patch_stem_and_coarse_ones_or_small_slices_none():
     sides = {0.45: 4, 0.9: 2, 1.0: 2, 1.6: 1}
     found = {mm: rules.stems(facts(spacing=(3.0, mm, mm)))[0] for mm in sides}
@@ -236,6 +217,8 @@ def test_roles_are_those_that_are_asked_for_or_a_guess_with_its_reason(
     [
         ("t1", {}, {}, "expected two modalities"),
         ("t1 t2 map", {"unfit": ["map", "t2"]}, {}, "map"),
+        ("t1 t1c t2 flair pd swi tof ct cbf", {}, {}, "names of both among 9 modalities"),
+        ("t1 t1c t2 flair pd swi tof ct cbf", {}, {"target": ["ct"]}, "names of both"),
         ("t1 ct", {}, {"target": ["pet"]}, "found 'pet'"),
         (
             "t1 ct",

@@ -8,7 +8,7 @@ from rows import slow
 from trainings import same_tensors, same_weights, weights_of
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.training.recipe import from_dict, to_dict
-from voxlate.training.recipe_messages import check_training
+from voxlate.training.train import check_training
 
 
 @pytest.fixture

@@ -68,9 +68,6 @@ def test_a_training_that_learns_nothing_ends_early_and_says_why_also_when_it_was
     losses = [line["loss"]["total"] for line in log_lines(run, "loss")]
     (said,) = log_lines(run, "ended")
     assert len(losses) == said["step"] == 6
-    assert f"the loss of epoch 2, {sum(losses[3:]) / 3:.4g}" in said["ended"]
-    before = f"is not 1 % below the loss of the epoch before, {sum(losses[:3]) / 3:.4g}"
-    assert before in said["ended"]
     assert len(log_lines(run, "validation")) == 1
 
     stop = stop_at(2, 4)  # within the first epoch, and, taken up again, within the second

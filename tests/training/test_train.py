@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from refusals import refuses
-from rows import slow
+from rows import every_row, slow
 from trainings import log_lines, same_tensors, same_weights, stop_at, weights_of
 from voxlate.base.errors import Stopped
 from voxlate.training import learner, recipe
@@ -23,12 +23,30 @@ from voxlate.training.run import Run
 from voxlate.training.weights import load_method, save_weights, weights_checksum
 
 
-# a stop in the last stage: test_a_first_training_that_was_stopped_resumes_by_its_folder_alone
-def test_a_stopped_training_resumes_to_the_same_weights(read_two, fit, two_staged_once, out):
+@pytest.mark.parametrize("calls", [3, 7], ids=["the first stage", "the last stage"])
+def test_a_stopped_training_resumes_to_the_same_weights(read_two, fit, two_staged_once, out, calls):
     with pytest.raises(Stopped):
-        fit(read_two(), "out", progress=stop_at(3))
-    assert not Run(out).weights().exists()
+        fit(read_two(), "out", progress=stop_at(calls))
+    run = Run(out)
+    assert not run.weights().exists()
+    text = run.recipe.read_text()
+    run.recipe.write_text(text.replace("batch = 2", "batch = 3"))
+    with refuses(r"recipe\.toml: expected the recipe that this run began with, found an edited"):
+        fit(read_two(), "out")
+    run.recipe.write_text(text)
     assert same_weights(two_staged_once, fit(read_two(), "out"))
+
+
+@every_row(
+    "arguments, words",
+    [
+        ("--data P --out O --minutes 5", "--set train.steps=2000"),
+        ("--data P --out O --folds 2 --fold 1", "--folds: expected no --fold with it"),
+        ("--data P --out O --mode mean", "--mode"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused_in_one_sentence(voxlate, tiny, arguments, words):
+    assert words in voxlate("train", tiny, *arguments.split()).sentence
 
 
 @pytest.mark.parametrize("damage", ["a byte", "another seed", "another split", "no network"])
@@ -99,13 +117,6 @@ def test_a_training_killed_at_a_random_moment_resumes_to_the_same_weights(
 def test_the_number_of_readers_does_not_change_the_weights(read_two, fit, two_staged_once):
     run = fit(read_two(workers=2), reuse=[two_staged_once.folder])
     assert same_weights(two_staged_once, run)
-
-
-def test_accumulated_parts_of_a_batch_count_as_the_whole(read_tiny, fit):
-    a, b = (
-        weights_of(fit(read_tiny(accumulate=parts, steps=2), f"run{parts}")) for parts in (1, 2)
-    )
-    torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
 
 
 def test_a_training_learns_what_can_be_learned(read_tiny, fit):

@@ -27,7 +27,6 @@ from voxlate.base.records import Record
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.science.batch import Batch
 from voxlate.science.methods.method import Method
-from voxlate.science.nets.autoencoder import AutoencoderNet
 from voxlate.training.batches.batches import training_batches
 from voxlate.training.batches.latents import cache_moments, uncacheable
 from voxlate.training.precision import autocast
@@ -36,7 +35,6 @@ from voxlate.training.recipe import FullStage, Recipe
 from voxlate.training.recipe.run_provenance import Budget, Budgets
 from voxlate.training.recipe.training_settings import Training
 from voxlate.training.run import Run
-from voxlate.training.weights import weights_checksum
 
 # A step moves on by this share of a stage at most, or by the place of so many of its planned steps, so that a pause of the
 # machine does not end a training.
@@ -149,9 +147,6 @@ def read_places(path: Path, stage: str, steps: int) -> list[float]:
     return places
 
 
-LATENTS = "latents"  # folder inside a prepared cohort
-# It changes if networks or intensity maps give other numbers for the same settings.
-VERSION = 1
 # Most readers of a process. A reader draws 14 slices of a synthetic head a second, and an H200 trains on over 80. With MPS,
 # each has its own torch in the memory that the GPU shares.
 READERS = {"cuda": 12, "xpu": 12, "mps": 2}
@@ -222,18 +217,17 @@ class Job:
         """
         options = self.stage.train
         world = self.accelerator.num_processes
-        if options.batch % (options.accumulate * world):
+        if options.batch % world:
             raise BadInput(
-                f"train.batch: expected a multiple of train.accumulate × processes ({options.accumulate} × {world}), found {options.batch}. Change one of them."
+                f"train.batch: expected a multiple of the number of processes ({world}), found {options.batch}. Change it."
             )
-        calls = options.accumulate * sum(self.stage.turns.values())
-        size = options.batch // options.accumulate // world
+        calls = sum(self.stage.turns.values())
         batches = training_batches(
             self.cohort,
             self.stage.data,
             self.recipe.intensity,
             seed=self.seed,
-            batch=size,
+            batch=options.batch // world,
             rank=self.accelerator.process_index,
             world=world,
             steps=self.most_steps * calls,
@@ -262,11 +256,12 @@ def _readers(device: torch.device, processes: int = 1) -> int:
 
 
 def keep_moments(job: Job, method: Method) -> Path | None:
-    """The folder with the moments of the training cases' latents, encoded once; None if there are none to keep."""
+    """The folder with the moments of the training cases' latents, encoded anew; None if there are none to keep."""
     autoencoder = method.autoencoder
     stage, cohort = job.stage, job.cohort
     if autoencoder is None or uncacheable(cohort, stage.data):
         return None
+    folder, maps = job.run.latents, job.recipe.intensity
 
     def _report(done: int, total: int) -> None:
         job.progress(f"{stage.name} (latents)", done, total, {})
@@ -279,27 +274,8 @@ def keep_moments(job: Job, method: Method) -> Path | None:
         with autocast(job.device, stage.train.precision):
             return torch.cat(autoencoder.encode(images.to(job.device)), dim=1)
 
-    folder = _moments_folder(job, autoencoder)
-    maps = job.recipe.intensity
-    by_main(
-        job.accelerator,
-        lambda: cache_moments(cohort, stage.data, maps, _encode, folder, _report),
-    )
+    def _encode_cases() -> None:
+        cache_moments(cohort, stage.data, maps, _encode, folder, _report)
+
+    by_main(job.accelerator, _encode_cases)
     return folder
-
-
-def _moments_folder(job: Job, autoencoder: AutoencoderNet) -> Path:
-    """PREPARED/latents/<hash>, where the hash depends on the autoencoder and the reading of slices."""
-    weights = {name: tensor.cpu() for name, tensor in autoencoder.state_dict().items()}
-    data = job.stage.data
-    read = {
-        "version": VERSION,
-        "names": sorted(data.modalities),
-        "patch": data.patch[1:],
-        "axes": data.axes,
-        "centred": data.centred,
-        "intensity": repr(dict(job.recipe.intensity)),
-        "net": repr(autoencoder.net),
-        "precision": job.stage.train.precision,
-    }
-    return job.cohort.folder / LATENTS / weights_checksum(read, weights)[:16]

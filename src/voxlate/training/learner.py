@@ -149,8 +149,9 @@ class Learner:
         """Whether the training has its length, or ends early by losses and errors, which are saved for restarts."""
         if place >= options.steps:
             return True
-        if options.best is not None and self.best is not None:
-            return 0 < options.best.patience <= self.best.since
+        patience, since = (options.best and options.best.patience), (self.best and self.best.since)
+        if patience and since and since >= patience:
+            return True
         return options.stop is not None and options.stop.is_met(self.epochs.losses)
 
 

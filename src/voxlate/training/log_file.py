@@ -13,8 +13,6 @@ from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 from voxlate.base.records import Count, NotNegative, Number, Record, Text
 from voxlate.training.verdict import Verdict
 
-LARGEST_LOSS = 1e38  # limit of float32; infinite losses may be logged, too
-
 Readings = dict[Text, float]
 
 
@@ -67,9 +65,6 @@ def lines_of(log: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         except (ValueError, RecursionError):  # a crash may cut a line short
             continue
         line: dict[str, Any] = record.parse(Line, text)
-        for name, value in {**line.get("loss", {}), **line.get("validation", {})}.items():
-            sound = not math.isfinite(value) or abs(value) <= LARGEST_LOSS
-            record.check(sound, f"{value:g} for {name:.80}")
         yield text, line
 
 

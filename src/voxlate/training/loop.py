@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
@@ -53,10 +54,10 @@ Losses = Mapping[str, Mapping[str, Tensor]]
 """The losses of each turn by their names."""
 
 
-def train_stage(job: Job, method: Method, started: str, notes: Mapping[str, Any]) -> Method:
+def train_stage(job: Job, method: Method, notes: Mapping[str, Any]) -> Method:
     """Train a stage to its end, from its saved state if there is one.
 
-    started: a sentence for the log if some of the weights are not random; notes: additional entries of the weights' header.
+    notes: additional entries of the weights' header.
     Raises Stopped after a signal.
     """
     options = job.stage.train
@@ -70,8 +71,8 @@ def train_stage(job: Job, method: Method, started: str, notes: Mapping[str, Any]
     with interrupts_held():  # readers that start must not receive Ctrl-C
         batches = iter(loader)
     with closing(now.log):
-        if learner.step == 0:
-            begin_log(now, started)
+        if learner.step == 0 and options.best is not None:
+            validate_now(now)  # the weights before the first step
         while not now.done:
             now.losses = take_step(learner, parallel, job, batches, clock)
             clock.move_on(learner.step)
@@ -93,8 +94,7 @@ def begin_learner(method: Method, job: Job) -> Learner:
     }
     # Compiling takes half a minute on a CPU, which gains 4-20 %, and over a minute for a GPU beside other work. Later
     # steps do not count, because it changes roundings.
-    gains = options.steps > LONG and can_compile(job.device)
-    if gains if options.compile is None else options.compile:
+    if options.steps > LONG and can_compile(job.device):
         method.net.compile()
     epochs = Epochs(job.epoch_steps if options.stop else 0)
     return Learner(method, averaged, optimisers, epochs)
@@ -127,7 +127,7 @@ def take_step(
     for turn, repeats in learner.method.turns.items():
         # The batches of a turn that is not taken are skipped, because batches depend on the step alone.
         if not learner.method.takes_turn(turn, progress):
-            for _ in range(repeats * options.accumulate):
+            for _ in range(repeats):
                 next(batches)
                 next(calls)
             continue
@@ -136,16 +136,15 @@ def take_step(
             group["lr"] = options.rate(place)
         for _ in range(repeats):
             optimiser.zero_grad(set_to_none=True)
-            for _ in range(options.accumulate):
-                batch = next(batches)
-                noise = Noise(stable_id(job.seed, learner.step, next(calls)), batch.item)
-                # Dropout is the same after a restart.
-                seeded.manual_seed(stable_id(noise.seed, int(batch.item.flatten()[0])))
-                # This is around the backward pass, too, which may compute layers again.
-                with volumes_in_float32(device):
-                    with autocast(device, options.precision):
-                        parts = parallel(turn, batch.to(device), noise, progress)
-                    (parts["total"] / options.accumulate).backward()
+            batch = next(batches)
+            noise = Noise(stable_id(job.seed, learner.step, next(calls)), batch.item)
+            # Dropout is the same after a restart.
+            seeded.manual_seed(stable_id(noise.seed, int(batch.item.flatten()[0])))
+            # This is around the backward pass, too, which may compute layers again.
+            with volumes_in_float32(device):
+                with autocast(device, options.precision):
+                    parts = parallel(turn, batch.to(device), noise, progress)
+                parts["total"].backward()
             if options.clip_norm:
                 groups = (group["params"] for group in optimiser.param_groups)
                 weights = itertools.chain.from_iterable(groups)
@@ -219,14 +218,6 @@ class StageState:
         job = self.job
         recipe = stage_recipe(job.recipe, job.stage.name)
         return choose_sharpness(recipe, job.stage, self.learner.averaged, self.items, job.device)
-
-
-def begin_log(now: StageState, started: str) -> None:
-    """Log the start of a training; with train.best, validate the weights before the first step."""
-    if started and now.is_main:
-        now.log.add(started=started)
-    if now.options.best is not None:
-        validate_now(now)
 
 
 def add_losses(now: StageState) -> None:
@@ -339,27 +330,10 @@ def _log_validation(
     job, recipe = now.job, now.job.recipe
     if chosen is not None:
         recipe = replace(recipe, synth=replace(recipe.synth, sharpness=chosen.place))
-    picture = f"{job.stage.name}_{now.learner.step:07d}.png"
-    path = now.job.run.folder / "validation" / picture
-    averaged = now.learner.averaged
-    scores = validate(averaged, now.items, recipe, job.stage, job.device, path, measure)
+    scores = validate(now.learner.averaged, now.items, recipe, job.stage, job.device, measure)
     prefix = "training_items_" if validation_split(job.cohort) == "train" else ""
     now.log.add_validation({f"{prefix}{name}": value for name, value in scores.items()})
     return scores.get("mae", math.nan)
-
-
-def log_end(now: StageState) -> None:
-    """Log why a training ended before its last step."""
-    if not now.is_main:
-        return
-    learner = now.learner
-    if now.options.stop and now.clock.place(learner.step) < now.options.steps:
-        now.log.add_end(now.options.stop.sentence(learner.epochs.losses, learner.step))
-    if best := learner.best:
-        of_step = f"those of step {best.step}" if best.step else "those before the first step"
-        now.log.add_end(
-            f"ended at step {learner.step}; by train.best, the kept weights are {of_step}, whose validation error {best.error:.4g} is the least."
-        )
 
 
 def save(now: StageState) -> None:
@@ -384,12 +358,12 @@ def follow(now: StageState) -> None:
         now.by_main(compare)
     if now.validates:
         validate_now(now)
-    if now.done:
-        log_end(now)
+    step = now.learner.step
+    if now.done and now.is_main and now.clock.place(step) < now.options.steps:
+        now.log.add_end(f"ended at step {step} of {now.options.steps} by train.stop or train.best.")
     if now.saves:
         save(now)
     if now.stops and not now.done:
-        step = now.learner.step
         raise Stopped(
             f"stopped at step {step} of {round(now.clock.steps(step))} ({now.job.stage.name})"
         )
@@ -417,6 +391,7 @@ def finish(job: Job, learner: Learner, notes: Mapping[str, Any]) -> Method:
         if worse := {one.modality: one.sentence for one in verdicts if one.outcome == "worse"}:
             header["worse"] = worse
         save_weights(run.weights(job.stage.name), method, header | dict(notes))
+        shutil.rmtree(run.latents, ignore_errors=True)
     job.accelerator.wait_for_everyone()
     return method
 

@@ -23,7 +23,6 @@ from voxlate.base.records import (
     Number,
     Record,
     Several,
-    Shape,
     Text,
     checksum,
     write_tensors,
@@ -91,17 +90,13 @@ class Baselines(_Header):
             digest = file.text(CHECKSUM)
             del texts[CHECKSUM]
             stated = record.fill(_Header, {key: record.table(text) for key, text in texts.items()})
-            tensors = file.read(_shapes(record, stated, list(file.shapes)))
+            tensors = file.arrays
         record.check_checksum(digest, baselines_checksum(texts, tensors))
-        means = {}
-        tables = {}
-        for key, values in tensors.items():
-            kind, *names = key.split(":")
-            if kind == "mean":
-                means[names[0]] = values
-            elif kind == "table":
-                tables[names[0], names[1]] = values
-        return cls(**vars(stated), means=means, tables=tables, products=tensors.get("products"))
+        products = tensors.pop("products", None)
+        named = {tuple(key.split(":")): values for key, values in tensors.items()}
+        means = {key[1]: values for key, values in named.items() if key[0] == "mean"}
+        tables = {(key[1], key[2]): values for key, values in named.items() if key[0] == "table"}
+        return cls(**vars(stated), means=means, tables=tables, products=products)
 
     def in_own_unit(self, image: Volume) -> Volume:
         """A baseline's image in the unit of its modality's scans."""
@@ -158,24 +153,6 @@ class Baselines(_Header):
         return np.where(empty, to.low, to.low + fitted * to.width).astype(np.float32)
 
 
-def _shapes(record: Record, stated: _Header, names: Sequence[str]) -> dict[str, Shape]:
-    """The shapes of a file's arrays: means of some modalities, tables between them, mean products of all."""
-    targets = [name.partition(":")[2] for name in names if name.startswith("mean:")]
-    ranges = stated.ranges
-    record.check(bool(targets), "no mean image")
-    record.check(ranges.keys() >= {*targets}, "a mean image of which it has no range")
-    own = {name for name in targets if ranges[name].own}
-    record.check(stated.typical.keys() == own, "typical values of other targets")
-    shapes = {f"mean:{name}": Shape((None, None, None)) for name in targets}
-    for source, target in product(ranges, targets):
-        name = f"table:{source}:{target}"
-        if name in names and source != target:
-            shapes[name] = Shape((BINS,))
-    if "products" in names and len(ranges) > 2:
-        shapes["products"] = Shape((len(ranges) + 1,) * 2, ("F64",))
-    return shapes
-
-
 def baselines_checksum(texts: Mapping[str, str], tensors: Mapping[str, AnyArray]) -> str:
     """The checksum of a file of baselines."""
     return checksum(
@@ -199,43 +176,40 @@ def fit(
     Raises BadInput where no case has a target.
     """
     scales = {name: ranges[name] for name in (*sources, *targets)}
-    count = voxels = 0
-    totals = dict[str, Float64]()
-    images = Counter[str]()
     pairs = [pair for pair in product(sources, targets) if pair[0] != pair[1]]
+    count = voxels = 0
+    totals, images = dict[str, Float64](), Counter[str]()
     sums = {pair: np.zeros((2, BINS)) for pair in pairs}
     ends = defaultdict[str, list[tuple[float, float]]](list)
     products = np.zeros((len(scales) + 1,) * 2)
     for volumes, outlines in cases:
         count += 1
-        known = outlines or {}
-        values = {}
+        known, values = outlines or {}, dict[str, Float32]()
         for name in scales.keys() & volumes.keys():
             volume, scale = volumes[name], scales[name]
             inside = known.get(name)
             if scale.own and inside is None:
                 inside = foreground(volume)
-            image = values[name] = scale.normalise(volume.data[0], inside)
-            if name not in targets:
-                continue
-            if scale.own:
+            values[name] = scale.normalise(volume.data[0], inside)
+            if scale.own and name in targets:
                 ends[name].append(floor_and_peak(volume.data[0], inside))
-            if name not in totals:
-                shrink = min(1.0, (MEAN_VOXELS / image.size) ** (1 / 3))
-                totals[name] = np.zeros([max(1, round(n * shrink)) for n in image.shape])
-            totals[name] += _stretch(image, totals[name].shape)
+        for name in [name for name in targets if name in values]:
+            image = values[name]
+            shrink = min(1.0, (MEAN_VOXELS / image.size) ** (1 / 3))
+            shape = [max(1, round(length * shrink)) for length in image.shape]
+            total = totals.setdefault(name, np.zeros(shape))
+            total += _stretch(image, total.shape)
             images[name] += 1
         if len(values) == len(scales) > 2:
             shares = _shares(values, scales, [*known.values()])
             products += shares @ shares.T
             voxels += shares.shape[1]
-        for (source, target), table in sums.items():
+        for source, target in pairs:
             if source in values and target in values:
                 bins = _bins(values[source], scales[source]).ravel()
-                table[0] += np.bincount(bins, values[target].ravel(), BINS)
-                table[1] += np.bincount(bins, minlength=BINS)
-    empty = [name for name in targets if name not in totals]
-    if empty:
+                for row, weights in enumerate((values[target].ravel(), None)):
+                    sums[source, target][row] += np.bincount(bins, weights, BINS)
+    if empty := [name for name in targets if name not in totals]:
         raise BadInput(
             f"naive baselines: expected training cases with {', '.join(empty)}, found none. Check the cohort's split and the names of its modalities."
         )
@@ -245,14 +219,10 @@ def fit(
         if filled.size:  # bins without a training voxel are interpolated
             line = np.interp(np.arange(BINS), filled, total[filled] / counts[filled])
             tables[pair] = line.astype(np.float32)
-    typical = {}
-    for name, of_cases in ends.items():
-        low, high = np.median(of_cases, axis=0).tolist()
-        typical[name] = low, high
     return Baselines(
         scales,
         count,
-        typical=typical,
+        typical={name: tuple(np.median(pairs, axis=0).tolist()) for name, pairs in ends.items()},
         means={name: (totals[name] / images[name]).astype(np.float32) for name in targets},
         tables=tables,
         products=products / voxels if voxels else None,

@@ -10,6 +10,7 @@ from typing import Any
 import voxlate
 from voxlate.base.errors import BadInput
 from voxlate.base.files import LOCK, write_json, write_text
+from voxlate.scans.cases.prepared import Cohort, open_cohort
 from voxlate.synthesis.exported import is_exported
 from voxlate.training.log_file import lines_of, read_verdicts
 from voxlate.training.recipe import (
@@ -17,9 +18,10 @@ from voxlate.training.recipe import (
     code_of,
     stated_keys,
     to_dict,
+    with_tables,
 )
-from voxlate.training.recipe.run_provenance import PROVENANCE, read_run
-from voxlate.training.recipe.text import as_toml, first_change
+from voxlate.training.recipe.run_provenance import PROVENANCE, read_run, stated_place
+from voxlate.training.recipe.text import as_toml, first_change, stored_recipe, values_of
 from voxlate.training.verdict import Verdict
 
 NOTICE = "Research software, not a medical device; not for diagnosis or treatment."
@@ -59,6 +61,7 @@ class Run:
     # recipe, cohort and software, by which the run resumes
     provenance = _File(PROVENANCE)
     log = _File("log.jsonl")  # the log of all stages
+    latents = _File("latents")  # the moments of latents, while a stage trains on them
     state = _File("state.pt")  # the state from which the training continues
     naive = _File("naive.safetensors")  # the naive baselines of the training cases
     anatomy = _File("anatomy.safetensors")  # the usual anatomy of the training cases
@@ -67,6 +70,16 @@ class Run:
     def origin(self) -> dict[str, Any]:
         """The content of provenance.json; raises BadInput if it is not as `train` writes it."""
         return read_run(self.provenance)
+
+    @property
+    def cohort(self) -> Cohort | None:
+        """The prepared cohort that it was trained on; None if it is not there any more, or has changed."""
+        stated = self.origin if self.provenance.is_file() else {}
+        place = stated_place(self.folder, stated.get("prepared", ""))
+        if "prepared" not in stated or not (place / "cohort.json").is_file():
+            return None
+        cohort = open_cohort(place)
+        return cohort if cohort.digest == stated["data"].get("cohort") else None
 
     @property
     def history(self) -> Any:
@@ -137,6 +150,7 @@ def begin_run(
         recorded = run.origin
         change = first_change({key: recorded[key] for key in wanted}, wanted)
         if not change and (run.has_begun or run.recipe.exists()):
+            _check_unedited(run, recipe)
             return run
         if run.has_begun:
             raise BadInput(
@@ -152,6 +166,19 @@ def begin_run(
     write_json(run.provenance, {**software(), **wanted, **(notes or {})})
     write_text(run.recipe, head + as_toml(stated_keys(recipe)))
     return run
+
+
+def _check_unedited(run: Run, recipe: Recipe) -> None:
+    """Raise BadInput if recipe.toml is not that of the run any more, because an edited one would change nothing."""
+    path = f"{run.recipe}"
+    if (
+        not run.recipe.exists()
+        or with_tables(recipe, stored_recipe(values_of(path)), path) == recipe
+    ):
+        return
+    raise BadInput(
+        f"{path}: expected the recipe that this run began with, found an edited one. Restore it, or train the edited recipe into another --out."
+    )
 
 
 def check_free(run: Run) -> None:

@@ -95,22 +95,19 @@ def copy_model(folder: Path, out: Path, name: Path | str) -> Path:
     return out
 
 
-def initial_method(stage: FullStage, earlier: Mapping[str, Method]) -> tuple[Method, str]:
-    """The untrained method of a stage, and a sentence for the log if some of its weights are not random."""
-    method = stage.build(earlier)
-    started = ""
-    source = stage.start_from
-    if is_starter(source):
-        started = start_from(method, starter_for(source, stage), str(source))
-    elif source is not None:
-        started = start_from(method, earlier[source], source)
+def initial_method(stage: FullStage, earlier: Mapping[str, Method]) -> Method:
+    """The method of a stage before its first step."""
+    method, source = stage.build(earlier), stage.start_from
+    if source is not None:
+        first = starter_for(source, stage) if is_starter(source) else earlier[source]
+        start_from(method, first, source)
     if stage.train.only is not None:
         train_only(method, stage.train.only)
-    return method, started
+    return method
 
 
-def start_from(method: Method, earlier: Method, name: str) -> str:
-    """Copy the weights of an earlier stage's method, except for its opponent; returns a sentence for the log.
+def start_from(method: Method, earlier: Method, name: str) -> None:
+    """Copy the weights of an earlier stage's method, except for its opponent; other weights stay random.
 
     Raises BadInput if a weight has no counterpart with its name and shape.
     """
@@ -123,8 +120,6 @@ def start_from(method: Method, earlier: Method, name: str) -> str:
                 f"start_from = '{name}': expected a weight for each of its weights, found {shape} for '{key}' of shape {tuple(tensor.shape)}. Use the same networks except for new parts."
             )
     method.without_opponent.load_state_dict({**here, **there})
-    fresh = len(here) - len(there)
-    return f"started from the weights of stage '{name}': {len(there)} tensors copied, {fresh} fresh"
 
 
 def train_only(method: Method, part: str) -> None:

@@ -1,30 +1,45 @@
 """The training of all stages of a recipe into a run; the same command resumes a stopped run."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from voxlate.base.errors import BadInput
+from voxlate.base.errors import BadInput, first_of
 from voxlate.base.executors.case_work import StepCallback, no_report
 from voxlate.base.files import lock, relative_to
 from voxlate.base.machine import keep_freed_memory
 from voxlate.base.messages import Message, Say, message
 from voxlate.base.option import merge
-from voxlate.scans.cases.prepared import open_cohort
+from voxlate.scans.cases.prepared import SPLITS, Cohort, open_cohort
+from voxlate.scans.cohorts.split import FOLDS
 from voxlate.science.methods.method import Method
-from voxlate.synthesis.scan_checks import known_scans_of
-from voxlate.training.batches.data_settings import training_cases
+from voxlate.synthesis.scan_checks import (
+    check_filled,
+    check_floor,
+    check_one_scale,
+    check_scales,
+    known_scans_of,
+)
+from voxlate.training.batches.data_settings import (
+    DataSettings,
+    missing_modalities,
+    training_cases,
+)
 from voxlate.training.job import Job
 from voxlate.training.learner import Epochs, Learner, owner_of, save_state
 from voxlate.training.loop import finish, train_stage
 from voxlate.training.naive import fit_cohort
+from voxlate.training.planning.cohort_facts import GREY_LEVELS, scan_of
+from voxlate.training.planning.rules import intensity
 from voxlate.training.precision import choose, stage_precisions, with_precision
 from voxlate.training.processes import by_main, processes, stop_signal
 from voxlate.training.recipe import (
+    FullStage,
     Recipe,
     check_order,
     ranges_of,
@@ -32,7 +47,6 @@ from voxlate.training.recipe import (
     with_steps,
 )
 from voxlate.training.recipe.run_provenance import Budget, Budgets
-from voxlate.training.recipe_messages import check_scale, check_training, fold_note
 from voxlate.training.run import Run, begin_run, check_free, weights_of
 from voxlate.training.starter import initial_method, run_folder, starter_hash
 from voxlate.training.starters.names import is_starter
@@ -53,15 +67,13 @@ class Beginning:
     """How a run begins, beyond its recipe, cohort and options.
 
     head: comment lines of its recipe.toml; budgets: what its plan gives each stage; starts: weights by stage of the run
-    that is adapted, and whether they were calibrated; begun: the hash of the
-    weights from which the run in the folder began; state: after a race of the plan, from which a new run goes on.
+    that is adapted, and whether they were calibrated; state: after a race of the plan, from which a new run goes on.
     """
 
     head: str = ""
     budgets: Budgets = field(default_factory=dict)
     starts: Mapping[str, Path] = field(default_factory=dict)
     calibrated: bool = False
-    begun: str | None = None
     state: Mapping[str, Any] | None = None
 
 
@@ -128,8 +140,8 @@ def _open_job(recipe: Recipe, data: Path, asked: TrainOptions, beginning: Beginn
     cohort = open_cohort(data)
     if asked.fold is not None:
         cohort = cohort.in_fold(asked.fold)
-    old = (asked.init, beginning.starts, beginning.begun)
-    cohort = recipe.with_maps_of(cohort, must_draw=not any(old))
+    begins_anew = asked.init is None and not beginning.starts
+    cohort = recipe.with_maps_of(cohort, must_draw=begins_anew)
     accelerator, device = processes(asked.device)
     return Job(recipe, recipe.all_stages[0], cohort, accelerator, device)
 
@@ -165,7 +177,7 @@ def _begin_run(
     The provenance also states the cohort's place and the weights from which the run starts.
     """
     run, start = job.run, starts.get("final")
-    digest = file_hash(start) if start else beginning.begun
+    digest = file_hash(start) if start else None
     about: dict[str, Any] = {
         "cohort": job.cohort.digest,
         "start": digest,
@@ -228,7 +240,7 @@ def _train_stages(
     for job in jobs:
         torch.manual_seed(job.seed)
         name = job.stage.name
-        method, started = initial_method(job.stage, earlier)
+        method = initial_method(job.stage, earlier)
         weights = job.run.weights(name)
         if weights.exists():
             load_weights(method, weights)
@@ -236,7 +248,7 @@ def _train_stages(
             if name in starts:
                 _load_start(method, starts[name], "adapted" in notes)
             imported = _import_autoencoder(job, pretrained, method)
-            method = imported or train_stage(job, method, started, notes)
+            method = imported or train_stage(job, method, notes)
         earlier[name] = method.eval().requires_grad_(False)
 
 
@@ -292,7 +304,7 @@ def _check_stages(jobs: Sequence[Job], starts: Mapping[str, Path]) -> None:
         check_scale(cohort, stage.data, recipe)
         job.batches()
         validation_items(recipe, stage, cohort)
-        earlier[stage.name], _ = initial_method(stage, earlier)
+        earlier[stage.name] = initial_method(stage, earlier)
         if stage.train.best is not None and validation_split(cohort) == "train":
             raise BadInput(
                 f"{cohort.folder}: expected validation cases for train.best, which keeps the weights of their least error, found none. Prepare with a case that is held out, or train without train.best."
@@ -306,3 +318,63 @@ def _check_stages(jobs: Sequence[Job], starts: Mapping[str, Path]) -> None:
             )
         load_weights(earlier[stage.name], start)
         check_order(stage, read_header(start)["recipe"]["data"], f"{start}", "--init")
+
+
+def check_training(recipe: Recipe, cohort: Cohort) -> list[Message]:
+    """Messages on unusual data of the stages and on their validation, each once."""
+    said = (one for stage in recipe.all_stages for one in _of_stage(stage, recipe, cohort))
+    return list(dict.fromkeys(said))
+
+
+def fold_note(cohort: Cohort, fold: int) -> Message:
+    """A message on the held-out cases of a fold."""
+    train, val, test = (cohort.splits[name] for name in SPLITS)
+    count = len({case.fold for case in cohort.cases} - {None}) or FOLDS
+    text = f"fold {fold} of {count}: {len(train)} cases train, {len(val)} validate ({first_of(val)}); the test split ({len(test)}) is not used."
+    return message("fold", text, train=len(train), val=len(val))
+
+
+def _of_stage(stage: FullStage, recipe: Recipe, cohort: Cohort) -> Iterator[Message]:
+    data = stage.data
+    lacking = missing_modalities(cohort, data, "train")
+    if lacking and not data.apart:
+        cases = ", ".join(f"{case} (no {', no '.join(names)})" for case, names in lacking.items())
+        yield message("not-trained-on", f"left out of training: {cases}.", cases=len(lacking))
+    if validation_split(cohort) == "train":
+        text = "no validation cases: training items are used instead, and named so in the log."
+        yield message("no-validation", text)
+    teaching = training_cases(cohort, data)
+    for name in data.target:
+        yield from check_scales(name, cohort.target_widths(recipe.intensity[name], name, teaching))
+    for name in data.modalities:
+        yield from _of_window(name, stage, recipe, cohort, teaching)
+
+
+def _of_window(
+    name: str, stage: FullStage, recipe: Recipe, cohort: Cohort, teaching: Sequence[str]
+) -> Iterator[Message]:
+    """A caution where a window is that of 8-bit pictures, and scans are none, with the key of a map that fits them."""
+    if recipe.intensity[name].window != (0, GREY_LEVELS):
+        return
+    headers = [header for header in map(cohort.header, teaching) if name in header.visible]
+    if not headers:
+        return
+    scan = scan_of(name, headers)
+    if scan.least >= 0 and scan.most <= GREY_LEVELS:
+        return
+    fitting, _ = intensity(scan, "target" if name in stage.data.target else "source")
+    keys = ", ".join(f"{key}={json.dumps(value)}" for key, value in fitting.items())
+    text = f"intensity.{name} is the window of 8-bit pictures (0 to {GREY_LEVELS}), and {name} has {scan.least:.4g} to {scan.most:.4g} {scan.unit} here, of which all beyond the window is lost. A map that fits: --set 'intensity.{name}={{{keys}}}'."
+    yield message("window", text, grade="caution")
+
+
+def check_scale(cohort: Cohort, data: DataSettings, recipe: Recipe) -> None:
+    """Raise BadInput as check_one_scale, check_floor and check_filled do, of the training cases of a stage's data."""
+    where = cohort.folder
+    headers = [cohort.header(case) for case in training_cases(cohort, data)]
+    check_one_scale(headers, data.target, where)
+    for name in sorted(data.modalities):
+        spec = recipe.intensity[name]
+        for header in headers:
+            check_floor(name, spec, header, f"{where}: {header.case}")
+        check_filled(name, spec, headers, where)

@@ -1,23 +1,19 @@
 """Validation: loss, error, sharpness and verdict on validation cases, by the same items and the same noise every time."""
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from voxlate.base.array_types import Float32
-from voxlate.base.items import BACKGROUND
 from voxlate.base.messages import UNOWNED
 from voxlate.scans.cases.case import CANONICAL, reorder_axes
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.images.grid import Grid, Volume
 from voxlate.scans.images.intensity import Scale
-from voxlate.scans.images.pictures import montage
 from voxlate.scans.images.ranges import NETWORK_RANGE, mask_for
 from voxlate.scans.images.tiling import Triple
 from voxlate.science.batch import Batch
@@ -37,7 +33,6 @@ from voxlate.training.verdict import SYNTHESIS, UNOWNED_CLAUSE, Verdict, verdict
 
 Measure = Callable[[Batch, Batch, Tensor], None]
 
-PICTURED = 6  # items in the picture of a validation
 # Places of an image between the mean and a sample. A network that learned for minutes leaves too much variation in its
 # samples, one that learned for hours too little, so the place at which images vary as true ones is measured.
 LEAST_SHARPNESS = 0.05  # below it an image is the mean, whose texture is blurred
@@ -118,18 +113,13 @@ def validate(
     recipe: Recipe,
     stage: FullStage,
     device: torch.device,
-    picture: Path | None = None,
     measure: Measure | None = None,
 ) -> dict[str, float]:
     """Mean loss and mean absolute error of syntheses (network units) with fixed noise.
 
-    picture: file into which some items are drawn.
-
     measure: called with each batch, the model's input, and the image. Returns {} if there are no batches.
     """
     losses, errors = [], []
-    rows = list[list[np.ndarray]]()
-    labels = []
     sampling = stage.validation_sampling(recipe.synth)
     place = recipe.synth.sharpness if stage.task.mean_stage is not None else 1.0
     drawn_in = recipe.synth.precision
@@ -148,16 +138,8 @@ def validate(
         )
         if measure is not None:
             measure(batch, given, image)
-        drawn = PICTURED - len(rows) if picture is not None else 0
-        for item in range(min(len(batch), drawn)):
-            target = _target_to_picture(batch, given, item)
-            images = [image[item, target], batch.target[item, target]]
-            rows.append(_row(given, images, item, stage.data))
-            labels.append(batch.target_names[target])
     if not losses:
         return {}
-    if picture is not None:
-        montage(rows, [*stage.data.source, "synthesis", "truth"], picture, labels=labels)
     return {"loss": sum(losses) / len(losses), "mae": sum(errors) / len(errors)}
 
 
@@ -166,27 +148,6 @@ def find_targets(batch: Batch, item: int) -> list[int]:
     if batch.target_present is None:
         return list(range(len(batch.target_names)))
     return torch.nonzero(batch.target_present[item]).flatten().tolist()
-
-
-def _target_to_picture(batch: Batch, given: Batch, item: int) -> int:
-    """The first existing target of the item that was hidden from the model, or else its first existing target."""
-    hidden = (batch.present & ~given.present)[item].tolist()
-    names = list(itertools.compress(batch.source_names, hidden))
-    # False is less than True.
-    return min(
-        find_targets(batch, item),
-        key=lambda place: batch.target_names[place] not in names,
-        default=0,
-    )
-
-
-def _row(given: Batch, images: Sequence[Tensor], item: int, data: DataSettings) -> list[np.ndarray]:
-    """Middle slices of one item as pictures: its sources (black if absent), then its images."""
-    there = given.present[item, : len(data.source), None, None, None]
-    sources = given.source[item, : len(data.source)].masked_fill(~there, BACKGROUND)
-    arrays = (tensor.cpu().float().numpy() for tensor in (*sources, *images))
-    volumes = [reorder_axes(array, data.axes, CANONICAL) for array in arrays]
-    return [(volume[len(volume) // 2] + 1) / 2 for volume in volumes]
 
 
 @dataclass(frozen=True)

@@ -74,11 +74,9 @@ def after_synthesis(done: Any, run: str, asked: SynthOptions) -> list[str]:
 
 def cohort_of(run: Path) -> Cohort | None:
     """The prepared cohort that a run was trained on; None if it does not exist any more, or has changed."""
-    from voxlate.training.continuing import training_cohort  # here, because it imports torch
-    from voxlate.training.run import Run
+    from voxlate.training.run import Run  # here, because it imports torch
 
     try:
-        place = training_cohort(Run(run))
-        return None if place is None else open_cohort(place)
+        return Run(run).cohort
     except BadInput:
         return None

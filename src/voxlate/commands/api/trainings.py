@@ -17,8 +17,7 @@ from voxlate.base.executors.workers import choose_executor
 from voxlate.base.messages import message
 from voxlate.base.option import flag_of
 from voxlate.commands.api.progress import Reporter
-from voxlate.training.continuing import resume_run
-from voxlate.training.planning.plan import Plan, check_same
+from voxlate.training.planning.plan import Plan
 from voxlate.training.planning.planner import plan_training
 from voxlate.training.processes import by_main, processes
 from voxlate.training.recipe import Recipe, from_dict, head_of, read
@@ -179,31 +178,20 @@ def _train_planned(data: Path, run: Path, asked: TrainOptions, report: Reporter)
         return _resume_plan(run, data, asked, report)
     recipe, head = plan.with_head
     beginning = Beginning(head, plan.budgets, state=plan.state)
-    done = train_recipe(
+    return train_recipe(
         recipe, data, run, asked, beginning=beginning, progress=report.step, say=report.say
     )
-    if any(verdict.outcome == "worse" for verdict in done.verdicts):
-        report.say(message("help", plan.help(done)))
-    return done
 
 
 def _resume_plan(run: Path, data: Path, asked: TrainOptions, report: Reporter) -> Run:
-    """Resume a planned run, which keeps its plan; raises BadInput where it was planned for other modalities."""
-    check_same(Run(run), asked)
+    """Resume a planned run, which keeps its plan."""
     ignored = [*map(flag_of, asked.changed_options(*OF_PLAN, "minutes"))]
     ignored += [f"--set {key}" for key in asked.set or {}]
     listed = ", ".join(ignored) or "options of a plan"
     text = f"{run / 'recipe.toml'} is resumed as it was planned; {listed} change nothing (another --out makes another plan)."
     report.say(message("resumed", text))
-    return resume_run(
-        run,
-        data=data,
-        device=asked.device,
-        allow_code=asked.allow_code,
-        track=asked.track,
-        progress=report.step,
-        say=report.say,
-    )
+    recipe = from_dict(Run(run).origin["recipe"], f"{run}", asked.allow_code)
+    return train_recipe(recipe, data, run, asked, progress=report.step, say=report.say)
 
 
 def _say_last_stage(recipe: Recipe, asked: TrainOptions, report: Reporter) -> None:

@@ -199,7 +199,9 @@ def fold_lines(scores: Scores) -> list[str]:
             unit = metric.unit_for(scores.parts[name]["unit"])
             texts.append(f"{metric.label} {metric.mean_text(summary)} {unit}".rstrip())
         folds = plural(len(next(iter(summaries.values()))["by_fold"]), "fold")
-        lines.append(f"{name}, mean ± sd of {folds}: {'; '.join(texts)}.")
+        lines.append(
+            f"{name}, mean ± sd of {folds}: {'; '.join(texts)} (publish the table's mean, which counts each patient once)."
+        )
     return lines
 
 

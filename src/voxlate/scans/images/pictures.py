@@ -3,8 +3,7 @@
 import textwrap
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import chain, zip_longest
-from pathlib import Path
+from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -12,14 +11,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from voxlate.base.array_types import AnyArray
-from voxlate.base.files import whole_file
 
 Plane = Literal["axial", "coronal", "sagittal"]
 Picture = NDArray[np.uint8]
 
 # Zero is black, as the background of a scan is; blue below, orange above stays apart for colour-blind readers.
 ERROR = ("#9be1ff", "#2a86d1", "#123a66", "#000000", "#6e2f0c", "#d9741a", "#ffdf9e")
-PNG_LEVEL = 3  # of zlib's: a twelfth of the time of the smallest file, which is 15 % smaller
 
 
 def plane_of(volume: AnyArray, plane: Plane, index: int) -> AnyArray:
@@ -115,26 +112,3 @@ def sheet_with_labels(
             sheet.paste(fitted, (column * (tile + gap), top + head))
         top += head + tile + line
     return sheet
-
-
-def montage(
-    rows: Sequence[Sequence[AnyArray]],
-    titles: Sequence[str],
-    path: Path | str,
-    tile: int = 256,
-    labels: Sequence[str] = (),
-) -> None:
-    """Write one picture with a row of tiles a case and a title a column, on black, in radiological convention.
-
-    rows: axial slices of canonical volumes, [H, W] scaled to [0, 1] or in colours [H, W, 3]; labels: a text above each
-    row; tile: as that of `sheet_with_labels`.
-    """
-    named = []
-    for label, row in zip_longest(labels, rows, fillvalue=""):
-        turned = [np.asarray(image)[::-1, ::-1] for image in row]
-        named.append(
-            (label, [image if image.ndim == 3 else shades(image, 0, 1) for image in turned])
-        )
-    sheet = sheet_with_labels(named, titles, tile)
-    with whole_file(path) as temporary:
-        sheet.save(temporary, "png", compress_level=PNG_LEVEL)

@@ -50,9 +50,6 @@ class AugmentSettings:
     elastic_points: Annotated[
         int, setting("control points of that displacement along each side", ge=4)
     ] = 6
-    spatial_share: Annotated[Share, setting("share of items with spatial changes, flips apart")] = (
-        1.0
-    )
     gamma: Annotated[Amount, setting("largest |log| of the exponent on intensities in 0..1")] = 0.0
     contrast: Annotated[Fraction, setting("largest change of the factor on intensities")] = 0.0
     remap: Annotated[
@@ -66,7 +63,6 @@ class AugmentSettings:
     noise: Annotated[
         Amount, setting("largest standard deviation of white noise, intensities in 0..1")
     ] = 0.0
-    intensity_share: Annotated[Share, setting("share of items whose intensities change")] = 1.0
 
     @property
     def off_centre(self) -> list[str]:
@@ -90,13 +86,13 @@ def augment(
     parts = [batch.source, batch.target, batch.mask]
     images = torch.cat(parts, dim=1)
     labels = batch.labels
-    grid, moved = draw_grid(settings, generators, images.shape[2:], spacing_mm)
+    grid = draw_grid(settings, generators, images.shape[2:], spacing_mm)
     flipped = draw_flips(settings, generators, axes)
 
     def move(x: Tensor, fill: Tensor, mode: Interpolation = "bilinear") -> Tensor:
         """Images after the spatial changes, with `fill` where they come from beyond the edges."""
         if grid is not None:
-            x = torch.where(moved, sample(x - fill, grid, mode).add_(fill), x)
+            x = sample(x - fill, grid, mode).add_(fill)
         return flip(x, flipped)
 
     fills = [BACKGROUND] * (images.shape[1] - 1) + [0.0]
@@ -136,22 +132,22 @@ def draw_grid(
     generators: Sequence[Generator],
     size: Sequence[int],
     spacing_mm: Tensor,
-) -> tuple[Tensor | None, Tensor]:
+) -> Tensor | None:
     """Where to sample items of `size` (D, H, W) to rotate, scale, shear, shift and bend them (see sampling_grid).
 
-    None where no such change is on. Second: which items are moved, bool [B, 1, 1, 1, 1].
+    None where no such change is on.
     """
     s = settings
-    if not any(getattr(s, name) for name in SHAPES) or s.spatial_share == 0:
-        return None, torch.zeros(len(generators), 1, 1, 1, 1, dtype=torch.bool)
-    moved = _per_item(_uniform(generators) < s.spatial_share)
+    if not any(getattr(s, name) for name in SHAPES):
+        return None
+    _skip_a_number(generators)
     affine, shift = draw_affine(s, generators, size)
     bend = None
     if s.elastic_mm > 0:
         axes = 2 if size[0] == 1 else 3
         amount_mm = _per_item(_uniform(generators) * s.elastic_mm)
         bend = amount_mm * smooth_field(generators, axes, s.elastic_points, size)
-    return sampling_grid(affine, shift, spacing_mm, size, bend), moved
+    return sampling_grid(affine, shift, spacing_mm, size, bend)
 
 
 def draw_affine(
@@ -261,9 +257,9 @@ def change_intensities(
     """Change the source's intensities, in all channels of an item equally except for noise; background stays -1."""
     s = settings
     amounts = (s.gamma, s.contrast, s.remap, s.invert, s.bias, s.blur_mm, s.noise)
-    if not any(amounts) or s.intensity_share == 0:
+    if not any(amounts):
         return source
-    chosen = _per_item(_uniform(generators) < s.intensity_share)
+    _skip_a_number(generators)
     x = (source + 1) / 2
     if s.invert > 0:
         x = torch.where(_per_item(_uniform(generators) < s.invert) & (mask > 0), 1 - x, x)
@@ -280,7 +276,7 @@ def change_intensities(
     if s.noise > 0:
         x = x + _per_item(_uniform(generators) * s.noise) * _normal(generators, source.shape[1:])
     # values above the window are not clipped: without its brightest tissue, a case is of little use in training
-    return torch.where(chosen, x.clamp(min=0) * 2 - 1, source)
+    return x.clamp(min=0) * 2 - 1
 
 
 def random_curve(x: Tensor, generators: Sequence[Generator]) -> Tensor:
@@ -323,6 +319,11 @@ def _per_item(values: Tensor) -> Tensor:
 
 def _uniform(generators: Sequence[Generator]) -> Tensor:
     return torch.cat([torch.rand(1, generator=generator) for generator in generators])
+
+
+def _skip_a_number(generators: Sequence[Generator]) -> None:
+    """Draw a number that nothing uses: it decided which items change, and trainings stay as they were."""
+    _uniform(generators)
 
 
 def _symmetric(generators: Sequence[Generator], most: float) -> Tensor:

@@ -19,7 +19,7 @@ from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.images.tiling import Triple, centre_on
 from voxlate.science.batch import Batch, collate
 from voxlate.training.batches.augment import augment
-from voxlate.training.batches.data_settings import DataSettings, usable_cases
+from voxlate.training.batches.data_settings import DataSettings, select_slices, usable_cases
 from voxlate.training.batches.latents import read_moments
 from voxlate.training.batches.patches import (
     IntensityMaps,
@@ -28,7 +28,6 @@ from voxlate.training.batches.patches import (
     read_pair,
     starts_of,
 )
-from voxlate.training.batches.slice_filter import select_slices
 
 Places = Sequence[tuple[str, Triple]]  # case and start of patches
 

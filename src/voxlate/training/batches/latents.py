@@ -1,14 +1,13 @@
-"""A cache of the latents' moments, so that a frozen autoencoder need not encode every slice in every epoch."""
+"""The moments of the training slices' latents, so that a frozen autoencoder need not encode every slice in every epoch."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from voxlate.base.errors import BadInput
-from voxlate.base.records import Record, Shape, checksum, write_tensors
+from voxlate.base.records import write_tensors
 from voxlate.scans.cases.case import PreparedCase, lay_out, map_arrays
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.training.batches.augment import AugmentSettings
@@ -45,24 +44,15 @@ def cache_moments(
     folder: Path,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Encode every modality of the training cases once: one file a case, whole or absent; the same call again resumes.
+    """Encode every modality of the training cases into a folder, one file a case.
 
-    data: settings for which `uncacheable` is ""; folder: named by all that the moments depend on in addition to the
-    case's own file (the encoder's weights, say). An absent modality's moments are those of background. progress: called
+    data: settings for which `uncacheable` is ""; an absent modality's moments are those of background. progress: called
     with the cases done and all cases.
     """
     known = usable_cases(cohort, data, "train")
-    names = data.modalities
-    with torch.no_grad():
-        _, channels, _, *size = encode(torch.zeros(1, 1, *data.patch)).shape
     for number, name in enumerate(known):
-        case = lay_out(cohort.case(name), data.axes)
-        path = folder / f"{name}.safetensors"
-        stamp = f"{case.header.inputs} {folder.name}"
-        lengths = (channels, case.header.shape[0], *size)
-        if not path.is_file() or _stamp(path, names, lengths) != stamp:
-            moments = _moments(case, data, intensity, encode)
-            write_tensors(path, moments, {"made_of": f"{stamp} {moments_checksum(moments)}"})
+        moments = _moments(lay_out(cohort.case(name), data.axes), data, intensity, encode)
+        write_tensors(folder / f"{name}.safetensors", moments, {})
         progress(number + 1, len(known))
 
 
@@ -86,27 +76,5 @@ def _moments(
 
 def read_moments(folder: Path, case: str, slices: slice, names: Sequence[str]) -> Tensor:
     """The moments of some slices of some modalities, [M, 2 L, D, h, w]."""
-    path = folder / f"{case}.safetensors"
-    try:
-        moments = map_arrays(path)
-    except FileNotFoundError as error:
-        raise BadInput(
-            f"{path}: expected the cached latents of {case}, found none. Cache them again."
-        ) from error
+    moments = map_arrays(folder / f"{case}.safetensors")
     return torch.from_numpy(np.stack([moments[name][:, slices] for name in names]))
-
-
-def _stamp(path: Path, names: Sequence[str], lengths: Sequence[int]) -> str:
-    """The stamp of a case's moments [2 L, D, h, w]; "" where the file does not hold them and must be written again."""
-    try:
-        with Record(path, "cached latents", "They are computed again.").tensors("pt") as file:
-            tensors = file.read(dict.fromkeys(names, Shape(lengths)))
-            stamp, _, digest = file.text("made_of").rpartition(" ")
-            return stamp if digest == moments_checksum(tensors) else ""
-    except BadInput:
-        return ""
-
-
-def moments_checksum(moments: Mapping[str, Tensor]) -> str:
-    """The checksum of a file of moments."""
-    return checksum("", moments, lambda name, _: name)

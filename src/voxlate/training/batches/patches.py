@@ -14,16 +14,14 @@ from voxlate.scans.cases.case import (
     PreparedCase,
     lay_out,
 )
-from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.images.intensity import IntensityMap
 from voxlate.scans.images.tiling import Triple
 from voxlate.science.batch import Batch
 from voxlate.synthesis.patch import Patch, overlap, readable
-from voxlate.training.batches.data_settings import DataSettings, usable_cases
+from voxlate.training.batches.data_settings import DataSettings
 
 IntensityMaps = Mapping[str, IntensityMap]  # by modality
 
-FILLED = 0.6  # share of a patch that the largest slice fills, below which a message states it
 NO_LABEL = -1  # in place of a label map that a case lacks
 
 
@@ -35,41 +33,6 @@ def starts_of(header: CaseHeader, data: DataSettings, kept: np.ndarray | None) -
     if kept is not None:
         enough &= _sums(kept, depth) == depth
     return np.flatnonzero(enough).tolist()
-
-
-def note_on_cut(cohort: Cohort, data: DataSettings) -> str:
-    """A sentence on the case of whose mask a patch shows least in the plane; "" where patches hold every mask."""
-    cases = usable_cases(cohort, data, "train")
-    shares = {case: _share_of_mask(cohort.header(case, data.axes), data) for case in cases}
-    cut = [case for case in cases if shares[case] < 1]
-    if not cut:
-        return ""
-    worst = min(cut, key=shares.__getitem__)
-    height, width = np.ptp(cohort.header(worst, data.axes).mask_box[1:], axis=1)
-    return f"{cohort.folder}: in training the network sees {data.patch[1]}×{data.patch[2]} voxels of a slice at a time, and the body (the mask) is larger in {len(cut)} of {len(cases)} cases: of {worst} ({height}×{width}) it sees at most {shares[worst]:.0%} at once. To show it whole, set data.patch, or prepare with a wider --spacing-mm."
-
-
-def _share_of_mask(header: CaseHeader, data: DataSettings) -> float:
-    """The largest share of the mask's box in the plane that a patch holds."""
-    (top, bottom), (first, end) = header.mask_box[1:]
-    rows, columns = data.patch[1:]
-    shown = min(columns, end - first)
-    if data.centred:  # there is one place along this axis
-        start = even_start(header.shape[2], columns)
-        shown = max(0, min(end, start + columns) - max(first, start))
-    return min(rows / (bottom - top), 1.0) * shown / (end - first)
-
-
-def note_on_padding(cohort: Cohort, data: DataSettings) -> str:
-    """A sentence where patches reach far beyond every slice, and mostly hold filled-in background; else ""."""
-    cases = usable_cases(cohort, data, "train")
-    shapes = [cohort.header(case, data.axes).shape for case in cases]
-    height, width = np.max(shapes, axis=0)[1:].tolist()
-    rows, columns = data.patch[1:]
-    share = min(1.0, height / rows) * min(1.0, width / columns)
-    if share > FILLED or data.frame is not None:
-        return ""
-    return f"{cohort.folder}: patches of {rows}×{columns} voxels reach beyond the largest slice ({height}×{width}): {1 - share:.0%} of them is filled in, which costs time and quality. Set the patch to [{data.patch[0]}, {height}, {width}]."
 
 
 def _sums(values: Sequence[int] | np.ndarray, width: int) -> np.ndarray:

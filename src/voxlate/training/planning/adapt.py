@@ -11,7 +11,6 @@ from voxlate.base.messages import Say, message
 from voxlate.base.option import merge
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.prepared import Cohort, open_cohort
-from voxlate.training.log_file import lines_of
 from voxlate.training.planning.cohort_facts import (
     NOT_HU,
     CohortFacts,
@@ -77,11 +76,6 @@ def adapt(
     else:
         adapted = _adapt_recipe(recipe, cohort, asked)
     starts = {stage.name: own.weights(stage.name) for stage in recipe.stages}
-    for name, path in starts.items():
-        if not path.is_file():
-            raise BadInput(
-                f"{own.folder}: expected the weights of the stage '{name}', found none. Name the run's folder, in which they are."
-            )
     beginning = Beginning(
         head=f"# Adapted from {recipe.title}.\n",
         starts={**starts, "final": weights},
@@ -90,12 +84,10 @@ def adapt(
     done = train(
         adapted, data, out, device=asked.device, beginning=beginning, progress=progress, say=say
     )
-    say(
-        message(
-            "adapted",
-            f"{_outcome(done, adapted, own)} Scans of the first site may have more error than with {run}.",
-        )
-    )
+    kept = read_header(done.weights())["kept_step"]
+    of_step = f"those of step {kept} of {adapted.train.steps}" if kept else f"those of {run}"
+    text = f"kept weights: {of_step}. Scans of the first site may have more error than with {run}."
+    say(message("adapted", text))
     if beginning.calibrated:
         text = f"the calibration of {run} does not hold for {out}"
         say(message("not-calibrated", f"{text}: run voxlate calibrate {out} COHORT."))
@@ -133,7 +125,6 @@ def _check_site(
     """Raise BadInput if the run cannot learn from the scans of the new site, and state what may be wrong with them."""
     cohort = facts.cohort
     check_scans(recipe, units, facts)
-    check_held_out(cohort)
     # real pairs have none of the maps of which those of a run were drawn
     of_maps = ("fixed", "mask_from") if recipe.data.physics else ()
     now = adapter(Preparation).dump_python(cohort.preparation, mode="json")
@@ -165,16 +156,6 @@ def check_scans(recipe: Recipe, units: Mapping[str, str], facts: CohortFacts) ->
             raise BadInput(
                 f"{cohort.folder}: expected {name} in the unit of the run '{recipe.title}' ({unit}), found {found}. Are the files swapped, or pictures? Convert the scans and prepare them again, or plan a training of its own with voxlate train auto."
             )
-
-
-def check_held_out(cohort: Cohort) -> None:
-    """Raise BadInput if the cohort holds out no case, by whose error the weights are chosen."""
-    if cohort.splits["val"]:
-        return
-    patients = len({entry.patient for entry in cohort.cases})
-    raise BadInput(
-        f"{cohort.folder}: expected a held-out case (split val), by whose error adapt chooses which weights are kept, found none among {len(cohort.cases)} cases of {patients} patients. Prepare into another folder with --shares {patients - 1} 1 0 (patients to train on, to validate on, to test on), or name the split of each case in a manifest."
-    )
 
 
 def _adapt_recipe(recipe: Recipe, cohort: Cohort, asked: AdaptOptions) -> Recipe:
@@ -237,23 +218,3 @@ def _steps(recipe: Recipe, cohort: Cohort, asked: AdaptOptions) -> list[int]:
         whole += count * seconds
     factor = probe.seconds * (1 - SPARE) / whole
     return [max(int(count * factor), 1) for count in lengths]
-
-
-def _outcome(done: Run, recipe: Recipe, own: Run) -> str:
-    """Which weights are kept, and the validation errors in network units of the run: on its own cases, before, and now."""
-    header = read_header(done.weights())
-    kept, errors = header.get("kept_step", header["steps"]), _errors(done)
-    of_step = f"those of step {kept} of {recipe.train.steps}" if kept else "those of the run"
-    if 0 not in errors or kept not in errors:
-        return f"kept weights: {of_step}."
-    of_run = "".join(
-        f", of the run on its own cases {error:.4g}" for error in [*_errors(own).values()][-1:]
-    )
-    return f"kept weights: {of_step}; mean absolute error of {recipe.train.validation_items} validation items, in network units: {errors[0]:.4g} before, {errors[kept]:.4g} now{of_run}."
-
-
-def _errors(run: Run) -> dict[int, float]:
-    """The mean absolute error of each validation of a run's last stage, by its step."""
-    lines = (line for _, line in lines_of(run.log) if line["stage"] == "final")
-    scores = ((line["step"], line.get("validation", {})) for line in lines)
-    return {step: score["mae"] for step, score in scores if "mae" in score}

@@ -22,8 +22,6 @@ from voxlate.synthesis.scan_checks import check_one_scale
 from voxlate.training.training_options import PlanOptions
 
 GREY_LEVELS = 255  # largest value of pictures with 8 bits
-# The minimum of a scan with air is below the first value; above the second there is no air.
-AIR_RANGE_HU = (-800, -200)
 NOT_HU = ("not-hu", "shifted-hu")  # codes of a CT that is not in Hounsfield units
 EDGE = PERCENTILES.index(10)
 NOTHING = 1e-4  # of the largest value: nibabel writes zeros of a scaled scan as 1e-5 of it
@@ -47,6 +45,7 @@ RISING = (
     "ct",
 )
 CONTRASTS = 3  # from this number of contrasts on, any of them may be missing
+MOST_GUESSED = 8  # modalities; of more, sources and targets are asked for
 
 
 @dataclass(frozen=True)
@@ -54,8 +53,7 @@ class Scan:
     """A modality over the training cases.
 
     inside: the median distribution of the foregrounds; least, most: the extremes of all voxels.
-    reach: the largest 99.9th percentile of a foreground, in the case `farthest`, because rare structures such as a
-    stroke are in few cases; depth: the smallest 0.1st percentile.
+    reach: the largest 99.9th percentile of a foreground, because rare structures such as a stroke are in few cases; depth: the smallest 0.1st percentile.
     empty: whether at least a tenth of every scan is exactly 0, as air or a stripped skull is.
     contrast: how much the cases differ on one scale. It is the largest standard deviation over cases of the positions
     of the 5th, 25th, 50th and 75th percentile between the dark end of a foreground and its 99.5th percentile.
@@ -71,7 +69,6 @@ class Scan:
     empty: bool
     contrast: float = 0.0
     depth: float = 0.0
-    farthest: str = ""
 
     @property
     def pictures(self) -> bool:
@@ -92,8 +89,7 @@ class CohortFacts:
     """A prepared cohort in numbers; sizes are along D, H, W.
 
     training: the entries of training cases; box: size in voxels that holds the foreground of 95 % of them; shape: size
-    of the largest; wide_mm: 95th percentile of the bodies' widths; pixel_ratio: largest over smallest pixel of cases;
-    framed: whether
+    of the largest; wide_mm: 95th percentile of the bodies' widths; framed: whether
     each mask is the body that the scans show, as at synthesis; apart_mm: median distance between the scans of a case, without maps, over the cases where it could be estimated (0
     if there are none); bodies: "head" or "brain" where most scans show no other, as `voxlate check` tells it; unfit: the modalities that prepare grades as not to be trusted in most cases, such as label maps.
     """
@@ -109,7 +105,6 @@ class CohortFacts:
     apart_mm: float = 0.0
     wide_mm: float = 0.0
     bodies: str = ""
-    pixel_ratio: float = 1.0
     unfit: tuple[str, ...] = ()
 
     @property
@@ -175,7 +170,6 @@ def _facts(cohort: Cohort, training: tuple[CaseEntry, ...]) -> CohortFacts:
         spacing_mm=tuple(map(float, np.median(spacings, axis=0))),
         shape=tuple(map(int, shapes.max(axis=0))),
         wide_mm=float(np.percentile(boxes[:, 2] * spacings[:, 2], 95)),
-        pixel_ratio=float((spacings[:, 1:].max(axis=0) / spacings[:, 1:].min(axis=0)).max()),
         box=tuple(map(int, np.ceil(np.percentile(boxes, 95, axis=0)))),
         brain=stripped,
         bodies="brain" if stripped else _bodies(headers),
@@ -248,7 +242,6 @@ def scan_of(name: str, everyone: Sequence[CaseHeader]) -> Scan:
         most=max(case.all.at(PERCENTILES[-1]) for case in statistics),
         reach=max(case.foreground.at(99.9) for case in statistics),
         depth=min(case.foreground.at(0.1) for case in statistics),
-        farthest=max(headers, key=lambda header: header.statistics[name].foreground.at(99.9)).case,
         empty=all(map(_shows_nothing, statistics)),
         contrast=float(np.std([_shape(case.foreground) for case in statistics], axis=0).max()),
     )
@@ -354,6 +347,10 @@ def roles_of(facts: CohortFacts, source: Sequence[str] = (), target: Sequence[st
     if len(set(source or target)) == len(scans):
         raise BadInput(
             f"--source, --target: expected a modality for each of them, found all ({', '.join(scans)}) in one{without}. Drop both options for a model of any missing modality."
+        )
+    if len(scans) > MOST_GUESSED and not (source and target):
+        raise BadInput(
+            f"--source, --target: expected names of both among {len(scans)} modalities, which are too many for a guess ({', '.join(scans)}), found {', '.join((*source, *target)) or 'none'}. Name both."
         )
     guess = _guess(scans, tuple(source), tuple(target))
     guess = replace(guess, why=f"{guess.why}{without}")

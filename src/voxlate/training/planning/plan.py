@@ -1,6 +1,5 @@
 """A plan: a whole recipe for a cohort, with the reason for each choice and the predicted cost; and the run that keeps it."""
 
-import math
 import re
 import textwrap
 from collections.abc import Collection, Mapping
@@ -12,16 +11,12 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from voxlate.base.errors import BadInput
 from voxlate.base.files import write_text
-from voxlate.scans.cohorts.case_files import as_names
 from voxlate.training.planning.probe import Limits
 from voxlate.training.planning.rules import Tables
 from voxlate.training.recipe import Recipe, from_dict, header, stated_keys
 from voxlate.training.recipe.run_provenance import Budgets
 from voxlate.training.recipe.text import apply_changes, as_toml
-from voxlate.training.run import Run
-from voxlate.training.training_options import TrainOptions
 
 # After changes of these keys, steps were set by hand, or a step takes another time than the probed one.
 DECIDES_LENGTH = r"train$|train\.(steps|epochs|stop|ema|optimiser)|opponent|task|method"
@@ -78,7 +73,6 @@ class Plan:
         limits: minutes and bytes that were asked for.
         where: the cohort and the machine, in words.
         budgets: what the plan gives each stage, none if a length was set by hand.
-        at_once: the command by which a starter needs no training, "" without one.
         allow_code: import the code outside voxlate that changes of the recipe name.
         state: of the first stage's training after a race, from which it goes on.
 
@@ -101,7 +95,6 @@ class Plan:
     limits: Limits
     where: str
     budgets: Budgets = field(default_factory=dict)
-    at_once: str = ""
     allow_code: bool = False
     state: Mapping[str, Any] | None = None
 
@@ -139,14 +132,6 @@ class Plan:
     def save(self, path: Path | str) -> None:
         """Write the recipe."""
         write_text(path, self.text)
-
-    def help(self, run: Run) -> str:
-        """A sentence on what may help where the result is worse than a naive baseline."""
-        # a short plan states its own minutes
-        minutes = "" if "minutes" in self.why else f" {math.ceil(3 * self.limits.minutes)}"
-        longer = f"a longer training (--minutes{minutes}, with another --out than {run.folder})"
-        starter = f", or a starter, which needs no training ({self.at_once})"
-        return f"What may help: {longer}{starter if self.at_once else ''}."
 
     def _repr_html_(self) -> str:
         import pandas  # slow to import, and needed by no training
@@ -232,19 +217,3 @@ def _shown(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_shown(inner)}" for key, inner in value.items())
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def check_same(run: Run, options: TrainOptions) -> None:
-    """Raise BadInput if a run was planned with other sources, targets or another fold than those of this call."""
-    stated = run.origin
-    for side in ("source", "target"):
-        asked, own = as_names(getattr(options, side)), stated["recipe"]["data"].get(side, ())
-        if asked and {*asked} != {*own}:
-            raise BadInput(
-                f"{run.folder}: expected a run with the {side} {', '.join(asked)}, found one that was planned with {', '.join(own) or 'none'}. Choose another --out, or drop --{side}."
-            )
-    fold = stated["data"].get("fold")
-    if options.fold != fold:
-        raise BadInput(
-            f"{run.folder}: expected a run of the fold {options.fold}, found one of the fold {fold}. Choose another --out, or give the fold of the run."
-        )

@@ -26,25 +26,21 @@ from voxlate.training.planning import rules
 from voxlate.training.planning.cohort_facts import CohortFacts, Roles, choose_roles
 from voxlate.training.planning.plan import Plan
 from voxlate.training.planning.probe import (
-    FILLED,
     WIDTHS,
     Candidate,
     Limits,
     Probe,
     Sizes,
     default_memory_limit,
-    useful_steps,
 )
 from voxlate.training.planning.rules import LEAST_STEPS, PREDICTOR, Draft, Size
 from voxlate.training.planning.starters import (
     Starter,
     choose_start,
     find_starter,
-    without_training,
 )
 from voxlate.training.precision import choose
 from voxlate.training.recipe import from_dict
-from voxlate.training.recipe.run_provenance import Budget
 from voxlate.training.recipe.text import apply_changes
 from voxlate.training.training_options import PlanOptions
 
@@ -80,7 +76,7 @@ def plan_training(
     cohort = open_cohort(data) if fold is None else open_cohort(data).in_fold(fold)
     facts, roles = choose_roles(cohort, asked)
     if settings:
-        _check_settings(facts, roles, asked.mode, settings, allow_code)
+        _check_settings(facts, roles, settings, allow_code)
     sizes = Sizes(facts, roles, Probe(cohort, limits, asked.device), say)
     starter, about = None, ""
     if not asked.from_scratch:
@@ -90,9 +86,6 @@ def plan_training(
     else:
         draft = _plan_stage(sizes, starter, asked.mode == "mean")
     why = {"starter": about, **draft.why} if about else draft.why
-    at_once = without_training(facts, roles)
-    if at_once and "minutes" in why:
-        why["minutes"] += f", or synthesise without a training: {at_once}"
     precision, why["train.precision"] = choose(find_device(asked.device))
     for stage in (*draft.tables.get("stages", ()), draft.tables):
         stage["train"]["precision"] = precision
@@ -104,30 +97,24 @@ def plan_training(
         limits=limits,
         where=str(cohort.folder),
         budgets=draft.budgets,
-        at_once=at_once,
         state=draft.state and {**draft.state, "stage": next(iter(draft.budgets))},
     )
     return planned.change(settings or {}, allow_code)
 
 
 def _check_settings(
-    facts: CohortFacts,
-    roles: Roles,
-    mode: str | None,
-    settings: Mapping[str, Any],
-    allow_code: bool,
+    facts: CohortFacts, roles: Roles, settings: Mapping[str, Any], allow_code: bool
 ) -> None:
     """Raise BadInput for settings that fit none of the recipes that may be planned, before a step is timed."""
     # A width that is divisible by most numbers, and patches of the most features.
     size = Size(WIDTHS[-1], rules.stems(facts)[0], rules.BATCH)
     plain = rules.first_stage(facts, roles, size, LEAST_STEPS).tables
-    possible = [plain]
-    if mode != "mean" and roles.pairing == "complete":
-        possible = [rules.with_drawing(plain, size, LEAST_STEPS)]
-    elif mode != "mean" and roles.pairing == "pairs":
-        two = rules.with_samples(plain, size, LEAST_STEPS, mode or "both")
-        possible = [two] if mode else [plain, two]
-    for tables in possible:
+    possible = {
+        "pairs": [plain, rules.with_samples(plain, size, LEAST_STEPS, "both")],
+        "complete": [plain, rules.with_drawing(plain, size, LEAST_STEPS)],
+        "unpaired": [plain],
+    }
+    for tables in possible[roles.pairing]:
         try:
             from_dict(apply_changes(tables, settings), "the plan", allow_code)
             return
@@ -170,9 +157,10 @@ def _plan_samples(sizes: Sizes, starter: Starter | None, asked: str | None) -> D
         raise BadInput(
             f"--memory: expected enough for the second stage too, found {probe.limits.memory_bytes / 2**30:.2f} GiB. Give more."
         )
-    most = ceil(rules.most_items(facts, times=2) / rules.BATCH)
-    drawn = _steps_in(sizes.seconds(1 - share), step_seconds, most)
-    if mode == "both" and drawn < min(FEWEST_OF_SAMPLES, most):
+    step, items = Size(size.width, size.stem, rules.BATCH), rules.most_items(facts, times=2)
+    second_stage = sizes.candidate(step, step_seconds, sizes.seconds(1 - share), items)
+    drawn = second_stage.steps
+    if mode == "both" and drawn < min(FEWEST_OF_SAMPLES, ceil(second_stage.most_steps)):
         minutes = ceil(ROOM * probe.limits.minutes * FEWEST_OF_SAMPLES / drawn)
         if asked:
             raise BadInput(
@@ -182,9 +170,10 @@ def _plan_samples(sizes: Sizes, starter: Starter | None, asked: str | None) -> D
         return _plan_mean(sizes, starter, reason)
     best, draft = _plan_first(sizes, starter, share, rules.most_items(facts), PREDICTOR)
     left = sizes.seconds() - (best.steps - draft.done) * best.seconds
-    drawn = _steps_in(left, step_seconds, most)
+    second_stage = sizes.candidate(step, step_seconds, left, items)
+    drawn = second_stage.steps
     draft.tables = rules.with_samples(draft.tables, size, drawn, mode, second.tables["net"])
-    draft.budgets["final"] = _budget(drawn, step_seconds, most)
+    draft.budgets["final"] = second_stage.budget
     synth, why = draft.tables["synth"], draft.why
     for key in ("method", "net", "net.border", "net.width", "train.keep_start"):
         if key in why:
@@ -213,11 +202,6 @@ def _plan_mean(sizes: Sizes, starter: Starter | None, reason: str) -> Draft:
     return draft
 
 
-def _steps_in(seconds: float, step_seconds: float, most: int) -> int:
-    """The steps that fit in these seconds and are useful."""
-    return useful_steps(max(int(seconds / step_seconds), 1), most)
-
-
 def _plan_first(
     sizes: Sizes, starter: Starter | None, share: float, most_items: int, name: str
 ) -> tuple[Candidate, Draft]:
@@ -235,13 +219,8 @@ def _plan_first(
                 f"; {best.fitting:,} would fit, but overfit to {plural(facts.patients, 'patient')}"
             )
     _warn_of_short(draft, best.fitting, sizes.probe.limits.minutes)
-    draft.budgets[name] = _budget(best.steps, best.seconds, most_items / best.size.batch)
+    draft.budgets[name] = best.budget
     return best, draft
-
-
-def _budget(steps: int, step_seconds: float, most_steps: float) -> Budget:
-    """What a stage may take; most_steps: the largest useful number of steps."""
-    return Budget(seconds=steps * step_seconds, most_steps=ceil(FILLED * most_steps))
 
 
 def _warn_of_short(draft: Draft, fitting: int, minutes: float) -> None:

@@ -28,6 +28,7 @@ from voxlate.training.planning.rules import LEAST_STEPS, Size
 from voxlate.training.precision import with_precision
 from voxlate.training.processes import processes
 from voxlate.training.recipe import Recipe, from_dict
+from voxlate.training.recipe.run_provenance import Budget
 
 STEPS = 3  # timed steps of each network that is tried
 FREE = 0.8  # default share of the free memory
@@ -147,7 +148,7 @@ def _batches(job: Job) -> Iterator[Batch]:
     if job.device.type == "cpu":
         return iter(job.batches())
     stage = replace(job.stage, train=replace(job.stage.train, workers=0))
-    count = (STEPS + 1) * stage.train.accumulate * sum(stage.turns.values())
+    count = (STEPS + 1) * sum(stage.turns.values())
     return iter(list(itertools.islice(replace(job, stage=stage).batches(), count)))
 
 
@@ -158,12 +159,18 @@ def default_memory_limit(device: str) -> float:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A network with the seconds of its step, its useful steps, and the steps that would fit in the time."""
+    """A network with the seconds of its step, the steps of its training, and how many would fit and be useful at most."""
 
     size: Size
     seconds: float
     steps: int
     fitting: int
+    most_steps: float = inf
+
+    @property
+    def budget(self) -> Budget:
+        """What a stage of its steps may take."""
+        return Budget(seconds=self.steps * self.seconds, most_steps=ceil(FILLED * self.most_steps))
 
     @property
     def why(self) -> str:
@@ -212,9 +219,13 @@ class Sizes:
         return self.probe.seconds * (1 - SPARE) * share
 
     def candidate(self, size: Size, each: float, seconds: float, most_items: float) -> Candidate:
-        """The network whose step takes `each` seconds, in a training of `seconds`."""
-        fitting = max(int(seconds / each), 1)
-        return Candidate(size, each, useful_steps(fitting, ceil(most_items / size.batch)), fitting)
+        """The network whose step takes `each` seconds, in a training of `seconds`.
+
+        All steps that fit are taken if these are hardly more than the largest useful number, else that number.
+        """
+        fitting, most = max(int(seconds / each), 1), most_items / size.batch
+        steps = fitting if fitting <= FILLED * ceil(most) else ceil(most)
+        return Candidate(size, each, steps, fitting, most)
 
     def _time(self, size: Size) -> None:
         """Time a step of a network."""
@@ -249,11 +260,6 @@ class Sizes:
 def step_cost(size: Size) -> float:
     """The seconds of a step relative to those of another size."""
     return size.load * (1 + (size.width / WIDE) ** 2)
-
-
-def useful_steps(fitting: int, most: int) -> int:
-    """All steps that fit in the time if these are hardly more than the largest useful number, else that number."""
-    return fitting if fitting <= FILLED * most else most
 
 
 def relative_error(width: int, feature_mm: float, batch: int, steps: float) -> float:

@@ -8,7 +8,6 @@ from typing import Any, Literal
 from voxlate.base.errors import plural
 from voxlate.synthesis.facts import CUBIC
 from voxlate.training.planning.cohort_facts import (
-    AIR_RANGE_HU,
     GREY_LEVELS,
     CohortFacts,
     Roles,
@@ -57,10 +56,7 @@ PASSES = 5
 LEAST_PASSES = 25
 LEAST_STEPS = 300  # below which a training is too short
 
-LARGEST_PIXEL_RATIO = 1.3  # largest over smallest pixel of cases
 NEGATIVE = 0.02  # share of a map's range: lower values are more than noise
-# Factor of the median case's range from which a case may have another unit; strokes reach 4.
-OUTLYING = 6.0
 # Tukey's fence in quartile ranges above the upper quartile: vessels end and bone begins there.
 REACH = 1.5
 
@@ -257,8 +253,6 @@ def choose_patches(draft: Draft) -> None:
     if facts.framed or is_part(patch, facts):
         around = f", with {FRAME_MM:g} mm of air on each side (data.frame)" if facts.framed else ""
         why = f"the bodies measure at most {tall} x {wide} pixels of {facts.pixel_mm:.2g} mm{around}, in slices of {slices[0]} x {slices[1]}; sides are rounded up to multiples of 8"
-    if facts.pixel_ratio > LARGEST_PIXEL_RATIO:
-        why += f"; PIXELS OF ONE CASE ARE {facts.pixel_ratio:.1f} TIMES THOSE OF ANOTHER: prepare with --spacing-mm"
     draft.set("data.patch", patch, why)
     if facts.framed:
         why = f"air more than {FRAME_MM:g} mm away from the body's box is not read, so that the size of a file changes no image"
@@ -375,10 +369,7 @@ def intensity(scan: Scan, side: Literal["source", "target"]) -> Setting:
         return _percentiles(scan)
     if scan.unit != "HU":
         return _map_window(scan)
-    table, why = _whole_body(scan) if side == "target" else _soft_tissue(scan)
-    if scan.least >= AIR_RANGE_HU[1]:
-        why += f"; NO VOXEL IS BELOW {scan.least:g}: air is -1000, was an offset forgotten?"
-    return table, why
+    return _whole_body(scan) if side == "target" else _soft_tissue(scan)
 
 
 def _soft_tissue(scan: Scan) -> Setting:
@@ -408,8 +399,6 @@ def _map_window(scan: Scan) -> Setting:
     why = f"{scan.unit}, the same in every scan: the largest 99.9th percentile of a case is {scan.reach:.3g} (of the median case {usual:.3g})"
     if table["low"]:
         why += f", the lowest 0.1st percentile {scan.depth:.3g}"
-    if scan.reach > OUTLYING * usual:
-        why += f"; IS {scan.farthest} IN ANOTHER UNIT? It alone sets the range"
     return table, why
 
 

@@ -60,10 +60,6 @@ ANY_SEQUENCE = {"remap": 1.0, "invert": 0.3}
 MOST_SPACING_RATIO = 1.5  # beyond the pixels of a starter's training
 BODIES = {True: "brains without a skull", False: "heads with their skull"}  # by Card.stripped
 SHARE = 0.1  # of the first stage's seconds that a race takes
-STATED_SPLITS = (
-    "manifest",
-    "lists",
-)  # in a cohort's provenance: synth finds the splits in these, too
 ITEMS = 16  # validation items, spread over all validation cases
 FEWEST_STEPS = 8  # steps of each entrant, before which its error says nothing
 
@@ -149,13 +145,10 @@ def find_starter(facts: CohortFacts, roles: Roles, mode: str) -> tuple[Starter |
     return None, f"random weights: {'; '.join(against)}" if against else ""
 
 
-def reason_against(
-    card: Card, facts: CohortFacts, roles: Roles, mode: str | None, at_once: bool = False
-) -> str:
+def reason_against(card: Card, facts: CohortFacts, roles: Roles, mode: str | None) -> str:
     """The reason why a starter does not synthesise the targets of a cohort's sources; "" if it does.
 
-    mode: of a plan that would begin from it (see find_starter), else None; at_once: it synthesises without a training, and
-    resizes pixels.
+    mode: of a plan that would begin from it (see find_starter), else None.
     """
     trains, completes = mode is not None, roles.pairing == "complete"
     targets = {*chain.from_iterable(map(card.names_of, card.target))}
@@ -179,7 +172,7 @@ def reason_against(
             f"it knows {BODIES[card.stripped]}, and most scans here show {BODIES[not card.stripped]}",
         ),
         (
-            not like and not at_once,
+            not like,
             f"it was trained on pixels of {finest:.2g} to {coarsest:.2g} mm, and pixels here are {facts.pixel_mm:.2g} mm",
         ),
         (
@@ -188,25 +181,6 @@ def reason_against(
         ),
     )
     return next((reason for holds, reason in reasons if holds), "")
-
-
-def without_training(facts: CohortFacts, roles: Roles) -> str:
-    """The command by which a starter synthesises the targets at once; "" if none takes these scans.
-
-    Of the validation cases alone, where the scans themselves state which these are.
-    """
-    cohort = facts.cohort
-    split = ""
-    if cohort.splits["val"] and cohort.provenance.get("split_by") in STATED_SPLITS:
-        split = " --split val"
-    for starter in starters_to_run():
-        card = read_card(folder_of(starter))
-        if not reason_against(card, facts, roles, None, at_once=True):
-            # a completion names every contrast as a target, of which some must be there
-            missing = roles.target[-1:] if roles.pairing == "complete" else roles.target
-            wanted = "".join(f" --missing {name}" for name in missing if card.completes)
-            return f"voxlate synth {starter} {cohort.scans}{wanted}{split} --out OUT"
-    return ""
 
 
 def begin_from(starter: Starter, draft: Draft) -> None:
@@ -310,7 +284,7 @@ def _begin(tables: Tables, cohort: Cohort, device: str) -> TimedSteps:
     recipe = with_precision(from_dict({**tables, "train": train}, "the plan"), place)
     job = Job(recipe, recipe.all_stages[0], cohort, accelerator, place)
     torch.manual_seed(job.seed)
-    method, _ = initial_method(job.stage, {})
+    method = initial_method(job.stage, {})
     runner = TimedSteps(job, method, iter(job.batches()))
     runner.spent = time.perf_counter() - begun
     return runner

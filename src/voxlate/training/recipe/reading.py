@@ -232,12 +232,9 @@ def check_synthesis(recipe: Recipe) -> None:
 def check(recipe: Recipe, where: str) -> None:
     """Raise BadInput where the stages and tables of a recipe do not fit one another; where: its name."""
     if missing := sorted(recipe.modalities - set(recipe.intensity)):
-        known = {name.lower(): name for name in recipe.intensity}
-        near = [known[name.lower()] for name in missing if name.lower() in known]
-        add = f"Did you mean {', '.join(near)}? Else add" if near else "Add"
         keys = " ".join(map(intensity_key, missing))
         raise BadInput(
-            f"{where}: expected an intensity map for every modality, found none for {', '.join(missing)}. {add} {keys}, or [intensity] in a recipe of your own."
+            f"{where}: expected an intensity map for every modality, found none for {', '.join(missing)} ({', '.join(recipe.intensity)} have one). Add {keys}, or [intensity] in a recipe of your own."
         )
     for stage in recipe.all_stages:
         for name in (stage.name, *stage.data.source, *stage.data.target, *stage.data.labels):
@@ -268,10 +265,6 @@ def _contradictions(recipe: Recipe, stage: FullStage) -> Iterator[str]:
         yield f"expected no [opponent] for method.kind = '{kind_of(method)}', found one. Drop it."
     if train.steps == 0 and train.epochs is None and train.best is None:
         yield "expected train.steps from 1, or train.epochs, found 0. Change it."
-    if train.best is not None and train.stop is not None:
-        yield f"expected train.best or train.stop, which both end a training early, found both in {named}. Drop one."
-    if train.keep_start and (train.best is not None or train.stop is not None):
-        yield f"expected a training of a fixed length for train.keep_start, at whose end the weights are mixed, found train.{'stop' if train.best is None else 'best'}. Drop one of the two."
     if stage.net.joins_slices and data.patch[0] == 1:
         yield f"expected patches of several slices in {named}, whose net.volumetric joins slices, found data.patch = {list(data.patch)}. Give it more, such as 16."
     slicewise = any(recipe.intensity[name].slicewise for name in data.modalities)

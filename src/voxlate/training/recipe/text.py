@@ -21,11 +21,13 @@ ALL = "all"  # in place of a paper's name: every recipe
 # Keys of a recipe's file that describe it and set nothing: the paper that it belongs to, and whether it is one to start
 # from. A recipe does not have those of its base.
 DESCRIBING = ("paper", "start")
-LONGEST_VALUE = 80  # characters of a list or text in a message
+LONGEST_VALUE = 80  # characters of a value in a message
 # Keys that this version lacks: the value with which each changes no image (see without_retired).
 RETIRED = {
     "data.any_source": [],
     "data.augment.flip_si": 0.0,
+    "data.augment.intensity_share": 1.0,
+    "data.augment.spatial_share": 1.0,
     "data.augment.tilt_degrees": 0.0,
     "data.level": False,
     "data.physics.contrasts.*.transfer": [0.3, 0.3],
@@ -44,6 +46,8 @@ RETIRED = {
     "synth.temperature": 1.0,
     "task.detach": False,
     "task.predictor_steady": False,
+    "train.accumulate": 1,
+    "train.compile": None,
     "train.more": ANY,
     "train.paced": ANY,
     "train.replay": ANY,
@@ -296,14 +300,8 @@ def _as_tables(value: Any) -> dict[str, Any] | None:
 def _describe(value: Any) -> str:
     if value is None or value == []:
         return "unset"
-    if (table := _as_tables(value)) is not None:
-        kind = "table" if isinstance(value, dict) else "list"
-        return f"a {kind} of {', '.join(table)}"
     text = repr(value)
-    if len(text) <= LONGEST_VALUE:
-        return text
-    length = len(value) if isinstance(value, list | str) else len(text)
-    return f"{length} long ({text[:LONGEST_VALUE]}…)"
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
 
 
 def stored_recipe(tables: Mapping[str, Any]) -> dict[str, Any]:

@@ -216,17 +216,8 @@ class Stop:
         """Whether training ends after these epochs; a loss that is NaN never ends it."""
         if len(losses) < max(self.after_epochs, self.window + 1):
             return False
-        return losses[-1] > (1 - self.gain) * self._before(losses)
-
-    def sentence(self, losses: Sequence[float], step: int) -> str:
-        """Why it ended, for the log."""
-        before = (
-            "loss of the epoch" if self.window == 1 else f"mean loss of the {self.window} epochs"
-        )
-        return f"ended at step {step} by train.stop: the loss of epoch {len(losses)}, {losses[-1]:.4g}, is not {100 * self.gain:.3g} % below the {before} before, {self._before(losses):.4g}."
-
-    def _before(self, losses: Sequence[float]) -> float:
-        return sum(losses[-1 - self.window : -1]) / self.window
+        before = sum(losses[-1 - self.window : -1]) / self.window
+        return losses[-1] > (1 - self.gain) * before
 
 
 @settings
@@ -295,20 +286,12 @@ class Training:
     clip_norm: Annotated[
         float, setting("Largest norm of a step's gradient; 0: no limit.", ge=0)
     ] = 1.0
-    accumulate: Annotated[
-        int,
-        setting("Number of parts of a batch that are computed one after the other.", ge=1),
-    ] = 1
     precision: Annotated[
         Precision,
         setting(
             "Precision of convolutions and products; auto: bfloat16 where the machine that begins the run multiplies it, else float32; the run keeps it."
         ),
     ] = "auto"
-    compile: Annotated[
-        bool | None,
-        setting("Whether torch.compile compiles the network; unset: for more than 20,000 steps."),
-    ] = None
     seed: Annotated[
         int, setting("Random seed of weights, batches, augmentation and noise.", ge=0)
     ] = 0
