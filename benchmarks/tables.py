@@ -377,7 +377,7 @@ def scored(work: Path, table: Table, row: Row, runs: list[Run], split: str) -> d
     drawn: dict[str, Any] = {"anyway": True, "split": split}
     scoring = {**table.scoring, "progress": False, "regions": regions_of(table, row)}
     if table.completes:
-        drawn |= {"run": [run.folder for run in runs], "missing": "one", "set": row.draw}
+        drawn |= {"run": [run.folder for run in runs], "set": row.draw}
         scores = voxlate.evaluate(out, heads, **drawn, **scoring)
     else:
         if not row.stage:

@@ -99,7 +99,6 @@ PAIRS = [  # calls with one option without another, or not with it
     ("train", "RUN", {"fold": 1}),
     ("prepare", "COHORT NEW", {"address": "auto"}),
     ("evaluate", "OUT COHORT", {"noise": "shared"}),
-    ("evaluate", "OUT COHORT", {"missing": "all"}),
     ("synthesise", "RUN COHORT NEW", {"store": True}),
     ("synthesise", "RUN COHORT NEW", {"steps": 8}),  # of a regression, which draws no noise
     ("import_weights", "kl-f4 WEIGHTS NEW", {"set": {"train.steps": 3}}),

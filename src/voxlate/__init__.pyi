@@ -884,7 +884,6 @@ def evaluate(
     prepared: str | Path | None = None,
     naive: Path | str | Baselines | None = None,
     run: Sequence[Path | str] | Path | str | None = None,
-    missing: Literal["one", "all"] | None = None,
     anyway: bool = False,
     device: str = "auto",
     allow_code: bool = False,
@@ -927,7 +926,6 @@ def evaluate(
         prepared: Prepared cohort: transforms of scans, and without a run the cases of baselines. Default: that of the run.
         naive: Run or naive.safetensors. Default: that of OUT.
         run: Run that synthesises the scored images, each modality from the others. One or a list.
-        missing: Modalities missing at a time: one (default) or all.
         anyway: Also cases graded "do not trust". Default: False.
         device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
         allow_code: Import and run the model's own Python code. Default: False.

@@ -244,7 +244,7 @@ def test_synthesis_of_an_evaluation_takes_the_options_that_synth_takes(
     assert stated
     for how in stated:
         assert (how["sampler"], how["steps"], how["noise"]["kind"]) == ("ddpm", 3, "shared")
-    for option in (("--set", "steps=3"), ("--noise", "shared"), ("--missing", "all")):
+    for option in (("--set", "steps=3"), ("--noise", "shared")):
         answer = voxlate("evaluate", out, "--truth", two_cases, *option).refusal
         assert f"{option[0]}: expected --run with it" in answer
 

@@ -9,7 +9,6 @@ from voxlate.base.option import (
     ADVANCED,
     MAIN,
     OUTPUT,
-    SAMPLING,
     SCORES,
     AllowCode,
     Device,
@@ -134,20 +133,13 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
             panel=MAIN,
         ),
     ] = None
-    missing: Annotated[
-        Literal["one", "all"] | None,
-        Option(
-            "Modalities missing at a time: one (default) or all.",
-            panel=SAMPLING,
-        ),
-    ] = None
     anyway: Annotated[bool, ANYWAY] = False
     device: Device = "auto"
     allow_code: AllowCode = False
 
     def refuse_without_run(self) -> None:
         """Raise BadInput for options of the synthesis, where no run synthesises anything."""
-        named = ("missing", "samples", "steps", "noise", "set")
+        named = ("samples", "steps", "noise", "set")
         given = [name for name in named if getattr(self, name) is not None]
         if given:
             raise BadInput(

@@ -1,19 +1,16 @@
-"""Evaluation of all subsets of missing modalities: their synthesis, their scores, and means by the number missing."""
+"""Evaluation of runs: each modality is synthesised from all others of complete cases, and scored."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cache, partial
-from itertools import chain, combinations
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from itertools import chain
 from pathlib import Path
-from typing import Literal
-
-from pandas import DataFrame, concat
 
 from voxlate.base.errors import BadInput, DoNotTrust, as_list
 from voxlate.base.executors.case_work import NamedProgress
 from voxlate.base.executors.workers import choose_executor
 from voxlate.base.files import lock, write_json
-from voxlate.base.messages import Say
+from voxlate.base.messages import Say, message
 from voxlate.evaluation.evaluation_options import EvaluateOptions
 from voxlate.evaluation.scoring.evaluate import check_options, evaluate
 from voxlate.evaluation.scoring.scored_regions import check_mask
@@ -24,92 +21,6 @@ from voxlate.synthesis.provenance import WITHOUT, check_folder, difference, read
 from voxlate.synthesis.scans import CaseScans, find_scans
 from voxlate.training.load import load
 
-HEAD = ["missing", "modality", "cases"]
-METRICS = ("mae", "mae_rel", "psnr", "ssim_2d")  # of the summary; scores.csv has all
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """Missing modalities, and the model that synthesises them."""
-
-    missing: tuple[str, ...]
-    model: Model
-
-    @property
-    def folder(self) -> str:
-        """The name of the folder of its images."""
-        return WITHOUT + "_".join(self.missing)
-
-
-@dataclass(frozen=True, eq=False)
-class Summary:
-    """Scores of each missing modality in each scenario; `scores`: of the scenarios with one missing modality.
-
-    frame: a DataFrame of means with a row for each scenario and modality; incomplete: a sentence for each case without one
-    of the true scans; failed: for each case whose synthesis failed, and each scenario (by its folder) without any image.
-    """
-
-    scores: Scores
-    frame: DataFrame
-    incomplete: Mapping[str, str]
-    failed: Mapping[str, str]
-
-    def by_number(self) -> DataFrame:
-        """Means of all metrics over scenarios and modalities, by the number of missing modalities."""
-        number = self.frame["missing"].str.count(r"\+") + 1
-        return self.frame.drop(columns=HEAD).groupby(number).mean()
-
-    def table(self) -> str:
-        """A line for each scenario and modality, and then for each number of missing modalities."""
-        keys = [key for key in METRICS if key in self.frame]
-        rows, means = self.frame[[*HEAD, *keys]], self.by_number()[keys]
-        shown = (
-            rows.to_string(index=False, float_format="{:.4g}".format),
-            means.to_string(float_format="{:.4g}".format),
-        )
-        title = "Mean scores over cases, by missing and by synthesised modality"
-        return "\n\n".join([title, *shown])
-
-    def write(self, path: Path) -> None:
-        """Write a line for each scenario and modality, the means by number, and why cases are left out, as JSON."""
-        scenarios, means = (
-            {place: dict(row.dropna()) for place, row in frame.iterrows()}
-            for frame in (self.frame, self.by_number())
-        )
-        by_number = {f"{number}": of for number, of in means.items()}
-        document = {"scenarios": [*scenarios.values()], "by_number": by_number}
-        write_json(path, {**document, "left_out": {**self.incomplete, **self.failed}})
-
-
-def scenarios_of(models: Sequence[Model], how: Literal["one", "all"]) -> list[Scenario]:
-    """A scenario for each non-empty proper subset of the modalities (how = "one": for each modality), with its model.
-
-    Scenarios with the fewest missing modalities come first. Raises BadInput where no model fits one of them.
-    """
-    tables = [model.facts.data for model in models]
-    names = list(
-        dict.fromkeys(chain.from_iterable([*data.source, *data.target] for data in tables))
-    )
-    sizes = (1,) if how == "one" else range(1, len(names))
-    scenarios = []
-    for missing in chain.from_iterable(combinations(names, size) for size in sizes):
-        model = next((model for model in models if _can_synthesise(model, {*missing})), None)
-        if model is None:
-            runs = ", ".join(model.origin.name for model in models)
-            raise BadInput(
-                f"--run: expected a model that makes {' and '.join(missing)} from the others, found none among {runs}. Add its run."
-            )
-        scenarios.append(Scenario(missing, model))
-    return scenarios
-
-
-def _can_synthesise(model: Model, missing: set[str]) -> bool:
-    """Whether the modalities are targets of the model, and no sources unless it completes."""
-    data = model.facts.data
-    if model.facts.completes:
-        return missing < {*data.source}
-    return missing <= {*data.target} and not missing & {*data.source}
-
 
 def score_run(
     cohort: Path,
@@ -118,68 +29,73 @@ def score_run(
     *,
     progress: NamedProgress,
     say: Say,
-) -> Summary:
-    """Synthesise and score OUT/without_<modalities>/<case>/<modality>.nii.gz for each scenario, from complete cases.
+) -> Scores:
+    """Synthesise and score OUT/without_<modality>/<case>/<modality>.nii.gz for each modality, from complete cases.
 
-    The scores of OUT are those of each modality synthesised from all others, in the folders of one missing modality;
-    OUT/scenarios.json has a line for each scenario and modality. options: of `evaluate`, whose
-    seed is that of the synthesis, too; say: is called once with each message of `synthesise_cases`. Finished images
-    are kept, and only cases of the split are scored. Raises BadInput where no case is complete, and where OUT has
-    images of another model, whose scores would be lost.
+    options: of `evaluate`, whose seed is that of the synthesis, too; say: is called once with each message, such as one on
+    a case that lacks a true scan. Finished images are kept, and only cases of the split are scored. Raises BadInput where no
+    case is complete, and where OUT has images of another model, whose scores would be lost.
     """
     loaded = [load(run, options.device, options.allow_code) for run in as_list(options.run or ())]
     models = [model.with_options(options.allow_code, **options.keys) for model in loaded]
-    scenarios = scenarios_of(models, options.missing or "one")
+    model_of = _model_of_each_modality(models)
     _check_images(out, models, options.seed)
     scans_of = _find_cases(models, cohort, options)
-    synthesise = partial(
-        synthesise_cases,
-        progress=progress,
-        say=cache(say),
-        executor=choose_executor(options, options.device),
-        seed=options.seed,
-        anyway=options.anyway,
-        device=options.device,
-    )
-    frames = []
-    incomplete = dict[str, str]()
-    all_failed = dict[str, str]()
-    single = dict[str, dict[str, str]]()
+    say = cache(say)
+    failed = dict[str, str]()
+    wanted = dict[str, None]()
+    is_made = False
     with lock(out):
-        for number, scenario in enumerate(scenarios):
-            progress("scenarios", number, len(scenarios))
-            folder = out / scenario.folder
-            scans = _complete_cases(scenario, scans_of[scenario.model.origin], cohort, incomplete)
+        for number, (name, model) in enumerate(model_of.items()):
+            progress("scenarios", number, len(model_of))
+            scans = _complete_cases(name, model, scans_of[model.origin], cohort, say)
             cases = [case.case for case in scans]
             try:
-                _, failed, _ = synthesise(Selection(scenario.model, scans), folder)
-            except DoNotTrust as error:  # of a single case
-                failed = {cases[0]: f"{error}"}
-            if len(failed) == len(cases):
-                refused = next(iter(failed.values()))
-                all_failed[scenario.folder] = (
-                    f"{scenario.folder}: none of its {len(cases)} cases is synthesised; {refused}"
+                _, refused, _ = synthesise_cases(
+                    Selection(model, scans),
+                    out / f"{WITHOUT}{name}",
+                    progress=progress,
+                    say=say,
+                    executor=choose_executor(options, options.device),
+                    seed=options.seed,
+                    anyway=options.anyway,
+                    device=options.device,
                 )
-                continue
-            all_failed |= failed
-            if len(scenario.missing) > 1:
-                scored = evaluate(folder, cohort, options, cases=cases)
-                frames.append(_means(scored, scenario.missing))
-            else:
-                single[scenario.missing[0]] = {case: failed.get(case, "") for case in cases}
-        if not single:
-            raise DoNotTrust(" ".join(all_failed.values()))
-        cases = list(dict.fromkeys(chain.from_iterable(single.values())))
-        failed = {
-            f"{case}/{name}": why for name, of in single.items() for case, why in of.items() if why
-        }
-        write_json(out / "provenance.json", {"cases": cases, "failed": failed})
-        scores = evaluate(out, cohort, options, cases=cases)
-        frame = concat([*(_means(scores, (name,)) for name in single), *frames])
-        summary = Summary(scores, frame.reset_index(drop=True), incomplete, all_failed)
-        summary.write(out / "scenarios.json")
-    progress("scenarios", len(scenarios), len(scenarios))
-    return summary
+            except DoNotTrust as error:  # of a single case
+                refused = {cases[0]: f"{error}"}
+            wanted |= dict.fromkeys(cases)
+            failed |= {f"{case}/{name}": why for case, why in refused.items()}
+            is_made = is_made or len(refused) < len(cases)
+        if not is_made:
+            raise DoNotTrust(" ".join(failed.values()))
+        write_json(out / "provenance.json", {"cases": [*wanted], "failed": failed})
+        scores = evaluate(out, cohort, options, cases=wanted)
+    progress("scenarios", len(model_of), len(model_of))
+    return scores
+
+
+def _model_of_each_modality(models: Sequence[Model]) -> dict[str, Model]:
+    """The first model that synthesises each modality from the others; raises BadInput for a modality without one."""
+    tables = [model.facts.data for model in models]
+    names = dict.fromkeys(chain.from_iterable([*data.source, *data.target] for data in tables))
+    model_of = {}
+    for name in names:
+        able = [model for model in models if _can_synthesise(model, name)]
+        if not able:
+            runs = ", ".join(model.origin.name for model in models)
+            raise BadInput(
+                f"--run: expected a model that makes {name} from the others, found none among {runs}. Add its run."
+            )
+        model_of[name] = able[0]
+    return model_of
+
+
+def _can_synthesise(model: Model, name: str) -> bool:
+    """Whether a modality is a target of the model, and no source unless it completes."""
+    data = model.facts.data
+    if model.facts.completes:
+        return name in data.source
+    return name in data.target and name not in data.source
 
 
 def _find_cases(
@@ -216,38 +132,22 @@ def _check_images(out: Path, models: Sequence[Model], seed: int) -> None:
 
 
 def _complete_cases(
-    scenario: Scenario, scans: Sequence[CaseScans], cohort: Path, incomplete: dict[str, str]
+    name: str, model: Model, scans: Sequence[CaseScans], cohort: Path, say: Say
 ) -> list[CaseScans]:
-    """The cases with all modalities, without the scans that are to be missing.
-
-    incomplete: receives why other cases are left out.
-    """
-    facts = scenario.model.facts
-    names = {*facts.data.source, *scenario.missing}
+    """The cases with all modalities, without the scan of the modality `name`; say: is called with a message on each other case."""
+    sources = {*model.facts.data.source}
     # the scans of a translation do not include its targets
-    needed = names if facts.completes else names - set(scenario.missing)
+    needed = sources if model.facts.completes else sources - {name}
     kept = []
     for case in scans:
-        lacking = sorted(needed - set(case.files))
-        if lacking:
-            incomplete[case.case] = (
-                f"{case.case}: expected all of {', '.join(sorted(names))}, found no {lacking[0]}."
-            )
+        if lacking := sorted(needed - case.files.keys()):
+            text = f"left out {case.case}: expected all of {', '.join(sorted(sources | {name}))}, found no {lacking[0]}."
+            say(message("case-left-out", text))
             continue
-        files = {name: path for name, path in case.files.items() if name not in scenario.missing}
+        files = {source: path for source, path in case.files.items() if source != name}
         kept.append(replace(case, files=files))
     if not kept:
         raise BadInput(
-            f"{cohort}: expected cases that have all of {', '.join(sorted(names))}, to score what is made without one, found none among {len(scans)}. Check the cohort and --split."
+            f"{cohort}: expected cases that have all of {', '.join(sorted(sources | {name}))}, to score what is made without one, found none among {len(scans)}. Check the cohort and --split."
         )
     return kept
-
-
-def _means(scores: Scores, missing: Sequence[str]) -> DataFrame:
-    """Means over cases, a row for each missing modality of a scenario."""
-    rows = []
-    for name in missing:
-        table = scores.by_case(name)
-        means = table[[key for key in table if key in METRICS or "." in key]].mean().dropna()
-        rows.append({"missing": "+".join(missing), "modality": name, "cases": len(table), **means})
-    return DataFrame(rows)

@@ -47,7 +47,7 @@ def after_training(run: Path, data: "DataSettings", completes: bool) -> str:
         return f"synth {quote_path(run)} {scans_to_give(data, completes)} --out OUT"
     held_out = splits[name] if name else [*present]
     if completes and any(wanted <= present.get(case, set()) for case in held_out):
-        return f"evaluate NEW --truth {cohort.scans} --run {quote_path(run)} --missing one --units network{split}"
+        return f"evaluate NEW --truth {cohort.scans} --run {quote_path(run)} --units network{split}"
     return f"synth {quote_path(run)} {cohort.scans}{split} --out OUT"
 
 
@@ -67,7 +67,7 @@ def after_synthesis(done: Any, run: str, asked: SynthOptions) -> list[str]:
     steps = [f"evaluate {out} {truth}" if done.with_truth else f"report {out}"]
     if done.complete:
         of_split = f" --split {asked.split}" if asked.split else ""
-        model = f"--run {quote_path(Path(run))} --missing one --units network"
+        model = f"--run {quote_path(Path(run))} --units network"
         steps.append(f"evaluate NEW {truth}{of_split} {model}")
     return steps
 

@@ -216,8 +216,9 @@ def not_scored(out: Path, images: ScoredImages, cases: Mapping[str, CaseFiles]) 
     provenance = provenance_of(out)
     labels = {item.label for item in images.items}
     scored = {item.case.case for item in images.items}
-    targets = set(items_by_modality(images.items))
     reasons = provenance.get("failed", {}) | images.refused
+    targets = {item.modality for item in images.items}
+    targets |= {label.rpartition("/")[2] for label in reasons}  # of which no image may be there
     absent = {}
     for case in provenance.get("cases") or cases:
         for name in sorted(targets & cases[case].files.keys()) if case in cases else ():
