@@ -279,7 +279,7 @@ def test_a_comparison_shows_each_method_beside_the_truth(out):
         if (row["score"], row["method"]) == ("mae", "again")
     )
     assert (mae["difference"], mae["p"]) == (0, 1)
-    write_comparison(found.document, out.with_name("methods.html"))
+    write_comparison(found, out.with_name("methods.html"))
     page = Page(out.with_name("methods.html").read_text(encoding="utf-8"))
     alts = [
         image["alt"].removeprefix("head1: ") for image in page.images if "head1" in image["alt"]

@@ -164,7 +164,7 @@ class CompareOptions:
     ] = None
     out: Annotated[
         Path | str | None,
-        Option("File of the table: .csv, .tex (LaTeX) or .json.", panel=OUTPUT),
+        Option("File of the table: .csv or .tex (LaTeX).", panel=OUTPUT),
     ] = None
 
 

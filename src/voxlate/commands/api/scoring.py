@@ -98,7 +98,7 @@ def evaluate(
 
 
 def _comparison_lines(comparison: "Comparison", everything: Everything = False) -> Iterator[Any]:
-    yield comparison.table() if everything else comparison.short_table()
+    yield comparison.table("all" if everything else "main")
 
 
 @Command(
@@ -136,7 +136,7 @@ def compare(
     if options.out:
         comparison.write(options.out)
     if options.report:
-        write_comparison(comparison.document, Path(options.report))
+        write_comparison(comparison, Path(options.report))
     return comparison
 
 

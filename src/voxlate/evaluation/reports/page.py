@@ -17,7 +17,7 @@ from voxlate import __version__
 from voxlate.base.errors import BadInput, plural
 from voxlate.base.files import lock_if_free, read_json, write_text
 from voxlate.base.messages import Message, summarise, without_names
-from voxlate.evaluation.compare import comparison_tables
+from voxlate.evaluation.compare import Comparison
 from voxlate.evaluation.intervals.summary import error_line, error_lines
 from voxlate.evaluation.reports.case_pictures import sections_of, warnings_of
 from voxlate.evaluation.reports.charts import curve_chart, score_charts
@@ -125,24 +125,26 @@ def _on_scores(folder: Path, is_run: bool, scores: Scores) -> Table:
     }
 
 
-def write_comparison(document: Mapping[str, Any], path: Path | str) -> None:
-    """Write the page of a comparison (see compare.compare): its table, and the same cases of each method side by side."""
-    names = list(document["methods"])
-    modalities = document["modalities"]
-    targets = ", ".join(modalities)
+def write_comparison(compared: Comparison, path: Path | str) -> None:
+    """Write the page of a comparison: its table, and the same cases of each method side by side."""
+    parts = compared.scores.parts
+    names = [*compared.methods]
+    title = f"{', '.join(parts)}, compared"
+    if len(names) < 5:
+        title = f"{', '.join(parts)}: {', '.join(names[:-1])} and {names[-1]}"
     methods = {}
-    for name, place in document["methods"].items():
-        folder = Path(place) if Path(place).is_dir() else Path(place).parent
-        methods[name] = (folder, scores_in(folder))
-    all_names = f"{targets}: {', '.join(names[:-1])} and {names[-1]}"
+    for name, scores in compared.methods.items():
+        place = compared.folders[name]
+        methods[name] = (place if place.is_dir() else place.parent, scores)
     context = {
         "kind": "Comparison",
         "folder": f"{len(names)} methods",
-        "title": all_names if len(names) < 5 else f"{targets}, compared",
-        "tables": comparison_tables(document),
-        "paths": document["methods"],
-        "cases": sections_of(methods, MOST_COMPARED * len(modalities)),
-        "cases_total": max(part["cases"] for part in modalities.values()),
+        "title": title,
+        "tables": compared.table("main"),
+        "all_tables": compared.table(),
+        "paths": compared.folders,
+        "cases": sections_of(methods, MOST_COMPARED * len(parts)),
+        "cases_total": max(part["cases"] for part in parts.values()),
     }
     write_text(path, render(context))
 
