@@ -252,8 +252,7 @@ def lead(
     if failed := [verdict for verdict in verdicts if verdict.outcome == "worse"]:
         names = "; ".join(verdict.modality for verdict in failed)
         why = f"the error is higher than that of a naive baseline ({names})"
-        lacks = next((verdict.lacks for verdict in failed if verdict.lacks), "")
-        return "worse", f"Do not use: {lacks or why}. {stated}".rstrip()
+        return "worse", f"Do not use: {why}. {stated}".rstrip()
     for grade in ("do not trust", "caution"):
         reasons = [
             said.on(case)

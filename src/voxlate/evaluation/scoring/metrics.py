@@ -128,6 +128,7 @@ interval_r             Interval–error r                  –       higher  2  
 seconds_per_slice      Time                              s/slice  truth  2       table   wall clock for a slice with all its samples
 network_calls          Network calls                     –       truth   0       table   evaluations of the network for one sample of a slice or patch
 autoencoder            MAE of the autoencoder            of 255  truth   2       table   of reconstructed validation slices in network units; a model of its latents can hardly have a lower one
+clipped                Clipped                           %       truth   1       table   share of scored voxels whose truth is beyond the range
 samples                Samples                           –       truth   0       table   samples of which the image is the mean
 mae_bound              Bound of body MAE                 images  lower   3       table   that a case's MAE inside the body is to exceed seldom
 mae_bound_held         Bound held                        %       truth   1       table   cases whose MAE inside the body is within it

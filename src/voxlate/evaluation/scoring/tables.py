@@ -230,15 +230,12 @@ def caption(scores: Scores, which: Which = "all") -> Iterator[str]:
 
 
 def _on_sections(scores: Scores) -> Iterator[str]:
-    """Intervals that hold too little or were fitted on these cases, clipped truths, and single patients."""
+    """Intervals that hold too little or were fitted on these cases, and single patients."""
     header = scores.header
     least = min((one["coverage"] for one in header.get("calibrations", ())), default=0)
     for name, part in scores.parts.items():
         if part["patients"] == 1 and part["cases"] > 1:
             yield f"{name}: one patient, so the scores describe this patient alone."
-        rows = scores.keyed[scores.keyed["section"] == name]
-        if (most := rows["clipped"].max()) > 0:
-            yield f"{name}: up to {most:.1%} of a case's scored voxels have a truth beyond the range, and are clipped."
         missed = []
         for key, value in scores.means[name].get(SYNTHESIS, {}).items():
             high = (value["ci95"] or (None, value["mean"]))[1]
