@@ -613,7 +613,6 @@ def synthesise(
     seed: int = 0,
     intervals: bool = True,
     format: Literal["nii.gz", "nii", "nrrd", "mha"] = "nii.gz",
-    bids: bool = False,
     dicom: str | Path | None = None,
     store: bool = False,
     accept_untrusted: bool = False,
@@ -661,7 +660,6 @@ def synthesise(
         seed: Random seed. Default: 0.
         intervals: Write calibrated bounds. Default: True.
         format: Format. Default: 'nii.gz'.
-        bids: Copy as BIDS (voxlate). Default: False.
         dicom: Folder for DICOM series.
         store: Store in INPUT's study. Default: False.
         accept_untrusted: Hand on untrusted images. Default: False.
@@ -730,7 +728,6 @@ def synthesize(
     seed: int = 0,
     intervals: bool = True,
     format: Literal["nii.gz", "nii", "nrrd", "mha"] = "nii.gz",
-    bids: bool = False,
     dicom: str | Path | None = None,
     store: bool = False,
     accept_untrusted: bool = False,
@@ -778,7 +775,6 @@ def synthesize(
         seed: Random seed. Default: 0.
         intervals: Write calibrated bounds. Default: True.
         format: Format. Default: 'nii.gz'.
-        bids: Copy as BIDS (voxlate). Default: False.
         dicom: Folder for DICOM series.
         store: Store in INPUT's study. Default: False.
         accept_untrusted: Hand on untrusted images. Default: False.
@@ -848,7 +844,7 @@ def compare(
         folders: Scored folders of the same cases.
         reference: Folder against which the others are tested. Default: the best one.
         report: HTML page with the table and pictures.
-        out: File of the table: .csv, .tex (LaTeX) or .json.
+        out: File of the table: .csv or .tex (LaTeX).
 
     Returns:
         Comparison: Means, standard deviations and paired tests by modality, metric and method, in `frame`.

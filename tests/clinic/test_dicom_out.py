@@ -13,7 +13,7 @@ from refusals import refuses
 from rows import slow
 from voxlate.clinic.archives import Ledger, StudyAddress, WebArchive, send
 from voxlate.clinic.dicom_out import export_dicom
-from voxlate.clinic.layouts import export_once, store_answers
+from voxlate.clinic.studies import export_once, store_answers
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.scans.images.grid import Volume
 from voxlate.synthesis.result import Synthesised

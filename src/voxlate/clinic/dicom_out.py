@@ -85,14 +85,9 @@ class Exported:
         """All DICOM files, images first."""
         return _dicom_files([*self.folders, *self.structures, *self.reports])
 
-    def add(self, other: "Exported") -> None:
-        """Add the objects of other cases."""
-        for name, values in vars(other).items():
-            getattr(self, name).extend(values)
-
     @property
     def summary(self) -> str:
-        """The number of folders of each kind, such as '2 series, 1 map, 1 report'."""
+        """The numbers of files, and of folders of each kind, such as '9 DICOM files (2 series, 1 map, 1 report)'."""
         counts = {
             "map": len(self.maps),
             "mask": len(self.masks),
@@ -101,7 +96,7 @@ class Exported:
         }
         parts = [f"{len(self.series)} series"] if self.series else []
         parts += [plural(count, kind) for kind, count in counts.items() if count]
-        return ", ".join(parts)
+        return f"{plural(len(self.files), 'DICOM file')} ({', '.join(parts)})"
 
 
 def export_dicom(

@@ -36,8 +36,8 @@ from voxlate.clinic.archives import (
     send,
     study_name,
 )
-from voxlate.clinic.layouts import DERIVED, READY, SENT, export_once
 from voxlate.clinic.share_options import ListenOptions
+from voxlate.clinic.studies import DERIVED, READY, SENT, export_once
 from voxlate.synthesis.cohort import select, synthesise_cases
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.synth_options import SynthOptions

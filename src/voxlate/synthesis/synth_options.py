@@ -216,10 +216,6 @@ class SynthOptions(SynthKeys, CheckOptions, ExecutorOptions):
         Literal["nii.gz", "nii", "nrrd", "mha"],
         Option("Format.", panel=OUTPUT),
     ] = "nii.gz"
-    bids: Annotated[
-        bool,
-        Option("Copy as BIDS (voxlate).", panel=OUTPUT),
-    ] = False
     dicom: Annotated[
         Path | None,
         Option("Folder for DICOM series.", panel=OUTPUT),

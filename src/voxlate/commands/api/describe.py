@@ -23,7 +23,6 @@ from voxlate.scans.layout_options import quote_path
 from voxlate.training.starters.names import is_starter
 
 NO_AIR_HU = -500.0  # air is below, all tissue but lung above
-BIDS = "derivatives"  # the folder in which images of a synthesis are once more, under the names of BIDS
 
 
 def describe_path(path: Path) -> dict[str, Any]:
@@ -98,11 +97,7 @@ def _folder(path: Path) -> dict[str, Any]:
 def _synthesis(path: Path) -> dict[str, Any]:
     from voxlate.synthesis.provenance import ENDINGS, read_provenance
 
-    files = (
-        file
-        for file in path.rglob("*")
-        if file.name.endswith(ENDINGS) and BIDS not in file.relative_to(path).parts
-    )
+    files = (file for file in path.rglob("*") if file.name.endswith(ENDINGS))
     stated = read_provenance(path / "provenance.json")
     model = stated.get("model", {})
     return {
