@@ -98,7 +98,6 @@ PAIRS = [  # calls with one option without another, or not with it
     ("train", "tiny PREPARED NEW", {"steps": 5}),
     ("train", "RUN", {"fold": 1}),
     ("prepare", "COHORT NEW", {"address": "auto"}),
-    ("evaluate", "OUT COHORT", {"noise": "shared"}),
     ("synthesise", "RUN COHORT NEW", {"store": True}),
     ("synthesise", "RUN COHORT NEW", {"steps": 8}),  # of a regression, which draws no noise
     ("import_weights", "kl-f4 WEIGHTS NEW", {"set": {"train.steps": 3}}),
@@ -132,10 +131,6 @@ def test_options_that_exclude_or_need_each_other_are_refused(
             "pattern: '{foo}': expected {patient}, {case}, {modality}, {split}, {slice} or {time}, found 'foo'",
         ),
         (lambda path: package.compare(3), "folders: expected "),
-        (
-            lambda path: package.evaluate(path, path, run=path, cases=["a"]),
-            "cases: expected no cases with a run",
-        ),
         (
             lambda path: package.listen(path, path, to="A@b:1"),
             "allow: expected a value, found none",

@@ -879,9 +879,6 @@ def evaluate(
     seed: int = 0,
     prepared: str | Path | None = None,
     naive: Path | str | Baselines | None = None,
-    run: Sequence[Path | str] | Path | str | None = None,
-    anyway: bool = False,
-    device: str = "auto",
     allow_code: bool = False,
     pattern: str | None = None,
     manifest: Path | str | None = None,
@@ -890,10 +887,6 @@ def evaluate(
     allow_outside: bool = False,
     exclude: Sequence[str] | str | None = None,
     max_volume: str | None = None,
-    samples: int | None = None,
-    steps: int | None = None,
-    noise: Literal["independent", "shared", "correlated"] | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
-    set: Mapping[str, str | float | bool | Sequence[float] | None | Mapping[str, str | float | bool | Sequence[float] | None]] | None = None,
     executor: Literal["local", "ray"] | None = None,
     workers: int | None = None,
     address: str | None = None,
@@ -906,7 +899,7 @@ def evaluate(
     The last line states whether the images are better than the best baseline.
 
     Args:
-        out: Folder of images; with run, a new one.
+        out: Folder of images.
         truth: Cohort with the true scans.
         mask: Voxels to score: body (the default in HU and for perfusion), whole (else), brain, cohort or a mask file.
         regions: Region to score: 'lesion=tmax>6', core=seg=1, vessels=MASK_FILE or tissues=ct. A dict.
@@ -918,12 +911,9 @@ def evaluate(
         lpips: AlexNet weights (safetensors) for LPIPS.
         units: Unit of MR: own (of its peak) or network (0 to 255). Default: 'own'.
         ssim_from: Zero of SSIM: low (of the range) or zero. Default: 'low'.
-        seed: Seed of run and of the bootstrap. Default: 0.
+        seed: Seed of the bootstrap. Default: 0.
         prepared: Prepared cohort: transforms of scans, and without a run the cases of baselines. Default: that of the run.
         naive: Run or naive.safetensors. Default: that of OUT.
-        run: Run that synthesises the scored images, each modality from the others. One or a list.
-        anyway: Also cases graded "do not trust". Default: False.
-        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
         allow_code: Import and run the model's own Python code. Default: False.
         pattern: Path of scans, with {patient}, {case}, {modality}.
         manifest: Table (CSV, TSV): cases, patients and paths.
@@ -932,14 +922,10 @@ def evaluate(
         allow_outside: Allow a manifest's paths to leave its folder. Default: False.
         exclude: Case or patient to leave out (*, ?). One or a list.
         max_volume: Largest scan that is read. Default: 4GB.
-        samples: Number of samples a case, of which mean and standard deviation are written.
-        steps: Number of times at which the network denoises.
-        noise: Noise of slices: independent, shared, correlated.
-        set: Change of a key of the recipe's synth table, such as overlap=0.25. A dict.
         executor: Workers: local (processes) or ray.
         workers: Number of workers.
         address: Ray cluster: HOST:PORT or auto.
-        cases: Cases to score, instead of those of the split. Not with run.
+        cases: Cases to score, instead of those of the split.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:

@@ -126,7 +126,7 @@ def test_every_exported_object_is_taken_by_an_archive_and_comes_back_to_the_byte
     Synthesised({"ct": scan, "cbf": flow}, {"ct": scan}, {"model": {"title": "any"}}).write(case)
     save(case / "mask.nii.gz", scan.data[0] > 300, "mask", "", scan.affine)
     done = package.export(case, tmp_path / "dicom", like=source, progress=False)
-    assert done.summary == "1 series, 2 maps, 1 mask, 1 report"
+    assert "1 series, 2 maps, 1 mask, 1 report" in done.summary
     files = sorted((tmp_path / "dicom").glob("*/*/*.dcm"))
     archive = WebArchive.connect(orthanc.url)
     send(files, archive, Ledger(tmp_path / "sent.txt"), "archive")

@@ -103,7 +103,7 @@ def test_a_sagittal_series_gives_a_transverse_ct_series_with_the_body_as_contour
     pytest.importorskip("highdicom")
     out = synthesised(sagittal(), BodyPartExamined="HEAD")
     done = export(out)
-    assert done.summary == "1 series, 2 maps, 1 structure set, 1 report"
+    assert "1 series, 2 maps, 1 structure set, 1 report" in done.summary
     assert [said.code for said in done.messages] == ["no-position"]
     source = pydicom.dcmread(tmp_path / "series/0000.dcm")
     folder = tmp_path / "TO/ann"

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from voxlate.base.errors import BadInput, as_list
+from voxlate.base.errors import as_list
 from voxlate.base.option import (
     ADVANCED,
     MAIN,
@@ -25,15 +25,14 @@ from voxlate.synthesis.synth_options import (
     SAMPLES,
     SEED,
     SET_KEYS,
-    Sampling,
     Setting,
     Table,
 )
 
 
 @options
-class EvaluateOptions(Layout, Sampling, ExecutorOptions):
-    """Options of `voxlate evaluate` and voxlate.evaluate; those of the sampling hold for images synthesised by `run`."""
+class EvaluateOptions(Layout, ExecutorOptions):
+    """Options of `voxlate evaluate` and voxlate.evaluate."""
 
     mask: Annotated[
         str | Path | None,
@@ -107,7 +106,7 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
     seed: Annotated[
         int,
         Option(
-            "Seed of --run and of the bootstrap.",
+            "Seed of the bootstrap.",
             panel=SCORES,
             least=0,
         ),
@@ -126,25 +125,7 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
             panel=ADVANCED,
         ),
     ] = None
-    run: Annotated[
-        Sequence[Path | str] | Path | str | None,
-        Option(
-            "Run that synthesises the scored images, each modality from the others. Repeatable.",
-            panel=MAIN,
-        ),
-    ] = None
-    anyway: Annotated[bool, ANYWAY] = False
-    device: Device = "auto"
     allow_code: AllowCode = False
-
-    def refuse_without_run(self) -> None:
-        """Raise BadInput for options of the synthesis, where no run synthesises anything."""
-        named = ("samples", "steps", "noise", "set")
-        given = [name for name in named if getattr(self, name) is not None]
-        if given:
-            raise BadInput(
-                f"--{given[0]}: expected --run with it, which synthesises the images, found none. Add --run RUN, or drop --{given[0]}."
-            )
 
 
 @options

@@ -1,4 +1,4 @@
-"""Options of `synth`, and of `evaluate --run`. Settings of the sampling that are unset keep the recipe's values."""
+"""Options of `synth`. Settings of the sampling that are unset keep the recipe's values."""
 
 import re
 from collections.abc import Mapping, Sequence

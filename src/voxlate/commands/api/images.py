@@ -194,8 +194,8 @@ def _synth_lines(done: Syntheses, run: Any, out: Path, options: SynthOptions) ->
     after = after_synthesis(done, str(run), options)
     following = f" Next:  voxlate {after[0]}" if after else ""
     yield f"{plural(len(done.cases), 'case')} in {out}.{following}"
-    for scoring in after[1:]:  # true scans exist of complete cases alone
-        yield f"To score the model on complete cases:  voxlate {scoring}"
+    for further in after[1:]:  # true scans exist of complete cases alone
+        yield f"To score the model on complete cases:  voxlate {further}"
     yield from (Undone(f"left out {why}") for why in done.left_out.values())
     if "do not trust" in map(worst_grade, done.warnings.values()):
         yield Undone()

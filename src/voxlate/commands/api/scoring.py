@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from voxlate.base.errors import BadInput, as_list
+from voxlate.base.errors import as_list
 from voxlate.base.messages import message, read_messages
 from voxlate.base.option import PYTHON, MainOption, Option
 from voxlate.commands.api.entry import Argument, Command, Everything, Place, Undone
@@ -44,22 +44,19 @@ def _evaluation_lines(
 
 
 @Command(
-    """
-    evaluate OUT --truth COHORT --mask body
-    evaluate NEW --truth COHORT --run RUN
-    """,
+    "evaluate OUT --truth COHORT --mask body",
     lines=_evaluation_lines,
     keeps="end",
 )
 def evaluate(
-    out: Annotated[Place, Argument("Folder of images; with --run, a new one.", metavar="OUT")],
+    out: Annotated[Place, Argument("Folder of images.", metavar="OUT")],
     truth: Annotated[Place, MainOption("Cohort with the true scans.")],
     *,
     options: EvaluateOptions,
     cases: Annotated[
         Sequence[str] | None,
         Option(
-            "Cases to score, instead of those of the split. Not with --run.",
+            "Cases to score, instead of those of the split.",
             panel=PYTHON,
         ),
     ] = None,
@@ -83,18 +80,9 @@ def evaluate(
         >>> set(scores.frame["modality"]), "mae" in set(scores.frame["metric"])
         ({'t2'}, True)
     """
-    from voxlate.evaluation.missing import score_run
     from voxlate.evaluation.scoring.evaluate import evaluate as score_images
 
-    if not options.run:
-        options.refuse_without_run()
-        count = progress.count("evaluate")
-        return score_images(out, truth, options, cases=cases, progress=count)
-    if cases is not None:
-        raise BadInput(
-            "cases: expected no cases with a run, which synthesises those of the split, found some. Leave them out, or use exclude."
-        )
-    return score_run(Path(truth), Path(out), options, progress=progress.step, say=progress.say)
+    return score_images(out, truth, options, cases=cases, progress=progress.count("evaluate"))
 
 
 def _comparison_lines(comparison: "Comparison", everything: Everything = False) -> Iterator[Any]:

@@ -25,7 +25,7 @@ from voxlate.scans.images.grid import Grid, Volume, return_to
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.pictures import Plane
 from voxlate.scans.images.ranges import NETWORK_RANGE, Range, nice, range_for, shown_range
-from voxlate.synthesis.provenance import folder_of, provenance_of, source_paths
+from voxlate.synthesis.provenance import provenance_of, source_paths
 
 TILE = 240  # pixels of a slice
 # The sides of the patient on the left and on the right of a picture.
@@ -115,10 +115,10 @@ def read_case(out: Path, scores: Table, case: str, modality: str) -> CaseImages 
 
     scores: the header of its scores with the range and the files of truth and sources; {} if it was not scored.
     """
-    files = images_in(folder_of(out, case, modality))
+    files = images_in(out / case)
     if modality not in files:
         return None
-    provenance = provenance_of(out, case, modality)
+    provenance = provenance_of(out, case)
     parts = scores.get("modalities", {}).values()
     part = next((part for part in parts if part["modality"] == modality), None)
     image = read_canonical(files[modality], modality)
@@ -340,11 +340,8 @@ def evenly(count: int, most: int) -> list[int]:
 
 def warnings_of(out: Path) -> dict[str, list[Message]]:
     """The warnings of all syntheses in a folder, by case."""
-    warnings = dict[str, list[Message]]()
-    for case, name in _syntheses(out):
-        of_image = read_messages(provenance_of(out, case, name))
-        warnings[case] = list(dict.fromkeys([*warnings.get(case, ()), *of_image]))
-    return warnings
+    cases = dict.fromkeys(case for case, _ in _syntheses(out))
+    return {case: list(dict.fromkeys(read_messages(provenance_of(out, case)))) for case in cases}
 
 
 def _syntheses(out: Path) -> list[tuple[str, str]]:

@@ -16,10 +16,8 @@ from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.formats.io import content_hash, is_there, scan_endings, without_ending
 from voxlate.scans.images.units import unit_of
 from voxlate.synthesis.provenance import (
-    WITHOUT,
     common_settings,
     difference,
-    folder_of,
     provenance_of,
     run_folders,
     source_paths,
@@ -100,12 +98,11 @@ def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> ScoredI
             scans = {*case.files.values(), *case.labels.values(), case.mask}
             if set(images.values()) <= scans:
                 continue  # OUT is the cohort itself, and this case has no synthesis
-        label = name if folder.parent == out else f"{name}/{next(iter(images))}"
         failed = provenance_of(folder.parent).get("failed", {})
         if case and name in failed:
-            scored.refused[label] = f"its image is of an earlier run; {failed[name]}"
+            scored.refused[name] = f"its image is of an earlier run; {failed[name]}"
         elif case and synthesised and folder not in synthesised:
-            scored.refused[label] = "synth was stopped while it wrote this case: run it again"
+            scored.refused[name] = "synth was stopped while it wrote this case: run it again"
         else:
             _add_items(scored, folder, images, case)
     if not scored.items and not synthesised:
@@ -121,22 +118,9 @@ def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> ScoredI
 
 
 def case_folders(out: Path) -> list[tuple[Path, dict[str, Path]]]:
-    """The folders of cases in OUT with their images by modality.
-
-    Of an evaluation of a run, OUT/without_<modality>/<case> has that modality's image, which was synthesised without it.
-    """
-    folders = []
-    for place in sorted(filter(Path.is_dir, out.iterdir())):
-        if images := images_in(place):
-            folders.append((place, images))
-        elif place.name.startswith(WITHOUT):
-            alone = place.name.removeprefix(WITHOUT)
-            for folder in sorted(filter(Path.is_dir, place.iterdir())):
-                images = images_in(folder)
-                own = {name: images[name] for name in images if name.startswith(alone)}
-                if alone in own:
-                    folders.append((folder, own))
-    return folders
+    """The folders of cases in OUT with their images by modality."""
+    folders = [(place, images_in(place)) for place in sorted(filter(Path.is_dir, out.iterdir()))]
+    return [(place, images) for place, images in folders if images]
 
 
 def _add_items(
@@ -216,15 +200,14 @@ def not_scored(out: Path, images: ScoredImages, cases: Mapping[str, CaseFiles]) 
     provenance = provenance_of(out)
     labels = {item.label for item in images.items}
     scored = {item.case.case for item in images.items}
-    reasons = provenance.get("failed", {}) | images.refused
     targets = {item.modality for item in images.items}
-    targets |= {label.rpartition("/")[2] for label in reasons}  # of which no image may be there
+    reasons = provenance.get("failed", {}) | images.refused
     absent = {}
     for case in provenance.get("cases") or cases:
         for name in sorted(targets & cases[case].files.keys()) if case in cases else ():
             label = f"{case}/{name}"
             # a source of the case's images is no target
-            if label not in labels and name not in source_paths(provenance_of(out, case, name)):
+            if label not in labels and name not in source_paths(provenance_of(out, case)):
                 label = label if case in scored else case
                 absent[label] = reasons.get(label, f"no image in {out.name}")
     return absent | images.refused
@@ -272,7 +255,7 @@ def check_unchanged(out: Path, document: Mapping[str, Any]) -> None:
     places = document.get("recognised", {})
     for label, content in document.get("images", {}).items():
         case, modality = label.split("/")
-        folder = folder_of(out, case, modality)
+        folder = out / case
         path = out / places[label] if label in places else images_in(folder).get(modality)
         listed = {modality_of(name) for name in provenance_of(folder).get("images", ())}
         is_gone = label not in places and listed and modality not in listed
