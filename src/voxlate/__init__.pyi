@@ -901,7 +901,7 @@ def evaluate(
     Args:
         out: Folder of images.
         truth: Cohort with the true scans.
-        mask: Voxels to score: body (the default in HU and for perfusion), whole (else), brain, cohort or a mask file.
+        mask: Voxels to score: body (the default in HU and for perfusion), whole (else), cohort (its mask files) or a file.
         regions: Region to score: 'lesion=tmax>6', core=seg=1, vessels=MASK_FILE or tissues=ct. A dict.
         split: Split to score: train, val or test.
         value_range: Range of PSNR and SSIM.

@@ -74,7 +74,7 @@ def test_recipes_are_found_whatever_the_case_and_listed_with_their_modalities(ty
 @every_row(
     "command, name, begun, known",
     [
-        ("evaluate", "mask", "b", ["body", "brain"]),
+        ("evaluate", "mask", "b", ["body"]),
         ("synth", "format", "nii", ["nii.gz", "nii"]),
         ("train", "recipe", "phantom_t1_to", ["phantom_t1_to_ct"]),
     ],

@@ -8,6 +8,7 @@ from voxlate.base.errors import BadInput, plural
 from voxlate.base.files import read_json, relative_to, write_json
 from voxlate.base.messages import Say, read_messages
 from voxlate.clinic.archives import (
+    EXAMPLE,
     Ledger,
     StudyAddress,
     WebArchive,
@@ -46,7 +47,7 @@ def fetch_inputs(
         named.append(text)
     if options.store and not studies:
         raise BadInput(
-            "--store: expected a study of a DICOMweb server as INPUT, such as dicomweb://HOST/studies/UID, found none. Drop --store, or name the study."
+            f"--store: expected a study of a DICOMweb server as INPUT, such as {EXAMPLE}, found none. Drop --store, or name the study."
         )
     for folder, address in studies.items():
         fetch_study(WebArchive.connect(address.url), address, folder)

@@ -37,10 +37,10 @@ class EvaluateOptions(Layout, ExecutorOptions):
     mask: Annotated[
         str | Path | None,
         Option(
-            "Voxels to score: body (the default in HU and for perfusion), whole (else), brain, cohort or a mask file.",
+            "Voxels to score: body (the default in HU and for perfusion), whole (else), cohort (its mask files) or a file.",
             panel=MAIN,
             metavar="NAME",
-            complete=("body", "whole", "brain", "cohort"),
+            complete=("body", "whole", "cohort"),
         ),
     ] = None
     regions: Annotated[

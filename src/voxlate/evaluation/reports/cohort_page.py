@@ -10,7 +10,7 @@ from voxlate.base.errors import plural
 from voxlate.base.groups import grouped
 from voxlate.base.messages import summarise
 from voxlate.evaluation.reports.case_pictures import evenly, scan_sheets
-from voxlate.evaluation.reports.page import flat, write_report
+from voxlate.evaluation.reports.page import write_report
 from voxlate.scans.cases.prepared import CaseEntry, Cohort, open_cohort
 from voxlate.scans.images.misalignment import NOTHING_IN_COMMON
 from voxlate.scans.images.units import TISSUE_MAPS
@@ -44,12 +44,14 @@ def report_prepared(path: Path | str, out: Path | str | None = None) -> Path:
         "plain_scores": [
             *registration_lines(cohort.cases).items(),
             *misalignment_lines(cohort.cases).items(),
-            *((said.grade, str(said)) for said in summarise(cohort.warnings)),
+            *(
+                (said.grade, f"{said.case}: {said.text}".removeprefix(": "))
+                for said in summarise(cohort.warnings)
+            ),
         ],
         "cases": sections,
         "cases_total": len(sections),
         "scales": scales,
-        "provenance": flat(cohort.provenance),
     }
     return write_report(context, cohort.folder, out)
 

@@ -134,9 +134,7 @@ mae_bound              Bound of body MAE                 images  lower   3      
 mae_bound_held         Bound held                        %       truth   1       table   cases whose MAE inside the body is within it
 mae_bound_ratio        Bound/MAE                         –       lower   2       file    bound over the MAE inside the body
 fd                     FD                                –       lower   3       pooled  of the slices of all cases pooled; too high with few images
-fd_each                FD of each patient                –       lower   3       pooled  of the slices of each patient, averaged over patients, as paper 001 states it; compares only between equal numbers of slices
 texture_distance       Texture distance                  –       lower   3       pooled  of the slices of all cases pooled; too high with few images
-texture_distance_each  Texture distance of each patient  –       lower   3       pooled  of the slices of each patient, averaged over patients, as paper 001 states it; compares only between equal numbers of slices
 """
 _REGION_METRICS = """
 key           label            unit    better  digits  where  reduction

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from typing_extensions import TypedDict
 
-from voxlate.base.errors import BadInput, first_of, plural
+from voxlate.base.errors import BadInput, first_of
 from voxlate.base.files import relative_to
 from voxlate.base.groups import grouped
 from voxlate.base.messages import UNOWNED, Message, message
 from voxlate.base.records import Count, Digest, Name, Number, Text
 from voxlate.evaluation.scoring.case_scores import ScoredItem
-from voxlate.evaluation.scoring.distances import Vectors, describe_features, distances
+from voxlate.evaluation.scoring.distances import Vectors, describe_features, distance
 from voxlate.evaluation.scoring.scored_images import Item
 from voxlate.evaluation.scoring.scored_truth import Rules
 from voxlate.scans.cases.prepared import open_cohort
@@ -21,6 +21,7 @@ from voxlate.scans.formats.io import content_hash, is_there
 from voxlate.scans.images.ranges import WHOLE_MASK
 from voxlate.synthesis.provenance import USED_FOR_CALIBRATION, source_paths
 from voxlate.training.recipe.run_provenance import find_trained
+from voxlate.training.verdict import SYNTHESIS
 
 if TYPE_CHECKING:
     from voxlate.science.nets.lpips import Lpips
@@ -120,15 +121,16 @@ def _distances(items: Sequence[Item], scored: Scored, rules: Rules) -> Table:
     slices = sum(scored[item].rows[0].slices for item in items)
     if (features := rules.features) is None:
         return {"slices": slices, "features": None, "distances": {}}
-    vectors = dict[str, dict[tuple[str, str], Vectors]]()
+    vectors = dict[
+        str, list[tuple[Vectors, Vectors]]
+    ]()  # of each method, those of the truth and its own
     for item in items:
-        for method, values in scored[item].vectors.items():
-            vectors.setdefault(method, {})[item.case.case, item.case.patient] = values
-    truth = vectors.pop("truth", {})
-    pooled = {
-        method: distances(features.kind, truth, by_case) for method, by_case in vectors.items()
-    }
-    described = describe_features(features, rules.axes, truth)
+        own = scored[item].vectors
+        for method in [name for name in own if name != "truth"]:
+            vectors.setdefault(method, []).append((own["truth"], own[method]))
+    pooled = {method: distance(features.kind, *zip(*pairs)) for method, pairs in vectors.items()}
+    images = sum(len(truth) for truth, _ in vectors[SYNTHESIS])
+    described = describe_features(features, rules.axes, images)
     return {"slices": slices, "features": described, "distances": pooled}
 
 
@@ -181,7 +183,7 @@ def _on_areas(rules: Mapping[str, Rules]) -> Table:
     standard = dict[str, None]()
     for own in rules.values():
         mask = f"{own.mask}"
-        within = {WHOLE_MASK: "body", "body": "body", "brain": "brain"}.get(mask, f"mask {mask}")
+        within = {WHOLE_MASK: "body", "body": "body"}.get(mask, f"mask {mask}")
         for region in own.regions:
             regions.setdefault(region.name, region.rule(ranges, within))
         standard |= dict.fromkeys(own.standard)
@@ -200,15 +202,8 @@ def _windows(scored: Scored) -> list[str]:
     ]
 
 
-def doubts_on(scored: Scored, recognised: Mapping[str, str]) -> Iterator[Message]:
-    """Messages on what makes scores doubtful; recognised: the path of each image of other software."""
-    if recognised:
-        label, place = next(iter(recognised.items()))
-        yield message(
-            "recognised",
-            f"{plural(len(recognised), 'image')} of other software: cases and modalities by their paths ({place} is {label}).",
-            images=len(recognised),
-        )
+def doubts_on(scored: Scored) -> Iterator[Message]:
+    """Messages on what makes scores doubtful."""
     for prepared in {item.prepared for item in scored if item.prepared}:
         with suppress(BadInput):  # scores need no cohort that is damaged or gone
             yield from (one for one in open_cohort(prepared).warnings if one.code == UNOWNED)

@@ -19,15 +19,14 @@ from voxlate.evaluation.scoring.metrics import mae, mean_inside
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.formats.io import is_there, read_volume
 from voxlate.scans.images.grid import Volume, canonical, same_grid
-from voxlate.scans.images.mask import box_around, brain, clearest, foreground
+from voxlate.scans.images.mask import box_around, foreground
 from voxlate.scans.images.ranges import WHOLE_MASK, Range, range_for
 from voxlate.scans.images.regions import Region, scale_to_peak, tissue_regions
-from voxlate.scans.images.units import unit_of
 
 BONE = "bone"
 TISSUES = ("air", "fat", "soft_tissue", BONE)
 FEWEST_VOXELS = 8  # on each side of a distance of surfaces: stray voxels show no surface
-NAMED = (None, WHOLE_MASK, "body", "brain", "cohort")  # masks that are no files
+NAMED = (None, WHOLE_MASK, "body", "cohort")  # masks that are no files
 SMALLEST_LESION = 4  # voxels; smaller pieces do not count
 # Shares of a piece, or of its contrast: from KEPT on it is kept, below ERASED it is erased.
 KEPT = 0.5
@@ -201,12 +200,10 @@ def mask_of(mask: str | Path, truth: Volume, case: CaseFiles) -> Bool | None:
         return None
     if mask == "body":
         inside = foreground(truth)
-    elif mask == "brain":
-        inside = _brain_of(truth, case)
     else:
         if mask == "cohort" and case.mask is None:
             raise BadInput(
-                f"{case.case}: expected a mask file in the cohort, found none. Pass --mask body, brain or a file."
+                f"{case.case}: expected a mask file in the cohort, found none. Pass --mask body or a file."
             )
         check_mask(mask, case.case)
         path = case.mask if mask == "cohort" else _file_of(mask, case.case)
@@ -227,20 +224,12 @@ def check_mask(mask: str | Path | None, case: str) -> None:
     """Raise BadInput for a mask that is neither the name of one nor a file of this case."""
     if mask not in NAMED and not is_there(path := _file_of(mask, case)):
         raise BadInput(
-            f"--mask: expected body, whole, brain, cohort (its mask files) or a file, found {mask!s}, and no such file for {case} ({path}). Choose one of these."
+            f"--mask: expected body, whole, cohort (its mask files) or a file, found {mask!s}, and no such file for {case} ({path}). Choose one of these."
         )
 
 
 def _file_of(place: object, case: str) -> Path:
     return Path(str(place).replace("{case}", case))
-
-
-def _brain_of(truth: Volume, case: CaseFiles) -> Bool:
-    """The brain in the truth, or in the case's CT if the truth is none."""
-    name = clearest({name: unit_of(name) for name in (truth.modality, *case.files)})
-    if truth.unit == "HU" or name == truth.modality:
-        return brain(truth)
-    return brain(on_grid_of(truth, case.files[name], name))
 
 
 def on_grid_of(truth: Volume, path: Path, modality: str) -> Volume:

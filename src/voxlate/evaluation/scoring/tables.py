@@ -260,14 +260,10 @@ def _conventions(scores: Scores) -> Iterator[str]:
 
 def training_note(scores: Scores) -> str:
     """A sentence on the scored cases that were in the model's training; "" if none is known."""
-    return not_held_out(len(scores.header.get("trained_on", [])), len(scores.patients))
-
-
-def not_held_out(trained: int, scored: int) -> str:
-    """A sentence on scored cases that were in the training; "" if there are none."""
+    trained = len(scores.header.get("trained_on", []))
     if not trained:
         return ""
-    cases = f"{plural(scored, 'case')} {'was' if trained == 1 else 'were'}"
+    cases = f"{plural(len(scores.patients), 'case')} {'was' if trained == 1 else 'were'}"
     return f"{trained} of {cases} in the model's training (by name), so their scores are not held-out scores."
 
 
