@@ -27,8 +27,6 @@ def _evaluation_lines(
     from voxlate.evaluation.scoring.tables import not_scored_texts, training_note
     from voxlate.training.verdict import colour_lines
 
-    for text in scores.header["windows"]:
-        yield message("assumed", f"assumed: {text}.")
     if as_json and (trained := training_note(scores)):  # tables have it in their caption
         yield message("trained-on", trained)
     faults = read_messages(scores.header, "truth_messages")

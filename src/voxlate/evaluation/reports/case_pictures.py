@@ -271,31 +271,28 @@ def _beside(methods: Mapping[str, CaseImages]) -> CaseImages:
     return replace(first, images=images, sentences=sentences)
 
 
-def scan_sheets(case: str, scans: Mapping[str, Volume], fixed: str | None) -> list[Table]:
+def scan_sheets(case: str, scans: Mapping[str, Volume], fixed: str) -> list[Table]:
     """Pictures of scans on one grid, with chequerboards of `fixed` and each other scan."""
     names = sorted(scans, key=lambda name: name != fixed)
-    main = scans[names[0]]
+    main = scans[fixed]
     at = _centre(foreground(main))
-    images = []
-    boards = list[dict[Plane, AnyArray]]()
-    for name in names:
-        role = ("fixed" if name == fixed else "moving") if fixed else "scan"
-        image = _scan(role, name, scans[name], at)
-        images.append(image)
-        assert image.scale is not None
-        low, high = image.scale.low, image.scale.high
-        boards.append({p: pictures.shades(values, low, high) for p, values in image.slices.items()})
-        if fixed and len(boards) > 1:
-            board = {
-                plane: chequerboard(
-                    boards[0][plane],
-                    boards[-1][plane],
-                    pictures.pixel_mm(main.grid.spacing_mm, plane),
-                )
-                for plane in at
-            }
-            images.append(CaseImage("chequerboard", f"{fixed} and {name}", board, SHADES))
+    pixels = {plane: pictures.pixel_mm(main.grid.spacing_mm, plane) for plane in at}
+    first = _scan("scan", fixed, main, at)
+    images = [first]
+    for name in names[1:]:
+        other = _scan("scan", name, scans[name], at)
+        board = {
+            plane: chequerboard(_shades(first, plane), _shades(other, plane), pixels[plane])
+            for plane in at
+        }
+        images += [other, CaseImage("board", f"{fixed} and {name}", board, SHADES)]
     return CaseImages(case, main.grid, images).draw({})
+
+
+def _shades(image: CaseImage, plane: Plane) -> AnyArray:
+    """A slice of an image as bytes on its own scale."""
+    assert image.scale is not None
+    return pictures.shades(image.slices[plane], image.scale.low, image.scale.high)
 
 
 def _scan(role: str, name: str, scan: Volume, at: Mapping[Plane, int]) -> CaseImage:

@@ -71,7 +71,7 @@ class ScoredItem:
 
     truth: what shows whether it is that of the image; shown: the share of the scored voxels that the image shows. There
     are no rows where the truth is so large or small that it does not lie on the image. vectors: of the slices of the truth
-    and of each method; window: of HU that the truth, a picture, is taken to show.
+    and of each method.
     """
 
     rows: list[Row]
@@ -79,7 +79,6 @@ class ScoredItem:
     truth: Sketch
     shown: float = 1.0
     vectors: Mapping[str, Vectors] = field(default_factory=dict)
-    window: tuple[float, float] | None = None
 
 
 def score_item(item: Item, rules: Rules, functions: Functions) -> ScoredItem:
@@ -91,12 +90,10 @@ def score_item(item: Item, rules: Rules, functions: Functions) -> ScoredItem:
     scale = rules.scale
     network = asked.units == "network"
     stored = read_canonical(item.synthesis, item.modality)
-    window = None
     if network:
         units = network_units(item.provenance, item.modality, item.case.case)
     elif shows_a_window(item.provenance, item.modality, scale.unit):
-        window = picture_window(replace(stored, unit="HU"))
-        units = picture_units(window, scale)
+        units = picture_units(picture_window(replace(stored, unit="HU")), scale)
     else:
         units = OWN
     image = units.synthesis(stored)
@@ -130,7 +127,7 @@ def score_item(item: Item, rules: Rules, functions: Functions) -> ScoredItem:
         for name, values in ((method, pair.synthesis), ("truth", pair.truth)):
             if rules.features is not None and name not in vectors:
                 vectors[name] = rules.features(slices_of(values, pair, rules.axes))
-    return ScoredItem(rows, _note(truth), sketch, truth.shown, vectors, window)
+    return ScoredItem(rows, _note(truth), sketch, truth.shown, vectors)
 
 
 def _stated(item: Item) -> dict[str, float]:
@@ -202,7 +199,7 @@ def _where_covered(
 def _note(truth: Truth) -> str:
     """A note on the alignment of the image and on its faults."""
     item = truth.item
-    parts = [truth.alignment.note]
+    parts = [truth.units.note, truth.alignment.note]
     if is_changed(item.synthesis, item.provenance):
         parts.append("it was changed after synth wrote it")
     if item.interval is not None and item.interval.changed:

@@ -87,7 +87,6 @@ def header_of(
         "own_metrics": describe(own),
         **_on_images(out, scored),
         **_on_areas(rules),
-        "windows": _windows(scored),
         "modalities": stated,
     }
 
@@ -191,15 +190,6 @@ def _on_areas(rules: Mapping[str, Rules]) -> Table:
             scopes[WHOLE_MASK] = "every voxel"
             standard[WHOLE_MASK] = None
     return {"regions": regions, "scopes": scopes, "standard": [*standard]}
-
-
-def _windows(scored: Scored) -> list[str]:
-    """A sentence for each window in which images in HU are compared with pictures."""
-    windows = {(item.modality, of.window) for item, of in scored.items() if of.window}
-    return [
-        f"pictures of {name} show {low:g} to {high:g} HU as black to white, and synthesised HU are clipped to it"
-        for name, (low, high) in sorted(windows)
-    ]
 
 
 def doubts_on(scored: Scored) -> Iterator[Message]:
