@@ -149,8 +149,6 @@ erased        erased           –       lower   1       table  number of connec
 unseen        unseen           –       truth   1       table  number of connected pieces of the region (docs/guides/trust.md)
 invented      invented         –       lower   1       table  number of connected pieces of the region (docs/guides/trust.md)
 dice          Dice             –       higher  3       table  overlap of the same threshold on both images
-surface       surface          mm      lower   2       table  mean distance of the surfaces of the same threshold on both images
-surface_95    surface, 95 %    mm      lower   2       table  95th percentile of these distances, the larger one of both directions
 volume        volume           ml      truth   1       table  voxels that pass the threshold, times their size
 truth_volume  volume of truth  ml      truth   1       file   voxels that pass the threshold, times their size
 truth_mean    mean of truth    images  truth   3       file   mean over the region's voxels

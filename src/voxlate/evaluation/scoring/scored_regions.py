@@ -3,7 +3,6 @@
 Without being asked, the body of images in HU and of perfusion maps is scored, and the tissues of a CT.
 """
 
-import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,13 +18,12 @@ from voxlate.evaluation.scoring.metrics import mae, mean_inside
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.formats.io import is_there, read_volume
 from voxlate.scans.images.grid import Volume, canonical, same_grid
-from voxlate.scans.images.mask import box_around, foreground
+from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.ranges import WHOLE_MASK, Range, range_for
 from voxlate.scans.images.regions import Region, scale_to_peak, tissue_regions
 
 BONE = "bone"
 TISSUES = ("air", "fat", "soft_tissue", BONE)
-FEWEST_VOXELS = 8  # on each side of a distance of surfaces: stray voxels show no surface
 NAMED = (None, WHOLE_MASK, "body", "cohort")  # masks that are no files
 SMALLEST_LESION = 4  # voxels; smaller pieces do not count
 # Shares of a piece, or of its contrast: from KEPT on it is kept, below ERASED it is erased.
@@ -92,9 +90,8 @@ def region_scores(
 ) -> dict[str, float]:
     """The scores of a region in one image; inside, overlap: [D, H, W], the region in the truth and in the other image.
 
-    MAE, both means and the volume (ml). With `overlap` also the Dice, its volume and, of a region
-    with one threshold, the distance of both surfaces. Of all but tissues also
-    counts of lesions.
+    MAE, both means and the volume (ml). With `overlap` also the Dice and its volume. Of all but tissues also counts of
+    lesions.
     """
     voxel_ml = float(np.prod(spacing_mm)) / 1000
     count = float(inside.sum())
@@ -108,9 +105,6 @@ def region_scores(
     if overlap is not None:
         scores["dice"] = dice(inside, overlap)
         scores["volume"] = voxel_ml * float(overlap.sum())
-        # Between two thresholds lies a shell around other tissues, whose surfaces say little; air has no end.
-        if math.isinf(region.high if region.tissue else region.high - region.low):
-            scores |= zip(("surface", "surface_95"), surface_distances(inside, overlap, spacing_mm))
     if not region.tissue:
         scores |= count_lesions(inside, truth, other, overlap)
     return {f"{region.name}.{key}": value for key, value in scores.items()}
@@ -169,29 +163,6 @@ def _share_of_contrast(piece: Bool, truth: Float32, image: Float32) -> float | N
     if abs(contrast) < VISIBLE * float(truth[ring].std()) or contrast == 0:
         return None
     return float(image[piece].mean() - image[ring].mean()) / contrast
-
-
-def surface_distances(a: Bool, b: Bool, spacing_mm: Sequence[float]) -> tuple[float, float]:
-    """The average symmetric surface distance of two masks [D, H, W], and the 95th percentile of their distances, in mm.
-
-    The surface is the voxels of a mask that touch a voxel outside it by a face; the end of the image is no surface. The
-    percentile is the larger one of both directions. NaN where a mask has fewer than FEWEST_VOXELS. Sources: Heimann et al. 2009 (IEEE TMI
-    28:1251); Maier-Hein, Reinke et al. 2024 (Nat. Methods 21:195), HD95.
-    """
-    if min(a.sum(), b.sum()) < FEWEST_VOXELS:
-        return math.nan, math.nan
-    box = tuple(slice(max(first - 1, 0), end + 1) for first, end in box_around(a | b))
-    cut = (mask[box] for mask in (a, b))
-    of_a, of_b = (mask & ~ndimage.binary_erosion(mask, border_value=1) for mask in cut)
-    if not (of_a.any() and of_b.any()):
-        return math.nan, math.nan
-    # of each voxel of a surface to the nearest one of the other, both ways
-    ways = [
-        ndimage.distance_transform_edt(~other, spacing_mm)[surface]
-        for surface, other in ((of_a, of_b), (of_b, of_a))
-    ]
-    mean = float(np.concatenate(ways).mean())
-    return mean, max(float(np.percentile(way, 95)) for way in ways)
 
 
 def mask_of(mask: str | Path, truth: Volume, case: CaseFiles) -> Bool | None:

@@ -36,7 +36,6 @@ MAIN = (
     "mae_bound_held",
     "whole.mae",
     f"{BONE}.dice",
-    f"{BONE}.surface_95",
 )
 OF_ONE = "Scores of one case"
 TITLE = "Scores: mean ± sd over patients; below, the 95 % interval of the mean"
