@@ -265,7 +265,6 @@ def test_provenance_of_an_image_or_a_run_in_another_form_is_refused(tmp_path, re
 @every_row(
     "header, before, after",
     [
-        ({"range": [1, 0]}, "2.0", "1.0"),
         ({"own_peak": 1}, "2.0", "1.0"),
         ({"unit": None}, "2.0", "1.0"),
         ({}, "2.0", "two"),

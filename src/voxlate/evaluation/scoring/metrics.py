@@ -350,8 +350,6 @@ def _array(image: Any) -> AnyArray:
 def _pair(a: Any, b: Any, mask: Any) -> tuple[AnyArray, AnyArray]:
     a = _array(a)
     b = _array(b)
-    if a.shape != b.shape:
-        raise ValueError(f"images to compare must have one shape, not {a.shape} and {b.shape}")
     if mask is None:
         return a, b
     inside = _array(mask).astype(bool)
