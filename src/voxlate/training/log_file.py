@@ -66,7 +66,7 @@ def lines_of(log: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             json.loads(text)
         except (ValueError, RecursionError):  # a crash may cut a line short
             continue
-        line: dict[str, Any] = record.parse(Line, text)
+        line: dict[str, Any] = record.parse(Line, text, others=None)
         for name, value in {**line.get("loss", {}), **line.get("validation", {})}.items():
             sound = not math.isfinite(value) or abs(value) <= LARGEST_LOSS
             record.check(sound, f"{value:g} for {name:.80}")
