@@ -876,7 +876,6 @@ def evaluate(
     lpips: Path | str | None = None,
     units: Literal["own", "network"] = "own",
     ssim_from: Literal["low", "zero"] = "low",
-    seed: int = 0,
     prepared: str | Path | None = None,
     naive: Path | str | Baselines | None = None,
     allow_code: bool = False,
@@ -911,7 +910,6 @@ def evaluate(
         lpips: AlexNet weights (safetensors) for LPIPS.
         units: Unit of MR: own (of its peak) or network (0 to 255). Default: 'own'.
         ssim_from: Zero of SSIM: low (of the range) or zero. Default: 'low'.
-        seed: Seed of the bootstrap. Default: 0.
         prepared: Prepared cohort: transforms of scans, and without a run the cases of baselines. Default: that of the run.
         naive: Run or naive.safetensors. Default: that of OUT.
         allow_code: Import and run the model's own Python code. Default: False.

@@ -103,14 +103,6 @@ class EvaluateOptions(Layout, ExecutorOptions):
         Literal["low", "zero"],
         Option("Zero of SSIM: low (of the range) or zero.", panel=SCORES),
     ] = "low"
-    seed: Annotated[
-        int,
-        Option(
-            "Seed of the bootstrap.",
-            panel=SCORES,
-            least=0,
-        ),
-    ] = 0
     prepared: Annotated[
         Path | None,
         Option(

@@ -107,7 +107,6 @@ def evaluate(
     job.check_areas(rows)
 
     header = {
-        "seed": asked.seed,
         "split": asked.split,
         "without_truth": images.without_truth,
         "not_synthesised": not_scored(out, images, wanted) | failed,

@@ -54,7 +54,6 @@ class _Part(TypedDict):
 class Header(TypedDict):
     """The entries that every metrics.json has and that are read again; its checksum answers for the others."""
 
-    seed: Count
     modalities: dict[Name, _Part]
     tables: dict[Literal["scores.csv"], Digest]
 

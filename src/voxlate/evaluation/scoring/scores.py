@@ -127,7 +127,7 @@ class Scores:
             finite = int(np.isfinite(rows["value"]).sum())
             means.setdefault(name, {}).setdefault(method, {})[key] = {
                 **mean_and_sd(values.to_numpy(np.float64)),
-                "ci95": bootstrap(values.to_numpy(), values.index.tolist(), self.header["seed"]),
+                "ci95": bootstrap(values.to_numpy(), values.index.tolist(), seed=0),
                 "n": finite,
                 "not_finite": len(rows) - finite,
                 "unit": rows["unit"].iloc[0],

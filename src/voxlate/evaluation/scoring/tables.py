@@ -248,7 +248,7 @@ def _on_sections(scores: Scores) -> Iterator[str]:
 
 def _conventions(scores: Scores) -> Iterator[str]:
     """How many voxels become one number in each metric, and how many patients an interval."""
-    yield f"Intervals: 95 % bootstrap percentile, {RESAMPLES} resamples over patients (six or more), seed {scores.header['seed']}."
+    yield f"Intervals: 95 % bootstrap percentile, {RESAMPLES} resamples over patients (six or more), seed 0."
     yield from map(describe_coverage, scores.header.get("calibrations", ()))
     for metric in METRIC_OF.values():
         if metric.key in scores.known and metric.in_table:
