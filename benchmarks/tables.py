@@ -374,18 +374,23 @@ def scored(work: Path, table: Table, row: Row, runs: list[Run], split: str) -> d
     """The summaries of scores of a row's images and of the naive baselines, by target and answer."""
     out, heads = work / "out" / row.key, work / "heads"
     shutil.rmtree(out, ignore_errors=True)
-    drawn: dict[str, Any] = {"anyway": True, "split": split}
+    drawn: dict[str, Any] = {"anyway": True, "split": split, "progress": False}
     scoring = {**table.scoring, "progress": False, "regions": regions_of(table, row)}
     if table.completes:
-        drawn |= {"run": [run.folder for run in runs], "missing": "one", "set": row.draw}
-        scores = voxlate.evaluate(out, heads, **drawn, **scoring)
-    else:
-        if not row.stage:
-            drawn["like"] = row.recipe
-        voxlate.synthesise(
-            runs[0].weights(row.stage or "final"), heads, out, progress=False, **drawn, **row.draw
-        )
-        scores = voxlate.evaluate(out, heads, **scoring)
+        answers = {}
+        for target in row.targets:
+            pairs = zip(row.recipes, runs)
+            recipe, run = next(pair for pair in pairs if target in pair[0].data.target)
+            missing = [target] if target in recipe.data.source else None
+            images = out / target
+            voxlate.synthesise(run.folder, heads, images, missing=missing, set=row.draw, **drawn)
+            document = voxlate.evaluate(images, heads, **scoring).document()
+            answers[target] = document["modalities"][target]["answers"]
+        return answers
+    if not row.stage:
+        drawn["like"] = row.recipe
+    voxlate.synthesise(runs[0].weights(row.stage or "final"), heads, out, **drawn, **row.draw)
+    scores = voxlate.evaluate(out, heads, **scoring)
     return {name: part["answers"] for name, part in scores.document()["modalities"].items()}
 
 

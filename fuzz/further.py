@@ -71,12 +71,11 @@ FURTHER = (
     ),
     *(
         Kind(f"completion's {file}", f"missing/{file}", command, form="json", restored="missing")
-        for file in ("provenance.json", "case3/provenance.json", "without_t2/case3/provenance.json", "metrics.json",
-                     "scenarios.json")
+        for file in ("provenance.json", "case3/provenance.json", "metrics.json")
         for command in (
             ("report", "missing"),
             ("compare", "missing", "out", "--json"),
-            ("evaluate", "missing", "--truth", "cohort", "--run", "complete"),
+            ("evaluate", "missing", "--truth", "cohort"),
         )
     ),
     Kind("transform", "registered/transforms/case1/t2.tfm",
@@ -99,7 +98,8 @@ def prepare_further() -> None:
         ("calibrate", "drawn", "others", "--samples", "2"),
         ("synth", "run", "cal", "cohort", "--out", "several"),
         ("evaluate", "several", "--truth", "cohort"),
-        ("evaluate", "missing", "--truth", "cohort", "--run", "complete"),
+        ("synth", "complete", "cohort", "--missing", "t2", "--out", "missing"),
+        ("evaluate", "missing", "--truth", "cohort"),
     )
     prepare_registered()
     keep(FURTHER)

@@ -38,7 +38,7 @@ def made_scores(values, patients=None, part=NONE, **header):
                 }
                 patient = patients[number] if patients else f"p{number}"
                 rows.append(Row(f"c{number}", patient, modality, method, own))
-    stated = {"seed": 0, "regions": {}, "scopes": {}, **header}
+    stated = {"regions": {}, "scopes": {}, **header}
     stated["modalities"] = {name: {**PART, **part, "modality": name} for name in values}
     frame = frame_of(rows, stated)
     names = section_names(zip(frame["modality"], frame["fold"]))

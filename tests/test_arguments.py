@@ -96,8 +96,6 @@ PAIRS = [  # calls with one option without another, or not with it
     ("train", "tiny PREPARED NEW", {"minutes": 5}),
     ("train", "tiny PREPARED NEW", {"steps": 5}),
     ("prepare", "COHORT NEW", {"address": "auto"}),
-    ("evaluate", "OUT COHORT", {"noise": "shared"}),
-    ("evaluate", "OUT COHORT", {"missing": "all"}),
     ("synthesise", "RUN COHORT NEW", {"store": True}),
     ("synthesise", "RUN COHORT NEW", {"steps": 8}),  # of a regression, which draws no noise
     ("serve", "RUN", {"host": "0.0.0.0"}),

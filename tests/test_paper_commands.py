@@ -191,8 +191,6 @@ def _less(words):
     if words[0] == "synth":
         like = words[words.index("--like") + 1] if "--like" in words else ""
         return [*words, *_few_steps(Path(words[1]), like)]
-    if words[0] == "evaluate" and "--run" in words:
-        return [*words, *_few_steps(Path(words[words.index("--run") + 1]))]
     return words
 
 

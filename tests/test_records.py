@@ -228,7 +228,7 @@ LINE |= {"lr": 1e-3, "items_per_s": 2.0}
 
 @every_row(
     "change",
-    [{"stage": None}, {"step": "1"}, {"step": -1}, {"loss": {"total": "0.5"}}, {"more": 1}],
+    [{"stage": None}, {"step": "1"}, {"step": -1}, {"loss": {"total": "0.5"}}],
 )
 def test_a_line_of_another_form_is_refused_and_half_a_line_left_out(tmp_path, change):
     log = tmp_path / "log.jsonl"
@@ -263,7 +263,6 @@ def test_provenance_of_an_image_or_a_run_in_another_form_is_refused(tmp_path, re
 @every_row(
     "header, before, after",
     [
-        ({"range": [1, 0]}, "2.0", "1.0"),
         ({"own_peak": 1}, "2.0", "1.0"),
         ({"unit": None}, "2.0", "1.0"),
         ({}, "2.0", "two"),

@@ -632,7 +632,6 @@ def synthesise(
     seed: int = 0,
     intervals: bool = True,
     format: Literal["nii.gz", "nii", "nrrd", "mha"] = "nii.gz",
-    bids: bool = False,
     dicom: str | Path | None = None,
     store: bool = False,
     accept_untrusted: bool = False,
@@ -680,7 +679,6 @@ def synthesise(
         seed: Random seed. Default: 0.
         intervals: Write calibrated bounds. Default: True.
         format: Format. Default: 'nii.gz'.
-        bids: Copy as BIDS (voxlate). Default: False.
         dicom: Folder for DICOM series.
         store: Store in INPUT's study. Default: False.
         accept_untrusted: Hand on untrusted images. Default: False.
@@ -742,7 +740,6 @@ def synthesize(
     seed: int = 0,
     intervals: bool = True,
     format: Literal["nii.gz", "nii", "nrrd", "mha"] = "nii.gz",
-    bids: bool = False,
     dicom: str | Path | None = None,
     store: bool = False,
     accept_untrusted: bool = False,
@@ -790,7 +787,6 @@ def synthesize(
         seed: Random seed. Default: 0.
         intervals: Write calibrated bounds. Default: True.
         format: Format. Default: 'nii.gz'.
-        bids: Copy as BIDS (voxlate). Default: False.
         dicom: Folder for DICOM series.
         store: Store in INPUT's study. Default: False.
         accept_untrusted: Hand on untrusted images. Default: False.
@@ -826,7 +822,7 @@ def compare(
         folders: Scored folders of the same cases.
         reference: Folder against which the others are tested. Default: the best one.
         report: HTML page with the table and pictures.
-        out: File of the table: .csv, .tex (LaTeX) or .json.
+        out: File of the table: .csv or .tex (LaTeX).
 
     Returns:
         Comparison: Means, standard deviations and paired tests by modality, metric and method, in `frame`.
@@ -851,10 +847,6 @@ def evaluate(
     executor: Literal["local", "ray"] | None = None,
     workers: int | None = None,
     address: str | None = None,
-    samples: int | None = None,
-    steps: int | None = None,
-    noise: Literal["independent", "shared", "correlated"] | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
-    set: Mapping[str, str | float | bool | Sequence[float] | None | Mapping[str, str | float | bool | Sequence[float] | None]] | None = None,
     pattern: str | None = None,
     manifest: Path | str | None = None,
     preset: str | Path | None = None,
@@ -872,13 +864,8 @@ def evaluate(
     lpips: Path | str | None = None,
     units: Literal["own", "network"] = "own",
     ssim_from: Literal["low", "zero"] = "low",
-    seed: int = 0,
     prepared: str | Path | None = None,
     naive: Path | str | Baselines | None = None,
-    run: Sequence[Path | str] | Path | str | None = None,
-    missing: Literal["one", "all"] | None = None,
-    anyway: bool = False,
-    device: str = "auto",
     allow_code: bool = False,
     progress: bool | Callable[..., None] | Reporter = True,
 ) -> Scores:
@@ -888,15 +875,11 @@ def evaluate(
     The last line states whether the images are better than the best baseline.
 
     Args:
-        out: Folder of images; with run, a new one.
+        out: Folder of images.
         truth: Cohort with the true scans.
         executor: Workers: local (processes) or ray.
         workers: Number of workers.
         address: Ray cluster: HOST:PORT or auto.
-        samples: Number of samples a case, of which mean and standard deviation are written.
-        steps: Number of times at which the network denoises.
-        noise: Noise of slices: independent, shared, correlated.
-        set: Change of a key of the recipe's synth table, such as overlap=0.25. A dict.
         pattern: Path of scans, with {patient}, {case}, {modality}.
         manifest: Table (CSV, TSV): cases, patients and paths.
         preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
@@ -904,7 +887,7 @@ def evaluate(
         allow_outside: Allow a manifest's paths to leave its folder. Default: False.
         exclude: Case or patient to leave out (*, ?). One or a list.
         max_volume: Largest scan that is read. Default: 4GB.
-        mask: Voxels to score: body (the default in HU and for perfusion), whole (else), brain, cohort or a mask file.
+        mask: Voxels to score: body (the default in HU and for perfusion), whole (else), cohort (its mask files) or a file.
         regions: Region to score: 'lesion=tmax>6', core=seg=1, vessels=MASK_FILE or tissues=ct. A dict.
         split: Split to score: train, val or test.
         value_range: Range of PSNR and SSIM.
@@ -914,13 +897,8 @@ def evaluate(
         lpips: AlexNet weights (safetensors) for LPIPS.
         units: Unit of MR: own (of its peak) or network (0 to 255). Default: 'own'.
         ssim_from: Zero of SSIM: low (of the range) or zero. Default: 'low'.
-        seed: Seed of run and of the bootstrap. Default: 0.
         prepared: Prepared cohort: transforms of scans, and without a run the cases of baselines. Default: that of the run.
         naive: Run or naive.safetensors. Default: that of OUT.
-        run: Run that synthesises the scored images, each modality from the others. One or a list.
-        missing: Modalities missing at a time: one (default) or all.
-        anyway: Also cases graded "do not trust". Default: False.
-        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
         allow_code: Import and run the model's own Python code. Default: False.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 

@@ -8,17 +8,12 @@ from voxlate.clinic.archives import Node, StudyAddress, is_dicomweb, node, study
 @every_row(
     "text, address",
     [
-        ("dicomweb://pacs.org/studies/1.2", StudyAddress("https://pacs.org", "1.2")),
+        ("https://pacs.org/studies/1.2", StudyAddress("https://pacs.org", "1.2")),
         (
-            "dicomweb://localhost:8042/dicom-web/studies/1.2",
-            StudyAddress("http://localhost:8042/dicom-web", "1.2"),
+            "http://pacs:80/a/b/studies/1.2/series/3.4/",
+            StudyAddress("http://pacs:80/a/b", "1.2", "3.4"),
         ),
-        (
-            "dicomweb+http://pacs/a/b/studies/1.2/series/3.4/",
-            StudyAddress("http://pacs/a/b", "1.2", "3.4"),
-        ),
-        ("dicomweb://127.0.0.1/studies/1", StudyAddress("http://127.0.0.1", "1")),
-        ("dicomweb://[::1]:80/studies/1", StudyAddress("http://[::1]:80", "1")),
+        ("http://[::1]:80/studies/1", StudyAddress("http://[::1]:80", "1")),
     ],
 )
 def test_an_address_names_a_server_and_a_study(text, address):
@@ -29,12 +24,12 @@ def test_an_address_names_a_server_and_a_study(text, address):
 @every_row(
     "text",
     [
-        "dicomweb://pacs.org",
-        "dicomweb://pacs.org/studies/",
-        "dicomweb://pacs.org/studies/1.2/..",
-        "dicomweb://pacs.org/studies/" + "1" * 65,
-        "dicomweb:///studies/1.2",
-        "http://pacs.org/studies/1.2",
+        "https://pacs.org",
+        "https://pacs.org/studies/",
+        "https://pacs.org/studies/1.2/..",
+        "https://pacs.org/studies/" + "1" * 65,
+        "https:///studies/1.2",
+        "dicomweb://pacs.org/studies/1.2",
     ],
 )
 def test_other_texts_are_refused(text):
@@ -44,7 +39,7 @@ def test_other_texts_are_refused(text):
 
 def test_a_password_in_an_address_is_refused_and_not_repeated():
     with refuses("netrc") as refused:
-        study_address("dicomweb://anna:secret@pacs.org/studies/1.2")
+        study_address("https://anna:secret@pacs.org/studies/1.2")
     assert "secret" not in str(refused.value)
 
 

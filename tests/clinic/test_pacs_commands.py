@@ -1,4 +1,4 @@
-"""`synth dicomweb://… --store` and `listen` with a small model: the images are in the study, on the source's slices."""
+"""`synth http://… --store` and `listen` with a small model: the images are in the study, on the source's slices."""
 
 import subprocess
 import sys
@@ -48,7 +48,7 @@ def derived(orthanc, study, folder):
 def test_only_missing_images_are_fetched_again(orthanc, stored, series, tmp_path):
     archive = WebArchive.connect(orthanc.url)
     assert send(sorted(series.iterdir()), archive, Ledger(tmp_path / "sent.txt"), "archive") == 0
-    address = study_address(f"dicomweb://127.0.0.1:{orthanc.http}/dicom-web/studies/{stored}")
+    address = study_address(f"http://127.0.0.1:{orthanc.http}/dicom-web/studies/{stored}")
     folder = tmp_path / "fetched"
     fetch_study(archive, address, folder)
     before, after = read_volume(series), read_volume(folder)
@@ -67,7 +67,7 @@ def test_only_missing_images_are_fetched_again(orthanc, stored, series, tmp_path
 def test_a_study_is_fetched_synthesised_and_its_images_are_stored_once(
     voxlate, orthanc, stored, series, run, tmp_path
 ):
-    address = f"dicomweb://127.0.0.1:{orthanc.http}/dicom-web/studies/{stored}"
+    address = f"http://127.0.0.1:{orthanc.http}/dicom-web/studies/{stored}"
     command = ("synth", run, address, "--out", tmp_path / "out", "--store")
     assert "7 of 7 files" in voxlate(*command).done().err
     assert "0 of 7 files" in voxlate(*command).done().err
@@ -126,7 +126,7 @@ def test_every_exported_object_is_taken_by_an_archive_and_comes_back_to_the_byte
     Synthesised({"ct": scan, "cbf": flow}, {"ct": scan}, {"model": {"title": "any"}}).write(case)
     save(case / "mask.nii.gz", scan.data[0] > 300, "mask", "", scan.affine)
     done = package.export(case, tmp_path / "dicom", like=source, progress=False)
-    assert done.summary == "1 series, 2 maps, 1 mask, 1 report"
+    assert "1 series, 2 maps, 1 mask, 1 report" in done.summary
     files = sorted((tmp_path / "dicom").glob("*/*/*.dcm"))
     archive = WebArchive.connect(orthanc.url)
     send(files, archive, Ledger(tmp_path / "sent.txt"), "archive")

@@ -1,6 +1,5 @@
 """Trust in images: what is graded "do not trust" is handed on only where the user accepts that, and says so wherever it goes."""
 
-import json
 from dataclasses import replace
 
 import nibabel as nib
@@ -11,9 +10,8 @@ from rows import every_row
 from voxlate.base.errors import DoNotTrust
 from voxlate.base.files import write_json
 from voxlate.base.messages import message
-from voxlate.clinic.bids import write_bids
 from voxlate.clinic.dicom_out import export_dicom
-from voxlate.clinic.layouts import export_once
+from voxlate.clinic.studies import export_once
 from voxlate.evaluation.intervals.summary import error_lines
 from voxlate.evaluation.reports.page import report as write_report
 from voxlate.scans.formats.io import content_hash
@@ -96,14 +94,7 @@ def stated_by_dicom(folder, warnings, series):
         yield file.parent.name, f"{one.SeriesDescription} {quantity}"
 
 
-def stated_by_bids(folder, warnings, series):
-    case = synthesised(folder / "out/ann", warnings)
-    write_bids([case], folder / "out")
-    for file in (folder / "out").rglob("sub-*.json"):
-        yield file.stem.lower(), json.loads(file.read_text())["Description"]
-
-
-@every_row("writer", [stated_by_files, stated_by_dicom, stated_by_bids])
+@every_row("writer", [stated_by_files, stated_by_dicom])
 def test_every_writer_states_the_grade_and_whether_a_map_is_a_lower_or_an_upper_end(
     writer, tmp_path, series
 ):

@@ -75,9 +75,9 @@ def test_a_translation_names_synth_and_that_names_the_scores(train, follow, coho
     assert scored.out.splitlines()[-2].startswith("MAE ")
 
 
-COMPLETED = "evaluate NEW --truth "
+COMPLETED = "synth r .*--missing t1 --out OUT"
 ROWS = [  # recipe, splits, files that are absent, the begin of what train names, and of what that names
-    (COMPLETION, {"case3": "val", "case4": "val"}, ["case4/t1"], COMPLETED, None),
+    (COMPLETION, {"case3": "val", "case4": "val"}, ["case4/t1"], COMPLETED, "evaluate OUT"),
     (
         COMPLETION,
         HELD_OUT,
@@ -85,7 +85,7 @@ ROWS = [  # recipe, splits, files that are absent, the begin of what train names
         "synth ",
         "report OUT",
     ),
-    (COMPLETION, HELD_OUT, ["case4/t1"], ".*--split val", None),
+    (COMPLETION, HELD_OUT, ["case4/t1"], ".*--split val", "report OUT"),
     (TRANSLATION, {"case5": "test"}, [], "synth.*--split test", "evaluate OUT"),
     (TRANSLATION, {"case9": "val"}, [], "synth r cohort (?!.*--split)", "evaluate OUT"),
 ]

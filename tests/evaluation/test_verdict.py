@@ -6,7 +6,6 @@ import pytest
 from made_scores import made_scores
 from rows import every_row
 from voxlate.base.messages import UNOWNED
-from voxlate.evaluation.reports.page import lead
 from voxlate.training.verdict import verdict_lines, verdict_on
 
 
@@ -139,18 +138,6 @@ def test_a_better_model_names_the_tissues_in_which_the_baseline_is_better():
     (ct,) = verdicts({"ct": both(**scores)}, regions=regions)
     assert (ct.outcome, ct.worse_in) == ("better", ("fat", "bone"))
     assert all(text in ct.sentence for text in ("93.0", "47.0", "60.0", "50.0"))
-
-
-@pytest.mark.parametrize(
-    ("without", "outcome", "lacks"), [(3, "better", False), (4, "worse", True)]
-)
-def test_a_model_is_not_to_be_used_where_most_of_its_cts_lack_bone(without, outcome, lacks):
-    volumes = [5.0] * without + [80.0] * (6 - without)
-    ours = {"mae": [5] * 6, "bone.volume": volumes, "bone.truth_volume": [100.0] * 6}
-    values = {"ct": {"synthesis": ours, "copy": {"mae": [9] * 6}}}
-    (ct,) = verdicts(values, regions={"bone": ""})
-    assert (ct.outcome, bool(ct.lacks)) == (outcome, lacks)
-    assert lead({"c0": []}, [ct])[0] == outcome
 
 
 def both(**scores):

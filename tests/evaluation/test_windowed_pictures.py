@@ -41,7 +41,7 @@ def test_the_window_of_the_brain_is_assumed_of_a_picture_and_said(folders):
     shown, assumed = np.clip((RAMP_HU + 10) / 100, 0, 1), np.clip(RAMP_HU / 80, 0, 1)
     expected = np.abs(shown - assumed).mean()
     assert scores.rows[0].scores["mae_rel"] == pytest.approx(expected, abs=0.002)
-    assert "0 to 80 HU" in scores.header["windows"][0]
+    assert "0 to 80 HU" in scores.header["moved"]["a/ct"]
 
 
 def test_baselines_of_pictures_are_not_put_through_the_window_whatever_the_model_calls_its_input(

@@ -23,7 +23,6 @@ from voxlate.scans.images.mask import (
     fill_holes,
     fill_slices,
     foreground,
-    is_stripped,
     largest,
 )
 
@@ -172,11 +171,3 @@ def test_the_brain_in_ct_is_what_the_phantom_has_inside_its_skull(
 def test_a_head_that_the_field_of_view_cuts_off_is_refused(head, box, side):
     with refuses(f"cuts off at the {side}"):
         brain(ct(head, box=box))
-
-
-def test_a_brain_without_bone_or_scalp_is_stripped():
-    hu = np.where(BRAIN, 35, -1000)
-    assert is_stripped(volume_of(hu, "HU"))
-    assert not is_stripped(volume_of(np.where(ellipsoid(40, 40, 40), 1000, hu), "HU"))
-    assert not is_stripped(volume_of(mr_head(), "a.u."))
-    assert is_stripped(volume_of(BRAIN * default_rng(0).normal(4, 0.5, SHAPE), "a.u."))

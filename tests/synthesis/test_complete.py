@@ -7,13 +7,8 @@ import pytest
 
 from preparing import prepare
 from rows import slow
-from scans import change_scan, hold_out_the_last, keep_cases
+from scans import change_scan, hold_out_the_last
 from trainings import recipe_of_text
-from voxlate.base.executors.case_work import no_report
-from voxlate.base.files import read_json
-from voxlate.evaluation import missing
-from voxlate.evaluation.evaluation_options import EvaluateOptions
-from voxlate.evaluation.scoring.scores import read_scores
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.formats.io import content_hash
 from voxlate.training.train import train
@@ -68,45 +63,6 @@ def test_only_what_was_named_is_written(synth, of_three, cohort, out):
     made = {path.name for path in out.glob("*/*.nii.gz")}
     assert made == {"desc-synthetic_t2.nii.gz", "desc-synthetic_pd.nii.gz"}
     assert content_hash(t2) == alone
-
-
-@slow
-def test_one_command_makes_and_scores_each_modality_without_itself(
-    voxlate, completing, cohort, out
-):
-    (cohort / "case4/t1.nii.gz").unlink()
-    command = ("evaluate", out, "--truth", cohort, "--run", completing, "--missing", "all")
-    # a case that lacks a truth cannot be scored, and nobody asked for it by name
-    answer = voxlate(*command).done()
-    assert "left out case4: expected all of t1, t2, found no t1" in answer.err
-    scored = read_scores(out / "metrics.json")
-    assert scored.labels == {f"case{n}/{name}" for n in (0, 1, 2, 3, 5) for name in ("t1", "t2")}
-    lines = read_json(out / "scenarios.json")["scenarios"]
-    for line, name in zip(lines, ("t1", "t2"), strict=True):
-        assert (line["missing"], line["modality"], line["cases"]) == (name, name, 5)
-        assert line["mae"] == pytest.approx(scored.by_case(name)["mae"].mean())
-    before = {path: path.stat().st_mtime_ns for path in out.glob("without_*/*/*.nii.gz")}
-    voxlate(*command).done()
-    assert {path: path.stat().st_mtime_ns for path in before} == before, "finished images are kept"
-
-
-def test_a_scenario_without_any_image_is_named_and_the_others_are_scored(
-    completing, cohort, out, monkeypatch
-):
-    keep_cases(cohort, "case0", "case1")
-    synthesise = missing.synthesise_cases
-
-    def refuse(selected, folder, **options):
-        if folder.name == "without_t1":
-            return [], {scans.case: f"{scans.case}: refused" for scans in selected.scans}, ()
-        return synthesise(selected, folder, **options)
-
-    monkeypatch.setattr(missing, "synthesise_cases", refuse)
-    options = EvaluateOptions(run=completing, device="cpu")
-    summary = missing.score_run(cohort, out, options, progress=no_report, say=no_report)
-    assert summary.failed.keys() == {"without_t1"}
-    assert read_scores(out / "metrics.json").labels == {"case0/t2", "case1/t2"}
-    assert [*summary.frame["modality"]] == ["t2"]
 
 
 def test_images_that_were_synthesised_are_no_scans_of_a_cohort(voxlate, completing, cohort):

@@ -11,7 +11,6 @@ from voxlate.base.errors import DoNotTrust
 from voxlate.base.files import read_json
 from voxlate.base.messages import worst_grade
 from voxlate.evaluation.calibrate import calibrate
-from voxlate.evaluation.scoring.scores import read_scores
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.synth_options import SynthOptions
@@ -110,12 +109,3 @@ def test_a_calibration_lists_the_case_that_it_leaves_out(run, small_head, quick_
     found = calibrate(load(run), cases, warn=said.append)
     assert found.entry["patients"] == 5
     assert [one.case for one in said if one.code == "case-left-out"] == ["new1"]
-
-
-@slow
-def test_scores_of_a_run_list_the_case_that_it_does_not_synthesise(voxlate, completing, mixed, out):
-    command = ("evaluate", out, "--truth", mixed, "--run", completing, "--json")
-    assert "case1" in voxlate(*command).refusal
-    assert "case1/t2" in read_json(out / "provenance.json")["failed"]
-    voxlate(*command, "--anyway").done()
-    assert {*read_scores(out / "metrics.json").frame.case} == {"case0", "case1", "case2"}

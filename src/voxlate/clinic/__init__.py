@@ -1,4 +1,4 @@
-"""Images for those who use them: derived DICOM, picture archives and BIDS.
+"""Images for those who use them: derived DICOM and picture archives.
 
 No wing but `commands` and `page` names this one; nothing here changes how an image is made.
 """

@@ -1,20 +1,20 @@
 """Archives that studies are fetched from and images are sent to: DICOMweb servers (QIDO, WADO, STOW) and DICOM nodes (C-STORE); their
 addresses, and names of studies that lead back to no patient.
 
-Each image is sent once: lost connections are opened again, and a record on disk names what an archive has acknowledged.
+Lost connections are opened again, and a record on disk names what an archive has acknowledged; an image whose acknowledgement was
+lost is sent again under the same UID.
 """
 
 import hashlib
-import ipaddress
 import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from voxlate.base.errors import BadInput
 from voxlate.base.files import whole_file
@@ -23,11 +23,9 @@ from voxlate.base.messages import Say, message
 from voxlate.base.optional import Package, optional_package, pydicom
 from voxlate.scans.formats.format import errors_as, first_line
 
-# dicomweb:// is https, except on this machine; dicomweb+http:// is http wherever it is.
-SCHEMES = ("dicomweb", "dicomweb+http", "dicomweb+https")
 UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 AE_TITLE = re.compile(r"[\x21-\x5b\x5d-\x7e]{1,16}")  # printable, without spaces and backslashes
-EXAMPLE = "dicomweb://HOST/studies/UID"
+EXAMPLE = "https://HOST/dicom-web/studies/UID"
 NAME_DIGITS = 16
 WAIT_SECONDS = (1.0, 2.0, 4.0, 8.0)  # before each further attempt after a lost connection
 TIMEOUT_SECONDS = 60
@@ -75,31 +73,23 @@ class Node:
 
 def is_dicomweb(text: str) -> bool:
     """Whether a text names something on a DICOMweb server."""
-    return text.partition("://")[0].lower() in SCHEMES
+    return text.lower().startswith(("http://", "https://"))
 
 
 def study_address(text: str) -> StudyAddress:
-    """The study that an address names, such as dicomweb://HOST:8042/dicom-web/studies/UID[/series/UID]."""
-    parts = urlsplit(text)
+    """The study that an address names, such as https://HOST:8042/dicom-web/studies/UID[/series/UID]."""
     without_password = re.sub(r"//[^/@]*@", "//", text)
-    match = re.fullmatch(r"(.*)/studies/([^/]+)(?:/series/([^/]+))?/?", parts.path)
+    match = re.fullmatch(r"(https?://[^/]+.*)/studies/([^/]+)(?:/series/([^/]+))?/?", text, re.I)
     uids = [uid for uid in (match.groups()[1:] if match else ()) if uid]
-    if not (is_dicomweb(text) and parts.hostname and match and uids and all(map(_is_uid, uids))):
+    if not (match and all(map(_is_uid, uids))):
         raise BadInput(
             f"{without_password}: expected the address of a study, such as {EXAMPLE}, found another text. Check the address."
         )
-    if parts.username or parts.password:
+    if without_password != text:
         raise BadInput(
-            f"{without_password}: expected an address without a password, found one in it. Put the name and password of {parts.hostname} into the file .netrc in your home folder."
+            f"{without_password}: expected an address without a password, found one in it. Put the server's name and password into the file .netrc in your home folder."
         )
-    scheme = parts.scheme.partition("+")[2]
-    if not scheme:
-        host = "127.0.0.1" if parts.hostname == "localhost" else parts.hostname
-        is_local = False
-        with suppress(ValueError):  # a name
-            is_local = ipaddress.ip_address(host).is_loopback
-        scheme = "http" if is_local else "https"
-    return StudyAddress(f"{scheme}://{parts.netloc}{match[1]}", match[2], match[3] or "")
+    return StudyAddress(match[1], match[2], match[3] or "")
 
 
 def check_uid(uid: str, where: object) -> str:
@@ -192,16 +182,6 @@ class WebArchive:
         if failed := answer.get(FAILED):
             raise Refused(f"FailureReason 0x{failed[0].get('FailureReason', 0):04X}")
 
-    def has(self, dataset: Any) -> bool:
-        """Whether the archive lists this image; raises Lost."""
-        series = (str(dataset.StudyInstanceUID), str(dataset.SeriesInstanceUID))
-        uids = {"SOPInstanceUID": str(dataset.SOPInstanceUID)}
-        try:
-            with self._errors():
-                return bool(self.client.search_for_instances(*series, search_filters=uids))
-        except Refused:  # an archive without searches, or one that does not know the series
-            return False
-
     @contextmanager
     def _errors(self) -> Iterator[None]:
         """Lost or Refused in place of the errors of HTTP."""
@@ -251,10 +231,6 @@ class NodeArchive:
             raise Lost(f"status 0x{status.Status:04X}, out of resources")
         if status.Status != SUCCESS and status.Status not in WARNINGS:
             raise Refused(f"status 0x{status.Status:04X}")
-
-    def has(self, dataset: Any) -> bool:
-        """False: nodes take an image twice, as one, by its UID."""
-        return False
 
     def close(self) -> None:
         """Release the association, if there is one."""
@@ -316,7 +292,7 @@ def send(
     sleep: Sleep = time.sleep,
     say: Say | None = None,
 ) -> int:
-    """Send the files that neither the ledger nor the archive has, in their order; returns their number. where: names the archive in errors.
+    """Send the files that the ledger lacks, in their order; returns their number. where: names the archive in errors.
 
     say: is called with a message on each map, mask or report that the archive refuses, as many do; it is left out.
     Raises BadInput where the archive refuses an image (without `say`, any file), or cannot be reached in several
@@ -334,7 +310,7 @@ def send(
             continue
         kind = COMPANIONS.get(str(dataset.get("SOPClassUID", "")))
         try:
-            is_new = _send_image(dataset, archive, sleep, ask=not count)
+            _try(partial(archive.store, dataset), sleep)
         except Lost as error:
             raise BadInput(
                 f"{where}: expected an archive that takes {len(files)} images, found the connection lost after {number} of them ({first_line(error)}). Run the same command again: it sends the rest."
@@ -349,26 +325,8 @@ def send(
             continue
         ledger.add(instance)
         sent.add(instance)
-        count += is_new
+        count += 1
     return count
-
-
-def _send_image(dataset: Any, archive: Archive, sleep: Sleep, ask: bool) -> bool:
-    """Send one image, unless the archive has it; returns whether it was sent.
-
-    ask: ask the archive before the first attempt, too, as for all images until one is absent: a process that was killed
-    may have sent them without recording them.
-    """
-    was_tried = False
-
-    def store() -> None:
-        nonlocal was_tried
-        if not ((ask or was_tried) and archive.has(dataset)):
-            was_tried = True
-            archive.store(dataset)
-
-    _try(store, sleep)
-    return was_tried
 
 
 def _try(work: Callable[[], None], sleep: Sleep) -> None:
@@ -388,7 +346,7 @@ def fetch_study(archive: WebArchive, address: StudyAddress, folder: Path) -> Non
     archive cannot be reached in several attempts.
     """
     try:
-        _try(lambda: _fetch_missing(archive, address, folder), time.sleep)
+        _try(partial(_fetch_missing, archive, address, folder), time.sleep)
     except Refused as error:
         raise BadInput(
             f"{archive.url}: expected a DICOMweb server that gives the study, found it refused ({first_line(error)}). Check the address and your rights."

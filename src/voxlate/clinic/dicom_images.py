@@ -278,13 +278,6 @@ def _across(grid: Grid) -> int:
     return int(np.abs(grid.affine[:3, 2]).argmax())
 
 
-def share_on(volume: Volume, like: Path) -> float:
-    """The share of the voxels above 0 that are within the box of the series `like`; 0 for an empty volume."""
-    voxels = np.argwhere(volume.data[0] > 0)[:, ::-1]
-    grid = stack_of(images_of(like), like).grid
-    return share_inside(volume.grid, grid, voxels) if len(voxels) else 0.0
-
-
 def _check_place(volume: Volume, source: Grid, like: Path) -> None:
     name = volume.origin or volume.modality
     rows, columns = volume.affine[:3, 0], volume.affine[:3, 1]

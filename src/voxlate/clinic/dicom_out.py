@@ -12,11 +12,10 @@ from voxlate.base.errors import BadInput, first_of, plural
 from voxlate.base.executors.case_work import Progress, no_report
 from voxlate.base.files import lock
 from voxlate.base.messages import Message, message, read_messages
-from voxlate.clinic.dicom_images import UNITS, share_on, write_derived
+from voxlate.clinic.dicom_images import UNITS, write_derived
 from voxlate.clinic.dicom_objects import (
     UNIT_CODES,
     Quantity,
-    highdicom,
     quantity_of,
     write_map,
     write_mask,
@@ -43,7 +42,6 @@ REPORT = "report"  # the folder of the summary of trust
 STRUCTURE = "rtstruct"  # the end of the folder of a CT's structure set
 MASK_NAMES = (*MASKS, *LABELS)
 SAME_PLACE_MM = 0.1  # converters round headers
-MOST_OF_MASK = 0.95  # share of a mask on its source, below which a note says how much it is
 # What the headers state of a provenance: no path, and no name of a case.
 IN_HEADER = ("model", "seed", "synth", "units", "warnings", "notice")
 
@@ -85,14 +83,9 @@ class Exported:
         """All DICOM files, images first."""
         return _dicom_files([*self.folders, *self.structures, *self.reports])
 
-    def add(self, other: "Exported") -> None:
-        """Add the objects of other cases."""
-        for name, values in vars(other).items():
-            getattr(self, name).extend(values)
-
     @property
     def summary(self) -> str:
-        """The number of folders of each kind, such as '2 series, 1 map, 1 report'."""
+        """The numbers of files, and of folders of each kind, such as '9 DICOM files (2 series, 1 map, 1 report)'."""
         counts = {
             "map": len(self.maps),
             "mask": len(self.masks),
@@ -101,7 +94,7 @@ class Exported:
         }
         parts = [f"{len(self.series)} series"] if self.series else []
         parts += [plural(count, kind) for kind, count in counts.items() if count]
-        return ", ".join(parts)
+        return f"{plural(len(self.files), 'DICOM file')} ({', '.join(parts)})"
 
 
 def export_dicom(
@@ -116,7 +109,7 @@ def export_dicom(
 
     Images in HU and of MR become CT and MR series; other images, spreads and interval bounds become Parametric Maps;
     masks and label maps that lie beside them (mask, brainmask, seg, lesion, labels) become Segmentations; the summary of
-    trust of each case becomes a document, TO/<case>/report. Maps and masks need highdicom, and are left out without it.
+    trust of each case becomes a document, TO/<case>/report.
 
     out: the folder, or the folders of its cases. like: the DICOM series of the source, where OUT holds one case; by
     default that from which each case was made, as its provenance states it. progress is called with (images done,
@@ -191,24 +184,8 @@ def _export_image(
             write_derived(volume, source, folder, origin)
         exported.series.append(folder)
         return
-    reason = ""
     if quantity.unit not in UNIT_CODES:
-        reason = f"DICOM has no code for the unit {quantity.unit!r}"
-    else:
-        try:
-            highdicom.load()
-        except BadInput as error:
-            reason = str(error).rstrip(".")
-    label = f"{case.name}/{path.name}"
-    if is_mask and not reason:
-        share = share_on(volume, source)
-        if share == 0:
-            reason = f"no voxel of it lies within the source series {source}"
-        elif share < MOST_OF_MASK:
-            text = f"{label}: {share:.0%} of its voxels lie within the source series {source}."
-            exported.messages.append(message("mask-beyond-scan", text, share=share))
-    if reason:
-        text = f"{label} has no DICOM object: {reason}."
+        text = f"{case.name}/{path.name} has no DICOM object: DICOM has no code for the unit {quantity.unit!r}."
         exported.messages.append(message("no-dicom", text))
     elif is_mask:
         write_mask(volume, name, source, folder, origin)

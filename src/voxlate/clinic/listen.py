@@ -3,7 +3,7 @@
 The queue is folders on disk, which survive a killed process:
 
 QUEUE/incoming/<study>   images that arrive; a study is complete when its senders have hung up and no image came for some seconds
-QUEUE/work/<study>       one complete study at a time: its images in `scans`, the answer in `images`, ready.json
+QUEUE/work/<study>       one complete study at a time: its images in `scans`, the answer in `images`
 QUEUE/done/<study>       sent.txt: what was sent of the answers to a study, which the archive may send back
 QUEUE/failed/<study>     the scans of a study that gave no answer, and why.txt
 
@@ -23,7 +23,7 @@ from typing import Any
 
 from voxlate.base.errors import BadInput
 from voxlate.base.executors.case_work import no_report
-from voxlate.base.files import lock, read_json, relative_to, whole_file, write_json, write_text
+from voxlate.base.files import lock, whole_file, write_text
 from voxlate.base.messages import Say, message
 from voxlate.clinic.archives import (
     SUCCESS,
@@ -36,8 +36,8 @@ from voxlate.clinic.archives import (
     send,
     study_name,
 )
-from voxlate.clinic.layouts import DERIVED, READY, SENT, export_once
 from voxlate.clinic.share_options import ListenOptions
+from voxlate.clinic.studies import DERIVED, SENT, export_once
 from voxlate.synthesis.cohort import select, synthesise_cases
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.synth_options import SynthOptions
@@ -60,7 +60,7 @@ INCOMING, WORK, DONE, FAILED = "incoming", "work", "done", "failed"
 SCANS, IMAGES, WHY = "scans", "images", "why.txt"
 Receive = Callable[[Any, Any], None]
 Answer = Callable[[Path, Path], list[Path]]
-"""Makes an answer: called with the folder of a study's images and a folder to write in; returns DICOM files to send."""
+"""Makes an answer, or finishes one: called with the folder of a study's images and a folder to write in; returns DICOM files to send."""
 Send = Callable[[list[Path], Ledger], int]
 """Sends files that the ledger does not have, and returns their number; raises BadInput where it cannot."""
 
@@ -293,7 +293,9 @@ class Queue:
             return None
         work = self.take(study)
         try:
-            files = _answer(work, answer)
+            if (work / SCANS / WHY).is_file():  # images were refused
+                raise BadInput((work / SCANS / WHY).read_text(encoding="utf-8"))
+            files = answer(work / SCANS, work / IMAGES)
         except Exception as error:  # one study must not end the service for all others
             why = f"This should not happen: {type(error).__name__}: {error}"
             if isinstance(error, BadInput):
@@ -315,17 +317,3 @@ class Queue:
         rmtree(target, ignore_errors=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(work, target)
-
-
-def _answer(work: Path, answer: Answer) -> list[Path]:
-    """The files of a study's answer: those of an earlier process if it finished them, so that their UIDs stay.
-
-    Raises BadInput for a study of which images were refused.
-    """
-    if (work / SCANS / WHY).is_file():
-        raise BadInput((work / SCANS / WHY).read_text(encoding="utf-8"))
-    listed = work / READY
-    if not listed.is_file():
-        files = answer(work / SCANS, work / IMAGES)
-        write_json(listed, {"files": [relative_to(work, file) for file in files]})
-    return [work / name for name in read_json(listed)["files"]]

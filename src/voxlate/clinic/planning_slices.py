@@ -5,7 +5,7 @@ C.8.8.5 (structure set), C.8.8.6 (contours), C.8.8.8 (observations).
 """
 
 from dataclasses import replace
-from itertools import pairwise, product
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -126,8 +126,7 @@ def write_structure(mask: Volume, like: Path, out: Path, origin: Origin) -> list
     """Write the mask of a body as one structure of closed contours into the new folder `out`; returns the file.
 
     like: the series on whose slices the mask is. Contours run half way between voxels in the mask and others, at 0.001 mm; parts are contours of their
-    own, and a hole is joined to its outer contour by a channel without width (C.8.8.6.3). Raises BadInput for
-    a contour of more points than an attribute holds, and a folder that holds anything but this structure.
+    own, and holes are filled. Raises BadInput for a contour of more points than an attribute holds, and a folder that holds anything but this structure.
     """
     placement = place_volume(mask, like)
     contours = _contours(placement, out)
@@ -205,18 +204,12 @@ def _contours(placement: Placement, out: Path) -> list[Any]:
 
 
 def _outlines(plane: AnyArray) -> list[AnyArray]:
-    """The outlines [N, 2] (x, y) of the parts of a mask [H, W], each with its holes, without points on straight lines."""
+    """The outlines [N, 2] (x, y) of the parts of a mask [H, W] with their holes filled, without points on straight lines."""
     if not plane.any():
         return []
     levels = contour_generator(z=np.pad(plane, 1).astype(float), fill_type=FillType.OuterOffset)
     filled: Any = levels.filled(0.5, np.inf)
-    outlines = []
-    for part, ends in zip(*filled):
-        outer, *holes = (_corners(part[start:end]) for start, end in pairwise(ends))
-        for hole in holes:
-            outer = _with_hole(outer, hole)
-        outlines.append(outer - 1)
-    return outlines
+    return [_corners(part[: ends[1]]) - 1 for part, ends in zip(*filled)]
 
 
 def _corners(ring: AnyArray) -> AnyArray:
@@ -224,11 +217,3 @@ def _corners(ring: AnyArray) -> AnyArray:
     after = np.diff(ring, axis=0)
     before = np.roll(after, 1, axis=0)
     return ring[:-1][before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]]
-
-
-def _with_hole(outer: AnyArray, hole: AnyArray) -> AnyArray:
-    """An outline that goes to a hole at the nearest points, around it, and back the same way."""
-    away = np.linalg.norm(outer[:, None] - hole[None], axis=2)
-    here, there = np.unravel_index(away.argmin(), away.shape)
-    round_trip = np.roll(hole, -there, axis=0)
-    return np.concatenate([outer[: here + 1], round_trip, round_trip[:1], outer[here:]])

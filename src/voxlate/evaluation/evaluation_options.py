@@ -4,12 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from voxlate.base.errors import BadInput, as_list
+from voxlate.base.errors import as_list
 from voxlate.base.option import (
     ADVANCED,
     MAIN,
     OUTPUT,
-    SAMPLING,
     SCORES,
     AllowCode,
     Device,
@@ -26,20 +25,19 @@ from voxlate.synthesis.synth_options import (
     SAMPLES,
     SEED,
     SET_KEYS,
-    Sampling,
     Setting,
     Table,
 )
 
 
 @options
-class EvaluateOptions(Layout, Sampling, ExecutorOptions):
-    """Options of `voxlate evaluate` and voxlate.evaluate; those of the sampling hold for images synthesised by `run`."""
+class EvaluateOptions(Layout, ExecutorOptions):
+    """Options of `voxlate evaluate` and voxlate.evaluate."""
 
     mask: Annotated[
         str | Path | None,
         Option(
-            "Voxels to score: body (the default in HU and for perfusion), whole (else), brain, cohort or a mask file.",
+            "Voxels to score: body (the default in HU and for perfusion), whole (else), cohort (its mask files) or a file.",
             panel=MAIN,
             metavar="NAME",
         ),
@@ -104,14 +102,6 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
         Literal["low", "zero"],
         Option("Zero of SSIM: low (of the range) or zero.", panel=SCORES),
     ] = "low"
-    seed: Annotated[
-        int,
-        Option(
-            "Seed of --run and of the bootstrap.",
-            panel=SCORES,
-            least=0,
-        ),
-    ] = 0
     prepared: Annotated[
         Path | None,
         Option(
@@ -126,32 +116,7 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
             panel=ADVANCED,
         ),
     ] = None
-    run: Annotated[
-        Sequence[Path | str] | Path | str | None,
-        Option(
-            "Run that synthesises the scored images, each modality from the others. Repeatable.",
-            panel=MAIN,
-        ),
-    ] = None
-    missing: Annotated[
-        Literal["one", "all"] | None,
-        Option(
-            "Modalities missing at a time: one (default) or all.",
-            panel=SAMPLING,
-        ),
-    ] = None
-    anyway: Annotated[bool, ANYWAY] = False
-    device: Device = "auto"
     allow_code: AllowCode = False
-
-    def refuse_without_run(self) -> None:
-        """Raise BadInput for options of the synthesis, where no run synthesises anything."""
-        named = ("missing", "samples", "steps", "noise", "set")
-        given = [name for name in named if getattr(self, name) is not None]
-        if given:
-            raise BadInput(
-                f"--{given[0]}: expected --run with it, which synthesises the images, found none. Add --run RUN, or drop --{given[0]}."
-            )
 
 
 @options
@@ -171,7 +136,7 @@ class CompareOptions:
     ] = None
     out: Annotated[
         Path | str | None,
-        Option("File of the table: .csv, .tex (LaTeX) or .json.", panel=OUTPUT),
+        Option("File of the table: .csv or .tex (LaTeX).", panel=OUTPUT),
     ] = None
 
 

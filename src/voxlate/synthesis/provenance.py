@@ -40,7 +40,7 @@ Table = dict[str, Any]
 # All cases of one synthesis share these entries.
 SHARED_KEYS = ("model", "seed", "synth", "units", "axes", "range")
 MOST_CASES = 12  # whose bounds are printed
-WITHOUT = "without_"  # begins the folder of images that were synthesised without their own modality
+
 # This key of a provenance states that the case was used for the calibration.
 USED_FOR_CALIBRATION = "taught_calibration"
 OF_TRAINING = "The training saw this scan, or one almost like it, as of the same patient: what its image scores is not what a new patient's would."
@@ -188,15 +188,9 @@ def difference(first: Provenance, second: Provenance) -> str:
     return ""
 
 
-def folder_of(out: Path, case: str, modality: str = "") -> Path:
-    """The folder of a case's image: OUT/<case>, or OUT/without_<modality>/<case> where each modality is left out in turn."""
-    alone = out / f"{WITHOUT}{modality}" / case
-    return alone if modality and alone.is_dir() else out / case
-
-
-def provenance_of(out: Path, case: str = "", modality: str = "") -> Table:
+def provenance_of(out: Path, case: str = "") -> Table:
     """The provenance of a case's synthesis, or else that of the whole folder, with absolute paths."""
-    folder = folder_of(out, case, modality)
+    folder = out / case
     if not (folder / "provenance.json").is_file():
         folder = out
     path = folder / "provenance.json"

@@ -395,7 +395,7 @@ def check_brightness(
     times = float(beyond[worst] / (TOLERANCE + (highs - lows)[worst] / 2))
     if times <= NOTED:
         return []
-    text = f"The brightness of {called(name)} is unusual for the model: the {POINTS[worst]}th percentile of the body is {value:.4g}, in its training cases {least:.4g} to {most:.4g}, if they are scaled as this scan is (few patients give a narrow range)."
+    text = f"Brightness of {called(name)}: {value:.4g} ({POINTS[worst]}th percentile in the body); training cases: {least:.4g} to {most:.4g} at the same scale (few patients give a narrow range)."
     grade = grade_of_distance(times, patients)
     return [message("brightness", text, grade=grade, times=times, value=value)]
 

@@ -1,4 +1,4 @@
-"""Options of `synth`, and of `evaluate --run`. Settings of the sampling that are unset keep the recipe's values."""
+"""Options of `synth`. Settings of the sampling that are unset keep the recipe's values."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -215,10 +215,6 @@ class SynthOptions(SynthKeys, CheckOptions, ExecutorOptions):
         Literal["nii.gz", "nii", "nrrd", "mha"],
         Option("Format.", panel=OUTPUT),
     ] = "nii.gz"
-    bids: Annotated[
-        bool,
-        Option("Copy as BIDS (voxlate).", panel=OUTPUT),
-    ] = False
     dicom: Annotated[
         Path | None,
         Option("Folder for DICOM series.", panel=OUTPUT),

@@ -64,7 +64,7 @@ def lines_of(log: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             json.loads(text)
         except (ValueError, RecursionError):  # a crash may cut a line short
             continue
-        line: dict[str, Any] = record.parse(Line, text)
+        line: dict[str, Any] = record.parse(Line, text, others=None)
         yield text, line
 
 

@@ -37,7 +37,7 @@ class Verdict:
     synthesis, naive: mean absolute error of both in `unit`, where each patient counts once; share: relative reduction of
     the baseline's error; lower_on: number of `patients` with a lower error; difference_ci95: interval of the paired
     difference (synthesis − baseline), None below two patients; p: of the test of this difference; worse_in: regions in which
-    the synthesis is the worse one; lacks: what images of the outcome "worse" lack, whatever their error. Numbers are None if no baseline was scored.
+    the synthesis is the worse one. Numbers are None if no baseline was scored.
     """
 
     modality: str
@@ -54,7 +54,6 @@ class Verdict:
     difference_ci95: tuple[float, float] | None = None
     p: float | None = None
     worse_in: tuple[str, ...] = ()
-    lacks: str = ""
 
     def __str__(self) -> str:
         return self.sentence

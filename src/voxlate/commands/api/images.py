@@ -157,8 +157,8 @@ def _synth_lines(done: Syntheses, run: Any, out: Path, options: SynthOptions) ->
     after = after_synthesis(done, str(run), options)
     following = f" Next:  voxlate {after[0]}" if after else ""
     yield f"{plural(len(done.cases), 'case')} in {out}.{following}"
-    for scoring in after[1:]:  # true scans exist of complete cases alone
-        yield f"To score the model on complete cases:  voxlate {scoring}"
+    for further in after[1:]:  # true scans exist of complete cases alone
+        yield f"To score the model on complete cases:  voxlate {further}"
     yield from (Undone(f"left out {why}") for why in done.left_out.values())
     if "do not trust" in map(worst_grade, done.warnings.values()):
         yield Undone()
@@ -207,7 +207,7 @@ def synthesise(
     runs, texts = _runs_and_texts(run, inputs)
     in_archive = options.store or any(map(is_dicomweb, texts))
     if in_archive:
-        from voxlate.clinic.layouts import fetch_inputs, store_answers  # needs pydicom
+        from voxlate.clinic.studies import fetch_inputs, store_answers  # needs pydicom
 
         texts, studies = fetch_inputs(texts, to, options)
     selected = select(open_model(runs, options), texts, options)
@@ -225,17 +225,19 @@ def synthesise(
         return described((), left_out)
     if f".{options.format}" in ITK.written_endings:
         load_writer(f"--format {options.format}")
-    has_layout = options.bids or options.dicom is not None
-    if has_layout:
-        from voxlate.clinic.layouts import check_layouts, write_layouts  # needs pydicom
+    if options.dicom is not None:
+        from voxlate.clinic.dicom_out import check_dicom, export_dicom  # needs pydicom
 
-        check_layouts(scans, to, options)
+        check_dicom({scan.case: [*scan.files.values()] for scan in scans})
     folders, failed, refused = synthesise_cases(
         selected, to, options, progress=progress.step, say=progress.say
     )
     cases = tuple(folder.name for folder in folders)
-    if has_layout and folders:
-        write_layouts(folders, to, options, progress.say)
+    if options.dicom is not None and folders:
+        exported = export_dicom(to, options.dicom, accept_untrusted=options.accept_untrusted)
+        text = f"{exported.summary} in {options.dicom}: derived, synthetic, not for diagnosis."
+        for said in (*exported.messages, message("exported", text)):
+            progress.say(said)
     if options.store:
         stored = store_answers(studies, folders, progress.say, options.accept_untrusted)
         progress.say(message("stored", stored))

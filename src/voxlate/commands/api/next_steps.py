@@ -32,7 +32,7 @@ def after_prepare(prepared: Path) -> str:
 
 
 def after_training(run: Path, data: "DataSettings", completes: bool) -> str:
-    """The synthesis of held-out cases, or the scores on complete ones of a model that completes cases.
+    """The synthesis of held-out cases; by a model that completes cases, of one modality of complete ones.
 
     Where the scans were drawn from maps, the synthesis of a scan of the user's.
     """
@@ -47,7 +47,8 @@ def after_training(run: Path, data: "DataSettings", completes: bool) -> str:
         return f"synth {quote_path(run)} {scans_to_give(data, completes)} --out OUT"
     held_out = splits[name] if name else [*present]
     if completes and any(wanted <= present.get(case, set()) for case in held_out):
-        return f"evaluate NEW --truth {cohort.scans} --run {quote_path(run)} --missing one --units network{split}"
+        first = f" --missing {data.target[0]}"
+        return f"synth {quote_path(run)} {cohort.scans}{split}{first} --out OUT"
     return f"synth {quote_path(run)} {cohort.scans}{split} --out OUT"
 
 
@@ -59,16 +60,16 @@ def after_folds(runs: Sequence[Path]) -> str:
 
 
 def after_synthesis(done: Any, run: str, asked: SynthOptions) -> list[str]:
-    """The scores of images (Syntheses) if the scans include the true targets, else their report; then those on complete cases."""
+    """The scores of images (Syntheses) if the scans include the true targets, else their report; then a synthesis of complete cases."""
     if not done.cases:
         return []
-    truth = f"--truth {quote_path(done.inputs[0])}{layout_options(asked.layout)}"
+    cohort = f"{quote_path(done.inputs[0])}{layout_options(asked.layout)}"
     out = quote_path(done.folder)
-    steps = [f"evaluate {out} {truth}" if done.with_truth else f"report {out}"]
+    steps = [f"evaluate {out} --truth {cohort}" if done.with_truth else f"report {out}"]
     if done.complete:
         of_split = f" --split {asked.split}" if asked.split else ""
-        model = f"--run {quote_path(Path(run))} --missing one --units network"
-        steps.append(f"evaluate NEW {truth}{of_split} {model}")
+        missing = f" --missing {done.targets[0]} --out NEW"
+        steps.append(f"synth {quote_path(Path(run))} {cohort}{of_split}{missing}")
     return steps
 
 

@@ -19,7 +19,7 @@ from voxlate.base.messages import Grade, Message, Say, warn_unless_note
 
 SECONDS = 20.0  # to the first plain line; each further one takes GROWTH times as long
 GROWTH, LONGEST_SECONDS = 1.5, 600.0
-NESTED = ("scenarios", "cases", "slices")  # each within those before it
+NESTED = ("cases", "slices")  # each within those before it
 STYLES: dict[Grade, str] = {"note": "yellow", "caution": "bold yellow", "do not trust": "bold red"}
 # Of the processes that torchrun or accelerate started, the main one alone prints.
 main_process = os.environ.get("RANK", "0") == "0"

@@ -1,12 +1,11 @@
 """The commands on scores: evaluate, compare, report."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from voxlate.base.errors import as_list
-from voxlate.base.messages import Message, message, read_messages
+from voxlate.base.messages import message, read_messages
 from voxlate.base.option import MainOption
 from voxlate.commands.api.entry import Argument, Command, Everything, Place, Undone
 from voxlate.commands.api.progress import Reporter
@@ -15,25 +14,11 @@ from voxlate.scans.layout_options import quote_path
 
 if TYPE_CHECKING:
     from voxlate.evaluation.compare import Comparison
-    from voxlate.evaluation.missing import Summary
     from voxlate.evaluation.scoring.scores import Scores
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Scores; with a run the summary of all missing modalities."""
-
-    scores: "Scores"
-    summary: "Summary | None" = None
-
-    @property
-    def document(self) -> dict[str, Any]:
-        """The scores as plain values, as in metrics.json."""
-        return self.scores.document()
-
-
 def _evaluation_lines(
-    done: Evaluation,
+    scores: "Scores",
     out: Place,
     options: EvaluateOptions,
     as_json: bool,
@@ -42,50 +27,32 @@ def _evaluation_lines(
     from voxlate.evaluation.scoring.tables import not_scored_texts, training_note
     from voxlate.training.verdict import colour_lines
 
-    scores, summary = done.scores, done.summary
-    yield from _assumptions(done)
     if as_json and (trained := training_note(scores)):  # tables have it in their caption
         yield message("trained-on", trained)
     faults = read_messages(scores.header, "truth_messages")
     yield from faults if options.any_truth else map(Undone, map(str, faults))
     yield scores.table() if everything else scores.short_table()
-    if summary and (everything or options.missing == "all"):
-        yield summary.table()
     yield colour_lines(scores.verdicts)
     for text in not_scored_texts(scores.header["not_synthesised"]):
         yield Undone(f"not scored: {text}")
     graded = read_messages(scores.header, "messages")
     if not options.any_truth and any(said.grade == "do not trust" for said in graded):
         yield Undone()
-    yield from (Undone(f"left out {why}") for why in (summary.failed.values() if summary else ()))
     yield f"Next:  voxlate report {quote_path(Path(out))}"
 
 
-def _assumptions(done: Evaluation) -> Iterator[Message]:
-    """What the scores leave out and assume."""
-    header = done.scores.header
-    for why in done.summary.incomplete.values() if done.summary else ():
-        yield message("case-left-out", f"left out {why}")
-    for text in header.get("windows", ()):
-        yield message("assumed", f"assumed: {text}.")
-
-
 @Command(
-    """
-    evaluate OUT --truth COHORT --mask body
-    evaluate NEW --truth COHORT --run RUN --missing all
-    """,
+    "evaluate OUT --truth COHORT --mask body",
     lines=_evaluation_lines,
     waits=True,
-    gives="scores",
 )
 def evaluate(
-    out: Annotated[Place, Argument("Folder of images; with --run, a new one.", metavar="OUT")],
+    out: Annotated[Place, Argument("Folder of images.", metavar="OUT")],
     truth: Annotated[Place, MainOption("Cohort with the true scans.")],
     *,
     options: EvaluateOptions,
     progress: Reporter,
-) -> Evaluation:
+) -> "Scores":
     """Score synthesised images and naive baselines against the true scans.
 
     The scores are written into scores.csv and metrics.json.
@@ -104,19 +71,13 @@ def evaluate(
         >>> set(scores.frame["modality"]), "mae" in set(scores.frame["metric"])
         ({'t2'}, True)
     """
-    from voxlate.evaluation.missing import score_run
     from voxlate.evaluation.scoring.evaluate import evaluate as score_images
 
-    if not options.run:
-        options.refuse_without_run()
-        count = progress.count("evaluate")
-        return Evaluation(score_images(out, truth, options, progress=count))
-    summary = score_run(Path(truth), Path(out), options, progress=progress.step, say=progress.say)
-    return Evaluation(summary.scores, summary)
+    return score_images(out, truth, options, progress=progress.count("evaluate"))
 
 
 def _comparison_lines(comparison: "Comparison", everything: Everything = False) -> Iterator[Any]:
-    yield comparison.table() if everything else comparison.short_table()
+    yield comparison.table("all" if everything else "main")
 
 
 @Command(
@@ -153,7 +114,7 @@ def compare(
     if options.out:
         comparison.write(options.out)
     if options.report:
-        write_comparison(comparison.document, Path(options.report))
+        write_comparison(comparison, Path(options.report))
     return comparison
 
 

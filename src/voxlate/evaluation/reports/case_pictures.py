@@ -25,7 +25,7 @@ from voxlate.scans.images.grid import Grid, Volume, return_to
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.pictures import Plane
 from voxlate.scans.images.ranges import NETWORK_RANGE, Range, nice, range_for, shown_range
-from voxlate.synthesis.provenance import folder_of, provenance_of, source_paths
+from voxlate.synthesis.provenance import provenance_of, source_paths
 
 TILE = 240  # pixels of a slice
 # The sides of the patient on the left and on the right of a picture.
@@ -35,7 +35,7 @@ PERFUSION_COLOURS = {"ml/100g/min": "CMRmap", "ml/100g": "inferno", "s": "magma"
 SQUARES = 8  # squares of a chequerboard along its shorter side
 WIDEST = 7  # columns of a picture; more columns have pictures of about equal length
 # Roles with a scale for all cases: the low end in units of the high one, and the colours.
-SHARED = (("error", -1.0, "error"), ("spread", 0.0, "magma"))
+SHARED = {"error": (-1.0, "error"), "spread": (0.0, "magma")}
 OF_METHOD = ("synthesis", "error", "spread")  # roles of each method's columns in a comparison
 
 Table = Mapping[str, Any]
@@ -52,7 +52,7 @@ class ColourScale:
     unit: str
 
     def __str__(self) -> str:
-        unit = self.unit.replace("×", "x")  # the font of pictures has no other sign
+        unit = self.unit.replace("×", "of the")  # the font of pictures has no such sign
         return f"{self.low:g} to {self.high:g} {unit}".rstrip()
 
 
@@ -61,15 +61,12 @@ SHADES = ColourScale(0, 255, "gray", "")  # of slices in bytes
 
 @dataclass(frozen=True)
 class CaseImage:
-    """One image of a case: the values of its slices by plane; scale: None if all cases share one scale."""
+    """One image of a case: its title, and the values of its slices by plane; scale: None if all cases share that of the role."""
 
     role: str
-    name: str
+    title: str
     slices: dict[Plane, AnyArray]
     scale: ColourScale | None = None
-
-
-Columns = Sequence[tuple[CaseImage, ColourScale, str]]  # images with their scales and titles
 
 
 @dataclass(frozen=True)
@@ -85,28 +82,33 @@ class CaseImages:
     sentences: Sequence[tuple[str, str]] = ()
     oriented: bool = True
 
-    def draw(self, columns: Columns) -> list[Table]:
-        """Pictures (uri) with a row for each plane and a column for each image, and their descriptions (alt)."""
-        length = math.ceil(len(columns) / math.ceil(len(columns) / WIDEST))
-        parts = [columns[first : first + length] for first in range(0, len(columns), length)]
-        return [self._draw(part) for part in parts]
+    def draw(self, scales: Mapping[str, ColourScale]) -> list[Table]:
+        """Pictures (uri) with a row for each plane and a column for each image, and their descriptions (alt).
 
-    def _draw(self, columns: Columns) -> Table:
+        scales: those that all cases share, by role.
+        """
+        length = math.ceil(len(self.images) / math.ceil(len(self.images) / WIDEST))
+        return [
+            self._draw(self.images[first : first + length], scales)
+            for first in range(0, len(self.images), length)
+        ]
+
+    def _draw(self, images: Sequence[CaseImage], scales: Mapping[str, ColourScale]) -> Table:
         rows = []
-        for plane in columns[0][0].slices:
+        columns = [(image, image.scale or scales[image.role]) for image in images]
+        for plane in images[0].slices:
             pixel = pictures.pixel_mm(self.grid.spacing_mm, plane)
             tiles = []
-            for image, scale, _ in columns:
+            for image, scale in columns:
                 shades = pictures.shades(image.slices[plane], scale.low, scale.high)
                 square = pictures.square_pixels(shades, pixel)
                 tiles.append(pictures.palette(scale.colours)[square])
             rows.append((f"{plane}, {SIDES[plane]}" if self.oriented else plane, tiles))
-        titles = [title for _, _, title in columns]
-        heads = [f"{title}\n{scale}".rstrip() for _, scale, title in columns]
+        heads = [f"{image.title}\n{scale}".rstrip() for image, scale in columns]
         file = io.BytesIO()
         pictures.sheet_with_labels(rows, heads, TILE).save(file, "png")
         content = base64.b64encode(file.getvalue()).decode()
-        alt = f"{self.case}: {', '.join(titles)}"
+        alt = f"{self.case}: {', '.join(image.title for image in images)}"
         return {"uri": f"data:image/png;base64,{content}", "alt": alt}
 
 
@@ -115,12 +117,10 @@ def read_case(out: Path, scores: Table, case: str, modality: str) -> CaseImages 
 
     scores: the header of its scores with the range and the files of truth and sources; {} if it was not scored.
     """
-    files = images_in(folder_of(out, case, modality))
+    files = images_in(out / case)
     if modality not in files:
         return None
-    provenance = provenance_of(out, case, modality)
-    parts = scores.get("modalities", {}).values()
-    part = next((part for part in parts if part["modality"] == modality), None)
+    provenance = provenance_of(out, case)
     image = read_canonical(files[modality], modality)
     # A CT may have grey values.
     image = replace(image, unit=provenance.get("units", {}).get(modality, image.unit))
@@ -129,21 +129,22 @@ def read_case(out: Path, scores: Table, case: str, modality: str) -> CaseImages 
     truth = read_canonical(file, modality) if file and is_there(file) else None
     main = image if truth is None else truth
     body = foreground(main)
-    images = []
     # where a source was moved, the scores state its place in the cohort
     scored = scores.get("source_files", {}).get(case, {})
     sources = source_paths(provenance)
     sources |= {name: out.resolve() / scored[name] for name in sources if name in scored}
+    images = []
     for name, path in sources.items():
         if is_there(path):
             scan = return_to(read_canonical(path, name), main.grid)
             images.append(_scan("source", name, scan, _centre(body)))
     scale = range_for(main.unit, float(main.data.max()))
+    parts = scores.get("modalities", {}).values()
+    part = next((part for part in parts if part["modality"] == modality), None)
     if part and part["unit"] != NETWORK_RANGE.unit:  # images are shown in their own unit
         low, high = map(float, part["range"])
         scale = Range(low, high, part["unit"], part["range_rule"], part["own_peak"])
-    synthesis = return_to(image, main.grid)
-    images += _of_synthesis(synthesis, truth, scale, body, files, provenance)
+    images += _of_synthesis(return_to(image, main.grid), truth, scale, body, files, provenance)
     sentences = [(said.grade, said.text) for said in read_messages(provenance)]
     if "expected" in provenance:  # what was measured is of all cases, and stands above
         sentences += [("note", line) for line in error_lines(provenance)]
@@ -170,23 +171,21 @@ def _of_synthesis(
         return return_to(read_canonical(path, modality), synthesis.grid).data[0]
 
     ours = scale.normalise(values, body)
-    yield CaseImage("synthesis", modality, _slices(ours, at), shades)
+    yield CaseImage("synthesis", f"synthesis {modality}", _slices(ours, at), shades)
     if truth is not None:
         true = scale.normalise(truth.data[0], body)
-        yield CaseImage("truth", modality, _slices(true, at), shades)
-        yield CaseImage("error", "image - truth", _slices(ours - true, at))
+        yield CaseImage("truth", f"truth {modality}", _slices(true, at), shades)
+        yield CaseImage("error", "error image - truth", _slices(ours - true, at))
     if (interval := interval_of(files, modality, provenance)) is not None:
         ends = (read_map(path) for path in (interval.low, interval.high))
         low, high = (scale.normalise(end, body, values) for end in ends)
-        width = ColourScale(
-            0, nice(float(np.percentile((high - low)[body], 99))), "magma", shades.unit
-        )
-        yield CaseImage(
-            "interval", f"width, {interval.coverage:.0%}", _slices(high - low, at), width
-        )
+        widest = nice(float(np.percentile((high - low)[body], 99)))
+        width = ColourScale(0, widest, "magma", shades.unit)
+        title = f"interval width, {interval.coverage:.0%}"
+        yield CaseImage("interval", title, _slices(high - low, at), width)
     if (std := spread_of(modality, files)) is not None:
         spread = read_map(std) / scale.gain(values, body)
-        yield CaseImage("spread", "standard deviation", _slices(spread, at))
+        yield CaseImage("spread", "spread standard deviation", _slices(spread, at))
 
 
 def share_scales(cases: Sequence[CaseImages]) -> dict[str, ColourScale]:
@@ -195,11 +194,11 @@ def share_scales(cases: Sequence[CaseImages]) -> dict[str, ColourScale]:
     units = (image.scale.unit for image in by_role.get("synthesis", ()) if image.scale)
     unit = next(filter(None, units), "")
     scales = {}
-    for role, low, colours in SHARED:
-        if images := by_role.get(role):
-            values = [slices.ravel() for image in images for slices in image.slices.values()]
-            high = nice(float(np.percentile(np.abs(np.concatenate(values)), 99)))
-            scales[role] = ColourScale(low * high, high, colours, unit)
+    for role in SHARED.keys() & by_role.keys():
+        low, colours = SHARED[role]
+        values = [slices.ravel() for image in by_role[role] for slices in image.slices.values()]
+        high = nice(float(np.percentile(np.abs(np.concatenate(values)), 99)))
+        scales[role] = ColourScale(low * high, high, colours, unit)
     return scales
 
 
@@ -211,15 +210,13 @@ def sections_of(methods: Methods, most: int) -> list[Table]:
     """
     folder, scores = next(iter(methods.values()))
     syntheses = _syntheses(folder)
-    names = list(scores.parts) or sorted({name for _, name in syntheses})
-    each = max(1, most // max(1, len(names)))
-    sections = list[Table]()
-    for name in names:
-        cases = list(scores.by_case(name).index) or [
-            case for case, modality in syntheses if modality == name
-        ]
-        sections += _sections(name, cases, methods, each)
-    return sections
+    cases_of = {name: [*scores.by_case(name).index] for name in scores.parts} or grouped(
+        (name, case) for case, name in syntheses
+    )
+    each = max(1, most // max(1, len(cases_of)))
+    return [
+        section for name in cases_of for section in _sections(name, cases_of[name], methods, each)
+    ]
 
 
 def _sections(section: str, cases: Sequence[str], methods: Methods, most: int) -> Iterator[Table]:
@@ -234,92 +231,75 @@ def _sections(section: str, cases: Sequence[str], methods: Methods, most: int) -
         return sum(float(table["mae"].get(case, 0.0)) for table in tables.values() if len(table))
 
     ordered = sorted(cases, key=error)
-    shown = dict[int, dict[str, CaseImages]]()
+    shown = dict[int, CaseImages]()
     for rank in evenly(len(ordered), most):
-        images = {
-            name: case_images
+        read = {
+            name: read_case(folder, own.header, ordered[rank], modality)
             for name, (folder, own) in methods.items()
-            if (case_images := read_case(folder, own.header, ordered[rank], modality))
         }
-        if images:
-            shown[rank] = images
-    scales = share_scales([one for images in shown.values() for one in images.values()])
-    for rank, images in shown.items():
-        case = ordered[rank]
-        first = next(iter(images.values()))
-        facts = [section, str(first.grid)]
+        if found := {name: case for name, case in read.items() if case}:
+            shown[rank] = _beside(found)
+    scales = share_scales([*shown.values()])
+    for rank, case in shown.items():
+        facts = [section, str(case.grid)]
         if part:
-            own = ", ".join(METRIC_OF["mae"].text(table["mae"][case]) for table in tables.values())
-            facts.append(f"MAE {own} {part['unit']}")
+            errors = (METRIC_OF["mae"].text(table["mae"][case.case]) for table in tables.values())
+            facts.append(f"MAE {', '.join(errors)} {part['unit']}")
             facts.append(f"error rank {rank + 1} of {len(ordered)}")
-        about = {"case": case, "facts": facts, "sheets": first.draw(_columns(images, scales))}
-        if len(methods) > 1:
-            warnings = [
-                (grade, f"{name}: {text}")
-                for name, one in images.items()
-                for grade, text in dict.fromkeys(one.sentences)
-            ]
-            yield {**about, "warnings": warnings}
-            continue
-        yield {**about, "warnings": [*dict.fromkeys(first.sentences)]}
+        yield {
+            "case": case.case,
+            "facts": facts,
+            "sheets": case.draw(scales),
+            "warnings": [*dict.fromkeys(case.sentences)],
+        }
 
 
-def _columns(images: Mapping[str, CaseImages], scales: Mapping[str, ColourScale]) -> Columns:
+def _beside(methods: Mapping[str, CaseImages]) -> CaseImages:
     """The images of one method; of several, sources and truth, then the image, error and spread of each method."""
-    first = next(iter(images.values()))
-    several = len(images) > 1
-    chosen = [
-        (f"{image.role} {image.name}", image)
-        for image in first.images
-        if not several or image.role in ("source", "truth")
-    ]
-    if several:
-        chosen += [
-            (f"{name}, {image.role}", image)
-            for name, case in images.items()
+    first = next(iter(methods.values()))
+    if len(methods) == 1:
+        return first
+    images = [image for image in first.images if image.role in ("source", "truth")]
+    sentences = []
+    for name, case in methods.items():
+        images += [
+            replace(image, title=f"{name}, {image.role}")
             for image in case.images
             if image.role in OF_METHOD
         ]
-    return [(image, image.scale or scales[image.role], title) for title, image in chosen]
+        sentences += [(grade, f"{name}: {text}") for grade, text in case.sentences]
+    return replace(first, images=images, sentences=sentences)
 
 
-def scan_sheets(case: str, scans: Mapping[str, Volume], fixed: str | None) -> list[Table]:
+def scan_sheets(case: str, scans: Mapping[str, Volume], fixed: str) -> list[Table]:
     """Pictures of scans on one grid, with chequerboards of `fixed` and each other scan."""
     names = sorted(scans, key=lambda name: name != fixed)
-    main = scans[names[0]]
-    about = CaseImages(case, main.grid, ())
+    main = scans[fixed]
     at = _centre(foreground(main))
-    columns = []
-    boards = list[dict[Plane, AnyArray]]()
-    for name in names:
-        role = ("fixed" if name == fixed else "moving") if fixed else "scan"
-        image = _scan(role, name, scans[name], at)
-        assert image.scale is not None
-        columns.append((image, image.scale, f"{role} {name}"))
-        grey = {
-            plane: pictures.shades(values, image.scale.low, image.scale.high)
-            for plane, values in image.slices.items()
+    pixels = {plane: pictures.pixel_mm(main.grid.spacing_mm, plane) for plane in at}
+    first = _scan("scan", fixed, main, at)
+    images = [first]
+    for name in names[1:]:
+        other = _scan("scan", name, scans[name], at)
+        board = {
+            plane: chequerboard(_shades(first, plane), _shades(other, plane), pixels[plane])
+            for plane in at
         }
-        boards.append(grey)
-        if fixed and len(boards) > 1:
-            board = {
-                plane: chequerboard(
-                    boards[0][plane],
-                    grey[plane],
-                    pictures.pixel_mm(main.grid.spacing_mm, plane),
-                )
-                for plane in at
-            }
-            both = CaseImage("chequerboard", f"{fixed} and {name}", board, SHADES)
-            columns.append((both, SHADES, f"{fixed} and {name}"))
-    return about.draw(columns)
+        images += [other, CaseImage("board", f"{fixed} and {name}", board, SHADES)]
+    return CaseImages(case, main.grid, images).draw({})
+
+
+def _shades(image: CaseImage, plane: Plane) -> AnyArray:
+    """A slice of an image as bytes on its own scale."""
+    assert image.scale is not None
+    return pictures.shades(image.slices[plane], image.scale.low, image.scale.high)
 
 
 def _scan(role: str, name: str, scan: Volume, at: Mapping[Plane, int]) -> CaseImage:
     """The image of a single scan on the scale of its unit."""
     scale = range_for(scan.unit, float(scan.data.max()))
     values = scale.normalise(scan.data[0], foreground(scan))
-    return CaseImage(role, name, _slices(values, at), display_scale(scale, scan))
+    return CaseImage(role, f"{role} {name}", _slices(values, at), display_scale(scale, scan))
 
 
 def chequerboard(first: AnyArray, second: AnyArray, pixel_mm: tuple[float, float]) -> AnyArray:
@@ -340,11 +320,8 @@ def evenly(count: int, most: int) -> list[int]:
 
 def warnings_of(out: Path) -> dict[str, list[Message]]:
     """The warnings of all syntheses in a folder, by case."""
-    warnings = dict[str, list[Message]]()
-    for case, name in _syntheses(out):
-        of_image = read_messages(provenance_of(out, case, name))
-        warnings[case] = list(dict.fromkeys([*warnings.get(case, ()), *of_image]))
-    return warnings
+    cases = dict.fromkeys(case for case, _ in _syntheses(out))
+    return {case: list(dict.fromkeys(read_messages(provenance_of(out, case)))) for case in cases}
 
 
 def _syntheses(out: Path) -> list[tuple[str, str]]:

@@ -10,14 +10,13 @@ from voxlate.base.errors import plural
 from voxlate.base.groups import grouped
 from voxlate.base.messages import summarise
 from voxlate.evaluation.reports.case_pictures import evenly, scan_sheets
-from voxlate.evaluation.reports.page import flat, write_report
+from voxlate.evaluation.reports.page import write_report
 from voxlate.scans.cases.prepared import CaseEntry, Cohort, open_cohort
 from voxlate.scans.images.misalignment import NOTHING_IN_COMMON
 from voxlate.scans.images.units import TISSUE_MAPS
 
 MOST_CASES = 12
-BOARDS = "A chequerboard shows the fixed scan and the other one in turn: where the two are in register, edges go on from square to square. Each scan has its own colour scale."
-SIDE_BY_SIDE = "The scans of a case on its one grid, each on its own colour scale."
+BOARDS = "A chequerboard shows the first scan and another one in turn: where the two are in register, edges go on from square to square. Each scan has its own colour scale."
 
 
 def report_prepared(path: Path | str, out: Path | str | None = None) -> Path:
@@ -26,17 +25,13 @@ def report_prepared(path: Path | str, out: Path | str | None = None) -> Path:
     Raises BadInput if the folder is no prepared cohort, or is damaged.
     """
     cohort = open_cohort(path)
-    cases, ordered = _in_order(cohort)
-    moved = cohort.provenance.get("resample") or cohort.provenance.get("register")
-    compared = moved or any(entry.misaligned for entry in cohort.cases)
+    cases = sorted(cohort.cases, key=_farthest_mm, reverse=True)
     chosen = [cases[number] for number in evenly(len(cases), MOST_CASES)]
-    scales = BOARDS if compared else SIDE_BY_SIDE
-    if len(chosen) < len(cohort.cases):
-        scales = f"{len(chosen)} of {len(cases)} cases, evenly {ordered}. {scales}"
-    sections = []
-    for entry in chosen:
-        nearest = next((estimate.to for estimate in entry.misaligned.values()), None)
-        sections.append(_section(cohort, entry, cohort.preparation.fixed if moved else nearest))
+    shown = f"{len(chosen)} of {len(cases)} cases, from the most to the least out of register."
+    said = [
+        (one.grade, f"{one.case}: {one.text}".removeprefix(": "))
+        for one in summarise(cohort.warnings)
+    ]
     context = {
         "kind": "Prepared cohort",
         "folder": cohort.folder.name,
@@ -44,23 +39,13 @@ def report_prepared(path: Path | str, out: Path | str | None = None) -> Path:
         "plain_scores": [
             *registration_lines(cohort.cases).items(),
             *misalignment_lines(cohort.cases).items(),
-            *((said.grade, str(said)) for said in summarise(cohort.warnings)),
+            *said,
         ],
-        "cases": sections,
-        "cases_total": len(sections),
-        "scales": scales,
-        "provenance": flat(cohort.provenance),
+        "cases": [_section(cohort, entry) for entry in chosen],
+        "cases_total": len(chosen),
+        "scales": f"{shown} {BOARDS}",
     }
     return write_report(context, cohort.folder, out)
-
-
-def _in_order(cohort: Cohort) -> tuple[Sequence[CaseEntry], str]:
-    """The cases of a cohort, those that are least in register first, and their order in words."""
-    examined = [entry for entry in cohort.cases if entry.misaligned]
-    if any(_farthest_mm(entry) >= 0 for entry in examined):
-        ordered = sorted(examined, key=_farthest_mm, reverse=True)
-        return ordered, "from the most to the least out of register"
-    return cohort.cases, "in the order of the list"
 
 
 def _farthest_mm(entry: CaseEntry) -> float:
@@ -69,27 +54,25 @@ def _farthest_mm(entry: CaseEntry) -> float:
     return max((median for median in medians if median is not None), default=-1.0)
 
 
-def _section(cohort: Cohort, entry: CaseEntry, fixed: str | None) -> dict[str, Any]:
+def _section(cohort: Cohort, entry: CaseEntry) -> dict[str, Any]:
     """The pictures of one case."""
     case = cohort.case(entry.case)
     scans = {name: case.volume(name) for name in case.header.units}
-    facts = [entry.split, str(next(iter(scans.values())).grid)]
-    sheets = scan_sheets(entry.case, scans, fixed if fixed in scans else None)
-    return {"case": entry.case, "facts": facts, "sheets": sheets}
+    compared_to = [estimate.to for estimate in entry.misaligned.values()]
+    names = [cohort.preparation.fixed, *compared_to, *scans]
+    fixed = next(name for name in names if name in scans)
+    facts = [entry.split, str(scans[fixed].grid)]
+    return {"case": entry.case, "facts": facts, "sheets": scan_sheets(entry.case, scans, fixed)}
 
 
 def registration_lines(cases: Sequence[CaseEntry]) -> dict[str, str]:
-    """A line on each modality that was registered: the steps kept, and how similar the scans were before and after."""
+    """A line on each modality that was registered: the steps kept."""
     registered = grouped((name, scan) for case in cases for name, scan in case.registered.items())
     lines = {}
     for name, scans in sorted(registered.items()):
-        before = median(scan.before.mutual_information for scan in scans)
-        after = median(scan.after.mutual_information for scan in scans)
         steps = Counter(scan.kept.replace("none", "unchanged") for scan in scans)
         kept = ", ".join(f"{step} in {count}" for step, count in steps.items())
-        lines[name] = (
-            f"registered to {scans[0].to}: {kept}; mutual information {before:.3f} → {after:.3f} (median)"
-        )
+        lines[name] = f"registered to {scans[0].to}: {kept}"
     return lines
 
 

@@ -1,23 +1,22 @@
-"""One offline HTML page about a run or a folder of syntheses: scores, pictures, curves, recipe, provenance."""
+"""One offline HTML page about a run or a folder of syntheses: scores, pictures, curves and recipe."""
 
 import datetime
 import itertools
-import textwrap
 import tomllib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
-from pandas import json_normalize
 
 from voxlate import __version__
 from voxlate.base.errors import BadInput, plural
 from voxlate.base.files import lock_if_free, read_json, write_text
 from voxlate.base.messages import Message, summarise, without_names
-from voxlate.evaluation.compare import comparison_tables
+from voxlate.evaluation.compare import Comparison
 from voxlate.evaluation.intervals.summary import error_line, error_lines
 from voxlate.evaluation.reports.case_pictures import sections_of, warnings_of
 from voxlate.evaluation.reports.charts import curve_chart, score_charts
@@ -30,7 +29,6 @@ from voxlate.training.verdict import METRIC, SYNTHESIS, Outcome, Verdict, verdic
 
 MOST_CASES = 9
 MOST_COMPARED = 4  # cases of a comparison
-LONGEST_TEXT = 1000
 CURVES = {
     "loss": "Training loss",
     "validation": "Validation",
@@ -71,7 +69,7 @@ def report(
         "kind": "Training run" if is_run else "Synthesis",
         "folder": folder.name,
         "cases": cases,
-        **_on_training(folder, is_run, places),
+        **_on_training(folder, is_run),
         **_on_scores(folder, is_run, scores),
     }
     beginning = context["lead"][1]  # what it says is not said again below
@@ -79,29 +77,25 @@ def report(
         {**case, "warnings": [one for one in case["warnings"] if one[1] not in beginning]}
         for case in cases
     ]
-    context["title"] = context["title"] or _title(scores) or title or folder.name
+    context["title"] = title or context["title"] or folder.name
     return write_report(context, folder, out, places)
 
 
-def _on_training(folder: Path, is_run: bool, places: Mapping[str, str] | None) -> Table:
-    """The sections on the run of a folder: its title, curves, pictures, recipe and provenance."""
-    path = folder / "provenance.json"
-    provenance = read_json(path) if path.is_file() else {}
-    provenance = provenance if isinstance(provenance, dict) else {}
-    absolute = {} if is_run else provenance_of(folder)  # with absolute paths
-    runs = [run for run in run_folders(absolute) if (run / "log.jsonl").is_file()]
+def _on_training(folder: Path, is_run: bool) -> Table:
+    """The sections on the run of a folder: its title, curves and recipe."""
+    stated = {} if is_run else provenance_of(folder)
+    runs = [run for run in run_folders(stated) if (run / "log.jsonl").is_file()]
     run = folder if is_run else next(iter(runs), None)
     recipe = ""
     if run and (run / "recipe.toml").is_file():
         recipe = (run / "recipe.toml").read_text(encoding="utf-8")
-    shown = provenance if is_run or places is None else absolute
-    if recipe:
-        shown.pop("recipe", None)  # the recipe is shown as its file
+    title = stated.get("model", {}).get("title")
+    with suppress(tomllib.TOMLDecodeError):
+        title = tomllib.loads(recipe).get("title", title)
     return {
-        "title": _toml(recipe).get("title"),
+        "title": title,
         "charts": charts_of(run / "log.jsonl") if run else [],
         "recipe": recipe.strip(),
-        "provenance": flat(shown),
     }
 
 
@@ -125,24 +119,26 @@ def _on_scores(folder: Path, is_run: bool, scores: Scores) -> Table:
     }
 
 
-def write_comparison(document: Mapping[str, Any], path: Path | str) -> None:
-    """Write the page of a comparison (see compare.compare): its table, and the same cases of each method side by side."""
-    names = list(document["methods"])
-    modalities = document["modalities"]
-    targets = ", ".join(modalities)
+def write_comparison(compared: Comparison, path: Path | str) -> None:
+    """Write the page of a comparison: its table, and the same cases of each method side by side."""
+    parts = compared.scores.parts
+    names = [*compared.methods]
+    title = f"{', '.join(parts)}, compared"
+    if len(names) < 5:
+        title = f"{', '.join(parts)}: {', '.join(names[:-1])} and {names[-1]}"
     methods = {}
-    for name, place in document["methods"].items():
-        folder = Path(place) if Path(place).is_dir() else Path(place).parent
-        methods[name] = (folder, scores_in(folder))
-    all_names = f"{targets}: {', '.join(names[:-1])} and {names[-1]}"
+    for name, scores in compared.methods.items():
+        place = compared.folders[name]
+        methods[name] = (place if place.is_dir() else place.parent, scores)
     context = {
         "kind": "Comparison",
         "folder": f"{len(names)} methods",
-        "title": all_names if len(names) < 5 else f"{targets}, compared",
-        "tables": comparison_tables(document),
-        "paths": document["methods"],
-        "cases": sections_of(methods, MOST_COMPARED * len(modalities)),
-        "cases_total": max(part["cases"] for part in modalities.values()),
+        "title": title,
+        "tables": compared.table("main"),
+        "all_tables": compared.table(),
+        "paths": compared.folders,
+        "cases": sections_of(methods, MOST_COMPARED * len(parts)),
+        "cases_total": max(part["cases"] for part in parts.values()),
     }
     write_text(path, render(context))
 
@@ -201,21 +197,6 @@ def scores_in(folder: Path) -> Scores:
     return NO_SCORES if other else read_scores(path)
 
 
-def _toml(text: str) -> Table:
-    """The content of TOML; {} if it is none."""
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
-        return {}
-
-
-def _title(scores: Scores) -> str:
-    """The targets and sources of scored images."""
-    targets = ", ".join(dict.fromkeys(part["modality"] for part in scores.parts.values()))
-    sources = set[str]().union(*scores.header.get("source_files", {}).values())
-    return f"{targets} from {', '.join(sorted(sources))}" if targets and sources else targets
-
-
 def charts_of(log: Path) -> list[Table]:
     """The charts of a training."""
     curves = curves_of(log)
@@ -231,12 +212,6 @@ def charts_of(log: Path) -> list[Table]:
     return charts
 
 
-def flat(table: Table) -> list[tuple[str, str]]:
-    """A nested table as pairs of dotted key and text, of long texts the beginning."""
-    values = json_normalize(table).to_dict("records")[0] if table else {}
-    return [(key, textwrap.shorten(f"{value}", LONGEST_TEXT)) for key, value in values.items()]
-
-
 def lead(
     warnings: Mapping[str, Sequence[Message]],
     verdicts: Sequence[Verdict] = (),
@@ -250,8 +225,7 @@ def lead(
     if failed := [verdict for verdict in verdicts if verdict.outcome == "worse"]:
         names = "; ".join(verdict.modality for verdict in failed)
         why = f"the error is higher than that of a naive baseline ({names})"
-        lacks = next((verdict.lacks for verdict in failed if verdict.lacks), "")
-        return "worse", f"Do not use: {lacks or why}. {stated}".rstrip()
+        return "worse", f"Do not use: {why}. {stated}".rstrip()
     for grade in ("do not trust", "caution"):
         reasons = [
             said.on(case)

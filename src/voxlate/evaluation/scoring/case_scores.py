@@ -9,6 +9,7 @@ import numpy as np
 
 from voxlate.base.array_types import Bool, Float32
 from voxlate.base.errors import BadInput
+from voxlate.base.messages import read_messages, worst_grade
 from voxlate.checks.truths import Sketch, other_size, sketch_of
 from voxlate.evaluation.scoring.distances import Vectors, slices_of
 from voxlate.evaluation.scoring.interval_scores import interval_scores, is_changed, region_coverage
@@ -52,7 +53,7 @@ CLIPPED = 0.02  # of the range, beyond which a truth is said to be clipped: padd
 class Row:
     """The scores by key of one method (the synthesis, or a naive baseline) for one modality of one case.
 
-    slices: number of the case's slices; clipped: share of the scored voxels whose truth is beyond the range.
+    slices: number of the case's slices; grade: of the messages on the image.
     """
 
     case: str
@@ -61,7 +62,7 @@ class Row:
     method: str
     scores: Mapping[str, float]
     slices: int = 0
-    clipped: float = 0.0
+    grade: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class ScoredItem:
 
     truth: what shows whether it is that of the image; shown: the share of the scored voxels that the image shows. There
     are no rows where the truth is so large or small that it does not lie on the image. vectors: of the slices of the truth
-    and of each method; window: of HU that the truth, a picture, is taken to show.
+    and of each method.
     """
 
     rows: list[Row]
@@ -78,7 +79,6 @@ class ScoredItem:
     truth: Sketch
     shown: float = 1.0
     vectors: Mapping[str, Vectors] = field(default_factory=dict)
-    window: tuple[float, float] | None = None
 
 
 def score_item(item: Item, rules: Rules, functions: Functions) -> ScoredItem:
@@ -90,12 +90,10 @@ def score_item(item: Item, rules: Rules, functions: Functions) -> ScoredItem:
     scale = rules.scale
     network = asked.units == "network"
     stored = read_canonical(item.synthesis, item.modality)
-    window = None
     if network:
         units = network_units(item.provenance, item.modality, item.case.case)
     elif shows_a_window(item.provenance, item.modality, scale.unit):
-        window = picture_window(replace(stored, unit="HU"))
-        units = picture_units(window, scale)
+        units = picture_units(picture_window(replace(stored, unit="HU")), scale)
     else:
         units = OWN
     image = units.synthesis(stored)
@@ -116,19 +114,20 @@ def score_item(item: Item, rules: Rules, functions: Functions) -> ScoredItem:
             methods[name] = units.synthesis(item.baselines.in_own_unit(stored))
     rows = []
     vectors = dict[str, Vectors]()
-    clipped = _clipped_share(truth)
+    grade = worst_grade(read_messages(item.provenance)) or ""
     for method, volume in methods.items():
         pair = ImagePair(truth.values, truth.on_range(volume), scale, truth.inside, asked.ssim_from)
         scores = _score(truth, volume, pair, functions)
         if method == SYNTHESIS:
             scores |= _interval_scores(truth, synthesis) | _spread_scores(truth, synthesis)
-            scores |= _stated(item)
+            scores |= _stated(item) | _clipped_share(truth)
         head = (item.case.case, item.case.patient, item.modality, method)
-        rows.append(Row(*head, scores, len(truth.values), clipped))
+        own_grade = grade if method == SYNTHESIS else ""
+        rows.append(Row(*head, scores, len(truth.values), own_grade))
         for name, values in ((method, pair.synthesis), ("truth", pair.truth)):
             if rules.features is not None and name not in vectors:
                 vectors[name] = rules.features(slices_of(values, pair, rules.axes))
-    return ScoredItem(rows, _note(truth), sketch, truth.shown, vectors, window)
+    return ScoredItem(rows, _note(truth), sketch, truth.shown, vectors)
 
 
 def _stated(item: Item) -> dict[str, float]:
@@ -140,15 +139,15 @@ def _stated(item: Item) -> dict[str, float]:
     return {key: float(number) for key, number in numbers.items() if number is not None}
 
 
-def _clipped_share(truth: Truth) -> float:
-    """The share of scored voxels whose truth is beyond the range by more than CLIPPED of it; 0 for shares of a peak."""
+def _clipped_share(truth: Truth) -> dict[str, float]:
+    """The share of scored voxels whose truth is beyond the range by more than CLIPPED of it; none for shares of a peak."""
     scale = truth.scale
     if scale.own:
-        return 0.0
+        return {}
     values = truth.volume.data[0]
     spare = CLIPPED * scale.width
     beyond = (values < scale.low - spare) | (values > scale.high + spare)
-    return mean_inside(beyond, truth.inside)
+    return {"clipped": mean_inside(beyond, truth.inside)}
 
 
 def _sketch(truth: Truth, image: Volume) -> Sketch:
@@ -200,7 +199,7 @@ def _where_covered(
 def _note(truth: Truth) -> str:
     """A note on the alignment of the image and on its faults."""
     item = truth.item
-    parts = [truth.alignment.note]
+    parts = [truth.units.note, truth.alignment.note]
     if is_changed(item.synthesis, item.provenance):
         parts.append("it was changed after synth wrote it")
     if item.interval is not None and item.interval.changed:

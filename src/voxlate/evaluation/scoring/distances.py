@@ -7,7 +7,7 @@ numbers have another scale and meaning than the FD of the field.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,12 +16,10 @@ from scipy.ndimage import correlate1d
 
 from voxlate.base.array_types import Float32, Float64
 from voxlate.base.errors import BadInput
-from voxlate.base.groups import grouped
 from voxlate.evaluation.scoring.metrics import RADIOLOGICAL, ImagePair
 from voxlate.scans.cases.case import CANONICAL, reorder_axes
 
-# The keys of the pooled distance, and of the mean distance of single patients.
-KEYS = {"fd": ("fd", "fd_each"), "texture": ("texture_distance", "texture_distance_each")}
+KEYS = {"fd": "fd", "texture": "texture_distance"}  # of the distance by the kind of features
 # The filter bank: scales, angles and grey levels, and the half size of its filters in standard deviations.
 SCALES = 4
 ANGLES = 4
@@ -31,7 +29,6 @@ GREY_STEP = 1 / 256  # amplitudes below one step of an 8 bit picture hardly coun
 
 Pictures = Float32
 Vectors = Float64
-Cases = Mapping[tuple[str, str], Vectors]  # by name and patient
 Table = dict[str, Any]
 
 
@@ -64,31 +61,20 @@ def features_for(given: Any) -> Features | None:
     return TEXTURE
 
 
-def distances(kind: str, truth: Cases, ours: Cases) -> dict[str, Table]:
-    """Distances of the slices of syntheses to those of their truths by key, each with its number of images.
+def distance(kind: str, truth: Sequence[Vectors], ours: Sequence[Vectors]) -> dict[str, Table]:
+    """The distance of the slices of syntheses to those of their truths by its key, with the number of images.
 
     kind: that of the features; truth, ours: the vectors of each case.
     """
-    a, b = (_gather(vectors, ours) for vectors in (truth, ours))
+    a, b = (np.concatenate(vectors) for vectors in (truth, ours))
     if len(a) < 2:
         return {}
-    pooled, each = KEYS[kind]
-    values = {pooled: frechet(a, b)}
-    of_patients = []
-    for cases in grouped((case[1], case) for case in ours).values():
-        mine = _gather(truth, cases)
-        if len(mine) > 1:  # a patient with a single slice has no distance
-            of_patients.append(frechet(mine, _gather(ours, cases)))
-    if of_patients:
-        values[each] = float(np.mean(of_patients))
-    count = {"sd": None, "ci95": None, "n": len(a), "not_finite": 0}
-    return {
-        key: {"mean": value if math.isfinite(value) else None, **count}
-        for key, value in values.items()
-    }
+    value = frechet(a, b)
+    mean = value if math.isfinite(value) else None
+    return {KEYS[kind]: {"mean": mean, "sd": None, "ci95": None, "n": len(a), "not_finite": 0}}
 
 
-def describe_features(features: Features, axes: str, truth: Cases) -> Table:
+def describe_features(features: Features, axes: str, images: int) -> Table:
     """Features, number of images and conventions of the distances, for metrics.json and the caption."""
     return {
         "name": features.name,
@@ -97,7 +83,7 @@ def describe_features(features: Features, axes: str, truth: Cases) -> Table:
         "resize": features.resize,
         "axes": axes,
         "values": "grey in [0, 1] over the range, clipped; outside the mask 0, slices without mask left out",
-        "images": sum(map(len, truth.values())),
+        "images": images,
     }
 
 
@@ -110,11 +96,6 @@ def slices_of(values: Float32, pair: ImagePair, axes: str = RADIOLOGICAL) -> Flo
     if pair.inside is not None:
         grey = np.where(pair.inside, grey, np.float32(0))[pair.inside.any((1, 2))]
     return np.ascontiguousarray(reorder_axes(grey, CANONICAL, axes))
-
-
-def _gather(vectors: Cases, cases: Iterable[tuple[str, str]]) -> Vectors:
-    """The vectors of some cases in one array."""
-    return np.concatenate([vectors[case] for case in cases])
 
 
 def frechet(a: Vectors, b: Vectors) -> float:

@@ -107,15 +107,13 @@ def evaluate(
     job.check_areas(rows)
 
     header = {
-        "seed": asked.seed,
         "split": asked.split,
         "without_truth": images.without_truth,
-        "recognised": images.recognised,
         "not_synthesised": not_scored(out, images, wanted) | failed,
         **header_of(out, truth, scored, job.rules, job.own, job.weights),
         "wrong_truths": {label: f"{one.kind}: {one.found}" for label, one in faults.items()},
         "truth_messages": [said.table for said in wrong],
-        "messages": [said.table for said in [*cautions, *doubts_on(scored, images.recognised)]],
+        "messages": [said.table for said in [*cautions, *doubts_on(scored)]],
     }
     scores = Scores(header, frame_of(rows, header))
     scores.write(out)

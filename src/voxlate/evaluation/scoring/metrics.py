@@ -128,14 +128,13 @@ interval_r             Interval–error r                  –       higher  2  
 seconds_per_slice      Time                              s/slice  truth  2       table   wall clock for a slice with all its samples
 network_calls          Network calls                     –       truth   0       table   evaluations of the network for one sample of a slice or patch
 autoencoder            MAE of the autoencoder            of 255  truth   2       table   of reconstructed validation slices in network units; a model of its latents can hardly have a lower one
+clipped                Clipped                           %       truth   1       table   share of scored voxels whose truth is beyond the range
 samples                Samples                           –       truth   0       table   samples of which the image is the mean
 mae_bound              Bound of body MAE                 images  lower   3       table   that a case's MAE inside the body is to exceed seldom
 mae_bound_held         Bound held                        %       truth   1       table   cases whose MAE inside the body is within it
 mae_bound_ratio        Bound/MAE                         –       lower   2       file    bound over the MAE inside the body
 fd                     FD                                –       lower   3       pooled  of the slices of all cases pooled; too high with few images
-fd_each                FD of each patient                –       lower   3       pooled  of the slices of each patient, averaged over patients, as paper 001 states it; compares only between equal numbers of slices
 texture_distance       Texture distance                  –       lower   3       pooled  of the slices of all cases pooled; too high with few images
-texture_distance_each  Texture distance of each patient  –       lower   3       pooled  of the slices of each patient, averaged over patients, as paper 001 states it; compares only between equal numbers of slices
 """
 _REGION_METRICS = """
 key           label            unit    better  digits  where  reduction
@@ -150,8 +149,6 @@ erased        erased           –       lower   1       table  number of connec
 unseen        unseen           –       truth   1       table  number of connected pieces of the region (docs/guides/trust.md)
 invented      invented         –       lower   1       table  number of connected pieces of the region (docs/guides/trust.md)
 dice          Dice             –       higher  3       table  overlap of the same threshold on both images
-surface       surface          mm      lower   2       table  mean distance of the surfaces of the same threshold on both images
-surface_95    surface, 95 %    mm      lower   2       table  95th percentile of these distances, the larger one of both directions
 volume        volume           ml      truth   1       table  voxels that pass the threshold, times their size
 truth_volume  volume of truth  ml      truth   1       file   voxels that pass the threshold, times their size
 truth_mean    mean of truth    images  truth   3       file   mean over the region's voxels
@@ -353,8 +350,6 @@ def _array(image: Any) -> AnyArray:
 def _pair(a: Any, b: Any, mask: Any) -> tuple[AnyArray, AnyArray]:
     a = _array(a)
     b = _array(b)
-    if a.shape != b.shape:
-        raise ValueError(f"images to compare must have one shape, not {a.shape} and {b.shape}")
     if mask is None:
         return a, b
     inside = _array(mask).astype(bool)

@@ -3,36 +3,25 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Required
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import StringConstraints
 from typing_extensions import TypedDict
 
-from voxlate.base.errors import BadInput, first_of, plural
+from voxlate.base.errors import BadInput, first_of
 from voxlate.base.files import relative_to
 from voxlate.base.groups import grouped
 from voxlate.base.messages import UNOWNED, Message, message
-from voxlate.base.records import (
-    Count,
-    Digest,
-    Name,
-    Number,
-    Place,
-    Several,
-    Share,
-    StatedMessage,
-    Text,
-)
+from voxlate.base.records import Count, Digest, Name, Number, Text
 from voxlate.evaluation.scoring.case_scores import ScoredItem
-from voxlate.evaluation.scoring.distances import Vectors, describe_features, distances
-from voxlate.evaluation.scoring.metrics import Direction
+from voxlate.evaluation.scoring.distances import Vectors, describe_features, distance
 from voxlate.evaluation.scoring.scored_images import Item
 from voxlate.evaluation.scoring.scored_truth import Rules
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.formats.io import content_hash, is_there
 from voxlate.scans.images.ranges import WHOLE_MASK
-from voxlate.synthesis.provenance import USED_FOR_CALIBRATION, StatedCalibration, source_paths
+from voxlate.synthesis.provenance import USED_FOR_CALIBRATION, source_paths
 from voxlate.training.recipe.run_provenance import find_trained
+from voxlate.training.verdict import SYNTHESIS
 
 if TYPE_CHECKING:
     from voxlate.science.nets.lpips import Lpips
@@ -44,20 +33,6 @@ Scored = Mapping[Item, ScoredItem]
 CALIBRATION = ("patients", "coverage", "confidence", "bound", "widened", "held")
 # The images of a cross-validation: by the runs that did not train on the case, or by all runs.
 OUT_OF_FOLD, ENSEMBLE = "out of fold", "ensemble"
-
-# A label is CASE/MODALITY.
-Label = Annotated[str, StringConstraints(pattern=r"^[^\x00/\\]+/[^\x00/\\]+$", max_length=1000)]
-
-
-class _Features(TypedDict):
-    name: Text
-    dimensions: Several
-    images: Count
-
-
-class _Distance(TypedDict):
-    mean: Number | None
-    n: Count
 
 
 class _Part(TypedDict):
@@ -71,43 +46,16 @@ class _Part(TypedDict):
     mask: Text
     ssim_from: Literal["low", "zero"]
     lpips: Text | None
-    features: _Features | None
+    features: dict[str, Any] | None
     slices: Count
-    distances: dict[Text, dict[Text, _Distance]]
+    distances: dict[Text, dict[Text, Any]]
 
 
-class _OwnMetric(TypedDict):
-    unit: Text
-    better: Direction
-    reduction: Text
+class Header(TypedDict):
+    """The entries that every metrics.json has and that are read again; its checksum answers for the others."""
 
-
-class Header(TypedDict, total=False):
-    """The entries of metrics.json that are read again."""
-
-    seed: Required[Count]
-    modalities: Required[dict[Name, _Part]]
-    tables: Required[dict[Literal["scores.csv"], Digest]]
-    without_truth: list[Text]
-    not_synthesised: dict[Text, Text]
-    wrong_truths: dict[Label, Text]
-    truth_messages: list[StatedMessage]
-    messages: list[StatedMessage]
-    trained_on: list[Name]
-    calibrations: list[StatedCalibration]
-    calibrated_on: list[Name]
-    moved: dict[Text, Text]
-    given_truth: list[Name]
-    images: dict[Label, Text]
-    recognised: dict[Label, Place]
-    truths: dict[Label, Text]
-    shown: dict[Label, Share]
-    truth_files: dict[Label, Place]
-    source_files: dict[Name, dict[Name, Place]]
-    own_metrics: dict[Name, _OwnMetric]
-    regions: dict[Name, Text]
-    scopes: dict[Name, Text]
-    standard: list[Text]
+    modalities: dict[Name, _Part]
+    tables: dict[Literal["scores.csv"], Digest]
 
 
 def header_of(
@@ -138,7 +86,6 @@ def header_of(
         "own_metrics": describe(own),
         **_on_images(out, scored),
         **_on_areas(rules),
-        "windows": _windows(scored),
         "modalities": stated,
     }
 
@@ -172,15 +119,16 @@ def _distances(items: Sequence[Item], scored: Scored, rules: Rules) -> Table:
     slices = sum(scored[item].rows[0].slices for item in items)
     if (features := rules.features) is None:
         return {"slices": slices, "features": None, "distances": {}}
-    vectors = dict[str, dict[tuple[str, str], Vectors]]()
+    vectors = dict[
+        str, list[tuple[Vectors, Vectors]]
+    ]()  # of each method, those of the truth and its own
     for item in items:
-        for method, values in scored[item].vectors.items():
-            vectors.setdefault(method, {})[item.case.case, item.case.patient] = values
-    truth = vectors.pop("truth", {})
-    pooled = {
-        method: distances(features.kind, truth, by_case) for method, by_case in vectors.items()
-    }
-    described = describe_features(features, rules.axes, truth)
+        own = scored[item].vectors
+        for method in [name for name in own if name != "truth"]:
+            vectors.setdefault(method, []).append((own["truth"], own[method]))
+    pooled = {method: distance(features.kind, *zip(*pairs)) for method, pairs in vectors.items()}
+    images = sum(len(truth) for truth, _ in vectors[SYNTHESIS])
+    described = describe_features(features, rules.axes, images)
     return {"slices": slices, "features": described, "distances": pooled}
 
 
@@ -233,7 +181,7 @@ def _on_areas(rules: Mapping[str, Rules]) -> Table:
     standard = dict[str, None]()
     for own in rules.values():
         mask = f"{own.mask}"
-        within = {WHOLE_MASK: "body", "body": "body", "brain": "brain"}.get(mask, f"mask {mask}")
+        within = {WHOLE_MASK: "body", "body": "body"}.get(mask, f"mask {mask}")
         for region in own.regions:
             regions.setdefault(region.name, region.rule(ranges, within))
         standard |= dict.fromkeys(own.standard)
@@ -243,24 +191,8 @@ def _on_areas(rules: Mapping[str, Rules]) -> Table:
     return {"regions": regions, "scopes": scopes, "standard": [*standard]}
 
 
-def _windows(scored: Scored) -> list[str]:
-    """A sentence for each window in which images in HU are compared with pictures."""
-    windows = {(item.modality, of.window) for item, of in scored.items() if of.window}
-    return [
-        f"pictures of {name} show {low:g} to {high:g} HU as black to white, and synthesised HU are clipped to it"
-        for name, (low, high) in sorted(windows)
-    ]
-
-
-def doubts_on(scored: Scored, recognised: Mapping[str, str]) -> Iterator[Message]:
-    """Messages on what makes scores doubtful; recognised: the path of each image of other software."""
-    if recognised:
-        label, place = next(iter(recognised.items()))
-        yield message(
-            "recognised",
-            f"{plural(len(recognised), 'image')} of other software: cases and modalities by their paths ({place} is {label}).",
-            images=len(recognised),
-        )
+def doubts_on(scored: Scored) -> Iterator[Message]:
+    """Messages on what makes scores doubtful."""
     for prepared in {item.prepared for item in scored if item.prepared}:
         with suppress(BadInput):  # scores need no cohort that is damaged or gone
             yield from (one for one in open_cohort(prepared).warnings if one.code == UNOWNED)

@@ -3,7 +3,7 @@
 import functools
 import json
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,9 @@ from voxlate.evaluation.scoring.interval_scores import Interval, interval_of
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.formats.io import content_hash, is_there, scan_endings, without_ending
-from voxlate.scans.images.units import unit_of
 from voxlate.synthesis.provenance import (
-    WITHOUT,
     common_settings,
     difference,
-    folder_of,
     provenance_of,
     run_folders,
     source_paths,
@@ -70,15 +67,11 @@ class Item:
 
 @dataclass(frozen=True)
 class ScoredImages:
-    """The images to score, the names of images without a truth, and by case the reason against scoring an image.
-
-    recognised: by image the path from which its case and modality were guessed, where synth wrote no folder.
-    """
+    """The images to score, the names of images without a truth, and by case the reason against scoring an image."""
 
     items: list[Item]
     without_truth: list[str]
     refused: dict[str, str]
-    recognised: dict[str, str] = field(default_factory=dict)
 
 
 def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> ScoredImages:
@@ -100,20 +93,17 @@ def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> ScoredI
             scans = {*case.files.values(), *case.labels.values(), case.mask}
             if set(images.values()) <= scans:
                 continue  # OUT is the cohort itself, and this case has no synthesis
-        label = name if folder.parent == out else f"{name}/{next(iter(images))}"
         failed = provenance_of(folder.parent).get("failed", {})
         if case and name in failed:
-            scored.refused[label] = f"its image is of an earlier run; {failed[name]}"
+            scored.refused[name] = f"its image is of an earlier run; {failed[name]}"
         elif case and synthesised and folder not in synthesised:
-            scored.refused[label] = "synth was stopped while it wrote this case: run it again"
+            scored.refused[name] = "synth was stopped while it wrote this case: run it again"
         else:
             _add_items(scored, folder, images, case)
-    if not scored.items and not synthesised:
-        _add_recognised(scored, out, cases)
     if not scored.items:
         refused = next((f" ({case}: {why})" for case, why in scored.refused.items()), "")
         raise BadInput(
-            f"{out}: expected images whose paths name the cases in {where} and their modalities, as in CASE/ct.nii.gz or CASE_ct.nii.gz, found none that match{refused}. Check the two folders and the names."
+            f"{out}: expected images of the cases in {where} at OUT/CASE/MODALITY.nii.gz, as synth writes them, found none that match{refused}. Check the two folders and the names."
         )
     for items in items_by_modality(scored.items).values():
         _check_one_method(out, [item for item in items if item.provenance])
@@ -121,22 +111,9 @@ def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> ScoredI
 
 
 def case_folders(out: Path) -> list[tuple[Path, dict[str, Path]]]:
-    """The folders of cases in OUT with their images by modality.
-
-    Of an evaluation of a run, OUT/without_<modality>/<case> has that modality's image, which was synthesised without it.
-    """
-    folders = []
-    for place in sorted(filter(Path.is_dir, out.iterdir())):
-        if images := images_in(place):
-            folders.append((place, images))
-        elif place.name.startswith(WITHOUT):
-            alone = place.name.removeprefix(WITHOUT)
-            for folder in sorted(filter(Path.is_dir, place.iterdir())):
-                images = images_in(folder)
-                own = {name: images[name] for name in images if name.startswith(alone)}
-                if alone in own:
-                    folders.append((folder, own))
-    return folders
+    """The folders of cases in OUT with their images by modality."""
+    folders = [(place, images_in(place)) for place in sorted(filter(Path.is_dir, out.iterdir()))]
+    return [(place, images) for place, images in folders if images]
 
 
 def _add_items(
@@ -153,44 +130,6 @@ def _add_items(
         std = spread_of(modality, images)
         interval = interval_of(images, modality, provenance)
         scored.items.append(Item(case, modality, path, std, interval, provenance))
-
-
-def _add_recognised(scored: ScoredImages, out: Path, cases: Mapping[str, CaseFiles]) -> None:
-    """Add the images of other software, whose paths end in CASE/MODALITY or CASE_MODALITY.
-
-    The only CT of a case may be called CASE, CASE_sct or CASE_pred. Raises BadInput for two images of one name.
-    """
-    labels = dict[str, tuple[str, str]]()
-    for name, case in cases.items():
-        in_hu = [modality for modality in case.files if unit_of(modality) == "HU"]
-        if len(in_hu) == 1:
-            labels |= dict.fromkeys([name, f"{name}_sct", f"{name}_pred"], (name, in_hu[0]))
-        for modality in case.files:
-            labels |= dict.fromkeys([f"{name}/{modality}", f"{name}_{modality}"], (name, modality))
-    truths = {path.resolve() for case in cases.values() for path in case.files.values()}
-    found = dict[tuple[str, str], Path]()
-    unknown = list[str]()
-    for path in sorted(out.rglob("*")):
-        if not path.name.lower().endswith(scan_endings()):
-            continue
-        place = without_ending(path.relative_to(out).as_posix())
-        folder, _, file = place.rpartition("/")
-        in_folder = f"{folder.rpartition('/')[2]}/{file}"
-        label = labels.get(in_folder) or labels.get(file)
-        if label is None:
-            unknown.append(place)
-        elif other := found.get(label):
-            raise BadInput(
-                f"{out}: expected one {label[1]} of {label[0]}, found {other.relative_to(out)} and {path.relative_to(out)}. Leave one of them in the folder."
-            )
-        elif path.resolve() not in truths:
-            found[label] = path
-    for (name, modality), path in found.items():
-        item = Item(cases[name], modality, path, None, None, {})
-        scored.items.append(item)
-        scored.recognised[item.label] = path.relative_to(out).as_posix()
-    if scored.items:
-        scored.without_truth[:] = unknown
 
 
 def is_map(name: str, images: Collection[str]) -> bool:
@@ -216,14 +155,14 @@ def not_scored(out: Path, images: ScoredImages, cases: Mapping[str, CaseFiles]) 
     provenance = provenance_of(out)
     labels = {item.label for item in images.items}
     scored = {item.case.case for item in images.items}
-    targets = set(items_by_modality(images.items))
+    targets = {item.modality for item in images.items}
     reasons = provenance.get("failed", {}) | images.refused
     absent = {}
     for case in provenance.get("cases") or cases:
         for name in sorted(targets & cases[case].files.keys()) if case in cases else ():
             label = f"{case}/{name}"
             # a source of the case's images is no target
-            if label not in labels and name not in source_paths(provenance_of(out, case, name)):
+            if label not in labels and name not in source_paths(provenance_of(out, case)):
                 label = label if case in scored else case
                 absent[label] = reasons.get(label, f"no image in {out.name}")
     return absent | images.refused
@@ -268,14 +207,13 @@ def check_unchanged(out: Path, document: Mapping[str, Any]) -> None:
 
     Scores without their images pass, unless the provenance of the case lists other images now.
     """
-    places = document.get("recognised", {})
     for label, content in document.get("images", {}).items():
         case, modality = label.split("/")
-        folder = folder_of(out, case, modality)
-        path = out / places[label] if label in places else images_in(folder).get(modality)
+        folder = out / case
+        path = images_in(folder).get(modality)
         listed = {modality_of(name) for name in provenance_of(folder).get("images", ())}
-        is_gone = label not in places and listed and modality not in listed
-        if is_gone or (path is not None and path.exists() and content_hash(path) != content):
+        is_gone = listed and modality not in listed
+        if is_gone or (path is not None and content_hash(path) != content):
             raise BadInput(
                 f"{out}: expected scores of the images in this folder, found {label} changed since. Run voxlate evaluate again."
             )

@@ -3,7 +3,6 @@
 Without being asked, the body of images in HU and of perfusion maps is scored, and the tissues of a CT.
 """
 
-import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,15 +18,13 @@ from voxlate.evaluation.scoring.metrics import mae, mean_inside
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.formats.io import is_there, read_volume
 from voxlate.scans.images.grid import Volume, canonical, same_grid
-from voxlate.scans.images.mask import box_around, brain, clearest, foreground
+from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.ranges import WHOLE_MASK, Range, range_for
 from voxlate.scans.images.regions import Region, scale_to_peak, tissue_regions
-from voxlate.scans.images.units import unit_of
 
 BONE = "bone"
 TISSUES = ("air", "fat", "soft_tissue", BONE)
-FEWEST_VOXELS = 8  # on each side of a distance of surfaces: stray voxels show no surface
-NAMED = (None, WHOLE_MASK, "body", "brain", "cohort")  # masks that are no files
+NAMED = (None, WHOLE_MASK, "body", "cohort")  # masks that are no files
 SMALLEST_LESION = 4  # voxels; smaller pieces do not count
 # Shares of a piece, or of its contrast: from KEPT on it is kept, below ERASED it is erased.
 KEPT = 0.5
@@ -93,9 +90,8 @@ def region_scores(
 ) -> dict[str, float]:
     """The scores of a region in one image; inside, overlap: [D, H, W], the region in the truth and in the other image.
 
-    MAE, both means and the volume (ml). With `overlap` also the Dice, its volume and, of a region
-    with one threshold, the distance of both surfaces. Of all but tissues also
-    counts of lesions.
+    MAE, both means and the volume (ml). With `overlap` also the Dice and its volume. Of all but tissues also counts of
+    lesions.
     """
     voxel_ml = float(np.prod(spacing_mm)) / 1000
     count = float(inside.sum())
@@ -109,9 +105,6 @@ def region_scores(
     if overlap is not None:
         scores["dice"] = dice(inside, overlap)
         scores["volume"] = voxel_ml * float(overlap.sum())
-        # Between two thresholds lies a shell around other tissues, whose surfaces say little; air has no end.
-        if math.isinf(region.high if region.tissue else region.high - region.low):
-            scores |= zip(("surface", "surface_95"), surface_distances(inside, overlap, spacing_mm))
     if not region.tissue:
         scores |= count_lesions(inside, truth, other, overlap)
     return {f"{region.name}.{key}": value for key, value in scores.items()}
@@ -172,41 +165,16 @@ def _share_of_contrast(piece: Bool, truth: Float32, image: Float32) -> float | N
     return float(image[piece].mean() - image[ring].mean()) / contrast
 
 
-def surface_distances(a: Bool, b: Bool, spacing_mm: Sequence[float]) -> tuple[float, float]:
-    """The average symmetric surface distance of two masks [D, H, W], and the 95th percentile of their distances, in mm.
-
-    The surface is the voxels of a mask that touch a voxel outside it by a face; the end of the image is no surface. The
-    percentile is the larger one of both directions. NaN where a mask has fewer than FEWEST_VOXELS. Sources: Heimann et al. 2009 (IEEE TMI
-    28:1251); Maier-Hein, Reinke et al. 2024 (Nat. Methods 21:195), HD95.
-    """
-    if min(a.sum(), b.sum()) < FEWEST_VOXELS:
-        return math.nan, math.nan
-    box = tuple(slice(max(first - 1, 0), end + 1) for first, end in box_around(a | b))
-    cut = (mask[box] for mask in (a, b))
-    of_a, of_b = (mask & ~ndimage.binary_erosion(mask, border_value=1) for mask in cut)
-    if not (of_a.any() and of_b.any()):
-        return math.nan, math.nan
-    # of each voxel of a surface to the nearest one of the other, both ways
-    ways = [
-        ndimage.distance_transform_edt(~other, spacing_mm)[surface]
-        for surface, other in ((of_a, of_b), (of_b, of_a))
-    ]
-    mean = float(np.concatenate(ways).mean())
-    return mean, max(float(np.percentile(way, 95)) for way in ways)
-
-
 def mask_of(mask: str | Path, truth: Volume, case: CaseFiles) -> Bool | None:
     """The voxels that count, [D, H, W]; None stands for the whole image; truth: canonical."""
     if mask == WHOLE_MASK:
         return None
     if mask == "body":
         inside = foreground(truth)
-    elif mask == "brain":
-        inside = _brain_of(truth, case)
     else:
         if mask == "cohort" and case.mask is None:
             raise BadInput(
-                f"{case.case}: expected a mask file in the cohort, found none. Pass --mask body, brain or a file."
+                f"{case.case}: expected a mask file in the cohort, found none. Pass --mask body or a file."
             )
         check_mask(mask, case.case)
         path = case.mask if mask == "cohort" else _file_of(mask, case.case)
@@ -227,20 +195,12 @@ def check_mask(mask: str | Path | None, case: str) -> None:
     """Raise BadInput for a mask that is neither the name of one nor a file of this case."""
     if mask not in NAMED and not is_there(path := _file_of(mask, case)):
         raise BadInput(
-            f"--mask: expected body, whole, brain, cohort (its mask files) or a file, found {mask!s}, and no such file for {case} ({path}). Choose one of these."
+            f"--mask: expected body, whole, cohort (its mask files) or a file, found {mask!s}, and no such file for {case} ({path}). Choose one of these."
         )
 
 
 def _file_of(place: object, case: str) -> Path:
     return Path(str(place).replace("{case}", case))
-
-
-def _brain_of(truth: Volume, case: CaseFiles) -> Bool:
-    """The brain in the truth, or in the case's CT if the truth is none."""
-    name = clearest({name: unit_of(name) for name in (truth.modality, *case.files)})
-    if truth.unit == "HU" or name == truth.modality:
-        return brain(truth)
-    return brain(on_grid_of(truth, case.files[name], name))
 
 
 def on_grid_of(truth: Volume, path: Path, modality: str) -> Volume:

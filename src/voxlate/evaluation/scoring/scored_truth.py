@@ -34,11 +34,12 @@ def _same(volume: Volume) -> Volume:
 
 @dataclass(frozen=True)
 class Units:
-    """The conversions of a truth, an image and an image's standard deviation to the scored units."""
+    """The conversions of a truth, an image and an image's standard deviation to the scored units; note: on them."""
 
     truth: Conversion = _same
     synthesis: Conversion = _same
     spread: Conversion = _same
+    note: str = ""
 
 
 OWN = Units()
@@ -95,7 +96,8 @@ def picture_units(window_hu: tuple[float, float], scale: Range) -> Units:
             return volume
         return as_grey(volume, window_hu, scale.low, scale.high)
 
-    return Units(synthesis=to_grey, spread=_times(scale.width / (high - low)))
+    note = f"its HU are compared with a picture, whose black to white are taken as {low:g} to {high:g} HU"
+    return Units(synthesis=to_grey, spread=_times(scale.width / (high - low)), note=note)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,6 @@ MAIN = (
     "mae_bound_held",
     "whole.mae",
     f"{BONE}.dice",
-    f"{BONE}.surface_95",
 )
 OF_ONE = "Scores of one case"
 TITLE = "Scores: mean ± sd over patients; below, the 95 % interval of the mean"
@@ -232,15 +231,12 @@ def caption(scores: Scores, which: Which = "all") -> Iterator[str]:
 
 
 def _on_sections(scores: Scores) -> Iterator[str]:
-    """Intervals that hold too little or were fitted on these cases, clipped truths, and single patients."""
+    """Intervals that hold too little or were fitted on these cases, and single patients."""
     header = scores.header
     least = min((one["coverage"] for one in header.get("calibrations", ())), default=0)
     for name, part in scores.parts.items():
         if part["patients"] == 1 and part["cases"] > 1:
             yield f"{name}: one patient, so the scores describe this patient alone."
-        rows = scores.keyed[scores.keyed["section"] == name]
-        if (most := rows["clipped"].max()) > 0:
-            yield f"{name}: up to {most:.1%} of a case's scored voxels have a truth beyond the range, and are clipped."
         missed = []
         for key, value in scores.means[name].get(SYNTHESIS, {}).items():
             high = (value["ci95"] or (None, value["mean"]))[1]
@@ -254,7 +250,7 @@ def _on_sections(scores: Scores) -> Iterator[str]:
 
 def _conventions(scores: Scores) -> Iterator[str]:
     """How many voxels become one number in each metric, and how many patients an interval."""
-    yield f"Intervals: 95 % bootstrap percentile, {RESAMPLES} resamples over patients (six or more), seed {scores.header['seed']}."
+    yield f"Intervals: 95 % bootstrap percentile, {RESAMPLES} resamples over patients (six or more), seed 0."
     yield from map(describe_coverage, scores.header.get("calibrations", ()))
     for metric in METRIC_OF.values():
         if metric.key in scores.known and metric.in_table:
@@ -265,14 +261,10 @@ def _conventions(scores: Scores) -> Iterator[str]:
 
 def training_note(scores: Scores) -> str:
     """A sentence on the scored cases that were in the model's training; "" if none is known."""
-    return not_held_out(len(scores.header.get("trained_on", [])), len(scores.patients))
-
-
-def not_held_out(trained: int, scored: int) -> str:
-    """A sentence on scored cases that were in the training; "" if there are none."""
+    trained = len(scores.header.get("trained_on", []))
     if not trained:
         return ""
-    cases = f"{plural(scored, 'case')} {'was' if trained == 1 else 'were'}"
+    cases = f"{plural(len(scores.patients), 'case')} {'was' if trained == 1 else 'were'}"
     return f"{trained} of {cases} in the model's training (by name), so their scores are not held-out scores."
 
 

@@ -425,17 +425,3 @@ def fill_slices(mask: np.ndarray) -> np.ndarray:
         plane[:] = fill_holes(plane)
     part[:] = fill_holes(part)
     return filled
-
-
-LEAST_BONE = 0.01  # of a head's voxels in CT; real heads have 0.08 or more
-# Brains are 125 to 145 mm wide, heads with skin 150 mm or more.
-WIDEST_BRAIN_MM = 148.0
-
-
-def is_stripped(volume: Volume) -> bool:
-    """Whether next to nothing but a brain is shown: no head is as narrow, and a CT has no bone."""
-    least, most = body_box_mm(volume)
-    body = foreground(volume)
-    bone = (volume.data[0] > BONE_HU) & body
-    has_bone = volume.unit == "HU" and bone.sum() >= LEAST_BONE * body.sum()
-    return bool(most[0] - least[0] <= WIDEST_BRAIN_MM and not has_bone)

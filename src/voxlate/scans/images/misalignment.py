@@ -41,7 +41,7 @@ SEED = 1
 CONSTANT = 0.1
 CUT_OUT = 0.98  # Dice overlap of two such backgrounds from which on one mask has cut both scans
 NO_BODY = "no body was found in the fixed scan"
-NOTHING_IN_COMMON = "two halves of the scans fit at different places, as between some contrasts, beside disease, or where the two are further apart than some 20 mm"
+NOTHING_IN_COMMON = "no single shift fits the whole body: the contrasts differ too much, disease changes them, or they lie more than 20 mm apart"
 
 
 @dataclass(frozen=True)

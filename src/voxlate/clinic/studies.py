@@ -1,4 +1,4 @@
-"""What `synth` does with images beside writing them: DICOM series, a BIDS dataset, the study of an archive that they came from."""
+"""Studies of an archive: they are fetched, and their images are exported once and stored in them."""
 
 import shutil
 from collections.abc import Sequence
@@ -6,8 +6,9 @@ from pathlib import Path
 
 from voxlate.base.errors import BadInput, plural
 from voxlate.base.files import read_json, relative_to, write_json
-from voxlate.base.messages import Say, message, read_messages
+from voxlate.base.messages import Say, read_messages
 from voxlate.clinic.archives import (
+    EXAMPLE,
     Ledger,
     StudyAddress,
     WebArchive,
@@ -17,37 +18,14 @@ from voxlate.clinic.archives import (
     study_address,
     study_name,
 )
-from voxlate.clinic.bids import check_bids, write_bids
-from voxlate.clinic.dicom_out import check_dicom, export_dicom, image_files
+from voxlate.clinic.dicom_out import export_dicom, image_files
 from voxlate.scans.formats.io import content_hash, location_of
 from voxlate.synthesis.provenance import provenance_of, source_paths
-from voxlate.synthesis.scans import CaseScans
 from voxlate.synthesis.synth_options import SynthOptions
 
 FETCHED = "dicom"  # the folder of fetched studies in OUT
 DERIVED, SENT, READY = "derived", "sent.txt", "ready.json"
 Studies = dict[Path, StudyAddress]  # that were fetched, by their folders
-
-
-def check_layouts(scans: Sequence[CaseScans], out: Path, options: SynthOptions) -> None:
-    """Raise BadInput where images of these scans cannot have the layouts of the options."""
-    if options.dicom is not None:
-        check_dicom({scan.case: [*scan.files.values()] for scan in scans})
-    if options.bids:
-        first = {scan.case: next(iter(scan.files.values())) for scan in scans}
-        check_bids(out, first, f".{options.format}")
-
-
-def write_layouts(folders: list[Path], out: Path, options: SynthOptions, say: Say) -> None:
-    """Write the images of synthesised cases in the layouts of the options. say: is called with each message."""
-    if options.dicom is not None:
-        exported = export_dicom(out, options.dicom, accept_untrusted=options.accept_untrusted)
-        written = f"{plural(len(exported.files), 'DICOM file')} ({exported.summary}) in {options.dicom}: derived, synthetic, not for diagnosis."
-        for told in (*exported.messages, message("exported", written)):
-            say(told)
-    if options.bids and (others := write_bids(folders, out)):
-        text = f"BIDS has no suffix for {', '.join(others)}: these images are named in .bidsignore, so that the dataset is valid."
-        say(message("outside-bids", text))
 
 
 def fetch_inputs(
@@ -69,7 +47,7 @@ def fetch_inputs(
         named.append(text)
     if options.store and not studies:
         raise BadInput(
-            "--store: expected a study of a DICOMweb server as INPUT, such as dicomweb://HOST/studies/UID, found none. Drop --store, or name the study."
+            f"--store: expected a study of a DICOMweb server as INPUT, such as {EXAMPLE}, found none. Drop --store, or name the study."
         )
     for folder, address in studies.items():
         fetch_study(WebArchive.connect(address.url), address, folder)
