@@ -49,6 +49,9 @@ SKULL_MM, LAYER_MM = range(8, 19, 2), 2.0  # the ends of layers below the surfac
 RIM_MM, DEEP_MM = (15.0, 25.0), 45.0  # the outer brain, and its inside
 ABOVE_NOSE_MM = 90.0  # below the top of the body: its outline changes slowly
 STEPS_BESIDE = 3  # from slice to slice, on either side, with which one is compared
+FEWEST_TRACKED = (
+    16  # planes; from one of thicker slices to the next an outline changes as if it moved
+)
 SAME_AREA = 0.05  # change of the logarithm of a plane's area, with which a head may have moved
 LASTING = 3  # planes on either side, whose middle a change moves
 DARK = 0.25  # of the median of the body: air and bone
@@ -155,7 +158,7 @@ def fingerprint(scan: Volume) -> Fingerprint:
     picture = Fingerprint.none().picture
     body = coarse_body(straight)
     if body.body.any() and min(np.ptp(body.box, 1)[1:]) >= FEWEST:
-        if min(np.ptp(body.box, 1)[1:]) >= PICTURED:
+        if min(np.ptp(body.box, 1)[1:]) >= PICTURED and not body.body.all():
             picture = picture_of(body)
         numbers |= _shape(body) | _ends(body) | _profile(body)
         if is_picture(Path(scan.origin)):
@@ -315,7 +318,7 @@ def _swerves(planes: Bool, areas: AnyArray, centres: Float64, body: CoarseBody) 
         "swerve_turn": _slants(planes[chosen], centres[chosen], body.spacing_mm),
     }
     sizes = np.log(np.maximum(areas[chosen], 1))
-    if len(sizes) <= 2 * STEPS_BESIDE:
+    if len(sizes) < FEWEST_TRACKED:
         return {}
     same_outline = _changes(sizes) < SAME_AREA
     return {
@@ -407,7 +410,7 @@ def _of_ct(hu: AnyArray) -> dict[str, float]:
         few = few[few > low]
     above = few[few > np.percentile(few, AIR_SHARE) + ABOVE_AIR_HU]
     solid, ends = np.histogram(above, np.arange(-3000, 4001, 20))
-    counts, edges = np.histogram(hu[hu != 0], np.arange(-800, 801, 10))  # 0 may be padding
+    counts, edges = np.histogram(hu[hu != 0], np.arange(-500, 801, 10))  # 0 may be padding
     counts = np.convolve(counts, np.ones(5), "same")
     middles = edges[:-1] + 5
     top = middles[counts >= max(counts.max() / 4, 1)]
