@@ -198,9 +198,8 @@ def manifest(
 def phantom(
     out: Path | str,
     *,
-    cases: int | None = None,
+    cases: int = 24,
     size: tuple[int, int, int] | None = None,
-    ct: Path | str | None = None,
     labels: Path | str | None = None,
     tissues: str | Path | None = None,
     spacing_mm: tuple[float, float, float] | None = None,
@@ -214,12 +213,11 @@ def phantom(
 
     Args:
         out: Output folder.
-        cases: Number of cases. Default: 24, of ct one of each CT.
-        size: Number of voxels in x, y and z, 8 to 1024 each. Default: 96 96 48. Not with labels or ct.
-        ct: Real CT, or folder of CTs, whose MR is drawn in place of simulated heads.
+        cases: Number of cases. Default: 24.
+        size: Number of voxels in x, y and z, 8 to 1024 each. Default: 96 96 48. Not with labels.
         labels: Label map, or folder of label maps, whose anatomy is varied and drawn in place of simulated heads.
         tissues: Tissues of the labels: charm, synthseg, totalsegmentator, or a TOML file.
-        spacing_mm: Voxel size in mm with labels or ct, 0.2 to 10 each. Default: that of the label map or CT.
+        spacing_mm: Voxel size in mm with labels, 0.2 to 10 each. Default: that of the label map.
         modalities: Modality that is written, such as t1, ct, a map of a tissue parameter such as t1_map, or maps for all of these. One or a list. Default: all images and no map.
         lesion: Lesion of the heads: none, tumour, stroke or mixed. Default: 'mixed'.
         stripped: Write the brain alone, as after skull stripping. Default: False.

@@ -281,6 +281,8 @@ SKULL += np.random.default_rng(0).normal(0, np.where(SKULL == BONE, 300, 8))
         (SKULL, set()),
         (SKULL + 1024, {"shifted-hu"}),
         (SKULL - 1024, {"shifted-hu"}),
+        (SKULL + 200, {"tissue-hu"}),
+        (-SKULL, {"other-content"}),
         (SKULL.clip(0), {"cut-window"}),
         (SKULL.clip(-200, 400), {"cut-window"}),
     ],
@@ -288,4 +290,4 @@ SKULL += np.random.default_rng(0).normal(0, np.where(SKULL == BONE, 300, 8))
 def test_the_values_of_a_ct_tell_an_offset_from_a_window(hu, codes):
     scan = Volume(hu[None].astype(np.float32), np.diag([4.0, 4, 4, 1]), "HU", "ct")
     said = {one.code for one in exact_messages(fingerprint(scan), "HU")}
-    assert said & {"shifted-hu", "tissue-hu", "cut-window"} == codes
+    assert said & {"shifted-hu", "tissue-hu", "cut-window", "other-content"} == codes

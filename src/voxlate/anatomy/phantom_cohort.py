@@ -1,6 +1,6 @@
 """A cohort of phantom patients as files, in the layout that `prepare` reads without any option.
 
-It is drawn from the package's own label maps, those of a user, or real CTs.
+It is drawn from the package's own label maps, or those of a user.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from voxlate.anatomy.contrast import PROTOCOLS
 from voxlate.anatomy.diseases import LesionKind
 from voxlate.anatomy.label_map import (
     LEAST_BRAIN_ML,
@@ -23,7 +22,6 @@ from voxlate.anatomy.label_map import (
 )
 from voxlate.anatomy.mapped_head import SHIPPED_HEADS, make_head, make_mapped_head
 from voxlate.anatomy.phantom_options import PhantomOptions, tables
-from voxlate.anatomy.real_ct import CtScan, draw_table, make_ct_body, read_ct
 from voxlate.anatomy.signal import FIELD_MM, MAPS, MODALITIES, Head, image, tissue_map
 from voxlate.anatomy.tissue import BRAIN, INTRACRANIAL, Label
 from voxlate.base.array_types import AnyArray
@@ -34,7 +32,6 @@ from voxlate.base.machine import cores
 from voxlate.base.messages import Say, message
 from voxlate.base.option import merge
 from voxlate.scans.cohorts.case_files import plain_name
-from voxlate.scans.formats.dicom import is_dicom_folder
 from voxlate.scans.formats.io import (
     content_hash,
     is_picture,
@@ -47,7 +44,6 @@ from voxlate.scans.images.mask import largest
 from voxlate.scans.images.units import unit_of
 
 SIZE = (96, 96, 48)  # of simulated heads
-CASES = 24
 KEPT_MAPS = 4
 LESION_MAP = {
     "tumour": {"necrosis": 1, "oedema": 2, "enhancing rim": 3, "other": 4},
@@ -59,7 +55,6 @@ SOURCES = "Constants and equations with their literature: voxlate.anatomy.tissue
 TABLE = "cases.csv"  # which `prepare` reads
 AIR_HU = -1000
 ALL_MAPS = "maps"
-OF_REAL_CT = (*PROTOCOLS, "ct")
 MOST_THREADS = 4  # each thread holds one head in memory
 
 
@@ -76,19 +71,17 @@ def write_cohort(
     changes: fields of the options. size: voxels in x, y, z. modalities: None stands for all images; maps of tissue
     parameters (maps.MAPS) are written where they are named, "maps" stands for all of them. stripped: set voxels outside the brain to 0, as BraTS
     does. labels: label maps, each of which becomes several cases by
-    variation (anatomy.mapped_head); `cases.csv` states from which map each case is. ct: real CTs, whose MR is drawn
-    (anatomy.real_ct). progress is called with (cases done, cases), say with a message on what was not drawn. Cases that exist are kept. Returns the case folders.
+    variation (anatomy.mapped_head); `cases.csv` states from which map each case is. progress is called with (cases done, cases),
+    say with a message on what was not drawn. Cases that exist are kept. Returns the case folders.
     Raises BadInput if `out` holds another cohort or a setting is wrong.
     """
     asked = merge(PhantomOptions, options, changes)
-    images = MODALITIES if asked.ct is None else OF_REAL_CT
-    named = asked.modalities or images
+    named = asked.modalities or MODALITIES
     expanded = chain.from_iterable(MAPS if name == ALL_MAPS else [name] for name in named)
     wanted = tuple(dict.fromkeys(expanded))
     for name in wanted:
-        known_name("--modalities", "an image or a map", name, (*images, *MAPS, ALL_MAPS))
-    bodies = bodies_of(asked, say)
-    cases = asked.cases or bodies.cases
+        known_name("--modalities", "an image or a map", name, (*MODALITIES, *MAPS, ALL_MAPS))
+    bodies = bodies_of(asked)
 
     def _write(case: int) -> Path:
         folder = out / bodies.name(case)
@@ -114,12 +107,12 @@ def write_cohort(
         own = {name: getattr(asked, name) for name in ("seed", "lesion", "stripped")}
         _claim(out, {**own, **bodies.settings}, bodies.description)
         if bodies.files:
-            _list_cases(out, {bodies.name(k): bodies.patient(k) for k in range(cases)})
+            _list_cases(out, {bodies.name(k): bodies.patient(k) for k in range(asked.cases)})
         # Threads suffice because numpy and gzip release the GIL.
         with ThreadPoolExecutor(min(cores(), MOST_THREADS)) as pool:
-            for folder in pool.map(_write, range(cases)):
+            for folder in pool.map(_write, range(asked.cases)):
                 folders.append(folder)
-                progress(len(folders), cases)
+                progress(len(folders), asked.cases)
     if without_brain:
         text = f"{first_of(without_brain)}: no lesion was drawn, because the label map shows no brain of {LEAST_BRAIN_ML:g} ml or more."
         say(message("no-brain", text))
@@ -169,15 +162,14 @@ class Bodies:
     """The bodies of a cohort.
 
     make: a body by the case's number and the kind of its lesion. settings: what a cohort that is continued must have in
-    common; description: further facts for `phantom.json`; files: the names of the label maps or CTs that become bodies in
-    turn, none where each is drawn; cases: their number where none is asked for.
+    common; description: further facts for `phantom.json`; files: the names of the label maps that become bodies in turn, none
+    where those of the package do.
     """
 
     make: Callable[[int, LesionKind], Head]
     settings: dict[str, Any]
     description: dict[str, Any]
     files: tuple[str, ...] = ()
-    cases: int = CASES
 
     def name(self, case: int) -> str:
         """The folder of a case."""
@@ -186,7 +178,7 @@ class Bodies:
         )
 
     def patient(self, case: int) -> str:
-        """The label map or CT of a case."""
+        """The label map of a case."""
         return self.files[case % len(self.files)]
 
     def kind(self, case: int) -> LesionKind:
@@ -197,15 +189,12 @@ class Bodies:
         return case // len(self.files) if self.files else 0
 
 
-def bodies_of(asked: PhantomOptions, say: Say) -> Bodies:
+def bodies_of(asked: PhantomOptions) -> Bodies:
     """The bodies that the options name; raises BadInput for options that do not fit together."""
-    if asked.ct is not None:
-        _refuse(asked, "with --ct", "labels", "size", "stripped", "tissues")
-        return ct_bodies(asked, say)
     if asked.labels is not None:
         _refuse(asked, "with --labels", "size")
-        return label_bodies(asked, say)
-    _refuse(asked, "without --labels or --ct", "tissues", "spacing_mm")
+        return label_bodies(asked)
+    _refuse(asked, "without --labels", "tissues", "spacing_mm")
     return simulated(asked)
 
 
@@ -237,14 +226,14 @@ def simulated(asked: PhantomOptions) -> Bodies:
     )
 
 
-def label_bodies(asked: PhantomOptions, say: Say = no_report) -> Bodies:
+def label_bodies(asked: PhantomOptions) -> Bodies:
     """Variations of label maps; raises BadInput where there are none, or without a table of their tissues."""
     if asked.tissues is None:
         raise BadInput(
             f"--labels: expected --tissues with the tissues of the labels, found none. Add --tissues with one of {', '.join(tables())}, or a TOML file."
         )
     table = read_table(asked.tissues)
-    maps = _find_files(Path(asked.labels or ""), "--labels", say)
+    maps = _find_maps(Path(asked.labels or ""))
     names = tuple(maps)
 
     # few maps are read once for all their variations; many are not kept
@@ -256,10 +245,14 @@ def label_bodies(asked: PhantomOptions, say: Say = no_report) -> Bodies:
         body = _read(names[case % len(names)])
         return make_mapped_head(body, asked.seed, case, asked.spacing_mm, lesion)
 
-    own = {"table": table.digest, "tissues": table.name}
     return Bodies(
         _make,
-        _settings(asked, "label_maps", maps) | own,
+        {
+            "label_maps": {name: content_hash(path) for name, path in maps.items()},
+            "spacing_mm": list(asked.spacing_mm) if asked.spacing_mm else None,
+            "table": table.digest,
+            "tissues": table.name,
+        },
         {
             "what": "Simulated scans, computed from equations on the anatomy of label maps.",
             "seg": table.names,
@@ -269,64 +262,20 @@ def label_bodies(asked: PhantomOptions, say: Say = no_report) -> Bodies:
     )
 
 
-def ct_bodies(asked: PhantomOptions, say: Say = no_report) -> Bodies:
-    """Bodies of real CTs; raises BadInput where there are none, and for a lesion, because they have their own."""
-    if asked.lesion in ("tumour", "stroke"):
-        raise BadInput(
-            f"--lesion: expected none with --ct, found {asked.lesion}. Remove it; a real CT has its own lesions."
-        )
-    files = _find_files(Path(asked.ct or ""), "--ct", say)
-    # beside other scans, those that are called so
-    called = {name[:-3]: path for name, path in files.items() if name.lower().endswith("_ct")}
-    scans = called or files
-    names = tuple(scans)
-
-    @lru_cache(KEPT_MAPS)
-    def _read(name: str) -> CtScan:
-        return read_ct(scans[name], name, asked.spacing_mm)
-
-    def _make(case: int, lesion: LesionKind) -> Head:
-        return make_ct_body(_read(names[case % len(names)]), asked.seed, case)
-
-    return Bodies(
-        _make,
-        _settings(asked, "ct", scans) | {"lesion": "none"},
-        {
-            "what": "Real CTs of patients, with MR that was drawn from them by equations: no MR was acquired.",
-            "seg": draw_table(np.random.default_rng(0)).names,
-        },
-        names,
-        len(names),
-    )
-
-
-def _settings(asked: PhantomOptions, kind: str, files: dict[str, Path]) -> dict[str, Any]:
-    """What a cohort of files that is continued must have in common."""
-    spacing = list(asked.spacing_mm) if asked.spacing_mm else None
-    hashes = {name: content_hash(path) for name, path in files.items()}
-    return {kind: hashes, "spacing_mm": spacing}
-
-
-def _find_files(folder: Path, option: str, say: Say) -> dict[str, Path]:
-    """The scans or label maps of a folder, or the one that a path names, by names for their cases; hidden files and pictures do not count.
-
-    A name has '_' for what not every system allows, which is said.
-    """
-    if not folder.exists():
-        raise BadInput(f"{option}: expected a file or a folder, found no {folder}. Correct it.")
-    if folder.is_file() or is_dicom_folder(folder):
-        return {safe_name(plain_name(without_ending(folder.name)), folder): folder}
+def _find_maps(place: Path) -> dict[str, Path]:
+    """The label maps of a folder, or the one that a path names, by names for their cases; hidden files do not count."""
+    if not place.exists():
+        raise BadInput(f"--labels: expected a file or a folder, found no {place}. Correct it.")
+    folder = place.parent if place.is_file() else place
+    files = [place] if place.is_file() else sorted(place.rglob("*"))
     endings = scan_endings()
     maps = dict[str, Path]()
-    for path in sorted(folder.rglob("*")):
-        hidden = path.name.startswith(".") or is_picture(path)
-        is_series = path.is_dir() and is_dicom_folder(path)
-        if hidden or not (is_series or path.name.lower().endswith(endings)):
+    for path in files:
+        is_map = path.name.lower().endswith(endings) and not is_picture(path)
+        if path.name.startswith(".") or not is_map:
             continue
         stem = without_ending("_".join(path.relative_to(folder).parts))
         name = safe_name(plain_name(stem), path)
-        if name != stem:
-            say(message("assumed", f"Assumed: {path.relative_to(folder)} is named {name}."))
         if name in maps:
             raise BadInput(
                 f"{path}: expected a name of its own for each file, found that of {maps[name]} ({name}). Rename one."
@@ -334,6 +283,6 @@ def _find_files(folder: Path, option: str, say: Say) -> dict[str, Path]:
         maps[name] = path
     if not maps:
         raise BadInput(
-            f"{option}: expected files ({', '.join(endings)}) or DICOM series in {folder}, found none. Name the folder that holds them."
+            f"--labels: expected files ({', '.join(endings)}) in {place}, found none. Name the folder that holds them."
         )
     return maps

@@ -23,22 +23,12 @@ def tables() -> list[str]:
 class PhantomOptions:
     """Options of `voxlate phantom` and voxlate.phantom."""
 
-    cases: Annotated[
-        int | None,
-        MainOption("Number of cases. Default: 24, of --ct one of each CT.", least=1),
-    ] = None
+    cases: Annotated[int, MainOption("Number of cases.", least=1)] = 24
     size: Annotated[
         tuple[Side, Side, Side] | None,
         MainOption(
-            "Number of voxels in x, y and z, 8 to 1024 each. Default: 96 96 48. Not with --labels or --ct.",
+            "Number of voxels in x, y and z, 8 to 1024 each. Default: 96 96 48. Not with --labels.",
             metavar="X Y Z",
-        ),
-    ] = None
-    ct: Annotated[
-        Path | str | None,
-        MainOption(
-            "Real CT, or folder of CTs, whose MR is drawn in place of simulated heads.",
-            metavar="PATH",
         ),
     ] = None
     labels: Annotated[
@@ -58,7 +48,7 @@ class PhantomOptions:
     spacing_mm: Annotated[
         tuple[Length, Length, Length] | None,
         MainOption(
-            "Voxel size in mm with --labels or --ct, 0.2 to 10 each. Default: that of the label map or CT.",
+            "Voxel size in mm with --labels, 0.2 to 10 each. Default: that of the label map.",
             metavar="X Y Z",
         ),
     ] = None

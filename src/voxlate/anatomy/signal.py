@@ -59,8 +59,7 @@ class Head:
 
     labels, second: the tissues (`Label`) with the largest and second largest share of a voxel; share: that of `labels`,
     0..1. lesion_map: 1 core, 2 penumbra of a stroke; 1 necrosis, 2 oedema, 3 enhancing rim of a tumour. texture has
-    unit variance. affine: 4 × 4, from the (x, y, z) index to RAS in mm. exposure: of its CT; hu: a real
-    CT in its place.
+    unit variance. affine: 4 × 4, from the (x, y, z) index to RAS in mm. exposure: of its CT.
     """
 
     labels: AnyArray
@@ -74,7 +73,6 @@ class Head:
     seed: int
     case: int
     exposure: Exposure
-    hu: AnyArray | None = None
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -342,8 +340,6 @@ def image(head: Head, modality: str) -> AnyArray:
 
     MR gets Rician noise and a smooth shading, CT what `exposure` states, perfusion Gaussian noise. The same head gives the same image.
     """
-    if head.hu is not None and modality not in PROTOCOLS:
-        return np.rint(head.hu)
     rng = np.random.default_rng([head.seed, head.case, 1 + MODALITIES.index(modality)])
     clean = signal(head, modality)
     if modality in PROTOCOLS:

@@ -12,11 +12,10 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from scipy import ndimage
 
 from voxlate.base.array_types import AnyArray, Bool, Float32, Float64, UInt8
-from voxlate.checks.planes_and_texture import around, plane_numbers, texture_numbers
+from voxlate.checks.planes_and_texture import plane_numbers, texture_numbers
 from voxlate.scans.cases.case import CaseHeader
 from voxlate.scans.formats.io import is_picture
 from voxlate.scans.images.grid import Volume, canonical_view
@@ -45,12 +44,6 @@ UPPER_MM = 100.0  # below the top of the body: necks and shoulders are further d
 FEWEST, PICTURED = 6, 28
 DEPTHS_MM = (10, 30, 60, 90, 120, 150)  # below the top, where areas of the body are compared
 CENTRES_MM = (60, 90, 120)  # where its centres are
-SKULL_MM, LAYER_MM = range(8, 19, 2), 2.0  # the ends of layers below the surface with skull
-RIM_MM, DEEP_MM = (15.0, 25.0), 45.0  # the outer brain, and its inside
-ABOVE_NOSE_MM = 90.0  # below the top of the body: its outline changes slowly
-STEPS_BESIDE = 3  # from slice to slice, on either side, with which one is compared
-SAME_AREA = 0.05  # change of the logarithm of a plane's area, with which a head may have moved
-LASTING = 3  # planes on either side, whose middle a change moves
 DARK = 0.25  # of the median of the body: air and bone
 LONG = 1.12  # times as long as wide, from which a body has an angle
 FOLD_MM = 6.0  # cells in which an outline is compared with its mirror image
@@ -155,7 +148,7 @@ def fingerprint(scan: Volume) -> Fingerprint:
     picture = Fingerprint.none().picture
     body = coarse_body(straight)
     if body.body.any() and min(np.ptp(body.box, 1)[1:]) >= FEWEST:
-        if min(np.ptp(body.box, 1)[1:]) >= PICTURED:
+        if min(np.ptp(body.box, 1)[1:]) >= PICTURED and not body.body.all():
             picture = picture_of(body)
         numbers |= _shape(body) | _ends(body) | _profile(body)
         if is_picture(Path(scan.origin)):
@@ -280,7 +273,7 @@ def _ends(body: CoarseBody) -> dict[str, float]:
 
 
 def _profile(body: CoarseBody) -> dict[str, float]:
-    """Areas and centres of a body by the depth below its top, and how suddenly it moves.
+    """Areas and centres of a body by the depth below its top.
 
     Areas as the diameter of a circle, relative to the width of the upper part.
     """
@@ -289,9 +282,10 @@ def _profile(body: CoarseBody) -> dict[str, float]:
     planes = body.body[bottom:top][::-1]
     areas = planes.sum((1, 2))
     diameters = np.sqrt(areas * np.prod(body.spacing_mm[1:]) * 4 / np.pi) / body.across_mm
-    centres = _centres(planes, areas, body.spacing_mm)
+    along = (planes.sum(2) * np.arange(planes.shape[1])).sum(1)
+    centres = along / np.maximum(areas, 1) * body.spacing_mm[1]
     depths_mm = (np.arange(len(planes)) + 0.5) * side_mm
-    forward = (centres[:, 0] - np.interp(DEPTHS_MM[1], depths_mm, centres[:, 0])) / body.across_mm
+    forward = (centres - np.interp(DEPTHS_MM[1], depths_mm, centres)) / body.across_mm
     shown = {"area": (DEPTHS_MM, diameters), "forward": (CENTRES_MM, forward)}
     numbers = {
         f"{name}_{depth_mm}": float(np.interp(depth_mm, depths_mm, values))
@@ -299,58 +293,7 @@ def _profile(body: CoarseBody) -> dict[str, float]:
         for depth_mm in asked_mm
         if depth_mm < depths_mm[-1] - END_MM
     }
-    return numbers | _swerves(planes, areas, centres, body)
-
-
-def _swerves(planes: Bool, areas: AnyArray, centres: Float64, body: CoarseBody) -> dict[str, float]:
-    """How much the centres of planes, and the direction in which they are long, change from one to the next and not beside it.
-
-    Where the area changes as suddenly, the outline was found in another way, as around a dark scalp, and nothing moved.
-    """
-    side_mm = body.spacing_mm[0]
-    chosen = slice(int(DEPTHS_MM[0] / side_mm) + 1, int(ABOVE_NOSE_MM / side_mm))
-    tracks = {
-        "swerve_y": centres[chosen, 0] / body.across_mm,
-        "swerve_x": centres[chosen, 1] / body.across_mm,
-        "swerve_turn": _slants(planes[chosen], centres[chosen], body.spacing_mm),
-    }
-    sizes = np.log(np.maximum(areas[chosen], 1))
-    if len(sizes) <= 2 * STEPS_BESIDE:
-        return {}
-    same_outline = _changes(sizes) < SAME_AREA
-    return {
-        name: float((_changes(track) * same_outline).max(initial=0))
-        for name, track in tracks.items()
-    }
-
-
-def _changes(track: Float64) -> Float64:
-    """The changes from one plane to the next that those beside it do not have, and that last; not those at either end."""
-    steps = np.diff(track)
-    usual = around(steps, STEPS_BESIDE)
-    sides = np.median(sliding_window_view(track, LASTING), axis=1)
-    changes = sides[LASTING:] - sides[:-LASTING]
-    within = slice(LASTING - 1, LASTING - 1 + len(changes))
-    sudden, lasting = np.abs(steps - usual)[within], np.abs(changes - LASTING * usual[within])
-    return np.minimum(sudden, lasting)
-
-
-def _slants(planes: Bool, centres: Float64, spacing_mm: Spacing) -> Float64:
-    """The covariance of rows and columns of the body in each plane, over its variance: 0 of round and of upright ones."""
-    slants = []
-    for plane, centre in zip(planes, centres):
-        away = np.argwhere(plane) * spacing_mm[1:] - centre
-        slants.append(np.prod(away, 1).sum() / max(float(np.square(away).sum()), TINY))
-    return np.array(slants)
-
-
-def _centres(planes: Bool, areas: Float64, spacing_mm: Spacing) -> Float64:
-    """The centre [D, 2] of the body in each plane, in mm along its rows and columns."""
-    centres = []
-    for axis, side in zip((1, 2), spacing_mm[1:]):
-        along = planes.sum(3 - axis) * np.arange(planes.shape[axis])
-        centres.append(along.sum(1) / np.maximum(areas, 1) * side)
-    return np.stack(centres, 1)
+    return numbers
 
 
 def value_numbers(scan: Volume) -> dict[str, float]:
@@ -407,7 +350,7 @@ def _of_ct(hu: AnyArray) -> dict[str, float]:
         few = few[few > low]
     above = few[few > np.percentile(few, AIR_SHARE) + ABOVE_AIR_HU]
     solid, ends = np.histogram(above, np.arange(-3000, 4001, 20))
-    counts, edges = np.histogram(hu[hu != 0], np.arange(-800, 801, 10))  # 0 may be padding
+    counts, edges = np.histogram(hu[hu != 0], np.arange(-500, 801, 10))  # 0 may be padding
     counts = np.convolve(counts, np.ones(5), "same")
     middles = edges[:-1] + 5
     top = middles[counts >= max(counts.max() / 4, 1)]
@@ -429,35 +372,21 @@ def _levels(body: CoarseBody) -> dict[str, float]:
     # of negated values, to whose median nothing is relative
     if body.median == TINY and inside.min() < 0:
         return below
-    relative = body.values / body.median
     dark, low, bright, brighter, most = np.percentile(inside / body.median, [5, 25, 95, 99.9, 100])
-    numbers = below | {
+    return below | {
         "dark": dark,
         "low": low,
         "saturated": float((inside == inside.max()).mean()),
         "bright": np.log(max(bright, TINY)),
         "hottest": np.log(max((most - 1) / max(brighter - 1, TINY), TINY)),
         "floor": body.background / max(abs(body.background) + brighter * body.median, TINY),
-        "void": _void_mm(body, relative),
+        "void": _void_mm(body),
     }
-    filled = fill_slices(body.body[body.upper])
-    padded = np.pad(filled, ((0, 0), (1, 1), (1, 1)))
-    depth_mm = ndimage.distance_transform_edt(padded, body.spacing_mm)[:, 1:-1, 1:-1]
-    values = relative[body.upper]
-    layers = [values[(depth_mm > mm - LAYER_MM) & (depth_mm <= mm)] for mm in SKULL_MM]
-    deep = values[depth_mm > DEEP_MM]
-    rim = values[(depth_mm > RIM_MM[0]) & (depth_mm <= RIM_MM[1])]
-    if deep.size and rim.size and (inner := float(np.median(deep))) > DARK:
-        brain = max(float(np.median(values[depth_mm > RIM_MM[0]])), TINY)
-        medians = [float(np.median(layer)) / brain for layer in layers if layer.size]
-        numbers["bone"] = min(medians, default=np.nan)
-        numbers["centre"] = np.log(inner / max(float(np.median(rim)), TINY))
-    return numbers
 
 
-def _void_mm(body: CoarseBody, relative: Float32) -> float:
+def _void_mm(body: CoarseBody) -> float:
     """The radius of the largest region inside a body that is as dark as air."""
-    dark = fill_slices(body.body) & (relative < DARK)
+    dark = fill_slices(body.body) & (body.values / body.median < DARK)
     return float(ndimage.distance_transform_edt(np.pad(dark, 1), body.spacing_mm).max())
 
 

@@ -31,7 +31,7 @@ Pictures = dict[str, UInt8]  # by case
 
 def pictures_of(scans: Mapping[str, Fingerprint]) -> Pictures:
     """The pictures of scans, by case, that show a body."""
-    return {case: scan.picture for case, scan in scans.items() if scan.numbers}
+    return {case: scan.picture for case, scan in scans.items() if (scan.picture < UNKNOWN).any()}
 
 
 def similarity(a: UInt8, b: UInt8) -> float:

@@ -134,19 +134,19 @@ def _continuity(slices: Float32, deviations: Float32) -> dict[str, float]:
     }
 
 
-def around(values: AnyArray, beside: int = AROUND) -> Float64:
+def around(values: AnyArray) -> Float64:
     """The median of the values around each, without itself."""
-    near = [np.roll(values, shift) for shift in range(-beside, beside + 1) if shift]
+    near = [np.roll(values, shift) for shift in range(-AROUND, AROUND + 1) if shift]
     return np.median(near, 0)
 
 
 def _brightness(scan: Volume) -> dict[str, float]:
     """How the brightness of planes changes along the axes of a scan, as logarithms.
 
-    step: the largest lasting change between two planes; level: of a slice to both of its neighbours; darker: by how much every
-    second slice is darker; slope_z, slope_y, slope_x: of the brightness at the last end over the first.
+    step: the largest lasting change between two planes; level: of a slice to both of its neighbours; slope_z, slope_y, slope_x: of
+    the brightness at the last end over the first.
     """
-    numbers = {"step": 0.0, "darker": 0.0}
+    numbers = {"step": 0.0}
     background = background_value(scan)
     for axis in range(1 if scan.unit == "HU" else 3):  # planes behind a head show the table of a CT
         first, levels = _levels(np.moveaxis(scan.data[0], axis, 0), background)
@@ -163,12 +163,9 @@ def _brightness(scan: Volume) -> dict[str, float]:
             at = float(first + changes.argmax() + beside - 1)
             numbers |= {"step": float(changes.max()), "step_axis": axis, "step_at": at}
         numbers[f"slope_{'zyx'[axis]}"] = float(sides[-1] - sides[0])
-        bends = levels[1:-1] - (levels[:-2] + levels[2:]) / 2
         if axis == 0:
-            most = int(np.abs(bends).argmax())
-            numbers |= {"level": float(abs(bends[most])), "level_at": float(first + 1 + most)}
-        bends[1::2] *= -1
-        numbers["darker"] = max(numbers["darker"], float(abs(np.median(bends))))
+            bends = np.abs(levels[1:-1] - (levels[:-2] + levels[2:]) / 2)
+            numbers |= {"level": float(bends.max()), "level_at": float(first + 1 + bends.argmax())}
     return numbers
 
 
@@ -273,8 +270,7 @@ def _wave(image: Float32, pixel_mm: Sequence[float]) -> float:
 
 
 def _points(image: Float32) -> dict[str, float]:
-    """Shares of bright voxels: single bright points (salt), those that equal the next one (flat); and of dark ones between two bright
-    ones as a share of these (wrapped)."""
+    """The share of single bright points among bright voxels (salt), and of dark ones between two bright ones as a share of these (wrapped)."""
     bright = image > image.mean()
     if not bright.any():
         return {}
@@ -289,10 +285,7 @@ def _points(image: Float32) -> dict[str, float]:
         [np.minimum(np.roll(image, 1, axis), np.roll(image, -1, axis)) for axis in (1, 2)]
     )
     wrapped = float((between - image > PIT * span).sum() / bright.sum())
-    steps = np.abs(np.diff(image))
-    varied = (bright & (image < image.max()))[..., 1:]
-    flat = float(((steps == 0) & varied).sum() / max(1, varied.sum()))
-    return {"salt": salt, "flat": flat, "wrapped": wrapped}
+    return {"salt": salt, "wrapped": wrapped}
 
 
 def _growth(scan: Volume) -> dict[str, float]:

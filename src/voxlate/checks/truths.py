@@ -165,7 +165,7 @@ def _copied(truths: Mapping[str, Sketch], name: str) -> Iterator[Message]:
 def _in_pairs(truths: Mapping[str, Sketch], name: str) -> list[Message]:
     """The truths that do not fit their source, or without one their image; none that its image fits as it lies."""
     patients = {label: truth.patient for label, truth in truths.items()}
-    pictures = {label: truth.truth.picture for label, truth in truths.items()}
+    pictures = pictures_of({label: truth.truth for label, truth in truths.items()})
     images = pictures_of({label: truth.image for label, truth in truths.items()})
     sources = pictures_of({label: truth.source for label, truth in truths.items()})
     said = []
