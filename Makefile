@@ -11,7 +11,7 @@
 # make figures  the figures of the papers' pages, from the images that make tables left in bench/tables
 # make evidence  train and score a fixed set on real scans and phantoms: docs/reference/evidence.tsv (40 minutes at most; resumable)
 # make chaos   kill commands, fill their disk: a table in docs/reliability.md (20 minutes at most; resumable)
-# make bench   time and memory of networks beside those of peers, and of a synthesis (20 minutes)
+# make bench   time and memory of networks beside those of peers, and of a synthesis (20 minutes; SIZE=64: images of 64², one minute)
 # make browser  the page that computes in a browser, in build/browser (MODELS="MODEL ..." puts models in it), and every test
 #              that needs Chromium (marker browser), which the default suite leaves out
 # make keep    files of this version for tests of later ones, in tests/kept_files; before a release
@@ -59,7 +59,7 @@ test-slow: install
 
 # the 48 orders of axes with dciodvfy, and an Orthanc server where it is installed
 dicom: install
-	$(BIN)/python -m pytest -q -m "slow or pacs or not slow" tests/clinic
+	$(BIN)/python -m pytest -rs -m "slow or pacs or not slow" tests/clinic
 
 check: install
 	$(BIN)/ruff check
@@ -96,8 +96,8 @@ chaos: install
 bench: install
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps dynamic-network-architectures
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_nets.py
-	$(BIN)/python benchmarks/bench_synth.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_nets.py $(if $(SIZE),--size $(SIZE) --repeats 1)
+	$(BIN)/python benchmarks/bench_synth.py $(if $(SIZE),--size $(SIZE) $(SIZE) $(SIZE))
 
 # how far intervals and warnings hold
 trust: install
