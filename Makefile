@@ -10,7 +10,7 @@
 # make tables  train the papers' rows that were not measured with today's phantoms and recipes; write the pages (hours; resumable)
 # make figures  the figures of the papers' pages, from the images that make tables left in bench/tables
 # make evidence  train and score a fixed set on real scans and phantoms: docs/reference/evidence.tsv (40 minutes at most; resumable)
-# make chaos   kill commands, fill their disk: a table in docs/reliability.md (20 minutes at most; resumable)
+# make chaos   kill commands, fill their disk: a table in docs/reliability.md (resumable; at most MINUTES=20 and its first run)
 # make bench   time and memory of networks beside those of peers, and of a synthesis (20 minutes; SIZE=64: images of 64², one minute)
 # make browser  the page that computes in a browser, in build/browser (MODELS="MODEL ..." puts models in it), and every test
 #              that needs Chromium (marker browser), which the default suite leaves out
@@ -88,9 +88,9 @@ release: install
 fuzz: install
 	$(BIN)/python fuzz/fuzz.py --further
 
-# kills, full disks and competing processes; resumable, 20 minutes at most
+# kills, full disks and competing processes; resumable
 chaos: install
-	OMP_NUM_THREADS=1 $(BIN)/python fuzz/chaos.py --write docs/reliability.md
+	OMP_NUM_THREADS=1 $(BIN)/python fuzz/chaos.py --write docs/reliability.md $(if $(MINUTES),--minutes $(MINUTES))
 
 # nnU-Net's networks without what they need for others: torchvision must be of the build of torch
 bench: install
