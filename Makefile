@@ -10,7 +10,7 @@
 # make figures  the figures of the papers' pages, from the images that make tables left in bench/tables
 # make evidence  train and score a fixed set on real scans and phantoms: docs/reference/evidence.tsv (40 minutes at most; resumable)
 # make chaos   kill commands, fill their disk: a table in docs/reliability.md (resumable; at most MINUTES=20 and its first run)
-# make bench   time and memory of networks beside those of peers, and of a synthesis (20 minutes; SIZE=64: images of 64², one minute)
+# make bench   time and memory of networks beside those of peers, and of a synthesis (20 minutes; SIZE=64: small ones, a few minutes)
 # make browser  the page that computes in a browser, in build/browser (MODELS="MODEL ..." puts models in it), and every test
 #              that needs Chromium (marker browser), which the default suite leaves out
 # make keep    files of this version for tests of later ones, in tests/kept_files; before a release
