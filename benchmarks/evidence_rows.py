@@ -282,9 +282,7 @@ KINDS: Mapping[str, Callable[[Row, Place], Iterator[Scores]]] = {
 
 
 def scans_of(row: Row) -> str:
-    """The folder of DATA that a row needs; "" for phantoms."""
-    if row.kind == "phantoms":
-        return ""
+    """The folder of DATA that a row of real scans needs."""
     brains = row.kind == "brain" or row.subject == "brain-mr-to-mr"
     return "brats_like" if brains else "harvard_ct_mr"
 

@@ -111,16 +111,6 @@ def test_names_that_are_no_file_names_are_refused_in_recipes(tiny, name):
             recipe.from_dict({**values, "data": data, "intensity": intensity}, "mine")
 
 
-@slow
-def test_a_run_to_reuse_that_does_not_fit_says_why(typed, prepared, run, tiny, tmp_path):
-    text = tiny.read_text().replace("steps = 6", "steps = 1")
-    keys = ("method", "net", "train")
-    body = "".join(line for line in text.splitlines(True) if line.startswith(keys))
-    (tmp_path / "staged.toml").write_text(f'{text}[[stages]]\nname = "first"\n{body}')
-    said = "note: stage 'first' is not taken from run: it has no finished stage 'first'."
-    assert said in typed("train staged.toml --data prepared --out new --reuse run").done().err
-
-
 def test_a_recipe_may_update_the_stages_of_its_base_by_name_and_their_data_but_have_no_empty_level(
     tmp_path,
 ):
