@@ -95,7 +95,7 @@ bench: install
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_nets.py $(if $(SIZE),--size $(SIZE) --repeats 1)
 	$(BIN)/python benchmarks/bench_synth.py $(if $(SIZE),--size $(SIZE) $(SIZE) $(SIZE))
 
-# how far intervals and warnings hold
+# how far intervals hold
 trust: install
 	$(BIN)/python benchmarks/trust.py bench
 
