@@ -1,6 +1,5 @@
 # make demo    the whole way on a made-up cohort, CPU, a few minutes
 # make test    the default suite (about 6 minutes on 2 cores); what takes longer has the marker slow or browser
-# make durations  the same, with the 30 slowest tests
 # make test-wheel  the wheel alone in a fresh environment without torch, and the page in Chromium where it is installed
 # make test-slow  second variants, and documented commands that take long
 # make docs    the documentation as a site, in docs/_build/html
@@ -21,7 +20,7 @@ PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3.14 python3 py
 USABLE := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 FOUND = $(shell for name in $(PYTHONS); do "$$name" -c '$(USABLE)' 2>/dev/null && echo "$$name" && break; done)
 
-.PHONY: install demo test dicom test-wheel durations test-slow check docs browser keep release fuzz chaos bench tables figures trust evidence starters clean
+.PHONY: install demo test dicom test-wheel test-slow check docs browser keep release fuzz chaos bench tables figures trust evidence starters clean
 
 install: .venv/installed
 
@@ -40,9 +39,6 @@ demo: install
 # a free process takes tests of the other one's share: neither waits for the slowest files
 test: install
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
-
-durations: install
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --durations 30
 
 test-wheel: install
 	$(BIN)/python -m pytest -m wheel -s
