@@ -120,7 +120,7 @@ def measure_all(rows: Sequence[Row], options: argparse.Namespace, commit: str, m
             row = waiting[future]
             try:
                 results = [
-                    ledger.Result(commit, f"{date.today()}", machine, name, 0, **scores)
+                    ledger.Result(commit, f"{date.today()}", machine, name, **scores)
                     for name, scores in zip(row.results, future.result(), strict=True)
                 ]
             except Exception as error:  # whatever stops one row, the others go on

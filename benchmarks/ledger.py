@@ -18,14 +18,13 @@ class Result:
     """What one commit reached on one row; None stands for a score that the row does not have.
 
     steps: of each stage, joined by +; minutes: of the training; mae, mae_levelled: see evidence.py;
-    coverages: of each held-out patient, where there are several; seed: 0 but in old lines.
+    coverages: of each held-out patient, where there are several.
     """
 
     commit: str
     date: str
     machine: str
     row: str
-    seed: int
     steps: str = ""
     minutes: float | None = None
     mae: float | None = None
@@ -84,7 +83,7 @@ def _parse(line: dict[str, str]) -> Result:
     values: dict[str, Any] = {name: line[name] for name in TEXTS}
     for name in set(COLUMNS) - set(TEXTS):
         values[name] = float(line[name]) if line[name] else None
-    return Result(**{**values, "seed": int(line["seed"])})
+    return Result(**values)
 
 
 def append(path: Path, results: Sequence[Result]) -> None:

@@ -14,7 +14,7 @@ from rows import every_row
 def result():
     """A result that others are made from."""
     return ledger.Result(
-        *("aaaaaaaa", "2026-01-01", "AMD EPYC, bfloat16", "heads-case37-3min", 0),
+        *("aaaaaaaa", "2026-01-01", "AMD EPYC, bfloat16", "heads-case37-3min"),
         steps="220+130",
         minutes=3.02,
         mae=0.07,
@@ -29,7 +29,7 @@ def result():
 
 def test_a_ledger_is_read_as_it_was_written(result, tmp_path):
     path = tmp_path / "evidence.tsv"
-    bare = ledger.Result("bbbbbbbb+", "2026-01-02", "Intel Xeon, float32", "starter-x", 2)
+    bare = ledger.Result("bbbbbbbb+", "2026-01-02", "Intel Xeon, float32", "starter-x")
     ledger.append(path, [result])
     ledger.append(path, [bare])
     assert ledger.read(path) == [result, bare]
