@@ -1,7 +1,5 @@
 # make demo    the whole way on a made-up cohort, CPU, a few minutes
 # make test    the default suite (about 6 minutes on 2 cores); what takes longer has the marker slow or browser
-# make test-bare  the same as on a machine without fcntl, resource, /proc, fork and signal masks
-# make durations  the same, with the 30 slowest tests
 # make test-wheel  the wheel alone in a fresh environment without torch, and the page in Chromium where it is installed
 # make test-slow  second variants, and documented commands that take long
 # make docs    the documentation as a site, in docs/_build/html
@@ -10,8 +8,8 @@
 # make tables  train the papers' rows that were not measured with today's phantoms and recipes; write the pages (hours; resumable)
 # make figures  the figures of the papers' pages, from the images that make tables left in bench/tables
 # make evidence  train and score a fixed set on real scans and phantoms: docs/reference/evidence.tsv (40 minutes at most; resumable)
-# make chaos   kill commands, fill their disk: a table in docs/reliability.md (20 minutes at most; resumable)
-# make bench   time and memory of networks beside those of peers, and of a synthesis (20 minutes)
+# make chaos   kill commands, fill their disk: a table in docs/reliability.md (resumable; at most MINUTES=20 and its first run)
+# make bench   time and memory of networks beside those of peers, and of a synthesis (20 minutes; SIZE=64: small ones, a few minutes)
 # make browser  the page that computes in a browser, in build/browser (MODELS="MODEL ..." puts models in it), and every test
 #              that needs Chromium (marker browser), which the default suite leaves out
 # make keep    files of this version for tests of later ones, in tests/kept_files; before a release
@@ -22,7 +20,7 @@ PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3.14 python3 py
 USABLE := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 FOUND = $(shell for name in $(PYTHONS); do "$$name" -c '$(USABLE)' 2>/dev/null && echo "$$name" && break; done)
 
-.PHONY: install demo test dicom test-bare test-wheel durations test-slow check docs browser keep release fuzz chaos bench tables figures trust evidence starters clean
+.PHONY: install demo test dicom test-wheel test-slow check docs browser keep release fuzz chaos bench tables figures trust evidence starters clean
 
 install: .venv/installed
 
@@ -42,12 +40,6 @@ demo: install
 test: install
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
-durations: install
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --durations 30
-
-test-bare: install
-	$(BIN)/python -m pytest --numprocesses 2 --bare
-
 test-wheel: install
 	$(BIN)/python -m pytest -m wheel -s
 	rm -rf build/browser
@@ -59,7 +51,7 @@ test-slow: install
 
 # the 48 orders of axes with dciodvfy, and an Orthanc server where it is installed
 dicom: install
-	$(BIN)/python -m pytest -q -m "slow or pacs or not slow" tests/clinic
+	$(BIN)/python -m pytest -rs -m "slow or pacs or not slow" tests/clinic
 
 check: install
 	$(BIN)/ruff check
@@ -88,18 +80,18 @@ release: install
 fuzz: install
 	$(BIN)/python fuzz/fuzz.py --further
 
-# kills, full disks and competing processes; resumable, 20 minutes at most
+# kills, full disks and competing processes; resumable
 chaos: install
-	OMP_NUM_THREADS=1 $(BIN)/python fuzz/chaos.py --write docs/reliability.md
+	OMP_NUM_THREADS=1 $(BIN)/python fuzz/chaos.py --write docs/reliability.md $(if $(MINUTES),--minutes $(MINUTES))
 
 # nnU-Net's networks without what they need for others: torchvision must be of the build of torch
 bench: install
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps dynamic-network-architectures
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_nets.py
-	$(BIN)/python benchmarks/bench_synth.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_nets.py $(if $(SIZE),--size $(SIZE) --repeats 1)
+	$(BIN)/python benchmarks/bench_synth.py $(if $(SIZE),--size $(SIZE) $(SIZE) $(SIZE))
 
-# how far intervals and warnings hold
+# how far intervals hold
 trust: install
 	$(BIN)/python benchmarks/trust.py bench
 

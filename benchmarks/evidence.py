@@ -1,18 +1,17 @@
 """What a commit reaches on real scans and phantoms: one line a result in docs/reference/evidence.tsv (`make evidence`).
 
-    python benchmarks/evidence.py [--full] [--rows PATTERN …] [--data DIR] [--work DIR]
+    python benchmarks/evidence.py [--rows PATTERN …] [--data DIR] [--work DIR]
     python benchmarks/evidence.py --list
     python benchmarks/evidence.py --compare
 
-The default set takes at most 40 minutes of two cores: two rows at a time, one thread each, the longest first. Results that
+All rows take at most 40 minutes of two cores: two rows at a time, one thread each, the longest first. Results that
 the commit has on this kind of machine are not measured again; stopped trainings resume. At the end, and with --compare
 alone, it prints what is worse than the best earlier result of the same row on the same kind of machine by more than the
-row's spread (ledger.py), with exit code 1 if anything is, or if a row failed. --full takes about a day and resumes.
+score's spread (ledger.py), with exit code 1 if anything is, or if a row failed.
 
-Decision rule: rules of plans and trainings are chosen on the heads of --full other than case37 and case41, and never on
-these two, which report.
+Decision rule: no rule of plans and trainings is chosen on case37 and case41, which report.
 
-heads-HEAD         MR to CT of 2-D slices (DATA/harvard_ct_mr). Another head validates, all others train `train auto`.
+heads-HEAD         MR to CT of 2-D slices (DATA/harvard_ct_mr). The other one that reports validates, five train `train auto`.
 heads-HEAD-…steps  the same in a fixed number of steps of a mean prediction, for machines of different speed.
 peer-HEAD          the same by MONAI's BasicUNet, in as many minutes (evidence_peer.py).
 brain-PATIENT      T1 to T2 (DATA/brats_like), scored inside the body; the three other brains train.
@@ -51,8 +50,7 @@ from evidence_rows import (
     Place,
     Row,
     Scores,
-    default_rows,
-    full_rows,
+    all_rows,
     planned_minutes,
     scans_of,
 )
@@ -86,7 +84,7 @@ def kind_of_machine() -> str:
 def measure_in_process(row: Row, options: argparse.Namespace, folder: Path) -> list[Scores]:
     """Measure a row in a process of its own with one thread; raises CalledProcessError if it fails."""
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, __file__, "--data", options.data, "--only", row.folder, folder]
+    command = [sys.executable, __file__, "--data", options.data, "--only", row.name, folder]
     threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     with (folder / "log.txt").open("w", encoding="utf-8") as log:
         subprocess.run(
@@ -112,29 +110,29 @@ def measure_all(rows: Sequence[Row], options: argparse.Namespace, commit: str, m
     work = options.work / commit
     if commit.endswith(ledger.DIRTY):  # whose runs may be those of other code
         shutil.rmtree(work, ignore_errors=True)
-    ordered = sorted(rows, key=lambda row: (row.seed, -row.minutes))
+    ordered = sorted(rows, key=lambda row: -row.minutes)
     failed, began = 0, time.monotonic()
-    with ThreadPoolExecutor(options.workers) as pool:
+    with ThreadPoolExecutor(WORKERS) as pool:
         waiting = {
-            pool.submit(measure_in_process, row, options, work / row.folder): row for row in ordered
+            pool.submit(measure_in_process, row, options, work / row.name): row for row in ordered
         }
         for done, future in enumerate(as_completed(waiting), start=1):
             row = waiting[future]
             try:
                 results = [
-                    ledger.Result(commit, f"{date.today()}", machine, name, row.seed, **scores)
+                    ledger.Result(commit, f"{date.today()}", machine, name, **scores)
                     for name, scores in zip(row.results, future.result(), strict=True)
                 ]
             except Exception as error:  # whatever stops one row, the others go on
                 failed += 1
-                log = work / row.folder / "log.txt"
-                print(f"{row.folder}: failed. {last_line(log) or error} See {log}.")
+                log = work / row.name / "log.txt"
+                print(f"{row.name}: failed. {last_line(log) or error} See {log}.")
                 results = []
             ledger.append(RESULTS, results)
             for result in results:
                 print(describe(result))
             seconds = time.monotonic() - began
-            print(progress_of(done, ordered, options.workers, seconds), flush=True)
+            print(progress_of(done, ordered, seconds), flush=True)
     return failed
 
 
@@ -148,13 +146,13 @@ def describe(result: ledger.Result) -> str:
     """The scores of a result on one line."""
     scores = {one.name: getattr(result, one.name) for one in ledger.MEASURES}
     texts = [f"{name} {value:.4g}" for name, value in scores.items() if value is not None]
-    return f"{result.row}, seed {result.seed}: {', '.join(texts)}"
+    return f"{result.row}: {', '.join(texts)}"
 
 
-def progress_of(done: int, rows: Sequence[Row], workers: int, seconds: float) -> str:
+def progress_of(done: int, rows: Sequence[Row], seconds: float) -> str:
     """How many rows are done, and about how long the others take."""
     minutes = seconds / 60
-    left = 0 if done == len(rows) else max(planned_minutes(rows, workers) - minutes, 0)
+    left = 0 if done == len(rows) else max(planned_minutes(rows) - minutes, 0)
     return f"{done} of {len(rows)} rows in {minutes:.0f} minutes, about {left:.0f} left"
 
 
@@ -171,22 +169,19 @@ def show_worse(commit: str) -> int:
 
 def chosen_rows(options: argparse.Namespace) -> list[Row]:
     """The rows of the set that match a pattern, as they are named there."""
-    rows = full_rows() if options.full else default_rows()
     patterns = options.rows or ["*"]
-    return [row for row in rows if any(fnmatch.fnmatch(row.name, one) for one in patterns)]
+    return [row for row in all_rows() if any(fnmatch.fnmatch(row.name, one) for one in patterns)]
 
 
 def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    options.add_argument("--full", action="store_true", help="the large set, about a day")
     options.add_argument("--rows", nargs="+", metavar="PATTERN", help="names, with * and ?")
     options.add_argument("--list", action="store_true", help="only print the rows")
     options.add_argument("--compare", action="store_true", help="only print what is worse")
     options.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     options.add_argument("--work", type=Path, default=ROOT / "bench" / "evidence")
-    options.add_argument("--workers", type=int, default=WORKERS, help="rows side by side")
     options.add_argument("--only", nargs=2, help=argparse.SUPPRESS)
     return options
 
@@ -195,28 +190,27 @@ def main() -> int:
     options = parser().parse_args()
     if options.only:
         name, folder = options.only
-        row = next(one for one in full_rows() if one.folder == name)
+        row = next(one for one in all_rows() if one.name == name)
         measure(row, options.data, Path(folder))
         return 0
     rows = chosen_rows(options)
     if options.list:
-        print(*(f"{row.minutes:4g} min  {row.folder}" for row in rows), sep="\n")
-        minutes = planned_minutes(rows, options.workers)
-        print(f"{len(rows)} rows, about {minutes:.0f} minutes in {options.workers} processes")
+        print(*(f"{row.minutes:4g} min  {row.name}" for row in rows), sep="\n")
+        minutes = planned_minutes(rows)
+        print(f"{len(rows)} rows, about {minutes:.0f} minutes in {WORKERS} processes")
         return 0
     commit = commit_of_source()
     if options.compare:
         return min(show_worse(commit), 1)
     machine, known = kind_of_machine(), ledger.read(RESULTS)
-    present = [row for row in rows if (options.data / scans_of(row)).is_dir()]
+    present = []
     for row in rows:
-        if row not in present:
-            print(f"{row.folder}: skipped, because {options.data / scans_of(row)} is not there.")
-    left = [
-        row
-        for row in present
-        if not ledger.is_measured(known, commit, machine, row.results, row.seed)
-    ]
+        scans = options.data / scans_of(row)
+        if row.kind == "phantoms" or scans.is_dir():
+            present.append(row)
+        else:
+            print(f"{row.name}: skipped, because {scans} is not there.")
+    left = [row for row in present if not ledger.is_measured(known, commit, machine, row.results)]
     print(f"{commit} on {machine}: {len(left)} of {len(rows)} rows to measure", flush=True)
     failed = measure_all(left, options, commit, machine)
     return min(show_worse(commit) + failed + (not present), 1)

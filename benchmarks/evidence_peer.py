@@ -39,11 +39,11 @@ def picture(path: str) -> torch.Tensor:
     return torch.from_numpy(grey)[None, None] / WHITE
 
 
-def train_peer(pairs: Sequence[Pair], minutes: float, seed: int) -> tuple[torch.nn.Module, int]:
+def train_peer(pairs: Sequence[Pair], minutes: float) -> tuple[torch.nn.Module, int]:
     """MONAI's BasicUNet after so many minutes of training on pairs of slices of one size, and its steps."""
     from monai.networks.nets import BasicUNet  # of the extra bench
 
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     net: torch.nn.Module = BasicUNet(spatial_dims=2, in_channels=1, out_channels=1)
     inputs, targets = (torch.cat([pair[side] for pair in pairs]) for side in (0, 1))
     optimiser = torch.optim.AdamW(net.parameters(), lr=RATE)

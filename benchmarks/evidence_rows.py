@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -32,7 +31,6 @@ HEADS = ("case02", "case16", "case20", "case32", "case34", "case37", "case41")
 REPORTING = ("case37", "case41")
 BRAINS = ("openMS-cs-patient26", "TCGA-DU-7294", "openMS-cs-patient07", "BraTS-GLI-00001-000")
 STARTERS = ("head-mr-to-ct", "brain-mr-to-mr")
-SEEDS = (0, 1, 2)
 FIXED_STEPS = 350  # about three minutes of one core in bfloat16
 # Fixed, because the window of a plan may change: that of today's plans of the phantoms.
 HU_RANGE = (-1000.0, 1300.0)
@@ -49,26 +47,22 @@ class Row:
     """A training or a starter, and the patients on which it reports.
 
     subject: the held-out patient, the task of phantoms, or the starter; minutes: of training, of a starter about those
-    that it takes; patients: number that train, all if None; answers: predictions that are results of their own.
+    that it takes; answers: predictions that are results of their own.
     """
 
     kind: str
     subject: str
     minutes: float
-    seed: int = 0
     mode: Mode | None = None
     steps: int | None = None
-    patients: int | None = None
     answers: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
-        """The name in the ledger, without the answer and the seed."""
+        """The name in the ledger, without the answer, and that of the row's folder."""
         parts = [self.kind, self.subject]
         if self.kind != "starter":
             parts.append(f"{self.steps}steps" if self.steps else f"{self.minutes:g}min")
-        if self.patients:
-            parts.append(f"{self.patients}patients")
         if self.answers:
             parts.append(f"{self.mode}")
         return "-".join(parts)
@@ -77,11 +71,6 @@ class Row:
     def results(self) -> tuple[str, ...]:
         """The names of the results that the row gives."""
         return tuple(f"{self.name}-{answer}" for answer in self.answers) or (self.name,)
-
-    @property
-    def folder(self) -> str:
-        """The name of the row's folder."""
-        return f"{self.name}-seed{self.seed}"
 
 
 @dataclass(frozen=True)
@@ -92,7 +81,7 @@ class Place:
     folder: Path
 
 
-def default_rows() -> list[Row]:
+def all_rows() -> list[Row]:
     """The set that every change ends with."""
     return [
         *(Row("heads", head, 3) for head in REPORTING),
@@ -106,29 +95,15 @@ def default_rows() -> list[Row]:
     ]
 
 
-def full_rows() -> list[Row]:
-    """The default set, and what rules are chosen on; a seed is complete before the next one begins."""
-    rows = default_rows()
-    for seed, minutes, patients, head in product(SEEDS, (3, 10, 20), (1, 3, None), HEADS):
-        rows.append(Row("heads", head, minutes, seed, patients=patients))
-    rows += [Row("brain", patient, 6) for patient in BRAINS]
-    rows += [Row("intervals", head, 3, mode="mean") for head in HEADS]
-    return list(dict.fromkeys(rows))
-
-
-def planned_minutes(rows: Sequence[Row], workers: int = WORKERS) -> float:
+def planned_minutes(rows: Sequence[Row]) -> float:
     """About how long the rows take, some of them side by side."""
-    return sum(row.minutes + OVERHEAD for row in rows) / workers
+    return sum(row.minutes + OVERHEAD for row in rows) / WORKERS
 
 
-def parts_of_heads(row: Row) -> dict[str, str]:
-    """The split of each head: the next one validates, and of case41 case37, so that equal heads train for both."""
-    first = HEADS.index(row.subject)
-    others = [*HEADS[first + 1 :], *HEADS[:first]]
-    validating = "case37" if row.subject == "case41" else others[0]
-    others.remove(validating)
-    training = dict.fromkeys(others[: row.patients], "train")
-    return {row.subject: "test", validating: "val", **training}
+def parts_of_heads(head: str) -> dict[str, str]:
+    """The split of each head where one is left out: the other one that reports validates, five train."""
+    training = [one for one in HEADS if one not in REPORTING]
+    return dict.fromkeys(REPORTING, "val") | {head: "test"} | dict.fromkeys(training, "train")
 
 
 def parts_of_intervals(head: str) -> dict[str, str]:
@@ -139,7 +114,7 @@ def parts_of_intervals(head: str) -> dict[str, str]:
 
 def heads(row: Row, place: Place) -> Iterator[Scores]:
     """Scores of a training on slices of heads."""
-    table = _table(place, "harvard_ct_mr", parts_of_heads(row), FILES["heads"])
+    table = _table(place, "harvard_ct_mr", parts_of_heads(row.subject), FILES["heads"])
     run, facts = trained(row, place, table)
     for answer in row.answers or (None,):
         yield facts | scored_heads(run.folder, table, place, answer)
@@ -157,9 +132,9 @@ def intervals(row: Row, place: Place) -> Iterator[Scores]:
 
 def peer(row: Row, place: Place) -> Iterator[Scores]:
     """Scores of MONAI's BasicUNet on slices of heads."""
-    table = _table(place, "harvard_ct_mr", parts_of_heads(row), FILES["heads"])
+    table = _table(place, "harvard_ct_mr", parts_of_heads(row.subject), FILES["heads"])
     began = time.monotonic()
-    net, steps = train_peer([pair for _, pair in cases_of(table, "train")], row.minutes, row.seed)
+    net, steps = train_peer([pair for _, pair in cases_of(table, "train")], row.minutes)
     minutes = (time.monotonic() - began) / 60
     write_images(net, table, out_of(place, None))
     scores = scores_of(out_of(place, None), table, regions={"bone": BONE_GREY})
@@ -210,8 +185,6 @@ def trained(
     prepared, run = place.folder / "prepared", Run(place.folder / "run")
     voxlate.prepare(table, prepared, allow_outside=True, progress=False)
     changes = {} if row.steps is None else {"train.steps": f"{row.steps}"}
-    if row.seed:
-        changes["train.seed"] = f"{row.seed}"
     resumes, began = run.has_begun, time.monotonic()
     voxlate.train(
         "auto",
@@ -309,9 +282,7 @@ KINDS: Mapping[str, Callable[[Row, Place], Iterator[Scores]]] = {
 
 
 def scans_of(row: Row) -> str:
-    """The folder of DATA that a row needs; "" for phantoms."""
-    if row.kind == "phantoms":
-        return ""
+    """The folder of DATA that a row of real scans needs."""
     brains = row.kind == "brain" or row.subject == "brain-mr-to-mr"
     return "brats_like" if brains else "harvard_ct_mr"
 

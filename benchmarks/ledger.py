@@ -4,7 +4,6 @@ import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 from voxlate.base.groups import grouped
@@ -16,7 +15,7 @@ ROUNDING = 1e-6
 
 @dataclass(frozen=True)
 class Result:
-    """What one commit reached on one row and seed; None stands for a score that the row does not have.
+    """What one commit reached on one row; None stands for a score that the row does not have.
 
     steps: of each stage, joined by +; minutes: of the training; mae, mae_levelled: see evidence.py;
     coverages: of each held-out patient, where there are several.
@@ -26,7 +25,6 @@ class Result:
     date: str
     machine: str
     row: str
-    seed: int
     steps: str = ""
     minutes: float | None = None
     mae: float | None = None
@@ -41,7 +39,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Measure:
-    """A compared score: its best value, and the spread of its loss where a row has no repeats.
+    """A compared score: its best value, and the spread of its loss between repeats.
 
     relative: whether that spread is a share of the best earlier loss.
     """
@@ -51,10 +49,13 @@ class Measure:
     spread: float
     relative: bool = False
 
-    def losses(self, results: Iterable[Result]) -> list[float]:
-        """The distances of results from the best value."""
-        values = [getattr(result, self.name) for result in results]
-        return [abs(value - self.best) for value in values if value is not None]
+    def is_in(self, result: Result) -> bool:
+        """Whether a result has the score."""
+        return getattr(result, self.name) is not None
+
+    def loss(self, result: Result) -> float:
+        """The distance of a result from the best value."""
+        return abs(float(getattr(result, self.name)) - self.best)
 
 
 MEASURES = (
@@ -82,7 +83,7 @@ def _parse(line: dict[str, str]) -> Result:
     values: dict[str, Any] = {name: line[name] for name in TEXTS}
     for name in set(COLUMNS) - set(TEXTS):
         values[name] = float(line[name]) if line[name] else None
-    return Result(**{**values, "seed": int(line["seed"])})
+    return Result(**values)
 
 
 def append(path: Path, results: Sequence[Result]) -> None:
@@ -100,47 +101,39 @@ def append(path: Path, results: Sequence[Result]) -> None:
             )
 
 
-def is_measured(
-    results: Iterable[Result], commit: str, machine: str, rows: Sequence[str], seed: int
-) -> bool:
+def is_measured(results: Iterable[Result], commit: str, machine: str, rows: Sequence[str]) -> bool:
     """Whether a commit has all these rows on this kind of machine; uncommitted code is always measured again."""
-    key = (commit, machine, seed)
-    known = {one.row for one in results if (one.commit, one.machine, one.seed) == key}
+    known = {one.row for one in results if (one.commit, one.machine) == (commit, machine)}
     return known.issuperset(rows) and not commit.endswith(DIRTY)
 
 
 def worse(results: Sequence[Result], commit: str) -> list[str]:
     """A sentence for each score of a commit that is worse than the best earlier one by more than its spread.
 
-    Seeds and repeats of a commit count as their mean. Uncommitted code counts as no earlier result, and the last time alone.
+    Of repeats of a commit the last one counts. Uncommitted code counts as no earlier result.
     """
     found = []
-    last = {(one.machine, one.row, one.seed): one for one in results if one.commit == commit}
     for (machine, row), group in grouped(((one.machine, one.row), one) for one in results).items():
-        now = [one for one in group if one.commit == commit]
-        if commit.endswith(DIRTY):
-            now = [one for one in now if one in last.values()]
-        before = group[: group.index(now[0])] if now else []
-        earlier = grouped((one.commit, one) for one in before if not one.commit.endswith(DIRTY))
+        own = [number for number, one in enumerate(group) if one.commit == commit]
+        if not own:
+            continue
+        earlier = [one for one in group[: own[0]] if not one.commit.endswith(DIRTY)]
         for measure in MEASURES:
-            if sentence := _compare(now, list(earlier.values()), measure):
+            if sentence := _compare(group[own[-1]], earlier, measure):
                 found.append(f"{row} on {machine}: {sentence}")
     return found
 
 
-def _compare(now: Sequence[Result], earlier: Sequence[Sequence[Result]], measure: Measure) -> str:
-    """What is worse in one score than in the best of earlier commits; "" if nothing is."""
-    own = measure.losses(now)
-    others = [(losses, group[0].commit) for group in earlier if (losses := measure.losses(group))]
-    if not own or not others:
+def _compare(now: Result, earlier: Sequence[Result], measure: Measure) -> str:
+    """What is worse in one score than in the best earlier result; "" if nothing is."""
+    known = [(measure.loss(one), one.commit) for one in earlier if measure.is_in(one)]
+    if not known or not measure.is_in(now):
         return ""
-    least, best = min((mean(losses), commit) for losses, commit in others)
-    default = measure.spread * least if measure.relative else measure.spread
-    ranges = [max(losses) - min(losses) for losses in (own, *(losses for losses, _ in others))]
-    allowed = max(default, *ranges)
-    if mean(own) - least <= allowed + ROUNDING:
+    least, best = min(known)
+    allowed = measure.spread * least if measure.relative else measure.spread
+    if measure.loss(now) - least <= allowed + ROUNDING:
         return ""
     return (
-        f"{measure.name} of {now[0].commit} is {mean(own):.4g} from its best value, "
+        f"{measure.name} of {now.commit} is {measure.loss(now):.4g} from its best value, "
         f"that of {best} {least:.4g}; the spread is {allowed:.2g}"
     )

@@ -20,26 +20,10 @@ import pytest
 os.environ.setdefault(
     "OMP_NUM_THREADS", "1"
 )  # tests run side by side; more threads each would only fight
-BARE = str(Path(__file__).parent / "bare")
 
-if "--bare" in sys.argv:  # before anything else is imported
-    os.environ["PYTHONPATH"] = os.pathsep.join(
-        [BARE, *filter(None, [os.environ.get("PYTHONPATH")])]
-    )
-    sys.path.insert(0, BARE)
-    import bare_machine  # noqa: F401
-
-import torch  # noqa: E402
+import torch
 
 torch.set_num_threads(1)
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--bare",
-        action="store_true",
-        help="as on a machine without fcntl, resource, /proc, fork and signal masks",
-    )
 
 
 @pytest.hookimpl(wrapper=True)

@@ -17,7 +17,6 @@ class Hub:
         self.repositories = dict[str, list[tuple[str, dict[str, bytes]]]]()
         self.asked = list[str]()
         self.private = set[str]()
-        self.changed = dict[str, bytes]()  # contents that are sent in place of those of the hash
 
     def commit(self, repo, files):
         """Add a commit; returns its hash."""
@@ -129,8 +128,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _file(self, repo, revision, name):
         commit, files = self._found(repo, revision)
-        held = self.hub.changed.get(name, files[name])
-        self._send(held, ETag=f'"{git_hash(files[name])}"', X_Repo_Commit=commit)
+        held = files[name]
+        self._send(held, ETag=f'"{git_hash(held)}"', X_Repo_Commit=commit)
 
     def _write(self, parts, body):
         if self.headers.get("Authorization") != f"Bearer {self.hub.token}":

@@ -1,4 +1,4 @@
-"""The whole way where nothing is left of what only POSIX systems have; `make test-bare` runs all other tests so."""
+"""The whole way where nothing is left of what only POSIX systems have."""
 
 import os
 import subprocess

@@ -104,11 +104,13 @@ def test_scores_have_their_report_although_a_case_is_missing(cluster):
     assert job.returncode == 3
 
 
-@pytest.mark.parametrize("script", ["one_gpu.sh", "folds.sh"])
+@pytest.mark.parametrize("script", ["one_gpu.sh", "several_gpus.sh", "folds.sh"])
 def test_a_training_job_that_is_stopped_queues_itself_again(cluster, script):
     stub = "#!/bin/bash\ntrap 'exit 143' TERM\ntouch begun\nwhile :; do sleep 0.05; done\n"
-    (cluster / "bin" / "voxlate").write_text(stub)
+    for name in ("voxlate", "torchrun"):
+        (cluster / "bin" / name).write_text(stub)
     words = {"PREPARED": "prepared", "RUN": "run", "RUNS": "runs", "SLURM_ARRAY_TASK_ID": 3}
+    words["SLURM_GPUS_ON_NODE"] = 2
     (job,) = submitted(script, **words)
     stopped(job, Path("begun"))
 
@@ -132,13 +134,3 @@ def test_the_processes_of_one_node_train_one_plan(cluster, prepared):
     words["SLURM_GPUS_ON_NODE"] = 2
     ended(submitted("several_gpus.sh", **words))
     assert Run(Path("run")).weights().exists()
-
-
-@slow
-@pytest.mark.parametrize("script", ["one_gpu.sh", "several_gpus.sh"])
-def test_a_job_at_its_time_limit_saves_its_state_and_queues_itself_again(cluster, prepared, script):
-    words = {"PREPARED": prepared, "RUN": "run", "MINUTES": 3, "DEVICE": "cpu"}
-    words["SLURM_GPUS_ON_NODE"] = 2
-    (job,) = submitted(script, **words)
-    stopped(job, Run(Path("run")).log)
-    assert Run(Path("run")).state.exists()

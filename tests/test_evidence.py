@@ -14,7 +14,7 @@ from rows import every_row
 def result():
     """A result that others are made from."""
     return ledger.Result(
-        *("aaaaaaaa", "2026-01-01", "AMD EPYC, bfloat16", "heads-case37-3min", 0),
+        *("aaaaaaaa", "2026-01-01", "AMD EPYC, bfloat16", "heads-case37-3min"),
         steps="220+130",
         minutes=3.02,
         mae=0.07,
@@ -29,17 +29,17 @@ def result():
 
 def test_a_ledger_is_read_as_it_was_written(result, tmp_path):
     path = tmp_path / "evidence.tsv"
-    bare = ledger.Result("bbbbbbbb+", "2026-01-02", "Intel Xeon, float32", "starter-x", 2)
+    bare = ledger.Result("bbbbbbbb+", "2026-01-02", "Intel Xeon, float32", "starter-x")
     ledger.append(path, [result])
     ledger.append(path, [bare])
     assert ledger.read(path) == [result, bare]
     assert path.read_text().splitlines()[0].split("\t") == list(ledger.COLUMNS)
 
 
-def test_a_row_is_measured_once_by_commit_machine_and_seed(result):
-    asked = (result.commit, result.machine, [result.row], result.seed)
+def test_a_row_is_measured_once_by_commit_and_machine(result):
+    asked = (result.commit, result.machine, [result.row])
     assert ledger.is_measured([result], *asked)
-    for place, other in ((0, "bbbbbbbb"), (1, "other"), (3, 1)):
+    for place, other in ((0, "bbbbbbbb"), (1, "other"), (2, ["other"])):
         others = (*asked[:place], other, *asked[place + 1 :])
         assert not ledger.is_measured([result], *others)
 
@@ -57,7 +57,7 @@ def test_a_row_is_measured_once_by_commit_machine_and_seed(result):
         ("interval_r", 0.351, 0.349),
     ],
 )
-def test_a_score_is_worse_beyond_its_default_spread(result, score, within, beyond):
+def test_a_score_is_worse_beyond_its_spread(result, score, within, beyond):
     for value, count in ((within, 0), (beyond, 1)):
         later = replace(result, commit="bbbbbbbb", **{score: value})
         found = ledger.worse([result, later], "bbbbbbbb")
@@ -65,15 +65,11 @@ def test_a_score_is_worse_beyond_its_default_spread(result, score, within, beyon
         assert all(score in sentence for sentence in found)
 
 
-def test_the_best_earlier_result_counts_and_the_range_over_seeds_replaces_the_default_spread(
-    result,
-):
+def test_the_best_earlier_result_counts_and_the_last_repeat_of_a_commit(result):
     last = replace(result, commit="bbbbbbbb", mae=0.09)
     now = replace(result, commit="cccccccc", mae=0.08)
     assert len(ledger.worse([result, last, now], "cccccccc")) == 1
-    seeds = [replace(result, seed=seed, mae=mae) for seed, mae in enumerate((0.065, 0.07, 0.075))]
-    for mae, count in ((0.079, 0), (0.081, 1)):
-        assert len(ledger.worse([*seeds, replace(now, mae=mae)], "cccccccc")) == count
+    assert ledger.worse([result, last, now, replace(now, mae=0.07)], "cccccccc") == []
 
 
 def test_other_machines_later_and_uncommitted_results_are_not_compared(result):
@@ -84,23 +80,25 @@ def test_other_machines_later_and_uncommitted_results_are_not_compared(result):
     assert ledger.worse([worse, result], "bbbbbbbb") == []
 
 
-def test_the_default_set_fits_forty_minutes_and_left_out_heads_neither_train_nor_validate():
-    assert evidence_rows.planned_minutes(evidence_rows.default_rows()) <= 40  # of two cores
-    for row in evidence_rows.full_rows():
-        if row.kind == "heads":
-            parts = evidence_rows.parts_of_heads(row)
-            assert parts[row.subject] == "test"
-            splits = [*parts.values()]
-            assert (splits.count("val"), splits.count("train")) == (1, row.patients or 5)
+def test_all_rows_fit_forty_minutes_and_heads_that_report_neither_train_nor_validate():
+    assert evidence_rows.planned_minutes(evidence_rows.all_rows()) <= 40  # of two cores
+    for head in evidence_rows.REPORTING:
+        for parts in (evidence_rows.parts_of_heads(head), evidence_rows.parts_of_intervals(head)):
+            assert parts[head] == "test"
+            assert sorted(parts) == sorted(evidence_rows.HEADS)
+            assert [*parts.values()].count("test") == 1
 
 
 def test_a_row_whose_scans_are_absent_is_skipped_and_named(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(evidence, "kind_of_machine", lambda: "a machine")
     monkeypatch.setattr(evidence, "RESULTS", tmp_path / "evidence.tsv")
-    arguments = ["evidence.py", "--rows", "heads-case41*", "--data", str(tmp_path)]
-    monkeypatch.setattr("sys.argv", [*arguments, "--work", str(tmp_path / "work")])
-    assert evidence.main() == 1, "nothing was measured"
-    assert "heads-case41-3min-seed0: skipped" in capsys.readouterr().out
+    monkeypatch.setattr(evidence, "measure_in_process", lambda *_: [{"mae": 0.07}])
+    place = str(tmp_path / "absent")
+    arguments = ["--rows", "heads-case41*", "phantoms-t1*", "--data", place, "--work", place]
+    monkeypatch.setattr("sys.argv", ["evidence.py", *arguments])
+    assert evidence.main() == 0
+    assert "heads-case41-3min: skipped" in capsys.readouterr().out
+    assert [one.row for one in ledger.read(evidence.RESULTS)] == ["phantoms-t1-ct-3min"]
 
 
 def test_a_row_that_fails_stops_no_other(tmp_path, monkeypatch, capsys):
@@ -112,8 +110,8 @@ def test_a_row_that_fails_stops_no_other(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(evidence, "measure_in_process", measured)
     monkeypatch.setattr(evidence, "RESULTS", tmp_path / "evidence.tsv")
     options = evidence.parser().parse_args(["--work", str(tmp_path)])
-    rows = [row for row in evidence.default_rows() if row.kind == "intervals"]
+    rows = [row for row in evidence.all_rows() if row.kind == "intervals"]
     assert evidence.measure_all(rows, options, "aaaaaaaa", "a machine") == 1
     (found,) = ledger.read(tmp_path / "evidence.tsv")
     assert (found.row, found.mae) == ("intervals-case41-3min", 0.07)
-    assert "intervals-case37-3min-seed0: failed" in capsys.readouterr().out
+    assert "intervals-case37-3min: failed" in capsys.readouterr().out

@@ -12,7 +12,6 @@ from torch import nn
 import voxlate as package
 from refusals import refuses
 from rows import every_row
-from trainings import weights_of
 from voxlate.base import messages
 from voxlate.base.config import settings
 from voxlate.checks import check_table
@@ -22,9 +21,7 @@ from voxlate.scans.images.grid import Volume
 from voxlate.science.methods.regression import RegressionSettings
 from voxlate.science.nets.interface import (
     Channels,
-    NetSettings,
     NetworkInput,
-    Output,
     settings_of,
 )
 from voxlate.training import recipe
@@ -158,53 +155,27 @@ def test_no_name_in_the_header_of_a_foreign_model_is_imported(where, tmp_path, m
             assert recipe.from_dict(changed, "weights (header)").synth.function
 
 
-@settings
-class Blend(NetSettings):
-    """A weight for each source, by name."""
-
-    gain: float = 1.0
-
-    def build(self, channels: Channels) -> nn.Module:
-        return BlendNet(self.gain, channels)
-
-
-class BlendNet(nn.Module):
-    def __init__(self, gain: float, channels: Channels) -> None:
-        super().__init__()
-        self.gain = gain
-        self.weights = nn.ParameterDict({name: torch.zeros(()) for name in channels.images})
-
-    def forward(self, inputs: NetworkInput) -> Output:
-        images = inputs.images
-        return Output(self.gain * sum(self.weights[name] * images[name] for name in images))
-
-
 OWN = """
 title = "all of it our own"
 data = { source = ["t1"], target = ["t2"], patch = [1, 24, 20] }
 intensity = { t1 = { kind = "percentile" }, t2 = { kind = "percentile" } }
 method = { kind = "my_method:Quantile", share = 0.9 }
-net = { kind = "test_extending:Blend", gain = 2.0 }
-train = { steps = 8, batch = 2, precision = "float32", workers = 0, optimiser = { lr = 0.1, warm_up = 0 } }
+net = { kind = "unet", width = 8, groups = 4 }
+train = { steps = 2, batch = 2, precision = "float32", workers = 0 }
 """
 
 
-def test_the_documented_method_and_a_network_of_this_file_go_all_the_way(
-    typed, cohort, prepared, tmp_path, monkeypatch
-):
+def test_the_documented_method_goes_all_the_way(typed, cohort, prepared, tmp_path, monkeypatch):
     (tmp_path / "my_method.py").write_text(block("python", 2))
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "own.toml").write_text(OWN)
     made = recipe.read(str(tmp_path / "own.toml"), allow_code=True)
     assert recipe.from_dict(recipe.to_dict(made), "again", allow_code=True) == made
     typed("train own.toml --data prepared --out run --allow-code").done()
-    ((name, weight),) = weights_of(tmp_path / "run").items()
-    assert name == "net.weights.t1"
-    assert weight != 0
     typed("synth run cohort --out out --allow-code").done()
     assert "t2" in typed("evaluate out --truth cohort --json").done().json["modalities"]
-    unknown = {**recipe.to_dict(made), "net": {"kind": "test_extending:Blend", "gian": 2.0}}
-    with refuses("Did you mean 'gain'"):
+    unknown = {**recipe.to_dict(made), "method": {"kind": "my_method:Quantile", "shaer": 0.9}}
+    with refuses("Did you mean 'share'"):
         recipe.from_dict(unknown, "own", allow_code=True)
 
 

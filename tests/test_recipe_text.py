@@ -4,7 +4,6 @@ import inspect
 import re
 import subprocess
 import sys
-import tomllib
 
 from torch import nn
 
@@ -40,25 +39,6 @@ def test_recipes_are_those_to_start_from_or_of_a_paper_as_their_files_state(tmp_
         table_of_recipes("mrdp")
     (tmp_path / "own.toml").write_text('base = "mrdpm"\npaper = "own"\nstart = true\n')
     assert recipe.read(str(tmp_path / "own.toml")) == recipe.read("mrdpm")
-
-
-@every_row(
-    "name, changes",
-    [
-        ("mrdpm", {"task.asymmetry": "false"}),
-        ("mrdpm_masked_small", {"task.inside": "false"}),
-        ("pix2pix_tmax", {"task.strip": "false", "task.inside": "false"}),
-        ("palette_tmax", {"data.target": '["cbv"]'}),
-        ("hi_net_flair", {"data.source": '["flair", "t1c", "t2"]', "data.target": '["t1"]'}),
-        ("make_a_volume_slices_swi_mra", {"data.source": '["t1"]', "data.target": '["t2"]'}),
-        ("pix2pix_3d_swi_mra_small", {"data.source": '["t1"]', "data.target": '["t2"]'}),
-    ],
-)
-def test_the_rows_of_papers_that_change_a_recipe_are_recipes_with_these_keys(name, changes):
-    made = recipe.to_dict(recipe.read(name, changes))
-    for key, value in changes.items():
-        table, last = key.split(".")
-        assert made[table][last] == tomllib.loads(f"value = {value}")["value"]
 
 
 def test_the_small_variant_of_a_recipe_is_its_table_small_over_the_recipe_or_its_base(tmp_path):
@@ -126,16 +106,6 @@ def test_names_that_are_no_file_names_are_refused_in_recipes(tiny, name):
         intensity = {**values["intensity"], name: values["intensity"]["t1"]}
         with refuses("expected a name of letters"):
             recipe.from_dict({**values, "data": data, "intensity": intensity}, "mine")
-
-
-@slow
-def test_a_run_to_reuse_that_does_not_fit_says_why(typed, prepared, run, tiny, tmp_path):
-    text = tiny.read_text().replace("steps = 6", "steps = 1")
-    keys = ("method", "net", "train")
-    body = "".join(line for line in text.splitlines(True) if line.startswith(keys))
-    (tmp_path / "staged.toml").write_text(f'{text}[[stages]]\nname = "first"\n{body}')
-    said = "note: stage 'first' is not taken from run: it has no finished stage 'first'."
-    assert said in typed("train staged.toml --data prepared --out new --reuse run").done().err
 
 
 def test_a_recipe_may_update_the_stages_of_its_base_by_name_and_their_data_but_have_no_empty_level(

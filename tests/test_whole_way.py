@@ -16,24 +16,17 @@ RESNET_3D = RESNET.replace("blocks = 1", "blocks = 1, dimensions = 3")
 PATCHES = 'critic = { widths = [4, 4], output = "patches" }'
 PATCHES_3D = PATCHES.replace("]", '], norm = "instance", dimensions = 3')
 VOLUMETRIC = UNET.replace("middle", "volumetric = true, middle")
-AUTOENCODER = (
-    '[[stages]]\nname = "autoencoder"\nmethod = { kind = "autoencoding" }\n'
-    'net = { kind = "kl_autoencoder", width = 8, multipliers = [1, 2], blocks = 1, groups = 4 }\n'
-    "train = { steps = 2, batch = 2 }"
-)
 T1_TO_T2 = 'data = { source = ["t1"], target = ["t2"], patch = [1, 24, 20] }'
 ALL = 'data = { source = ["t1", "t2", "ct"], target = ["t1", "t2", "ct"], patch = [1, 24, 20] }'
 GAPS = ALL.replace("patch", "allow_missing = true, patch")
 VOLUMES = T1_TO_T2.replace("[1, 24, 20]", "[4, 16, 12]")
-LATENTS = T1_TO_T2.replace("[1,", "[4,")
 INSIDE = 'kind = "translate", inside = true, strip = true'
 INCOMPLETE = 'kind = "complete", incomplete = true'
-LATENT = 'kind = "latent"'
 PIX2PIX_3D = f'gan_loss = "least_squares", critic_turns = 1, penalty = 0, {PATCHES_3D}'
 CYCLE_3D = f'kind = "cycle", identity = 5, {PATCHES_3D}'
 
 # What is asked of a recipe, its lines, and the modalities that synth is not given. What other tests take the whole way
-# is not here: plain regressions and diffusions, residuals, neighbouring slices, latents of slices, and volumetric layers that are added to slices.
+# is not here: plain regressions and diffusions, residuals, neighbouring slices, latents, and volumetric layers that are added to slices.
 WAYS = {
     "regression_with_opponent": ([T1_TO_T2, REGRESSION, UNET, f"opponent = {{ {CRITIC} }}"], []),
     "cycle": ([T1_TO_T2, f'method = {{ kind = "cycle", {PATCHES} }}', RESNET], []),
@@ -45,10 +38,6 @@ WAYS = {
     "completion_of_cohorts_with_gaps": (
         [GAPS, f"task = {{ {INCOMPLETE} }}", DIFFUSION, UNET],
         ["t2"],
-    ),
-    "latent_of_volumes": (
-        [LATENTS, f"task = {{ {LATENT} }}", DIFFUSION, VOLUMETRIC, AUTOENCODER],
-        [],
     ),
 }
 MAPS = "critic = { widths = [4, 4], output = 'patches', maps = 3, separate = true }"
@@ -122,9 +111,7 @@ SLOW = [pytest.param(way, marks=pytest.mark.slow) for way in WAYS if way not in 
 def test_a_task_and_a_method_go_the_whole_way(way, cohorts, typed, tmp_path):
     lines, missing = WAYS[way]
     cohort = "gaps" if "gaps" in way else "full"
-    stages = [line for line in lines if line.startswith("[[")]
-    keys = [line for line in lines if line not in stages]
-    (tmp_path / "own.toml").write_text("\n".join([*TOP, *keys, *BELOW, *stages]))
+    (tmp_path / "own.toml").write_text("\n".join([*TOP, *lines, *BELOW]))
     left_out = " ".join(f"--missing={name}" for name in missing)
     typed(f"train own.toml --data {cohorts}/{cohort}_prepared --out run").done()
     typed(f"synth run {cohorts}/{cohort}/case0 --out out {left_out}").done()

@@ -1,4 +1,4 @@
-"""Importing this takes away from Python what only POSIX systems, or only Linux, have; see `--bare` in conftest.py.
+"""Importing this takes away from Python what only POSIX systems, or only Linux, have; see test_bare_machine.py.
 
 Afterwards a process has no fcntl, no resource, no /proc, no fork, no CPU affinity, no load average, no signal masks
 and, for voxlate, no sysconf; new processes are spawned, and as on Windows no file is replaced that this process has

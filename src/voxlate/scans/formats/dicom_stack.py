@@ -11,6 +11,7 @@ from numpy.linalg import norm
 
 from voxlate.base.errors import BadInput, first_of
 from voxlate.base.groups import grouped
+from voxlate.base.messages import Message, message
 from voxlate.scans.formats.dicom_file import Image, by_text
 from voxlate.scans.images.grid import LPS_TO_RAS, Grid, check_affine
 
@@ -277,12 +278,12 @@ def _mixed(tag: str, values: dict[str, list[Image]], path: Path) -> BadInput:
     )
 
 
-def check_agreement(images: Sequence[Image], path: Path) -> list[str]:
-    """Compare tags in the images of one volume, in order; returns a sentence on each difference that is no error.
+def check_agreement(images: Sequence[Image], path: Path) -> list[str | Message]:
+    """Compare tags in the images of one volume, in order; returns what is said of each difference that is no error.
 
     Raises BadInput where they are of two scans, or show different things.
     """
-    said = []
+    said: list[str | Message] = []
     for (tag, value), sentence in STATED.items():
         is_usual = tag == "PhotometricInterpretation" and images[0].text("Modality") == "CT"
         if value in by_text(images, tag) and not is_usual:  # which has no meaning in a CT
@@ -302,6 +303,11 @@ def check_agreement(images: Sequence[Image], path: Path) -> list[str]:
         raise BadInput(
             f"{path}: expected one kind of image in a volume, found ImageType {first_of(listed, MOST_NAMED, '; ')}. Put the images of each kind into a folder of its own."
         )
+    slopes = [image.number("RescaleSlope") or 1.0 for image in images]
+    first, last = slopes[0], slopes[-1]
+    if first != last and slopes == sorted(slopes, reverse=first > last):
+        text = f"Its RescaleSlope drifts along the slices, from {first:g} to {last:g}. Look whether tissue keeps its brightness."
+        said.append(message("guess", text, grade="caution"))
     return said
 
 
