@@ -176,34 +176,13 @@ def test_a_written_transform_is_read_by_other_tools(tmp_path):
     assert [*tmp_path.iterdir()] == [path]
 
 
-@every_row(
-    "change",
-    [
-        ("Parameters: 0.9", "Parameters: nan"),
-        ("Parameters: 0.9", "Parameters: 1e30"),
-        ("AffineTransform_double_3_3", "AffineTransform_double_2_2"),
-        ("Parameters: 0.9", "Parameters: 90"),
-        ("0 0 0\n", "0 0"),  # cut short
-    ],
-)
-def test_a_transform_that_aligns_nothing_is_refused(tmp_path, change):
-    path = tmp_path / "t1.tfm"
-    affine = itk.AffineTransform(3)
-    affine.SetMatrix((0.9, 0.1, 0.0, -0.1, 1.0, 0.0, 0.0, 0.0, 1.0))
-    write_transform(path, affine)
-    assert read_transform(path).TransformPoint((1.0, 0.0, 0.0)) == pytest.approx((0.9, -0.1, 0.0))
-    path.write_text(path.read_text().replace(*change))
-    with refuses():
-        read_transform(path)
-
-
-@every_row("numbers", ["nan 0 0 1 2 3", "inf 0 0 1 2 3", "0 0 0", "x 0 0 1 2 3"])
-def test_a_rigid_transform_whose_numbers_would_end_the_process_is_refused(tmp_path, numbers):
+@every_row("part", [("0 0 0 0 0 0", "nan 0 0 0 0 0"), ("0 0 0\n", "0 0\n"), ("# sha256", "#")])
+def test_a_transform_that_is_not_as_it_was_written_is_refused(tmp_path, part):
     path = tmp_path / "t1.tfm"
     write_transform(path, itk.Euler3DTransform())
     text = path.read_text()
-    assert "Parameters: 0 0 0 0 0 0" in text
-    path.write_text(text.replace("Parameters: 0 0 0 0 0 0", f"Parameters: {numbers}"))
+    assert part[0] in text
+    path.write_text(text.replace(*part))
     with refuses():
         read_transform(path)
 
