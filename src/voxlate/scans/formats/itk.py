@@ -1,7 +1,11 @@
 """MetaImage and NRRD files, which SimpleITK reads and writes."""
 
+import contextlib
+import os
 import re
+import tempfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +21,6 @@ from voxlate.scans.formats.format import (
     check_expansion,
     check_numbers,
     check_volume,
-    errors_as,
     one_frame,
     to_float32,
 )
@@ -37,6 +40,7 @@ HEADER_BYTES = 1 << 16
 LEADS_OUT = re.compile(
     r"\s*([/\\]|[A-Za-z]:[/\\]|(.*[/\\])?\.\.([/\\]|$))"
 )  # absolute, or above its folder
+STDERR = 2
 NEEDED = ("SimpleITK", "registration")
 
 
@@ -46,10 +50,7 @@ def open_itk(path: Path) -> DynamicScan:
     _check_place(path)
     reader = itk.ImageFileReader()
     reader.SetFileName(str(path))
-    with errors_as(
-        f"{path}: expected a whole MetaImage or NRRD file, found it damaged, cut short or compressed in another way",
-        "Get the file again, or save it without compression.",
-    ):
+    with _errors_of_itk(f"{path}: expected a whole MetaImage or NRRD file"):
         reader.ReadImageInformation()
         size = reader.GetSize()
         dimension, values = reader.GetDimension(), reader.GetNumberOfComponents()
@@ -70,6 +71,28 @@ def open_itk(path: Path) -> DynamicScan:
     lps[:in_space, :in_space] = (direction * np.array(image.GetSpacing()))[:in_space, :in_space]
     lps[:in_space, 3] = image.GetOrigin()[:in_space]
     return one_frame(Stored(to_float32(data), check_affine(LPS_TO_RAS @ lps, path)))
+
+
+@contextlib.contextmanager
+def _errors_of_itk(sentence: str) -> Iterator[None]:
+    """Turn any error into BadInput with its cause, which MetaImage writes to the terminal and NRRD at the error's end."""
+    with tempfile.TemporaryFile() as text:
+        terminal = os.dup(STDERR)
+        os.dup2(text.fileno(), STDERR)
+        try:
+            yield
+        except BadInput:
+            raise
+        except Exception as error:
+            text.seek(0)
+            lines = text.read().decode(errors="replace").splitlines()[:1] or str(error).split("\n")
+            cause = [line for line in lines if line.strip()][-1].strip()
+            raise BadInput(
+                f"{sentence}, found it damaged, cut short or compressed in another way ({cause}). Get the file again, or save it without compression."
+            ) from error
+        finally:
+            os.dup2(terminal, STDERR)
+            os.close(terminal)
 
 
 def _header_of(path: Path) -> tuple[str, str, int]:
