@@ -261,7 +261,6 @@ def prepare(
     shares: tuple[float, float, float] | None = None,
     seed: int = 0,
     audit: bool = True,
-    audit_cases: int | None = None,
     pattern: str | None = None,
     manifest: Path | str | None = None,
     preset: str | Path | None = None,
@@ -290,8 +289,7 @@ def prepare(
         mask_from: Modality in which the brain is segmented. Default: plain CT if there is one.
         shares: Shares or numbers of patients for train, val and test. Default: 0.7 0.15 0.15, and no test patients if there are fewer than 10. The splits of a manifest take precedence.
         seed: Random seed of the split by patient. Default: 0.
-        audit: Estimate how far the scans of a case are misaligned. Default: True.
-        audit_cases: Number of cases whose alignment is estimated. Default: all of a small cohort, a tenth of a large one.
+        audit: Estimate how far the scans of a case are misaligned, in large cohorts of a tenth of the cases. Default: True.
         pattern: Path of scans, with {patient}, {case}, {modality}.
         manifest: Table (CSV, TSV): cases, patients and paths.
         preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.

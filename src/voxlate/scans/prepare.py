@@ -25,15 +25,10 @@ from voxlate.base.machine import cores
 from voxlate.base.messages import UNOWNED, Message, Say, by_consequence, message
 from voxlate.base.option import merge
 from voxlate.scans.cases.align import Preparation
-from voxlate.scans.cases.alignment_audit import (
-    choose_cases,
-    misalignments,
-    not_examined,
-)
+from voxlate.scans.cases.alignment_audit import choose_cases, misalignments
 from voxlate.scans.cases.case import (
     CaseHeader,
     PreparedCase,
-    check_extent,
     prepare_case,
     read_header,
     write_case,
@@ -135,9 +130,8 @@ def prepare(
     for warning in inputs.small:
         say(warning)
     _refuse_other(out, _provenance(inputs, asked), inputs)
-    names = [case.case for case in cases]
-    examined = choose_cases(names, asked.audit_cases if asked.audit else 0)
-    work = _Work(out, inputs.preparation, examination, examined)
+    audited = choose_cases([case.case for case in cases]) if asked.audit else frozenset()
+    work = _Work(out, inputs.preparation, examination, audited)
     again = list[str]()
     failed = dict[str, Exception]()
     with lock(out):
@@ -344,12 +338,12 @@ def _all_fail(error: Exception, failed: int, cases: int) -> Exception:
 
 @dataclass(frozen=True)
 class _Work:
-    """The work on the cases of a cohort, which is sent to each process; examined: cases whose misalignment is estimated."""
+    """The work on the cases of a cohort, which is sent to each process; audited: cases whose misalignment is estimated."""
 
     out: Path
     preparation: Preparation
     examination: Examination | None
-    examined: frozenset[str]
+    audited: frozenset[str]
     uses_network: ClassVar[bool] = False
 
     def open(self) -> Work:
@@ -362,21 +356,18 @@ class _Work:
         Gives whether it replaced a file of other inputs or options.
         """
         path = case_path(self.out, files.case)
-        audit = files.case in self.examined
+        audit = files.case in self.audited
         hashes = [(name, content_hash(place)) for name, place in files.paths.items()]
         text = repr((VERSION, files.case, files.patient, self.preparation, hashes))
         inputs = hashlib.sha256(text.encode()).hexdigest()
         was_there = path.exists()
         earlier = read_header(path) if was_there else None
         if earlier is not None and earlier.inputs == inputs:
-            lacks_audit = audit and not_examined(earlier.visible, earlier.misaligned)
-            if not lacks_audit:
+            if not audit or earlier.misaligned or len(earlier.visible) < 2:
                 return False
         scans = {name: read_volume(place, name) for name, place in files.paths.items()}
         mask = scans.pop("mask", None)
         labels = {name: scans.pop(name) for name in files.labels}
-        for name, scan in scans.items():
-            check_extent(name, scan, files.case)
         case = prepare_case(files.case, scans, self.preparation, mask=mask, labels=labels)
         misaligned = misalignments(case, self.preparation.fixed) if audit else {}
         header = case.header

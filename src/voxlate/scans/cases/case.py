@@ -266,6 +266,8 @@ def prepare_case(
         raise BadInput(
             f"case {case}: expected at most {MOST_MODALITIES} modalities, found {len(scans)}. Name those to prepare (--modalities), or split the case."
         )
+    for name, scan in scans.items():
+        check_extent(name, scan, case)
     in_ras = {name: canonical(scan) for name, scan in scans.items()}
     common = find_common_grid(case, in_ras, preparation)
     by_brain = masked and mask is None and preparation.mask == "brain"
