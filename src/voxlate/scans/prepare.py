@@ -363,7 +363,8 @@ class _Work:
         was_there = path.exists()
         earlier = read_header(path) if was_there else None
         if earlier is not None and earlier.inputs == inputs:
-            if not audit or earlier.misaligned or len(earlier.visible) < 2:
+            is_audited = earlier.misaligned or len(earlier.visible) < 2
+            if is_audited or not audit:
                 return False
         scans = {name: read_volume(place, name) for name, place in files.paths.items()}
         mask = scans.pop("mask", None)
