@@ -301,7 +301,7 @@ def test_an_unfinished_preparation_may_go_on_with_other_options(patients, copied
     assert {one.spacing_mm for one in cohort.cases} == {(2, 2, 2)}
 
 
-@every_row("what", ["notes.txt", "cohort.json", "cases/other.safetensors"])
+@every_row("what", ["notes.txt", "cohort.json"])
 def test_a_folder_that_holds_something_else_is_refused(patients, tmp_path, what):
     (tmp_path / "cases").mkdir()
     (tmp_path / what).write_text('{"format": "other"}')

@@ -43,7 +43,7 @@ from voxlate.scans.cases.prepared import (
     read_tables,
     write_cohort,
 )
-from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, Exclusion, as_names
+from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, as_names
 from voxlate.scans.cohorts.files_below import refuse_synthetic
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.cohorts.owners import require_patients
@@ -170,11 +170,6 @@ def _without(inputs: Inputs, failed: dict[str, Exception]) -> Inputs:
         )
     cases = [case for case in found.cases if case.case not in failed]
     unread = [*found.unread, *(sentence.removesuffix(".") for sentence in sentences)]
-    wanted, kept = ({inputs.splits[case.patient] for case in some} for some in (found.cases, cases))
-    unread += [
-        f"{split}: expected a case that can be prepared, found none. Correct the files, or state the splits (--shares)"
-        for split in sorted(wanted - kept)
-    ]
     return replace(inputs, found=replace(found, cases=cases, unread=unread))
 
 
@@ -268,15 +263,6 @@ def _refuse_other(out: Path, provenance: dict[str, Any], inputs: Inputs) -> None
         raise BadInput(f"{out}: expected a folder to write to, found a file. Choose another name.")
     entries = {path.name for path in out.glob("*") if not is_scaffold(path)}
     others = sorted(entries - {"cases", "cohort.json", *OWN_NAMES})
-    placed = {
-        case.case: (case.patient, inputs.splits[case.patient], case.fold)
-        for case in inputs.found.cases
-    }
-    if "cohort.json" not in entries:
-        files = {path.stem for path in out.glob("cases/*") if not is_scaffold(path)}
-        exclusion = Exclusion(provenance["exclude"] or ())
-        files = {case for case in files if exclusion.keep_case(case, None)}
-        others += sorted(files - placed.keys())
     if others:
         raise BadInput(
             f"{out}: expected an empty folder or this cohort's, found {others[0]}. Choose another folder, or remove this one."
@@ -287,6 +273,10 @@ def _refuse_other(out: Path, provenance: dict[str, Any], inputs: Inputs) -> None
     old = there.get("provenance", {})
     here = json.loads(json.dumps(provenance))
     differs = [name for name in here.keys() - {*NO_OPTIONS} if old.get(name) != here[name]]
+    placed = {
+        case.case: (case.patient, inputs.splits[case.patient], case.fold)
+        for case in inputs.found.cases
+    }
     before = {
         entry.get("case"): tuple(map(entry.get, ("patient", "split", "fold")))
         for entry in there.get("cases", [])
@@ -418,12 +408,13 @@ def _preparation(options: PrepareOptions, cases: Sequence[CaseFiles]) -> Prepara
 def _finest(cases: Sequence[CaseFiles], names: Sequence[str]) -> str | None:
     """The modality on whose grid resampling loses least: the smallest distance of slices, then the smallest voxels.
 
-    Only these names are compared, in the first, middle and last case. None where there are no names.
+    Only these names are compared, in the middle case. None where there are no names.
     """
-    losses = {}
-    compared = {case.case: case for case in (cases[0], cases[len(cases) // 2], cases[-1])}
-    for name in names if len(names) > 1 else ():
-        sides = [read_volume(case.files[name], name).grid.spacing_mm for case in compared.values()]
-        widest = max(map(max, sides))
-        losses[name] = round(widest, 2), round(max(map(math.prod, sides)), 2)
-    return min(names, key=losses.__getitem__) if losses else next(iter(names), None)
+    files = cases[len(cases) // 2].files
+
+    def loss(name: str) -> tuple[float, float]:
+        """The largest side in mm and the volume in mm³ of a scan's voxels."""
+        sides = read_volume(files[name], name).grid.spacing_mm
+        return round(max(sides), 2), round(math.prod(sides), 2)
+
+    return min(names, key=loss) if len(names) > 1 else next(iter(names), None)
