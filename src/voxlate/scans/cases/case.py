@@ -16,7 +16,6 @@ import numpy as np
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
 from pydantic import Field
 
-from voxlate.base.earlier import ANY, without_retired
 from voxlate.base.errors import BadInput, first_of
 from voxlate.base.messages import Message
 from voxlate.base.records import (
@@ -53,18 +52,6 @@ Unit = Annotated[Text, Field(max_length=100)]
 BRAIN_OF = "brain of "  # how the source of a mask begins that is no file
 FOREGROUND_OF = "foreground of "
 MASK = "mask"
-MEASURED = dict.fromkeys(
-    (
-        *(
-            f"misaligned.*.{key}"
-            for key in ("windows", "left_out", "coarse", "translation_mm", "rotation_deg")
-        ),
-        "registered.*.before.bodies",
-        "registered.*.after.bodies",
-    ),
-    ANY,
-)
-RETIRED = dict.fromkeys(("signatures", "stacks"), ANY) | MEASURED  # of headers of version 0.7
 PROTONS = "pd_map"  # the tissue-parameter map that shows the outline of the body
 LABEL = "label."  # before a label map's name among the arrays of a case
 MOST_MODALITIES = 64  # the mask has a bit for each
@@ -455,7 +442,7 @@ def read_header(path: Path) -> CaseHeader:
     with record.tensors() as file:
         text = file.text("voxlate")
         stated = record.table(text)
-        header: CaseHeader = record.fill(CaseHeader, without_retired(stated, RETIRED))
+        header: CaseHeader = record.fill(CaseHeader, stated)
         record.check(
             header.checksum == _header_digest(stated),
             "another header (its checksum differs)",

@@ -12,7 +12,6 @@ import numpy as np
 from pydantic import Field
 
 from voxlate.base.config import Provided, adapter
-from voxlate.base.earlier import ANY, without_retired
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json, write_json
 from voxlate.base.groups import grouped
@@ -32,7 +31,6 @@ from voxlate.base.records import (
 from voxlate.scans.cases.align import Preparation, Registered
 from voxlate.scans.cases.case import (
     CANONICAL,
-    MEASURED,
     CaseHeader,
     Contrasts,
     ContrastSettings,
@@ -51,12 +49,6 @@ from voxlate.scans.layout_options import layout_options, quote_path
 COHORT = "COHORT"  # stands for scans in a command whose folder is unknown
 FORMAT = "voxlate prepared cohort"
 VERSION = 4
-# Keys of cohort.json that this version lacks (see without_retired).
-RETIRED = {
-    "provenance.prefer": ANY,
-    "provenance.exclude_file": ANY,
-    **{f"cases.{key}": ANY for key in MEASURED},
-}
 # facts of a case that its file and the list of cases state
 SHARED = ("case", "patient", "labels", "shape", "spacing_mm")
 Fold = Annotated[int, Field(ge=0, lt=FOLDS)]
@@ -295,7 +287,7 @@ def open_cohort(path: Path | str) -> Cohort:
         )
     value = read_tables(folder)
     record = Record(folder / "cohort.json", "the record of a prepared cohort", "Prepare it again.")
-    written = record.fill(CohortFile, without_retired(value, RETIRED))
+    written = record.fill(CohortFile, value)
     cases, modalities = written.cases, set(written.modalities)
     names = {case.case for case in cases}
     record.check(bool(cases) and len(names) == len(cases), "no cases, or one twice")
