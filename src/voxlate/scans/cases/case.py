@@ -32,7 +32,7 @@ from voxlate.base.records import (
     checksum,
     write_tensors,
 )
-from voxlate.scans.cases.align import Preparation, Registered, find_common_grid
+from voxlate.scans.cases.align import Preparation, find_common_grid
 from voxlate.scans.formats.format import KeptByFile
 from voxlate.scans.formats.io import holds_slices, is_picture
 from voxlate.scans.formats.nifti import smallest_type
@@ -40,7 +40,7 @@ from voxlate.scans.images.grid import Grid, Volume, canonical, same_grid
 from voxlate.scans.images.intensity import Statistics, intensity_statistics
 from voxlate.scans.images.mask import box_around, brain, foreground, user_mask
 from voxlate.scans.images.misalignment import Misalignment
-from voxlate.scans.images.register import Transform
+from voxlate.scans.images.register import Registered, Transform
 from voxlate.scans.images.tiling import Size, resize_slices, zoom
 from voxlate.scans.images.units import MAY_BE_ZERO, TISSUE_MAPS
 

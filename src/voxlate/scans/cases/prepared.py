@@ -28,7 +28,7 @@ from voxlate.base.records import (
     StatedMessage,
     Text,
 )
-from voxlate.scans.cases.align import Preparation, Registered
+from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case import (
     CANONICAL,
     CaseHeader,
@@ -44,6 +44,7 @@ from voxlate.scans.cohorts.manifest_search import root_and_manifest
 from voxlate.scans.cohorts.split import FOLDS, SPLITS, fold_splits, refuse_leak
 from voxlate.scans.images.intensity import IntensityMap, Scale, Statistics, typical_scale
 from voxlate.scans.images.misalignment import Misalignment
+from voxlate.scans.images.register import Registered
 from voxlate.scans.layout_options import layout_options, quote_path
 
 COHORT = "COHORT"  # stands for scans in a command whose folder is unknown
@@ -288,17 +289,10 @@ def open_cohort(path: Path | str) -> Cohort:
     value = read_tables(folder)
     record = Record(folder / "cohort.json", "the record of a prepared cohort", "Prepare it again.")
     written = record.fill(CohortFile, value)
-    cases, modalities = written.cases, set(written.modalities)
-    names = {case.case for case in cases}
-    record.check(bool(cases) and len(names) == len(cases), "no cases, or one twice")
-    record.check(bool(modalities) and written.units.keys() == modalities, "units of other scans")
-    for case in cases:
-        scans = {*case.present, *case.registered, *case.misaligned}
-        record.check(scans <= modalities, f"{case.case} with scans that it does not list")
-    refuse_leak(cases, folder)
+    refuse_leak(written.cases, folder)
     return Cohort(
         folder,
-        cases,
+        written.cases,
         written.modalities,
         written.units,
         tuple(read_messages(value)),

@@ -17,7 +17,7 @@ from scipy import ndimage
 from voxlate.base.errors import BadInput
 from voxlate.base.files import sha256_of, whole_file
 from voxlate.base.optional import Package
-from voxlate.base.records import Number, Record
+from voxlate.base.records import Name, Number, Record, Text
 from voxlate.base.similarity import PERCENTILES, RANGE_HU, mutual_information
 from voxlate.scans.images.grid import LPS_TO_RAS, Grid, Order, Volume, with_voxels
 from voxlate.scans.images.mask import foreground
@@ -111,23 +111,28 @@ class Similarity:
     covered: Number
 
 
-@dataclass(frozen=True, eq=False)
-class Registration:
-    """The transform that was kept and what it gained.
+@dataclass(frozen=True)
+class Registered:
+    """How a scan was registered to another: the method asked for, the one kept, and the similarity of the two.
 
-    kept: the last stage that made the scans more similar; "none" where no stage did (the transform is the identity).
+    kept: the last step that increased the similarity, "none" where no step did; transform: its ITK file in the cohort.
     """
 
+    to: Name
+    asked: RegistrationMethod
     kept: RegistrationMethod | Literal["none"]
-    transform: Transform
     before: Similarity
     after: Similarity
+    transform: Text = ""
 
 
-def register(moving: Volume, fixed: Volume, method: RegistrationMethod) -> Registration:
+def register(
+    moving: Volume, fixed: Volume, method: RegistrationMethod
+) -> tuple[Registered, Transform]:
     """Register `moving` to `fixed` by mutual information on coarse copies of both; the same call gives the same result.
 
-    Each stage (rigid, then affine or splines) is kept only if it makes the two more similar and does not fold space.
+    Each stage (rigid, then affine or splines) is kept only if it makes the two more similar and does not fold space; the
+    transform is the identity where none is.
     Raises BadInput where a scan has too few slices, a library is missing, or nothing makes the two overlap.
     """
     flat = [scan for scan in (moving, fixed) if min(scan.grid.shape) < LEAST_SLICES]
@@ -157,7 +162,7 @@ def register(moving: Volume, fixed: Volume, method: RegistrationMethod) -> Regis
         raise BadInput(
             f"{moving.origin}: expected a scan of the same part of the body as {fixed.origin}, found no transform that makes them overlap. Look at the two, or leave the case out by a manifest."
         )
-    return Registration(kept, transform, before, after)
+    return Registered(fixed.modality, method, kept, before, after), transform
 
 
 @contextlib.contextmanager
