@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -165,11 +165,7 @@ class Cohort:
         stated = {case.patient: case.fold for case in self.cases if case.fold is not None}
         of_patients = {case.patient: case.split for case in self.cases}
         splits = fold_splits(of_patients, fold, self.folder, stated)
-        return self.with_splits({case.case: splits[case.patient] for case in self.cases})
-
-    def with_splits(self, splits: Mapping[str, str]) -> "Cohort":
-        """The cohort with other splits of the cases that are named."""
-        cases = tuple(replace(case, split=splits.get(case.case, case.split)) for case in self.cases)
+        cases = tuple(replace(case, split=splits[case.patient]) for case in self.cases)
         return replace(self, cases=cases)
 
     def median(self, name: Literal["spacing_mm", "mask_ml"]) -> Any:
