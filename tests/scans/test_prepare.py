@@ -138,9 +138,9 @@ def test_records_of_another_version_or_with_a_patient_in_two_splits_are_refused(
     moved = cases[0] | {"patient": cases[1]["patient"], "split": split}
     for changes in ({"cases": [moved, *cases[1:]]}, {"cases": cases, "version": 1}):
         change_record(copied, **changes)
-        with refuses():
-            open_cohort(copied)
-    assert prepare_serially(patients, copied).splits
+        for again in (partial(open_cohort, copied), partial(prepare_serially, patients, copied)):
+            with refuses():
+                again()
 
 
 def test_unequal_grids_are_refused_unless_they_may_be_resampled(put, prepare_here, out):

@@ -40,7 +40,6 @@ from voxlate.scans.cases.prepared import (
     Cohort,
     case_path,
     open_cohort,
-    read_tables,
     write_cohort,
 )
 from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, as_names
@@ -269,18 +268,15 @@ def _refuse_other(out: Path, provenance: dict[str, Any], inputs: Inputs) -> None
         )
     if "cohort.json" not in entries:
         return
-    there = read_tables(out)
-    old = there.get("provenance", {})
+    there = open_cohort(out)
+    old = there.provenance
     here = json.loads(json.dumps(provenance))
     differs = [name for name in here.keys() - {*NO_OPTIONS} if old.get(name) != here[name]]
     placed = {
         case.case: (case.patient, inputs.splits[case.patient], case.fold)
         for case in inputs.found.cases
     }
-    before = {
-        entry.get("case"): tuple(map(entry.get, ("patient", "split", "fold")))
-        for entry in there.get("cases", [])
-    }
+    before = {case.case: (case.patient, case.split, case.fold) for case in there.cases}
     if before != {name: placed[name] for name in placed.keys() - {*old.get("failed", [])}}:
         differs.append("cases, patients, splits or folds")
     if differs:

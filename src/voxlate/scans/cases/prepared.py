@@ -282,7 +282,7 @@ def open_cohort(path: Path | str) -> Cohort:
         raise BadInput(
             f"{folder}: expected a prepared cohort, found no cohort.json in it. Run voxlate prepare first."
         )
-    value = read_tables(folder)
+    value = read_json(folder / "cohort.json")
     record = Record(folder / "cohort.json", "the record of a prepared cohort", "Prepare it again.")
     written = record.fill(CohortFile, value)
     refuse_leak(written.cases, folder)
@@ -326,16 +326,6 @@ class CohortFile:
     units: dict[Name, Unit]
     warnings: tuple[StatedMessage, ...]
     provenance: _Provenance
-
-
-def read_tables(folder: Path) -> dict[str, Any]:
-    """The tables of cohort.json, of any version and not checked; raises BadInput where it has another format."""
-    value = read_json(folder / "cohort.json")
-    if not isinstance(value, dict) or value.get("format") != FORMAT:
-        raise BadInput(
-            f"{folder}/cohort.json: expected a {FORMAT}, found something else. Choose another folder."
-        )
-    return value
 
 
 def write_cohort(cohort: Cohort) -> None:
