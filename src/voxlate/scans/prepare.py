@@ -98,7 +98,6 @@ def prepare(
     options: PrepareOptions | None = None,
     *,
     examination: Examination | None = None,
-    executor: Executor | None = None,
     progress: Progress = no_report,
     say: Say = lambda _: None,
     **changes: Any,
@@ -113,7 +112,7 @@ def prepare(
     mask_from (default: plain CT, another CT, T1, else the first) must be a source of the models trained on this cohort,
     since synthesis has sources only. shares: default see split.usual_shares.
     examination: of each case that is prepared, and of the cohort (see checks/cohort_examination.py).
-    workers: processes, each holding one case in memory. executor: works on the cases instead of these processes.
+    workers: processes, each holding one case in memory.
     A case that cannot be prepared is left out, as the provenance states ("failed", "unread"), and joins the cohort by the
     same call once its files are corrected.
     progress(done, total) is called after each case, say: is called with messages.
@@ -121,11 +120,10 @@ def prepare(
     cohort of other options.
     """
     asked = merge(PrepareOptions, options, changes)
-    if executor is None and (asked.executor, asked.address) != (None, None):
-        executor = choose_executor(asked)
     inputs = read_inputs(root, asked)
     out = Path(out)
     cases = inputs.found.cases
+    executor = _executor_of(asked, len(cases))
     for warning in inputs.small:
         say(warning)
     _refuse_other(out, _provenance(inputs, asked), inputs)
@@ -134,7 +132,7 @@ def prepare(
     again = list[str]()
     failed = dict[str, Exception]()
     with lock(out):
-        outcomes = _each(work, cases, executor, asked.workers)
+        outcomes = _each(work, cases, executor)
         for done, (case, result) in enumerate(outcomes, start=1):
             if isinstance(result, Exception):
                 failed[case] = result
@@ -285,22 +283,24 @@ def _refuse_other(out: Path, provenance: dict[str, Any], inputs: Inputs) -> None
         )
 
 
+def _executor_of(asked: PrepareOptions, cases: int) -> Executor:
+    """The executor that is asked for, by default processes of this machine, or this process where it is a single one."""
+    if asked.executor or asked.address:
+        return choose_executor(asked)
+    processes = min(asked.workers or min(cores(), MOST_WORKERS), cases)
+    return LocalExecutor(processes) if processes > 1 else InProcess()
+
+
 def _each(
-    work: "_Work",
-    cases: list[CaseFiles],
-    executor: Executor | None,
-    workers: int | None,
+    work: "_Work", cases: list[CaseFiles], executor: Executor
 ) -> Iterator[tuple[str, bool | Exception]]:
     """The name of each case and the result of `work` on it, or its error, in the order in which they finish.
 
-    Without an executor, processes of this machine work, or this process alone where it would be a single one. Raises an
-    error where folders cannot be written, or none of the first cases succeeds.
+    Raises an error where folders cannot be written, or none of the first cases succeeds.
     """
     failed = 0
     succeeds = False
-    processes = min(workers or min(cores(), MOST_WORKERS), len(cases))
-    of_machine: Executor = LocalExecutor(processes) if processes > 1 else InProcess()
-    with closing((executor or of_machine).run(work, cases)) as outcomes:
+    with closing(executor.run(work, cases)) as outcomes:
         for number, outcome in outcomes:
             if outcome.error is None:
                 succeeds = True
