@@ -212,7 +212,6 @@ def _open(path: Path, opened: contextlib.ExitStack) -> Mapping[str, Any]:
 
 
 ARRAY = Format(
-    "array",
     read=read_array,
     named_endings=(".npy", ".npz", ".h5", ".hdf5", ".mat"),
     is_part=is_part,

@@ -140,7 +140,6 @@ def write_itk(path: Path, volume: Volume, description: str) -> None:
 
 
 ITK = Format(
-    "MetaImage or NRRD",
     open_itk,
     endings=(*METAIMAGE, ".nrrd", ".nhdr"),
     written_endings=(".mha", ".nrrd"),
