@@ -265,7 +265,6 @@ def prepare(
     shares: tuple[float, float, float] | None = None,
     seed: int = 0,
     audit: bool = True,
-    audit_cases: int | None = None,
     progress: bool | Callable[..., None] | Reporter = True,
 ) -> Cohort:
     """Check a cohort, split it by patient, and convert it for training; the same call resumes.
@@ -294,8 +293,7 @@ def prepare(
         mask_from: Modality in which the brain is segmented. Default: plain CT if there is one.
         shares: Shares or numbers of patients for train, val and test. Default: 0.7 0.15 0.15, and no test patients if there are fewer than 10. The splits of a manifest take precedence.
         seed: Random seed of the split by patient. Default: 0.
-        audit: Estimate how far the scans of a case are misaligned. Default: True.
-        audit_cases: Number of cases whose alignment is estimated. Default: all of a small cohort, a tenth of a large one.
+        audit: Estimate how far the scans of a case are misaligned, in large cohorts of a tenth of the cases. Default: True.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:

@@ -21,6 +21,7 @@ from voxlate.scans.images.grid import canonical
 from voxlate.scans.images.intensity import Percentile, intensity_statistics
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.ranges import range_for
+from voxlate.scans.images.register import write_transform
 from voxlate.synthesis.provenance import state_units
 from voxlate.training.naive import Baselines, fit
 
@@ -156,7 +157,7 @@ def store_transforms(folder, shifts):
     transforms.mkdir(parents=True)
     for scan, shift in shifts.items():
         transform = itk.TranslationTransform(3, (shift, 0.0, 0.0))
-        itk.WriteTransform(transform, str(transforms / f"{scan}.tfm"))
+        write_transform(transforms / f"{scan}.tfm", transform)
     return folder / "prepared"
 
 

@@ -130,20 +130,6 @@ def test_isles18_has_the_lesion_the_maps_and_frames_a_second_apart_without_a_wor
     assert notes == ["pseudo: CTP frame 10", "pseudo: CTP frame 18", "pseudo: CTP frame 26"]
 
 
-def test_a_manifest_names_frames_of_its_own_and_another_frame_replaces_them(tmp_path, out):
-    def with_phase(seconds: int) -> Cohort:
-        row = f"anna,a/ctp.nii.gz#frame=1,a/ctp.nii.gz#peak+{seconds}s@1s"
-        (tmp_path / "cases.csv").write_text(f"case,before,cta2\n{row}\n")
-        return prepared(tmp_path, out)
-
-    write(tmp_path / "a/ctp.nii.gz", passage(), step=None)
-    cohort = with_phase(8)
-    assert_array_equal(stored(cohort, "anna", "before"), passage()[0])
-    assert_array_equal(stored(cohort, "anna", "cta2"), passage()[17])
-    note = with_phase(9).header("anna").origins["cta2"].note
-    assert note.startswith("pseudo: CTP frame 19 of 30, peak + 9 s")
-
-
 @every_row("text", ['files = {cta2 = "{case}/ctp#pique"}', ""])
 def test_a_preset_that_cannot_work_is_refused(tmp_path, text):
     write(tmp_path / "a/ctp.nii.gz", passage())

@@ -375,7 +375,7 @@ REFUSED = {  # what is written, its name, and what the sentence names
         (of(PixelSpacing=[0, 0.8]), "PixelSpacing"),
         (of(ImageOrientationPatient=[1, 0, 0, 0.3, 0.954, 0]), "right angles"),
         (of(*some([2], ImageType=PHASE), ImageType=MAGNITUDE), "ImageType.*6.dcm"),
-        (of(HighBit=16), "HighBit"),
+        (of(HighBit=16), "3.dcm"),
         *(
             (lambda d, tag=tag: write(d, *some([2], **{tag: "19500102"})), f"{tag}.*6.dcm")
             for tag in ("PatientID", "PatientName", "PatientBirthDate", "StudyInstanceUID")

@@ -114,9 +114,9 @@ def test_a_turned_head_in_another_contrast_is_registered_whatever_the_frames(mon
 
     far = grid_of(MOVING.shape, [-6, 5.5, 5], MOVING.affine[:3, 3] + frame_mm)
     moving = scan(far, from_frame, "b")
-    found = register(moving, SCAN, "rigid")
+    found, transform = register(moving, SCAN, "rigid")
     assert found.kept == "rigid"
-    assert error_mm(found.transform, from_frame).max() < 1.5  # a quarter of a voxel
+    assert error_mm(transform, from_frame).max() < 1.5  # a quarter of a voxel
     assert found.after.mutual_information > found.before.mutual_information + 0.03
     assert frame_mm.any() == (found.before == Similarity(1.0, 0.0))
 
@@ -124,19 +124,19 @@ def test_a_turned_head_in_another_contrast_is_registered_whatever_the_frames(mon
 @slow
 def test_splines_follow_a_bend_that_no_linear_map_follows():
     moving = scan(MOVING, bent, "a")
-    found = register(moving, SCAN, "bspline")
+    found, transform = register(moving, SCAN, "bspline")
     assert found.kept == "bspline"
-    rigid = found.transform.GetNthTransform(0)  # SimpleITK applies the last of a composite first
-    assert error_mm(found.transform, bent).mean() < 0.5 * error_mm(rigid, bent).mean()
+    rigid = transform.GetNthTransform(0)  # SimpleITK applies the last of a composite first
+    assert error_mm(transform, bent).mean() < 0.5 * error_mm(rigid, bent).mean()
     pair = module.CoarsePair(moving, SCAN)
-    assert pair.compare(found.transform) == found.after
+    assert pair.compare(transform) == found.after
     assert pair.compare(rigid).mutual_information < found.after.mutual_information
 
 
 def test_the_same_call_gives_the_same_transform(monkeypatch):
     monkeypatch.setattr(module, "SAMPLES", 300)  # a worse transform, and the same one
     moving = scan(MOVING, turned, "b")
-    first, again = (register(moving, SCAN, "rigid").transform.GetParameters() for _ in range(2))
+    first, again = (register(moving, SCAN, "rigid")[1].GetParameters() for _ in range(2))
     assert first == again
 
 
@@ -155,10 +155,10 @@ def test_a_step_that_makes_the_scans_less_alike_or_folds_them_is_not_kept(
     away = itk.TranslationTransform(3, (25.0, 0.0, 0.0))
     for scanned, wrong in ((moving, away), (moving, mirror), (moving, None), (mirrored, mirror)):
         monkeypatch.setitem(module._STAGES, "rigid", lambda pair, start, wrong=wrong: wrong)
-        found = register(scanned, SCAN, "rigid")
+        found, transform = register(scanned, SCAN, "rigid")
         assert found.kept == "none"
         assert found.after == found.before
-        assert np.array_equal(apply_transform(SCAN, FIXED, found.transform).data, SCAN.data)
+        assert np.array_equal(apply_transform(SCAN, FIXED, transform).data, SCAN.data)
 
 
 def test_a_written_transform_is_read_by_other_tools(tmp_path):
@@ -176,34 +176,13 @@ def test_a_written_transform_is_read_by_other_tools(tmp_path):
     assert [*tmp_path.iterdir()] == [path]
 
 
-@every_row(
-    "change",
-    [
-        ("Parameters: 0.9", "Parameters: nan"),
-        ("Parameters: 0.9", "Parameters: 1e30"),
-        ("AffineTransform_double_3_3", "AffineTransform_double_2_2"),
-        ("Parameters: 0.9", "Parameters: 90"),
-        ("0 0 0\n", "0 0"),  # cut short
-    ],
-)
-def test_a_transform_that_aligns_nothing_is_refused(tmp_path, change):
-    path = tmp_path / "t1.tfm"
-    affine = itk.AffineTransform(3)
-    affine.SetMatrix((0.9, 0.1, 0.0, -0.1, 1.0, 0.0, 0.0, 0.0, 1.0))
-    write_transform(path, affine)
-    assert read_transform(path).TransformPoint((1.0, 0.0, 0.0)) == pytest.approx((0.9, -0.1, 0.0))
-    path.write_text(path.read_text().replace(*change))
-    with refuses():
-        read_transform(path)
-
-
-@every_row("numbers", ["nan 0 0 1 2 3", "inf 0 0 1 2 3", "0 0 0", "x 0 0 1 2 3"])
-def test_a_rigid_transform_whose_numbers_would_end_the_process_is_refused(tmp_path, numbers):
+@every_row("part", [("0 0 0 0 0 0", "nan 0 0 0 0 0"), ("0 0 0\n", "0 0\n"), ("# sha256", "#")])
+def test_a_transform_that_is_not_as_it_was_written_is_refused(tmp_path, part):
     path = tmp_path / "t1.tfm"
     write_transform(path, itk.Euler3DTransform())
     text = path.read_text()
-    assert "Parameters: 0 0 0 0 0 0" in text
-    path.write_text(text.replace("Parameters: 0 0 0 0 0 0", f"Parameters: {numbers}"))
+    assert part[0] in text
+    path.write_text(text.replace(*part))
     with refuses():
         read_transform(path)
 

@@ -23,11 +23,6 @@ def _without(table: Mapping[str, Any], path: list[str], value: Any) -> dict[str,
     for name in list(kept) if first == "*" else [first]:
         if rest and isinstance(kept.get(name), dict):
             kept[name] = _without(kept[name], rest, value)
-        elif rest and isinstance(kept.get(name), list):
-            kept[name] = [
-                _without(item, rest, value) if isinstance(item, dict) else item
-                for item in kept[name]
-            ]
         elif not rest and name in kept and (value is ANY or kept[name] == value):
             del kept[name]
     return kept

@@ -14,7 +14,7 @@ from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, message
 from voxlate.checks.check_table import Numbers, ask
 from voxlate.scans.cases.align import Preparation
-from voxlate.scans.cases.alignment_audit import MAPS, misalignments, not_examined, worst_first
+from voxlate.scans.cases.alignment_audit import MAPS, misalignments, worst_first
 from voxlate.scans.cases.case import CaseHeader, PreparedCase
 from voxlate.scans.images.grid import Grid, Volume, share_inside
 from voxlate.scans.images.misalignment import NOTHING_IN_COMMON, Misalignment
@@ -69,12 +69,12 @@ def check_alignment(headers: Sequence[CaseHeader], preparation: Preparation) -> 
         may_register = preparation.register is None and min(header.shape) >= LEAST_SLICES
         advice = " Register (--register rigid)." if may_register else ""
         yield from (said.on(header.case) for said in check_apart(header, name, found, advice))
-    left = sum(not_examined(header.visible, header.misaligned) for header in headers)
-    several = sum(len(header.visible) > 1 for header in headers)
-    if 0 < left < several:
+    several = [header for header in headers if len(header.visible) > 1]
+    left = sum(not header.misaligned for header in several)
+    if 0 < left < len(several):
         yield message(
             "not-examined",
-            f"How far scans lie from each other was examined in {several - left} of {several} cases; of the other {left} it is not known. --audit-cases {len(headers)} examines all of them.",
+            f"How far scans lie from each other was examined in {len(several) - left} of {len(several)} cases; of the other {left} it is not known.",
             cases=left,
         )
 

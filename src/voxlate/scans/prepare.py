@@ -25,15 +25,10 @@ from voxlate.base.machine import cores
 from voxlate.base.messages import UNOWNED, Message, Say, by_consequence, message
 from voxlate.base.option import merge
 from voxlate.scans.cases.align import Preparation
-from voxlate.scans.cases.alignment_audit import (
-    choose_cases,
-    misalignments,
-    not_examined,
-)
+from voxlate.scans.cases.alignment_audit import choose_cases, misalignments
 from voxlate.scans.cases.case import (
     CaseHeader,
     PreparedCase,
-    check_extent,
     prepare_case,
     read_header,
     write_case,
@@ -45,10 +40,9 @@ from voxlate.scans.cases.prepared import (
     Cohort,
     case_path,
     open_cohort,
-    read_tables,
     write_cohort,
 )
-from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, Exclusion, as_names
+from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, as_names
 from voxlate.scans.cohorts.files_below import refuse_synthetic
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.cohorts.owners import require_patients
@@ -104,7 +98,6 @@ def prepare(
     options: PrepareOptions | None = None,
     *,
     examination: Examination | None = None,
-    executor: Executor | None = None,
     progress: Progress = no_report,
     say: Say = lambda _: None,
     **changes: Any,
@@ -119,7 +112,7 @@ def prepare(
     mask_from (default: plain CT, another CT, T1, else the first) must be a source of the models trained on this cohort,
     since synthesis has sources only. shares: default see split.usual_shares.
     examination: of each case that is prepared, and of the cohort (see checks/cohort_examination.py).
-    workers: processes, each holding one case in memory. executor: works on the cases instead of these processes.
+    workers: processes, each holding one case in memory.
     A case that cannot be prepared is left out, as the provenance states ("failed", "unread"), and joins the cohort by the
     same call once its files are corrected.
     progress(done, total) is called after each case, say: is called with messages.
@@ -127,21 +120,19 @@ def prepare(
     cohort of other options.
     """
     asked = merge(PrepareOptions, options, changes)
-    if executor is None and (asked.executor, asked.address) != (None, None):
-        executor = choose_executor(asked)
     inputs = read_inputs(root, asked)
     out = Path(out)
     cases = inputs.found.cases
+    executor = _executor_of(asked, len(cases))
     for warning in inputs.small:
         say(warning)
     _refuse_other(out, _provenance(inputs, asked), inputs)
-    names = [case.case for case in cases]
-    examined = choose_cases(names, asked.audit_cases if asked.audit else 0)
-    work = _Work(out, inputs.preparation, examination, examined)
+    audited = choose_cases([case.case for case in cases]) if asked.audit else frozenset()
+    work = _Work(out, inputs.preparation, examination, audited)
     again = list[str]()
     failed = dict[str, Exception]()
     with lock(out):
-        outcomes = _each(work, cases, executor, asked.workers)
+        outcomes = _each(work, cases, executor)
         for done, (case, result) in enumerate(outcomes, start=1):
             if isinstance(result, Exception):
                 failed[case] = result
@@ -176,11 +167,6 @@ def _without(inputs: Inputs, failed: dict[str, Exception]) -> Inputs:
         )
     cases = [case for case in found.cases if case.case not in failed]
     unread = [*found.unread, *(sentence.removesuffix(".") for sentence in sentences)]
-    wanted, kept = ({inputs.splits[case.patient] for case in some} for some in (found.cases, cases))
-    unread += [
-        f"{split}: expected a case that can be prepared, found none. Correct the files, or state the splits (--shares)"
-        for split in sorted(wanted - kept)
-    ]
     return replace(inputs, found=replace(found, cases=cases, unread=unread))
 
 
@@ -274,29 +260,21 @@ def _refuse_other(out: Path, provenance: dict[str, Any], inputs: Inputs) -> None
         raise BadInput(f"{out}: expected a folder to write to, found a file. Choose another name.")
     entries = {path.name for path in out.glob("*") if not is_scaffold(path)}
     others = sorted(entries - {"cases", "cohort.json", *OWN_NAMES})
-    placed = {
-        case.case: (case.patient, inputs.splits[case.patient], case.fold)
-        for case in inputs.found.cases
-    }
-    if "cohort.json" not in entries:
-        files = {path.stem for path in out.glob("cases/*") if not is_scaffold(path)}
-        exclusion = Exclusion(provenance["exclude"] or ())
-        files = {case for case in files if exclusion.keep_case(case, None)}
-        others += sorted(files - placed.keys())
     if others:
         raise BadInput(
             f"{out}: expected an empty folder or this cohort's, found {others[0]}. Choose another folder, or remove this one."
         )
     if "cohort.json" not in entries:
         return
-    there = read_tables(out)
-    old = there.get("provenance", {})
+    there = open_cohort(out)
+    old = there.provenance
     here = json.loads(json.dumps(provenance))
     differs = [name for name in here.keys() - {*NO_OPTIONS} if old.get(name) != here[name]]
-    before = {
-        entry.get("case"): tuple(map(entry.get, ("patient", "split", "fold")))
-        for entry in there.get("cases", [])
+    placed = {
+        case.case: (case.patient, inputs.splits[case.patient], case.fold)
+        for case in inputs.found.cases
     }
+    before = {case.case: (case.patient, case.split, case.fold) for case in there.cases}
     if before != {name: placed[name] for name in placed.keys() - {*old.get("failed", [])}}:
         differs.append("cases, patients, splits or folds")
     if differs:
@@ -305,22 +283,24 @@ def _refuse_other(out: Path, provenance: dict[str, Any], inputs: Inputs) -> None
         )
 
 
+def _executor_of(asked: PrepareOptions, cases: int) -> Executor:
+    """The executor that is asked for, by default processes of this machine, or this process where it is a single one."""
+    if asked.executor or asked.address:
+        return choose_executor(asked)
+    processes = min(asked.workers or min(cores(), MOST_WORKERS), cases)
+    return LocalExecutor(processes) if processes > 1 else InProcess()
+
+
 def _each(
-    work: "_Work",
-    cases: list[CaseFiles],
-    executor: Executor | None,
-    workers: int | None,
+    work: "_Work", cases: list[CaseFiles], executor: Executor
 ) -> Iterator[tuple[str, bool | Exception]]:
     """The name of each case and the result of `work` on it, or its error, in the order in which they finish.
 
-    Without an executor, processes of this machine work, or this process alone where it would be a single one. Raises an
-    error where folders cannot be written, or none of the first cases succeeds.
+    Raises an error where folders cannot be written, or none of the first cases succeeds.
     """
     failed = 0
     succeeds = False
-    processes = min(workers or min(cores(), MOST_WORKERS), len(cases))
-    of_machine: Executor = LocalExecutor(processes) if processes > 1 else InProcess()
-    with closing((executor or of_machine).run(work, cases)) as outcomes:
+    with closing(executor.run(work, cases)) as outcomes:
         for number, outcome in outcomes:
             if outcome.error is None:
                 succeeds = True
@@ -344,12 +324,12 @@ def _all_fail(error: Exception, failed: int, cases: int) -> Exception:
 
 @dataclass(frozen=True)
 class _Work:
-    """The work on the cases of a cohort, which is sent to each process; examined: cases whose misalignment is estimated."""
+    """The work on the cases of a cohort, which is sent to each process; audited: cases whose misalignment is estimated."""
 
     out: Path
     preparation: Preparation
     examination: Examination | None
-    examined: frozenset[str]
+    audited: frozenset[str]
     uses_network: ClassVar[bool] = False
 
     def open(self) -> Work:
@@ -362,21 +342,19 @@ class _Work:
         Gives whether it replaced a file of other inputs or options.
         """
         path = case_path(self.out, files.case)
-        audit = files.case in self.examined
+        audit = files.case in self.audited
         hashes = [(name, content_hash(place)) for name, place in files.paths.items()]
         text = repr((VERSION, files.case, files.patient, self.preparation, hashes))
         inputs = hashlib.sha256(text.encode()).hexdigest()
         was_there = path.exists()
         earlier = read_header(path) if was_there else None
         if earlier is not None and earlier.inputs == inputs:
-            lacks_audit = audit and not_examined(earlier.visible, earlier.misaligned)
-            if not lacks_audit:
+            is_audited = earlier.misaligned or len(earlier.visible) < 2
+            if is_audited or not audit:
                 return False
         scans = {name: read_volume(place, name) for name, place in files.paths.items()}
         mask = scans.pop("mask", None)
         labels = {name: scans.pop(name) for name in files.labels}
-        for name, scan in scans.items():
-            check_extent(name, scan, files.case)
         case = prepare_case(files.case, scans, self.preparation, mask=mask, labels=labels)
         misaligned = misalignments(case, self.preparation.fixed) if audit else {}
         header = case.header
@@ -426,12 +404,13 @@ def _preparation(options: PrepareOptions, cases: Sequence[CaseFiles]) -> Prepara
 def _finest(cases: Sequence[CaseFiles], names: Sequence[str]) -> str | None:
     """The modality on whose grid resampling loses least: the smallest distance of slices, then the smallest voxels.
 
-    Only these names are compared, in the first, middle and last case. None where there are no names.
+    Only these names are compared, in the middle case. None where there are no names.
     """
-    losses = {}
-    compared = {case.case: case for case in (cases[0], cases[len(cases) // 2], cases[-1])}
-    for name in names if len(names) > 1 else ():
-        sides = [read_volume(case.files[name], name).grid.spacing_mm for case in compared.values()]
-        widest = max(map(max, sides))
-        losses[name] = round(widest, 2), round(max(map(math.prod, sides)), 2)
-    return min(names, key=losses.__getitem__) if losses else next(iter(names), None)
+    files = cases[len(cases) // 2].files
+
+    def loss(name: str) -> tuple[float, float]:
+        """The largest side in mm and the volume in mm³ of a scan's voxels."""
+        sides = read_volume(files[name], name).grid.spacing_mm
+        return round(max(sides), 2), round(math.prod(sides), 2)
+
+    return min(names, key=loss) if len(names) > 1 else next(iter(names), None)

@@ -91,15 +91,7 @@ class PrepareOptions(Layout, ExecutorOptions):
     audit: Annotated[
         bool,
         Option(
-            "Estimate how far the scans of a case are misaligned.",
+            "Estimate how far the scans of a case are misaligned, in large cohorts of a tenth of the cases.",
             panel=ADVANCED,
         ),
     ] = True
-    audit_cases: Annotated[
-        int | None,
-        Option(
-            "Number of cases whose alignment is estimated. Default: all of a small cohort, a tenth of a large one.",
-            panel=ADVANCED,
-            least=1,
-        ),
-    ] = None

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 
 from voxlate.base.errors import BadInput, did_you_mean
-from voxlate.base.records import Name, Positive, Text
+from voxlate.base.records import Name, Positive
 from voxlate.scans.images.grid import (
     Grid,
     Order,
@@ -19,8 +19,8 @@ from voxlate.scans.images.grid import (
 )
 from voxlate.scans.images.midline import midline_grid
 from voxlate.scans.images.register import (
+    Registered,
     RegistrationMethod,
-    Similarity,
     Transform,
     apply_transform,
     cover,
@@ -77,21 +77,6 @@ class Preparation:
 def _in_xyz(sizes: tuple[float, ...]) -> str:
     """Sizes along the axes of an array as the command line takes them."""
     return " ".join(f"{size:g}" for size in reversed(sizes))
-
-
-@dataclass(frozen=True)
-class Registered:
-    """How a scan was registered to another: the method asked for, the one kept, and the similarity of the two.
-
-    kept: the last step that increased the similarity, "none" where no step did; transform: its ITK file in the cohort.
-    """
-
-    to: Name
-    asked: RegistrationMethod
-    kept: RegistrationMethod | Literal["none"]
-    before: Similarity
-    after: Similarity
-    transform: Text
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,14 +151,12 @@ def find_common_grid(case: str, scans: dict[str, Volume], preparation: Preparati
     if method is None:
         return common
     for other in [other for other in scans if other != name]:
-        registration = register(scans[other], fixed, method)
-        kept = registration.kept
-        file = "" if kept == "none" else f"transforms/{case}/{other}.tfm"
-        common.registered[other] = Registered(
-            name, method, kept, registration.before, registration.after, file
-        )
-        if kept != "none":
-            common.transforms[other] = registration.transform
+        found, transform = register(scans[other], fixed, method)
+        file = ""
+        if found.kept != "none":
+            common.transforms[other] = transform
+            file = f"transforms/{case}/{other}.tfm"
+        common.registered[other] = replace(found, to=name, transform=file)
     return common
 
 

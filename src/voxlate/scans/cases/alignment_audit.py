@@ -1,7 +1,7 @@
 """The misalignment of the scans of prepared cases, and the cases of a cohort whose misalignment is estimated."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,13 +14,10 @@ ALL_OF, ONE_OF = 12, 10  # so many cases are examined at least, and one in so ma
 MAPS = "a map shows no anatomy to compare"
 
 
-def choose_cases(cases: Iterable[str], count: int | None = None) -> frozenset[str]:
-    """The cases to examine, in an order that is unrelated to the alphabet and the same on every machine.
-
-    count: how many; default: all of a few cases, a tenth of many.
-    """
+def choose_cases(cases: Sequence[str]) -> frozenset[str]:
+    """The cases to examine, all of a few and a tenth of many, chosen alike on every machine and not by the alphabet."""
     by_digest = sorted(cases, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
-    wanted = ALL_OF + max(0, len(by_digest) - ALL_OF) // ONE_OF if count is None else count
+    wanted = ALL_OF + max(0, len(by_digest) - ALL_OF) // ONE_OF
     return frozenset(by_digest[:wanted])
 
 
@@ -54,11 +51,6 @@ def misalignments(case: PreparedCase, fixed: str | None = None) -> dict[str, Mis
             others = (measured(name, one) for one in anatomy if one not in (to, name))
             by_name[name] = next((one for one in others if one.median_mm is not None), found)
     return by_name
-
-
-def not_examined(shown: Sequence[str], misaligned: Mapping[str, Misalignment]) -> bool:
-    """Whether a case shows several scans, whose misalignment was not estimated."""
-    return len(shown) > 1 and not misaligned
 
 
 def worst_first(headers: Sequence[CaseHeader]) -> list[tuple[CaseHeader, str, Misalignment]]:

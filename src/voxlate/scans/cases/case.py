@@ -16,7 +16,6 @@ import numpy as np
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
 from pydantic import Field
 
-from voxlate.base.earlier import ANY, without_retired
 from voxlate.base.errors import BadInput, first_of
 from voxlate.base.messages import Message
 from voxlate.base.records import (
@@ -33,7 +32,7 @@ from voxlate.base.records import (
     checksum,
     write_tensors,
 )
-from voxlate.scans.cases.align import Preparation, Registered, find_common_grid
+from voxlate.scans.cases.align import Preparation, find_common_grid
 from voxlate.scans.formats.format import KeptByFile
 from voxlate.scans.formats.io import holds_slices, is_picture
 from voxlate.scans.formats.nifti import smallest_type
@@ -41,7 +40,7 @@ from voxlate.scans.images.grid import Grid, Volume, canonical, same_grid
 from voxlate.scans.images.intensity import Statistics, intensity_statistics
 from voxlate.scans.images.mask import box_around, brain, foreground, user_mask
 from voxlate.scans.images.misalignment import Misalignment
-from voxlate.scans.images.register import Transform
+from voxlate.scans.images.register import Registered, Transform
 from voxlate.scans.images.tiling import Size, resize_slices, zoom
 from voxlate.scans.images.units import MAY_BE_ZERO, TISSUE_MAPS
 
@@ -53,18 +52,6 @@ Unit = Annotated[Text, Field(max_length=100)]
 BRAIN_OF = "brain of "  # how the source of a mask begins that is no file
 FOREGROUND_OF = "foreground of "
 MASK = "mask"
-MEASURED = dict.fromkeys(
-    (
-        *(
-            f"misaligned.*.{key}"
-            for key in ("windows", "left_out", "coarse", "translation_mm", "rotation_deg")
-        ),
-        "registered.*.before.bodies",
-        "registered.*.after.bodies",
-    ),
-    ANY,
-)
-RETIRED = dict.fromkeys(("signatures", "stacks"), ANY) | MEASURED  # of headers of version 0.7
 PROTONS = "pd_map"  # the tissue-parameter map that shows the outline of the body
 LABEL = "label."  # before a label map's name among the arrays of a case
 MOST_MODALITIES = 64  # the mask has a bit for each
@@ -266,6 +253,8 @@ def prepare_case(
         raise BadInput(
             f"case {case}: expected at most {MOST_MODALITIES} modalities, found {len(scans)}. Name those to prepare (--modalities), or split the case."
         )
+    for name, scan in scans.items():
+        check_extent(name, scan, case)
     in_ras = {name: canonical(scan) for name, scan in scans.items()}
     common = find_common_grid(case, in_ras, preparation)
     by_brain = masked and mask is None and preparation.mask == "brain"
@@ -453,7 +442,7 @@ def read_header(path: Path) -> CaseHeader:
     with record.tensors() as file:
         text = file.text("voxlate")
         stated = record.table(text)
-        header: CaseHeader = record.fill(CaseHeader, without_retired(stated, RETIRED))
+        header: CaseHeader = record.fill(CaseHeader, stated)
         record.check(
             header.checksum == _header_digest(stated),
             "another header (its checksum differs)",

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,6 @@ import numpy as np
 from pydantic import Field
 
 from voxlate.base.config import Provided, adapter
-from voxlate.base.earlier import ANY, without_retired
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json, write_json
 from voxlate.base.groups import grouped
@@ -29,10 +28,9 @@ from voxlate.base.records import (
     StatedMessage,
     Text,
 )
-from voxlate.scans.cases.align import Preparation, Registered
+from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case import (
     CANONICAL,
-    MEASURED,
     CaseHeader,
     Contrasts,
     ContrastSettings,
@@ -46,17 +44,12 @@ from voxlate.scans.cohorts.manifest_search import root_and_manifest
 from voxlate.scans.cohorts.split import FOLDS, SPLITS, fold_splits, refuse_leak
 from voxlate.scans.images.intensity import IntensityMap, Scale, Statistics, typical_scale
 from voxlate.scans.images.misalignment import Misalignment
+from voxlate.scans.images.register import Registered
 from voxlate.scans.layout_options import layout_options, quote_path
 
 COHORT = "COHORT"  # stands for scans in a command whose folder is unknown
 FORMAT = "voxlate prepared cohort"
 VERSION = 4
-# Keys of cohort.json that this version lacks (see without_retired).
-RETIRED = {
-    "provenance.prefer": ANY,
-    "provenance.exclude_file": ANY,
-    **{f"cases.{key}": ANY for key in MEASURED},
-}
 # facts of a case that its file and the list of cases state
 SHARED = ("case", "patient", "labels", "shape", "spacing_mm")
 Fold = Annotated[int, Field(ge=0, lt=FOLDS)]
@@ -172,11 +165,7 @@ class Cohort:
         stated = {case.patient: case.fold for case in self.cases if case.fold is not None}
         of_patients = {case.patient: case.split for case in self.cases}
         splits = fold_splits(of_patients, fold, self.folder, stated)
-        return self.with_splits({case.case: splits[case.patient] for case in self.cases})
-
-    def with_splits(self, splits: Mapping[str, str]) -> "Cohort":
-        """The cohort with other splits of the cases that are named."""
-        cases = tuple(replace(case, split=splits.get(case.case, case.split)) for case in self.cases)
+        cases = tuple(replace(case, split=splits[case.patient]) for case in self.cases)
         return replace(self, cases=cases)
 
     def median(self, name: Literal["spacing_mm", "mask_ml"]) -> Any:
@@ -293,20 +282,13 @@ def open_cohort(path: Path | str) -> Cohort:
         raise BadInput(
             f"{folder}: expected a prepared cohort, found no cohort.json in it. Run voxlate prepare first."
         )
-    value = read_tables(folder)
+    value = read_json(folder / "cohort.json")
     record = Record(folder / "cohort.json", "the record of a prepared cohort", "Prepare it again.")
-    written = record.fill(CohortFile, without_retired(value, RETIRED))
-    cases, modalities = written.cases, set(written.modalities)
-    names = {case.case for case in cases}
-    record.check(bool(cases) and len(names) == len(cases), "no cases, or one twice")
-    record.check(bool(modalities) and written.units.keys() == modalities, "units of other scans")
-    for case in cases:
-        scans = {*case.present, *case.registered, *case.misaligned}
-        record.check(scans <= modalities, f"{case.case} with scans that it does not list")
-    refuse_leak(cases, folder)
+    written = record.fill(CohortFile, value)
+    refuse_leak(written.cases, folder)
     return Cohort(
         folder,
-        cases,
+        written.cases,
         written.modalities,
         written.units,
         tuple(read_messages(value)),
@@ -344,16 +326,6 @@ class CohortFile:
     units: dict[Name, Unit]
     warnings: tuple[StatedMessage, ...]
     provenance: _Provenance
-
-
-def read_tables(folder: Path) -> dict[str, Any]:
-    """The tables of cohort.json, of any version and not checked; raises BadInput where it has another format."""
-    value = read_json(folder / "cohort.json")
-    if not isinstance(value, dict) or value.get("format") != FORMAT:
-        raise BadInput(
-            f"{folder}/cohort.json: expected a {FORMAT}, found something else. Choose another folder."
-        )
-    return value
 
 
 def write_cohort(cohort: Cohort) -> None:

@@ -101,26 +101,12 @@ def _images_in(path: Path) -> dict[str, tuple[int, ...]]:
         contextlib.ExitStack() as opened,
         errors_as(what, AGAIN),
     ):
-        arrays = _headers(path) if path.suffix.lower() == ".npz" else _open(path, opened)
+        arrays = _open(path, opened)
         return {name: tuple(array.shape) for name, array in arrays.items() if _is_image(array)}
     return {}
 
 
 images_in = KeptByFile(_images_in, 4096)
-
-
-def _headers(path: Path) -> dict[str, np.ndarray]:
-    """Empty arrays of the types and shapes of those in an .npz file, whose voxels are not read."""
-    arrays = {}
-    with zipfile.ZipFile(path) as file:
-        for name in file.namelist():
-            with file.open(name) as member:
-                read = np.lib.format.read_array_header_2_0
-                if np.lib.format.read_magic(member) == (1, 0):
-                    read = np.lib.format.read_array_header_1_0
-                shape, _, dtype = read(member)
-                arrays[name.removesuffix(".npy")] = np.broadcast_to(np.zeros((), dtype), shape)
-    return arrays
 
 
 def _settings(path: Path, text: str) -> dict[str, str]:
@@ -226,7 +212,6 @@ def _open(path: Path, opened: contextlib.ExitStack) -> Mapping[str, Any]:
 
 
 ARRAY = Format(
-    "array",
     read=read_array,
     named_endings=(".npy", ".npz", ".h5", ".hdf5", ".mat"),
     is_part=is_part,

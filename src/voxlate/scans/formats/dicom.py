@@ -438,7 +438,6 @@ def _open_segments(image: Image, path: Path) -> DynamicScan:
 
 
 DICOM = Format(
-    "DICOM",
     open_series,
     named_endings=ENDINGS,
     recognises=looks_like_dicom,

@@ -270,31 +270,25 @@ def _read_stored(image: Image) -> tuple[np.ndarray, np.ndarray]:
     with errors_as(sentence, AGAIN):
         data = open_object(image.file)
         syntax = data.file_meta.TransferSyntaxUID
-        has_unused_bits = not syntax.is_encapsulated or syntax == pydicom.uid.RLELossless
-        allocated = int(data.BitsAllocated)
-        bits = int(data.get("BitsStored", allocated))
-        above = allocated - 1 - int(data.get("HighBit", bits - 1))
+        bits = end = int(data.get("BitsStored", data.BitsAllocated))
+        if not syntax.is_encapsulated or syntax == pydicom.uid.RLELossless:
+            end = int(data.get("HighBit", bits - 1)) + 1
     with (
         errors_as(f"{sentence} ({syntax.name})", DECODER if syntax.is_encapsulated else AGAIN),
         warnings.catch_warnings(action="ignore"),  # about values outside the standard
     ):
         warnings.filterwarnings("error", "The decoded RLE segment")
         frame = image.frame - 1 if image.frame else None
-        # as allocated, because pydicom takes the lowest bits, wherever HighBit is
-        how = {"bits_stored": allocated} if has_unused_bits else {}
-        values: np.ndarray = pydicom.pixels.pixel_array(data, index=frame, **how)
+        # bits above may hold an overlay of old scanners
+        values: np.ndarray = pydicom.pixels.pixel_array(data, index=frame, bits_stored=end)
     if values.dtype.kind == "f":
         return values, np.zeros(values.shape, bool)
-    if has_unused_bits:
-        below = allocated - bits - above
-        if not 0 <= above <= allocated - bits or (below and (values & ((1 << below) - 1)).any()):
-            raise BadInput(
-                f"{image}: expected {bits} bits stored of {allocated} up to HighBit, and nothing below them, found HighBit {data.HighBit} and other values. {SERIES_AGAIN}"
-            )
-        # an overlay of old scanners may be stored in the other bits
-        values <<= above
-        values >>= allocated - bits
-    return values, _find_padding(values, data, bits)
+    below = end - bits
+    if below < 0 or (values & ((1 << below) - 1)).any():
+        raise BadInput(
+            f"{image}: expected {bits} bits up to HighBit, and nothing below them, found HighBit {end - 1} and other values. {SERIES_AGAIN}"
+        )
+    return values >> below, _find_padding(values, data, bits)
 
 
 def _find_padding(values: np.ndarray, data: Any, bits: int) -> np.ndarray:

@@ -106,7 +106,6 @@ class Format:
     partners: patterns of further files of the same image by its ending; '*' is the file's name without the ending.
     """
 
-    name: str
     open: Callable[[Path], DynamicScan] | None = None
     read: Callable[[Path, str], Stored] | None = None
     endings: tuple[str, ...] = ()

@@ -21,7 +21,7 @@ from voxlate.scans.formats.dicom import DICOM, entries_in, folder_and_key, image
 from voxlate.scans.formats.dynamic import is_frame, read_frame
 from voxlate.scans.formats.format import Format, KeptByFile, check_fetched
 from voxlate.scans.formats.itk import ITK
-from voxlate.scans.formats.nifti import FREESURFER, NIFTI, SYNTHETIC, read_start
+from voxlate.scans.formats.nifti import NIFTI, SYNTHETIC, read_start
 from voxlate.scans.formats.picture import PICTURE
 from voxlate.scans.images.grid import Volume, check_affine, orient
 from voxlate.scans.images.units import HOUNSFIELD, MR, unit_of
@@ -29,7 +29,7 @@ from voxlate.scans.images.units import HOUNSFIELD, MR, unit_of
 NOT_UTF8 = re.compile("[\ud800-\udfff]")  # by which Python states such bytes
 WHITE = 250  # the least largest value of a windowed CT of 8 bits
 # Where a folder holds an image in several formats, the first of them is read: pictures, which lose most, come last.
-FORMATS: tuple[Format, ...] = (NIFTI, FREESURFER, ITK, PICTURE, DICOM, ARRAY)
+FORMATS: tuple[Format, ...] = (NIFTI, ITK, PICTURE, DICOM, ARRAY)
 
 
 def scan_endings() -> tuple[str, ...]:

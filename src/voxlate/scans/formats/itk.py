@@ -29,7 +29,7 @@ from voxlate.scans.images.grid import LPS_TO_RAS, Volume, check_affine
 from voxlate.scans.images.register import to_image
 
 METAIMAGE = (".mha", ".mhd")
-# the file of the voxels in a header, and the names in a list of them
+# the file of the voxels in a header
 VOXELS = re.compile(r"^(?:ElementDataFile *=|data ?file:) *(.*)$", re.IGNORECASE | re.MULTILINE)
 LOCAL = "LOCAL"  # the name of the file of voxels that are behind their header
 COMPRESSED = re.compile(
@@ -104,15 +104,13 @@ def _header_of(path: Path) -> tuple[str, str, int]:
 
 
 def _check_place(path: Path) -> None:
-    """Raise BadInput where a header names voxels in another folder: it must not show other files of this machine."""
-    header, name, end = _header_of(path)
-    is_list = name.upper().startswith("LIST")
-    for one in header[end:].splitlines() if is_list else [name]:
-        is_there = is_list or "%" in one or one.upper() == LOCAL or (path.parent / one).exists()
-        if LEADS_OUT.match(one) or not is_there:
-            raise BadInput(
-                f"{path}: expected the voxels of this header in its folder, found {one} named, which is elsewhere or absent. Copy both to one folder."
-            )
+    """Raise BadInput unless a header names one file beside it: it must not show other files of this machine."""
+    _, name, _ = _header_of(path)
+    is_there = name.upper() == LOCAL or (path.parent / name).is_file()
+    if LEADS_OUT.match(name) or not is_there:
+        raise BadInput(
+            f"{path}: expected the voxels of this header in one file of its folder, found {name} named, which is elsewhere or absent. Copy both to one folder."
+        )
 
 
 def _check_sum(path: Path) -> None:
@@ -142,7 +140,6 @@ def write_itk(path: Path, volume: Volume, description: str) -> None:
 
 
 ITK = Format(
-    "MetaImage or NRRD",
     open_itk,
     endings=(*METAIMAGE, ".nrrd", ".nhdr"),
     written_endings=(".mha", ".nrrd"),

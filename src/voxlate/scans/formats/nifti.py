@@ -283,18 +283,10 @@ def read_start(path: Path) -> bytes:
 
 
 NIFTI = Format(
-    "NIfTI",
     open_nifti,
-    endings=(".nii.gz", ".nii"),
+    endings=(".nii.gz", ".nii", ".mgz", ".mgh"),
     named_endings=(".hdr", ".img"),  # a pair of files; searching a folder would find both as scans
     written_endings=(".nii", ".nii.gz"),
     write=write_nifti,
     partners={".hdr": ("*.img",), ".img": ("*.hdr",)},
-)
-
-
-FREESURFER = Format(
-    "FreeSurfer",
-    open_nifti,
-    endings=(".mgz", ".mgh"),
 )

@@ -127,7 +127,6 @@ def write_picture(path: Path, volume: Volume, description: str) -> None:
 
 
 PICTURE = Format(
-    "picture",
     open_picture,
     endings=(".tif", ".tiff", ".png"),
     # of which folders of scans have previews

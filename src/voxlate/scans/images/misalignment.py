@@ -35,7 +35,6 @@ TOLERANCE = 0.03  # of the search, in mm
 MOST_TRIES = 300  # of one step of the search
 BLOCK_MM = 24.0  # the scan is divided into two halves like a chessboard of such cubes
 AGREE_MM = 3.0  # between the motions of both halves
-NEARBY_MM = (-15.0, -10.0, 10.0, 15.0)  # shifts by which a motion is made worse
 SEED = 1
 # share of an image that its first voxel's value has, where the background is one constant
 CONSTANT = 0.1
@@ -144,20 +143,13 @@ def _prepare(
 
 
 def _confirmed(pairs: list["_Pair"], points: Float64) -> Float64 | None:
-    """The parameters of all points, where those of two halves agree, and each fits the other half better than ones nearby."""
+    """The parameters of all points, where those of two halves agree."""
     black = (points // BLOCK_MM).sum(axis=1) % 2 > 0
     parts = points[black], points[~black]
     if min(map(len, parts)) < FEWEST_POINTS / 2:
         return None
     start = _try_shifts(pairs[0], points)
     found = [_refine(pairs[:-1], part, start) for part in parts]
-    free = np.array(pairs[0].free)
-    shifts = np.eye(len(free))[free < 3]
-    for part, parameters in zip(reversed(parts), found):
-        score = pairs[-2].score(part)
-        nearby = [parameters + mm * shift for mm in NEARBY_MM for shift in shifts]
-        if score(parameters) >= min(map(score, nearby)):
-            return None
     one, other = (pairs[0].displacements(parameters, points) for parameters in found)
     if np.median(norm(one - other, axis=1)) > AGREE_MM:
         return None
@@ -183,10 +175,10 @@ def _range(image: Image, inside: Bool, unit: str) -> tuple[float, float]:
 def _blur(image: Image, widths: list[float]) -> Image:
     """The image with a Gaussian mean of its finite values; NaN stays NaN."""
     known = np.isfinite(image)
-    if known.all():
-        return ndimage.gaussian_filter(image, widths, mode="nearest", truncate=3)
-    total = ndimage.gaussian_filter(np.where(known, image, 0), widths, mode="nearest", truncate=3)
-    weight = ndimage.gaussian_filter(known.astype(np.float32), widths, mode="nearest", truncate=3)
+    total, weight = (
+        ndimage.gaussian_filter(part, widths, mode="nearest", truncate=3)
+        for part in (np.where(known, image, 0), known.astype(np.float32))
+    )
     return np.where(known, total / np.maximum(weight, 1e-3), np.float32(np.nan))
 
 

@@ -4,9 +4,9 @@ SimpleITK's transforms take points of the fixed scan (LPS, mm) to points of the 
 """
 
 import contextlib
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,9 +15,9 @@ from nibabel.affines import apply_affine, voxel_sizes
 from scipy import ndimage
 
 from voxlate.base.errors import BadInput
-from voxlate.base.files import whole_file
+from voxlate.base.files import sha256_of, whole_file
 from voxlate.base.optional import Package
-from voxlate.base.records import Number, Record
+from voxlate.base.records import Name, Number, Record, Text
 from voxlate.base.similarity import PERCENTILES, RANGE_HU, mutual_information
 from voxlate.scans.images.grid import LPS_TO_RAS, Grid, Order, Volume, with_voxels
 from voxlate.scans.images.mask import foreground
@@ -33,9 +33,7 @@ itk = Package(
 Transform = Any  # takes points of the fixed scan to points of the moving one
 
 LEAST_VOLUME = 0.1  # of a voxel, after a transform; less is a fold
-LAST_LINE = "FixedParameters"  # of an ITK transform as text
-TRANSFORM = r"Transform: (\w+?)_.*\nParameters:(.*)\nFixedParameters:(.*)"
-PARAMETERS = {"Euler3DTransform": 6, "AffineTransform": 12}
+CHECKSUM = "# sha256 "  # of what is before it in the file of a transform
 
 
 def to_image(data: np.ndarray, grid: Grid) -> Any:
@@ -50,42 +48,21 @@ def to_image(data: np.ndarray, grid: Grid) -> Any:
 
 
 def write_transform(path: Path, transform: Transform) -> None:
-    """Write an ITK transform as text (.tfm)."""
+    """Write an ITK transform as text (.tfm), with its checksum as a comment at the end."""
     with whole_file(path) as temporary:
         itk.WriteTransform(transform, str(temporary))
+        checksum = sha256_of(temporary)
+        with temporary.open("a") as file:
+            file.write(f"{CHECKSUM}{checksum}\n")
 
 
 def read_transform(path: Path) -> Transform:
-    """A transform that `write_transform` wrote; raises BadInput where it is cut short or damaged, or none of two scans."""
+    """A transform that `write_transform` wrote; raises BadInput for any other: of a damaged one ITK ends the process."""
     again = "Remove the prepared case and prepare again."
     record = Record(path, "a transform between two scans", again)
-    try:
-        text = path.read_text("latin-1")
-        # ITK takes the numbers that a file lacks for those of no motion
-        is_whole = text.endswith("\n") and text.splitlines()[-1].startswith(LAST_LINE)
-        record.check(
-            is_whole,
-            f"one that is cut short after {len(text)} bytes (no whole {LAST_LINE} at its end)",
-        )
-        record.check(_has_all_numbers(text), "one that lacks numbers")
-        transform = itk.ReadTransform(str(path))
-        record.check(not folds(transform), "one that folds space or changes volumes tenfold")
-    except (OSError, RuntimeError) as error:
-        raise record.wrong("a file that ITK cannot read as a transform of space") from error
-    return transform
-
-
-def _has_all_numbers(text: str) -> bool:
-    """Whether the transforms of a file have the finite parameters that their kinds need: with others ITK ends the process."""
-    for kind, *numbers in re.findall(TRANSFORM, text):
-        try:
-            given, fixed = ([float(number) for number in line.split()] for line in numbers)
-        except ValueError:
-            return False
-        of_spline = 3 * np.prod(fixed[:3])  # three for each knot
-        if len(given) != PARAMETERS.get(kind, of_spline) or not np.isfinite([*given, *fixed]).all():
-            return False
-    return True
+    content, _, stated = path.read_bytes().rpartition(CHECKSUM.encode())
+    record.check_checksum(stated.decode(errors="replace").strip(), sha256(content).hexdigest())
+    return itk.ReadTransform(str(path))
 
 
 def folds(transform: Transform) -> bool:
@@ -134,23 +111,28 @@ class Similarity:
     covered: Number
 
 
-@dataclass(frozen=True, eq=False)
-class Registration:
-    """The transform that was kept and what it gained.
+@dataclass(frozen=True)
+class Registered:
+    """How a scan was registered to another: the method asked for, the one kept, and the similarity of the two.
 
-    kept: the last stage that made the scans more similar; "none" where no stage did (the transform is the identity).
+    kept: the last step that increased the similarity, "none" where no step did; transform: its ITK file in the cohort.
     """
 
+    to: Name
+    asked: RegistrationMethod
     kept: RegistrationMethod | Literal["none"]
-    transform: Transform
     before: Similarity
     after: Similarity
+    transform: Text = ""
 
 
-def register(moving: Volume, fixed: Volume, method: RegistrationMethod) -> Registration:
+def register(
+    moving: Volume, fixed: Volume, method: RegistrationMethod
+) -> tuple[Registered, Transform]:
     """Register `moving` to `fixed` by mutual information on coarse copies of both; the same call gives the same result.
 
-    Each stage (rigid, then affine or splines) is kept only if it makes the two more similar and does not fold space.
+    Each stage (rigid, then affine or splines) is kept only if it makes the two more similar and does not fold space; the
+    transform is the identity where none is.
     Raises BadInput where a scan has too few slices, a library is missing, or nothing makes the two overlap.
     """
     flat = [scan for scan in (moving, fixed) if min(scan.grid.shape) < LEAST_SLICES]
@@ -180,7 +162,7 @@ def register(moving: Volume, fixed: Volume, method: RegistrationMethod) -> Regis
         raise BadInput(
             f"{moving.origin}: expected a scan of the same part of the body as {fixed.origin}, found no transform that makes them overlap. Look at the two, or leave the case out by a manifest."
         )
-    return Registration(kept, transform, before, after)
+    return Registered(fixed.modality, method, kept, before, after), transform
 
 
 @contextlib.contextmanager
