@@ -147,7 +147,7 @@ def widen(calibration: Calibration, widened: Mapping[str, Widening]) -> Calibrat
     header = calibration.header
     targets = {name: replace(target, bounds={}) for name, target in header.targets.items()}
     stated = replace(header, targets=targets, widened=dict(widened))
-    return replace(calibration, header=stated, references=None)
+    return replace(calibration, header=stated)
 
 
 def _in_soft_tissue(

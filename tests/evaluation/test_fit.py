@@ -71,7 +71,7 @@ def test_the_narrower_learned_way_is_taken_and_holds_new_patients(shorten_widths
     assert target.compared["learned"].width < 0.95 * target.compared["constant"].width
     of_ct = ({"ct": target}, {"ct": "HU"}, {"ct": 1.0})
     header = Header("w", {}, COVERAGE, 0.9, "normal", 20, {}, "val", 0, *of_ct)
-    calibration = Calibration(header, {"ct": learned}, references=None)
+    calibration = Calibration(header, {"ct": learned})
     shares, held = [], []
     for one in map(patient, range(100, 140)):
         below, above = target.scales[COVERAGE] * learned.predict(one.features)

@@ -18,7 +18,6 @@ from voxlate.base.files import (
     LOW,
     STD,
     UNCALIBRATED,
-    UNFAMILIAR,
     lock,
     read_json,
     whole_file,
@@ -63,10 +62,6 @@ MAPS = {  # the entity `desc` and the description of a map, by the end of its na
     STD: ("syntheticStd", "Standard deviation of the samples"),
     LOW: ("syntheticLow", "Lower end of the prediction intervals"),
     HIGH: ("syntheticHigh", "Upper end of the prediction intervals"),
-    UNFAMILIAR: (
-        "syntheticUnfamiliar",
-        "Distance of the input from the distribution of the calibration's scans",
-    ),
 }
 CASE = "VoxlateCase"  # the key of a sidecar with the case's name, by which collisions are detected
 STATED = ("model", "seed", "synth", "warnings", "bounds", "calibration", "split", "in_training")
@@ -185,7 +180,7 @@ def _write_case(folder: Path, root: Path) -> set[str]:
         description = graded(f"{MAPS.get(end, IMAGE)[1]} ({suffix})", grades)
         facts = {
             "Description": f"{description}; computed from other scans, not measured; not for diagnosis.",
-            "Units": "1" if end == UNFAMILIAR else unit_of(modality),
+            "Units": unit_of(modality),
             CASE: folder.name,
             "VoxlateVersion": __version__,
             "VoxlateProvenance": {key: provenance[key] for key in STATED if key in provenance},

@@ -29,7 +29,6 @@ from voxlate.scans.cohorts.owners import require_patients
 from voxlate.synthesis.calibration import Calibration, Header, Target, Widths
 from voxlate.synthesis.inputs import by_accepted_names
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.out_of_distribution import fit_references
 from voxlate.synthesis.scans import in_split
 from voxlate.training.calibration_file import (
     calibration_file,
@@ -102,7 +101,7 @@ def _fit(
     progress: NamedProgress,
     synthetic: bool,
 ) -> Calibration:
-    """The intervals of each target, and the reference patches, by the data of all cases."""
+    """The intervals of each target, by the data of all cases."""
     facts = model.facts
     seed = asked.seed
     of_cases = data.values()
@@ -135,8 +134,6 @@ def _fit(
         )
         if network is not None:
             widths[name] = network
-    patches = [part for case in of_cases for part in case.patches]
-    owners = [case.patient for case in of_cases for _ in case.patches]
     fitted = Header(
         weights=facts.weights_hash,
         synth=model.synthesis_options,
@@ -153,7 +150,7 @@ def _fit(
         made_by=software(),
         planes=tuple(sorted({case.planes for case in of_cases} - {0})),
     )
-    return Calibration(fitted, widths, fit_references(patches, owners, seed))
+    return Calibration(fitted, widths)
 
 
 def _calibration_path(model: Model, warn: Say) -> Path:

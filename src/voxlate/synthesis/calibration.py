@@ -34,7 +34,6 @@ from voxlate.scans.formats.io import content_hash, is_there
 from voxlate.scans.images.regions import BODY
 from voxlate.scans.images.slice_filters import blur, gradient
 from voxlate.synthesis.facts import ModelFacts
-from voxlate.synthesis.out_of_distribution import ReferencePatches
 
 Array = Float32
 
@@ -238,7 +237,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Header:
-    """The content of a calibration without its networks and reference patches.
+    """The content of a calibration without its networks.
 
     weights: hash of the weights file; synth: the synthesis options of the images; confidence: with which the share
     outside is below 1 - coverage, as `bound` counts; cases: content hashes of each case's files; split: of the cases;
@@ -279,14 +278,10 @@ class Header:
 
 @dataclass(frozen=True)
 class Calibration:
-    """A header, the networks of targets with a learned method, reference patches, and the hash of the file.
-
-    references: None of synthetic heads, because every real scan is far from them.
-    """
+    """A header, the networks of targets with a learned method, and the hash of the file."""
 
     header: Header
     widths: Mapping[str, Widths]
-    references: ReferencePatches | None
     hash: str = ""
 
     @property

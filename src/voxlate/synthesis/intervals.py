@@ -20,12 +20,11 @@ from voxlate.base.messages import Message, message
 from voxlate.scans.cases.case import PreparedCase
 from voxlate.scans.images.grid import Grid, Volume, orient, return_to
 from voxlate.scans.images.intensity import IntensityMap, Scale
-from voxlate.scans.images.mask import dilate, find_tissue, foreground
+from voxlate.scans.images.mask import dilate, find_tissue
 from voxlate.scans.images.regions import region_masks
 from voxlate.synthesis.brightness import SynthesisedImage
 from voxlate.synthesis.calibration import Calibration
 from voxlate.synthesis.facts import ModelFacts
-from voxlate.synthesis.out_of_distribution import Patches, patches_of
 from voxlate.synthesis.scan_checks import KnownScans
 
 CROWN, SOFT_HU = 0.25, np.float32(0)  # what fills_crown makes bone of
@@ -87,14 +86,6 @@ def sources_of(facts: ModelFacts, prepared: PreparedCase) -> list[np.ndarray]:
         else:
             sources.append(np.full(prepared.header.shape, BACKGROUND, np.float32))
     return sources
-
-
-def patches_in(facts: ModelFacts, prepared: PreparedCase, sources: Sequence[np.ndarray]) -> Patches:
-    """The patches of a case's scans, for the comparison with a calibration's; sources: in network units."""
-    body = np.logical_or.reduce(
-        [foreground(prepared.volume(name)) for name in facts.visible_sources(prepared)]
-    )
-    return patches_of(sources, body, prepared.header.spacing_mm)
 
 
 def _crown(prepared: PreparedCase, output_grid: OutputGrid, volume: Volume) -> Bool:

@@ -4,13 +4,12 @@ The path of a scan, in the order in which `synthesise` calls these functions:
 
 1. Read: inputs.prepare_inputs reads files and arrays as volumes.
 2. Prepare: scans.cases.case.prepare_case resamples, registers, aligns and masks as in training; inputs.prepare_inputs
-   compares the scans with the training data, and Model.check with those of the calibration: a case of the grade
-   "do not trust" ends here.
+   compares the scans with the training data: a case of the grade "do not trust" ends here.
 3. Network units: patch.Patch scales slices or patches to [-1, 1], called by sampling.sample_targets for each plane.
 4. Sample: sampling.sample_targets runs the network, and joins patches and samples to predictions; sampling.sample_planes
    averages those of several planes.
 5. Physical units: `predict_case` applies the scale of each target and stretches its bright end (brightness.find_peak).
-6. Trust: intervals.case_intervals adds intervals, error bounds and an out-of-distribution map, if calibrated.
+6. Trust: intervals.case_intervals adds intervals and error bounds, if calibrated.
 7. Background: intervals.find_outside finds what is outside of the body of all sources, which becomes background.
 8. Output grid: intervals.OutputGrid.images resamples the images to the grid of the scan's file.
 9. Result: result.Synthesised holds images and provenance, and writes them.
@@ -64,11 +63,8 @@ from voxlate.synthesis.intervals import (
     find_output_grid,
     find_outside,
     notes_on_starter,
-    patches_in,
-    sources_of,
 )
 from voxlate.synthesis.network import Network
-from voxlate.synthesis.out_of_distribution import DistributionTest, verdict_on
 from voxlate.synthesis.provenance import USED_FOR_CALIBRATION, Table, state_units
 from voxlate.synthesis.result import Synthesised
 from voxlate.synthesis.sampling import planes_read, sample_planes
@@ -241,7 +237,7 @@ class Model:
             **({"planes": planes} if facts.data.planes else {}),
             **({"anyway": True} if checked.grade == "do not trust" else {}),
         }
-        result = _on_file_grid(self, checked.verdict, images, ends, background, grid, provenance)
+        result = _on_file_grid(self, images, ends, background, grid, provenance)
         if inputs.frame is not None:
             result = result.restored(inputs.frame, background.values)
         for note in result.warnings:
@@ -274,15 +270,10 @@ class Model:
             raise system_refusal(error) from error
         # raises BadInput for other weights or options
         calibration = self.calibration()
-        verdict = None
         if _why_no_intervals(facts, calibration, known, inputs):
             calibration = None
-        messages = [*notes, *inputs.warnings]
-        if calibration is not None and calibration.references is not None:
-            patches = patches_in(facts, inputs.prepared, sources_of(facts, inputs.prepared))
-            verdict = verdict_on(calibration.references, patches)
-            messages += verdict.messages
-        return Checked(inputs, targets, tuple(by_consequence(messages)), calibration, verdict)
+        messages = by_consequence([*notes, *inputs.warnings])
+        return Checked(inputs, targets, tuple(messages), calibration)
 
     @property
     def missing_checks(self) -> list[Message]:
@@ -426,7 +417,6 @@ def predict_case(
 
 def _on_file_grid(
     model: Model,
-    verdict: DistributionTest | None,
     images: Mapping[str, SynthesisedImage],
     ends: CaseIntervals,
     background: Background,
@@ -443,8 +433,6 @@ def _on_file_grid(
         if name in ends.low:
             closed = background.close(volume, ends.low[name], ends.high[name], grid)
             result.low[name], result.high[name] = closed
-        if verdict is not None:
-            result.unfamiliar[name] = grid.write(verdict.map(image.values.shape), name)
         for number, state in enumerate(image.prediction.states, 1):
             result.states[f"{name}_{number}"] = grid.write(image.scale.inverse(state), name)
     return result
@@ -477,7 +465,6 @@ def _provenance(
         "peaks": {name: peak.entry for name, peak in peaks.items()},
         **errors,
         "measured": {name: own for name, own in measured.items() if name in images},
-        "familiar": checked.verdict and checked.verdict.entry,
         USED_FOR_CALIBRATION: calibration is not None and calibration.has_case(inputs.files),
         "warnings": [note.table for note in by_consequence(warnings)],
         "bound": facts.bound,

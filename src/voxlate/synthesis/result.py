@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import nibabel as nib
 
 from voxlate.base.errors import BadInput, known_name, system_refusal
-from voxlate.base.files import HIGH, LOW, STD, UNCALIBRATED, UNFAMILIAR, whole_file
+from voxlate.base.files import HIGH, LOW, STD, UNCALIBRATED, whole_file
 from voxlate.base.messages import Grade, Message, read_messages
 from voxlate.scans.formats.io import write_volume
 from voxlate.scans.formats.nifti import DESCRIPTION, description_of
@@ -36,7 +36,6 @@ class Synthesised:
         mark: the beginning of file names, where scans may have the same names.
         low: lower ends of the prediction intervals, where the run is calibrated.
         high: upper ends of the prediction intervals, where the run is calibrated.
-        unfamiliar: how far the input scans are out of the distribution of the calibration's scans (1: like the farthest of them).
         states: of the last sample, numbered from noise to image.
 
     Example:
@@ -54,7 +53,6 @@ class Synthesised:
     mark: str = ""
     low: dict[str, Volume] = field(default_factory=dict)
     high: dict[str, Volume] = field(default_factory=dict)
-    unfamiliar: dict[str, Volume] = field(default_factory=dict)
     states: dict[str, Volume] = field(default_factory=dict)
 
     def restored(self, frame: BodyFrame, backgrounds: Mapping[str, float]) -> "Synthesised":
@@ -69,7 +67,6 @@ class Synthesised:
             std=whole(self.std, {}),
             low=whole(self.low, backgrounds),
             high=whole(self.high, backgrounds),
-            unfamiliar=whole(self.unfamiliar, {}),
         )
 
     @property
@@ -81,7 +78,6 @@ class Synthesised:
             STD if self.low else UNCALIBRATED: self.std,
             LOW: self.low,
             HIGH: self.high,
-            UNFAMILIAR: self.unfamiliar,
         }
         for suffix, volumes in maps.items():
             files |= {f"{name}{suffix}": volume for name, volume in volumes.items()}
@@ -137,7 +133,7 @@ class Synthesised:
         """Write FOLDER/<modality>.nii.gz, its maps and provenance.json; returns the paths of the images and maps.
 
         ending: one of ENDINGS.
-        The maps are <modality>_low, _high and _unfamiliar where the run is calibrated, and <modality>_std of several
+        The maps are <modality>_low and _high where the run is calibrated, and <modality>_std of several
         samples or planes (_std_uncalibrated where the run is not calibrated). Raises BadInput where the folder has images
         of other scans.
         """

@@ -1,7 +1,6 @@
 """The file of a calibration, RUN/calibration.<answer>.<samples>.safetensors: its place, its writing, its strict reading."""
 
 import json
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -20,14 +19,13 @@ from voxlate.scans.formats.format import KeptByFile
 from voxlate.synthesis.calibration import SETTINGS, Answer, Calibration, Header, Widths
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.out_of_distribution import STATISTICS, ReferencePatches
 from voxlate.training.recipe.text import first_change, stored_options
 from voxlate.training.run import Run
 from voxlate.training.weights import file_hash
 
 Lengths = tuple[tuple[int, ...], str]  # of an array, with its type
 
-MEMORY = ".memory"  # begins the names of the reference patches' tensors, as no modality does
+PATCHES = ".memory."  # begins the names of arrays of version 0.7 that are no longer used
 
 
 @dataclass(frozen=True)
@@ -122,10 +120,7 @@ class _Stamped(TypedDict):
 
 def write_calibration(path: Path, calibration: Calibration) -> None:
     """Write a calibration with a checksum of its whole content."""
-    arrays = {}
-    references = calibration.references
-    for name, array in ({} if references is None else vars(references)).items():
-        arrays[f"{MEMORY}.{name}"] = np.asarray(array)
+    arrays = dict[str, np.ndarray]()
     for target, widths in calibration.widths.items():
         arrays |= {f"{target}.{name}": array for name, array in widths.arrays.items()}
     text = json.dumps(adapter(Header).dump_python(calibration.header, mode="json"))
@@ -143,12 +138,14 @@ def read_calibration(path: Path) -> Calibration:
         header: Header = record.parse(Header, text)
         arrays = file.read(_shapes(header, file.shapes))
     record.check_checksum(stamped["sha256"], _checksum(text, arrays))
-    parts = _parts(arrays)
-    memory = parts.pop(MEMORY, None)
-    references = None if memory is None else ReferencePatches.read(memory)
-    widths = {name: Widths(own) for name, own in parts.items()}
+    widths = {}
+    for target, of_target in header.targets.items():
+        if of_target.method in SETTINGS:
+            begin = f"{target}."
+            own = {name: array for name, array in arrays.items() if name.startswith(begin)}
+            widths[target] = Widths({name.removeprefix(begin): own[name] for name in own})
     header = replace(header, synth=stored_options(header.synth))
-    return Calibration(header, widths, references, file_hash(path))
+    return Calibration(header, widths, file_hash(path))
 
 
 def _shapes(header: Header, found: Mapping[str, Lengths]) -> dict[str, Shape]:
@@ -173,18 +170,9 @@ def _shapes(header: Header, found: Mapping[str, Lengths]) -> dict[str, Shape]:
         for place, (before, after) in enumerate(pairwise(widths)):
             shapes[f"{target}.{2 * place}.weight"] = Shape((after, before))
             shapes[f"{target}.{2 * place}.bias"] = Shape((after,))
-    if any(name.startswith(MEMORY) for name in found):
-        features = length(f"{MEMORY}.centre")
-        statistics = len(STATISTICS)
-        if f"{MEMORY}.sizes" in found:  # version 0.7 compared the sizes of bodies, too
-            statistics += 1
-            shapes[f"{MEMORY}.sizes"] = Shape((2, None))
-        shapes[f"{MEMORY}.points"] = Shape((None, features))
-        shapes[f"{MEMORY}.numbers"] = Shape((2,))
-        for name in ("centre", "spread"):
-            shapes[f"{MEMORY}.{name}"] = Shape((features,))
-        for name in ("usual", "width"):
-            shapes[f"{MEMORY}.{name}"] = Shape((statistics,))
+    for name, (lengths, kind) in found.items():
+        if name.startswith(PATCHES):
+            shapes[name] = Shape((None,) * len(lengths), (kind,))
     return shapes
 
 
@@ -194,14 +182,3 @@ def _checksum(text: str, arrays: Mapping[str, np.ndarray]) -> str:
 
 
 _read_once = KeptByFile(read_calibration, 8)
-
-
-def _parts(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
-    """The arrays by what they belong to: the reference patches, and each target with a learned method."""
-    parts = defaultdict[str, dict[str, np.ndarray]](dict)
-    for name, array in arrays.items():
-        # of ".memory.points" and "ct.0.weight", as names of modalities have no dot
-        begin, *rest = name.removeprefix(".").split(".", 1)
-        owner = f".{begin}" if name.startswith(".") else begin
-        parts[owner][rest[0]] = array
-    return parts
