@@ -1041,9 +1041,6 @@ def calibrate(
     answer: Literal["mean", "sample"] | None = None,
     samples: int | None = None,
     coverage: float = 0.9,
-    confidence: float = 0.9,
-    bound: Literal["normal", "none"] | None = None,
-    method: Literal["learned", "difficulty", "constant"] | None = None,
     regions: Mapping[str, str] | None = None,
     seed: int = 0,
     set: Mapping[str, str | float | bool | Sequence[float] | None | Mapping[str, str | float | bool | Sequence[float] | None]] | None = None,
@@ -1077,9 +1074,6 @@ def calibrate(
         answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
         samples: Number of samples a case, of which mean and standard deviation are written.
         coverage: Share of a new patient's voxels that the intervals contain, in whole percents. From 0.5 to 0.99. Default: 0.9.
-        confidence: Confidence in the coverage, on average over patients. From 0.5 to 0.9999. Default: 0.9.
-        bound: Margin for a limited number of patients: normal (Student's t; the default from 10 patients on) or none (the default below 10).
-        method: Type of intervals: learned (quantiles of the error, from six patients on, similar coverage in all regions), difficulty (mean size of the error) or constant; the default is the narrower one of the first two.
         regions: Region that is calibrated in addition to bone, soft tissue and labels: lesion='tmax>6'; of vessels, a label map, because a threshold in a head finds bone. A dict.
         seed: Random seed. Default: 0.
         set: Change of a key of the recipe's synth table, such as overlap=0.25. A dict.

@@ -159,7 +159,7 @@ CALIBRATED = {
     "units": {"ct": "HU"},
     "inputs": {"mr": {"sha256": "b40f981e3a1da35a", "path": "/home/somebody/mr.nii.gz"}},
     "calibration": {"coverage": 0.9, "confidence": 0.95, "bound": "normal", "patients": 12},
-    "bounds": {"ct": {"mae": 41.5, "bone": 96.25}},
+    "bounds": {"ct": {"mae": 41.5}},
     "warnings": [{"code": "cut-off", "grade": "caution", "text": "The scan ends inside the head."}],
 }
 WIDENED = {
@@ -172,7 +172,7 @@ WIDENED = {
 @every_row(
     "heading, changes, parts",
     [
-        ("ERROR", {}, ("ct", "41.5 HU", "bone", "96.25 HU", "10%")),
+        ("ERROR", {}, ("ct", "41.5 HU", "10%")),
         ("COVERAGE", {}, ("90%", "95%", "12")),
         ("COVERAGE", {"calibration": CALIBRATED["calibration"] | WIDENED}, ("90%", "4", "1.83")),
         ("MODEL", {}, ("MR to CT", "0123456789abcdef", "Seed 3", "0.7.0")),

@@ -88,7 +88,7 @@ def test_each_case_of_a_cross_validation_is_made_by_the_runs_that_did_not_see_it
             assert (out / case / made["run"]).resolve() == folds[unseen[0]], "whose baselines count"
             assert (made["held_out_by"], made["split"]) == (unseen, "val")
     in_training = set(split[0]["train"]) & set(split[1]["train"])
-    words = ("calibrate", folds[0], cohort, "--out-of-fold", folds[1], "--method", "constant")
+    words = ("calibrate", folds[0], cohort, "--out-of-fold", folds[1])
     voxlate(*words, *(f"--exclude={case}" for case in in_training)).done()
     unseen = {*split[0]["train"], *split[0]["val"]} - in_training
     assert set(load(folds[0]).calibration().header.cases) == unseen

@@ -107,7 +107,7 @@ class Synthesised:
 
     @property
     def bounds(self) -> dict[str, dict[str, float]]:
-        """Upper bounds of the errors of this case, by modality: "mae" inside the body, and the means of regions.
+        """Upper bounds of the errors of this case, by modality: "mae" inside the body.
 
         Empty where the run is not calibrated, and where the scans are out of distribution.
         """

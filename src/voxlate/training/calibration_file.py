@@ -16,7 +16,14 @@ from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message, message
 from voxlate.base.records import Digest, Record, Shape, checksum, write_tensors
 from voxlate.scans.formats.format import KeptByFile
-from voxlate.synthesis.calibration import SETTINGS, Answer, Calibration, Header, Widths
+from voxlate.synthesis.calibration import (
+    SETTINGS,
+    Answer,
+    Calibration,
+    Header,
+    Widths,
+    feature_count,
+)
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.model import Model
 from voxlate.training.recipe.text import first_change, stored_options
@@ -60,6 +67,13 @@ class RunCalibrations:
             raise self._mismatch(
                 f"these weights ({facts.weights_hash}), found one of others ({stated.weights})"
             )
+        # a network needs the features by which it was trained
+        has_spread = samples > 1 or bool(stated.planes) or len(facts.data.by_plane) > 1
+        count = feature_count(facts.data.source, has_spread)
+        features = dict.fromkeys(facts.data.target, count)
+        found = {target: widths.features for target, widths in calibration.widths.items()}
+        if found != features:
+            raise self._mismatch(f"features of a voxel {features}, found {found}")
         change = first_change(without_precision(stated.synth), without_precision(facts.options))
         if change and stated.widened is not None:
             return None  # it came with the model: nobody fitted it for other images
@@ -124,7 +138,7 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
     for target, widths in calibration.widths.items():
         arrays |= {f"{target}.{name}": array for name, array in widths.arrays.items()}
     text = json.dumps(adapter(Header).dump_python(calibration.header, mode="json"))
-    stated = json.dumps({"header": text, "sha256": _checksum(text, arrays)})
+    stated = json.dumps({"header": text, "sha256": calibration_checksum(text, arrays)})
     write_tensors(path, arrays, {"calibration": stated})
 
 
@@ -137,13 +151,12 @@ def read_calibration(path: Path) -> Calibration:
         record.check_version(record.table(text), "made_by", "voxlate")
         header: Header = record.parse(Header, text)
         arrays = file.read(_shapes(header, file.shapes))
-    record.check_checksum(stamped["sha256"], _checksum(text, arrays))
+    record.check_checksum(stamped["sha256"], calibration_checksum(text, arrays))
     widths = {}
-    for target, of_target in header.targets.items():
-        if of_target.method in SETTINGS:
-            begin = f"{target}."
-            own = {name: array for name, array in arrays.items() if name.startswith(begin)}
-            widths[target] = Widths({name.removeprefix(begin): own[name] for name in own})
+    for target in header.targets:
+        begin = f"{target}."
+        own = {name: array for name, array in arrays.items() if name.startswith(begin)}
+        widths[target] = Widths({name.removeprefix(begin): own[name] for name in own})
     header = replace(header, synth=stored_options(header.synth))
     return Calibration(header, widths, file_hash(path))
 
@@ -158,8 +171,6 @@ def _shapes(header: Header, found: Mapping[str, Lengths]) -> dict[str, Shape]:
         return lengths[0] if lengths else 0
 
     for target, of_target in header.targets.items():
-        if of_target.method == "constant":
-            continue
         options = SETTINGS[of_target.method]
         features = length(f"{target}.centre")
         for name in ("centre", "spread"):
@@ -176,7 +187,7 @@ def _shapes(header: Header, found: Mapping[str, Lengths]) -> dict[str, Shape]:
     return shapes
 
 
-def _checksum(text: str, arrays: Mapping[str, np.ndarray]) -> str:
+def calibration_checksum(text: str, arrays: Mapping[str, np.ndarray]) -> str:
     """The checksum of a calibration, which names the types of its arrays as torch does."""
     return checksum(text, arrays, lambda name, array: f"{name}{array.shape}torch.{array.dtype}")
 
