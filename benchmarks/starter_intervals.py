@@ -103,8 +103,7 @@ def add_intervals(
     copied = load(_copy(starter, work / "learned"), device)
     file = RunCalibrations(copied.origin).file(copied.facts)
     if not file.is_file():
-        # Some contrasts share so little with CT that the truths of others look like those of another patient.
-        asked = CalibrateOptions(any_truth=True, anyway=True)
+        asked = CalibrateOptions(anyway=True)
         calibrate(copied, find_cohort(scans).cases, asked, synthetic=True)
     shown = compare(copied, real, pair, work / "learned_images")
     return _write(

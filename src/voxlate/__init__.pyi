@@ -619,14 +619,10 @@ def synthesise(
     accept_untrusted: bool = False,
     sharpness: float | None = None,
     sampler: str | None = None,
-    eta: float | None = None,
-    schedule: str | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
-    slices: Literal["whole", "tiled", "resized"] | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
     keep_states: int | None = None,
     batch: int | None = None,
     exact: bool | None = None,
     steps: int | None = None,
-    noise: Literal["independent", "shared", "correlated"] | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
     set: Mapping[str, str | float | bool | Sequence[float] | None | Mapping[str, str | float | bool | Sequence[float] | None]] | None = None,
     split: Literal["train", "val", "test"] | None = None,
     answer: Literal["mean", "sample"] | None = None,
@@ -667,14 +663,10 @@ def synthesise(
         accept_untrusted: Hand on untrusted images. Default: False.
         sharpness: Mean at 0, sample at 1. From 0 to 1.
         sampler: Sampler, instead of the recipe's.
-        eta: DDIM noise: 0 none, 1 like DDPM. From 0 to 1.
-        schedule: Noise schedule (cosine, …).
-        slices: Input of each slice: whole, tiled or resized.
         keep_states: States of sampling to write.
         batch: Number of slices at a time: changes memory, and rounding unless exact.
         exact: Compute in float32, one slice at a time: bit-identical for every batch, slower.
         steps: Number of times at which the network denoises.
-        noise: Noise of slices: independent, shared, correlated.
         set: Change of a key of the recipe's synth table, such as overlap=0.25. A dict.
         split: Split to synthesise: train, val or test.
         answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
@@ -736,14 +728,10 @@ def synthesize(
     accept_untrusted: bool = False,
     sharpness: float | None = None,
     sampler: str | None = None,
-    eta: float | None = None,
-    schedule: str | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
-    slices: Literal["whole", "tiled", "resized"] | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
     keep_states: int | None = None,
     batch: int | None = None,
     exact: bool | None = None,
     steps: int | None = None,
-    noise: Literal["independent", "shared", "correlated"] | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
     set: Mapping[str, str | float | bool | Sequence[float] | None | Mapping[str, str | float | bool | Sequence[float] | None]] | None = None,
     split: Literal["train", "val", "test"] | None = None,
     answer: Literal["mean", "sample"] | None = None,
@@ -784,14 +772,10 @@ def synthesize(
         accept_untrusted: Hand on untrusted images. Default: False.
         sharpness: Mean at 0, sample at 1. From 0 to 1.
         sampler: Sampler, instead of the recipe's.
-        eta: DDIM noise: 0 none, 1 like DDPM. From 0 to 1.
-        schedule: Noise schedule (cosine, …).
-        slices: Input of each slice: whole, tiled or resized.
         keep_states: States of sampling to write.
         batch: Number of slices at a time: changes memory, and rounding unless exact.
         exact: Compute in float32, one slice at a time: bit-identical for every batch, slower.
         steps: Number of times at which the network denoises.
-        noise: Noise of slices: independent, shared, correlated.
         set: Change of a key of the recipe's synth table, such as overlap=0.25. A dict.
         split: Split to synthesise: train, val or test.
         answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
@@ -897,7 +881,6 @@ def evaluate(
     max_volume: str | None = None,
     samples: int | None = None,
     steps: int | None = None,
-    noise: Literal["independent", "shared", "correlated"] | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
     set: Mapping[str, str | float | bool | Sequence[float] | None | Mapping[str, str | float | bool | Sequence[float] | None]] | None = None,
     executor: Literal["local", "ray"] | None = None,
     workers: int | None = None,
@@ -940,7 +923,6 @@ def evaluate(
         max_volume: Largest scan that is read. Default: 4GB.
         samples: Number of samples a case, of which mean and standard deviation are written.
         steps: Number of times at which the network denoises.
-        noise: Noise of slices: independent, shared, correlated.
         set: Change of a key of the recipe's synth table, such as overlap=0.25. A dict.
         executor: Workers: local (processes) or ray.
         workers: Number of workers.
@@ -1044,7 +1026,6 @@ def calibrate(
     regions: Mapping[str, str] | None = None,
     seed: int = 0,
     set: Mapping[str, str | float | bool | Sequence[float] | None | Mapping[str, str | float | bool | Sequence[float] | None]] | None = None,
-    any_truth: bool = False,
     anyway: bool = False,
     device: str = "auto",
     allow_code: bool = False,
@@ -1077,7 +1058,6 @@ def calibrate(
         regions: Region that is calibrated in addition to bone, soft tissue and labels: lesion='tmax>6'; of vessels, a label map, because a threshold in a head finds bone. A dict.
         seed: Random seed. Default: 0.
         set: Change of a key of the recipe's synth table, such as overlap=0.25. A dict.
-        any_truth: Calibrate on truths that cannot be those of their images, too (see evaluate). Default: False.
         anyway: Also cases graded "do not trust". Default: False.
         device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
         allow_code: Import and run the model's own Python code. Default: False.

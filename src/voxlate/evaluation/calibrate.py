@@ -59,7 +59,7 @@ def calibrate(
     changes: fields of the options. coverage: share of a new patient's voxels that the intervals are to contain, on average over patients, with
     CONFIDENCE by Student's t from ENOUGH patients on. regions: parts of the body by a rule ("lesion": "tmax>6"), in
     addition to those of the unit and of label maps. A completion is calibrated for one missing modality, each in turn
-    left out of cases that have all. any_truth: cases whose truth cannot be that of their image count, too. synthetic: whether they are synthetic heads, whose errors
+    left out of cases that have all. synthetic: whether they are synthetic heads, whose truths are not in doubt, and whose errors
     in soft tissue are too small: no tissue of images in HU has narrower intervals than all voxels together need, and bone and
     the air inside hold the coverage, too. Of an ensemble, the first model is
     calibrated; those of its cases that trained it are synthesised by another one. Raises
@@ -87,7 +87,7 @@ def calibrate(
     with lock(path.parent):
         job = CalibrationJob(models, rules, asked.seed, asked.anyway)
         executor = choose_executor(asked, asked.device)
-        data = collect_cases(job, cases, executor, progress, warn, any_truth=asked.any_truth)
+        data = collect_cases(job, cases, executor, progress, warn, any_truth=synthetic)
         write_calibration(path, _fit(model, data, rules, asked, progress, synthetic))
     return read_calibration(path)
 

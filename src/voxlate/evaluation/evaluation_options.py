@@ -147,7 +147,7 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
 
     def refuse_without_run(self) -> None:
         """Raise BadInput for options of the synthesis, where no run synthesises anything."""
-        named = ("missing", "samples", "steps", "noise", "set")
+        named = ("missing", "samples", "steps", "set")
         given = [name for name in named if getattr(self, name) is not None]
         if given:
             raise BadInput(
@@ -217,10 +217,6 @@ class CalibrateOptions(Layout, ExecutorOptions):
     ] = None
     seed: Annotated[int, SEED] = 0
     set: Annotated[Mapping[str, Setting | Table] | None, SET_KEYS] = None
-    any_truth: Annotated[
-        bool,
-        Option("Calibrate on truths that cannot be those of their images, too (see evaluate)."),
-    ] = False
     anyway: Annotated[bool, ANYWAY] = False
     device: Device = "auto"
     allow_code: AllowCode = False

@@ -240,6 +240,8 @@ class Target:
     def __post_init__(self) -> None:
         if len(self.factors) != len(self.borders) + 1:
             raise ValueError("should have a factor more than borders")
+        if self.compared and self.method not in self.compared:
+            raise ValueError("should have the results of its own method")
 
 
 @dataclass(frozen=True)
@@ -336,8 +338,9 @@ class Calibration:
 
         regions: their masks; {} where the calibration has too few levels of coverage.
         """
-        levels = relative_widths(self.header.targets[name], self.header.coverage)
-        factor = mean_error({float(level): width for level, width in levels.items()})
+        scales = self.header.targets[name].scales
+        own = scales[self.header.coverage]
+        factor = mean_error({level: round(of / own, 5) for level, of in scales.items() if own > 0})
         return {
             key: float(f"{factor * half[inside].mean():.2g}")
             for key, inside in regions.items()
@@ -363,14 +366,6 @@ def coverage_by_tissue(target: Target) -> dict[str, float]:
     compared = target.compared.get(target.method)
     shown = {} if compared is None else compared.coverage
     return {name: round(shares[0], 3) for name, shares in shown.items() if name != BODY}
-
-
-def relative_widths(target: Target, coverage: float) -> dict[str, float]:
-    """The widths of intervals of other levels, relative to that of the coverage."""
-    own = target.scales[coverage]
-    return {
-        f"{level:g}": round(scale / own, 5) for level, scale in target.scales.items() if own > 0
-    }
 
 
 def group_factors(image: Array, borders: Sequence[float], factors: Sequence[float]) -> Array:

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from voxlate.base.config import check_options
-from voxlate.base.errors import as_list, known_name, plural, system_refusal
+from voxlate.base.errors import known_name, plural, system_refusal
 from voxlate.base.executors.case_work import Progress, no_report
 from voxlate.base.files import SYNTHETIC
 from voxlate.base.hub import address_of
@@ -85,7 +85,6 @@ class Model:
         origin: the run folder, the weights file or the exported model.
         anatomy: of the training patients, None where scans are not compared with it.
         calibrations: None disables intervals.
-        only: of a completion, the modalities that are synthesised where they are missing, () for all.
         models: of an ensemble, its members.
 
     Example:
@@ -103,7 +102,6 @@ class Model:
     origin: Path
     anatomy: KnownScans | None = None
     calibrations: Calibrations | None = None
-    only: tuple[str, ...] = ()
     models: tuple["Model", ...] = ()
 
     def __repr__(self) -> str:
@@ -143,15 +141,6 @@ class Model:
     def without_intervals(self) -> "Model":
         """The same model, which ignores the run's calibrations."""
         return replace(self, calibrations=None)
-
-    def with_only(self, names: Collection[str]) -> "Model":
-        """The same model, which synthesises no other missing modalities than these of a case; raises BadInput for others."""
-        targets = {name.lower(): name for name in self.facts.data.target}
-        only = [
-            known_name("only", "a modality to synthesise", name.lower(), targets)
-            for name in as_list(names)
-        ]
-        return replace(self, only=tuple(targets[name] for name in targets if name in only))
 
     def synthesise(
         self,
@@ -263,7 +252,7 @@ class Model:
         self.check_names(own, case)
         known = {name: own[name] for name in self.scan_names if name in own}
         notes += self.unused(own)
-        targets = tuple(self.targets_of(known))
+        targets = tuple(facts.targets_for(known))
         try:
             inputs = prepare_inputs(facts, known, case, self.anatomy, targets)
         except OSError as error:
@@ -320,12 +309,7 @@ class Model:
 
     def names_of(self, scans: Collection[str]) -> list[str]:
         """The names of the image files for a case with these scans, without their ending."""
-        return [f"{self.mark}{name}" for name in self.targets_of(scans)]
-
-    def targets_of(self, scans: Collection[str]) -> list[str]:
-        """The modalities to synthesise for a case with these scans."""
-        targets = self.facts.targets_for(scans)
-        return [name for name in targets if not self.only or name in self.only]
+        return [f"{self.mark}{name}" for name in self.facts.targets_for(scans)]
 
     @property
     def mark(self) -> str:
@@ -359,8 +343,6 @@ class Model:
             plan["model"]["hub"] = address
         if (calibration := self.calibration()) is not None:
             plan["calibration"] = calibration.entry
-        if files and facts.targets_for(files) != self.targets_of(files):
-            plan["only"] = list(self.only)
         return {
             **plan,
             "inputs": contents_of(files),
@@ -410,7 +392,7 @@ def predict_case(
     affine = np.array(inputs.prepared.header.affine)
     images = {
         name: in_physical_units(facts, name, by_target[name], affine)
-        for name in model.targets_of(inputs.files)
+        for name in facts.targets_for(inputs.files)
     }
     return images, calls
 
@@ -526,7 +508,7 @@ def _notes(model: Model, inputs: CaseInputs) -> Iterator[Message]:
             yield message("worse-than-naive", f"{name}: {sentence}", grade="caution")
     if facts.starter:
         can_have = len(_missing(facts, files)) < 2
-        yield from notes_on_starter(facts.starter, calibration, can_have, model.targets_of(files))
+        yield from notes_on_starter(facts.starter, calibration, can_have, facts.targets_for(files))
     if facts.was_calibrated and calibration is None:
         yield message(
             "no-intervals",

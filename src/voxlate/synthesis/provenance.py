@@ -5,9 +5,8 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, Any, Required
+from typing import Any, Required
 
-from pydantic import StringConstraints
 from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
 from voxlate.base.errors import BadInput
@@ -86,13 +85,6 @@ class StatedCalibration(TypedDict, total=False):
     bound: Required[Bound]
     widened: dict[Name, Widening]
     held: dict[Name, dict[Name, Share]]
-    levels: dict[
-        Name,
-        dict[
-            Annotated[str, StringConstraints(pattern=r"^0\.\d+$", max_length=20)],
-            NotNegative,
-        ],
-    ]
 
 
 class _Keys(TypedDict, total=False):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import nibabel as nib
 
 from voxlate.base.errors import BadInput, known_name, system_refusal
-from voxlate.base.files import HIGH, LOW, STD, UNCALIBRATED, whole_file
+from voxlate.base.files import HIGH, LOW, STD, UNCALIBRATED
 from voxlate.base.messages import Grade, Message, read_messages
 from voxlate.scans.formats.io import write_volume
 from voxlate.scans.formats.nifti import DESCRIPTION, description_of
@@ -157,16 +157,11 @@ class Synthesised:
         """Write each image and map, and provenance.json with their names; returns the removed older images.
 
         windows: by modality, the values that are black and white in pictures of images and of ends of intervals. States are
-        written into FOLDER/states, with one picture of their middle slices.
+        written into FOLDER/states.
         """
         for name, state in self.states.items():
             file = f"{name}{ending}"
             write_volume(folder / STATES / file, state, description_of(file, self.grades))
-        if self.states:
-            from voxlate.synthesis.montage import show_case
-
-            with whole_file(folder / STATES / "states.png") as path:
-                show_case(self.states, {}, "", (), TILE // 2).save(path)
         files = {f"{name}{ending}": volume for name, volume in self.files.items()}
         for name, window in (windows or {}).items():
             for suffix, volumes in {"": self.volumes, LOW: self.low, HIGH: self.high}.items():

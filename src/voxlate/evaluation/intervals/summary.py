@@ -1,6 +1,7 @@
 """Calibrations and the errors that they let expect, in words."""
 
 from collections.abc import Mapping
+from math import inf
 from statistics import fmean
 
 from voxlate.base.groups import grouped
@@ -53,7 +54,7 @@ def _share(mean: float, low: float, high: float) -> str:
 def _bound(target: Target, header: Header) -> str:
     """A sentence on the bound of a case's error, or on why there is none."""
     level = header.coverage
-    if target.bounds["mae"] < float("inf"):
+    if target.bounds.get("mae", inf) < inf:
         return f"  Of each new case, synth writes into provenance.json (bounds) what its body's MAE exceeds with a probability of {1 - level:.0%} at most."
     return f"  No bound of a case's own error: a {level:.0%} bound needs at least {least_patients(level)} patients (n / (n + 1) must reach {level:g}), found {header.patients}."
 
