@@ -8,7 +8,7 @@ The path of a scan, in the order in which `synthesise` calls these functions:
 3. Network units: patch.Patch scales slices or patches to [-1, 1], called by sampling.sample_targets for each plane.
 4. Sample: sampling.sample_targets runs the network, and joins patches and samples to predictions; sampling.sample_planes
    averages those of several planes.
-5. Physical units: `predict_case` applies the scale of each target and stretches its bright end (brightness.find_peak).
+5. Physical units: `predict_case` applies the scale of each target and stretches its bright end (sampling.find_peak).
 6. Trust: intervals.case_intervals adds intervals and error bounds, if calibrated.
 7. Background: intervals.find_outside finds what is outside of the body of all sources, which becomes background.
 8. Output grid: intervals.OutputGrid.images resamples the images to the grid of the scan's file.
@@ -40,7 +40,6 @@ from voxlate.base.messages import (
 )
 from voxlate.base.option import parameters_of
 from voxlate.scans.cases.case import MASK
-from voxlate.synthesis.brightness import SynthesisedImage, in_physical_units
 from voxlate.synthesis.calibration import Answer, Calibration, Calibrations, Prediction
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.inputs import (
@@ -67,7 +66,12 @@ from voxlate.synthesis.intervals import (
 from voxlate.synthesis.network import Network
 from voxlate.synthesis.provenance import USED_FOR_CALIBRATION, Table, state_units
 from voxlate.synthesis.result import Synthesised
-from voxlate.synthesis.sampling import planes_read, sample_planes
+from voxlate.synthesis.sampling import (
+    SynthesisedImage,
+    in_physical_units,
+    planes_read,
+    sample_planes,
+)
 from voxlate.synthesis.scan_checks import KnownScans
 from voxlate.synthesis.synth_options import SynthKeys, SynthOptions
 
