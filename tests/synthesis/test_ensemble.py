@@ -113,19 +113,6 @@ def test_members_of_another_brightness_are_refused(run):
             Ensemble(pair)
 
 
-@slow
-def test_equal_members_add_samples_that_tell_nothing_new(diffusion, cohort):
-    """Each of n images is there twice: the same squares over 2n - 1 instead of n - 1 degrees of freedom."""
-    model = load(diffusion)
-    alone, made = (
-        one.synthesise(t1_of(cohort), samples=3) for one in (model, Ensemble((model, model)))
-    )
-    assert_array_equal(made.volume.data, alone.volume.data)
-    sd = alone.std["t2"].data * np.sqrt(2 * 2 / 5)
-    assert_allclose(made.std["t2"].data, sd, rtol=1e-5, atol=1e-4)
-    assert made.provenance["network_calls"] == 2 * alone.provenance["network_calls"]
-
-
 def test_members_count_the_same_however_many_samples_they_drew():
     draw = np.random.default_rng(1)
     variances = []

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import nibabel as nib
 
@@ -18,11 +18,7 @@ from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.ranges import as_grey
 from voxlate.synthesis.provenance import ENDINGS, check_scans, write_images
 
-if TYPE_CHECKING:
-    from PIL import Image as Picture
-
 STATES = "states"  # the folder of states, in that of a case
-TILE = 320  # pixels along each side of a slice in a picture
 
 
 @dataclass(frozen=True)
@@ -175,15 +171,3 @@ class Synthesised:
             for name, volume in files.items()
         }
         return write_images(folder, images, self.provenance)
-
-    def show(self, tile: int = TILE) -> "Picture.Image":
-        """One picture of the middle axial, coronal and sagittal slice of each image and of its spread, with captions.
-
-        Notebooks show it without a call; the warnings are below. tile: pixels along each side of a slice.
-        """
-        from voxlate.synthesis.montage import show_case  # here, because only a notebook shows them
-
-        return show_case(self.volumes, self.std, self.mark, self.warnings, tile)
-
-    def _repr_png_(self) -> bytes:
-        return self.show()._repr_png_() or b""

@@ -25,8 +25,6 @@ from voxlate.commands.api.progress import Reporter
 from voxlate.synthesis.synth_options import ANSWER, CheckOptions, SynthOptions
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from voxlate.evaluation.evaluation_options import CalibrateOptions
     from voxlate.synthesis.cohort import Selection
     from voxlate.synthesis.model import Model
@@ -155,31 +153,6 @@ class Syntheses:
         for case, warnings in self.warnings.items():
             lines += [f"  {warning.on(case)}" for warning in warnings]
         return "\n".join(lines)
-
-    def show(self, case: str | None = None) -> "Image":
-        """Middle slices of the images of a case, by default of the first, with its warnings."""
-        from voxlate.synthesis.model import Synthesised
-        from voxlate.synthesis.provenance import provenance_of
-
-        if not self.cases or (case is not None and case not in self.cases):
-            known = first_of(self.cases) or "none"
-            raise BadInput(
-                f"case: expected a synthesised case ({known}), found {case!r}. Choose one of these."
-            )
-        folder = self.folder / (case or self.cases[0])
-        return Synthesised(volumes_in(folder), {}, provenance_of(folder)).show()
-
-    def _repr_png_(self) -> bytes:
-        return self.show()._repr_png_() or b""
-
-
-def volumes_in(folder: Path) -> dict[str, Any]:
-    """The images in the folder of a case as volumes, by the names of their files; maps are left out."""
-    from voxlate.evaluation.scoring.scored_images import images_in, is_map
-    from voxlate.scans.formats.io import read_volume
-
-    images = images_in(folder)
-    return {name: read_volume(path) for name, path in images.items() if not is_map(name, images)}
 
 
 def _synth_lines(done: Syntheses, run: Any, out: Path, options: SynthOptions) -> Iterator[Any]:
