@@ -234,7 +234,7 @@ def _reason(label: str, error: Exception) -> str:
 def _models_by_answer(run: str, device: str) -> dict[Answer, Model]:
     """The models of a run by their answers, calibrated ones first, because their images have a map of the uncertainty."""
     model = load(run, device)
-    models: dict[Answer, Model] = {model.answer: model}
+    models: dict[Answer, Model] = {model.facts.answer: model}
     if model.facts.is_stochastic and model.network.mean() is not None:
         with suppress(BadInput):  # weights alone come without those of their predictor
             models["mean"] = load(run, device, answer="mean")

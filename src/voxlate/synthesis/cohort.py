@@ -195,11 +195,6 @@ def _changes(finished: Sequence["_CaseFolder"], cases: int) -> Iterator[Message]
         )
 
 
-def warnings_in(folder: Path) -> list[Message]:
-    """The warnings in the provenance of a case's images."""
-    return read_messages(provenance_of(folder))
-
-
 @dataclass(frozen=True)
 class _CaseFolder:
     """The folder of a finished case, whether its images were kept or replaced, and images that were removed."""

@@ -40,7 +40,7 @@ from voxlate.base.messages import (
 )
 from voxlate.base.option import parameters_of
 from voxlate.scans.cases.case import MASK
-from voxlate.synthesis.calibration import Answer, Calibration, Calibrations, Prediction
+from voxlate.synthesis.calibration import Calibration, Calibrations, Prediction
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.inputs import (
     CaseInputs,
@@ -279,11 +279,6 @@ class Model:
             return []
         text = f"Orientation and field of view of scans are not checked, because the model {self.origin.name} has no reference of {' and '.join(missing)} from {FEWEST_PATIENTS} or more training patients."
         return [message("unchecked", text)]
-
-    @property
-    def answer(self) -> Answer:
-        """Whether an image is a prediction of the mean, or made of samples."""
-        return "sample" if self.facts.is_stochastic else "mean"
 
     def calibration(self) -> Calibration | None:
         """The calibration of images with these options; None without intervals.

@@ -18,7 +18,6 @@ from voxlate.base.records import Digest, Record, Shape, checksum, write_tensors
 from voxlate.scans.formats.format import KeptByFile
 from voxlate.synthesis.calibration import (
     SETTINGS,
-    Answer,
     Calibration,
     Header,
     Widths,
@@ -47,7 +46,7 @@ class RunCalibrations:
 
     def file(self, facts: ModelFacts) -> Path:
         """RUN/calibration.<answer>.<samples>.safetensors, whether it exists or not."""
-        return self.folder / f"calibration.{_answer(facts)}.{facts.synth.samples}.safetensors"
+        return self.folder / f"calibration.{facts.answer}.{facts.synth.samples}.safetensors"
 
     def find(self, facts: ModelFacts) -> Calibration | None:
         """The calibration of images by these facts; None where the run has none, or a starter's is of other options.
@@ -97,7 +96,7 @@ class RunCalibrations:
 
     def _other_samples(self, facts: ModelFacts) -> str:
         """The numbers of samples for which the run has a calibration of this answer, as text."""
-        files = self.folder.glob(f"calibration.{_answer(facts)}.*.safetensors")
+        files = self.folder.glob(f"calibration.{facts.answer}.*.safetensors")
         counts = {file.name.split(".")[2] for file in files}
         numbers = sorted(int(count) for count in counts if count.isdecimal())
         return " or ".join(map(str, numbers))
@@ -107,10 +106,6 @@ class RunCalibrations:
         return BadInput(
             f"{self.folder}: expected a calibration of {difference}. Run voxlate calibrate again with the options of synth, change these, or go without intervals (--no-intervals)."
         )
-
-
-def _answer(facts: ModelFacts) -> Answer:
-    return "sample" if facts.is_stochastic else "mean"
 
 
 def calibration_file(model: Model) -> Path:

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from voxlate.base.errors import BadInput, as_list, first_of, plural
-from voxlate.base.messages import Message, by_consequence, message, verdict_of, worst_grade
+from voxlate.base.messages import (
+    Message,
+    by_consequence,
+    message,
+    read_messages,
+    verdict_of,
+    worst_grade,
+)
 from voxlate.base.option import AllowCode, Device
 from voxlate.commands.api.entry import (
     RUN,
@@ -110,9 +117,9 @@ class Syntheses:
     @property
     def warnings(self) -> dict[str, list[Message]]:
         """The warnings of each case that has any."""
-        from voxlate.synthesis.cohort import warnings_in
+        from voxlate.synthesis.provenance import provenance_of
 
-        by_case = {folder.name: warnings_in(folder) for folder in self.folders}
+        by_case = {folder.name: read_messages(provenance_of(folder)) for folder in self.folders}
         return {case: found for case, found in by_case.items() if found}
 
     @property
@@ -139,13 +146,6 @@ class Syntheses:
             "warnings": warnings,
         }
 
-    @property
-    def bound_lines(self) -> list[str]:
-        """Sentences on the bounds of the error."""
-        from voxlate.synthesis.provenance import bound_lines
-
-        return [*bound_lines(self.folders)]
-
     def __repr__(self) -> str:
         lines = [
             f"Syntheses({len(self.cases)} cases in {self.folder}, {len(self.left_out)} left out)"
@@ -157,11 +157,12 @@ class Syntheses:
 
 def _synth_lines(done: Syntheses, run: Any, out: Path, options: SynthOptions) -> Iterator[Any]:
     from voxlate.commands.api.next_steps import after_synthesis
+    from voxlate.synthesis.provenance import bound_lines
 
     if done.others and not (done.cases or done.left_out):
         yield f"--part {options.part} holds none of the {done.others} cases: nothing to do."
         return
-    yield from done.bound_lines
+    yield from bound_lines(done.folders)
     if done.complete:
         yield f"{len(done.complete)} cases lack no modality and are not synthesised: {', '.join(done.complete)}"
     after = after_synthesis(done, str(run), options)
