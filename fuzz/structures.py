@@ -57,9 +57,9 @@ def change(value: Any, draw: Draw) -> None:
     elif way == 1:
         _add(owner, key, draw)
     elif way == 2 and isinstance(old, int | float) and not isinstance(old, bool):
-        owner[key] = [-old, old * 1e6, old + 1, str(old), float(old), [old], old * 1e-9, int(old)][
-            draw.integers(8)
-        ]
+        whole = int(old) if np.isfinite(old) else 0
+        others = [-old, old * 1e6, old + 1, str(old), float(old), [old], old * 1e-9, whole]
+        owner[key] = others[draw.integers(8)]
     elif way == 3 and isinstance(old, list):
         owner[key] = [old[:-1], old * 2, old[::-1], old[:1], dict(enumerate(map(str, old)))][
             draw.integers(5)
