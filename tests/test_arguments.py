@@ -255,9 +255,10 @@ def test_a_model_of_several_sources_asks_for_their_names():
 
 
 def test_a_value_of_the_command_line_is_read_as_there(run, cohort, tmp_path):
-    tables = {"exclude": ["case[1-5]"], "slices": {"kind": "tiled"}}
+    texts = {"exclude": "case[1-5]", "set": {"slices": "tiled"}}
+    tables = {"exclude": ["case[1-5]"], "set": {"slices": {"kind": "tiled"}}}
     images = []
-    for number, options in enumerate(({"exclude": "case[1-5]", "slices": "tiled"}, tables)):
+    for number, options in enumerate((texts, tables)):
         out = tmp_path / f"{number}"
         assert package.synthesise(run, cohort, out, **options).cases == ("case0",)
         images.append(nib.load(out / "case0" / "t2.nii.gz").get_fdata())

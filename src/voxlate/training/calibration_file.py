@@ -17,6 +17,7 @@ from voxlate.base.messages import Message, message
 from voxlate.base.records import Digest, Record, Shape, checksum, write_tensors
 from voxlate.scans.formats.format import KeptByFile
 from voxlate.synthesis.calibration import (
+    LEAST_DIVISOR,
     SETTINGS,
     Calibration,
     Header,
@@ -168,8 +169,8 @@ def _shapes(header: Header, found: Mapping[str, Lengths]) -> dict[str, Shape]:
     for target, of_target in header.targets.items():
         options = SETTINGS[of_target.method]
         features = length(f"{target}.centre")
-        for name in ("centre", "spread"):
-            shapes[f"{target}.{name}"] = Shape((features,))
+        shapes[f"{target}.centre"] = Shape((features,))
+        shapes[f"{target}.spread"] = Shape((features,), low=LEAST_DIVISOR / 2)  # but for rounding
         for name in ("unit", "least"):
             shapes[f"{target}.{name}"] = Shape(())
         widths = [features, *options.hidden, options.outputs]
