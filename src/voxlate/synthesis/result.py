@@ -105,7 +105,7 @@ class Synthesised:
     def bounds(self) -> dict[str, dict[str, float]]:
         """Upper bounds of the errors of this case, by modality: "mae" inside the body.
 
-        Empty where the run is not calibrated, and where the scans are out of distribution.
+        Empty where the run is not calibrated, and where the scans are graded "do not trust".
         """
         return self.provenance.get("bounds", {})
 
