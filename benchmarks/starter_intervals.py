@@ -103,8 +103,7 @@ def add_intervals(
     copied = load(_copy(starter, work / "learned"), device)
     file = RunCalibrations(copied.origin).file(copied.facts)
     if not file.is_file():
-        # Some contrasts share so little with CT that the truths of others look like those of another patient.
-        asked = CalibrateOptions(bound="none", method="learned", any_truth=True, anyway=True)
+        asked = CalibrateOptions(anyway=True)
         calibrate(copied, find_cohort(scans).cases, asked, synthetic=True)
     shown = compare(copied, real, pair, work / "learned_images")
     return _write(
@@ -147,7 +146,7 @@ def widen(calibration: Calibration, widened: Mapping[str, Widening]) -> Calibrat
     header = calibration.header
     targets = {name: replace(target, bounds={}) for name, target in header.targets.items()}
     stated = replace(header, targets=targets, widened=dict(widened))
-    return replace(calibration, header=stated, references=None)
+    return replace(calibration, header=stated)
 
 
 def _in_soft_tissue(

@@ -18,7 +18,7 @@ import torch
 from safetensors import numpy
 
 from voxlate.base.records import checksum
-from voxlate.training import naive, weights
+from voxlate.training import calibration_file, naive, weights
 
 CHECKSUM = "checksum"
 Draw = np.random.Generator
@@ -56,9 +56,9 @@ def change(value: Any, draw: Draw) -> None:
     elif way == 1:
         _add(owner, key, draw)
     elif way == 2 and isinstance(old, int | float) and not isinstance(old, bool):
-        owner[key] = [-old, old * 1e6, old + 1, str(old), float(old), [old], old * 1e-9, int(old)][
-            draw.integers(8)
-        ]
+        whole = int(old) if np.isfinite(old) else 0
+        others = [-old, old * 1e6, old + 1, str(old), float(old), [old], old * 1e-9, whole]
+        owner[key] = others[draw.integers(8)]
     elif way == 3 and isinstance(old, list):
         owner[key] = [old[:-1], old * 2, old[::-1], old[:1], dict(enumerate(map(str, old)))][
             draw.integers(5)
@@ -159,17 +159,23 @@ def stamped_anatomy(file: Packed) -> None:
     file.metadata["sha256"] = checksum(file.metadata["anatomy"], file.arrays)
 
 
+def stamped_calibration(file: Packed) -> None:
+    stated = json.loads(file.metadata["calibration"])
+    stated["sha256"] = calibration_file.calibration_checksum(stated["header"], file.arrays)
+    file.metadata["calibration"] = json.dumps(stated)
+
+
 def _tensors(file: Packed) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(np.array(one)) for name, one in file.arrays.items()}
 
 
 STAMPS: dict[str, Callable[[Packed], None]] = {
     "case": stamped_case, "weights": stamped_weights, "naive": stamped_naive,
-    "anatomy": stamped_anatomy,
+    "anatomy": stamped_anatomy, "calibration": stamped_calibration,
 }  # fmt: skip
 # the key of the metadata that holds a form's header; of baselines all keys do, and others have none
 HEADERS = {
-    "case": "voxlate", "weights": "voxlate", "naive": "", "anatomy": "anatomy",
+    "case": "voxlate", "weights": "voxlate", "naive": "", "anatomy": "anatomy", "calibration": "calibration",
 }  # fmt: skip
 
 
@@ -241,5 +247,9 @@ def _change_header(form: str, file: Packed, draw: Draw) -> None:
         return
     key = HEADERS[form]
     value = json.loads(file.metadata[key])
+    if form == "calibration":
+        value["header"] = json.loads(value["header"])
     change(value, draw)
+    if form == "calibration" and not isinstance(value.get("header"), str):
+        value["header"] = json.dumps(value.get("header"))
     file.metadata[key] = json.dumps(value)

@@ -207,3 +207,14 @@ def test_scans_that_are_all_declared_missing_are_one_sentence(run, cohort):
 def test_a_model_of_several_sources_asks_for_their_names():
     with refuses("by modality for a model of t1, flair, found one"):
         by_name("scan.nii.gz", ["t1", "flair"])
+
+
+def test_a_value_of_the_command_line_is_read_as_there(run, cohort, tmp_path):
+    texts = {"exclude": "case[1-5]", "set": {"slices": "tiled"}}
+    tables = {"exclude": ["case[1-5]"], "set": {"slices": {"kind": "tiled"}}}
+    images = []
+    for number, options in enumerate((texts, tables)):
+        out = tmp_path / f"{number}"
+        assert package.synthesise(run, cohort, out, **options).cases == ("case0",)
+        images.append(nib.load(out / "case0" / "t2.nii.gz").get_fdata())
+    assert np.array_equal(*images)

@@ -29,10 +29,11 @@ def kept(request, tmp_path_factory):
 
 
 def _images(folder):
-    """The images of a folder and its maps, by name."""
+    """The images of a folder and its maps, by name; 0.7 also wrote distances of patches."""
     return {
         path.name.removesuffix(".nii.gz"): nib.load(path).get_fdata(dtype=np.float32)
         for path in sorted(folder.rglob("*.nii.gz"))
+        if not path.name.endswith("_unfamiliar.nii.gz")
     }
 
 

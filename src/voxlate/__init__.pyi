@@ -612,13 +612,9 @@ def synthesise(
     allow_code: bool = False,
     samples: int | None = None,
     steps: int | None = None,
-    noise: Literal["independent", "shared", "correlated"] | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
     set: Mapping[str, str | float | bool | Sequence[float] | None | Mapping[str, str | float | bool | Sequence[float] | None]] | None = None,
     sharpness: float | None = None,
     sampler: str | None = None,
-    eta: float | None = None,
-    schedule: str | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
-    slices: Literal["whole", "tiled", "resized"] | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
     keep_states: int | None = None,
     batch: int | None = None,
     exact: bool | None = None,
@@ -659,13 +655,9 @@ def synthesise(
         allow_code: Import and run the model's own Python code. Default: False.
         samples: Number of samples a case, of which mean and standard deviation are written.
         steps: Number of times at which the network denoises.
-        noise: Noise of slices: independent, shared, correlated.
         set: Change of a key of the recipe's synth table, such as overlap=0.25. A dict.
         sharpness: Mean at 0, sample at 1. From 0 to 1.
         sampler: Sampler, instead of the recipe's.
-        eta: DDIM noise: 0 none, 1 like DDPM. From 0 to 1.
-        schedule: Noise schedule (cosine, …).
-        slices: Input of each slice: whole, tiled or resized.
         keep_states: States of sampling to write.
         batch: Number of slices at a time: changes memory, and rounding unless exact.
         exact: Compute in float32, one slice at a time: bit-identical for every batch, slower.
@@ -720,13 +712,9 @@ def synthesize(
     allow_code: bool = False,
     samples: int | None = None,
     steps: int | None = None,
-    noise: Literal["independent", "shared", "correlated"] | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
     set: Mapping[str, str | float | bool | Sequence[float] | None | Mapping[str, str | float | bool | Sequence[float] | None]] | None = None,
     sharpness: float | None = None,
     sampler: str | None = None,
-    eta: float | None = None,
-    schedule: str | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
-    slices: Literal["whole", "tiled", "resized"] | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
     keep_states: int | None = None,
     batch: int | None = None,
     exact: bool | None = None,
@@ -767,13 +755,9 @@ def synthesize(
         allow_code: Import and run the model's own Python code. Default: False.
         samples: Number of samples a case, of which mean and standard deviation are written.
         steps: Number of times at which the network denoises.
-        noise: Noise of slices: independent, shared, correlated.
         set: Change of a key of the recipe's synth table, such as overlap=0.25. A dict.
         sharpness: Mean at 0, sample at 1. From 0 to 1.
         sampler: Sampler, instead of the recipe's.
-        eta: DDIM noise: 0 none, 1 like DDPM. From 0 to 1.
-        schedule: Noise schedule (cosine, …).
-        slices: Input of each slice: whole, tiled or resized.
         keep_states: States of sampling to write.
         batch: Number of slices at a time: changes memory, and rounding unless exact.
         exact: Compute in float32, one slice at a time: bit-identical for every batch, slower.
@@ -1001,13 +985,9 @@ def calibrate(
     answer: Literal["mean", "sample"] | None = None,
     samples: int | None = None,
     coverage: float = 0.9,
-    confidence: float = 0.9,
-    bound: Literal["normal", "none"] | None = None,
-    method: Literal["learned", "difficulty", "constant"] | None = None,
     regions: Mapping[str, str] | None = None,
     seed: int = 0,
     set: Mapping[str, str | float | bool | Sequence[float] | None | Mapping[str, str | float | bool | Sequence[float] | None]] | None = None,
-    any_truth: bool = False,
     anyway: bool = False,
     device: str = "auto",
     allow_code: bool = False,
@@ -1037,13 +1017,9 @@ def calibrate(
         answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
         samples: Number of samples a case, of which mean and standard deviation are written.
         coverage: Share of a new patient's voxels that the intervals contain, in whole percents. From 0.5 to 0.99. Default: 0.9.
-        confidence: Confidence in the coverage, on average over patients. From 0.5 to 0.9999. Default: 0.9.
-        bound: Margin for a limited number of patients: normal (Student's t; the default from 10 patients on) or none (the default below 10).
-        method: Type of intervals: learned (quantiles of the error, from six patients on, similar coverage in all regions), difficulty (mean size of the error) or constant; the default is the narrower one of the first two.
         regions: Region that is calibrated in addition to bone, soft tissue and labels: lesion='tmax>6'; of vessels, a label map, because a threshold in a head finds bone. A dict.
         seed: Random seed. Default: 0.
         set: Change of a key of the recipe's synth table, such as overlap=0.25. A dict.
-        any_truth: Calibrate on truths that cannot be those of their images, too (see evaluate). Default: False.
         anyway: Also cases graded "do not trust". Default: False.
         device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
         allow_code: Import and run the model's own Python code. Default: False.

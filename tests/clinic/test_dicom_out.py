@@ -116,7 +116,6 @@ def case(series, tmp_path):
         {"model": {"title": "any"}},
         low=of(hu - 50),
         high=of(hu + 50),
-        unfamiliar=of(scan.data / np.float32(7), ""),
     ).write(folder)
     save_mask_of(scan, folder)
     return folder
@@ -134,13 +133,13 @@ def test_maps_masks_and_the_summary_of_trust_go_beside_the_series(case, series, 
     back = read_volume(to / "case/ct")
     assert (back.modality, back.unit) == ("ct", "HU")
     assert np.array_equal(back.data, read_volume(case / "ct.nii.gz").data)
-    maps = {"ct_high", "ct_low", "ct_std", "ct_unfamiliar", "tmax"}
+    maps = {"ct_high", "ct_low", "ct_std", "tmax"}
     assert {path.name for path in done.maps} == maps
     assert [path.name for path in done.masks] == ["mask"]
     assert [path.name for path in done.reports] == ["report"]
     assert not any(told.code == "no-dicom" for told in done.messages)
-    assert "1 series, 5 maps, 1 mask, 1 report" in done.summary
-    units = {"ct_low": "[hnsf'U]", "ct_unfamiliar": "1", "tmax": "s"}
+    assert "1 series, 4 maps, 1 mask, 1 report" in done.summary
+    units = {"ct_low": "[hnsf'U]", "tmax": "s"}
     for name, unit in units.items():
         one = pydicom.dcmread(to / "case" / name / "0001.dcm")
         (mapping,) = one.SharedFunctionalGroupsSequence[0].RealWorldValueMappingSequence
@@ -150,7 +149,7 @@ def test_maps_masks_and_the_summary_of_trust_go_beside_the_series(case, series, 
         assert np.array_equal(np.sort(values), np.sort(stored.ravel()))
     report = pydicom.dcmread(to / "case/report/0001.dcm")
     (evidence,) = report.CurrentRequestedProcedureEvidenceSequence
-    assert len(evidence.ReferencedSeriesSequence) == 7
+    assert len(evidence.ReferencedSeriesSequence) == 6
     # The same command again keeps everything.
     assert export_dicom(case, to, series).summary == done.summary
 

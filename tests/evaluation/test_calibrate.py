@@ -75,7 +75,7 @@ def test_held_back_patients_give_a_regression_intervals_that_hold(
     assert "10 patients" in voxlate("calibrate", run, others).done().out
     said, _, ours = synthesise_and_score(run)
     assert {path.name for path in (out / "new0").iterdir()} == {
-        "t2.nii.gz", "t2_low.nii.gz", "t2_high.nii.gz", "t2_unfamiliar.nii.gz", "provenance.json",
+        "t2.nii.gz", "t2_low.nii.gz", "t2_high.nii.gz", "provenance.json",
     }  # fmt: skip
     image, low, high = (
         read_volume(out / f"new0/t2{end}.nii.gz").data for end in ("", "_low", "_high")

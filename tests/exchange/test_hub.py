@@ -59,7 +59,7 @@ def others(small_head, tmp_path) -> Path:
 def calibrated(calibrations, run, others, quick_widths) -> Path:
     """The tiny run with a calibration."""
     if not any(calibrations.iterdir()):
-        package.calibrate(run, others, device="cpu", progress=False, any_truth=True)
+        package.calibrate(run, others, device="cpu", progress=False)
         for path in run.glob("calibration.*"):
             shutil.copy(path, calibrations)
     return Path(shutil.copytree(calibrations, run, dirs_exist_ok=True))

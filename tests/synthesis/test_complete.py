@@ -1,27 +1,11 @@
 """Completion and latent models through the command line, as a user would train and use them."""
 
 import json
-import shutil
-
-import pytest
 
 from preparing import prepare
 from rows import slow
 from scans import change_scan, hold_out_the_last
-from trainings import recipe_of_text
 from voxlate.scans.cohorts.find import find_cohort
-from voxlate.scans.formats.io import content_hash
-from voxlate.training.train import train
-
-THREE = """
-title = "tiny completion of three"
-data = { source = ["t1", "t2", "pd"], target = ["t1", "t2", "pd"], patch = [1, 24, 20] }
-intensity = { t1 = { kind = "percentile" }, t2 = { kind = "percentile" }, pd = { kind = "percentile" } }
-task = { kind = "complete" }
-method = { kind = "regression" }
-net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
-train = { steps = 2, batch = 2, validate_every = 0, precision = "float32", workers = 0 }
-"""
 
 
 def test_a_modality_that_is_there_can_be_left_out_to_score_its_synthesis(
@@ -40,29 +24,6 @@ def test_cases_with_mixed_gaps_are_completed_and_whole_ones_listed(synth, comple
     assert "case0, case1, case3, case5" in synth(completing, cohort).done().out
     made = sorted(f"{path.parent.name}/{path.name}" for path in out.glob("*/*.nii.gz"))
     assert made == ["case2/desc-synthetic_t2.nii.gz", "case4/desc-synthetic_t1.nii.gz"]
-
-
-@pytest.fixture
-def of_three(voxlate, cohort, tmp_path):
-    """A tiny run that completes t1, t2 and pd; its cohort has a pd scan in each case."""
-    for case in cohort.iterdir():
-        shutil.copy(case / "t1.nii.gz", case / "pd.nii.gz")
-    ready = prepare(cohort, tmp_path / "three", workers=0, audit=False).folder
-    return train(recipe_of_text(THREE), ready, tmp_path / "run_of_three", device="cpu").folder
-
-
-@slow
-def test_only_what_was_named_is_written(synth, of_three, cohort, out):
-    scan = f"t1={cohort}/case1/t1.nii.gz"
-    synth(of_three, scan, "--missing", "t2").done()
-    (t2,) = out.glob("*/*.nii.gz")
-    assert t2.name == "desc-synthetic_t2.nii.gz"
-    alone = content_hash(t2)
-    # without --missing all gaps are filled: the folder is not taken for finished
-    synth(of_three, scan).done()
-    made = {path.name for path in out.glob("*/*.nii.gz")}
-    assert made == {"desc-synthetic_t2.nii.gz", "desc-synthetic_pd.nii.gz"}
-    assert content_hash(t2) == alone
 
 
 def test_images_that_were_synthesised_are_no_scans_of_a_cohort(voxlate, completing, cohort):

@@ -285,7 +285,6 @@ def test_python_gives_nibabel_images_and_files_of_images_that_there_are(run, coh
     assert_array_equal(made.to_nifti("t2").affine, nib.load(t1_of(cohort)["t1"]).affine)
     (written,) = made.save(out)
     assert_allclose(nib.load(written).get_fdata(), voxels, atol=1e-4)
-    assert made.show().size[0] > 60
     assert "load" in dir(package)
     with refuses("folder: expected a path"):
         made.save(3)

@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 
 from scans import change_scan, t1_of
@@ -18,7 +17,7 @@ def doubled(cohort, tmp_path):
     return change_scan(t1_of(cohort)["t1"], lambda values: values * 1.9, path)
 
 
-def test_python_warns_of_a_strange_scan_once_and_repr_and_picture_say_it(run, cohort, doubled):
+def test_python_warns_of_a_strange_scan_once_and_repr_says_it(run, cohort, doubled):
     model = load(run)
     with pytest.warns(UserWarning, match="Do not trust the result") as said:
         made = model.synthesise({"t1": doubled}, anyway=True)
@@ -31,10 +30,6 @@ def test_python_warns_of_a_strange_scan_once_and_repr_and_picture_say_it(run, co
         usual = model.synthesise(t1_of(cohort))
     assert len(said) == 1
     assert [one.code for one in usual.warnings] == ["worse-than-naive"]
-    plain, marked = usual.show(), made.show()
-    assert marked.width == plain.width
-    assert marked.height > plain.height
-    assert np.asarray(marked.convert("RGB"))[plain.height :].max() > 200
 
 
 def test_an_ensemble_warns_once_for_all_members(run, doubled):

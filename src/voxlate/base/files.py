@@ -25,9 +25,8 @@ STD = "_std"
 UNCALIBRATED = "_std_uncalibrated"
 LOW = "_low"
 HIGH = "_high"
-UNFAMILIAR = "_unfamiliar"
 PHANTOMS = "phantom.json"  # beside the cases of a cohort that was drawn
-MAPS = (UNCALIBRATED, STD, LOW, HIGH, UNFAMILIAR)
+MAPS = (UNCALIBRATED, STD, LOW, HIGH, "_unfamiliar")  # the last one of version 0.7
 CHECKSUM = "checksum"  # a key of tables that voxlate writes
 # This file exists while voxlate writes in a folder; after a crash it remains without effect.
 LOCK = ".lock"

@@ -151,10 +151,11 @@ class Record:
 
 @dataclass(frozen=True)
 class Shape:
-    """What an array must be: its shape (None: any length above 0), and its types as safetensors calls them."""
+    """What an array must be: its shape (None: any length above 0), its types as safetensors calls them, its least value."""
 
     lengths: Sequence[int | None]
     types: Sequence[str] = FLOATS
+    low: float = -LARGEST
 
     def __str__(self) -> str:
         lengths = "×".join("any" if n is None else str(n) for n in self.lengths) or "a number"
@@ -214,7 +215,7 @@ class Tensors:
         self.check(wanted)
         arrays = {name: self.file.get_tensor(name) for name in wanted}
         for name, array in arrays.items():
-            check_values(self.record, name, np.asarray(array))
+            check_values(self.record, name, np.asarray(array), wanted[name].low)
         return arrays
 
 
@@ -261,12 +262,12 @@ def _bytes(array: Any) -> memoryview:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
-def check_values(record: Record, name: str, values: np.ndarray) -> None:
+def check_values(record: Record, name: str, values: np.ndarray, low: float = -LARGEST) -> None:
     """Raise BadInput unless all values are finite and within bounds."""
     if not values.size:
         return
     least, most = float(values.min()), float(values.max())  # of NaN both are NaN
-    is_within = -LARGEST <= least <= most <= LARGEST
+    is_within = low <= least <= most <= LARGEST
     record.check(is_within, f"values of '{name}' from {least:g} to {most:g}")
 
 

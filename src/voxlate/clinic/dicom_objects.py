@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from voxlate.base.errors import BadInput
-from voxlate.base.files import HIGH, LOW, STD, UNCALIBRATED, UNFAMILIAR
+from voxlate.base.files import HIGH, LOW, STD, UNCALIBRATED
 from voxlate.base.optional import Package, pydicom
 from voxlate.clinic.dicom_images import SOP_CLASSES, Placement, place_volume
 from voxlate.clinic.dicom_series import (
@@ -78,7 +78,6 @@ STATISTICS: dict[str, Code] = {
     STD: DEVIATION,
     LOW: ("LOWER", PRIVATE_SCHEME, "Lower end of the prediction interval"),
     HIGH: ("UPPER", PRIVATE_SCHEME, "Upper end of the prediction interval"),
-    UNFAMILIAR: ("UNFAMILIAR", PRIVATE_SCHEME, "Distance to the scans of the calibration"),
 }
 TISSUE: Code = ("85756007", "SCT", "Tissue")
 STRUCTURE: Code = ("91723000", "SCT", "Anatomical Structure")
@@ -124,7 +123,7 @@ def quantity_of(name: str, unit: str) -> Quantity:
     """The quantity of an image or map by the name of its file without ending; unit: that of the image."""
     for end in STATISTICS:
         if name.endswith(end):
-            return Quantity(name.removesuffix(end), "1" if end == UNFAMILIAR else unit, end)
+            return Quantity(name.removesuffix(end), unit, end)
     return Quantity(name, unit)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.base.errors import BadInput
-from voxlate.base.files import HIGH, LOW, STD, UNCALIBRATED, UNFAMILIAR, whole_folder
+from voxlate.base.files import HIGH, LOW, STD, UNCALIBRATED, whole_folder
 from voxlate.base.optional import pydicom
 from voxlate.scans.formats.format import errors_as
 
@@ -30,7 +30,6 @@ SERIES_OFFSETS = {
     f"map{HIGH}": 9600,
     f"map{STD}": 9700,
     f"map{UNCALIBRATED}": 9700,
-    f"map{UNFAMILIAR}": 9800,
 }
 MOST_COMMENTS = 10240  # characters of a long text
 MOST_NUMBER = 2**31 - 1  # of an integer string

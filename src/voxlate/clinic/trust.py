@@ -115,13 +115,9 @@ def _errors(provenance: Mapping[str, Any]) -> list[str]:
     level = percent(1 - provenance.get("calibration", {}).get("coverage", 0))
     sentences = []
     for name, bounds in provenance.get("bounds", {}).items():
-        for key, value in bounds.items():
-            error = f"The error of the mean of {name} in {key}"
-            if key == "mae":
-                error = f"The mean absolute error of {name} inside the body"
-            sentences.append(
-                f"{error} exceeds {value:g} {units.get(name, '')} with a probability of at most {level}."
-            )
+        sentences.append(
+            f"The mean absolute error of {name} inside the body exceeds {bounds['mae']:g} {units.get(name, '')} with a probability of at most {level}."
+        )
     return sentences
 
 

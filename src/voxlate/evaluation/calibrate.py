@@ -21,15 +21,14 @@ from voxlate.evaluation.intervals.calibration_cases import (
     collect_cases,
     tissue_borders,
 )
-from voxlate.evaluation.intervals.fit import fit
+from voxlate.evaluation.intervals.fit import Guarantee, fit
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.cohorts.files_below import refuse_synthetic
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.cohorts.owners import require_patients
-from voxlate.synthesis.calibration import Calibration, Header, Target, Widths
+from voxlate.synthesis.calibration import Bound, Calibration, Header, Target, Widths
 from voxlate.synthesis.inputs import by_accepted_names
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.out_of_distribution import fit_references
 from voxlate.synthesis.scans import in_split
 from voxlate.training.calibration_file import (
     calibration_file,
@@ -41,8 +40,8 @@ from voxlate.training.starter import copy_model, run_folder
 from voxlate.training.starters.names import PREFIX, is_starter, name_of
 
 UNREACHED = 1e4  # network units: no value reaches it
-ENOUGH = 10  # patients for a margin by Student's t
-HELD = ("bone", "inner_air")  # tissues of synthetic heads that hold the coverage each
+CONFIDENCE = 0.9  # in the coverage
+ENOUGH = 10  # patients for a margin by Student's t, which for fewer would be most of the range
 
 
 def calibrate(
@@ -55,13 +54,12 @@ def calibrate(
     synthetic: bool = False,
     **changes: Any,
 ) -> Calibration:
-    """Synthesise the images of cases with truth, compare methods of intervals, and write the best into the run.
+    """Synthesise the images of cases with truth, fit intervals, and write them into the run.
 
-    changes: fields of the options. coverage: share of a new patient's voxels that the intervals are to contain, on average over patients, with this
-    confidence, counted as in conformal.upper_bound (unset: "normal" from ENOUGH patients on, else "none", because a
-    margin for fewer would be most of the range). regions: parts of the body by a rule ("lesion": "tmax>6"), in
+    changes: fields of the options. coverage: share of a new patient's voxels that the intervals are to contain, on average over patients, with
+    CONFIDENCE by Student's t from ENOUGH patients on. regions: parts of the body by a rule ("lesion": "tmax>6"), in
     addition to those of the unit and of label maps. A completion is calibrated for one missing modality, each in turn
-    left out of cases that have all. any_truth: cases whose truth cannot be that of their image count, too. synthetic: whether they are synthetic heads, whose errors
+    left out of cases that have all. synthetic: whether they are synthetic heads, whose truths are not in doubt, and whose errors
     in soft tissue are too small: no tissue of images in HU has narrower intervals than all voxels together need, and bone and
     the air inside hold the coverage, too. Of an ensemble, the first model is
     calibrated; those of its cases that trained it are synthesised by another one. Raises
@@ -89,7 +87,7 @@ def calibrate(
     with lock(path.parent):
         job = CalibrationJob(models, rules, asked.seed, asked.anyway)
         executor = choose_executor(asked, asked.device)
-        data = collect_cases(job, cases, executor, progress, warn, any_truth=asked.any_truth)
+        data = collect_cases(job, cases, executor, progress, warn, any_truth=synthetic)
         write_calibration(path, _fit(model, data, rules, asked, progress, synthetic))
     return read_calibration(path)
 
@@ -102,14 +100,13 @@ def _fit(
     progress: NamedProgress,
     synthetic: bool,
 ) -> Calibration:
-    """The intervals of each target, and the reference patches, by the data of all cases."""
+    """The intervals of each target, by the data of all cases."""
     facts = model.facts
     seed = asked.seed
     of_cases = data.values()
-    coverage = asked.coverage
-    confidence = asked.confidence
     count = len({case.patient for case in of_cases})
-    bound = asked.bound or ("normal" if count >= ENOUGH else "none")
+    bound: Bound = "none" if synthetic or count < ENOUGH else "normal"
+    guarantee = Guarantee(asked.coverage, CONFIDENCE, bound)
     targets = dict[str, Target]()
     widths = dict[str, Widths]()
     for name, of_target in rules.items():
@@ -120,29 +117,13 @@ def _fit(
         most = UNREACHED if spec.window is None else 1.0
         ends = (-most if spec.floor is None else -1.0, most)
         borders = tissue_borders(facts.units[name], facts.target_scales[name])
-        targets[name], network = fit(
-            voxels,
-            of_target,
-            coverage,
-            confidence,
-            bound,
-            seed,
-            ends,
-            asked.method,
-            borders,
-            not synthetic,
-            HELD if synthetic else (),
+        targets[name], widths[name] = fit(
+            voxels, of_target, guarantee, seed, ends, borders, synthetic
         )
-        if network is not None:
-            widths[name] = network
-    patches = [part for case in of_cases for part in case.patches]
-    owners = [case.patient for case in of_cases for _ in case.patches]
     fitted = Header(
         weights=facts.weights_hash,
         synth=model.synthesis_options,
-        coverage=coverage,
-        confidence=confidence,
-        bound=bound,
+        **vars(guarantee),
         patients=count,
         cases={name: dict(case.content) for name, case in data.items()},
         split=asked.split,
@@ -153,7 +134,7 @@ def _fit(
         made_by=software(),
         planes=tuple(sorted({case.planes for case in of_cases} - {0})),
     )
-    return Calibration(fitted, widths, fit_references(patches, owners, seed))
+    return Calibration(fitted, widths)
 
 
 def _calibration_path(model: Model, warn: Say) -> Path:

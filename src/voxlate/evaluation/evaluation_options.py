@@ -171,27 +171,6 @@ class CalibrateOptions(Layout, ExecutorOptions):
             most=0.99,
         ),
     ] = 0.9
-    confidence: Annotated[
-        float,
-        Option(
-            "Confidence in the coverage, on average over patients.",
-            panel=MAIN,
-            least=0.5,
-            most=0.9999,
-        ),
-    ] = 0.9
-    bound: Annotated[
-        Literal["normal", "none"] | None,
-        Option(
-            "Margin for a limited number of patients: normal (Student's t; the default from 10 patients on) or none (the default below 10)."
-        ),
-    ] = None
-    method: Annotated[
-        Literal["learned", "difficulty", "constant"] | None,
-        Option(
-            "Type of intervals: learned (quantiles of the error, from six patients on, similar coverage in all regions), difficulty (mean size of the error) or constant; the default is the narrower one of the first two."
-        ),
-    ] = None
     regions: Annotated[
         Mapping[str, str] | None,
         Option(
@@ -202,10 +181,6 @@ class CalibrateOptions(Layout, ExecutorOptions):
     ] = None
     seed: Annotated[int, SEED] = 0
     set: Annotated[Mapping[str, Setting | Table] | None, SET_KEYS] = None
-    any_truth: Annotated[
-        bool,
-        Option("Calibrate on truths that cannot be those of their images, too (see evaluate)."),
-    ] = False
     anyway: Annotated[bool, ANYWAY] = False
     device: Device = "auto"
     allow_code: AllowCode = False

@@ -117,9 +117,6 @@ def _arrays(model: Model) -> dict[str, np.ndarray]:
     calibration = model.calibration()
     if calibration is None:
         return arrays
-    if calibration.references is not None:
-        patches = vars(calibration.references)
-        arrays |= {f"references.{name}": np.asarray(array) for name, array in patches.items()}
     for target, widths in calibration.widths.items():
         for name, array in widths.arrays.items():
             arrays[f"widths.{target}.{name}"] = array.reshape(array.shape or (1,))

@@ -34,7 +34,6 @@ from voxlate.scans.formats.io import content_hash, is_there
 from voxlate.scans.images.regions import BODY
 from voxlate.scans.images.slice_filters import blur, gradient
 from voxlate.synthesis.facts import ModelFacts
-from voxlate.synthesis.out_of_distribution import ReferencePatches
 
 Array = Float32
 
@@ -82,6 +81,12 @@ def features_in_slabs(
             for smoothed in (of_part, blur(of_part, NARROW), blur(of_part, WIDE)):
                 features.append(np.log(np.maximum(smoothed, LEAST_SD)))
         yield planes, np.moveaxis(np.stack(features).astype(np.float32, copy=False), 0, -1)
+
+
+def feature_count(sources: Sequence[str], has_spread: bool) -> int:
+    """The number of features of a voxel."""
+    of_image = 6  # see _image_features
+    return of_image + 2 + of_image * len(sources) + 3 * has_spread
 
 
 def _image_features(image: Array) -> list[Array]:
@@ -136,6 +141,11 @@ class Widths:
 
     arrays: Mapping[str, np.ndarray]
 
+    @property
+    def features(self) -> int:
+        """The number of features of a voxel."""
+        return len(self.arrays["centre"])
+
     def predict(self, features: Float32) -> Float32:
         """How far the truth may be below and above the image, [2, …] in network units; features: [..., F]."""
         flat = features.reshape(-1, features.shape[-1])
@@ -159,16 +169,11 @@ class Widths:
 
 
 Answer = Literal["mean", "sample"]
-IntervalMethod = Literal["learned", "difficulty", "constant"]
+IntervalMethod = Literal["learned", "difficulty"]
 Bound = Literal["none", "normal", "any"]
 
 WIDEST = 1e4  # the largest factor by which an interval is widened
 
-INTERVAL_METHODS: dict[IntervalMethod, str] = {
-    "learned": "learned distances below and above",
-    "difficulty": "square root of the learned mean size of the error, on both sides",
-    "constant": "the same everywhere",
-}
 COVERAGE_LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # of the calibration curve
 CoverageLevel = Annotated[float, Field(ge=0.5, lt=1)]
 FEWEST_VOXELS = 100  # of a region of which an expected error is stated
@@ -198,7 +203,7 @@ def with_spread(prediction: Prediction) -> Prediction:
 
 @dataclass(frozen=True)
 class MethodResult:
-    """The results of a method of intervals on the held-out patients, by cross-validation.
+    """The results of intervals on the held-out patients, by cross-validation.
 
     width: mean in network units, inside the body; coverage by region: mean over patients, and its 95 % interval; least:
     the lowest coverage of the body in a patient.
@@ -214,8 +219,9 @@ class MethodResult:
 class Target:
     """The intervals of a target: their method, and the scale of their distances for each coverage.
 
-    regions: the rule of each region by its name. bounds: for each region, and for the body as `mae`, an upper bound of
-    the ratio of a case's mean error to its mean half width; inf where there are too few patients for one. ends: the
+    method: `learned` quantiles of the error, or the root of its mean size, `difficulty`; compared: the results of this
+    method, in version 0.7 of others, too; regions: the rule of each region by its name; bounds: as `mae` an upper bound of
+    the ratio of a case's mean error to its mean half width, inf where there are too few patients for one. ends: the
     smallest and the largest value of a truth, in network units. borders: the image values in network units that
     separate the groups of voxels (tissues), ascending; factors: the factor of each group's distances. shifted: whether
     the part of an interval beyond an end is added on its other side (see `interval`).
@@ -234,11 +240,13 @@ class Target:
     def __post_init__(self) -> None:
         if len(self.factors) != len(self.borders) + 1:
             raise ValueError("should have a factor more than borders")
+        if self.compared and self.method not in self.compared:
+            raise ValueError("should have the results of its own method")
 
 
 @dataclass(frozen=True)
 class Header:
-    """The content of a calibration without its networks and reference patches.
+    """The content of a calibration without its networks.
 
     weights: hash of the weights file; synth: the synthesis options of the images; confidence: with which the share
     outside is below 1 - coverage, as `bound` counts; cases: content hashes of each case's files; split: of the cases;
@@ -279,14 +287,10 @@ class Header:
 
 @dataclass(frozen=True)
 class Calibration:
-    """A header, the networks of targets with a learned method, reference patches, and the hash of the file.
-
-    references: None of synthetic heads, because every real scan is far from them.
-    """
+    """A header, the networks of the targets, and the hash of the file."""
 
     header: Header
     widths: Mapping[str, Widths]
-    references: ReferencePatches | None
     hash: str = ""
 
     @property
@@ -302,9 +306,6 @@ class Calibration:
             "coverage": header.coverage,
             "confidence": header.confidence,
             "bound": header.bound,
-            "method": {
-                name: INTERVAL_METHODS[target.method] for name, target in header.targets.items()
-            },
         }
 
     def has_case(self, files: Mapping[str, str | Path]) -> bool:
@@ -319,40 +320,27 @@ class Calibration:
     ) -> tuple[Array, Array]:
         """The ends of the intervals [D, H, W] of a target's voxels in network units; the image lies between them."""
         target = self.header.targets[name]
-        shape = (2, *prediction.values.shape)
-        if name in self.widths:
-            distances = np.empty(shape, np.float32)
-            shown = with_spread(prediction) if self.header.planes else prediction
-            for planes, features in features_in_slabs(shown.values, sources, shown.sd):
-                distances[:, planes] = self.widths[name].predict(features)
-        else:
-            distances = np.ones(shape, np.float32)
+        shown = with_spread(prediction) if self.header.planes else prediction
+        distances = np.empty((2, *shown.values.shape), np.float32)
+        for planes, features in features_in_slabs(shown.values, sources, shown.sd):
+            distances[:, planes] = self.widths[name].predict(features)
         scale = np.float32(target.scales[self.header.coverage] * self.header.factor(name))
         scales = scale * group_factors(prediction.values, target.borders, target.factors)
         return interval(prediction.values, scales * distances, target.ends, target.shifted)
 
-    def bounds(
-        self, name: str, low: Array, high: Array, regions: Mapping[str, Bool]
-    ) -> dict[str, float]:
-        """Upper bounds of the errors of a case in network units: of `mae`, and of the means of regions.
-
-        regions: their masks in the image, [D, H, W]; empty regions have no bound.
-        """
-        half = (high - low) / 2
-        bounds = {}
-        for key, factor in self.header.targets[name].bounds.items():
-            inside = regions.get(BODY if key == "mae" else key)
-            if inside is not None and inside.any() and math.isfinite(factor):
-                bounds[key] = float(half[inside].mean()) * factor
-        return bounds
+    def mae_bound(self, name: str, low: Array, high: Array, body: Bool) -> float:
+        """An upper bound of a case's mean absolute error in the body [D, H, W] of its image, in network units; inf for none."""
+        factor = self.header.targets[name].bounds.get("mae", math.inf)
+        return float(((high - low) / 2)[body].mean()) * factor if body.any() else math.inf
 
     def expected(self, name: str, half: Array, regions: Mapping[str, Bool]) -> dict[str, float]:
         """The mean errors in regions that the intervals of an image let expect, in the unit of their half widths [D, H, W].
 
         regions: their masks; {} where the calibration has too few levels of coverage.
         """
-        levels = relative_widths(self.header.targets[name], self.header.coverage)
-        factor = mean_error({float(level): width for level, width in levels.items()})
+        scales = self.header.targets[name].scales
+        own = scales[self.header.coverage]
+        factor = mean_error({level: round(of / own, 5) for level, of in scales.items() if own > 0})
         return {
             key: float(f"{factor * half[inside].mean():.2g}")
             for key, inside in regions.items()
@@ -378,14 +366,6 @@ def coverage_by_tissue(target: Target) -> dict[str, float]:
     compared = target.compared.get(target.method)
     shown = {} if compared is None else compared.coverage
     return {name: round(shares[0], 3) for name, shares in shown.items() if name != BODY}
-
-
-def relative_widths(target: Target, coverage: float) -> dict[str, float]:
-    """The widths of intervals of other levels, relative to that of the coverage."""
-    own = target.scales[coverage]
-    return {
-        f"{level:g}": round(scale / own, 5) for level, scale in target.scales.items() if own > 0
-    }
 
 
 def group_factors(image: Array, borders: Sequence[float], factors: Sequence[float]) -> Array:

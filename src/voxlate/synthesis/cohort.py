@@ -39,7 +39,7 @@ from voxlate.synthesis.scans import CaseScans, find_scans, splits_of
 from voxlate.synthesis.synth_options import SynthOptions, part_of
 
 # Keys of a plan that it may lack.
-OPTIONAL = "calibration", "only", "members"
+OPTIONAL = "calibration", "members"
 OTHER = "other"  # the split of a patient whose case has the name of a training case
 
 
@@ -74,8 +74,6 @@ def select(model: Model, inputs: Sequence[str], options: SynthOptions) -> Select
         series=options.series,
         **options.layout,
     )
-    if options.missing is not None and model.facts.completes:
-        model = model.with_only(options.missing)
     if not cases:
         in_split = "" if options.split is None else f" in the split {options.split}"
         raise BadInput(
@@ -195,11 +193,6 @@ def _changes(finished: Sequence["_CaseFolder"], cases: int) -> Iterator[Message]
             f"{len(removed)} images of an earlier synthesis, which is not this one, are removed ({removed[0]}).",
             images=len(removed),
         )
-
-
-def warnings_in(folder: Path) -> list[Message]:
-    """The warnings in the provenance of a case's images."""
-    return read_messages(provenance_of(folder))
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,6 @@ class Ensemble(Model):
         return f"Ensemble({', '.join(map(repr, self.members))})"
 
     with_options = _of_each(Model.with_options)
-    with_only = _of_each(Model.with_only)
     without_intervals = _of_each(Model.without_intervals)
     like = _of_each(Model.like)
 

@@ -23,7 +23,6 @@ from voxlate.synthesis.calibration import Calibration, Header, Widths
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.network import Graph, open_network
-from voxlate.synthesis.out_of_distribution import ReferencePatches
 from voxlate.synthesis.scan_checks import KnownHeader, KnownScans
 
 FORMAT = 2
@@ -91,8 +90,7 @@ class Description:
 class Carried:
     """A model folder whose files agree with model.json.
 
-    arrays: by name: "selftest.source", ".mask", ".present", ".noise", ".image"; "anatomy.NAME"; "references.FIELD";
-    "widths.TARGET.TENSOR".
+    arrays: by name: "selftest.source", ".mask", ".present", ".noise", ".image"; "anatomy.NAME"; "widths.TARGET.TENSOR".
     """
 
     folder: Path
@@ -148,10 +146,7 @@ def load_exported(folder: Path | str) -> Model:
         header = stated.calibration.header
         parts = {name: carried.part(f"widths.{name}") for name in header.targets}
         widths = {name: Widths(arrays) for name, arrays in parts.items() if arrays}
-        patches = carried.part("references")
-        references = ReferencePatches.read(patches) if patches else None
-        calibration = Calibration(header, widths, references, stated.calibration.hash)
-        calibrations = ExportedCalibration(calibration)
+        calibrations = ExportedCalibration(Calibration(header, widths, stated.calibration.hash))
     return Model(stated.facts, network, carried.folder, anatomy, calibrations)
 
 

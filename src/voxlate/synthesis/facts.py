@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from voxlate.base.records import Count, Name, NotNegative, Number, Positive, Several, Share, Text
 from voxlate.base.streams import SliceNoise
@@ -124,6 +124,11 @@ class ModelFacts:
     seen_voxels: list[Text] = field(default_factory=list)
     splits: dict[Name, Text] = field(default_factory=dict)
     of_fold: bool = False
+
+    @property
+    def answer(self) -> Literal["mean", "sample"]:
+        """Whether an image is a prediction of the mean, or made of samples."""
+        return "sample" if self.is_stochastic else "mean"
 
     @property
     def scales(self) -> dict[str, Scale]:

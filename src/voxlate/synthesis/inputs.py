@@ -40,7 +40,6 @@ from voxlate.scans.images.mask import body_in_any_air, clearest, foreground
 from voxlate.scans.images.units import unit_of
 from voxlate.synthesis.calibration import Calibration
 from voxlate.synthesis.facts import CUBIC, ModelFacts
-from voxlate.synthesis.out_of_distribution import DistributionTest
 from voxlate.synthesis.scan_checks import KnownScans, check_scans
 
 T = TypeVar("T")
@@ -348,15 +347,14 @@ def _of_array(data: Any, affine: Any, modality: str) -> Volume:
 class Checked:
     """The scans of a case as a model takes them, before its network computes.
 
-    targets: the modalities to synthesise; messages: on names of scans, the scans, and their distance from the calibration; calibration: of the intervals, None without; verdict: of the calibration on
-    the scans, None where it compares none.
+    targets: the modalities to synthesise; messages: on names of scans, and on the scans; calibration: of the intervals, None
+    without.
     """
 
     inputs: CaseInputs
     targets: tuple[str, ...]
     messages: tuple[Message, ...]
     calibration: Calibration | None
-    verdict: DistributionTest | None
 
     @property
     def grade(self) -> Grade | None:

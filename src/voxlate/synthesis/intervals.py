@@ -7,6 +7,7 @@ to it, only the network may show scalp and skin, but no bone, which intervals of
 of all sources is exactly 0, as around a stripped brain, each such voxel outside the outlines is outside.
 """
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -20,12 +21,11 @@ from voxlate.base.messages import Message, message
 from voxlate.scans.cases.case import PreparedCase
 from voxlate.scans.images.grid import Grid, Volume, orient, return_to
 from voxlate.scans.images.intensity import IntensityMap, Scale
-from voxlate.scans.images.mask import dilate, find_tissue, foreground
-from voxlate.scans.images.regions import region_masks
-from voxlate.synthesis.brightness import SynthesisedImage
+from voxlate.scans.images.mask import dilate, find_tissue
+from voxlate.scans.images.regions import BODY, region_masks
 from voxlate.synthesis.calibration import Calibration
 from voxlate.synthesis.facts import ModelFacts
-from voxlate.synthesis.out_of_distribution import Patches, patches_of
+from voxlate.synthesis.sampling import SynthesisedImage
 from voxlate.synthesis.scan_checks import KnownScans
 
 CROWN, SOFT_HU = 0.25, np.float32(0)  # what fills_crown makes bone of
@@ -89,14 +89,6 @@ def sources_of(facts: ModelFacts, prepared: PreparedCase) -> list[np.ndarray]:
     return sources
 
 
-def patches_in(facts: ModelFacts, prepared: PreparedCase, sources: Sequence[np.ndarray]) -> Patches:
-    """The patches of a case's scans, for the comparison with a calibration's; sources: in network units."""
-    body = np.logical_or.reduce(
-        [foreground(prepared.volume(name)) for name in facts.visible_sources(prepared)]
-    )
-    return patches_of(sources, body, prepared.header.spacing_mm)
-
-
 def _crown(prepared: PreparedCase, output_grid: OutputGrid, volume: Volume) -> Bool:
     """The planes of a volume in the upper part of a head whose slices grow upward, [D, 1, 1]."""
     first, end = prepared.header.mask_box[0]
@@ -109,7 +101,7 @@ def _crown(prepared: PreparedCase, output_grid: OutputGrid, volume: Volume) -> B
 class CaseIntervals:
     """Prediction intervals and errors of a case's images, in physical units; all empty without a calibration.
 
-    bounds: of the errors, and expected: mean errors by region that the intervals let expect, both by modality.
+    bounds: of the mean absolute error, and expected: mean errors by region that the intervals let expect, both by modality.
     """
 
     low: dict[str, Volume] = field(default_factory=dict)
@@ -141,8 +133,9 @@ def case_intervals(
             maps[name] = return_to(replace(volume, data=end[None]), output_grid.file)
         parts = region_masks(calibration.header.targets[name].regions, volume)
         found.expected[name] = calibration.expected(name, (high - low) / 2, parts)
-        bounds = calibration.bounds(name, *ends, parts)
-        found.bounds[name] = {key: round(of * image.scale.half, 4) for key, of in bounds.items()}
+        bound = calibration.mae_bound(name, *ends, parts[BODY])
+        if math.isfinite(bound):
+            found.bounds[name] = {"mae": round(bound * image.scale.half, 4)}
     return found
 
 

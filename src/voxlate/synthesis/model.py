@@ -4,13 +4,12 @@ The path of a scan, in the order in which `synthesise` calls these functions:
 
 1. Read: inputs.prepare_inputs reads files and arrays as volumes.
 2. Prepare: scans.cases.case.prepare_case resamples, registers, aligns and masks as in training; inputs.prepare_inputs
-   compares the scans with the training data, and Model.check with those of the calibration: a case of the grade
-   "do not trust" ends here.
+   compares the scans with the training data: a case of the grade "do not trust" ends here.
 3. Network units: patch.Patch scales slices or patches to [-1, 1], called by sampling.sample_targets for each plane.
 4. Sample: sampling.sample_targets runs the network, and joins patches and samples to predictions; sampling.sample_planes
    averages those of several planes.
-5. Physical units: `predict_case` applies the scale of each target and stretches its bright end (brightness.find_peak).
-6. Trust: intervals.case_intervals adds intervals, error bounds and an out-of-distribution map, if calibrated.
+5. Physical units: `predict_case` applies the scale of each target and stretches its bright end (sampling.find_peak).
+6. Trust: intervals.case_intervals adds intervals and error bounds, if calibrated.
 7. Background: intervals.find_outside finds what is outside of the body of all sources, which becomes background.
 8. Output grid: intervals.OutputGrid.images resamples the images to the grid of the scan's file.
 9. Result: result.Synthesised holds images and provenance, and writes them.
@@ -26,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from voxlate.base.config import check_options
-from voxlate.base.errors import as_list, known_name, plural, system_refusal
+from voxlate.base.errors import known_name, plural, system_refusal
 from voxlate.base.executors.case_work import Progress, no_report
 from voxlate.base.files import SYNTHETIC
 from voxlate.base.hub import address_of
@@ -41,8 +40,7 @@ from voxlate.base.messages import (
 )
 from voxlate.base.option import parameters_of
 from voxlate.scans.cases.case import MASK
-from voxlate.synthesis.brightness import SynthesisedImage, in_physical_units
-from voxlate.synthesis.calibration import Answer, Calibration, Calibrations, Prediction
+from voxlate.synthesis.calibration import Calibration, Calibrations, Prediction
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.inputs import (
     CaseInputs,
@@ -64,14 +62,16 @@ from voxlate.synthesis.intervals import (
     find_output_grid,
     find_outside,
     notes_on_starter,
-    patches_in,
-    sources_of,
 )
 from voxlate.synthesis.network import Network
-from voxlate.synthesis.out_of_distribution import DistributionTest, verdict_on
 from voxlate.synthesis.provenance import USED_FOR_CALIBRATION, Table, state_units
 from voxlate.synthesis.result import Synthesised
-from voxlate.synthesis.sampling import planes_read, sample_planes
+from voxlate.synthesis.sampling import (
+    SynthesisedImage,
+    in_physical_units,
+    planes_read,
+    sample_planes,
+)
 from voxlate.synthesis.scan_checks import KnownScans
 from voxlate.synthesis.synth_options import SynthKeys, SynthOptions
 
@@ -89,7 +89,6 @@ class Model:
         origin: the run folder, the weights file or the exported model.
         anatomy: of the training patients, None where scans are not compared with it.
         calibrations: None disables intervals.
-        only: of a completion, the modalities that are synthesised where they are missing, () for all.
         models: of an ensemble, its members.
 
     Example:
@@ -107,7 +106,6 @@ class Model:
     origin: Path
     anatomy: KnownScans | None = None
     calibrations: Calibrations | None = None
-    only: tuple[str, ...] = ()
     models: tuple["Model", ...] = ()
 
     def __repr__(self) -> str:
@@ -147,15 +145,6 @@ class Model:
     def without_intervals(self) -> "Model":
         """The same model, which ignores the run's calibrations."""
         return replace(self, calibrations=None)
-
-    def with_only(self, names: Collection[str]) -> "Model":
-        """The same model, which synthesises no other missing modalities than these of a case; raises BadInput for others."""
-        targets = {name.lower(): name for name in self.facts.data.target}
-        only = [
-            known_name("only", "a modality to synthesise", name.lower(), targets)
-            for name in as_list(names)
-        ]
-        return replace(self, only=tuple(targets[name] for name in targets if name in only))
 
     def synthesise(
         self,
@@ -241,7 +230,7 @@ class Model:
             **({"planes": planes} if facts.data.planes else {}),
             **({"anyway": True} if checked.grade == "do not trust" else {}),
         }
-        result = _on_file_grid(self, checked.verdict, images, ends, background, grid, provenance)
+        result = _on_file_grid(self, images, ends, background, grid, provenance)
         if inputs.frame is not None:
             result = result.restored(inputs.frame, background.values)
         for note in result.warnings:
@@ -267,22 +256,17 @@ class Model:
         self.check_names(own, case)
         known = {name: own[name] for name in self.scan_names if name in own}
         notes += self.unused(own)
-        targets = tuple(self.targets_of(known))
+        targets = tuple(facts.targets_for(known))
         try:
             inputs = prepare_inputs(facts, known, case, self.anatomy, targets)
         except OSError as error:
             raise system_refusal(error) from error
         # raises BadInput for other weights or options
         calibration = self.calibration()
-        verdict = None
         if _why_no_intervals(facts, calibration, known, inputs):
             calibration = None
-        messages = [*notes, *inputs.warnings]
-        if calibration is not None and calibration.references is not None:
-            patches = patches_in(facts, inputs.prepared, sources_of(facts, inputs.prepared))
-            verdict = verdict_on(calibration.references, patches)
-            messages += verdict.messages
-        return Checked(inputs, targets, tuple(by_consequence(messages)), calibration, verdict)
+        messages = by_consequence([*notes, *inputs.warnings])
+        return Checked(inputs, targets, tuple(messages), calibration)
 
     @property
     def missing_checks(self) -> list[Message]:
@@ -295,11 +279,6 @@ class Model:
             return []
         text = f"Orientation and field of view of scans are not checked, because the model {self.origin.name} has no reference of {' and '.join(missing)} from {FEWEST_PATIENTS} or more training patients."
         return [message("unchecked", text)]
-
-    @property
-    def answer(self) -> Answer:
-        """Whether an image is a prediction of the mean, or made of samples."""
-        return "sample" if self.facts.is_stochastic else "mean"
 
     def calibration(self) -> Calibration | None:
         """The calibration of images with these options; None without intervals.
@@ -329,12 +308,7 @@ class Model:
 
     def names_of(self, scans: Collection[str]) -> list[str]:
         """The names of the image files for a case with these scans, without their ending."""
-        return [f"{self.mark}{name}" for name in self.targets_of(scans)]
-
-    def targets_of(self, scans: Collection[str]) -> list[str]:
-        """The modalities to synthesise for a case with these scans."""
-        targets = self.facts.targets_for(scans)
-        return [name for name in targets if not self.only or name in self.only]
+        return [f"{self.mark}{name}" for name in self.facts.targets_for(scans)]
 
     @property
     def mark(self) -> str:
@@ -368,8 +342,6 @@ class Model:
             plan["model"]["hub"] = address
         if (calibration := self.calibration()) is not None:
             plan["calibration"] = calibration.entry
-        if files and facts.targets_for(files) != self.targets_of(files):
-            plan["only"] = list(self.only)
         return {
             **plan,
             "inputs": contents_of(files),
@@ -419,14 +391,13 @@ def predict_case(
     affine = np.array(inputs.prepared.header.affine)
     images = {
         name: in_physical_units(facts, name, by_target[name], affine)
-        for name in model.targets_of(inputs.files)
+        for name in facts.targets_for(inputs.files)
     }
     return images, calls
 
 
 def _on_file_grid(
     model: Model,
-    verdict: DistributionTest | None,
     images: Mapping[str, SynthesisedImage],
     ends: CaseIntervals,
     background: Background,
@@ -443,8 +414,6 @@ def _on_file_grid(
         if name in ends.low:
             closed = background.close(volume, ends.low[name], ends.high[name], grid)
             result.low[name], result.high[name] = closed
-        if verdict is not None:
-            result.unfamiliar[name] = grid.write(verdict.map(image.values.shape), name)
         for number, state in enumerate(image.prediction.states, 1):
             result.states[f"{name}_{number}"] = grid.write(image.scale.inverse(state), name)
     return result
@@ -477,7 +446,6 @@ def _provenance(
         "peaks": {name: peak.entry for name, peak in peaks.items()},
         **errors,
         "measured": {name: own for name, own in measured.items() if name in images},
-        "familiar": checked.verdict and checked.verdict.entry,
         USED_FOR_CALIBRATION: calibration is not None and calibration.has_case(inputs.files),
         "warnings": [note.table for note in by_consequence(warnings)],
         "bound": facts.bound,
@@ -539,7 +507,7 @@ def _notes(model: Model, inputs: CaseInputs) -> Iterator[Message]:
             yield message("worse-than-naive", f"{name}: {sentence}", grade="caution")
     if facts.starter:
         can_have = len(_missing(facts, files)) < 2
-        yield from notes_on_starter(facts.starter, calibration, can_have, model.targets_of(files))
+        yield from notes_on_starter(facts.starter, calibration, can_have, facts.targets_for(files))
     if facts.was_calibrated and calibration is None:
         yield message(
             "no-intervals",

@@ -5,9 +5,8 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, Any, Required
+from typing import Any, Required
 
-from pydantic import StringConstraints
 from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
 from voxlate.base.errors import BadInput
@@ -86,13 +85,6 @@ class StatedCalibration(TypedDict, total=False):
     bound: Required[Bound]
     widened: dict[Name, Widening]
     held: dict[Name, dict[Name, Share]]
-    levels: dict[
-        Name,
-        dict[
-            Annotated[str, StringConstraints(pattern=r"^0\.\d+$", max_length=20)],
-            NotNegative,
-        ],
-    ]
 
 
 class _Keys(TypedDict, total=False):
@@ -337,7 +329,7 @@ def place_from(path: Path, folder: Path) -> str:
 
 
 def bounds_of(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
-    """By case and modality, the bounds that synth wrote: of the MAE inside the body and of the means of regions."""
+    """By case and modality, the bound that synth wrote: of the MAE inside the body."""
     return {
         folder.name: bounds for folder in folders if (bounds := provenance_of(folder).get("bounds"))
     }
@@ -351,18 +343,12 @@ def bound_lines(folders: Sequence[Path]) -> Iterator[str]:
     provenance = provenance_of(next(folder for folder in folders if folder.name in by_case))
     coverage = float(provenance["calibration"]["coverage"])
     units = provenance.get("units", {})
-    yield f"Bounds of a case's error, each exceeded with a probability of {1 - coverage:.0%} at most:"
+    yield f"MAE inside the body, exceeded with a probability of {1 - coverage:.0%} at most:"
     for case in [*by_case][:MOST_CASES]:
-        yield f"  {case}: {'; '.join(_texts(by_case[case], units))}"
+        bounds = [
+            f"{name} {fixed_text(of['mae'], of['mae'], fits=True)} {units.get(name, '')}".rstrip()
+            for name, of in by_case[case].items()
+        ]
+        yield f"  {case}: {', '.join(bounds)}"
     if len(by_case) > MOST_CASES:
         yield f"  and of {len(by_case) - MOST_CASES} more cases, in their provenance.json"
-
-
-def _texts(bounds: Mapping[str, Mapping[str, float]], units: Mapping[str, str]) -> Iterator[str]:
-    """The bounds of each modality of a case."""
-    for modality, values in bounds.items():
-        said = []
-        for name, value in values.items():
-            what = "MAE inside the body" if name == "mae" else f"mean of {name}"
-            said.append(f"{what} {fixed_text(value, value, fits=True)}")
-        yield f"{modality} {', '.join(said)} {units.get(modality, '')}".rstrip()

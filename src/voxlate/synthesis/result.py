@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import nibabel as nib
 
 from voxlate.base.errors import BadInput, known_name, system_refusal
-from voxlate.base.files import HIGH, LOW, STD, UNCALIBRATED, UNFAMILIAR, whole_file
+from voxlate.base.files import HIGH, LOW, STD, UNCALIBRATED
 from voxlate.base.messages import Grade, Message, read_messages
 from voxlate.scans.formats.io import write_volume
 from voxlate.scans.formats.nifti import DESCRIPTION, description_of
@@ -18,11 +18,7 @@ from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.ranges import as_grey
 from voxlate.synthesis.provenance import ENDINGS, check_scans, write_images
 
-if TYPE_CHECKING:
-    from PIL import Image as Picture
-
 STATES = "states"  # the folder of states, in that of a case
-TILE = 320  # pixels along each side of a slice in a picture
 
 
 @dataclass(frozen=True)
@@ -36,7 +32,6 @@ class Synthesised:
         mark: the beginning of file names, where scans may have the same names.
         low: lower ends of the prediction intervals, where the run is calibrated.
         high: upper ends of the prediction intervals, where the run is calibrated.
-        unfamiliar: how far the input scans are out of the distribution of the calibration's scans (1: like the farthest of them).
         states: of the last sample, numbered from noise to image.
 
     Example:
@@ -54,7 +49,6 @@ class Synthesised:
     mark: str = ""
     low: dict[str, Volume] = field(default_factory=dict)
     high: dict[str, Volume] = field(default_factory=dict)
-    unfamiliar: dict[str, Volume] = field(default_factory=dict)
     states: dict[str, Volume] = field(default_factory=dict)
 
     def restored(self, frame: BodyFrame, backgrounds: Mapping[str, float]) -> "Synthesised":
@@ -69,7 +63,6 @@ class Synthesised:
             std=whole(self.std, {}),
             low=whole(self.low, backgrounds),
             high=whole(self.high, backgrounds),
-            unfamiliar=whole(self.unfamiliar, {}),
         )
 
     @property
@@ -81,7 +74,6 @@ class Synthesised:
             STD if self.low else UNCALIBRATED: self.std,
             LOW: self.low,
             HIGH: self.high,
-            UNFAMILIAR: self.unfamiliar,
         }
         for suffix, volumes in maps.items():
             files |= {f"{name}{suffix}": volume for name, volume in volumes.items()}
@@ -111,9 +103,9 @@ class Synthesised:
 
     @property
     def bounds(self) -> dict[str, dict[str, float]]:
-        """Upper bounds of the errors of this case, by modality: "mae" inside the body, and the means of regions.
+        """Upper bounds of the errors of this case, by modality: "mae" inside the body.
 
-        Empty where the run is not calibrated, and where the scans are out of distribution.
+        Empty where the run is not calibrated, and where the scans are graded "do not trust".
         """
         return self.provenance.get("bounds", {})
 
@@ -137,7 +129,7 @@ class Synthesised:
         """Write FOLDER/<modality>.nii.gz, its maps and provenance.json; returns the paths of the images and maps.
 
         ending: one of ENDINGS.
-        The maps are <modality>_low, _high and _unfamiliar where the run is calibrated, and <modality>_std of several
+        The maps are <modality>_low and _high where the run is calibrated, and <modality>_std of several
         samples or planes (_std_uncalibrated where the run is not calibrated). Raises BadInput where the folder has images
         of other scans.
         """
@@ -161,16 +153,11 @@ class Synthesised:
         """Write each image and map, and provenance.json with their names; returns the removed older images.
 
         windows: by modality, the values that are black and white in pictures of images and of ends of intervals. States are
-        written into FOLDER/states, with one picture of their middle slices.
+        written into FOLDER/states.
         """
         for name, state in self.states.items():
             file = f"{name}{ending}"
             write_volume(folder / STATES / file, state, description_of(file, self.grades))
-        if self.states:
-            from voxlate.synthesis.montage import show_case
-
-            with whole_file(folder / STATES / "states.png") as path:
-                show_case(self.states, {}, "", (), TILE // 2).save(path)
         files = {f"{name}{ending}": volume for name, volume in self.files.items()}
         for name, window in (windows or {}).items():
             for suffix, volumes in {"": self.volumes, LOW: self.low, HIGH: self.high}.items():
@@ -184,15 +171,3 @@ class Synthesised:
             for name, volume in files.items()
         }
         return write_images(folder, images, self.provenance)
-
-    def show(self, tile: int = TILE) -> "Picture.Image":
-        """One picture of the middle axial, coronal and sagittal slice of each image and of its spread, with captions.
-
-        Notebooks show it without a call; the warnings are below. tile: pixels along each side of a slice.
-        """
-        from voxlate.synthesis.montage import show_case  # here, because only a notebook shows them
-
-        return show_case(self.volumes, self.std, self.mark, self.warnings, tile)
-
-    def _repr_png_(self) -> bytes:
-        return self.show()._repr_png_() or b""

@@ -201,13 +201,12 @@ ANY = {"", "mr", "mri", "source", "input"}  # names of scans that state no contr
 class CaseScans:
     """One case to synthesise: its name and where its scans are.
 
-    others: names of its scans that the model does not use; truths: the target modalities that the case has as scans;
+    truths: the target modalities that the case has as scans;
     notes: on scans of other names that a starter takes; patient: "" where nothing says it.
     """
 
     case: str
     files: dict[str, Path]
-    others: tuple[str, ...] = ()
     truths: tuple[str, ...] = ()
     notes: tuple[Message, ...] = ()
     patient: str = ""
@@ -233,7 +232,6 @@ def find_scans(
     for name in sorted(ignored):
         known_name("--missing", "a modality that the model reads", name, sources)
     wanted = {name for name in model.scan_names if name.lower() not in ignored}
-    known = {*model.scan_names, *data.source, *data.target, MASK}
     found = []
     for scans in _name_scans(inputs, model, split, series, layout):
         own, notes = by_accepted_names(scans.files, model.facts.accepts, data.target)
@@ -242,9 +240,8 @@ def find_scans(
             replace(
                 scans,
                 files=used,
-                others=tuple(sorted({*own, *scans.others} - known)),
                 truths=tuple(sorted(own.keys() & set(data.target) - wanted)),
-                notes=(*scans.notes, *notes, *model.unused([*own, *scans.others])),
+                notes=(*scans.notes, *notes, *model.unused(own)),
             )
         )
     return found

@@ -26,7 +26,7 @@ Setting = str | float | bool | Sequence[float] | None
 Table = Mapping[str, Setting]
 # Keys of a recipe's synth table that have an option of their own.
 KEYS = {
-    "samples", "steps", "noise", "sharpness", "sampler", "eta", "schedule", "slices", "keep_states", "batch", "exact",
+    "samples", "steps", "sharpness", "sampler", "keep_states", "batch", "exact",
 }  # fmt: skip
 SAMPLES = Option(
     "Number of samples a case, of which mean and standard deviation are written.",
@@ -83,13 +83,6 @@ class Sampling:
             least=1,
         ),
     ] = None
-    noise: Annotated[
-        Literal["independent", "shared", "correlated"] | Table | None,
-        Option(
-            "Noise of slices: independent, shared, correlated.",
-            panel=SAMPLING,
-        ),
-    ] = None
     set: Annotated[Mapping[str, Setting | Table] | None, SET_KEYS] = None
 
     @property
@@ -113,25 +106,6 @@ class SynthKeys(Sampling):
             "Sampler, instead of the recipe's.",
             panel=SAMPLING,
             metavar="NAME",
-        ),
-    ] = None
-    eta: Annotated[
-        float | None,
-        Option("DDIM noise: 0 none, 1 like DDPM.", panel=SAMPLING, least=0, most=1),
-    ] = None
-    schedule: Annotated[
-        str | Table | None,
-        Option(
-            "Noise schedule (cosine, …).",
-            panel=SAMPLING,
-            metavar="NAME",
-        ),
-    ] = None
-    slices: Annotated[
-        Literal["whole", "tiled", "resized"] | Table | None,
-        Option(
-            "Input of each slice: whole, tiled or resized.",
-            panel=SAMPLING,
         ),
     ] = None
     keep_states: Annotated[

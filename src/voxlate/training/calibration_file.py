@@ -1,7 +1,6 @@
 """The file of a calibration, RUN/calibration.<answer>.<samples>.safetensors: its place, its writing, its strict reading."""
 
 import json
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -17,17 +16,23 @@ from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message, message
 from voxlate.base.records import Digest, Record, Shape, checksum, write_tensors
 from voxlate.scans.formats.format import KeptByFile
-from voxlate.synthesis.calibration import SETTINGS, Answer, Calibration, Header, Widths
+from voxlate.synthesis.calibration import (
+    LEAST_DIVISOR,
+    SETTINGS,
+    Calibration,
+    Header,
+    Widths,
+    feature_count,
+)
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.out_of_distribution import STATISTICS, ReferencePatches
 from voxlate.training.recipe.text import first_change, stored_options
 from voxlate.training.run import Run
 from voxlate.training.weights import file_hash
 
 Lengths = tuple[tuple[int, ...], str]  # of an array, with its type
 
-MEMORY = ".memory"  # begins the names of the reference patches' tensors, as no modality does
+PATCHES = ".memory."  # begins the names of arrays of version 0.7 that are no longer used
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class RunCalibrations:
 
     def file(self, facts: ModelFacts) -> Path:
         """RUN/calibration.<answer>.<samples>.safetensors, whether it exists or not."""
-        return self.folder / f"calibration.{_answer(facts)}.{facts.synth.samples}.safetensors"
+        return self.folder / f"calibration.{facts.answer}.{facts.synth.samples}.safetensors"
 
     def find(self, facts: ModelFacts) -> Calibration | None:
         """The calibration of images by these facts; None where the run has none, or a starter's is of other options.
@@ -62,6 +67,13 @@ class RunCalibrations:
             raise self._mismatch(
                 f"these weights ({facts.weights_hash}), found one of others ({stated.weights})"
             )
+        # a network needs the features by which it was trained
+        has_spread = samples > 1 or bool(stated.planes) or len(facts.data.by_plane) > 1
+        count = feature_count(facts.data.source, has_spread)
+        features = dict.fromkeys(facts.data.target, count)
+        found = {target: widths.features for target, widths in calibration.widths.items()}
+        if found != features:
+            raise self._mismatch(f"features of a voxel {features}, found {found}")
         change = first_change(without_precision(stated.synth), without_precision(facts.options))
         if change and stated.widened is not None:
             return None  # it came with the model: nobody fitted it for other images
@@ -85,7 +97,7 @@ class RunCalibrations:
 
     def _other_samples(self, facts: ModelFacts) -> str:
         """The numbers of samples for which the run has a calibration of this answer, as text."""
-        files = self.folder.glob(f"calibration.{_answer(facts)}.*.safetensors")
+        files = self.folder.glob(f"calibration.{facts.answer}.*.safetensors")
         counts = {file.name.split(".")[2] for file in files}
         numbers = sorted(int(count) for count in counts if count.isdecimal())
         return " or ".join(map(str, numbers))
@@ -95,10 +107,6 @@ class RunCalibrations:
         return BadInput(
             f"{self.folder}: expected a calibration of {difference}. Run voxlate calibrate again with the options of synth, change these, or go without intervals (--no-intervals)."
         )
-
-
-def _answer(facts: ModelFacts) -> Answer:
-    return "sample" if facts.is_stochastic else "mean"
 
 
 def calibration_file(model: Model) -> Path:
@@ -122,14 +130,11 @@ class _Stamped(TypedDict):
 
 def write_calibration(path: Path, calibration: Calibration) -> None:
     """Write a calibration with a checksum of its whole content."""
-    arrays = {}
-    references = calibration.references
-    for name, array in ({} if references is None else vars(references)).items():
-        arrays[f"{MEMORY}.{name}"] = np.asarray(array)
+    arrays = dict[str, np.ndarray]()
     for target, widths in calibration.widths.items():
         arrays |= {f"{target}.{name}": array for name, array in widths.arrays.items()}
     text = json.dumps(adapter(Header).dump_python(calibration.header, mode="json"))
-    stated = json.dumps({"header": text, "sha256": _checksum(text, arrays)})
+    stated = json.dumps({"header": text, "sha256": calibration_checksum(text, arrays)})
     write_tensors(path, arrays, {"calibration": stated})
 
 
@@ -142,13 +147,14 @@ def read_calibration(path: Path) -> Calibration:
         record.check_version(record.table(text), "made_by", "voxlate")
         header: Header = record.parse(Header, text)
         arrays = file.read(_shapes(header, file.shapes))
-    record.check_checksum(stamped["sha256"], _checksum(text, arrays))
-    parts = _parts(arrays)
-    memory = parts.pop(MEMORY, None)
-    references = None if memory is None else ReferencePatches.read(memory)
-    widths = {name: Widths(own) for name, own in parts.items()}
+    record.check_checksum(stamped["sha256"], calibration_checksum(text, arrays))
+    widths = {}
+    for target in header.targets:
+        begin = f"{target}."
+        own = {name: array for name, array in arrays.items() if name.startswith(begin)}
+        widths[target] = Widths({name.removeprefix(begin): own[name] for name in own})
     header = replace(header, synth=stored_options(header.synth))
-    return Calibration(header, widths, references, file_hash(path))
+    return Calibration(header, widths, file_hash(path))
 
 
 def _shapes(header: Header, found: Mapping[str, Lengths]) -> dict[str, Shape]:
@@ -161,47 +167,25 @@ def _shapes(header: Header, found: Mapping[str, Lengths]) -> dict[str, Shape]:
         return lengths[0] if lengths else 0
 
     for target, of_target in header.targets.items():
-        if of_target.method == "constant":
-            continue
         options = SETTINGS[of_target.method]
         features = length(f"{target}.centre")
-        for name in ("centre", "spread"):
-            shapes[f"{target}.{name}"] = Shape((features,))
+        shapes[f"{target}.centre"] = Shape((features,))
+        shapes[f"{target}.spread"] = Shape((features,), low=LEAST_DIVISOR / 2)  # but for rounding
         for name in ("unit", "least"):
             shapes[f"{target}.{name}"] = Shape(())
         widths = [features, *options.hidden, options.outputs]
         for place, (before, after) in enumerate(pairwise(widths)):
             shapes[f"{target}.{2 * place}.weight"] = Shape((after, before))
             shapes[f"{target}.{2 * place}.bias"] = Shape((after,))
-    if any(name.startswith(MEMORY) for name in found):
-        features = length(f"{MEMORY}.centre")
-        statistics = len(STATISTICS)
-        if f"{MEMORY}.sizes" in found:  # version 0.7 compared the sizes of bodies, too
-            statistics += 1
-            shapes[f"{MEMORY}.sizes"] = Shape((2, None))
-        shapes[f"{MEMORY}.points"] = Shape((None, features))
-        shapes[f"{MEMORY}.numbers"] = Shape((2,))
-        for name in ("centre", "spread"):
-            shapes[f"{MEMORY}.{name}"] = Shape((features,))
-        for name in ("usual", "width"):
-            shapes[f"{MEMORY}.{name}"] = Shape((statistics,))
+    for name, (lengths, kind) in found.items():
+        if name.startswith(PATCHES):
+            shapes[name] = Shape((None,) * len(lengths), (kind,))
     return shapes
 
 
-def _checksum(text: str, arrays: Mapping[str, np.ndarray]) -> str:
+def calibration_checksum(text: str, arrays: Mapping[str, np.ndarray]) -> str:
     """The checksum of a calibration, which names the types of its arrays as torch does."""
     return checksum(text, arrays, lambda name, array: f"{name}{array.shape}torch.{array.dtype}")
 
 
 _read_once = KeptByFile(read_calibration, 8)
-
-
-def _parts(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
-    """The arrays by what they belong to: the reference patches, and each target with a learned method."""
-    parts = defaultdict[str, dict[str, np.ndarray]](dict)
-    for name, array in arrays.items():
-        # of ".memory.points" and "ct.0.weight", as names of modalities have no dot
-        begin, *rest = name.removeprefix(".").split(".", 1)
-        owner = f".{begin}" if name.startswith(".") else begin
-        parts[owner][rest[0]] = array
-    return parts

@@ -7,7 +7,6 @@ from pathlib import Path
 from voxlate.base.errors import BadInput
 from voxlate.base.hub import is_on_hub
 from voxlate.synthesis.calibration import Answer
-from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.exported import is_exported, load_exported
 from voxlate.synthesis.model import Model
 from voxlate.training.starters.names import is_starter
@@ -53,7 +52,11 @@ def load_members(
 ) -> Model:
     """Open a run or weights file, or several as an ensemble; raises BadInput (see load)."""
     models = tuple(load(run, device, allow_code, answer) for run in runs)
-    return models[0] if len(models) == 1 else Ensemble(models).without_intervals()
+    if len(models) == 1:
+        return models[0]
+    from voxlate.synthesis.ensemble import Ensemble  # here, because one model needs none
+
+    return Ensemble(models).without_intervals()
 
 
 def members_and_scans(inputs: Sequence[str]) -> tuple[list[Path], list[str]]:

@@ -12,6 +12,7 @@ from voxlate.base.messages import (
     Message,
     by_consequence,
     message,
+    read_messages,
     summarise,
     verdict_of,
     worst_grade,
@@ -114,9 +115,9 @@ class Syntheses:
     @property
     def warnings(self) -> dict[str, list[Message]]:
         """The warnings of each case that has any."""
-        from voxlate.synthesis.cohort import warnings_in
+        from voxlate.synthesis.provenance import provenance_of
 
-        by_case = {folder.name: warnings_in(folder) for folder in self.folders}
+        by_case = {folder.name: read_messages(provenance_of(folder)) for folder in self.folders}
         return {case: found for case, found in by_case.items() if found}
 
     @property

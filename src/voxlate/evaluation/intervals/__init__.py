@@ -1,1 +1,1 @@
-"""Trust in images: prediction intervals that held-out patients make valid, and scans that are out of distribution."""
+"""Prediction intervals of images, which held-out patients make valid."""

@@ -39,9 +39,8 @@ from voxlate.scans.images.regions import BODY, BORDERS_HU, region_masks, regions
 from voxlate.synthesis.calibration import Array, Prediction, voxel_features, with_spread
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.inputs import is_in_training, preparation_for
-from voxlate.synthesis.intervals import OutputGrid, find_output_grid, patches_in, sources_of
+from voxlate.synthesis.intervals import OutputGrid, find_output_grid, sources_of
 from voxlate.synthesis.model import Model, predict_case
-from voxlate.synthesis.out_of_distribution import Patches
 from voxlate.synthesis.provenance import OTHER_PATIENT
 from voxlate.synthesis.sampling import planes_read
 
@@ -56,9 +55,9 @@ HOLD_BACK = "Hold back more: prepare with other --shares."
 
 @dataclass(frozen=True)
 class CaseData:
-    """What a held-out case contributes: the hashes of its files, voxels and truths by target, and patches of its scans.
+    """What a held-out case contributes: the hashes of its files, and voxels and truths by target.
 
-    A completion has patches for each modality that is left out in turn. truths: with what states whether each is that
+    truths: with what states whether each is that
     of its image; planes: in how many it was read, of a model of several; else 0.
     """
 
@@ -66,7 +65,6 @@ class CaseData:
     content: Mapping[str, str]
     voxels: dict[str, CalibrationVoxels]
     truths: dict[str, Sketch]
-    patches: list[Patches]
     planes: int
 
 
@@ -210,7 +208,6 @@ class CalibrationJob:
         generator = np.random.default_rng([self.seed, *case.case.encode()])
         voxels = dict[str, CalibrationVoxels]()
         sketched = dict[str, Sketch]()
-        patches = list[Patches]()
         for left_out in facts.data.target if facts.completes else [None]:
             used = {name: scan for name, scan in scans.items() if name != left_out}
             checked = model.check(used, case.case)
@@ -225,8 +222,7 @@ class CalibrationJob:
                 facts, case.case, framed, labels, output_grid, inputs.digests, context.warn
             )
             images, _ = predict_case(model, inputs, self.seed, context.progress)
-            sources = sources_of(facts, prepared)
-            resampled = [*map(output_grid.resample, sources)]
+            sources = [*map(output_grid.resample, sources_of(facts, prepared))]
             planes = planes_read(facts, prepared.header) if facts.data.planes else ()
             for name, image in images.items():
                 predicted = with_spread(image.prediction) if planes else image.prediction
@@ -236,12 +232,11 @@ class CalibrationJob:
                     predicted.map(output_grid.resample),
                     facts.scales[name],
                     truths[name],
-                    resampled,
+                    sources,
                     self.rules[name],
                     generator,
                 )
-            patches.append(patches_in(facts, prepared, sources))
-        return CaseData(patient, content, voxels, sketched, patches, len(planes))
+        return CaseData(patient, content, voxels, sketched, len(planes))
 
 
 def _truths(

@@ -1,9 +1,8 @@
-"""Fitting a calibration: methods of intervals are compared on held-out patients, and the narrower learned one is scaled."""
+"""Fitting a calibration: the distances of intervals are learned on held-out patients, and scaled until they hold the coverage."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import pairwise
 from math import inf
 
@@ -13,7 +12,6 @@ from numpy.typing import NDArray
 from voxlate.base.errors import BadInput
 from voxlate.base.groups import grouped
 from voxlate.evaluation.intervals.conformal import (
-    Bound,
     conformal_quantile,
     least_scale,
     mean_interval,
@@ -26,7 +24,7 @@ from voxlate.scans.images.regions import BODY
 from voxlate.synthesis.calibration import (
     COVERAGE_LEVELS,
     LEAST_DIVISOR,
-    SETTINGS,
+    Bound,
     IntervalMethod,
     MethodResult,
     Target,
@@ -42,6 +40,7 @@ QUANTILES_FROM = 6  # patients that are needed to learn quantiles of errors
 # Voxels of a patient's image, in most patients, that a group needs for factors of its own.
 LEAST_OF_GROUP = 30
 FOLDS = 5  # of patients, so that nothing is tested on the patients from which it was learned
+HELD = ("bone", "inner_air")  # tissues of synthetic heads that hold the coverage each
 
 
 @dataclass(frozen=True)
@@ -61,10 +60,24 @@ class CalibrationVoxels:
 
 
 @dataclass(frozen=True)
-class _Candidate:
-    """The distances [2, N] of one method below and above each case's image; learned ones without the case's patient.
+class Guarantee:
+    """The share of a new patient's voxels that intervals contain, and how sure that is (see conformal.upper_bound)."""
 
-    shifted: as in `Target`, for methods of equal distances.
+    coverage: float
+    confidence: float
+    bound: Bound
+
+    def scale(self, scores: Sequence[Array], coverage: float | None = None) -> float:
+        """The least factor for intervals of these scores; coverage: another one."""
+        outside = 1 - (coverage or self.coverage)
+        return least_scale(scores, outside, self.confidence, self.bound)
+
+
+@dataclass(frozen=True)
+class _HeldOut:
+    """The distances [2, N] below and above the image of each case, by a network that did not learn from its patient.
+
+    shifted: as in `Target`.
     """
 
     cases: Sequence[CalibrationVoxels]
@@ -96,17 +109,16 @@ class _Candidate:
         return [np.sort(np.concatenate(cases)) for cases in grouped(scores).values()]
 
     def grouped(
-        self, borders: Sequence[float], alpha: float, confidence: float, bound: Bound, floor: float
-    ) -> tuple["_Candidate", tuple[float, ...]]:
-        """The candidate with the distances of each group times a factor by which the group holds its coverage; the factors.
+        self, borders: Sequence[float], guarantee: Guarantee, floor: float
+    ) -> tuple["_HeldOut", tuple[float, ...]]:
+        """The distances of each group times a factor by which the group holds its coverage, and the factors.
 
         Group-conditional (Mondrian) conformal prediction by predicted values: Vovk et al. 2003; Romano et al. 2020. A
         group that no factor is enough for keeps its distances. No factor is below the floor.
         """
-        ends = (-inf, *borders, inf)
         least = [
-            least_scale(self.scores(limits=limits), alpha, confidence, bound)
-            for limits in pairwise(ends)
+            guarantee.scale(self.scores(limits=limits))
+            for limits in pairwise((-inf, *borders, inf))
         ]
         factors = tuple(max(factor, floor) if 0 < factor < inf else 1.0 for factor in least)
         scaled = [
@@ -121,7 +133,7 @@ class _Candidate:
             low, high = interval(case.image, scale * distances, self.ends, self.shifted)
             yield case, high - low
 
-    def compare(self, scale: float, regions: Mapping[str, str]) -> MethodResult:
+    def result(self, scale: float, regions: Mapping[str, str]) -> MethodResult:
         """The results with this scale: the mean width, and the coverage in the body and in each region."""
         means = []
         for case, widths in self.widths(scale):
@@ -139,87 +151,83 @@ class _Candidate:
                 least = float(inside.min()) if region == BODY else least
         return MethodResult(scale, float(np.mean(of_patients)), coverage, least)
 
+    def error_bound(self, scale: float, coverage: float) -> float:
+        """A bound of a case's mean absolute error relative to its mean half width: one-sided conformal over patients.
+
+        Widths are averaged over the body that the image shows, because synthesis has no truth, and errors over the truth's
+        body, as in scores.
+        """
+        ratios = []
+        for case, widths in self.widths(scale):
+            body = case.truth_parts[BODY]
+            shown = case.image_parts[BODY]
+            if body.any() and shown.any():
+                size = np.abs((case.truth - case.image)[body]).mean()
+                ratios.append((case.patient, 2 * float(size / widths[shown].mean())))
+        return conformal_quantile(grouped(ratios).values(), coverage) if ratios else inf
+
 
 def fit(
     cases: Sequence[CalibrationVoxels],
     regions: Mapping[str, str],
-    coverage: float,
-    confidence: float,
-    bound: Bound,
+    guarantee: Guarantee,
     seed: int,
     ends: tuple[float, float] = (-1.0, 1.0),
-    chosen: IntervalMethod | None = None,
     borders: Sequence[float] = (),
-    narrows: bool = True,
-    held: Collection[str] = (),
-) -> tuple[Target, Widths | None]:
-    """Compare the methods of intervals on held-out patients, scale one of them, and learn it again from all patients.
+    synthetic: bool = False,
+) -> tuple[Target, Widths]:
+    """The intervals of a target, scaled on held-out patients, and their network, learned from all patients.
 
-    regions: rules by name; ends: the limits of all intervals, in network units; chosen: the method, None for the
-    narrower learned one; borders: values of the image in network units that separate groups, each of which is to hold
-    the coverage, if enough voxels show it; narrows: whether a group may have narrower intervals than one factor of all voxels
-    gives it; held: regions of the truth, each of which is to hold the coverage, too. Raises BadInput where the patients are too few for the coverage, or for the
-    method.
+    regions: rules by name; ends: the limits of all intervals, in network units; borders: values of the image in network
+    units that separate groups, each of which is to hold the coverage, if enough voxels show it; synthetic: of synthetic heads,
+    no group has narrower intervals than one factor of all voxels gives it, and the tissues HELD hold the coverage, too.
+    Raises BadInput where the patients are too few for the coverage.
     """
     if not any(case.truth_parts[BODY].any() for case in cases):
         raise BadInput(
             f"calibrate: expected true images that show a body, found none in {len(cases)} cases. Check their units."
         )
-    alpha = 1 - coverage
-    learn = partial(_learn, borders=borders, alpha=alpha, seed=seed)
-    candidates = _candidates(cases, learn, seed, ends)
-    compared = dict[str, MethodResult]()
+    patients = len({case.patient for case in cases})
+    method: IntervalMethod = "learned" if patients >= QUANTILES_FROM else "difficulty"
+    outside = 1 - guarantee.coverage
+    shifted = method == "difficulty"
+    distances = _distances(cases, method, borders, outside, seed)
+    held_out = _HeldOut(cases, distances, ends, shifted)
     kept = _shown_borders(cases, borders)
-    factors = dict[str, tuple[float, ...]]()
-    for method, candidate in candidates.items():
-        factors[method] = (1.0,)
-        if kept:
-            floor = 0.0 if narrows else least_scale(candidate.scores(), alpha, confidence, bound)
-            candidate, factors[method] = candidate.grouped(kept, alpha, confidence, bound, floor)
-        candidates[method] = candidate
-        scale = least_scale(candidate.scores(), alpha, confidence, bound)
-        for region in held:
-            if scores := candidate.scores(region):
-                scale = max(scale, least_scale(scores, alpha, confidence, bound))
-        if kept:
-            scale = max(scale, 1.0)  # below, groups would lose what their factors hold
-        if np.isfinite(scale):
-            compared[method] = candidate.compare(scale, regions)
-    count = len({case.patient for case in cases})
-    if not compared:
+    factors: tuple[float, ...] = (1.0,)
+    if kept:
+        floor = guarantee.scale(held_out.scores()) if synthetic else 0.0
+        held_out, factors = held_out.grouped(kept, guarantee, floor)
+    scores = held_out.scores()
+    needed = [guarantee.scale(scores)]
+    if synthetic:
+        of_tissues = filter(None, map(held_out.scores, HELD))
+        needed += map(guarantee.scale, of_tissues)
+    if kept:
+        needed.append(1.0)  # below, groups would lose what their factors hold
+    scale = max(needed)
+    if not np.isfinite(scale):
         raise BadInput(
-            f"calibrate: expected enough patients for a coverage of {coverage:.0%} with confidence {confidence:.0%}, found {count}. Hold back more, ask for less (--coverage 0.8), or leave out the margin for chance (--bound none)."
+            f"calibrate: expected enough patients for a coverage of {guarantee.coverage:.0%} with confidence {guarantee.confidence:.0%}, found {patients}. Hold back more, or ask for less (--coverage 0.8)."
         )
-    finite = [method for method in candidates if method in compared]
-    if chosen is not None and chosen not in finite:
-        raise BadInput(
-            f"--method: expected enough patients for the method {chosen} ({QUANTILES_FROM} for learned), found {count}. Hold back more, or leave the choice of the method out."
-        )
-    # a constant can be narrower, because the widest intervals have the largest errors, but shows nothing
-    narrowest = min(finite, key=lambda method: (method == "constant", compared[method].width))
-    best = chosen or narrowest
-    scores = candidates[best].scores()
-    scales = dict[float, float]()
-    for level in sorted({*COVERAGE_LEVELS, coverage}):
-        scale = least_scale(scores, 1 - level, confidence, bound)
-        if np.isfinite(scale):
-            scales[level] = scale
-    nominal = scales[coverage] = compared[best].scale
-    for level, scale in scales.items():  # groups may need a larger one than their voxels together
-        scales[level] = max(scale, nominal) if level > coverage else min(scale, nominal)
-    network = learn(best, cases) if best in SETTINGS else None
+    scales = {guarantee.coverage: scale}
+    for level in COVERAGE_LEVELS:  # groups may need a larger one than their voxels together
+        of_level = guarantee.scale(scores, level)
+        if level != guarantee.coverage and np.isfinite(of_level):
+            bounded = max if level > guarantee.coverage else min
+            scales[level] = bounded(of_level, scale)
     target = Target(
-        best,
-        scales,
-        compared,
+        method,
+        dict(sorted(scales.items())),
+        {method: held_out.result(scale, regions)},
         dict(regions),
-        _bounds(candidates[best], regions, nominal, coverage),
+        {"mae": held_out.error_bound(scale, guarantee.coverage)},
         ends,
         kept,
-        factors[best],
-        shifted=best != "learned",
+        factors,
+        shifted,
     )
-    return target, network
+    return target, _learn(method, cases, borders, outside, seed)
 
 
 def _shown_borders(
@@ -244,41 +252,30 @@ def _shown_borders(
     return tuple(kept)
 
 
-def _candidates(
+def _distances(
     cases: Sequence[CalibrationVoxels],
-    learn: Callable[[str, Sequence[CalibrationVoxels]], Widths],
+    method: IntervalMethod,
+    borders: Sequence[float],
+    outside: float,
     seed: int,
-    ends: tuple[float, float],
-) -> dict[IntervalMethod, _Candidate]:
-    """The methods of intervals that so many patients allow.
-
-    Learned distances of a case are those of a network whose training excluded the case's patient.
-    """
+) -> list[Array]:
+    """The distances [2, N] of each case, by a network whose training excluded the case's patient."""
     patients = sorted({case.patient for case in cases})
     order = np.random.default_rng(seed).permutation(len(patients))
     folds = min(FOLDS, len(patients))
     fold = {patients[place]: number % folds for number, place in enumerate(order)}
-    methods: list[IntervalMethod] = ["learned", "difficulty"]
-    if len(patients) < QUANTILES_FROM:
-        methods.remove("learned")
-    candidates = {}
-    for method in methods:
-        networks = [
-            learn(method, [case for case in cases if fold[case.patient] != number])
-            for number in range(folds)
-        ]
-        distances = [networks[fold[case.patient]].predict(case.features) for case in cases]
-        candidates[method] = _Candidate(cases, distances, ends, method != "learned")
-    ones = [np.ones((2, len(case.image)), np.float32) for case in cases]
-    candidates["constant"] = _Candidate(cases, ones, ends, shifted=True)
-    return candidates
+    networks = []
+    for number in range(folds):
+        others = [case for case in cases if fold[case.patient] != number]
+        networks.append(_learn(method, others, borders, outside, seed))
+    return [networks[fold[case.patient]].predict(case.features) for case in cases]
 
 
 def _learn(
-    method: str,
+    method: IntervalMethod,
     cases: Sequence[CalibrationVoxels],
     borders: Sequence[float],
-    alpha: float,
+    outside: float,
     seed: int,
 ) -> Widths:
     """The network of distances; all patients have one weight, and quantiles cover every tissue and region of the truth."""
@@ -296,7 +293,7 @@ def _learn(
         np.concatenate([case.truth - case.image for case in cases]),
         np.repeat(weights, sizes),
         np.concatenate([_regions(case, named, borders) for case in cases]),
-        alpha,
+        outside,
         seed,
     )
 
@@ -329,28 +326,3 @@ def _regions(
     tissue = np.searchsorted(borders, case.truth, side="right")
     tissues = [body & (tissue == number) for number in range(len(borders) + 1)]
     return np.stack([~body, *by_name, *tissues], 1)
-
-
-def _bounds(
-    candidate: _Candidate, regions: Mapping[str, str], scale: float, level: float
-) -> dict[str, float]:
-    """By region, a bound of a case's error relative to its mean half width: one-sided conformal over patients.
-
-    Widths are averaged over the region that the image shows, because synthesis has no truth. The error of the body is
-    averaged over the truth's body, as in scores, and that of a region over the region that the image shows.
-    """
-    ratios = dict[str, list[tuple[str, float]]]()
-    for case, widths in candidate.widths(scale):
-        error = case.truth - case.image
-        body = case.truth_parts[BODY]
-        for region in BODY, *regions:
-            inside = case.image_parts.get(region)
-            if inside is None or not inside.any() or (region == BODY and not body.any()):
-                continue
-            size = np.abs(error[body]).mean() if region == BODY else abs(error[inside].mean())
-            ratio = 2 * float(size / widths[inside].mean())
-            key = "mae" if region == BODY else region
-            ratios.setdefault(key, []).append((case.patient, ratio))
-    return {
-        key: conformal_quantile(grouped(pairs).values(), level) for key, pairs in ratios.items()
-    }

@@ -1,13 +1,14 @@
 """Calibrations and the errors that they let expect, in words."""
 
 from collections.abc import Mapping
+from math import inf
 from statistics import fmean
 
 from voxlate.base.groups import grouped
 from voxlate.evaluation.intervals.conformal import least_patients
 from voxlate.evaluation.scoring.interval_scores import describe_bound
 from voxlate.scans.images.regions import BODY
-from voxlate.synthesis.calibration import INTERVAL_METHODS, Header, Target
+from voxlate.synthesis.calibration import Header, Target
 from voxlate.synthesis.provenance import Provenance, run_folders
 from voxlate.training.log_file import read_verdicts
 
@@ -16,14 +17,14 @@ NOT_MEASURED = "Error not measured: no held-out patients were scored."
 
 
 def sentences(header: Header) -> list[str]:
-    """The coverage, and for each target the width and coverage of its intervals and the bounds of a case's errors."""
+    """The coverage, and for each target the width and coverage of its intervals and the bound of a case's error."""
     count = header.patients
     counted = describe_bound(header.bound, header.confidence)
     summary = [
         f"{count} patients that training did not see ({len(header.cases)} cases). Intervals hold {header.coverage:.0%} of a new patient's voxels inside the body, {counted}. This holds for patients and scanners like these."
     ]
     for name, target in header.targets.items():
-        summary += ["", *_coverage(name, target, header), *_bounds(target, header)]
+        summary += ["", *_coverage(name, target, header), _bound(target, header)]
     return summary
 
 
@@ -33,7 +34,7 @@ def _coverage(name: str, target: Target, header: Header) -> list[str]:
     width = f"{found.width * header.halves[name]:.4g} {header.units[name]}"
     shares = [f"{region} {_share(*coverage)}" for region, coverage in found.coverage.items()]
     lines = [
-        f"  {name}: intervals of {width} on average inside the body: {INTERVAL_METHODS[target.method]}.",
+        f"  {name}: intervals of {width} on average inside the body.",
         f"  Share of voxels inside, mean over patients (its 95 % interval): {', '.join(shares)}.",
         f"  Of the patient who has least, {found.least:.0%} of the voxels are inside.",
     ]
@@ -50,20 +51,12 @@ def _share(mean: float, low: float, high: float) -> str:
     return f"{mean:.1%} ({max(low, 0):.0%}-{min(high, 1):.0%})"
 
 
-def _bounds(target: Target, header: Header) -> list[str]:
-    """A sentence on the bounds of a case's errors, or on why there are none."""
+def _bound(target: Target, header: Header) -> str:
+    """A sentence on the bound of a case's error, or on why there is none."""
     level = header.coverage
-    enough = least_patients(level)
-    finite = [key for key, factor in target.bounds.items() if factor < float("inf")]
-    if not finite:
-        return [
-            f"  No bound of a case's own error: a {level:.0%} bound needs at least {enough} patients (n / (n + 1) must reach {level:g}), found {header.patients}."
-        ]
-    means = [key for key in finite if key != "mae"]
-    also = f" and the error of its mean in {', '.join(means)} exceed" if means else " exceeds"
-    return [
-        f"  Of each new case, synth writes into provenance.json (bounds) what its body's MAE{also} with a probability of {1 - level:.0%} at most."
-    ]
+    if target.bounds.get("mae", inf) < inf:
+        return f"  Of each new case, synth writes into provenance.json (bounds) what its body's MAE exceeds with a probability of {1 - level:.0%} at most."
+    return f"  No bound of a case's own error: a {level:.0%} bound needs at least {least_patients(level)} patients (n / (n + 1) must reach {level:g}), found {header.patients}."
 
 
 def error_lines(*provenances: Provenance) -> list[str]:

@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 
 from voxlate.base.errors import BadInput
-from voxlate.base.files import HIGH, LOW, STD, UNCALIBRATED, UNFAMILIAR
+from voxlate.base.files import HIGH, LOW, STD, UNCALIBRATED
 from voxlate.base.messages import Grade, Message, graded, message
 from voxlate.scans.formats.format import (
     GZIP,
@@ -44,7 +44,6 @@ MAP_DESCRIPTIONS = {  # in the header of a map's file, by the end of its name
     HIGH: "upper interval end",
     STD: "spread of samples",
     UNCALIBRATED: "spread of samples",
-    UNFAMILIAR: "distance to scans",
 }
 AGAIN = "Copy or download it again."
 

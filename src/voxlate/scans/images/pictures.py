@@ -1,9 +1,7 @@
 """Pictures of slices: radiological convention, window, colour map, and images as data URIs."""
 
-import textwrap
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -64,25 +62,6 @@ def square_pixels(image: Picture, pixel: tuple[float, float], shortest: int = 0)
     if size == (image.shape[1], image.shape[0]):
         return image
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
-
-
-def with_lines(picture: Image.Image, sentences: Sequence[str]) -> Image.Image:
-    """A picture with sentences below it, wrapped to its width; without sentences as it is."""
-    if not sentences:
-        return picture
-    size = 14
-    columns = max(20, int(picture.width / (0.5 * size)))
-    wrapped = (textwrap.wrap(f"! {sentence}", columns) for sentence in sentences)
-    lines = [*chain.from_iterable(wrapped)]
-    sheet = Image.new(
-        "RGB",
-        (picture.width, picture.height + (len(lines) + 1) * (size + 4)),
-        "#000000",
-    )
-    sheet.paste(picture)
-    font = ImageFont.load_default(size=size)
-    ImageDraw.Draw(sheet).text((4, picture.height + 4), "\n".join(lines), fill="#ffb347", font=font)
-    return sheet
 
 
 def sheet_with_labels(
