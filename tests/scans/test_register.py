@@ -239,9 +239,6 @@ def test_scans_and_labels_come_to_one_grid_and_the_transform_is_kept(pair, monke
     assert cohort.cases[0].registered == {"tof": kept}
     assert (kept.to, kept.asked, kept.kept) == ("ct", "rigid", "rigid")
     assert kept.after.mutual_information > 1.5 > 1.1 > kept.before.mutual_information
-    assert {said.code for said in cohort.warnings} <= {"shifted-hu", "cut-window"}, (
-        "its CT is no body"
-    )
     # any tool that reads ITK files gets the same scan from the user's own files
     read = itk.ReadTransform(str(out / kept.transform))
     moving, fixed = (
