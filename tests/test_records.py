@@ -17,7 +17,7 @@ from made_scores import made_scores
 from refusals import refuses
 from rows import every_row
 from voxlate.base.files import CHECKSUM, read_json, sha256_of, write_json
-from voxlate.base.records import Number, Record, Shape, checksum, write_tensors
+from voxlate.base.records import Number, Record, checksum, write_tensors
 from voxlate.evaluation.scoring.scores import read_scores
 from voxlate.scans.images.ranges import Range
 from voxlate.synthesis.calibration import Widths
@@ -55,22 +55,6 @@ def test_a_table_has_no_other_key_and_lacks_none(change, found):
     table = {key: value for key, value in {**HU, **change}.items() if value is not None}
     with refuses(found):
         RECORD.parse(Range, json.dumps(table))
-
-
-@every_row(
-    "values, found",
-    [
-        (np.zeros((2, 3), np.float64), "'a' of 2×3 F64"),
-        (np.zeros((2, 0), np.float32), "'a' of 2×0 F32"),
-        (np.full((2, 3), np.nan, np.float32), "values of 'a' from nan"),
-        (np.full((2, 3), 2e15, np.float32), r"values of 'a' from 2e\+15"),
-    ],
-)
-def test_an_array_has_its_type_shape_and_bounds(tmp_path, values, found):
-    save_file({"a": values}, tmp_path / "a.safetensors")
-    record = Record(tmp_path / "a.safetensors", "an array", "Make it again.")
-    with record.tensors() as file, refuses(found):
-        file.read({"a": Shape((2, None))})
 
 
 def test_a_checksum_is_of_the_text_and_of_names_shapes_types_and_bytes_in_the_order_of_names():

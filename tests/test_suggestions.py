@@ -2,7 +2,7 @@
 
 from refusals import refuses
 from rows import every_row
-from voxlate.base.errors import did_you_mean, nearest
+from voxlate.base.errors import nearest
 from voxlate.training import recipe
 from voxlate.training.recipe.text import names
 
@@ -19,19 +19,6 @@ from voxlate.training.recipe.text import names
 )
 def test_the_nearest_recipe_comes_first_and_what_is_near_nothing_finds_none(name, first):
     assert nearest(name, names())[:1] == first
-
-
-@every_row(
-    "name, known, said",
-    [
-        ("tof", ["t1", "t2f"], ""),
-        ("T1", ["t1", "t2", "ct"], "Did you mean 't1'?"),
-        ("t1,ct", ["t1", "ct", "t1c"], "Repeat the option"),
-    ],
-)
-def test_a_name_is_suggested_where_one_is_near(name, known, said):
-    found = did_you_mean(name, known)
-    assert found.startswith(said) if said else found == ""
 
 
 @every_row(

@@ -15,7 +15,7 @@ from rows import every_row
 from voxlate.anatomy import diseases
 from voxlate.anatomy.mapped_head import make_head
 from voxlate.anatomy.phantom_cohort import write_cohort
-from voxlate.anatomy.shapes import Space, noise, tubes_of
+from voxlate.anatomy.shapes import noise
 from voxlate.anatomy.signal import (
     Exposure,
     Head,
@@ -99,24 +99,6 @@ def test_volumes_of_the_brain_are_those_of_adults(tumour):
     fluid = fraction(tumour, Label.CSF, Label.VENTRICLE).sum() * litre
     assert 1.0 < tissue < 1.6
     assert 1.2 < tissue + fluid < 1.9
-
-
-@of_the_phantom
-def test_tubes_have_the_distance_of_a_cylinder_between_their_ends():
-    axis = np.linspace(-12, 12, 25, dtype=np.float32)
-    z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
-    distance = Space(x, y, z).tubes(tubes_of("0 0 -30, 0 0 30 | 3 3  # upright"), 5)
-    assert np.allclose(distance, np.minimum(np.hypot(x, y) - 3, 5), atol=1e-5)
-
-
-@of_the_phantom
-def test_noise_has_unit_variance_and_repeats_after_its_period():
-    field = noise(np.random.default_rng(0), 20, 5, 24)
-    point = np.linspace(0, 50, 20, dtype=np.float32)
-    assert field.values.std() == pytest.approx(1, rel=1e-5)
-    assert np.allclose(
-        field.at((point, point, point)), field.at((point + 120, point - 120, point)), atol=1e-4
-    )
 
 
 def test_a_cohort_has_its_files_units_and_note_and_case_k_whatever_the_number_of_cases(

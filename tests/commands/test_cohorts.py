@@ -19,12 +19,6 @@ def test_info_counts_the_cases_and_modalities_of_a_cohort_folder(typed, cohort):
     assert facts["next"] == "voxlate prepare cohort --out PREPARED"
 
 
-def test_manifest_names_the_table_that_it_wrote(typed, cohort, tmp_path):
-    said = typed("manifest cohort --out 'my table.csv'").out
-    assert "--manifest 'my table.csv'" in " ".join(said.split())
-    assert (tmp_path / "my table.csv").is_file()
-
-
 def test_a_modality_without_intensity_is_refused_with_the_option_that_adds_it(
     typed, tiny, prepared
 ):

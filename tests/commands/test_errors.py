@@ -79,6 +79,7 @@ LINES = [  # with the words that the refusal has besides
     "prepare cohort --preset deep.toml --out new",
     "phantom --cases 1 --out bad.toml",
     "recipes deep.toml",
+    "recipes loop.toml | base",
     "info t1.hdr",  # which has no voxels
     "info '[/] [bold]:x:' | [/] [bold]:x:",
 ]
@@ -88,6 +89,7 @@ LINES = [  # with the words that the refusal has besides
 def here(cohort, prepared, run, tiny, tmp_path):
     """The folder in which the lines are typed."""
     (tmp_path / "bad.toml").write_text("title = [")
+    (tmp_path / "loop.toml").write_text('base = "loop.toml"')
     (tmp_path / "deep.toml").write_text(f"a = {DEEP}")
     (tmp_path / "other.toml").write_text(tiny.read_text().replace("t2", "ct"))
     (tmp_path / "masks.csv").write_text("case,mask\na,t1.hdr\n")

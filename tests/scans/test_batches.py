@@ -124,14 +124,6 @@ def test_random_crops_reach_every_offset_and_the_last_one(one_case):
     assert seen == {(y, x) for y in range(5) for x in range(3)}
 
 
-def test_a_batch_depends_on_seed_and_step_alone(six):
-    batches = batches_of(six, MOVED, steps=12)
-    again, other = (Batches(six, MOVED, WINDOWS, seed=seed, batch=4, steps=12) for seed in (0, 1))
-    assert all(equal(batches[step], again[step]) for step in reversed(range(12)))
-    assert not equal(batches[0], other[0])
-    assert not equal(batches[0], batches[1])
-
-
 @slow
 def test_an_unpaired_target_is_never_of_the_sources_own_patient_and_is_as_likely_of_any_other(six):
     paired, apart = (
@@ -319,12 +311,6 @@ def test_a_symmetric_head_is_learned_from_symmetric_pieces_whatever_its_width(sy
             assert part.std() > 0.1
     for batch in batches_of(cohort, RESIZED):
         torch.testing.assert_close(batch.source, batch.source.flip(-1))
-
-
-@every_row("width", [7, 13])
-def test_the_middle_of_an_odd_width_lies_right_of_the_middle_of_an_even_patch(symmetric, width):
-    source = batches_of(symmetric(width), CENTRED)[0].source
-    assert torch.equal(source[..., 1:5], source[..., 6:].flip(-1))
 
 
 def test_rows_are_still_cut_anywhere_and_columns_where_they_need_not_be_centred(symmetric):

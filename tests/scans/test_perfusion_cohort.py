@@ -11,7 +11,6 @@ from preparing import prepare
 from refusals import refuses
 from rows import every_row
 from voxlate.scans.cases.prepared import Cohort, open_cohort
-from voxlate.scans.cohorts.find import find_cohort
 
 AFFINE = np.diag([-2.0, 2.0, 5.0, 1.0])
 SHAPE = (4, 16, 20)  # D, H, W
@@ -35,11 +34,11 @@ def passage(count: int = 30, step: float = 1.0) -> np.ndarray:
     return frames.round()
 
 
-def write(path: Path, values: np.ndarray, step: float | None = 1.0, middle: bool = False) -> None:
+def write(path: Path, values: np.ndarray, step: float | None = 1.0) -> None:
     """[D, H, W] or [T, D, H, W] as NIfTI."""
     path.parent.mkdir(parents=True, exist_ok=True)
     voxels = values.T.astype(np.int16)
-    image = nib.Nifti1Image(voxels[:, :, :, None] if middle else voxels, AFFINE)
+    image = nib.Nifti1Image(voxels, AFFINE)
     image.header.set_xyzt_units("mm", "sec" if step else None)
     if values.ndim == 4 and step:
         image.header["pixdim"][4] = step
@@ -52,7 +51,7 @@ def stored(cohort: Cohort, case: str, name: str) -> np.ndarray:
 
 
 def isles24(
-    root: Path, subject: str, session: str, raw: str = "raw_data", step: float = 1.0
+    root: Path, subject: str, session: str, raw: str = "rawdata", step: float = 1.0
 ) -> None:
     """A case of ISLES'24 with all that lies around what is wanted."""
     folder, name = f"{subject}/{session}1", f"{subject}_{session}1"
@@ -75,7 +74,7 @@ def test_isles24_in_both_spellings_becomes_maps_ncct_cta_and_a_labelled_pseudo_m
     tmp_path, out
 ):
     root = tmp_path / "ISLES24"
-    isles24(root, "sub-stroke0001", "ses-0")
+    isles24(root, "sub-stroke0001", "ses-0", raw="raw_data")
     isles24(root, "sub-strokecase0007", "ses-000", step=2.0)
     stray = root / "derivatives/sub-stroke0001/ses-02/sub-stroke0001_ses-02_lesion-msk.nii"
     write(stray, head()[:2])
@@ -98,36 +97,6 @@ def test_isles24_in_both_spellings_becomes_maps_ncct_cta_and_a_labelled_pseudo_m
             assert_array_equal(stored(cohort, case, name), frame)
         assert header.origins["cta"].note == ""
         assert_array_equal(stored(cohort, case, "cta"), head() + 1)
-
-
-def test_the_folder_above_and_a_plain_rawdata_do_as_well(tmp_path):
-    isles24(tmp_path / "train", "sub-stroke0003", "ses-0", raw="rawdata")
-    (case,) = find_cohort(tmp_path, preset="isles24").cases
-    assert case.case == case.patient == "sub-stroke0003"
-    assert case.files["cta3"].name == "sub-stroke0003_ses-01_space-ncct_ctp.nii.gz#peak+16s"
-
-
-def isles18(root: Path, case: str) -> None:
-    for number, kind in enumerate(("CT", "CT_CBF", "CT_CBV", "CT_MTT", "CT_Tmax", "OT")):
-        name = f"SMIR.Brain.XX.O.{kind}.{345562 + number}"
-        write(root / case / name / f"{name}.nii", head() if kind == "CT" else (head() > 0) * 1.0)
-    name = "SMIR.Brain.XX.O.CT_4DPWI.345561"
-    write(root / case / name / f"{name}.nii", passage(), step=None, middle=True)
-    (root / case / name / "License.txt").write_text("")
-
-
-def test_isles18_has_the_lesion_the_maps_and_frames_a_second_apart_without_a_word_in_the_header(
-    tmp_path, out
-):
-    for case in ("case_1", "case_12"):
-        isles18(tmp_path / "TRAINING", case)
-    cohort = prepared(tmp_path / "TRAINING", out, preset="isles18")
-    assert [one.case for one in cohort.cases] == ["case_1", "case_12"]
-    assert cohort.modalities == ("cbf", "cbv", "cta1", "cta2", "cta3", "mtt", "ncct", "tmax")
-    header = cohort.header("case_12")
-    assert header.labels == ["lesion"]
-    notes = [header.origins[name].note.partition(" of ")[0] for name in PHASES]
-    assert notes == ["pseudo: CTP frame 10", "pseudo: CTP frame 18", "pseudo: CTP frame 26"]
 
 
 @every_row("text", ['files = {cta2 = "{case}/ctp#pique"}', ""])

@@ -120,24 +120,6 @@ def test_training_gets_its_share_of_the_patients(count):
     assert placed == ["train"] * count
 
 
-UNFIT = """
-10 | 1e-9 0.5 0.499999999 | 1e-09 of 10 patients for train
-10 | 0.5 1e-9 0.499999999 | 1e-09 of 10 patients for val
-3 | 0.7 0.15 0.15 | 0.15 of 3 patients for test
-1 | 0.5 0.5 0 | 0.5 of 1 patients for val
-2 | 0.5 0.5 0.5 | add up to 1
-2 | 0 0.5 0.5 | add up to 1
-2 | 1.2 -0.2 0 | add up to 1
-"""
-
-
-@every_row("line", UNFIT.strip().splitlines())
-def test_shares_that_get_no_patient_or_do_not_add_up_are_refused(line):
-    count, shares, found = line.split(" | ")
-    with refuses(found):
-        split_patients(_cases(int(count)), shares=tuple(map(float, shares.split())))
-
-
 @given(
     st.dictionaries(
         st.text("abcdefgh", min_size=1, max_size=4), st.sampled_from(["train", "val", "test"])

@@ -104,14 +104,9 @@ def test_nan_and_infinity_are_counted_or_let_through(tmp_path):
     array = np.zeros((3, 3, 3), np.float32)
     array[0, 0, :2], array[1, 1, 1] = np.nan, -np.inf
     path = stored(tmp_path / "a.nii.gz", array)
-    with refuses() as some:
+    with refuses():
         read_volume(path)
     assert np.isnan(read_volume(path, allow_nan=True).data).sum() == 2
-    with refuses() as every:
-        read_volume(stored(tmp_path / "b.nii", np.nan * array))
-    assert str(some.value).split(". ")[-1] != str(every.value).split(". ")[-1], (
-        "no value can replace a whole image"
-    )
 
 
 @every_row("name, sentence", [("a.jpg", "file name that ends"), ("a.png", "expected one slice")])
