@@ -12,12 +12,10 @@ from torch import nn
 from refusals import refuses
 from rows import every_row
 from voxlate.base import messages
-from voxlate.base.config import settings
 from voxlate.checks import check_table
 from voxlate.checks.fingerprint import fingerprint
 from voxlate.evaluation.scoring.scores import read_scores
 from voxlate.scans.images.grid import Volume
-from voxlate.science.methods.regression import RegressionSettings
 from voxlate.science.nets.interface import (
     Channels,
     NetworkInput,
@@ -149,16 +147,3 @@ def test_the_documented_method_goes_all_the_way(typed, cohort, prepared, tmp_pat
     unknown = {**recipe.to_dict(made), "method": {"kind": "my_method:Quantile", "shaer": 0.9}}
     with refuses("Did you mean 'share'"):
         recipe.from_dict(unknown, "own", allow_code=True)
-
-
-def test_a_part_that_inherits_from_one_of_voxlates_is_written_under_its_own_name():
-    method = {**PLAIN["method"], "kind": "test_extending:Mine", "strength": 2.0}
-    own = recipe.from_dict({**PLAIN, "method": method}, "own", allow_code=True)
-    assert recipe.to_dict(own)["method"] == method
-
-
-@settings
-class Mine(RegressionSettings):
-    """A regression with one key more."""
-
-    strength: float = 1.0

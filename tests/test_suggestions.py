@@ -2,23 +2,7 @@
 
 from refusals import refuses
 from rows import every_row
-from voxlate.base.errors import nearest
 from voxlate.training import recipe
-from voxlate.training.recipe.text import names
-
-
-@every_row(
-    "name, first",
-    [
-        ("phantom_t1_ct", ["phantom_t1_to_ct"]),
-        ("T1-to-T2", ["t1_to_t2_brain"]),
-        ("pix2pix_swi", ["pix2pix_swi_mra"]),
-        ("flair", ["hi_net_flair"]),
-        ("xyzzy", []),
-    ],
-)
-def test_the_nearest_recipe_comes_first_and_what_is_near_nothing_finds_none(name, first):
-    assert nearest(name, names())[:1] == first
 
 
 @every_row(

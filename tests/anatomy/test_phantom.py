@@ -6,16 +6,13 @@ from types import SimpleNamespace
 import nibabel
 import numpy as np
 import pytest
-from numpy.random import default_rng
 from scipy import ndimage
 
 import voxlate
 from refusals import refuses
 from rows import every_row
-from voxlate.anatomy import diseases
 from voxlate.anatomy.mapped_head import make_head
 from voxlate.anatomy.phantom_cohort import write_cohort
-from voxlate.anatomy.shapes import noise
 from voxlate.anatomy.signal import (
     Exposure,
     Head,
@@ -218,18 +215,6 @@ def test_metal_shortens_t2star_with_the_fourth_power_of_the_distance(filled):
 
 
 ILL = (46, 56, 34)
-
-
-@of_the_phantom
-def test_every_disease_occurs_and_a_shunt_only_with_hydrocephalus():
-    rough = noise(default_rng(0), 16, 4, 64)
-    made = [diseases.draw(*default_rng(seed).spawn(2), "none", rough) for seed in range(300)]
-    remnants = {"none", "infarct", "haemorrhage", "resection", "hydrocephalus"}
-    assert {one.remnant for one in made} == remnants
-    tumours = {"glioblastoma", "low grade", "meningioma", "metastases"}
-    assert {one.tumour for one in made} == tumours
-    assert all(one.remnant == "hydrocephalus" for one in made if one.has_shunt)
-    assert any(one.has_shunt for one in made)
 
 
 @every_row(

@@ -4,8 +4,6 @@ import shutil
 
 import numpy as np
 
-from rows import slow
-from scans import change_scan
 from voxlate.base.files import write_json
 from voxlate.evaluation.reports.page import report
 from voxlate.scans.formats.io import write_volume
@@ -34,16 +32,6 @@ def test_a_modality_without_intensity_is_refused_with_the_option_that_adds_it(
 def test_an_unknown_split_is_answered_with_those_there_are(typed, run, cohort):
     refusal = typed("synth run cohort --out out --split valid").refusal
     assert all(name in refusal for name in ("'train'", "'val'", "'test'"))
-
-
-@slow
-def test_the_table_counts_mask_files(typed, cohort):
-    none = typed("prepare cohort --out none --json").json
-    assert "mask" not in none["overview"]["rows"]
-    case = cohort / "case0"
-    change_scan(case / "t1.nii.gz", lambda values: values > 0, case / "mask.nii.gz")
-    done = typed("prepare cohort --out out --json").json["overview"]["rows"]
-    assert done["mask"]["all"] == 1
 
 
 def test_recipes_are_found_whatever_the_case_and_listed_with_their_modalities(typed):

@@ -168,15 +168,10 @@ def test_our_own_fault_is_exit_1_and_one_line(voxlate, monkeypatch, tmp_path):
     "place, value",
     [
         ("units", 3),
-        ("units", {}),
         ("target_scales", {"t2": "wide"}),
-        ("target_scales", {"t1": [0, 1]}),
         ("recipe", 5),
         ("recipe.data", []),
-        ("recipe.data.target", "t2"),
-        ("training_ranges", {"t1": 1}),
         ("training_spacing_mm", [1, 1]),
-        ("made_by", None),
         ("seconds", "long"),
     ],
 )

@@ -30,10 +30,6 @@ def at_20(slice_of):
     return lambda hu: np.concatenate([hu[:20], slice_of(hu)[None], hu[21:]])
 
 
-def exchanged(hu):
-    return hu[[*range(20), 26, *range(21, 26), 20, *range(27, len(hu))]]
-
-
 @every_row(
     "change, codes",
     [

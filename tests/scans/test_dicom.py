@@ -190,10 +190,8 @@ def test_lossless_images_have_the_values_of_the_uncompressed_one(name):
 @every_row(
     ("image_type", "description", "name", "odd"),
     [
-        ("M\\ND", "t1_mprage sag", "t1", False),
         ("SECONDARY\\MPR", "t1 location map", "t1", False),  # reformatted
         ("M", "localizer", "mr", True),
-        ("MIP", "t1", "swi", True),
         ("P\\ND", "t1", "t1", True),
         ("ADC", "ep2d", "t2", True),
         ("ADC", "ep2d", "adc", False),  # as it is called
