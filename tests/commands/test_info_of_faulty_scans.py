@@ -60,14 +60,6 @@ def test_info_of_a_scan_with_voxels_that_are_not_finite_counts_them_alone(ct, tm
     assert "warnings" not in facts
 
 
-def test_info_of_a_ct_series_without_air_doubts_its_unit(ct, tmp_path):
-    series = write_series(ct, tmp_path / "ct")
-    shifted = write_series(replace(ct, data=ct.data + 1024), tmp_path / "shifted")
-    (guess,) = voxlate.info(shifted)["guessed"]
-    assert guess.code == "guess"
-    assert "guessed" not in voxlate.info(series)
-
-
 def test_a_web_page_that_was_saved_as_a_scan_is_named_as_one(tmp_path):
     path = tmp_path / "t1.nii.gz"
     path.write_text(f"<!DOCTYPE html><html>{' ' * 2000}</html>")
