@@ -29,11 +29,6 @@ def test_a_modality_without_intensity_is_refused_with_the_option_that_adds_it(
     assert "expected an intensity map" not in said, "the advice is enough for the recipe"
 
 
-def test_an_unknown_split_is_answered_with_those_there_are(typed, run, cohort):
-    refusal = typed("synth run cohort --out out --split valid").refusal
-    assert all(name in refusal for name in ("'train'", "'val'", "'test'"))
-
-
 def test_recipes_are_found_whatever_the_case_and_listed_with_their_modalities(typed):
     assert typed("recipes MRDPM").out.startswith(recipe_text.text_of("mrdpm"))
     assert "Did you mean 'mrdpm'" in typed("recipes MRDP").err

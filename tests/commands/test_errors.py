@@ -64,6 +64,7 @@ LINES = [  # with the words that the refusal has besides
     f"{SYNTH} --set schedule=cosines | schedule",
     f"{SYNTH} --set rr=0.1 | rr",
     f"{SYNTH} --set steps=3 --set synth.steps=4 | steps",
+    f"{SYNTH} --split valid | 'train' | 'val' | 'test'",
     f"{SYNTH} --samples 0 | --samples: expected it to be at least 1",
     f"{SYNTH} --set samples=1000000000 | samples | 10000 | 1000000000",
     f"{SYNTH} --sampler rk45 --set rtol=0 | 'rtol' | found 0 | --set rtol=VALUE",
