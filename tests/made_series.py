@@ -59,12 +59,10 @@ def write_with(folder, name, k, **tags):
     return folder
 
 
-def write_spaced(folder, step=3.0, count=6, number=1, spacing=None, thickness=None, numbers=None):
+def write_spaced(folder, step=3.0, count=6, number=1, spacing=None, thickness=None):
     """Slices `step` mm apart; number: what InstanceNumber counts by (0: none is written)."""
-    if number and not numbers:
-        numbers = [7 + number * k for k in range(count)]
     for k in range(count):
-        named = {"InstanceNumber": numbers[k]} if numbers else {}
+        named = {"InstanceNumber": 7 + number * k} if number else {}
         named |= {"SpacingBetweenSlices": spacing, "SliceThickness": thickness}
         write_slice(folder, str(k), k, ImagePositionPatient=place(k, step=step), **named)
     return folder

@@ -23,7 +23,6 @@ IN_DIFFUSERS = {  # what is called otherwise there
     r"nin_shortcut": "conv_shortcut",
     r"coder\.norm_out": "coder.conv_norm_out",
 }
-Shapes = dict[str, tuple[int, ...]]
 
 
 def conv(name, ins, outs, kernel=3):

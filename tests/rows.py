@@ -2,14 +2,11 @@
 
 import inspect
 import traceback
-from collections.abc import Callable
 from functools import wraps
 
 import pytest
 
-Test = Callable[..., None]
 slow = pytest.mark.slow
-ALONE = {"tmp_path", "monkeypatch"}  # fixtures that each row has for itself
 
 
 def every_row(names, rows):

@@ -26,19 +26,19 @@ def change_scan(
 
 def touch(root: Path, *paths: str) -> Path:
     """Write empty files below a folder; in a path, {a,b} stands for two paths."""
-    for path in [one for words in paths for one in _spread(words)]:
+    for path in [one for words in paths for one in spread(words)]:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_bytes(b"")
     return root
 
 
-def _spread(path: str) -> list[str]:
+def spread(path: str) -> list[str]:
     """The paths that a path with {a,b} stands for."""
     head, brace, rest = path.partition("{")
     if not brace:
         return [path]
     choices, _, tail = rest.partition("}")
-    return [head + one + more for one in choices.split(",") for more in _spread(tail)]
+    return [head + one + more for one in choices.split(",") for more in spread(tail)]
 
 
 def hold_out_the_last(cohort: Path) -> None:

@@ -49,12 +49,6 @@ def test_the_page_of_recipe_keys_has_every_key_of_every_settings_class():
     assert "| `steps` | `10000` |" in section(page, "train")
 
 
-def test_markup_in_a_description_is_shown_as_it_is_and_backticks_are_code():
-    assert generate.escaped("a_b <c> | [d]") == r"a\_b \<c\> \| \[d\]"
-    assert generate.escaped("see `a_b` there") == "see `a_b` there"
-    assert generate.code("a|b") == r"`a\|b`"
-
-
 def test_each_fault_names_a_test_file_that_exists():
     table = (ROOT / "docs" / "reliability.md").read_text()
     files = re.findall(r"\| `([a-z_/]+\.py)` \|$", table, flags=re.M)

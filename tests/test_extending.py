@@ -9,24 +9,19 @@ import numpy as np
 import torch
 from torch import nn
 
-import voxlate as package
 from refusals import refuses
 from rows import every_row
 from voxlate.base import messages
-from voxlate.base.config import settings
 from voxlate.checks import check_table
 from voxlate.checks.fingerprint import fingerprint
 from voxlate.evaluation.scoring.scores import read_scores
 from voxlate.scans.images.grid import Volume
-from voxlate.science.methods.regression import RegressionSettings
 from voxlate.science.nets.interface import (
     Channels,
     NetworkInput,
     settings_of,
 )
 from voxlate.training import recipe
-from voxlate.training.planning.plan import Plan
-from voxlate.training.planning.probe import Limits
 from voxlate.training.run import Run
 from voxlate.training.train import train
 from voxlate.training.weights import read_header
@@ -61,16 +56,13 @@ def test_the_documented_example_trains_synthesises_and_is_scored(
     assert found["worst"]["mean"] > found["mae"]["mean"]
 
 
-@every_row("state, noise", [(0, None), (1, torch.tensor([-20.0, 20.0]))])
-def test_the_documented_module_gets_slices_the_noisy_image_first_and_a_noise_level_of_each_slice(
-    state, noise, monkeypatch
-):
+def test_the_documented_module_gets_slices_the_noisy_image_first_and_a_noise_level_of_each_slice():
     names: dict = {"nn": nn}
     exec(block("py"), names)
     two_layers = names["TwoLayers"]
-    channels = Channels({"t1": 1, "flair": 1}, out=1, state=state, noisy=bool(state))
+    channels = Channels({"t1": 1, "flair": 1}, out=1, state=1, noisy=True)
     made = settings_of(two_layers)(width=8).build(channels)
-    assert made.module.layers[0].in_channels == 2 + state
+    assert made.module.layers[0].in_channels == 3
     given: list = []
     made.module.register_forward_pre_hook(
         lambda _, images, levels: given.append((*images, levels["log_snr"])), with_kwargs=True
@@ -78,9 +70,7 @@ def test_the_documented_module_gets_slices_the_noisy_image_first_and_a_noise_lev
     image = torch.randn(2, 2, 3, 8, 8)
     images = {"t1": image[:, :1], "flair": image[:, 1:]}
     noisy = torch.randn(2, 1, 3, 8, 8)
-    made(NetworkInput(images, noisy if state else None, log_snr=noise))
-    if not state:
-        return
+    made(NetworkInput(images, noisy, log_snr=torch.tensor([-20.0, 20.0])))
     ((slices, levels),) = given
     assert torch.equal(slices[:, 0], noisy.transpose(1, 2).flatten(0, 2))
     assert levels.tolist() == [-20.0] * 3 + [20.0] * 3
@@ -116,26 +106,6 @@ def test_the_documented_sampler_and_schedule_train_and_synthesise(
     made = recipe.from_dict(tables, "own", allow_code=True)
     train(made, prepared, tmp_path / "run", device="cpu")
     typed("synth run cohort --out out --allow-code").done()
-
-
-def test_code_is_imported_only_where_it_is_allowed_and_found_by_plans_too(
-    typed, cohort, prepared, tmp_path, monkeypatch
-):
-    (tmp_path / "own_parts.py").write_text(block("python"))
-    path = tmp_path / "own.toml"
-    path.write_text(
-        block("toml").replace("my_parts", "own_parts").replace("steps = 20", "steps = 1")
-    )
-    new = "train own.toml --data prepared --out run --allow-code"
-    assert "module 'own_parts'" in typed(new).refusal
-    monkeypatch.syspath_prepend(str(tmp_path))
-    train(recipe.read(str(path), allow_code=True), prepared, tmp_path / "run", device="cpu")
-    assert package.load(tmp_path / "run", allow_code=True).facts.title.startswith("T1 to T2")
-    with refuses("expected 'Large' in the module"):
-        recipe.read(str(path), {"net.kind": "own_parts:Large"}, allow_code=True)
-    plan = Plan(PLAIN, {}, 1.0, 1.0, Limits(1, 1e9), "here")
-    planned = plan.change({"net": '{kind = "own_parts:Small"}'}, allow_code=True)
-    assert type(planned.recipe.net).__name__ == "Small"
 
 
 @every_row(
@@ -177,16 +147,3 @@ def test_the_documented_method_goes_all_the_way(typed, cohort, prepared, tmp_pat
     unknown = {**recipe.to_dict(made), "method": {"kind": "my_method:Quantile", "shaer": 0.9}}
     with refuses("Did you mean 'share'"):
         recipe.from_dict(unknown, "own", allow_code=True)
-
-
-def test_a_part_that_inherits_from_one_of_voxlates_is_written_under_its_own_name():
-    method = {**PLAIN["method"], "kind": "test_extending:Mine", "strength": 2.0}
-    own = recipe.from_dict({**PLAIN, "method": method}, "own", allow_code=True)
-    assert recipe.to_dict(own)["method"] == method
-
-
-@settings
-class Mine(RegressionSettings):
-    """A regression with one key more."""
-
-    strength: float = 1.0

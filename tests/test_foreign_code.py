@@ -65,6 +65,7 @@ def here(handed_over, cohort, prepared, tmp_path, monkeypatch):
     """The folder in which lines are typed, with what the stranger handed over."""
     monkeypatch.syspath_prepend(str(handed_over))
     shutil.copytree(handed_over, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(cohort, tmp_path / "images")
     stated = tmp_path / "run" / "provenance.json"
     write_json(stated, {**read_run(stated), "prepared": str(prepared)})
     shutil.copy(tmp_path / "run" / "weights.safetensors", tmp_path)
@@ -90,7 +91,7 @@ ALLOWED = {
         "run run cohort --out out",
         "run cohort --out out --answer sample",
     ],
-    "evaluate": ["out --truth cohort --run run --missing one"],
+    "evaluate": [f"images --truth cohort --metrics {MODULE}:score"],
     "calibrate": ["run cohort"],
     "export": ["run --out out"],
     "push": ["run NAME/REPO --dry-run out", "weights.safetensors NAME/REPO --dry-run out"],

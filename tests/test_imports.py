@@ -64,11 +64,3 @@ def test_no_modules_import_each_other_in_a_circle():
     while leaves := {path for path, others in imports.items() if not others & imports.keys()}:
         imports = {path: others for path, others in imports.items() if path not in leaves}
     assert not imports, f"in or above a circle: {sorted(map(str, imports))}"
-
-
-def test_tests_import_other_tests_from_their_own_folder_or_above_only():
-    tests = Path(__file__).parent  # which pytest puts on the path, because of conftest.py
-    for path in tests.rglob("test_*.py"):
-        imported = re.findall(r"^ *(?:from|import) (test_\w+)", path.read_text("utf-8"), re.M)
-        known = {one.stem for place in (path.parent, tests) for one in place.iterdir()}
-        assert known.issuperset(imported), path

@@ -1,7 +1,6 @@
 """Recipes as people write, look for and change them."""
 
 import inspect
-import re
 import subprocess
 import sys
 
@@ -14,16 +13,6 @@ from voxlate.training import recipe
 from voxlate.training.recipe.text import SMALL, papers, table_of_recipes
 from voxlate.training.run import Run
 from voxlate.training.weights import read_header
-
-
-@every_row("paper", [None, "mrdpm", "all"])
-def test_recipes_are_listed_by_what_they_make_of_what(voxlate, paper):
-    said = voxlate("recipes", *([] if paper is None else ["--paper", paper])).out
-    for row in table_of_recipes(paper):
-        name = row["name"].removesuffix(SMALL)
-        pair = f"{' + '.join(row['source'])} → {' + '.join(row['target'])}"
-        (line,) = re.findall(rf"^  {name} .*$", said.split(f"\n{pair}\n")[1], re.MULTILINE)
-        assert SMALL in line if name != row["name"] else row["title"] in line
 
 
 def test_recipes_are_those_to_start_from_or_of_a_paper_as_their_files_state(tmp_path):

@@ -2,36 +2,7 @@
 
 from refusals import refuses
 from rows import every_row
-from voxlate.base.errors import did_you_mean, nearest
 from voxlate.training import recipe
-from voxlate.training.recipe.text import names
-
-
-@every_row(
-    "name, first",
-    [
-        ("phantom_t1_ct", ["phantom_t1_to_ct"]),
-        ("T1-to-T2", ["t1_to_t2_brain"]),
-        ("pix2pix_swi", ["pix2pix_swi_mra"]),
-        ("flair", ["hi_net_flair"]),
-        ("xyzzy", []),
-    ],
-)
-def test_the_nearest_recipe_comes_first_and_what_is_near_nothing_finds_none(name, first):
-    assert nearest(name, names())[:1] == first
-
-
-@every_row(
-    "name, known, said",
-    [
-        ("tof", ["t1", "t2f"], ""),
-        ("T1", ["t1", "t2", "ct"], "Did you mean 't1'?"),
-        ("t1,ct", ["t1", "ct", "t1c"], "Repeat the option"),
-    ],
-)
-def test_a_name_is_suggested_where_one_is_near(name, known, said):
-    found = did_you_mean(name, known)
-    assert found.startswith(said) if said else found == ""
 
 
 @every_row(

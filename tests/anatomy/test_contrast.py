@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from numpy.random import default_rng
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_allclose
 
 from rows import every_row
 from voxlate.anatomy import contrast as mr
@@ -183,23 +183,3 @@ def test_drawn_scalps_have_the_bright_and_dark_layers_of_a_real_head(line):
     found = np.argsort(np.median(layers, axis=0))
     assert found[:2].tolist() == np.argsort(MEASURED)[:2].tolist()
     assert np.ptp([fat for *_, fat, _ in layers]) > 0.3  # of any brightness
-
-
-def test_a_grown_scalp_moves_the_surface_of_mr_and_ct_by_the_same_millimetres(line):
-    grown = replace(scalp.draw(default_rng(1)), grown_mm=4.0)
-    ct = np.where(line[0] == Label.AIR, -1000.0, 1300.0).astype(np.float32)
-    hounsfield = scalp.layers(grown, *line).hounsfield(ct)[0, 0]
-    assert np.flatnonzero(hounsfield > -500)[0] == AIR - 8
-    assert np.flatnonzero(_signal(line, grown) > 0)[0] in (AIR - 8, AIR - 9)
-    assert_array_equal(hounsfield[SKULL:], ct[0, 0, SKULL:])
-
-
-def test_distances_are_those_of_the_surfaces_of_skin_and_skull():
-    radius = np.linalg.norm(np.mgrid[-30:31, -30:31, -30:31], axis=0)
-    tissues = (Label.GREY, Label.BONE, Label.FAT)
-    labels = np.select([radius < end for end in (15, 20, 25)], tissues).astype(np.uint8)
-    skin, vault = (own(labels, (1, 1, 1))[30, 30] for own in (scalp.skin_map, scalp.vault_map))
-    along = radius[30, 30]
-    assert_allclose(skin[48:], 25 - along[48:], atol=0.8)
-    assert_allclose(vault[52:], along[52:] - 20, atol=0.8)
-    assert vault[40] == 0

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.random import default_rng
-from numpy.testing import assert_allclose
 from scipy import ndimage
 
 from made_volumes import save
@@ -22,7 +21,6 @@ from voxlate.anatomy.tissue import SKULL, Label
 from voxlate.base.messages import Message
 from voxlate.scans.formats.io import read_volume
 
-SMALL = (24, 24, 12)
 STEP_MM = 3.0
 BRAIN_MM, CAVITY_MM, SKULL_MM, SKIN_MM = 60.0, 66.0, 75.0, 87.0  # radii of a head of spheres
 SYNTHSEG = {"white": 2, "fluid": 24, "bone": 515, "soft": 507}
@@ -143,18 +141,6 @@ def test_what_a_map_does_not_tell_apart_is_drawn_where_it_was(head):
     assert set(np.unique(drawn[head.where("fluid")])) <= {Label.CSF, Label.DURA, Label.SPINAL_FLUID}
     kept = head.where(Label.WHITE, Label.BONE)
     assert np.array_equal(drawn[kept], head.codes[kept])
-
-
-def test_a_voxel_between_two_tissues_has_the_shares_of_linear_interpolation():
-    tissues = np.full((3, 3, 4), Label.WHITE, np.uint8)
-    tissues[..., 2:] = Label.GREY
-    canvas = blank((1, 1, 3), 1.0)
-    x = np.array([[[1.25, 1.5, 0.2]]], np.float32)
-    one = np.ones_like(x)
-    _take(canvas, tissues, [one, one, x])
-    assert canvas.label[0, 0].tolist()[::2] == [Label.WHITE, Label.WHITE]
-    assert canvas.second[0, 0, 0] == Label.GREY
-    assert_allclose(canvas.share[0, 0], [0.75, 0.5, 1.0])
 
 
 @every_row("vault_mm", [-2.0, 0.0, 2.0])

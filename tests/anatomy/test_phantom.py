@@ -6,16 +6,13 @@ from types import SimpleNamespace
 import nibabel
 import numpy as np
 import pytest
-from numpy.random import default_rng
 from scipy import ndimage
 
 import voxlate
 from refusals import refuses
 from rows import every_row
-from voxlate.anatomy import diseases
 from voxlate.anatomy.mapped_head import make_head
 from voxlate.anatomy.phantom_cohort import write_cohort
-from voxlate.anatomy.shapes import Space, noise, tubes_of
 from voxlate.anatomy.signal import (
     Exposure,
     Head,
@@ -99,24 +96,6 @@ def test_volumes_of_the_brain_are_those_of_adults(tumour):
     fluid = fraction(tumour, Label.CSF, Label.VENTRICLE).sum() * litre
     assert 1.0 < tissue < 1.6
     assert 1.2 < tissue + fluid < 1.9
-
-
-@of_the_phantom
-def test_tubes_have_the_distance_of_a_cylinder_between_their_ends():
-    axis = np.linspace(-12, 12, 25, dtype=np.float32)
-    z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
-    distance = Space(x, y, z).tubes(tubes_of("0 0 -30, 0 0 30 | 3 3  # upright"), 5)
-    assert np.allclose(distance, np.minimum(np.hypot(x, y) - 3, 5), atol=1e-5)
-
-
-@of_the_phantom
-def test_noise_has_unit_variance_and_repeats_after_its_period():
-    field = noise(np.random.default_rng(0), 20, 5, 24)
-    point = np.linspace(0, 50, 20, dtype=np.float32)
-    assert field.values.std() == pytest.approx(1, rel=1e-5)
-    assert np.allclose(
-        field.at((point, point, point)), field.at((point + 120, point - 120, point)), atol=1e-4
-    )
 
 
 def test_a_cohort_has_its_files_units_and_note_and_case_k_whatever_the_number_of_cases(
@@ -236,18 +215,6 @@ def test_metal_shortens_t2star_with_the_fourth_power_of_the_distance(filled):
 
 
 ILL = (46, 56, 34)
-
-
-@of_the_phantom
-def test_every_disease_occurs_and_a_shunt_only_with_hydrocephalus():
-    rough = noise(default_rng(0), 16, 4, 64)
-    made = [diseases.draw(*default_rng(seed).spawn(2), "none", rough) for seed in range(300)]
-    remnants = {"none", "infarct", "haemorrhage", "resection", "hydrocephalus"}
-    assert {one.remnant for one in made} == remnants
-    tumours = {"glioblastoma", "low grade", "meningioma", "metastases"}
-    assert {one.tumour for one in made} == tumours
-    assert all(one.remnant == "hydrocephalus" for one in made if one.has_shunt)
-    assert any(one.has_shunt for one in made)
 
 
 @every_row(

@@ -10,18 +10,10 @@ from shipped_maps import halved
 from voxlate.anatomy.mapped_head import make_head
 from voxlate.anatomy.shapes import Space
 from voxlate.anatomy.signal import Head
-from voxlate.anatomy.tissue import BRAIN, INTRACRANIAL, OTHER_BRAIN, SKULL, Label
+from voxlate.anatomy.tissue import INTRACRANIAL, Label
 
 SIZE = (72, 88, 60)
 SMALL = (36, 44, 30)
-COARSE = (50, 60, 42)
-PARTS = {
-    "brain": (*BRAIN, *OTHER_BRAIN),
-    "fluid": (Label.CSF, Label.VENTRICLE, Label.DURA),
-    "bone": SKULL,
-    "soft tissue": (Label.SKIN, Label.FAT, Label.MUSCLE),
-    "skin": (Label.SKIN,),
-}
 
 
 @cache
@@ -83,19 +75,3 @@ def test_a_map_of_larger_voxels_keeps_the_volume_of_a_thin_shell():
     small = halved(codes.astype(np.uint8))
     for label in (Label.GREY, Label.BONE, Label.SKIN):
         assert 8 * (small == label).sum() == pytest.approx((codes == label).sum(), rel=0.05)
-
-
-@pytest.mark.slow
-def test_the_volumes_of_heads_do_not_depend_on_the_size_of_the_maps_voxels():
-    """Phantoms of large voxels are of maps of 4 mm, others of 2 mm."""
-    fine, coarse = ({}, {})
-    for case in range(3):
-        for made, volumes in ((head(case), fine), (head(case, COARSE), coarse)):
-            litre = np.prod(made.spacing_mm) / 1e6
-            for name, labels in PARTS.items():
-                filled = np.isin(made.labels, labels) * made.share
-                filled += np.isin(made.second, labels) * (1 - made.share)
-                volumes[name] = volumes.get(name, 0) + filled.sum() * litre
-    for name, litres in fine.items():
-        cells = 0.2 if name == "bone" else 0.12  # those of bone are smaller than 4 mm
-        assert coarse[name] == pytest.approx(litres, rel=cells), name

@@ -100,12 +100,3 @@ def test_images_scores_and_intervals_have_the_same_bits_by_workers(made_by, exec
     images = [name for name in alone if name.endswith(".nii.gz")]
     assert len(images) == 6  # t2 and its spread of three heads
     assert made_by("by_workers", *options) == alone
-
-
-def test_a_restart_synthesises_only_the_cases_that_are_not_done(voxlate, diffusion, heads, out):
-    command = ("synth", diffusion, heads, "--out", out, "--workers", 2)
-    assert voxlate(*command).code == 3
-    shutil.rmtree(out / "new1")
-    before = times_in(out / "new0")
-    assert "2 of 4" in voxlate(*command, "-v").err
-    assert times_in(out / "new0") == before

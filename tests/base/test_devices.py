@@ -12,7 +12,7 @@ from rows import every_row
 from voxlate.base import devices, machine
 from voxlate.base.devices import find_device, is_out_of_memory
 from voxlate.scans.cases.prepared import open_cohort
-from voxlate.training import job, train
+from voxlate.training import train
 from voxlate.training.planning import probe
 from voxlate.training.planning.probe import Limits, Probe
 from voxlate.training.recipe import read, to_dict
@@ -44,13 +44,6 @@ def test_auto_takes_what_there_is_and_a_gpu_may_be_named_by_its_number(has, kind
     assert str(find_device("auto")) == "cpu"
 
 
-def test_a_device_that_is_not_there_is_one_sentence(has, voxlate, prepared, tiny, out):
-    has()
-    answer = voxlate("train", tiny, "--data", prepared, "--out", out, "--device", "xpu:1")
-    assert "what this machine has (cpu), found 'xpu:1'" in answer.sentence
-    assert not out.exists()
-
-
 def test_a_training_on_another_device_than_the_last_one_is_no_error(has):
     has("cuda", 1)
     accelerator, device = train.processes("cuda")
@@ -67,15 +60,6 @@ def test_several_processes_cannot_share_mps(has, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with refuses("found mps"):
         train.processes("auto")
-
-
-@every_row(("device", "readers"), [("cpu", 0), ("cuda", 12), ("mps", 2), ("xpu", 12)])
-def test_readers_run_ahead_of_every_gpu_and_of_no_cpu(monkeypatch, device, readers):
-    monkeypatch.setattr(job, "cores", lambda: 16)
-    assert job._readers(torch.device(device)) == readers
-    assert job._readers(torch.device(device), 4) == min(readers, 3)
-    monkeypatch.setattr(job, "cores", lambda: 1)
-    assert job._readers(torch.device(device)) == min(readers, 1)
 
 
 def test_memory_that_is_free_and_that_was_taken_is_known_of_every_kind(monkeypatch):

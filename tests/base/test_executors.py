@@ -122,11 +122,9 @@ WITH_GPUS = [{"CPU": 64.0}, {"CPU": 8.0, "GPU": 4.0}, {"CPU": 8.0, "GPU": 4.0, "
     "nodes, wanted, most, gpu, expected",
     [
         ([{"CPU": 16.0}], 8, 4, False, (4, 4, 0)),
-        ([{"CPU": 2.0}], None, 4, False, (1, 2, 0)),
         (SMALL, None, 4, False, (4, 3, 0)),  # a worker of 4 CPUs fits on none
         ([], None, 4, True, (1, 4, 0)),
         (WITH_GPUS, None, 4, True, (8, 2, 1)),  # the CPUs of the first node are no use
-        (WITH_GPUS, 3, 4, True, (3, 2, 1)),
         (WITH_GPUS, None, 4, False, (20, 4, 0)),
     ],
 )

@@ -4,8 +4,6 @@ import shutil
 
 import numpy as np
 
-from rows import slow
-from scans import change_scan
 from voxlate.base.files import write_json
 from voxlate.evaluation.reports.page import report
 from voxlate.scans.formats.io import write_volume
@@ -19,12 +17,6 @@ def test_info_counts_the_cases_and_modalities_of_a_cohort_folder(typed, cohort):
     assert facts["next"] == "voxlate prepare cohort --out PREPARED"
 
 
-def test_manifest_names_the_table_that_it_wrote(typed, cohort, tmp_path):
-    said = typed("manifest cohort --out 'my table.csv'").out
-    assert "--manifest 'my table.csv'" in " ".join(said.split())
-    assert (tmp_path / "my table.csv").is_file()
-
-
 def test_a_modality_without_intensity_is_refused_with_the_option_that_adds_it(
     typed, tiny, prepared
 ):
@@ -35,21 +27,6 @@ def test_a_modality_without_intensity_is_refused_with_the_option_that_adds_it(
     advised = """'data.source=["pd"]' --set 'intensity.pd={kind="percentile"}'"""
     said = typed(f"{train} {advised}").err
     assert "expected an intensity map" not in said, "the advice is enough for the recipe"
-
-
-def test_an_unknown_split_is_answered_with_those_there_are(typed, run, cohort):
-    refusal = typed("synth run cohort --out out --split valid").refusal
-    assert all(name in refusal for name in ("'train'", "'val'", "'test'"))
-
-
-@slow
-def test_the_table_counts_mask_files(typed, cohort):
-    none = typed("prepare cohort --out none --json").json
-    assert "mask" not in none["overview"]["rows"]
-    case = cohort / "case0"
-    change_scan(case / "t1.nii.gz", lambda values: values > 0, case / "mask.nii.gz")
-    done = typed("prepare cohort --out out --json").json["overview"]["rows"]
-    assert done["mask"]["all"] == 1
 
 
 def test_recipes_are_found_whatever_the_case_and_listed_with_their_modalities(typed):

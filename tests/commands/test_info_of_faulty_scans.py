@@ -30,10 +30,6 @@ def at_20(slice_of):
     return lambda hu: np.concatenate([hu[:20], slice_of(hu)[None], hu[21:]])
 
 
-def exchanged(hu):
-    return hu[[*range(20), 26, *range(21, 26), 20, *range(27, len(hu))]]
-
-
 @every_row(
     "change, codes",
     [
@@ -62,14 +58,6 @@ def test_info_of_a_scan_with_voxels_that_are_not_finite_counts_them_alone(ct, tm
     facts = voxlate.info(tmp_path / "ct.nii.gz")
     assert facts["not_finite"] == 1
     assert "warnings" not in facts
-
-
-def test_info_of_a_ct_series_without_air_doubts_its_unit(ct, tmp_path):
-    series = write_series(ct, tmp_path / "ct")
-    shifted = write_series(replace(ct, data=ct.data + 1024), tmp_path / "shifted")
-    (guess,) = voxlate.info(shifted)["guessed"]
-    assert guess.code == "guess"
-    assert "guessed" not in voxlate.info(series)
 
 
 def test_a_web_page_that_was_saved_as_a_scan_is_named_as_one(tmp_path):

@@ -61,7 +61,10 @@ def test_a_modality_that_is_given_twice_is_refused(typed, run, cohort, tmp_path)
     assert not (tmp_path / "o").exists()
 
 
-@every_row("shares", ["nan 1 1", "0.7 inf 0.1", "2.5 2.5 1", "3 -1 4", "4 1 2", "0.7 0.2 0.2"])
+@every_row(
+    "shares",
+    ["nan 1 1", "0.7 inf 0.1", "2.5 2.5 1", "3 -1 4", "4 1 2", "0.7 0.2 0.2"],
+)
 @every_row("table", [False, True])
 def test_shares_are_shares_of_one_or_whole_counts_of_all_patients(typed, cohort, shares, table):
     if table:

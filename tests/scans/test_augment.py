@@ -7,7 +7,6 @@ import torch
 from torch import Generator
 
 from rows import every_row
-from scans import turn_about_z
 from voxlate.science.batch import Batch
 from voxlate.training.batches.augment import (
     AugmentSettings,
@@ -62,15 +61,6 @@ def test_augmentation_that_draws_nothing_is_bit_identical():
     before = (pictures(2, 2, 1, 16, 16), target, torch.ones_like(target))
     out = augmented(AugmentSettings(), *before)
     assert all(map(torch.equal, (out.source, out.target, out.mask), before))
-
-
-@every_row("depth, quarters", [(1, 0), (1, 1), (5, 3)])
-def test_turns_by_quarters_equal_rot90(depth, quarters):
-    x = pictures(2, 2, depth, 12, 12)
-    turn = torch.from_numpy(turn_about_z(90 * quarters)).float().expand(2, 3, 3)
-    out = sample(x, sampling_grid(turn, torch.zeros(2, 3), spacing(2), x.shape[2:]))
-    expected = torch.rot90(x, quarters, dims=(3, 4))
-    assert torch.allclose(out, expected, atol=1e-5)
 
 
 def test_a_turn_keeps_distances_in_mm_where_voxels_are_not_square():

@@ -148,6 +148,7 @@ def test_unitobrain_becomes_maps_a_first_frame_and_a_pseudo_multiphase_cta(tmp_p
 
 
 ORDER = [2, 0, 3, 1]  # the place of each frame: frames need not follow each other in space
+SLOPES = [1.0, 3.0, 2.0, 4.0]  # of each place; they neither rise nor fall alone
 
 
 def group(z, slope, **content):
@@ -188,7 +189,7 @@ def stored(count):
 @pytest.mark.parametrize("packed", [False, True])
 def test_frames_are_ordered_by_place_and_each_is_scaled_by_its_own_slope(tmp_path, packed):
     pixels = stored(4)
-    groups = [group(3.0 * place, 1.0 + place) for place in ORDER]
+    groups = [group(3.0 * place, SLOPES[place]) for place in ORDER]
     file = write_object(tmp_path / "a.dcm", groups, pixels)
     if packed:
         header = pydicom.dcmread(file)
@@ -196,7 +197,7 @@ def test_frames_are_ordered_by_place_and_each_is_scaled_by_its_own_slope(tmp_pat
         header.save_as(file)
     volume = read_volume(file)
     for frame, place in enumerate(ORDER):
-        expected = pixels[frame] * (1.0 + place) - 1024
+        expected = pixels[frame] * SLOPES[place] - 1024
         np.testing.assert_array_equal(volume.data[0, place], expected)
     np.testing.assert_allclose(volume.affine @ [3, 2, 3, 1], [10 - 2.4, -5 - 1.0, 9, 1])
     assert (volume.unit, volume.guesses) == ("HU", ())

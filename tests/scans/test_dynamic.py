@@ -85,7 +85,7 @@ def test_a_single_bright_frame_a_late_step_and_voxels_that_are_not_finite_are_no
 @every_row("name", ["ctp.nii", "ctp.nii.gz"])
 def test_a_frame_is_read_by_its_number_from_one_as_if_it_were_a_file_of_its_own(tmp_path, name):
     frames = np.random.default_rng(0).integers(-500, 500, (4, 3, 5, 7)) * 2.0
-    path = stored(tmp_path / name, frames)
+    path = stored(tmp_path / name, frames[:, None] if name.endswith("gz") else frames)
     for k in range(4):
         volume = read_volume(Path(f"{path}#frame={k + 1}"), "cta1")
         np.testing.assert_array_equal(volume.data[0], frames[k])

@@ -83,18 +83,6 @@ def test_training_and_synthesis_see_the_same_slices_and_the_image_lies_on_the_sc
     assert torch.equal(batch.source, padded)
 
 
-def test_resized_slices_are_those_of_the_layout_resized(ready):
-    _, scan = ready
-    (made, seen), (_, plain) = (
-        synthesised(tiny_recipe(axes, synth={"slices": {"kind": "resized", "size": size}}), scan)
-        for axes, size in (("SLP", [40, 30]), ("SAR", [30, 40]))
-    )
-    for one, other in zip(seen, plain, strict=True):
-        assert one.shape[1:] == (1, 40, 30)
-        torch.testing.assert_close(one[0, 0], other[0, 0].flip(0, 1).mT, atol=1e-4, rtol=0)
-    assert made.grid == scan.grid
-
-
 @every_row("axes", ["SAR", "SLP", "SRP", "SPL"])
 def test_left_and_right_are_mirrored_whatever_the_axis(ready, axes):
     cohort, scan = ready

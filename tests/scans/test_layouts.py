@@ -9,7 +9,7 @@ from scipy.io import savemat
 
 from refusals import refuses
 from rows import every_row
-from scans import touch
+from scans import spread, touch
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.cohorts.manifest import write_manifest
 from voxlate.scans.cohorts.owners import answers, require_patients
@@ -127,19 +127,10 @@ def test_lists_that_contradict_each_other_or_the_names_of_scans_are_refused(tmp_
         find_cohort(write_lists(tmp_path, lists))
 
 
-def test_a_table_of_pairs_beside_scans_is_the_manifest_and_numbers_may_lack_their_zeros(tmp_path):
+def test_numbers_in_a_list_may_lack_their_zeros(tmp_path):
     touch(tmp_path, "MR/00{1,2}.nii.gz", "CT/00{1,2}.nii.gz")
     (tmp_path / "who.csv").write_text("ID,Group\n1,val\n2,train\n")
     assert [case.split for case in find_cohort(tmp_path).cases] == ["val", "train"]
-    (tmp_path / "pairs.csv").write_text(
-        "patient,mr_path,ct,split\na,MR/001.nii.gz,CT/002.nii.gz,train\nb,MR/002.nii.gz,CT/001.nii.gz,val\n"
-    )
-    first, second = find_cohort(tmp_path).cases
-    assert {name: path.name for name, path in first.files.items()} == {
-        "mr": "001.nii.gz",
-        "ct": "002.nii.gz",
-    }
-    assert (first.patient, first.split, second.split) == ("a", "train", "val")
 
 
 def test_files_that_state_no_split_are_named_as_not_read(tmp_path):
@@ -233,25 +224,26 @@ def test_names_that_may_be_of_one_patient_are_asked_about_until_an_option_answer
         require_patients(find_cohort(root, patients=answer.strip("'")))
 
 
-@every_row(
-    ("names", "patients"),
-    [
-        ("V1_p01 V1_p02 V2_p01", "p01 p02 p01"),
-        ("post_p01 pre_p01 pre_p02", "p01 p01 p02"),
-        ("20190101_Pat1 20190101_Pat2 20200303_Pat1", "Pat1 Pat2 Pat1"),
-        ("2019-01-01-AB 2020-02-02-AB 2020-02-02-CD", "AB AB CD"),
-        ("AB-2019-01-01 AB-2020-02-02 CD-2019-01-01", "AB AB CD"),
-        ("S_V1_p01 S_V2_p01 S_V2_p02", "p01 p01 p02"),
-        ("V1_anna_b V1_anna_c V2_anna_b", "anna_b anna_c anna_b"),
-        ("V1p01 V2p01 V2p02", "p01 p01 p02"),
-        ("20190101Pat1 20200202Pat1 20200202Pat2", "Pat1 Pat1 Pat2"),
-        ("p01post p01pre p02pre", "p01 p01 p02"),
-        ("sub01ses1 sub01ses2 sub02ses1", "sub01 sub01 sub02"),
-        ("V1_p01_L V2_p01_L V2_p02_L", "p01 p01 p02"),
-        ("patient3a patient3b patient4a", "patient3 patient3 patient4"),
-    ],
-)
-def test_an_option_that_is_offered_joins_the_cases_of_a_patient(tmp_path, names, patients):
+JOINED = """
+V1_p01 V1_p02 V2_p01 -> p01 p02 p01
+post_p01 pre_p01 pre_p02 -> p01 p01 p02
+20190101_Pat1 20190101_Pat2 20200303_Pat1 -> Pat1 Pat2 Pat1
+2019-01-01-AB 2020-02-02-AB 2020-02-02-CD -> AB AB CD
+AB-2019-01-01 AB-2020-02-02 CD-2019-01-01 -> AB AB CD
+S_V1_p01 S_V2_p01 S_V2_p02 -> p01 p01 p02
+V1_anna_b V1_anna_c V2_anna_b -> anna_b anna_c anna_b
+V1p01 V2p01 V2p02 -> p01 p01 p02
+20190101Pat1 20200202Pat1 20200202Pat2 -> Pat1 Pat1 Pat2
+p01post p01pre p02pre -> p01 p01 p02
+sub01ses1 sub01ses2 sub02ses1 -> sub01 sub01 sub02
+V1_p01_L V2_p01_L V2_p02_L -> p01 p01 p02
+patient3a patient3b patient4a -> patient3 patient3 patient4
+"""
+
+
+@every_row("line", JOINED.strip().splitlines())
+def test_an_option_that_is_offered_joins_the_cases_of_a_patient(tmp_path, line):
+    names, patients = line.split(" -> ")
     touch(tmp_path, *(f"{name}/{{t1,ct}}.nii.gz" for name in names.split()))
     offered = re.findall(r"--patients '(.*?)'", answers(find_cohort(tmp_path)))
     made = [[case.patient for case in find_cohort(tmp_path, patients=one).cases] for one in offered]
@@ -260,54 +252,40 @@ def test_an_option_that_is_offered_joins_the_cases_of_a_patient(tmp_path, names,
     assert [*map(expected.index, expected)] in shapes
 
 
-NOT_ASKED = [
-    "p{1,2,3}",
-    "case_0{1,2,3}",
-    "patient_00{1,2}",
-    "head0{1,2,3}",
-    "site1_p{1,2}",
-    "siteA_00{1,2,3}_x",
-    "HN-CHUM-00{1,2}",
-    "HN-{CHUM,HGJ}-00{1,2,3}",
-    "{anna,bert,carl}",
-    "mri_{anna,bert}",
-    "BraTS2013-pat000{3,4}",
-    "1BA00{1,2}",
-    "sub-{01,02}",
-    "C3{L,N}-0001{6,7}",
-    "BraTS19_CBICA_A{AB,AG}_1",
-    "study2_00{1,2,3}",
-    "{patient,control}_00{1,2}",
-    "{anna,bert}_berlin",
-    "00{1,2}_site1",
-    "site_00{1,2,3,4,5,6,7,8,9}",
-    "1{1,2}_siteA",
-    "4{5,6,7}M",
-    "site1p{1,2,3}",
-    "{6f3a9c,6f3b1d,a09e4c}",
-]
+NOT_ASKED = """
+p{1,2,3}
+case_0{1,2,3}
+patient_00{1,2}
+head0{1,2,3}
+site1_p{1,2}
+siteA_00{1,2,3}_x
+HN-CHUM-00{1,2}
+HN-{CHUM,HGJ}-00{1,2,3}
+{anna,bert,carl}
+mri_{anna,bert}
+BraTS2013-pat000{3,4}
+1BA00{1,2}
+sub-{01,02}
+C3{L,N}-0001{6,7}
+BraTS19_CBICA_A{AB,AG}_1
+study2_00{1,2,3}
+{patient,control}_00{1,2}
+{anna,bert}_berlin
+00{1,2}_site1
+site_00{1,2,3,4,5,6,7,8,9}
+1{1,2}_siteA
+4{5,6,7}M
+site1p{1,2,3}
+{6f3a9c,6f3b1d,a09e4c}
+"""
 
 
-@every_row("names", NOT_ASKED)
+@every_row("names", NOT_ASKED.split())
 def test_plain_numbers_and_names_of_patients_are_not_asked_about(tmp_path, names):
-    touch(tmp_path, *(f"{name}/{{t1,ct}}.nii.gz" for name in _spread(names)))
+    touch(tmp_path, *(f"{name}/{{t1,ct}}.nii.gz" for name in spread(names)))
     found = find_cohort(tmp_path)
     assert not found.questions
     assert all(case.patient for case in found.cases)
-
-
-@every_row(
-    ("patients", "expected"),
-    [
-        (r"^(.*\d)[a-z]$", "patient3 patient3 patient4"),
-        (r"^.*\d", "patient3 patient3 patient4"),
-        ("each", "patient3a patient3b patient4"),
-    ],
-)
-def test_a_regular_expression_or_each_answers_whose_the_cases_are(tmp_path, patients, expected):
-    touch(tmp_path, "patient{3a,3b,4}/{t1,ct}.nii.gz")
-    cases = find_cohort(tmp_path, patients=patients).cases
-    assert " ".join(case.patient for case in cases) == expected
 
 
 @every_row(
@@ -359,11 +337,3 @@ def test_array_files_are_read_as_other_scans_where_a_folder_has_no_others(
     assert {one.patient for one in found.cases} == {"p1", "p2"}
     for path in case.files.values():
         read_volume(path)
-
-
-def _spread(names):
-    head, brace, rest = names.partition("{")
-    if not brace:
-        return [names]
-    choices, _, tail = rest.partition("}")
-    return [one for choice in choices.split(",") for one in _spread(head + choice + tail)]

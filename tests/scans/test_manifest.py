@@ -6,10 +6,8 @@ import pytest
 from refusals import refuses
 from rows import every_row
 from scans import touch
-from voxlate.scans.cohorts import manifest
 from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles
 from voxlate.scans.cohorts.find import find_cohort
-from voxlate.scans.cohorts.manifest import read_text as text_of
 
 
 @pytest.fixture
@@ -157,13 +155,6 @@ def test_columns_that_name_no_scan_and_cases_without_a_file_are_said(root):
     assert without.endswith("('b', 'c')")
 
 
-@every_row("suffix", [".npy", ".hdr", ".dcm"])
-def test_a_wide_table_takes_every_kind_that_is_read(root, suffix):
-    touch(root, f"one{suffix}")
-    (case,) = listed(root, f"case,t1\na,one{suffix}\n").cases
-    assert case.files["t1"].samefile(root / f"one{suffix}")
-
-
 @every_row(
     ("columns", "rows"),
     [
@@ -180,12 +171,6 @@ def test_columns_of_other_names_are_read_and_said(root, columns, rows):
     assert sum("the column" in one for one in found.guessed) >= 2
 
 
-def test_a_list_of_patients_with_two_spellings_is_refused(root):
-    (root.parent / "whose.txt").write_text("a p0\nb P0\nc\n")
-    with refuses():
-        find_cohort(root, patients=root.parent / "whose.txt")
-
-
 @every_row(
     ("rows", "unlisted"),
     [
@@ -196,14 +181,6 @@ def test_a_list_of_patients_with_two_spellings_is_refused(root):
 def test_scans_beside_those_of_a_manifest_are_counted(root, rows, unlisted):
     (said,) = listed(root, "\n".join(["case,mr", *rows.split()])).unclaimed
     assert re.match(unlisted, said)
-
-
-def test_a_table_that_is_read_as_a_list_of_splits_is_read_once(root, monkeypatch):
-    (root / "who.csv").write_text("case,split\na,train\nb,val\nc,test\n")
-    read = []
-    monkeypatch.setattr(manifest, "read_text", lambda path: read.append(path) or text_of(path))
-    assert [one.split for one in find_cohort(root).cases] == ["train", "val", "test"]
-    assert read == [root / "who.csv"]
 
 
 @every_row(

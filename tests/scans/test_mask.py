@@ -2,11 +2,7 @@
 
 import numpy as np
 import pytest
-import scipy.ndimage
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.random import default_rng
-from numpy.testing import assert_array_equal
 
 from refusals import refuses
 from rows import every_row
@@ -19,9 +15,6 @@ from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.mask import (
     brain,
-    close_gaps,
-    fill_holes,
-    fill_slices,
     foreground,
     largest,
 )
@@ -99,27 +92,6 @@ def test_the_brain_is_found_within_the_skull_with_its_ventricles_and_not_without
         brain(volume_of(np.where(HEAD, 30.0, -1000.0), "HU"))
     with refuses("expected a CT"):
         brain(volume_of(mr_head(), "a.u."))
-
-
-masks = st.builds(
-    lambda shape, share, seed: default_rng(seed).random(shape) < share,
-    st.tuples(st.integers(1, 7), st.integers(1, 9), st.integers(1, 9)),
-    st.floats(0.1, 0.9),
-    st.integers(0, 999),
-)
-
-
-@settings(deadline=None, max_examples=30)
-@given(masks, st.floats(0, 6))
-def test_morphology_follows_scipys(mask, radius):
-    box = np.ones([2 * int(radius + 1e-6) + 1 if n > 1 else 1 for n in mask.shape], bool)
-    grown = scipy.ndimage.grey_dilation(mask.astype(np.uint8), footprint=box, mode="nearest")
-    shut = scipy.ndimage.grey_erosion(grown, footprint=box, mode="nearest") > 0
-    assert_array_equal(close_gaps(mask, radius, (1, 1, 1)), shut)
-    assert_array_equal(fill_holes(mask), scipy.ndimage.binary_fill_holes(mask))
-    in_slices = np.stack([scipy.ndimage.binary_fill_holes(plane) for plane in mask])
-    expected = scipy.ndimage.binary_fill_holes(in_slices) if len(mask) > 2 else in_slices
-    assert_array_equal(fill_slices(mask), expected)
 
 
 @every_row("modality", ["t1c", "flair"])

@@ -11,7 +11,6 @@ from preparing import prepare
 from refusals import refuses
 from rows import every_row
 from voxlate.scans.cases.prepared import Cohort, open_cohort
-from voxlate.scans.cohorts.find import find_cohort
 
 AFFINE = np.diag([-2.0, 2.0, 5.0, 1.0])
 SHAPE = (4, 16, 20)  # D, H, W
@@ -26,108 +25,68 @@ def head() -> np.ndarray:
     return values
 
 
-def passage(count: int = 30, step: float = 1.0) -> np.ndarray:
-    """CT perfusion [T, D, H, W], an artery highest in frame PEAK; frame k is k HU brighter in one corner."""
-    frames = np.repeat(head()[None], count, axis=0)
-    since = np.clip((np.arange(count) - PEAK) * step + 6, 0, None) / 6
+def passage() -> np.ndarray:
+    """CT perfusion [T, D, H, W] each second, an artery highest in frame PEAK; frame k is k HU brighter in one corner."""
+    frames = np.repeat(head()[None], 30, axis=0)
+    since = np.clip(np.arange(30) - PEAK + 6, 0, None) / 6
     frames[:, 1:3, 6:8, 5:7] += (160 * since**3 * np.exp(3 * (1 - since)))[:, None, None, None]
-    frames[:, 0, 4, 4] += np.arange(count)
+    frames[:, 0, 4, 4] += np.arange(30)
     return frames.round()
 
 
-def write(path: Path, values: np.ndarray, step: float | None = 1.0, middle: bool = False) -> None:
+def write(path: Path, values: np.ndarray) -> None:
     """[D, H, W] or [T, D, H, W] as NIfTI."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    voxels = values.T.astype(np.int16)
-    image = nib.Nifti1Image(voxels[:, :, :, None] if middle else voxels, AFFINE)
-    image.header.set_xyzt_units("mm", "sec" if step else None)
-    if values.ndim == 4 and step:
-        image.header["pixdim"][4] = step
+    image = nib.Nifti1Image(values.T.astype(np.int16), AFFINE)
+    image.header.set_xyzt_units("mm", "sec")
     nib.save(image, path)
 
 
-def stored(cohort: Cohort, case: str, name: str) -> np.ndarray:
+def stored(cohort: Cohort, name: str) -> np.ndarray:
     """The voxels as in the files, where x grows to Left."""
-    return cohort.case(case).volume(name).data[0][:, :, ::-1]
+    return cohort.case("sub-stroke0001").volume(name).data[0][:, :, ::-1]
 
 
-def isles24(
-    root: Path, subject: str, session: str, raw: str = "raw_data", step: float = 1.0
-) -> None:
+def isles24(root: Path) -> None:
     """A case of ISLES'24 with all that lies around what is wanted."""
-    folder, name = f"{subject}/{session}1", f"{subject}_{session}1"
+    subject = "sub-stroke0001"
+    folder, name = f"{subject}/ses-01", f"{subject}_ses-01"
     for kind in ("ncct", "cta", "ctp"):
-        write(root / raw / folder / f"{name}_{kind}.nii.gz", head()[: 4 if kind == "ncct" else 2])
-    write(root / raw / folder / f"perfusion-maps/{name}_tmax.nii.gz", head()[:2])
-    aligned = {"cta": head() + 1, "lvo-msk": head() * 0, "cow-msk": head() * 0}
-    aligned |= {kind: (head() > 0) * k for k, kind in enumerate(("tmax", "mtt", "cbf", "cbv"), 2)}
-    there = root / "derivatives" / folder
-    write(there / f"{name}_space-ncct_ctp.nii.gz", passage(step=step), step)
-    for kind, values in aligned.items():
-        place = there if "-" in kind or kind == "cta" else there / "perfusion-maps"
-        write(place / f"{name}_space-ncct_{kind}.nii.gz", values)
-    later = root / "derivatives" / subject / f"{session}2"
-    write(later / f"{subject}_{session}2_space-ncct_lesion-msk.nii.gz", head() > 0)
-    write(later / f"{subject}_{session}2_space-ncct_adc.nii.gz", head())
+        write(
+            root / f"raw_data/{folder}/{name}_{kind}.nii.gz", head()[: 4 if kind == "ncct" else 2]
+        )
+    write(root / f"raw_data/{folder}/perfusion-maps/{name}_tmax.nii.gz", head()[:2])
+    aligned = {"cta": head() + 1, "lvo-msk": head() * 0, "cow-msk": head() * 0, "ctp": passage()}
+    aligned |= {
+        f"perfusion-maps/{kind}": (head() > 0) * k
+        for k, kind in enumerate(("tmax", "mtt", "cbf", "cbv"), 2)
+    }
+    for place, values in aligned.items():
+        *maps, kind = place.split("/")
+        file = Path(*maps, f"{name}_space-ncct_{kind}.nii.gz")
+        write(root / "derivatives" / folder / file, values)
+    later = root / f"derivatives/{subject}/ses-02"
+    write(later / f"{subject}_ses-02_space-ncct_lesion-msk.nii.gz", head() > 0)
+    write(later / f"{subject}_ses-02_space-ncct_adc.nii.gz", head())
+    write(later / f"{subject}_ses-02_lesion-msk.nii", head()[:2])
 
 
-def test_isles24_in_both_spellings_becomes_maps_ncct_cta_and_a_labelled_pseudo_multiphase_cta(
-    tmp_path, out
-):
-    root = tmp_path / "ISLES24"
-    isles24(root, "sub-stroke0001", "ses-0")
-    isles24(root, "sub-strokecase0007", "ses-000", step=2.0)
-    stray = root / "derivatives/sub-stroke0001/ses-02/sub-stroke0001_ses-02_lesion-msk.nii"
-    write(stray, head()[:2])
-    prepared(root, out, preset="isles24", fixed="ncct")
+def test_isles24_becomes_maps_ncct_cta_and_a_labelled_pseudo_multiphase_cta(tmp_path, out):
+    isles24(tmp_path / "ISLES24")
+    prepared(tmp_path / "ISLES24", out, preset="isles24", fixed="ncct")
     cohort = open_cohort(out)
     assert cohort.units == {
         **dict.fromkeys(("cta", *PHASES, "ncct"), "HU"),
         **{"cbf": "ml/100g/min", "cbv": "ml/100g", "mtt": "s", "tmax": "s"},
     }
-    for case, step, numbers in (
-        ("sub-stroke0001", 1.0, (9, 17, 25)),
-        ("sub-strokecase0007", 2.0, (9, 13, 17)),
-    ):
-        header = cohort.header(case)
-        assert header.labels == ["lesion"]
-        after = ("arterial peak", "peak + 8 s", "peak + 16 s")
-        for name, number, words in zip(PHASES, numbers, after, strict=True):
-            assert header.origins[name].note == f"pseudo: CTP frame {number + 1} of 30, {words}"
-            frame = passage(step=step)[number]
-            assert_array_equal(stored(cohort, case, name), frame)
-        assert header.origins["cta"].note == ""
-        assert_array_equal(stored(cohort, case, "cta"), head() + 1)
-
-
-def test_the_folder_above_and_a_plain_rawdata_do_as_well(tmp_path):
-    isles24(tmp_path / "train", "sub-stroke0003", "ses-0", raw="rawdata")
-    (case,) = find_cohort(tmp_path, preset="isles24").cases
-    assert case.case == case.patient == "sub-stroke0003"
-    assert case.files["cta3"].name == "sub-stroke0003_ses-01_space-ncct_ctp.nii.gz#peak+16s"
-
-
-def isles18(root: Path, case: str) -> None:
-    for number, kind in enumerate(("CT", "CT_CBF", "CT_CBV", "CT_MTT", "CT_Tmax", "OT")):
-        name = f"SMIR.Brain.XX.O.{kind}.{345562 + number}"
-        write(root / case / name / f"{name}.nii", head() if kind == "CT" else (head() > 0) * 1.0)
-    name = "SMIR.Brain.XX.O.CT_4DPWI.345561"
-    write(root / case / name / f"{name}.nii", passage(), step=None, middle=True)
-    (root / case / name / "License.txt").write_text("")
-
-
-def test_isles18_has_the_lesion_the_maps_and_frames_a_second_apart_without_a_word_in_the_header(
-    tmp_path, out
-):
-    for case in ("case_1", "case_12"):
-        isles18(tmp_path / "TRAINING", case)
-    cohort = prepared(tmp_path / "TRAINING", out, preset="isles18")
-    assert [one.case for one in cohort.cases] == ["case_1", "case_12"]
-    assert cohort.modalities == ("cbf", "cbv", "cta1", "cta2", "cta3", "mtt", "ncct", "tmax")
-    header = cohort.header("case_12")
+    header = cohort.header("sub-stroke0001")
     assert header.labels == ["lesion"]
-    notes = [header.origins[name].note.partition(" of ")[0] for name in PHASES]
-    assert notes == ["pseudo: CTP frame 10", "pseudo: CTP frame 18", "pseudo: CTP frame 26"]
+    after = ("arterial peak", "peak + 8 s", "peak + 16 s")
+    for name, number, words in zip(PHASES, (9, 17, 25), after, strict=True):
+        assert header.origins[name].note == f"pseudo: CTP frame {number + 1} of 30, {words}"
+        assert_array_equal(stored(cohort, name), passage()[number])
+    assert header.origins["cta"].note == ""
+    assert_array_equal(stored(cohort, "cta"), head() + 1)
 
 
 @every_row("text", ['files = {cta2 = "{case}/ctp#pique"}', ""])

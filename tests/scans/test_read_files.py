@@ -456,11 +456,6 @@ def test_a_file_that_is_not_read_is_refused_in_one_sentence_that_names_it_and_th
     assert capfd.readouterr() == ("", "")
 
 
-def test_an_empty_file_is_said_to_be_empty(tmp_path):
-    with refuses("empty"):
-        read_volume(put(tmp_path / "a.nii.gz", b""))
-
-
 # sound files in another sense than ours: colour, several frames, no place in a patient, complex, not finite, singular
 NOT_OURS = {
     *("dicom_big_endian_us.dcm", "dicom_nm_jpeg2000.dcm", "dicom_rgb_odd_length.dcm"),

@@ -1,6 +1,5 @@
 """Registration of scans whose true relation is a formula: no interpolation stands between the test and the answer."""
 
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -193,9 +192,6 @@ def test_what_cannot_be_registered_gets_one_sentence(monkeypatch):
     for grid in (Grid((1, 28, 26), FIXED.affine), far):  # too flat, and without overlap
         with refuses():
             register(scan(grid, same, "b"), SCAN, "rigid")
-    monkeypatch.setitem(sys.modules, "SimpleITK", None)
-    with refuses():
-        register(SCAN, SCAN, "rigid")
 
 
 # As a step of prepare.
@@ -239,9 +235,6 @@ def test_scans_and_labels_come_to_one_grid_and_the_transform_is_kept(pair, monke
     assert cohort.cases[0].registered == {"tof": kept}
     assert (kept.to, kept.asked, kept.kept) == ("ct", "rigid", "rigid")
     assert kept.after.mutual_information > 1.5 > 1.1 > kept.before.mutual_information
-    assert {said.code for said in cohort.warnings} <= {"shifted-hu", "cut-window"}, (
-        "its CT is no body"
-    )
     # any tool that reads ITK files gets the same scan from the user's own files
     read = itk.ReadTransform(str(out / kept.transform))
     moving, fixed = (
@@ -251,15 +244,11 @@ def test_scans_and_labels_come_to_one_grid_and_the_transform_is_kept(pair, monke
     assert np.allclose(itk.GetArrayFromImage(resampled), tof, atol=1e-3)
 
 
-def similarities_are(*similarities: float):
-    values = iter(similarities)
-    return lambda pair, transform: module.Similarity(next(values), 1.0)
-
-
 @slow
-def test_a_registration_that_does_harm_is_undone_and_similarities_are(pair, tmp_path, monkeypatch):
+def test_a_registration_that_does_harm_is_undone(pair, tmp_path, monkeypatch):
     known_step(monkeypatch)
-    monkeypatch.setattr(module.CoarsePair, "compare", similarities_are(1.2, 1.1))
+    found = iter((Similarity(1.2, 1.0), Similarity(1.1, 1.0)))
+    monkeypatch.setattr(module.CoarsePair, "compare", lambda pair, transform: next(found))
     cohort = registered(pair, tmp_path / "out")
     by_header = to_ct(pair, tmp_path / "header", resample=True)
     mine, theirs = (one.case("a").volume("tof").data for one in (cohort, by_header))

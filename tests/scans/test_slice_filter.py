@@ -1,11 +1,8 @@
 import shutil
 from functools import partial
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from preparing import prepare
 from refusals import refuses
@@ -15,7 +12,6 @@ from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.images.intensity import Intensity, MinMax, Window
 from voxlate.training.batches.batches import Batches, validation_batches
 from voxlate.training.batches.data_settings import DataSettings, SliceFilter, select_slices
-from voxlate.training.batches.patches import starts_of
 
 PAPER = SliceFilter(overlap=0.3, pixels=200, above={"tof": "mean", "cta": 0.0})
 MAPS: dict[str, Intensity] = {"tof": MinMax(), "cta": Window(low=-50, high=350)}
@@ -70,16 +66,6 @@ def test_training_and_validation_take_the_same_slices(cohort):
     (case,) = cohort.splits["val"]
     (batch,) = validation_batches(cohort, data, MAPS)
     assert batch.item.tolist() == [[stable_id(case, d, 0, 0)] for d in KEPT]
-
-
-@settings(max_examples=40)
-@given(kept=st.lists(st.booleans(), min_size=1, max_size=12), depth=st.integers(1, 5))
-def test_starts_are_where_every_slice_of_the_patch_is_kept(kept, depth):
-    header = SimpleNamespace(case="a", shape=(len(kept), 4, 4), mask_area=[16] * len(kept))
-    data = DataSettings(source=["tof"], target=["cta"], patch=(depth, 4, 4))
-    inside = min(depth, len(kept))
-    expected = [z for z in range(len(kept) - inside + 1) if all(kept[z : z + inside])]
-    assert starts_of(header, data, np.array(kept)) == expected
 
 
 def test_a_case_prepared_anew_is_counted_anew(cohort, tmp_path, save, out):
