@@ -106,6 +106,14 @@ def test_the_documented_sampler_and_schedule_train_and_synthesise(
     made = recipe.from_dict(tables, "own", allow_code=True)
     train(made, prepared, tmp_path / "run", device="cpu")
     typed("synth run cohort --out out --allow-code").done()
+    for name, wrong, words in (
+        ("wrong_shape", "x[:, :, :, :1]", "expected a tensor"),
+        ("wrong_code", "1 / 0", "wrong_code.py, line 2"),
+    ):
+        code = f"def sampler(denoise, schedule, x, times, noise):\n    return {wrong}\n"
+        (tmp_path / f"{name}.py").write_text(code)
+        command = f"synth run cohort --out {name} --set sampler={name}:sampler --allow-code"
+        assert words in typed(command).refusal
 
 
 @every_row(

@@ -54,6 +54,7 @@ MOST_MEANT = 3  # keys that an error suggests
 MOST_WRONG = 8  # wrong keys that an error lists
 LONGEST = 60  # characters of a value in an error
 IMPORT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)  # "my_package.my_module:MyNet"
+imported = set[str]()  # the modules that such names have named
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -279,6 +280,7 @@ def load_object(name: str) -> Any:
     if not IMPORT.fullmatch(name):  # nothing is imported that `imports` does not list
         raise BadInput(f'expected "module:name", in plain letters, found {name!r}. Change it.')
     module, _, attribute = name.partition(":")
+    imported.add(module)
     try:
         return getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:

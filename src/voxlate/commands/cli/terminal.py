@@ -85,11 +85,22 @@ def fail(error: BaseException) -> NoReturn:
             _fail(f"{error}; run the same command again to resume.", 130)
         case _ if isinstance(error, OSError) or system_code(error) is not None:
             _fail(f"{system_refusal(error)}", 2)
+        case _ if place := _own_code(error):
+            _fail(f"{place}: {type(error).__name__}: {error}. Mend this code (see --debug).", 2)
         case _:
             _fail(
                 f"This should not happen: {type(error).__name__}: {error}. Report what --debug prints.",
                 1,
             )
+
+
+def _own_code(error: BaseException) -> str:
+    """The last line of the user's own modules through which an error came; "" where there is none."""
+    from voxlate.base.config import imported  # loads pydantic
+
+    steps = traceback.walk_tb(error.__traceback__)
+    own = [(frame, line) for frame, line in steps if frame.f_globals.get("__name__") in imported]
+    return f"{own[-1][0].f_code.co_filename}, line {own[-1][1]}" if own else ""
 
 
 def _fail(sentence: str, code: int) -> NoReturn:

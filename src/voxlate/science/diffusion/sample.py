@@ -274,6 +274,10 @@ def sample(
     else:
         x = float(alpha) * with_known(initial, nothing, mask) + float(sigma) * _draw(known)
     x = partial(sampling.function, **sampling.options)(denoise, schedule, x, times, _draw)
+    if not isinstance(x, Tensor) or x.shape != known.shape:
+        raise BadInput(
+            f"synth.sampler: expected a tensor {list(known.shape)} from {sampling.sampler}, found {type(x).__name__} {list(getattr(x, 'shape', []))}. Return the state as it came."
+        )
     x = denoise(x, times[-1].expand(len(x))) if sampling.closes(schedule) else x
     x = with_known(x, known, mask)
     if states is not None:
