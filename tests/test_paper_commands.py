@@ -137,12 +137,12 @@ def run(voxlate, tmp_path, monkeypatch):
     """Runs the words of a page's command with small sizes, in an empty folder; gives what it said."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(published, "NETWORK", replace(published.NETWORK, **SMALL))
+    whole = published.recipe_of
+    monkeypatch.setattr(published, "recipe_of", lambda keys, _: whole(keys, {"net.width": 8}))
     said = []
 
     def by_voxlate(*words):
         texts = [ELSEWHERE.get(str(word), str(word)) for word in words]
-        if texts[:2] == ["import", "xmodality"]:
-            texts += ["--set", "net.width=8"]
         answer = voxlate(*_less(texts)).done()
         said.append(answer.out + answer.err)
 
