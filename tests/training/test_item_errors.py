@@ -115,18 +115,6 @@ def test_an_item_without_a_voxel_of_the_body_is_not_measured():
     )
 
 
-def test_least_squares_of_two_sources_recovers_their_sum():
-    sum_of = lambda a, b: 0.3 * a - 0.5 * b + 0.1  # noqa: E731
-    training = [
-        {"a": image(n), "b": image(n + 10), "ct": sum_of(image(n), image(n + 10))} for n in range(3)
-    ]
-    a, b = image(20), image(30)
-    truth = items({"a": a, "b": b}, {"ct": sum_of(a, b)})
-    errors = errors_of(training, ["a", "b"], ["ct"], truth, truth.target)["ct"]
-    assert errors["least squares"] == pytest.approx(0, abs=0.1)
-    assert errors["synthesis"] == 0
-
-
 def test_only_what_was_hidden_from_the_model_is_measured():
     both = {"a": image(0), "b": image(1)}
     batch = items(both, both)
