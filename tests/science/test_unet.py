@@ -1,11 +1,11 @@
 """The one U-Net: what may and may not reach its output, and a part of it that gives the images of the whole."""
 
-import dataclasses
 from dataclasses import replace
 from typing import Any
 
 import torch
 from calling import ask, channels
+from small_nets import TINY
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -13,9 +13,7 @@ from rows import every_row
 from voxlate.base.items import BACKGROUND
 from voxlate.science.nets.blocks import Fourier, Sinusoidal
 from voxlate.science.nets.interface import Channels, NetworkInput
-from voxlate.science.nets.unet import ResidualUNet, UNet, narrow
-
-TINY = UNet(width=8, multipliers=(1, 2), blocks=1, head_width=8, groups=4, zero_init=False)
+from voxlate.science.nets.unet import ResidualUNet, narrow
 
 
 def _volumetric(net: nn.Module) -> dict[str, nn.Parameter]:
@@ -25,7 +23,7 @@ def _volumetric(net: nn.Module) -> dict[str, nn.Parameter]:
 
 def _tiny(code: int = 0, feature_channels: tuple[int, ...] = (), **changes: Any) -> ResidualUNet:
     torch.manual_seed(1)
-    net = dataclasses.replace(TINY, **changes)
+    net = replace(TINY, **changes)
     return net.build(channels(1, 1, 1, code=code, features=feature_channels)).eval()
 
 
@@ -94,7 +92,7 @@ def test_a_head_has_at_most_its_width_and_divides_the_channels():
 def _regressor(masked: bool = False, **changes: Any) -> ResidualUNet:
     """Of three levels."""
     torch.manual_seed(0)
-    net = dataclasses.replace(TINY, multipliers=(1, 2, 4), **changes)
+    net = replace(TINY, multipliers=(1, 2, 4), **changes)
     return net.build(channels(0, 1, 1, noisy=False, masked=masked)).eval()
 
 
@@ -125,9 +123,7 @@ def test_a_refinement_sees_the_images_at_full_size():
     assert apart.abs()[0, 0, 0, 4:7, 6:9].min() > 0
 
 
-NET = UNet(
-    width=8, multipliers=(1, 2), blocks=1, head_width=8, groups=4, zero_init=False, border="repeat"
-)
+NET = replace(TINY, border="repeat")
 
 
 def _completing(patch: int) -> ResidualUNet:
