@@ -22,7 +22,7 @@ synth = { sampler = "ddim", steps = 2 }
 name = "predictor"
 method = { kind = "regression", ssim = 0.2 }
 net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
-train = { steps = 5, batch = 2, workers = 0, validate_every = 0, validation_items = 2, log_every = 1 }
+train = { steps = 5, batch = 2, optimiser = { kind = "muon" }, workers = 0, validate_every = 0, validation_items = 2, log_every = 1 }
 """
 
 
