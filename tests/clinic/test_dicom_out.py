@@ -70,9 +70,6 @@ def test_a_scan_that_is_no_series_is_refused_before_the_synthesis(run, cohort, v
     answer = voxlate(*command, "--dicom", tmp_path / "dicom").refusal
     assert "expected a DICOM series as the scan of every case" in answer
     assert not out.exists()
-    voxlate(*command).done()
-    with refuses("expected a synthesis of a DICOM series"):
-        package.export(out, tmp_path / "dicom", progress=False)
 
 
 def test_images_of_a_file_are_exported_by_like_on_the_grid_and_of_the_patient_of_their_source(

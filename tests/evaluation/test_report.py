@@ -67,12 +67,6 @@ def scored(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def page(scored):
-    """The page of the syntheses."""
-    return page_of(scored / "out", scored / "page.html")
-
-
 @pytest.fixture
 def run(scored, tmp_path):
     """A run that a test may change."""
@@ -135,7 +129,8 @@ def test_names_cannot_break_the_page_and_scores_at_fault_are_refused(out):
         report(out)
 
 
-def test_the_page_shows_verdict_and_numbers_and_needs_nothing_outside_itself(page, scored):
+def test_the_page_shows_verdict_and_numbers_and_needs_nothing_outside_itself(scored):
+    page = page_of(scored / "out", scored / "page.html")
     assert page.links
     assert all(link.startswith(("data:image/", "#")) for link in page.links)
     assert not re.search(r"https?://|@import|url\(", page.source)

@@ -85,13 +85,6 @@ def _with_constant(output):
     return dataclasses.replace(output, image=image.reshape(len(image), *image.shape[1:]))
 
 
-@pytest.fixture
-def scan(tmp_path) -> Path:
-    """A scan."""
-    write_volume(tmp_path / "scan.nii.gz", head())
-    return tmp_path / "scan.nii.gz"
-
-
 @every_row(
     "line, code",
     [
@@ -106,9 +99,10 @@ def scan(tmp_path) -> Path:
     ],
 )
 def test_commands_take_an_exported_model_without_options_of_its_network(
-    line, code, folder, scan, tmp_path, voxlate
+    line, code, folder, tmp_path, voxlate
 ):
     places = {"MODEL": folder, "OUT": tmp_path / "out", "NEW": tmp_path / "new"}
+    write_volume(scan := tmp_path / "scan.nii.gz", head())
     words = [places.get(word, word.replace("scan.nii.gz", str(scan))) for word in line.split()]
     assert voxlate(*words).code == code
     assert not [*(tmp_path / "out").glob("*/*.nii.gz")]

@@ -5,7 +5,6 @@ Paper 001: numbers of its code, in float64; what that code gets wrong is not loo
 
 from dataclasses import replace
 
-import pytest
 import torch
 from calling import batch_of
 from exact import Mixture, zeros
@@ -27,11 +26,6 @@ from voxlate.science.methods.diffusion import Diffusion
 from voxlate.science.methods.tasks import Translate
 from voxlate.science.nets.interface import NetworkInput, Output
 from voxlate.training import recipe as recipes
-
-
-@pytest.fixture(scope="module")
-def reference(shared):
-    return read_json(shared / "reference/xmodality/dev/diffusion.json")
 
 
 def tensor(values) -> Tensor:
@@ -60,9 +54,9 @@ TRACES = [
 
 
 @every_row("trace, sampler, clip", TRACES)
-def test_samplers_agree_step_by_step(reference, trace, sampler, clip):
+def test_samplers_agree_step_by_step(shared, trace, sampler, clip):
     """Whether x0 is clipped is the denoiser's affair, so the same sampler gives both traces."""
-    toy = reference["toy_samplers"]
+    toy = read_json(shared / "reference/xmodality/dev/diffusion.json")["toy_samplers"]
     x, times = tensor(toy["x_T"]).reshape(toy["shape"]), tensor(toy["time_grid"])
     default = SamplerSettings(sampler="ddim", steps=toy["steps"]).times(Cosine())
     assert_close(default, times, rtol=0, atol=1e-15)

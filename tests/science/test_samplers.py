@@ -1,8 +1,6 @@
 """Samplers against exact maps: Gaussian data make every sampler an affine map whose law is known without chance."""
 
 import math
-import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -57,23 +55,12 @@ ENDS = [*PATHS.values(), SCHEDULES["betas_of_002"], SCHEDULES["leaves_noise"]]
     ],
 )
 def test_deterministic_samplers_converge_at_their_order(sampler, spacing, order):
-    assert_order(sampler, spacing, order)
-
-
-def assert_order(sampler, spacing, order):
     for name, schedule in PATHS.items():
         coarse, fine = (
             flow_error(sampler, schedule, grid(spacing, schedule, n, 0.95, 0.05)) for n in (40, 80)
         )
         assert math.log2(coarse / fine) == pytest.approx(order, abs=0.12), (name, coarse, fine)
         assert fine < {1: 0.04, 2: 1e-3, 3: 1e-6}[order], name
-
-
-def test_the_documented_sampler_of_ones_own_has_second_order():
-    page = (Path(__file__).parents[2] / "docs" / "guides" / "extending.md").read_text()
-    names: dict = {"__name__": __name__}
-    exec(re.findall(r"```python\n(.*?)```", page, re.DOTALL)[1], names)
-    assert_order(names["trapezoidal"], "t", 2)
 
 
 # Ancestral sampling

@@ -19,17 +19,13 @@ from voxlate.science.nets.xmodality_layers import (
 )
 
 
-@pytest.fixture(scope="module")
-def waves(shared) -> dict[str, Tensor]:
-    return load_file(shared / "reference" / "xmodality" / "dev" / "wavelet_io.safetensors")
-
-
 def _near(ours: Tensor, theirs: Tensor, most: float = 2e-6) -> None:
     assert ours.shape == theirs.shape
     assert (ours.detach() - theirs).abs().max() < most
 
 
-def test_wavelet_bands_and_their_inverse(waves):
+def test_wavelet_bands_and_their_inverse(shared):
+    waves = load_file(shared / "reference" / "xmodality" / "dev" / "wavelet_io.safetensors")
     _near(wavelet.analyse(waves["x"]), waves["coeffs"])
     _near(wavelet.synthesise(waves["coeffs"]), waves["reconstructed"])
     _near(wavelet.synthesise(waves["coeffs2"]), waves["decoded2"])

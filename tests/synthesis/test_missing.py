@@ -15,11 +15,6 @@ from voxlate.synthesis.provenance import is_unchanged, write_images
 
 
 @pytest.fixture
-def two_cases(cohort):
-    return keep_cases(cohort, "case0", "case1")
-
-
-@pytest.fixture
 def score(voxlate, cohort, out):
     """score(option, …): the metrics.json of an evaluation of `out`, or of `folder`, which has to succeed."""
 
@@ -69,9 +64,9 @@ def test_a_provenance_of_something_else_in_a_case_is_kept_and_in_another_case_pa
 
 @slow
 def test_completing_in_place_scores_the_synthesis_and_not_the_scan(
-    voxlate, score, completing, two_cases, out, tmp_path
+    voxlate, score, completing, cohort, out, tmp_path
 ):
-    place = shutil.copytree(two_cases, tmp_path / "place")
+    place = shutil.copytree(keep_cases(cohort, "case0", "case1"), tmp_path / "place")
     command = ("synth", completing, place, "--missing", "t2", "--out")
     for to in (out, place):
         voxlate(*command, to).done()

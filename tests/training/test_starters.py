@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from rows import every_row
 from scans import keep_cases, t1_of
@@ -28,13 +27,8 @@ def test_without_any_starter_the_list_and_a_name_say_so(voxlate, out):
     assert not out.exists()
 
 
-@pytest.fixture
-def scan(cohort):
-    return t1_of(cohort)["t1"]
-
-
-def test_a_starter_synthesises_what_its_run_does_up_to_float16(starter, run, scan):
-    ours, theirs = (load(one, "cpu").synthesise({"t1": scan}) for one in ("starter:tiny", run))
+def test_a_starter_synthesises_what_its_run_does_up_to_float16(starter, run, cohort):
+    ours, theirs = (load(one, "cpu").synthesise(t1_of(cohort)) for one in ("starter:tiny", run))
     a, b = ours.volumes["t2"].data, theirs.volumes["t2"].data
     assert np.abs(a - b).max() < 0.01 * np.ptp(b)
     assert not np.array_equal(a, b)
