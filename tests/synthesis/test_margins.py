@@ -74,8 +74,8 @@ def scan(data):
     return {"ncct": Volume(data[None], np.diag([3.0, 3.0, 5.0, 1.0]), "HU", "ncct")}
 
 
-def made(data, of, **options):
-    return of.synthesise(scan(data), **options).volume.data[0]
+def made(data, of):
+    return of.synthesise(scan(data)).volume.data[0]
 
 
 @pytest.fixture(autouse=True)

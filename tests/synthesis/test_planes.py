@@ -20,10 +20,10 @@ PLANES = ("SAR", "ASR", "RSA")
 WINDOW = {"kind": "window", "low": 0, "high": 1200}
 
 
-def tiny_recipe(synth=None, task=None, **data):
+def tiny_recipe(synth=None, **data):
     settings = {"source": ["t1"], "target": ["t2"], "patch": [1, 24, 24], "planes": "all"}
-    tables = {"synth": synth or {}, "task": task or {"kind": "translate"}}
-    return recipe_of({**settings, **data}, {"t1": WINDOW, "t2": WINDOW}, **tables)
+    windows = {"t1": WINDOW, "t2": WINDOW}
+    return recipe_of({**settings, **data}, windows, synth=synth or {})
 
 
 def scan(affine=None):
