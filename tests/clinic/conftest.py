@@ -1,8 +1,7 @@
-"""An Orthanc server on this machine, and ports that are free."""
+"""An Orthanc server on this machine."""
 
 import json
 import shutil
-import socket
 import subprocess
 import time
 from dataclasses import dataclass
@@ -10,20 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from waiting import free_port
+
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 START_SECONDS = 60
-
-
-@pytest.fixture
-def free_port():
-    """free_port(): a port of this machine that no server uses."""
-
-    def find():
-        with socket.socket() as found:
-            found.bind(("127.0.0.1", 0))
-            return int(found.getsockname()[1])
-
-    return find
 
 
 @dataclass(frozen=True)
@@ -54,7 +43,7 @@ class Orthanc:
 
 
 @pytest.fixture
-def orthanc(tmp_path, free_port):
+def orthanc(tmp_path):
     """An empty Orthanc with DICOMweb, which is ended after the test."""
     binary = shutil.which("Orthanc") or shutil.which("Orthanc", path="/usr/sbin")
     if binary is None or not PLUGIN.is_file():

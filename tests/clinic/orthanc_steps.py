@@ -1,18 +1,6 @@
 """Steps of the tests with Orthanc."""
 
 import socket
-import time
-
-MOST_SECONDS = 60
-
-
-def until(condition, what: str) -> None:
-    end = time.monotonic() + MOST_SECONDS
-    while time.monotonic() < end:
-        if condition():
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"{what} did not happen within {MOST_SECONDS} s")
 
 
 def listens(orthanc) -> bool:

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import SimpleITK
 
 from dciodvfy import TOOL, errors_in
 from refusals import refuses
@@ -147,21 +146,6 @@ def test_the_image_type_names_the_plane_of_slices_that_are_not_axial(tmp_path):
     change(tmp_path / "axial", BodyPartExamined="KNEE")  # which has a side
     for kind, write in WRITE.items():
         assert_valid(write(numbered(own), tmp_path / "axial", tmp_path / f"knee_{kind}", ORIGIN))
-
-
-def test_simpleitk_reads_the_voxels_where_the_volume_is(tmp_path):
-    affine = write_source(tmp_path / "mr", -0.7)
-    volume = numbered(affine)
-    files = write_derived(volume, tmp_path / "mr", tmp_path / "out", ORIGIN)
-    found = SimpleITK.ImageSeriesReader.GetGDCMSeriesFileNames(str(tmp_path / "out"))
-    assert len(found) == len(files)
-    image = SimpleITK.ReadImage(found)
-    to_index = np.linalg.inv(LPS_TO_RAS @ affine)
-    for index in ((0, 0, 0), (4, 5, 3), (2, 1, 2)):
-        x_y_z = (to_index @ (*image.TransformIndexToPhysicalPoint(index), 1))[:3]
-        nearest = np.rint(x_y_z).astype(int)
-        assert np.allclose(x_y_z, nearest, atol=1e-3)
-        assert image[index] == volume.data[0][tuple(nearest[::-1])]
 
 
 def test_a_series_is_never_mixed_with_another(tmp_path):

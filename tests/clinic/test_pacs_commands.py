@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pydicom
 import pytest
-from orthanc_steps import listens, push, until
+from orthanc_steps import listens, push
 from pydicom.uid import generate_uid
 
 import voxlate as package
@@ -28,6 +28,7 @@ from voxlate.clinic.listen import FAILED
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import same_grid
 from voxlate.synthesis.result import Synthesised
+from waiting import until
 
 SYNTHETIC = "SYNTHETIC T2 - NOT FOR DIAGNOSIS"
 
@@ -92,9 +93,9 @@ def test_a_listener_answers_a_study_and_puts_another_aside(
         [sys.executable, "-m", "voxlate", "listen", str(run), "--out", str(queue), *options]
     )
     try:
-        until(lambda: listens(orthanc), "listening")
+        until(lambda: listens(orthanc))
         push(orthanc, stored)
-        until(lambda: len(orthanc.instances()) == 13, "the answer")
+        until(lambda: len(orthanc.instances()) == 13)
         dataset = datasets[0]  # as a single slice of another study, without its place
         dataset.StudyInstanceUID, dataset.SeriesInstanceUID = generate_uid(), generate_uid()
         dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
@@ -104,7 +105,7 @@ def test_a_listener_answers_a_study_and_puts_another_aside(
         send([tmp_path / "other.dcm"], WebArchive.connect(orthanc.url), other, "archive")
         push(orthanc, dataset.StudyInstanceUID)
         why = queue / FAILED / study_name(str(dataset.StudyInstanceUID)) / "why.txt"
-        until(why.is_file, "the refusal")
+        until(why.is_file)
         assert "expected" in why.read_text()
     finally:
         process.kill()

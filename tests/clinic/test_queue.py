@@ -52,14 +52,6 @@ def test_every_image_is_sent_although_answers_and_connections_are_lost(files, tm
     assert waits == [1.0, 2.0, 1.0, 1.0, 1.0]
 
 
-def test_after_too_many_attempts_the_same_call_sends_the_rest(files, tmp_path):
-    archive, ledger = Fake(before=(3, 4, 5, 6, 7)), Ledger(tmp_path / "sent")
-    with refuses("after 2 of"):
-        send(files, archive, ledger, "x", lambda seconds: None)
-    assert send(files, archive, ledger, "x") == 4
-    assert archive.has_all()
-
-
 def test_an_image_that_a_killed_process_did_not_record_is_sent_again(files, tmp_path):
     archive, ledger = Fake(), Ledger(tmp_path / "sent")
     send(files[:3], archive, ledger, "x")

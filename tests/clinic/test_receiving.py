@@ -11,6 +11,7 @@ from rows import slow
 from voxlate.clinic import listen
 from voxlate.clinic.archives import Ledger, Node, NodeArchive, Refused, WebArchive, send, study_name
 from voxlate.clinic.listen import Queue, receive_images
+from waiting import free_port
 
 pytest.importorskip("pynetdicom")
 IDLE_SECONDS = 0.3
@@ -23,7 +24,7 @@ def queue(tmp_path) -> Queue:
 
 
 @pytest.fixture
-def sender(queue, free_port):
+def sender(queue):
     """A sender whose title is allowed, and which has no association yet."""
     port = free_port()
     with receive_images(queue.receive, "VOXLATE", port, ["SCANNER"], HOST):
@@ -82,7 +83,7 @@ def test_connections_that_ask_for_nothing_lock_no_sender_out(queue, sender, data
     assert complete(queue) == study_name(str(datasets[0].StudyInstanceUID))
 
 
-def test_a_server_that_is_away_is_one_sentence(free_port, series, tmp_path):
+def test_a_server_that_is_away_is_one_sentence(series, tmp_path):
     files, waits = sorted(series.iterdir()), []
     archive = WebArchive.connect(f"http://127.0.0.1:{free_port()}/dicom-web")
     with refuses("after 0 of"):

@@ -8,7 +8,6 @@ import pytest
 
 from rows import every_row
 from voxlate.base.errors import DoNotTrust
-from voxlate.base.files import write_json
 from voxlate.base.messages import message
 from voxlate.clinic.dicom_out import export_dicom
 from voxlate.clinic.studies import export_once
@@ -58,15 +57,6 @@ def series(tmp_path):
     return write_series(scan, tmp_path / "head", Modality="MR")
 
 
-@pytest.fixture
-def cases(tmp_path):
-    """A folder of a good case and one that is not to be trusted."""
-    write_json(tmp_path / "out/provenance.json", {"cases": ["ann", "bob"]})
-    synthesised(tmp_path / "out/ann", [])
-    synthesised(tmp_path / "out/bob", [BAD, CAUTION])
-    return tmp_path / "out"
-
-
 def header_text(file):
     """What the header of an image file states, in the formats that state anything."""
     if file.name.endswith((".nii", ".nii.gz")):
@@ -109,14 +99,14 @@ def test_every_writer_states_the_grade_and_whether_a_map_is_a_lower_or_an_upper_
         assert DISTRUST not in text, name
 
 
-def test_no_study_gets_it_unless_it_is_accepted(cases, series, tmp_path):
-    to = tmp_path / "dicom"
+def test_no_study_gets_it_unless_it_is_accepted(series, tmp_path):
+    to, bad = tmp_path / "dicom", synthesised(tmp_path / "out/bob", [BAD, CAUTION])
     with pytest.raises(DoNotTrust):
-        export_dicom(cases / "bob", to, series)
+        export_dicom(bad, to, series)
     with pytest.raises(DoNotTrust):
-        export_once([cases / "bob"], to, print)
+        export_once([bad], to, print)
     assert not [*to.rglob("*.dcm")]
-    export_dicom(cases / "bob", to, series, accept_untrusted=True)
+    export_dicom(bad, to, series, accept_untrusted=True)
     first = pydicom.dcmread(to / "bob/ct/0001.dcm")
     assert CAUTION["text"] in first.ImageComments
     assert REASON in first.DerivationDescription

@@ -22,36 +22,22 @@ train = { steps = 4, batch = 2, precision = "float32", workers = 0, validate_eve
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_widths")]
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """The folder that `calibrated` fills once."""
-    return tmp_path_factory.mktemp("completions")
-
-
-@pytest.fixture
-def calibrated(voxlate, small_head, place):
-    """A completion of three modalities, calibrated on four heads that its training did not see; gives (run, heads)."""
-    run, heads = place / "run", place / "others"
-    if run.exists():
-        return run, heads
+def test_each_missing_modality_has_its_own_intervals_which_hold_the_truth(
+    voxlate, small_head, tmp_path
+):
+    run, heads = tmp_path / "run", tmp_path / "others"
     seeds = {f"cohort/case{number}": number for number in range(3)}
     seeds |= {f"others/new{number}": 100 + number for number in range(4)}
     for folder, seed in seeds.items():
-        small_head(place / folder, seed)
-        t2 = place / folder / "t2.nii.gz"
+        small_head(tmp_path / folder, seed)
+        t2 = tmp_path / folder / "t2.nii.gz"
         change_scan(t2, lambda values: np.sqrt(1400 * values), t2.with_name("pd.nii.gz"))
-    options = ("--shares", 2, 1, 0, "--no-audit")
-    voxlate("prepare", place / "cohort", "--out", place / "prepared", *options).done()
-    (place / "three.toml").write_text(THREE)
-    voxlate("train", place / "three.toml", "--data", place / "prepared", "--out", run).done()
+    (tmp_path / "three.toml").write_text(THREE)
+    prepared = ("--out", tmp_path / "prepared", "--shares", 2, 1, 0, "--no-audit")
+    voxlate("prepare", tmp_path / "cohort", *prepared).done()
+    data = ("--data", tmp_path / "prepared", "--out", run)
+    voxlate("train", tmp_path / "three.toml", *data).done()
     voxlate("calibrate", run, heads).done()
-    return run, heads
-
-
-def test_each_missing_modality_has_its_own_intervals_which_hold_the_truth(
-    calibrated, voxlate, tmp_path
-):
-    run, heads = calibrated
     header = load(run, "cpu").calibration().header
     assert set(header.targets) == {"t1", "t2", "pd"}
     assert header.patients == 4

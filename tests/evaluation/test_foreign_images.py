@@ -14,19 +14,14 @@ from voxlate.evaluation.scoring.scores import read_scores
 ERRORS = {"p1": 10.0, "p10": 30.0}
 
 
-@pytest.fixture
-def truths(tmp_path):
-    """Two cases, of which the name of one begins as that of the other."""
-    body = np.full((6, 20, 20), -1000.0)
-    body[1:5, 4:16, 4:16] = 40
-    for case in ERRORS:
-        save(tmp_path / "cohort" / case / "ct.nii.gz", body)
-        save(tmp_path / "cohort" / case / "t1.nii.gz", body + 1000, "t1", "a.u.")
-    return body
-
-
-def test_images_of_other_software_are_scored_where_synth_would_write_them(truths, tmp_path):
+def test_images_of_other_software_are_scored_where_synth_would_write_them(tmp_path):
+    """The name of one case begins as that of the other."""
     out = tmp_path / "other"
+    truths = np.full((6, 20, 20), -1000.0)
+    truths[1:5, 4:16, 4:16] = 40
+    for case in ERRORS:
+        save(tmp_path / "cohort" / case / "ct.nii.gz", truths)
+        save(tmp_path / "cohort" / case / "t1.nii.gz", truths + 1000, "t1", "a.u.")
     save(out / "p1_ct.nii.gz", truths)
     with refuses("OUT/CASE/MODALITY"):
         evaluate(out, tmp_path / "cohort")

@@ -88,14 +88,17 @@ def test_another_modality_a_label_map_or_a_mask_file_may_say_where_to_look(
     monkeypatch.chdir(tmp_path)
     for number in range(3):
         labels = np.where(head(number) == 300, 4, head(number) > -500)
+        labels[5, 6, 6] = 1 if number else 7
         save(cohort / f"p{number}/seg.nii.gz", labels, "seg", "")
         save(f"masks/p{number}/vessels.nii.gz", labels == 4, "mask", "")
-    scores = evaluate(out, cohort, regions={"vessels": rule, "head": "seg>0"})
+    scores = evaluate(out, cohort, regions={"vessels": rule, "head": "seg>0", "odd": "seg=7"})
     assert mean(scores, "vessels.voxels") == 160
     assert mean(scores, "vessels.mae") == pytest.approx(160, abs=1e-3)
     assert mean(scores, "head.voxels") == 10 * 20 * 16
     # the synthesis shows no such structure
-    assert "vessels.dice" not in scores.rows[0].scores
+    assert not {"vessels.dice", "vessels.volume"} & scores.rows[0].scores.keys()
+    volumes_ml = [scores.rows[1].scores[f"{name}.truth_volume"] for name in ("vessels", "odd")]
+    assert volumes_ml == pytest.approx([0.16, 0])
 
 
 def test_a_region_below_a_threshold_does_not_hold_the_air_around_the_body(cohort, out):

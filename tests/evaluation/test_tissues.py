@@ -51,6 +51,8 @@ def test_tissues_are_scored_by_the_truths_values(folders):
     row = scores.rows[0].scores
     assert row["air.voxels"] == 4 * 6 * 8
     assert row["air.dice"] == pytest.approx(2 * 0.5 / 1.5)
+    volumes_ml = row["air.truth_volume"], row["air.volume"]  # of voxels of 2 mm³
+    assert volumes_ml == pytest.approx((0.384, 0.192))
     assert row["fat.truth_mean"] == pytest.approx(-80, abs=0.01)
     assert row["cortical.voxels"] == 12 * 2 * 20
     # one of two rows is gone

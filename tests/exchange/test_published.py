@@ -126,16 +126,6 @@ def test_a_file_that_is_no_weights_is_refused(tmp_path, write, words):
         load_network(tmp_path / "w.safetensors", DEV["dit"])
 
 
-def test_an_imported_network_gives_the_same_numbers_inside_its_run(tmp_path):
-    weights = _file(tmp_path / "adm.safetensors", "adm")
-    inside = load(import_run(weights, tmp_path / "run", DEV["adm"]).folder).network.method.net
-    x, image = torch.randn(2, 2, 1, 1, 12, 12)
-    log_snr = torch.tensor([0.5, -4.0])
-    alone = load_network(weights, DEV["adm"])
-    with torch.no_grad():
-        torch.testing.assert_close(ask(alone, x, image, log_snr), ask(inside, x, image, log_snr))
-
-
 STORED = {  # stored as LPS and as RAS: steps to LPS, and where a piece of the head begins
     "topcow_pair/mra.nii.gz": (1, 1, (50, 70, 10)),
     "native_unaligned/chris/mra.nii.gz": (-1, -1, (70, 120, 30)),

@@ -1,8 +1,6 @@
 """A page without a browser: a client that it has let in, and jobs that are done in this process."""
 
-import socket
 import threading
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -25,24 +23,10 @@ from voxlate.page.app import create_app
 from voxlate.page.jobs import Jobs
 from voxlate.page.page_settings import Settings
 from voxlate.page.work import start_process, work
+from waiting import free_port, until
 
 BASE = "http://127.0.0.1:8765"
 TOKEN = "a token of the tests"
-
-
-def until(holds, seconds=60):
-    """Waits until a condition holds."""
-    over = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < over
-        time.sleep(0.02)
-
-
-def free_port():
-    """A port of this machine on which nothing listens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 @contextmanager

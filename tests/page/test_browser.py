@@ -329,11 +329,10 @@ def _measured(page):
     }
 
 
-@pytest.mark.parametrize("path", ["viewer", "turned"])
 def test_a_region_and_a_histogram_have_the_numbers_of_numpy_and_a_distance_its_millimetres(
-    viewer, volumes, path
+    viewer, volumes
 ):
-    page = viewer(path)
+    page = viewer("turned")
     page.check('[name="tool"][value="region"]')
     (x0, y0), (x1, y1) = (5.2, 6.1), (13.9, 17.4)
     _drag(page, _point(page, x0, y0), _point(page, x1, y1))

@@ -32,12 +32,6 @@ train = { steps = 4, batch = 2, precision = "float32", workers = 0 }
 
 
 @pytest.fixture
-def both(trained):
-    """A tiny run with two answers: the mean of its regression, and samples of its residual."""
-    return trained("both", RESIDUAL)
-
-
-@pytest.fixture
 def scan(cohort):
     """A scan that the models take."""
     return cohort / "case1" / "t1.nii.gz"
@@ -63,23 +57,14 @@ WRONG = [
 ]
 
 
-@pytest.fixture
-def calibrate(small_head, tmp_path, quick_widths):
-    """Fits intervals of a run on heads that its training did not see."""
-
-    def fit(run, **options):
-        for number in range(4):
-            small_head(tmp_path / "others" / f"new{number}", 100 + number)
-        package.calibrate(run, tmp_path / "others", progress=False, **options)
-
-    return fit
-
-
 @slow
 def test_of_a_mean_and_a_sample_the_calibrated_one_is_taken_and_shows_its_map(
-    at_work, typed, both, scan, calibrate, tmp_path
+    at_work, typed, trained, scan, small_head, quick_widths, tmp_path
 ):
-    calibrate(both, answer="mean")
+    both = trained("both", RESIDUAL)
+    for number in range(4):
+        small_head(tmp_path / "others" / f"new{number}", 100 + number)
+    package.calibrate(both, tmp_path / "others", progress=False, answer="mean")
     made = at_work(both)
     place, text = made.checked(scan)
     assert "with prediction intervals" in text

@@ -87,36 +87,12 @@ def test_a_lone_scan_is_what_its_name_or_description_says_or_is_taken_as_the_sou
     for (place, text), scan in ((made.checked(named), named.name), (made.checked(**files), "s")):
         assert used(made, place) == {"t1": scan}
         assert "By its name" not in text
-
-
-@slow
-def test_the_best_series_of_a_study_is_taken_unless_the_user_says_what_another_is(
-    at_work, run, tmp_path
-):
-    made = at_work(run)
-    series = {"localizer": 3, "t1_tra": 6, "t1_iso": 8}
-    for number, (text, slices) in enumerate(series.items()):
-        for level in range(slices):
-            header = mr_slice(level, "1.2", f"1.2.{number}")
-            header.SeriesDescription = text
-            save(header, tmp_path / "study" / text / f"{level}.dcm")
-    (tmp_path / "study/.DS_Store").touch()
-    whole = tmp_path / "study.zip"
-    shutil.make_archive(str(whole.with_suffix("")), "zip", tmp_path / "study")
-    place, text = made.checked(whole)
-    assert used(made, place)["t1"].startswith("study/t1_iso")
-    assert re.search(r"also fitting: series 1 \(MR &#34;t1_tra&#34;, 6 images", text)
-    made.post(f"{place}/names", data={"names": ["", "", "t1"]})  # of localizer, t1_iso, t1_tra
-    made.finished(place)
-    assert used(made, place)["t1"].startswith("study/t1_tra")
     address, text = made.synthesised(place, anyway=1)
     assert "DICOM series (zip)" in text
-    content = made.get(f"{address}/dicom.zip").content
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+    with zipfile.ZipFile(io.BytesIO(made.get(f"{address}/dicom.zip").content)) as archive:
         names = [name for name in archive.namelist() if name.endswith(".dcm")]
     assert sum("/t2/" in name for name in names) == 6
-    (report,) = (name for name in names if "/t2/" not in name)
-    assert report.endswith("/report/0001.dcm")
+    assert sum(name.endswith("/report/0001.dcm") for name in names) == 1
 
 
 def test_series_of_two_patients_are_refused_and_two_of_one_are_not(at_work, run, tmp_path):
@@ -155,22 +131,3 @@ def test_the_page_synthesises_what_is_not_to_be_trusted_only_where_the_box_is_ti
     assert made.get(f"{address}/images/t2.nii.gz").status_code == 400
     address, _ = made.synthesised(place, anyway=1)
     assert made.get(f"{address}/images/t2.nii.gz").status_code == 200
-
-
-def test_a_program_reads_every_refusal_as_json_and_learns_of_fields(at_work, run, cohort):
-    program = {"accept": "application/json"}
-    made = at_work(run)
-    refusals = (
-        made.stranger().get("/", headers=program),
-        made.client.post("/uploads", headers=program | {"origin": "http://elsewhere"}),
-        made.client.post("/uploads", content=iter([b"x"]), headers=program),
-    )
-    assert [answer.status_code for answer in refusals] == [401, 403, 411]
-    assert all({*answer.json()} == {"error"} for answer in refusals)
-    scan = change_scan(cohort / "case1/t1.nii.gz", lambda values: values - 1000)
-    place, _ = made.checked(scan)
-    address, _ = made.synthesised(place)
-    job = made.client.get(address, headers=program).json()
-    assert job["state"] == "failed"
-    assert "“Synthesise anyway”" in job["why"]
-    assert "(in Python" not in job["why"]

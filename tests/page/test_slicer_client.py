@@ -302,6 +302,7 @@ def test_each_documented_address_answers_as_openapi_states(page, cohort):
     assert {*early.json()} == {"error"}
     gone = made.get("/jobs/20200101-000000-000000000000", headers=JSON)
     assert (gone.status_code, {*gone.json()}) == (404, {"error"})
+    assert {*made.stranger().get("/", headers=JSON).json()} == {"error"}
     answer = made.post(f"/jobs/{job['job']}/delete", headers=JSON)
     assert (answer.status_code, answer.headers["location"]) == (303, "/")
     entered = made.get("/enter", params={"token": TOKEN}, headers=JSON)

@@ -15,8 +15,6 @@ from voxlate.science.nets.blocks import (
     BlockOptions,
     Norm,
     Volumetric,
-    group_count,
-    sinusoids,
     to_slices,
     to_volumes,
 )
@@ -40,14 +38,6 @@ def test_a_volumetric_layer_is_a_convolution_along_the_depth_of_each_volume(dept
     found = to_volumes(layer(to_slices(volumes), depth), depth)
     expected = F.conv3d(volumes, layer.weight[..., None, None], padding=(1, 0, 0))
     assert_close(found, expected, atol=1e-5, rtol=1e-5)
-
-
-def test_sinusoids_start_at_one_radian_a_unit_and_end_near_the_longest_period():
-    value = torch.tensor([0.0, 0.5])
-    phase = value[:, None] * torch.tensor([10_000 ** (-k / 4) for k in range(4)])
-    sines, cosines = sinusoids(value, 8, 4)
-    assert_close(sines, phase.sin())
-    assert_close(cosines, phase.cos())
 
 
 TINY = KLAutoencoder(width=8, multipliers=(1, 2, 2), blocks=1, groups=4)
@@ -77,17 +67,6 @@ def test_other_sizes_are_mirrored_and_cropped(size):
     assert net.decode(mean, size).shape == x.shape
 
 
-def test_halving_pads_the_far_sides_only():
-    """The last column of an even map meets padding, the first does not (unlike a padding of one all round)."""
-    net = _tiny()
-    halve = next(part for part in net.encoder if type(part).__name__ == "Halving")
-    with torch.no_grad():
-        halve.conv.weight.fill_(1.0)
-        halve.conv.bias.zero_()
-    out = halve(torch.ones(1, 8, 4, 4))[0, 0]
-    assert torch.equal(out, 8 * torch.tensor([[9.0, 6.0], [6.0, 4.0]]))
-
-
 @every_row(
     "shape", [(3, 12, 7, 5), (2, 12, 33, 32), (2, 12, 3, 5, 4)]
 )  # small maps, large ones, volumes
@@ -114,11 +93,6 @@ def test_norm_and_its_gradients_are_those_of_the_reference(dtype, tolerance, sha
     expected = torch.autograd.grad(reference, (wide, weight, bias), grad.double())
     for mine, theirs in zip((out, *found), (reference, *expected)):
         assert (mine.double() - theirs).abs().max() <= tolerance * theirs.abs().max()
-
-
-@every_row("channels, groups", [(512, 32), (64, 32), (48, 24), (16, 8), (20, 10), (2, 1), (1, 1)])
-def test_groups_divide_the_channels_and_leave_two_in_each(channels, groups):
-    assert group_count(channels, 32) == groups
 
 
 def test_a_large_map_that_hardly_varies_keeps_its_digits():

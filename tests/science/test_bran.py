@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from rows import every_row
-from voxlate.science.nets.asymmetry import AsymmetryPrior, Sampling, mirror, on_grid
+from voxlate.science.nets.asymmetry import AsymmetryPrior, Sampling, mirror
 from voxlate.science.nets.blocks import BlockOptions
 from voxlate.science.nets.bran import Bran, BranNet, DropBlock, RegionalFilters, one_hot
 from voxlate.science.nets.unet import ResidualUNet, UNet
@@ -108,12 +108,6 @@ def test_the_mirror_stands_in_the_middle_of_the_image_not_of_what_was_padded():
     row = torch.arange(8.0).reshape(1, 1, 1, 8)
     assert mirror(row, 5).flatten().tolist() == [4, 3, 2, 1, 0, 5, 6, 7]
     assert mirror(row, 8).flatten().tolist() == [7, 6, 5, 4, 3, 2, 1, 0]
-
-
-def test_maps_of_another_padding_are_cut_or_their_border_repeated():
-    feature = torch.arange(6.0).reshape(1, 1, 2, 3)
-    assert on_grid(feature, 1, 2).flatten().tolist() == [0, 1]
-    assert on_grid(feature, 2, 5)[0, 0].tolist() == [[0, 1, 2, 2, 2], [3, 4, 5, 5, 5]]
 
 
 def pyramid(features: tuple[Tensor, ...], patch: int = 1):

@@ -12,26 +12,6 @@ from voxlate.science.nets.strided import DoublingConv, HalvingConv
 from voxlate.training import recipe
 
 
-@every_row(
-    "options, expected",
-    [
-        ({}, (2, 1, 6)),
-        ({"maps": 3}, (2, 3, 6)),
-        ({"maps": 3, "output": "patches"}, (2, 3, 6, 6, 10)),
-        ({"maps": 3, "dimensions": 3}, (2, 3, 1)),
-        ({"maps": 3, "dimensions": 3, "output": "patches"}, (2, 3, 3, 6, 10)),
-        (
-            {"dimensions": 3, "output": "patches", "kernel": 3, "all_halve": True},
-            (2, 1, 3, 4, 6),
-        ),
-    ],
-)
-@every_row("norm", ["none", "instance", "batch"])
-def test_outputs_have_a_map_for_each_label_and_one_place_a_slice_or_patch(options, expected, norm):
-    critic = Critic(widths=(4, 6, 6), norm=norm, **options).build(channels=2)
-    assert critic(torch.randn(2, 2, 6, 32, 48)).shape == expected
-
-
 def test_a_critic_of_slices_sees_each_slice_alone_and_one_of_volumes_does_not():
     torch.manual_seed(0)
     images = torch.randn(1, 1, 6, 16, 16)

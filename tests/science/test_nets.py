@@ -54,14 +54,10 @@ def images_only(sides, out=None):
         (DiT(), channels(1, 1, 1), 558_368_000),
         (MMGAN(), COMPLETE, 54_407_172),
         (MMSYN(), COMPLETE, 2_235_268),
-        (MMSYN(), TRANSLATE, 1_713_524),
         (HiNet(), TRANSLATE, 4_178_788),
         (CocaGAN(), COMPLETE, 3_470_792),
-        (CocaGAN(classes=5), COMPLETE, 3_859_533),
         (UcDGAN(), COMPLETE, 10_201_857),
-        (UcDGAN(), TRANSLATE, 10_201_857),
         (ResNet(), images_only(3), 11_378_179),  # 11.378 million, as Zhu's code prints
-        (ResNet(), images_only(1), 11_365_633),
         (Bran(), images_only(4, 1), 29_885_296),
         (KLAutoencoder(width=128), images_only(3), 55_312_063),  # as diffusers' AutoencoderKL
     ],

@@ -142,11 +142,3 @@ def test_draws_have_the_correlation_that_the_weights_say_at_every_draw(kind):
         assert ((draw**4).mean(1) - 3).abs().max() < ERROR * 96**0.5
         assert_correlated(draw, kind)
     assert torch.corrcoef(torch.cat([draw[:1] for draw in draws])).triu(1).abs().max() < ERROR
-
-
-def test_independent_slices_draw_the_streams_that_plain_ids_start():
-    """So a recipe without the key gives the images it always gave."""
-    plain = SynthesisNoise(3, [stable_id("case", z, 0, 0) for z in range(12)], 2)
-    assert torch.equal(
-        SynthesisNoise(3, items(Independent()), 2).normal((4, 50)), plain.normal((4, 50))
-    )

@@ -38,15 +38,6 @@ class HeldTwice(nn.Module):
         return self.again[0](image)
 
 
-class Noisy(nn.Module):
-    def __init__(self, in_channels, out_channels):
-        super().__init__()
-        self.layer = nn.Conv3d(in_channels, out_channels, 1)
-
-    def forward(self, image, log_snr):
-        return self.layer(image) + log_snr[:, None, None, None, None]
-
-
 class Halving(nn.Module):
     def __init__(self, in_channels, out_channels):
         super().__init__()
@@ -57,15 +48,6 @@ class Halving(nn.Module):
 
 
 ONE = Channels(images={"t1": 1}, out=1)
-NOISY = Channels(images={"t1": 1}, out=1, state=1, noisy=True)
-
-
-def test_a_module_that_asks_for_the_noise_level_gets_it():
-    made, log_snr = settings_of(Noisy)().build(NOISY), torch.tensor([0.0, 5.0])
-    state, image = torch.randn(2, 2, 1, 1, 4, 4)
-    given = NetworkInput({"t1": image}, state, log_snr=log_snr)
-    lifted = made(given).image - made.module.layer(given.joined)
-    assert torch.allclose(lifted.mean((1, 2, 3, 4)), log_snr, atol=1e-5)
 
 
 def test_an_image_of_another_size_is_one_sentence():

@@ -227,12 +227,6 @@ def test_a_sampler_of_ones_own_states_its_evaluations_grid_end_and_options():
         run(replace(own, steps=4), zeros, SCHEDULES["leaves_noise"])
 
 
-@every_row("name", ["no_such_module:f", "exact:no_such_function"])
-def test_a_sampler_that_cannot_be_imported_is_refused_in_one_sentence(name):
-    with refuses(r"^expected .* found none"):
-        run(SamplerSettings(sampler=name), zeros, Cosine())
-
-
 DEPTH = 11
 ITEMS = torch.arange(2 * DEPTH).reshape(2, DEPTH)
 

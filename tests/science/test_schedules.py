@@ -135,24 +135,6 @@ def test_schedules_are_the_formulas_of_their_papers(schedule, log_snr):
 
 
 @every_row(
-    "schedule, t, alpha, sigma",
-    [
-        (Cosine(), 0.5, 0.5**0.5, 0.5**0.5),
-        (ExponentialVE(), 0.0, 1, 0),
-        (ExponentialVE(), 1e-5, 1, 0.0031623),
-        (ExponentialVE(), 0.5, 1, 1.930805),
-        (ExponentialVE(), 1.0, 1, 9.845215),
-        (LinearVP(), 0.5, 0.2811829, 0.9596542),
-        (LinearVP(), 1.0, 0.0065716, 0.9999784),
-        (FlowMatching(), 0.25, 0.75, 0.25),
-    ],
-)
-def test_schedules_have_the_published_numbers(schedule, t, alpha, sigma):
-    found = [float(one) for one in schedule(times(t))]
-    assert found == pytest.approx([alpha, sigma], rel=2e-5, abs=5e-8)
-
-
-@every_row(
     "schedule, std, apart",
     [
         (SCHEDULES["betas_of_000"], 1, 1e-15),
@@ -261,7 +243,7 @@ def test_grids_fall_from_start_to_end(name, schedule, steps, start, end):
     assert times.dtype == torch.float64
 
 
-@every_row("start, steps", [(1.0, steps) for steps in (2, 50, 200, 999, 1000)] + [(0.5, 5)])
+@every_row("start, steps", [(1.0, steps) for steps in (2, 200, 1000)] + [(0.5, 5)])
 def test_the_index_grid_visits_the_published_indices_and_ends_at_the_image(start, steps):
     index = np.round(np.linspace(1000 * start - 1, 0, steps)) + 1
     times = grid("index", TABLE, steps, start=start)

@@ -123,18 +123,15 @@ def spaced(model, spacing_mm):
     return replace(model, facts=replace(model.facts, preparation=preparation))
 
 
-@pytest.fixture
-def other(voxlate, run, tmp_path, small_head, quick_widths):
-    """A head that the training did not see, one of three on which the run is calibrated."""
+@slow
+def test_intervals_are_closed_where_there_is_nothing(
+    voxlate, run, tmp_path, small_head, quick_widths
+):
     for number in range(3):
         small_head(tmp_path / f"others/new{number}", 100 + number)
     voxlate("calibrate", run, tmp_path / "others").done()
-    return read_volume(tmp_path / "others/new0/t1.nii.gz", "t1")
-
-
-@slow
-def test_intervals_are_closed_where_there_is_nothing(run, other):
-    made = load(run).synthesise({"t1": with_air(other)})
+    unseen = read_volume(tmp_path / "others/new0/t1.nii.gz", "t1")
+    made = load(run).synthesise({"t1": with_air(unseen)})
     low, high = (one["t2"].data[0] for one in (made.low, made.high))
     assert (low[-ABOVE:] == 0).all()
     assert (high[-ABOVE:] == 0).all()

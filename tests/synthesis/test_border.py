@@ -13,7 +13,6 @@ from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import canonical
 from voxlate.scans.images.mask import foreground
 from voxlate.science.diffusion.noise import Noise
-from voxlate.science.nets.blocks import BlockOptions, SliceConv
 from voxlate.synthesis.model import predict_case
 from voxlate.training.batches.batches import read_batch
 from voxlate.training.load import load
@@ -48,20 +47,6 @@ def test_a_slice_gives_the_same_output_through_trainings_path_and_through_that_o
     trained = outputs_of(method, lambda: method.loss(turn, batch, Noise(0, batch.item)))
     apart = (trained[0] - synthesised[PLACE]).abs()
     assert (apart.max() < 1e-5) == same
-
-
-@every_row(
-    "repeat, in_training, in_synthesis", [("never", 2, 2), ("synthesis", 2, 3), ("always", 3, 3)]
-)
-def test_a_convolution_repeats_the_border_when_it_should(repeat, in_training, in_synthesis):
-    """Sums of three ones along a row: 2 where the third one is a zero beyond the border."""
-    conv = SliceConv(1, 1, BlockOptions(repeat=repeat))
-    torch.nn.init.zeros_(conv.weight)
-    torch.nn.init.zeros_(conv.bias)
-    conv.weight.data[0, 0, 1] = 1.0
-    for training, edge in ((True, in_training), (False, in_synthesis)):
-        made = conv.train(training)(torch.ones(1, 1, 4, 4), 1)
-        assert made[..., 2, :].flatten()[:4].tolist() == [edge, 3, 3, edge]
 
 
 MARGIN = 20  # pixels of 2 mm of air around the small head

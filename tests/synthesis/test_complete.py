@@ -1,20 +1,9 @@
 """Completion and latent models through the command line, as a user would train and use them."""
 
-import json
-
 from preparing import prepare
 from rows import slow
 from scans import change_scan, hold_out_the_last
 from voxlate.scans.cohorts.find import find_cohort
-
-
-def test_a_modality_that_is_there_can_be_left_out_to_score_its_synthesis(
-    synth, voxlate, completing, cohort, out
-):
-    synth(completing, cohort / "case1", "--missing", "t2", "--samples", 2).done()
-    assert (out / "case1/desc-synthetic_t2_std_uncalibrated.nii.gz").exists()
-    answer = voxlate("evaluate", out, "--truth", cohort, "--json").done()
-    assert "t2" in json.loads(answer.out)["modalities"]
 
 
 def test_cases_with_mixed_gaps_are_completed_and_whole_ones_listed(synth, completing, cohort, out):

@@ -127,12 +127,7 @@ def test_members_count_the_same_however_many_samples_they_drew():
     assert np.mean(variances) == pytest.approx(1, abs=0.03)
 
 
-@slow
-def test_members_that_make_something_else_are_refused(synth, run, changed, cohort):
-    back = changed("back", {"data.source": '["t2"]', "data.target": '["t1"]'})
-    refusal = synth(run, back, cohort).sentence
-    assert "expected a model that makes t2 [a.u.] of t1 [a.u.], as" in refusal
-    assert "found one that makes t1 [a.u.] of t2 [a.u.]" in refusal
+def test_members_that_make_something_else_are_refused(run):
     model = load(run)
     in_hu = replace(model, facts=replace(model.facts, units={"t1": "a.u.", "t2": "HU"}))
     with refuses(r"found one that makes t2 \[HU\]"):

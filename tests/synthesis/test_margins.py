@@ -7,10 +7,9 @@ from numpy.testing import assert_allclose
 from torch import nn
 
 from refusals import refuses
-from rows import every_row, slow
+from rows import every_row
 from stand_ins import model_of
 from voxlate.scans.images.grid import Volume
-from voxlate.scans.images.tiling import Whole, fit_to_mask
 from voxlate.science.diffusion.noise import SynthesisNoise
 from voxlate.synthesis import inputs
 from voxlate.training import torch_network as network
@@ -75,8 +74,8 @@ def scan(data):
     return {"ncct": Volume(data[None], np.diag([3.0, 3.0, 5.0, 1.0]), "HU", "ncct")}
 
 
-def made(data, of, **options):
-    return of.synthesise(scan(data), **options).volume.data[0]
+def made(data, of):
+    return of.synthesise(scan(data)).volume.data[0]
 
 
 @pytest.fixture(autouse=True)
@@ -119,16 +118,6 @@ def test_an_odd_width_is_drawn_as_if_it_had_one_more_column_on_the_left():
     assert_allclose(made(data, drawn), made(wider, drawn)[..., 1:], atol=1e-4)
 
 
-@slow
-def test_nothing_outside_the_mask_is_drawn_and_the_batch_changes_nothing():
-    drawn, data = model(), head(86)
-    few, many = made(data, drawn, batch=1), made(data, drawn, batch=3)
-    assert_allclose(few, many, atol=1e-3)
-    inside = data > -1000
-    assert (few[~inside] == 0).all()
-    assert few[inside].std() > 0.5
-
-
 def shapes_seen(of):
     """A list of the shapes [B, H, W] of what the network makes."""
     seen = []
@@ -151,15 +140,6 @@ def test_slices_without_mask_are_not_drawn_and_are_the_lowest_value():
 def test_an_empty_mask_gives_the_lowest_value_everywhere(monkeypatch):
     monkeypatch.setattr(inputs, "foreground", lambda volume: np.zeros(volume.grid.shape, bool))
     assert (made(head(64), model()) == 0).all()
-
-
-@every_row("width, margins", [(64, (0, 0)), (60, (2, 2)), (63, (1, 0)), (65, (8, 7))])
-def test_the_middle_column_stays_in_the_middle_of_whole_multiples(width, margins):
-    mask = np.zeros((3, 50, width), bool)
-    mask[1] = True
-    for centred, expected in ((True, (*margins, 0, 0)), (False, (0, 0, 0, 0))):
-        plan = fit_to_mask(Whole().plan(mask.shape, (1, 64, 64), 0.5), mask, 16, centred)
-        assert (plan.margins, plan.empty) == (expected, {0, 2})
 
 
 @every_row(

@@ -11,9 +11,8 @@ from refusals import refuses
 from rows import every_row, slow
 from voxlate.base.files import lock, read_json
 from voxlate.scans.cohorts.case_files import CaseFiles
-from voxlate.synthesis.cohort import Selection, part_of, synthesise_cases
+from voxlate.synthesis.cohort import part_of
 from voxlate.synthesis.scans import find_scans, in_split
-from voxlate.training.load import load_members
 
 
 def test_parts_share_out_all_cases_and_each_once():
@@ -54,24 +53,6 @@ def test_a_case_that_another_job_makes_is_left_to_it(synth, run, cohort, out):
     assert (out / "case1/t2.nii.gz").exists()
     synth(run, cohort, "--part", "1/1").done()
     assert not read_json(out / "provenance.json").get("failed")
-
-
-@pytest.fixture
-def first_case(run, cohort):
-    """The selection of one of six cases."""
-    model = load_members([run])
-    first, *others = find_scans([str(cohort)], model)
-    return Selection(model, [first], [one.case for one in others])
-
-
-def test_a_synthesis_that_is_started_again_says_of_its_cases_what_the_first_said(first_case, out):
-    first, again = [], []
-    synthesise_cases(first_case, out, say=first.append)
-    synthesise_cases(first_case, out, say=again.append)
-    of_case = {said.code for said in first if said.case}
-    assert of_case
-    assert {said.code for said in again if said.case} == of_case
-    assert "already-synthesised" in {said.code for said in again}
 
 
 @pytest.fixture

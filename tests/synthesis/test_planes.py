@@ -20,10 +20,10 @@ PLANES = ("SAR", "ASR", "RSA")
 WINDOW = {"kind": "window", "low": 0, "high": 1200}
 
 
-def tiny_recipe(synth=None, task=None, **data):
+def tiny_recipe(synth=None, **data):
     settings = {"source": ["t1"], "target": ["t2"], "patch": [1, 24, 24], "planes": "all"}
-    tables = {"synth": synth or {}, "task": task or {"kind": "translate"}}
-    return recipe_of({**settings, **data}, {"t1": WINDOW, "t2": WINDOW}, **tables)
+    windows = {"t1": WINDOW, "t2": WINDOW}
+    return recipe_of({**settings, **data}, windows, synth=synth or {})
 
 
 def scan(affine=None):
@@ -183,12 +183,3 @@ def test_left_and_right_are_mirrored_in_the_planes_that_show_them(batches, plane
 def test_what_knows_one_plane_alone_is_refused(data, synth, found):
     with refuses(found):
         tiny_recipe(synth, **data)
-
-
-def test_a_completion_reads_what_a_case_has_in_three_planes():
-    both = ["t1", "t2"]
-    recipe = tiny_recipe(task={"kind": "complete"}, source=both, target=both)
-    made, seen = made_by(lambda x, _: x[:, :1].expand(-1, 2, -1, -1, -1), recipe)
-    assert_allclose(made.volumes["t2"].data, scan().data, atol=1e-3)
-    assert made.provenance["planes"] == [*PLANES]
-    assert len(seen) == sum(SHAPE)

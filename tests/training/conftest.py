@@ -6,7 +6,6 @@ import pytest
 
 from starter_pack import pack
 from voxlate.training import recipe
-from voxlate.training.run import Run
 from voxlate.training.starters import names
 from voxlate.training.train import train
 
@@ -23,7 +22,7 @@ synth = { sampler = "ddim", steps = 2 }
 name = "predictor"
 method = { kind = "regression", ssim = 0.2 }
 net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
-train = { steps = 5, batch = 2, workers = 0, validate_every = 0, validation_items = 2, log_every = 1 }
+train = { steps = 5, batch = 2, optimiser = { kind = "muon" }, workers = 0, validate_every = 0, validation_items = 2, log_every = 1 }
 """
 
 
@@ -71,12 +70,6 @@ def read_two(two_stages):
 def two_staged_once(read_two, prepared_once, tmp_path_factory):
     """A training of the recipe of two stages that nothing disturbed; no test changes it."""
     return train(read_two(), prepared_once, tmp_path_factory.mktemp("whole") / "run", device="cpu")
-
-
-@pytest.fixture
-def two_staged(two_staged_once, prepared, tmp_path):
-    """The same training, next to its prepared cohort, for tests that change it."""
-    return Run(shutil.copytree(two_staged_once.folder, tmp_path / "run"))
 
 
 @pytest.fixture(scope="session")

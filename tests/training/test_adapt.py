@@ -1,13 +1,11 @@
 """Adaptation of a run to another site: early stop, kept weights, stale calibration."""
 
-import nibabel as nib
-import numpy as np
-import pytest
 import torch
 
 import voxlate
 from refusals import refuses
-from rows import slow
+from rows import every_row, slow
+from scans import change_scan
 from starter_pack import pack
 from trainings import log_lines, recipe_of_text, same_tensors, same_weights
 from voxlate.anatomy.phantom_cohort import write_cohort
@@ -170,66 +168,6 @@ def test_a_starter_of_drawn_contrasts_is_adapted_to_images(tmp_path, monkeypatch
     assert "starter" not in header
 
 
-TO_CT = """
-title = "T1 to CT"
-data = { source = ["t1"], target = ["ct"], patch = [1, 24, 20] }
-intensity = { t1 = { kind = "percentile" }, ct = { kind = "window", low = -1000, high = 2000 } }
-method = { kind = "regression" }
-net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
-train = { steps = 30, batch = 4, precision = "float32", workers = 0, validate_every = 0, optimiser = { lr = 1e-2, warm_up = 0 } }
-"""
-
-
-@pytest.fixture(scope="module")
-def site(small_head, tmp_path_factory):
-    """site(name, change): a prepared cohort of three cases, of which one validates; change(t1, ct) gives other images."""
-
-    def write(name, change=lambda t1, ct: (t1, ct)):
-        folder = tmp_path_factory.mktemp(name)
-        for number in range(3):
-            case = folder / f"scans/case{number}"
-            small_head(case, number, modalities=("t1",))
-            image = nib.load(case / "t1.nii.gz")
-            t1 = image.get_fdata()
-            ct = np.where(t1 > 0, 1.5 * (t1 - 600), -1000)
-            for modality, values in zip(("t1", "ct"), change(t1, ct)):
-                changed = nib.Nifti1Image(values.astype(np.float32), image.affine)
-                nib.save(changed, case / f"{modality}.nii.gz")
-        ready = voxlate.prepare(folder / "scans", folder / "ready", **PREPARING)
-        return ready.folder
-
-    return write
-
-
-@pytest.fixture(scope="module")
-def own_site(site):
-    """The cohort on which the run `to_ct` was trained."""
-    return site("own")
-
-
-@pytest.fixture(scope="module")
-def to_ct(own_site, tmp_path_factory):
-    """A run from T1 to CT, trained for thirty steps."""
-    folder = tmp_path_factory.mktemp("to_ct") / "run"
-    return train(recipe_of_text(TO_CT), own_site, folder, device="cpu")
-
-
-@slow
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda t1, ct: (ct, t1),
-        lambda t1, ct: (t1, (ct + 1000) / 8),
-        lambda t1, ct: (t1, ct + 1000),
-    ],
-    ids=["swapped", "pictures", "shifted"],
-)
-def test_values_that_are_no_hounsfield_units_are_refused(to_ct, site, out, change):
-    with refuses(r"expected ct in the unit of the run 'T1 to CT' \(HU\), found"):
-        adapt(to_ct.folder, site("grey", change), out, steps=1, device="cpu")
-    assert not out.exists()
-
-
 def test_scans_by_other_names_or_in_other_units_than_those_of_the_run_are_refused(
     prepared, read_tiny
 ):
@@ -241,3 +179,16 @@ def test_scans_by_other_names_or_in_other_units_than_those_of_the_run_are_refuse
         check_scans(read_tiny(other), {"mr": "a.u.", "t2": "a.u."}, facts)
     with refuses(r"expected t2 in the unit of the run 'tiny' \(HU\), found a\.u\."):
         check_scans(made, units | {"t2": "HU"}, facts)
+
+
+@every_row("change", [lambda ct: (ct + 1000) / 8, lambda ct: ct + 1000])
+def test_values_that_are_no_hounsfield_units_are_refused(small_head, read_tiny, tmp_path, change):
+    for number in range(3):
+        case = tmp_path / f"site/case{number}"
+        small_head(case, number, modalities=("t1", "ct"))
+        change_scan(case / "ct.nii.gz", change)
+    ready = voxlate.prepare(tmp_path / "site", tmp_path / "ready", **PREPARING)
+    window = '{ kind = "window", low = -1000, high = 2000 }'
+    made = read_tiny({"data.target": '["ct"]', "intensity.ct": window})
+    with refuses(r"\(HU\), found values of"):
+        check_scans(made, {"t1": "a.u.", "ct": "HU"}, cohort_facts(open_cohort(ready.folder)))

@@ -1,6 +1,5 @@
 """The model and naive baselines on validation items: hand-made items, and the verdict that a training ends with."""
 
-import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +13,6 @@ from voxlate.scans.images.ranges import range_for
 from voxlate.science.batch import Batch
 from voxlate.synthesis.scan_checks import KnownScans
 from voxlate.training.batches.data_settings import DataSettings
-from voxlate.training.log_file import read_verdicts
 from voxlate.training.naive import fit
 from voxlate.training.run import Run
 from voxlate.training.validate import ItemErrors
@@ -108,38 +106,25 @@ def test_what_lies_outside_of_the_body_is_background_as_in_a_synthesis():
     assert errors["ct"]["synthesis"] == pytest.approx(1000 * whole, rel=1e-4)
 
 
-def test_an_item_without_a_voxel_of_the_body_is_not_measured():
-    batch = items({"a": image(0)}, {"ct": image(1)})
-    assert not errors_of(
-        [{"a": image(0), "ct": image(1)}], ["a"], ["ct"], batch, batch.target, start=(0, 12, 0)
+def test_what_was_hidden_from_the_model_and_is_there_is_measured_where_an_item_shows_body():
+    images = {name: image(seed) for seed, name in enumerate(("a", "b", "ct"))}
+    sources, targets = (
+        {name: images[name] for name in names} for names in (["a", "b"], ["b", "ct"])
     )
-
-
-def test_least_squares_of_two_sources_recovers_their_sum():
-    sum_of = lambda a, b: 0.3 * a - 0.5 * b + 0.1  # noqa: E731
-    training = [
-        {"a": image(n), "b": image(n + 10), "ct": sum_of(image(n), image(n + 10))} for n in range(3)
-    ]
-    a, b = image(20), image(30)
-    truth = items({"a": a, "b": b}, {"ct": sum_of(a, b)})
-    errors = errors_of(training, ["a", "b"], ["ct"], truth, truth.target)["ct"]
-    assert errors["least squares"] == pytest.approx(0, abs=0.1)
-    assert errors["synthesis"] == 0
-
-
-def test_only_what_was_hidden_from_the_model_is_measured():
-    both = {"a": image(0), "b": image(1)}
-    batch = items(both, both)
-    given = items(both, both, present=[True, False])
-    errors = errors_of([both], [*both], [*both], batch, batch.target, given)
-    assert set(errors) == {"b"}
-    assert set(errors["b"]) == {"synthesis", "copy of a", "intensity table", "mean image"}
-
-
-def test_a_target_that_an_item_lacks_is_not_measured():
-    images = {"a": image(0), "ct": image(1), "b": image(2)}
-    batch = items({"a": image(0)}, {"ct": image(1), "b": image(2)}, target_present=[True, False])
-    assert set(errors_of([images], ["a"], ["ct", "b"], batch, batch.target)) == {"ct"}
+    for present, there, start, measured in (
+        ([True, False], None, 0, {"b", "ct"}),
+        ([True, True], None, 0, {"ct"}),
+        ([True, False], [True, False], 0, {"b"}),
+        ([True, False], None, 12, set()),
+    ):
+        batch = items(sources, targets, target_present=there)
+        given = items(sources, targets, present=present)
+        asked = (batch, batch.target, given)
+        errors = errors_of([images], [*sources], [*targets], *asked, start=(0, start, 0))
+        assert set(errors) == measured
+        if "b" in errors:
+            answers = {"synthesis", "copy of a", "intensity table", "mean image"}
+            assert set(errors["b"]) == answers
 
 
 def test_a_training_ends_with_its_verdict_and_so_does_its_page(voxlate, run, prepared, tiny):
@@ -149,15 +134,3 @@ def test_a_training_ends_with_its_verdict_and_so_does_its_page(voxlate, run, pre
     assert verdict.sentence in answer.out.splitlines()
     head = report(run).read_text(encoding="utf-8").partition("<nav")[0]
     assert '<p class="verdict worse">MAE' in head
-
-
-def test_the_last_verdicts_of_a_log_are_read_and_a_cut_line_is_left_out(tmp_path):
-    log = tmp_path / "log.jsonl"
-    assert read_verdicts(log) == {}
-    bad, good = (
-        {"modality": "ct", "outcome": outcome, "sentence": outcome}
-        for outcome in ("worse", "better")
-    )
-    lines = [{"stage": "final", "step": 1, "verdict": {"ct": verdict}} for verdict in (bad, good)]
-    log.write_text("\n".join(map(json.dumps, lines)) + '\n{"stage": "fi')
-    assert [verdict.outcome for verdict in read_verdicts(log)["final"]] == ["better"]

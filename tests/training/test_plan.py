@@ -33,7 +33,6 @@ from voxlate.training.planning.probe import (
     relative_error,
 )
 from voxlate.training.planning.rules import Size
-from voxlate.training.run import Run
 from voxlate.training.train import train
 from voxlate.training.training_options import PlanOptions
 
@@ -78,17 +77,6 @@ def test_train_auto_ends_within_a_tenth_of_its_minutes(voxlate, prepared, tmp_pa
     options = ("--data", prepared, "--out", tmp_path / "run", "--minutes", 2)
     assert voxlate("train", "auto", *options).code == 0
     assert 108 < time.monotonic() - begun < 132
-
-
-@slow
-def test_train_auto_gives_both_answers(voxlate, prepared, tmp_path, cohort):
-    run = tmp_path / "run"
-    options = ("--data", prepared, "--out", run, *SHORT, "--mode", "samples")
-    few = ("--set", "stages.regression.train.steps=4")
-    voxlate("train", "auto", *options, *few).done()
-    assert Run(run).weights("regression").exists()
-    assert "# data.source: " in (run / "recipe.toml").read_text()
-    voxlate("synth", run, cohort / "case0", "--out", tmp_path / "out").done()
 
 
 def test_keys_of_a_plan_are_changed_by_set_once_and_its_run_is_resumed_as_it_was_planned(

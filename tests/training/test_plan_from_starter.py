@@ -84,12 +84,6 @@ T1_TO_T2 = Roles(("t1",), ("t2",), "pairs")
 
 
 @pytest.fixture
-def shipped(shipped_starters, monkeypatch):
-    """The starters of the package are installed."""
-    monkeypatch.setattr(names, "FOLDER", shipped_starters)
-
-
-@pytest.fixture
 def brains(facts):
     """The same facts, as of stripped brains."""
     return replace(facts, bodies="brain", spacing_mm=(3.0, 1.0, 1.0))
@@ -122,8 +116,9 @@ def test_modalities_are_matched_by_accepted_names_in_the_order_of_the_starters(
 
 
 def test_stripped_brains_from_t1_to_t2_begin_from_the_starter_that_completes(
-    shipped, shipped_starters, brains
+    shipped_starters, brains, monkeypatch
 ):
+    monkeypatch.setattr(names, "FOLDER", shipped_starters)
     # Patches smaller than slices leave the starter's padding as it is.
     brains = replace(brains, shape=(6, 48, 40))
     found, _ = find_starter(brains, T1_TO_T2, "both")
@@ -135,11 +130,11 @@ def test_stripped_brains_from_t1_to_t2_begin_from_the_starter_that_completes(
     method = initial_method(recipe.all_stages[0], {})
     whole, completing, _ = load_method(shipped_starters / "brain-mr-to-mr")
     only_t1 = torch.arange(5)[None] == 0
-    names = completing.data.source_names, tuple(completing.data.target)
+    channels = completing.data.source_names, tuple(completing.data.target)
     images = []
     for made, trained, source, present, named in (
         (method.eval(), recipe, _t1(1), only_t1[:, :1], (("t1",), ("t2",))),
-        (whole, completing, _t1(5), only_t1, names),
+        (whole, completing, _t1(5), only_t1, channels),
     ):
         item = torch.zeros(1, 1, dtype=torch.int64)
         mask = (source > BACKGROUND).any(1, keepdim=True).float()

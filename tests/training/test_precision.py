@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from rows import every_row
-from voxlate.base.files import read_json
 from voxlate.base.machine import cache_folder
 from voxlate.training import precision, recipe
 from voxlate.training.run import Run
@@ -114,9 +113,3 @@ def test_a_synthesis_in_auto_is_as_exact_as_the_training_or_more(
     chosen = read_tiny({"synth.precision": asked}, precision=trained)
     assert precision.of_synthesis(chosen, CPU) == drawn
     assert precision.of_synthesis(read_tiny({"synth.exact": "true"}), CPU) == "float32"
-
-
-def test_provenance_states_the_precision_of_an_image(voxlate, run, cohort, out):
-    options = ("--device", "cpu", "--set", "precision=bfloat16")
-    voxlate("synth", run, cohort / "case1", "--out", out, *options).done()
-    assert read_json(out / "case1/provenance.json")["synth"]["precision"] == "bfloat16"

@@ -7,7 +7,6 @@ import sys
 import time
 from dataclasses import replace
 from itertools import chain
-from multiprocessing import get_context
 
 import pytest
 import torch
@@ -17,7 +16,6 @@ from refusals import refuses
 from rows import slow
 from trainings import log_lines, same_tensors, same_weights, weights_of
 from voxlate.base.files import lock
-from voxlate.commands import cli
 from voxlate.training import recipe
 from voxlate.training.run import Run
 from voxlate.training.train import train
@@ -89,37 +87,6 @@ def test_a_start_that_failed_late_does_not_block_the_next(read_tiny, fit, tmp_pa
 
 PORT = str(29600 + os.getpid() % 1000)
 LAUNCH = f"torch.distributed.run --nproc-per-node 2 --master-port {PORT}".split()
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="expected a system with fork")
-def test_two_processes_that_start_at_once_make_one_run(prepared, tiny, tmp_path, monkeypatch):
-    """Copies of this process stand for those of a launcher, which slow tests start: none imports anything anew."""
-    from accelerate.state import AcceleratorState
-
-    line = ("train", tiny, "--data", prepared, "--out", tmp_path / "run", "--device", "cpu")
-    monkeypatch.setattr(sys, "argv", ["voxlate", *map(str, line)])
-
-    def work(rank):
-        AcceleratorState._reset_state(reset_partial_state=True)
-        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
-        place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": PORT}
-        os.environ.update({name: str(value) for name, value in place.items()})
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code
-        os._exit(int(code or 0))
-
-    both = [get_context("fork").Process(target=work, args=(rank,)) for rank in range(2)]
-    for process in both:
-        process.start()
-    for process in both:
-        process.join(120)
-    assert [process.exitcode for process in both] == [0, 0]
-    assert Run(tmp_path / "run").weights().exists()
-    # one process writes for both
-    assert [line["step"] for line in log_lines(tmp_path / "run", "loss")] == [1, 2, 3, 4, 5, 6]
 
 
 def launch(*arguments):

@@ -5,8 +5,6 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import pytest
-import torch
 
 from rows import every_row
 from scans import keep_cases, t1_of
@@ -19,7 +17,6 @@ from voxlate.training.run import Run
 from voxlate.training.starter import run_folder
 from voxlate.training.starters import names
 from voxlate.training.starters.card import Measured, read_card
-from voxlate.training.weights import read_weights
 
 
 def test_without_any_starter_the_list_and_a_name_say_so(voxlate, out):
@@ -30,38 +27,15 @@ def test_without_any_starter_the_list_and_a_name_say_so(voxlate, out):
     assert not out.exists()
 
 
-def test_a_starter_holds_the_weights_of_its_run_rounded_to_float16(starter, run):
-    packed, own = read_weights(Run(starter).weights()), read_weights(Run(run).weights())
-    assert packed.keys() == own.keys()
-    for name, tensor in own.items():
-        expected = tensor.half().float() if tensor.is_floating_point() else tensor
-        assert torch.equal(packed[name], expected), name
-    assert Run(starter).weights().stat().st_size < 0.7 * Run(run).weights().stat().st_size
-
-
-@pytest.fixture
-def scan(cohort):
-    return t1_of(cohort)["t1"]
-
-
-def test_a_starter_synthesises_what_its_run_does_up_to_float16(starter, run, scan):
-    ours, theirs = (load(one, "cpu").synthesise({"t1": scan}) for one in ("starter:tiny", run))
+def test_a_starter_synthesises_what_its_run_does_up_to_float16(starter, run, cohort):
+    ours, theirs = (load(one, "cpu").synthesise(t1_of(cohort)) for one in ("starter:tiny", run))
     a, b = ours.volumes["t2"].data, theirs.volumes["t2"].data
     assert np.abs(a - b).max() < 0.01 * np.ptp(b)
     assert not np.array_equal(a, b)
+    assert Run(starter).weights().stat().st_size < 0.7 * Run(run).weights().stat().st_size
     said = " ".join(map(str, ours.warnings))
     assert "starter:tiny" in said
     assert said.count("research") == said.count("voxlate calibrate") == 1
-
-
-def test_one_changed_byte_is_refused(starter, voxlate, scan, out):
-    weights = Run(starter).weights()
-    whole = weights.read_bytes()
-    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    assert (
-        "expected a trained model" in voxlate("synth", "starter:tiny", scan, "--out", out).sentence
-    )
-    assert not out.exists()
 
 
 def test_the_card_is_shown(starter, voxlate):

@@ -2,16 +2,14 @@
 
 import math
 
-import numpy as np
 import pytest
-import torch
 
 from refusals import refuses
 from rows import every_row, slow
 from trainings import log_lines, same_weights, stop_at
 from voxlate.base.errors import Stopped
 from voxlate.science.methods import regression
-from voxlate.training.learner import Epochs, load_state
+from voxlate.training.learner import load_state
 from voxlate.training.recipe.training_settings import Stop
 from voxlate.training.run import Run
 from voxlate.training.weights import read_header
@@ -39,20 +37,6 @@ def test_a_training_ends_after_the_first_epoch_whose_loss_is_not_below_the_windo
 ):
     met = [number for number in range(1, len(losses) + 1) if rule.is_met(losses[:number])]
     assert next(iter(met), None) == end
-
-
-@every_row("steps, cut", [(1, 0), (3, 1), (3, 5), (7, 5), (7, 40)])
-def test_epochs_are_means_of_their_steps_wherever_they_go_on(steps, cut):
-    losses = np.random.default_rng(0).uniform(0, 10, 40)
-    epochs = Epochs(steps)
-    for number, loss in enumerate(losses):
-        if number == cut:
-            again = Epochs(steps)
-            again.load_state(epochs.state())
-            epochs = again
-        epochs.add(torch.tensor(loss))
-    whole = losses[: 40 // steps * steps].reshape(-1, steps)
-    assert epochs.losses == pytest.approx(whole.mean(axis=1).tolist())
 
 
 @slow

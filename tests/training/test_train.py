@@ -174,6 +174,8 @@ def test_two_processes_train_what_one_does(prepared, tiny, tmp_path):
         subprocess.run(command, check=True)
     a, b = (weights_of(tmp_path / name) for name in ("one", "two"))
     torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+    # one process writes for both
+    assert [line["step"] for line in log_lines(tmp_path / "two", "loss")] == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_flipped_bit_in_a_weights_file_is_refused(run):
