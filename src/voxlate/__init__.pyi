@@ -852,7 +852,7 @@ def evaluate(
     """Score synthesised images and naive baselines against the true scans.
 
     The scores are written into scores.csv and metrics.json.
-    The last line states whether the images are better than the best baseline.
+    The verdict states whether the images are better than the best baseline.
 
     Args:
         out: Folder of images.

@@ -19,6 +19,7 @@ from voxlate.base.errors import plural
 from voxlate.base.items import BACKGROUND
 from voxlate.base.messages import Message, message
 from voxlate.scans.cases.case import PreparedCase
+from voxlate.scans.images.frame import BodyFrame
 from voxlate.scans.images.grid import Grid, Volume, orient, return_to
 from voxlate.scans.images.intensity import IntensityMap, Scale
 from voxlate.scans.images.mask import dilate, find_tissue
@@ -300,9 +301,10 @@ def background_of_case(
     anatomy: KnownScans | None,
     images: Mapping[str, SynthesisedImage],
     output_grid: OutputGrid,
+    frame: BodyFrame | None = None,
 ) -> Background:
-    """The background of a case on the network's grid; images: as the network makes them; output_grid: of the files, whose slices
-    without a body are counted."""
+    """The background of a case on the network's grid; images: as the network makes them; output_grid, frame: of the files, whose
+    slices without a body are counted."""
     trained, beyond = ({}, {}) if anatomy is None else (anatomy.backgrounds, anatomy.beyond)
     if facts.imported:  # what the targets of a published training show is not known
         beyond = dict.fromkeys(images, 1.0)
@@ -317,6 +319,8 @@ def background_of_case(
     # the network's slices may be others, and more at both ends
     empty = np.broadcast_to(outside.slices[:, None, None], outside.voxels.shape)
     shares = output_grid.resample(empty.astype(np.float32)).min((1, 2))
+    if frame is not None:
+        shares = frame.planes(shares)
     count = int(np.count_nonzero(shares > INSIDE_SHARE))
     return Background(voxels, outside.beside, values, len(shares), count)
 

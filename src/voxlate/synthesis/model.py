@@ -214,7 +214,7 @@ class Model:
         images, calls = predict_case(self, inputs, seed, progress)
         seconds = (time.monotonic() - begun) / prepared.header.shape[0]
         ends = case_intervals(calibration, facts, prepared, images, grid)
-        background = background_of_case(facts, outside, self.anatomy, images, grid)
+        background = background_of_case(facts, outside, self.anatomy, images, grid, inputs.frame)
         batch = 1 if facts.synth.exact else facts.synth.batch
         planes = [plane.axes for plane in planes_read(facts, prepared.header)]
         provenance = {

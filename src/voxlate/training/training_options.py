@@ -67,6 +67,10 @@ class PlanOptions:
         }
 
 
+# of a plan alone
+OF_PLAN = ("source", "target", "memory", "mode", "from_scratch")
+
+
 @options
 class TrainOptions(PlanOptions, ExecutorOptions):
     """Options of `voxlate train` and voxlate.train; those of a plan hold for the recipe auto."""

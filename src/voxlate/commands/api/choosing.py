@@ -11,11 +11,11 @@ from rich.text import Text
 
 from voxlate.base.errors import BadInput
 from voxlate.base.groups import grouped
-from voxlate.base.option import AllowCode, MainOption
+from voxlate.base.option import AllowCode, MainOption, flag_of
 from voxlate.commands.api.entry import Argument, Command, Place, plain
 from voxlate.commands.api.progress import Reporter
 from voxlate.commands.api.progress import out as terminal
-from voxlate.training.training_options import AUTO, PlanOptions
+from voxlate.training.training_options import AUTO, OF_PLAN, PlanOptions
 
 if TYPE_CHECKING:
     from voxlate.training.planning.plan import Plan
@@ -180,8 +180,18 @@ def _plan_lines(
     yield chosen.table()
     assumed = "" if options.minutes else " 60 minutes are assumed without --minutes."
     yield f"{chosen.prediction}{assumed}"
-    recipe = AUTO if out is None else quote(str(out))
+    recipe = f"{AUTO}{_asked(options)}" if out is None else quote(str(out))
     yield f"Next:  voxlate train {recipe} --data {quote(str(data))} --out RUN"
+
+
+def _asked(options: PlanOptions) -> str:
+    """The words of a plan's options, for the training that makes the same plan."""
+    words = []
+    for name, value in options.changed_options("minutes", "unpaired", *OF_PLAN).items():
+        flag = f" {flag_of(name)}"
+        each = value if isinstance(value, list | tuple) else [value]
+        words += [flag if one is True else f"{flag} {quote(f'{one}')}" for one in each]
+    return "".join(words)
 
 
 def _plan_document(chosen: "Plan") -> dict[str, Any]:

@@ -147,11 +147,12 @@ class Syntheses:
 
 def _synth_lines(done: Syntheses, run: Any, out: Path, options: SynthOptions) -> Iterator[Any]:
     from voxlate.commands.api.next_steps import after_synthesis
-    from voxlate.synthesis.provenance import bound_lines
+    from voxlate.synthesis.provenance import bound_lines, error_lines
 
     if done.others and not (done.cases or done.left_out):
         yield f"--part {options.part} holds none of the {done.others} cases: nothing to do."
         return
+    yield from error_lines(done.folders)
     yield from bound_lines(done.folders)
     if done.complete:
         yield f"{len(done.complete)} cases lack no modality and are not synthesised: {', '.join(done.complete)}"

@@ -56,7 +56,7 @@ def evaluate(
     """Score synthesised images and naive baselines against the true scans.
 
     The scores are written into scores.csv and metrics.json.
-    The last line states whether the images are better than the best baseline.
+    The verdict states whether the images are better than the best baseline.
     \f
     Returns:
         Scores: The scores as a long table (`frame`), with `verdicts` for each modality, and means in `document()`.

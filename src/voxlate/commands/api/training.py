@@ -45,9 +45,11 @@ def _trained_lines(done: "Trained", options: TrainOptions | AdaptOptions) -> Ite
     recipe = from_dict(read_header(weights)["recipe"], f"{weights}", options.allow_code)
     after = after_training(done.folder, recipe.data, recipe.task.completes)
     curves = done.folder / "tensorboard"
+    made = f"{weights} is the model."
     if isinstance(options, TrainOptions) and options.folds is not None:
         curves = done.folder.parent
         after = after_folds([fold_of(done.folder.parent, fold) for fold in range(options.folds)])
+        made = f"{options.folds} models, {quote(str(curves))}/fold0 and further: the verdict is that of the last."
     by_stage = read_verdicts(done.log)
     final = by_stage.pop("final", [])
     is_worse = any(verdict.outcome == "worse" for verdict in final)
@@ -57,7 +59,7 @@ def _trained_lines(done: "Trained", options: TrainOptions | AdaptOptions) -> Ite
     none = "No verdict: no validation case has the source and the target modalities"
     yield colour_lines(final) if final else none
     yield f"Curves:  tensorboard --logdir {quote(str(curves))}"
-    yield f"{weights} is the model. {advice}:  voxlate {after}"
+    yield f"{made} {advice}:  voxlate {after}"
 
 
 def _run_document(done: "Trained") -> dict[str, Any]:

@@ -25,10 +25,9 @@ from voxlate.training.recipe import text as recipe_text
 from voxlate.training.run import Run, check_free
 from voxlate.training.train import Beginning
 from voxlate.training.train import train as train_recipe
-from voxlate.training.training_options import AUTO, TrainOptions
+from voxlate.training.training_options import AUTO, OF_PLAN, TrainOptions
 from voxlate.training.weights import runs_of
 
-OF_PLAN = ("source", "target", "memory", "mode", "from_scratch")
 WIDTH = 80  # columns of the table of a plan in a message
 # Reasons of a plan that are printed.
 DECISIONS = (
