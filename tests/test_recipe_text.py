@@ -118,6 +118,7 @@ def test_a_recipe_may_update_the_stages_of_its_base_by_name_and_their_data_but_h
             r"stages.regressed: expected a stage of the base \(regression\)",
         ),
         ("t1_to_t2_brain", "net = { multipliers = [1, 0] }", "multipliers"),
+        ("t1_to_t2_brain", "data = { source = ['t1'], target = ['t1'] }", "found t1 in both"),
     ):
         with refuses(said):
             of_base(base, text)

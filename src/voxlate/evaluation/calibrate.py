@@ -83,12 +83,16 @@ def calibrate(
     rules = {
         name: calibration_regions(name, units[name], labels, asked.regions or {}) for name in names
     }
-    path = _calibration_path(model, warn)
+    path = _calibration_path(model)
     with lock(path.parent):
         job = CalibrationJob(models, rules, asked.seed, asked.anyway)
         executor = choose_executor(asked, asked.device)
         data = collect_cases(job, cases, executor, progress, warn, any_truth=synthetic)
-        write_calibration(path, _fit(model, data, rules, asked, progress, synthetic))
+        fitted = _fit(model, data, rules, asked, progress, synthetic)
+        if path.is_file():
+            text = f"{path.name} was there: it is replaced, and images of before name another calibration than the run has."
+            warn(message("calibration-replaced", text))
+        write_calibration(path, fitted)
     return read_calibration(path)
 
 
@@ -137,21 +141,14 @@ def _fit(
     return Calibration(fitted, widths)
 
 
-def _calibration_path(model: Model, warn: Say) -> Path:
-    """The file of the calibration, with a warning where it exists; raises BadInput for a starter and a model of a hub."""
+def _calibration_path(model: Model) -> Path:
+    """The file of the calibration; raises BadInput for a starter and a model of a hub."""
     path = calibration_file(model)
     starter = name_of(path.parent)
     given = address_of(path.parent) if starter is None else f"{PREFIX}{starter}"
     if given is not None:
         raise BadInput(
             f"{given}: expected a folder of yours for the calibration, because what came with the package or from a hub stays as it is, found none. Add --out RUN, which becomes a copy of the model with its calibration."
-        )
-    if path.is_file():
-        warn(
-            message(
-                "calibration-replaced",
-                f"{path.name} is there: it is replaced, and images of before name another calibration than the run has.",
-            )
         )
     return path
 

@@ -56,6 +56,14 @@ class Translate(TaskSettings, Task):
                 f"task.range: expected a lower and an upper end, found {list(self.range)}. Swap them."
             )
 
+    def check(self, stage: StageSettings, earlier: Mapping[str, StageSettings], where: str) -> None:
+        """Raise BadInput where a target is its own source."""
+        both = {*stage.data.source} & {*stage.data.target}
+        if both and stage.method.makes_targets:
+            raise BadInput(
+                f"{where}: expected other modalities in data.target than in data.source, found {min(both)} in both. Leave it out of one, or set task.kind to 'complete'."
+            )
+
     def channels(self, sources: Sequence[str], targets: Sequence[str]) -> Channels:
         """Sources in, targets as the state."""
         count = len(targets)
