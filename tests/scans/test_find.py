@@ -161,6 +161,7 @@ def test_a_linked_case_is_read_once_links_upwards_do_not_go_round_and_one_to_not
         ("all", "train/a test/b", {"a": "train", "b": "test"}, 0),
         ("all", "train/a test/a test/b", {"a": "test", "b": "test"}, 1),
         ("1/all", "2/train/a 2/test/b", {"a": None, "b": None}, 1),
+        ("train", "test/c", {"a": "train", "c": "test"}, 1),
     ],
 )
 def test_links_to_cases_in_folders_of_splits_state_them_or_are_a_doubt(
@@ -169,7 +170,7 @@ def test_links_to_cases_in_folders_of_splits_state_them_or_are_a_doubt(
     touch(tmp_path, f"{folder}/{{a,b}}/{{t1,ct}}.nii.gz")
     for link in map(tmp_path.joinpath, links.split()):
         link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(tmp_path / folder / link.name)
+        link.symlink_to(tmp_path / folder / (link.name if link.name in "ab" else "b"))
     found = find_cohort(tmp_path)
     assert {case.case: case.split for case in found.cases} == expected
     assert len(found.unread) == doubts
