@@ -42,6 +42,8 @@ def test_every_preset_loads_and_says_where_its_layout_is_from():
         ("a/t1.png", {"pattern": "{case}/{contrast}.png"}, "found 'contrast'."),
         ("a/t1.png", {"pattern": "{case}/t1.png"}, "expected {modality} in it"),
         ("a/t1.png", {"modalities": ["ct"]}, "found 'ct'. They are t1."),
+        ("images/a{1,2}_{ct,vibe}.nii.gz", {}, "found 2 scans of another form ('images/a1_vibe."),
+        ("D{1,2}/imagesTr/x_1_000{0,1}.nii.gz", {}, "2 folders imagesTr"),
     ],
 )
 def test_a_folder_that_is_not_a_cohort_is_refused_in_one_sentence(tmp_path, path, options, words):
@@ -107,7 +109,7 @@ def test_scans_right_in_the_folder_are_refused_and_cases_of_their_own_by_the_pat
     ],
 )
 def test_what_is_lost_is_listed(tmp_path, lost, said):
-    touch(tmp_path, "a/t1.nii.gz", "b/t1.nii.gz", "docs/read.txt", lost)
+    touch(tmp_path, "a/t1.nii.gz", "b/t1.nii.gz", "docs/read.txt", "code/train.py", lost)
     found = find_cohort(tmp_path)
     assert names(found.cases) == {"a": ["t1"], "b": ["t1"]}
     assert found.unread == [said]
@@ -151,6 +153,27 @@ def test_a_linked_case_is_read_once_links_upwards_do_not_go_round_and_one_to_not
     assert names(found.cases) == {"a": ["t1"], "z": ["t1"]}
     (lost,) = found.unread
     assert lost.startswith(f"{tmp_path}/a/ct: ")
+
+
+@every_row(
+    ("folder", "links", "expected", "doubts"),
+    [
+        ("all", "train/a test/b", {"a": "train", "b": "test"}, 0),
+        ("all", "train/a test/a test/b", {"a": "test", "b": "test"}, 1),
+        ("1/all", "2/train/a 2/test/b", {"a": None, "b": None}, 1),
+        ("train", "test/c", {"a": "train", "c": "test"}, 1),
+    ],
+)
+def test_links_to_cases_in_folders_of_splits_state_them_or_are_a_doubt(
+    tmp_path, folder, links, expected, doubts
+):
+    touch(tmp_path, f"{folder}/{{a,b}}/{{t1,ct}}.nii.gz")
+    for link in map(tmp_path.joinpath, links.split()):
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(tmp_path / folder / (link.name if link.name in "ab" else "b"))
+    found = find_cohort(tmp_path)
+    assert {case.case: case.split for case in found.cases} == expected
+    assert len(found.unread) == doubts
 
 
 def test_the_folds_of_a_table_are_those_of_the_prepared_cohort(cohort, tmp_path):

@@ -120,6 +120,7 @@ def test_a_list_that_is_not_read_is_a_doubt_that_is_named(tmp_path, lists):
         ('splits.json {"train": ["x_1", "x_2"], "test": ["x_1", "x_3"]}', "x_1"),
         ("train.txt x_1\\nx_2 | test.txt x_2\\nx_3", "x_2"),
         ('d.json {"training": [{"image": "x_1_t1.nii.gz", "label": "x_3_ct.nii.gz"}]}', "x_3_ct"),
+        ("train.txt x_1_t1.nii.gz x_1_ct.nii.gz\\nx_2_t1.nii.gz x_3_ct.nii.gz", "line 2: .*x_3"),
     ],
 )
 def test_lists_that_contradict_each_other_or_the_names_of_scans_are_refused(tmp_path, lists, words):
@@ -311,6 +312,8 @@ ARRAYS = [  # files and their arrays, and the cases with the paths of their scan
     ("p{1,2}.npz", {"mr": VOLUME, "ct": VOLUME}, "p1 p1.npz#array=ct,slices=0+p1.npz#array=mr,slices=0"),
     ("p{1,2}.mat", {"mr": VOLUME, "ct": VOLUME, "mm": [[1, 1, 2]]}, "p1 p1.mat#array=ct+p1.mat#array=mr"),
     ("cohort.h5", {"p1/mr": VOLUME, "p1/ct": VOLUME, "p2/mr": VOLUME, "p2/ct": VOLUME}, "p1 cohort.h5#array=p1/ct+cohort.h5#array=p1/mr"),
+    ("cohort.h5", {"train/p1/mr": VOLUME, "train/p1/ct": VOLUME, "test/p2/mr": VOLUME, "test/p2/ct": VOLUME}, "p1 train cohort.h5#array=train/p1/ct+cohort.h5#array=train/p1/mr"),
+    ("test.h5", {"p1/mr": VOLUME, "p1/ct": VOLUME, "p2/mr": VOLUME, "p2/ct": VOLUME}, "p1 test test.h5#array=p1/ct+test.h5#array=p1/mr"),
     ("p{1,2}/both.h5", {"mr": VOLUME, "ct": VOLUME}, "p1 p1/both.h5#array=ct+p1/both.h5#array=mr"),
 ]  # fmt: skip
 
@@ -333,7 +336,7 @@ def test_array_files_are_read_as_other_scans_where_a_folder_has_no_others(
     found = find_cohort(tmp_path)
     case = found.cases[0]
     paths = [path.relative_to(tmp_path).as_posix() for path in case.files.values()]
-    assert f"{case.case} {'+'.join(paths)}" == expected
+    assert " ".join(filter(None, (case.case, case.split, "+".join(paths)))) == expected
     assert {one.patient for one in found.cases} == {"p1", "p2"}
     for path in case.files.values():
         read_volume(path)

@@ -216,9 +216,6 @@ def cases_of(
         cases.append(_case(case, owner or "", split, files, fold))
     what = "files not read, as of several of a modality the first by name counts unless a manifest names them"
     found.note(found.guessed, others, what)
-    odd = {name for row in rows for name in (row.case, row.modality) if plain_name(name) != name}
-    what = "names of cases or modalities have '_' for what not every system allows"
-    found.note(found.guessed, odd, what)
     found.undecided |= {*asked}
     found.note(
         found.questions,

@@ -10,6 +10,7 @@ from voxlate.base.files import MAPS, SYNTHETIC, read_json
 from voxlate.base.groups import grouped
 from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, quote_some
 from voxlate.scans.cohorts.manifest import NOTES
+from voxlate.scans.cohorts.path_names import split_folders
 from voxlate.scans.cohorts.presets import Preset, is_skipped
 from voxlate.scans.cohorts.split_lists import may_be_list
 from voxlate.scans.formats.dicom import (
@@ -36,6 +37,7 @@ LISTS = (
     ".xlsx",
     ".pkl",
 )  # endings of files that may be lists, or that say something of scans
+PROGRAMS = (".py", ".ipynb", ".sh", ".m", ".r")
 PROVENANCE = "provenance.json"
 SKIPPED = "images of names or folders that the layout skips"
 OF_VOXLATE = "images that were synthesised"
@@ -45,21 +47,31 @@ NO_IMAGES = "DICOM objects that are no images"
 def folders_below(root: Path, found: CohortFiles) -> Folders:
     """All folders from root down with the names of their files; hidden ones are left out.
 
-    A folder is read once, under its own name where that is beside a link to it: links are followed last.
+    A folder is read once, under its own name where that is beside a link to it: links are followed last. Folders of splits
+    come first, as theirs may lead to folders of all scans.
     """
-    visited = set()
+    visited = set[Path]()
+    twice = list[str]()
     folders = []
     closed = list[OSError]()
     for place, names, files in os.walk(root, onerror=closed.append, followlinks=True):
         folder, real = Path(place), Path(place).resolve()
         visible = sorted(name for name in names if not name.startswith("."))
         links = [name for name in visible if (folder / name).is_symlink()]
-        names[:] = [name for name in visible if name not in links] + links
+        own = [name for name in visible if name not in links]
+        of_splits = sorted(split_folders(f"{name}/scan" for name in own))
+        names[:] = dict.fromkeys([*of_splits, *own, *links])
         if real in visited:
+            twice.append((folder.relative_to(root) / "scan").as_posix())
             names.clear()
             continue
         visited.add(real)
         folders.append((folder, sorted(name for name in files if not name.startswith("."))))
+    found.note(
+        found.unread,
+        split_folders(twice),
+        "folders that may state a split by links to scans that are read elsewhere",
+    )
     found.unread += [
         f"{error.filename}: expected a folder that may be read, found '{error.strerror}'"
         for error in closed
@@ -188,7 +200,7 @@ def folders_without_images(root: Path, cases: Sequence[CaseFiles], folders: Fold
         if files
         and folder.parent in levels
         and folder not in with_cases
-        and not any(name.lower().endswith((*NOTES, *scan_endings())) for name in files)
+        and not any(name.lower().endswith((*NOTES, *PROGRAMS, *scan_endings())) for name in files)
         and not all(is_picture(Path(name)) and without_ending(name) not in scans for name in files)
     ]
 

@@ -134,25 +134,22 @@ def find_cohort(
         rows = _with_folder_splits(rows, root)
         cases = cases_of(rows, exclusion, layout.runs, found)
         files = lists_below(root, folders_below(root, CohortFiles()), layout)
-        files = [] if is_chosen else files
     else:
         layout, cases, files = _cases_below(root, layout, asked.pattern, exclusion, found)
         if patients is not None:  # whose names lists may hold
             owners = owners_by(cases, patients)
             cases = [replace(case, patient=owners.get(case.case, case.patient)) for case in cases]
-    if states_splits:
+    if states_splits or (rows and is_chosen):
         files = []
     lists = {path: tables.get(path) for path in files if path != place}
     cases = take_lists(root, lists, cases, found, None if rows else table)
     state_pairs(cases, found, root)
     is_stated = patients is not None or all(case.patient for case in cases)
     if patients is not None:
-        found.questions.clear()  # which the option answers
         cases = take_patients(cases, patients)
     elif not (layout.arrays and layout.arrays.anonymous):
         cases = state_owners(cases, found)
-    if not is_stated:
-        cases = join_by_person(cases, found)
+    cases = join_by_person(cases, found, is_stated, found.guessed if rows else found.unread)
     where = place or patients or root
     cases = _settle_folds(cases, where, found)
     if table is None or "split" not in table.columns:

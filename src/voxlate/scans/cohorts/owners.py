@@ -237,22 +237,32 @@ def _owners_in_file(path: Path) -> dict[str, str]:
     return owners
 
 
-def join_by_person(cases: Sequence[CaseFiles], found: CohortFiles) -> list[CaseFiles]:
-    """The cases, those of one person with the patient of the first; what was joined, or differs, is noted.
+def join_by_person(
+    cases: Sequence[CaseFiles], found: CohortFiles, is_stated: bool, doubts: list[str]
+) -> list[CaseFiles]:
+    """The cases, those of one person with the patient of the first where nobody states the patients; what was joined is noted.
 
+    So is a case of several persons: as assumed where its own folder holds all its scans, else among the doubts.
     Where all patients have one person's tags, as those of an anonymiser, nobody is known: found.questions has it.
     """
     owners = dict[str, str]()  # by a patient of the cases, the patient that it is
     of_persons = dict[str, str]()
+    mixed = dict[bool, list[str]]()  # by whether a folder of the case holds its scans
     for case in cases:
         persons = {person_in(path) for path in case.files.values()} - {""}
         if len(persons) > 1:
-            found.guessed.append(f"the DICOM files of case {case.case} state several patients")
+            folder = plain_name(Path(os.path.commonpath(case.files.values())).name)
+            mixed.setdefault(folder in case.case, []).append(case.case)
         elif persons:
             name = case.patient or case.case
             owner = of_persons.setdefault(persons.pop(), owners.get(name, name))
             owners.setdefault(name, owner)
+    what = "cases of several patients by their DICOM tags"
+    found.note(found.guessed, mixed.get(True, ()), what)
+    found.note(doubts, mixed.get(False, ()), f"{what} (--pattern or --manifest pairs others)")
     joined = [name for name, owner in owners.items() if name != owner]
+    if is_stated:
+        return [*cases]
     if joined and len({*owners.values()}) == 1:
         found.questions.append(
             f"one person by the DICOM tags of all {len(owners)} patients, as an anonymiser may write them"

@@ -176,7 +176,11 @@ def recognise(root: Path, paths: Sequence[str]) -> Preset | None:
             return preset
     for inputs, targets in FAMILY.items():
         folders = [*root.glob(inputs), *root.glob(f"*/{inputs}")]
-        if len(folders) == 1:
+        if len(folders) > 1:
+            raise BadInput(
+                f"{root}: expected one data set, found {len(folders)} folders {inputs}. Name the folder of one; or pass --pattern '**/{{case}}_{{modality}}' if no case of one is called as one of another."
+            )
+        if folders:
             return _numbered(folders[0].parent, inputs, targets)
     return None
 

@@ -4,8 +4,9 @@ The case is made of as few names, from the outermost folder, as keep its scans a
 """
 
 import posixpath
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from voxlate.base.errors import BadInput, first_of
@@ -47,24 +48,26 @@ def rows_by_names(
         for path in paths
         if is_picture(Path(path)) and not is_known(without_ending(Path(path).name))
     ]
-    if pictures and any(not is_picture(Path(path)) for path in paths):
+    if any(not is_picture(Path(path)) for path in paths):
         found.note(found.unclaimed, pictures, "pictures beside scans")
         paths = sorted({*paths} - {*pictures})
-    splits = split_folders(paths)
+    inside = {
+        path: {f"{without_ending(path)}/{name}": name for name in images_in(root / path)}
+        for path in paths
+        if holds_slices(path)
+    }
+    splits = split_folders(chain(paths, *inside.values()))
     every = []
     for path in paths:
-        inside = images_in(root / path) if holds_slices(path) else {}
         names = read_names(path, (root / path).is_dir(), splits)
         if path == ".":  # root itself holds DICOM files
             names = replace(names, ids=(root.resolve().name,), modality="")
         parts = [names]
-        if len(inside) > 1 and not is_known(names.modality):  # as folders and files
+        arrays_in = inside.get(path, {})
+        if len(arrays_in) > 1 and not is_known(names.modality):  # as folders and files
             parts = [
-                replace(
-                    read_names(f"{without_ending(path)}/{name}", splits=splits),
-                    path=f"{path}#array={name}",
-                )
-                for name in inside
+                replace(read_names(group, splits=splits), path=f"{path}#array={name}")
+                for group, name in arrays_in.items()
             ]
         elif names.is_dicom and not names.modality:
             parts = [
@@ -172,24 +175,28 @@ def _owned_by_persons(every: Sequence[Names]) -> set[str]:
     )
 
 
-def _differ(pairs: Iterable[tuple[tuple[str, ...], tuple[str, ...]]]) -> bool:
+def _differ(pairs: Iterable[tuple[Hashable, Hashable]]) -> bool:
     """Whether one of the first has several of the second."""
     return any(len({*several}) > 1 for several in grouped(pairs).values())
 
 
 def _with_names_of_cases(every: Sequence[Names]) -> list[Names]:
-    """The names, of which those of files in folders of unknown names alone are of cases, where they are more than their folders."""
+    """The names, of which those of files in folders of unknown names alone are of cases, where they are more than their folders.
+
+    So are those beside files that name cases of their own.
+    """
     known = {
-        Path(names.path).parent
+        names.ids
         for names in every
         if not names.is_guess
         or is_person(names.ids[-1])
         or is_known(plain_modality(names.modality))
     }
-    guesses = [names for names in every if Path(names.path).parent not in known]
-    if len({names.modality for names in guesses}) <= len({names.ids for names in guesses}):
+    guesses = [names for names in every if names.ids not in known]
+    are_more = len({names.modality for names in guesses}) > len({names.ids for names in guesses})
+    if not (are_more or _differ((Path(one.path).parent, one.ids in known) for one in every)):
         return [*every]
-    others = [names for names in every if names not in guesses]
+    others = [names for names in every if names.ids in known]
     return others + [replace(one, ids=(*one.ids, one.modality), modality="") for one in guesses]
 
 
@@ -241,7 +248,10 @@ def _with_modalities(root: Path, every: Sequence[Names], found: CohortFiles) -> 
             return named + moved
     first = root / nameless[0].path
     if named or not is_picture(first) or not halves(read_volume(first).data[0]):
-        raise _without_modality(root, every)
+        shown = quote_some([names.path for names in nameless])
+        raise BadInput(
+            f"{root}: expected a folder for each case, or names that end with a modality, found {len(nameless)} scans of another form ({shown}). Rename them; or pass --pattern '**/{{case}}' if each is the one scan of a case, '**/{{case}}_{{modality}}' if their ends are modalities, --manifest with a table of case, modality and path, or --preset FILE.toml (docs/guides/own_data.md)."
+        )
     found.guessed.append(
         "pictures are two side by side: their left half is the modality a, their right half b"
     )
@@ -250,11 +260,3 @@ def _with_modalities(root: Path, every: Sequence[Names], found: CohortFiles) -> 
         for names in every
         for number, side in enumerate("ab", start=1)
     ]
-
-
-def _without_modality(root: Path, every: Sequence[Names]) -> BadInput:
-    """The error of scans whose names state no modality."""
-    nameless = [names.path for names in every if not names.modality]
-    return BadInput(
-        f"{root}: expected a folder for each case, or names that end with a modality, found {len(nameless)} scans of another form ({quote_some(nameless)}). Rename them; or pass --pattern '**/{{case}}' if each is the one scan of a case, '**/{{case}}_{{modality}}' if their ends are modalities, --manifest with a table of case, modality and path, or --preset FILE.toml (docs/guides/own_data.md)."
-    )

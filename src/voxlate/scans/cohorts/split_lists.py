@@ -247,10 +247,12 @@ def _statements(
     if table is None:
         if not split or b"\0" in path.read_bytes()[:1024]:
             return []
-        lines = read_lines(path).items()
-        return [
-            *_in_rows([(f"{path}, line {k}", {"case": line}) for k, line in lines], place, keys)
-        ]
+        rows = []
+        for at, line in read_lines(path).items():
+            paths = [word for word in re.split(r"[\s,;]+", line) if names_scan(word)]
+            cells = enumerate(paths if len(paths) > 1 else [line])
+            rows.append((f"{path}, line {at}", {f"column {k}": cell for k, cell in cells}))
+        return [*_in_rows(rows, place, keys)]
     named = [name for name in table.columns if not name.startswith("column ")]  # numbers of rows
     if named and all(map(split_of_key, named)):
         lists = {name: [*filter(None, table.column(name))] for name in named}
