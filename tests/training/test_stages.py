@@ -51,7 +51,7 @@ def test_a_stage_is_reused_only_where_all_that_it_depends_on_is_the_same(staged,
 
 
 def test_a_predictor_must_be_given_the_modalities_of_the_stage_that_builds_on_it(staged):
-    data = {"source": ["t2"], "target": ["t2"], "patch": [1, 24, 20]}
+    data = {"source": ["t2"], "target": ["t1"], "patch": [1, 24, 20]}
     refusal = r"expected data.source of the stage 'predictor' to be \['t1'\]"
     with refuses(refusal):
         staged({"predictor": {"data": data}}, task=RESIDUAL)

@@ -340,7 +340,9 @@ def error_lines(folders: Sequence[Path]) -> Iterator[str]:
     provenance = provenance_of(folders[0]) if folders else {}
     for name, regions in provenance.get("expected", {}).items():
         unit = provenance.get("units", {}).get(name, "")
-        stated = ", ".join(f"{region} {error:g}" for region, error in regions.items())
+        stated = ", ".join(
+            f"{region.replace('_', ' ')} {error:g}" for region, error in regions.items()
+        )
         yield f"Expected mean error of {name} in {folders[0].name}: {stated} {unit}".rstrip()
 
 
