@@ -32,8 +32,14 @@ RESIDUAL += f'[[stages]]\nname = "predictor"\n{REGRESSION}\n{NET}\n{TRAIN}'
 COMPLETION = RECIPE.replace(
     'source = ["t1"], target = ["t2"]', 'source = ["t1", "t2"], target = ["t1", "t2"]'
 ).replace(REGRESSION, f'task = {{ kind = "complete" }}\n{REGRESSION}')
+LATENT = RECIPE.replace(REGRESSION, f'task = {{ kind = "latent" }}\n{DIFFUSION}')
+LATENT += f"""[[stages]]
+name = "autoencoder"
+method = {{ kind = "autoencoding" }}
+net = {{ kind = "kl_autoencoder", width = 8, multipliers = [1, 2], blocks = 1, groups = 4 }}
+{TRAIN}"""
 RECIPES = {
-    "muon": MUON, "cycle": CYCLE, "opponent": OPPONENT, "residual": RESIDUAL, "complete": COMPLETION,
+    "muon": MUON, "cycle": CYCLE, "opponent": OPPONENT, "residual": RESIDUAL, "latent": LATENT, "complete": COMPLETION,
 }  # fmt: skip
 AUTO = ("train", "auto", "--data", "prepared", "--out")
 LONG = {"train.steps": "25"}  # of a planned run
@@ -41,8 +47,7 @@ LONG = {"train.steps": "25"}  # of a planned run
 
 def training(name: str) -> tuple[str, ...]:
     """The training of one of the recipes."""
-    source = "encoded" if name == "latent" else "prepared"
-    return ("train", f"{name}.toml", "--data", source, "--out", name)
+    return ("train", f"{name}.toml", "--data", "prepared", "--out", name)
 
 
 FURTHER = (

@@ -3,23 +3,35 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Required
 
+from pydantic import StringConstraints
 from typing_extensions import TypedDict
 
 from voxlate.base.errors import BadInput, first_of
 from voxlate.base.files import relative_to
 from voxlate.base.groups import grouped
 from voxlate.base.messages import UNOWNED, Message, message
-from voxlate.base.records import Count, Digest, Name, Number, Text
+from voxlate.base.records import (
+    Count,
+    Digest,
+    Name,
+    Number,
+    Place,
+    Several,
+    Share,
+    StatedMessage,
+    Text,
+)
 from voxlate.evaluation.scoring.case_scores import ScoredItem
 from voxlate.evaluation.scoring.distances import Vectors, describe_features, distance
+from voxlate.evaluation.scoring.metrics import Direction
 from voxlate.evaluation.scoring.scored_images import Item
 from voxlate.evaluation.scoring.scored_truth import Rules
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.formats.io import content_hash, is_there
 from voxlate.scans.images.ranges import WHOLE_MASK
-from voxlate.synthesis.provenance import USED_FOR_CALIBRATION, source_paths
+from voxlate.synthesis.provenance import USED_FOR_CALIBRATION, StatedCalibration, source_paths
 from voxlate.training.recipe.run_provenance import find_trained
 from voxlate.training.verdict import SYNTHESIS
 
@@ -35,6 +47,21 @@ CALIBRATION = ("patients", "coverage", "confidence", "bound", "widened", "held")
 OUT_OF_FOLD, ENSEMBLE = "out of fold", "ensemble"
 
 
+# A label is CASE/MODALITY.
+Label = Annotated[str, StringConstraints(pattern=r"^[^\x00/\\]+/[^\x00/\\]+$", max_length=1000)]
+
+
+class _Features(TypedDict):
+    name: Text
+    dimensions: Several
+    images: Count
+
+
+class _Distance(TypedDict):
+    mean: Number | None
+    n: Count
+
+
 class _Part(TypedDict):
     """The conventions that the scores of a section were computed with, and the distances of features by method and key."""
 
@@ -46,16 +73,40 @@ class _Part(TypedDict):
     mask: Text
     ssim_from: Literal["low", "zero"]
     lpips: Text | None
-    features: dict[str, Any] | None
+    features: _Features | None
     slices: Count
-    distances: dict[Text, dict[Text, Any]]
+    distances: dict[Text, dict[Text, _Distance]]
 
 
-class Header(TypedDict):
-    """The entries that every metrics.json has and that are read again; its checksum answers for the others."""
+class _OwnMetric(TypedDict):
+    unit: Text
+    better: Direction
+    reduction: Text
 
-    modalities: dict[Name, _Part]
-    tables: dict[Literal["scores.csv"], Digest]
+
+class Header(TypedDict, total=False):
+    """The entries of metrics.json that are read again."""
+
+    seed: Count
+    modalities: Required[dict[Name, _Part]]
+    tables: Required[dict[Literal["scores.csv"], Digest]]
+    without_truth: list[Text]
+    not_synthesised: dict[Text, Text]
+    wrong_truths: dict[Label, Text]
+    truth_messages: list[StatedMessage]
+    messages: list[StatedMessage]
+    trained_on: list[Name]
+    calibrations: list[StatedCalibration]
+    calibrated_on: list[Name]
+    moved: dict[Text, Text]
+    given_truth: list[Name]
+    images: dict[Label, Text]
+    truths: dict[Label, Text]
+    shown: dict[Label, Share]
+    truth_files: dict[Label, Place]
+    source_files: dict[Name, dict[Name, Place]]
+    own_metrics: dict[Name, _OwnMetric]
+    regions: dict[Name, Text]
 
 
 def header_of(

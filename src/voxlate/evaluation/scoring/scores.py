@@ -269,6 +269,8 @@ def read_scores(path: Path) -> Scores:
     scores = Scores(header, frame.fillna(dict.fromkeys(TEXTS, "")))
     found = {*scores.keyed["section"]}
     record.check(found == {*header["modalities"]}, "modalities without scores")
+    ranges = [part["range"] for part in header["modalities"].values()]
+    record.check(all(low < high for low, high in ranges), "a range that ends before it begins")
     return scores
 
 
