@@ -107,6 +107,8 @@ class Header(TypedDict, total=False):
     source_files: dict[Name, dict[Name, Place]]
     own_metrics: dict[Name, _OwnMetric]
     regions: dict[Name, Text]
+    scopes: dict[Name, Text]
+    standard: list[Text]
 
 
 def header_of(
