@@ -335,17 +335,6 @@ def bounds_of(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
     }
 
 
-def error_lines(folders: Sequence[Path]) -> Iterator[str]:
-    """The mean error by tissue that the intervals of the first case let expect; none without a calibration."""
-    provenance = provenance_of(folders[0]) if folders else {}
-    for name, regions in provenance.get("expected", {}).items():
-        unit = provenance.get("units", {}).get(name, "")
-        stated = ", ".join(
-            f"{region.replace('_', ' ')} {error:g}" for region, error in regions.items()
-        )
-        yield f"Expected mean error of {name} in {folders[0].name}: {stated} {unit}".rstrip()
-
-
 def bound_lines(folders: Sequence[Path]) -> Iterator[str]:
     """A line for each case, of many the first; none without a calibration."""
     by_case = bounds_of(folders)

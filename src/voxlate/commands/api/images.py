@@ -147,12 +147,14 @@ class Syntheses:
 
 def _synth_lines(done: Syntheses, run: Any, out: Path, options: SynthOptions) -> Iterator[Any]:
     from voxlate.commands.api.next_steps import after_synthesis
-    from voxlate.synthesis.provenance import bound_lines, error_lines
+    from voxlate.evaluation.intervals.summary import error_lines
+    from voxlate.synthesis.provenance import bound_lines, provenance_of
 
     if done.others and not (done.cases or done.left_out):
         yield f"--part {options.part} holds none of the {done.others} cases: nothing to do."
         return
-    yield from error_lines(done.folders)
+    stated = [one for one in map(provenance_of, done.folders) if "expected" in one]
+    yield from error_lines(*stated) if stated else ()
     yield from bound_lines(done.folders)
     if done.complete:
         yield f"{len(done.complete)} cases lack no modality and are not synthesised: {', '.join(done.complete)}"

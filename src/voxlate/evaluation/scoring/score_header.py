@@ -172,9 +172,8 @@ def _distances(items: Sequence[Item], scored: Scored, rules: Rules) -> Table:
     slices = sum(scored[item].rows[0].slices for item in items)
     if (features := rules.features) is None:
         return {"slices": slices, "features": None, "distances": {}}
-    vectors = dict[
-        str, list[tuple[Vectors, Vectors]]
-    ]()  # of each method, those of the truth and its own
+    # of each method, those of the truth and its own
+    vectors = dict[str, list[tuple[Vectors, Vectors]]]()
     for item in items:
         own = scored[item].vectors
         for method in [name for name in own if name != "truth"]:
