@@ -8,7 +8,7 @@ from voxlate.training import recipe
 @every_row(
     "key, meant",
     [
-        ("step", "'train.steps'"),
+        ("train.step", "'train.steps'"),
         ("net.widht", "'net.width'"),
         ("dropout", "'net.dropout'"),
     ],

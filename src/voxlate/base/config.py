@@ -3,7 +3,7 @@
 import importlib
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from functools import cache
 from inspect import Parameter
@@ -29,7 +29,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError, core_schema
 
-from voxlate.base.errors import BadInput, nearest
+from voxlate.base.errors import BadInput, did_you_mean
 from voxlate.base.groups import grouped
 from voxlate.base.option import (
     ARGUMENT,
@@ -45,12 +45,10 @@ T = TypeVar("T")
 Counts = tuple[Annotated[int, Field(gt=0)], ...]  # channels of levels, and the like
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 UNSET = ("none", "unset")
-UNCLEAR = "to be right"
 IN_RECIPE = "Change it in the recipe or with --set KEY=VALUE."
 UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")  # types of pydantic's errors
 WRONG_KIND, NO_KIND = "union_tag_invalid", "union_tag_not_found"
 NO_KEY = ("missing", "missing_argument", NO_KIND)
-MOST_MEANT = 3  # keys that an error suggests
 MOST_WRONG = 8  # wrong keys that an error lists
 LONGEST = 60  # characters of a value in an error
 IMPORT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)  # "my_package.my_module:MyNet"
@@ -108,13 +106,12 @@ def fill(
     try:
         filled = adapter(kind).validate_python(values, context=code)
     except ValidationError as error:
-        raise BadInput(f"{where}: {_sentences(kind, values, error.errors(), change)}") from error
-    if wrong := [
-        f"expected '{key}' to be a value such as {taken!r}, found {given!r}. Write it so."
-        for key, given, taken in converted(values, filled)
-    ]:
-        raise BadInput(f"{where}: {' Also '.join(wrong)}")
-    return filled
+        said = dict.fromkeys(_sentence(kind, values, one, change) for one in error.errors())
+    else:
+        said = dict.fromkeys(_conversions(values, filled))
+        if not said:
+            return filled
+    raise BadInput(f"{where}: {' Also '.join([*said][:MOST_WRONG])}")
 
 
 def check_options(table: Any, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -126,49 +123,40 @@ def check_options(table: Any, given: Mapping[str, Any]) -> dict[str, Any]:
         return vars(adapter(table).validate_python({**given}))
     except ValidationError as error:
         by_name = grouped((f"{one['loc'][0]}", one) for one in error.errors())
-        wrong = [name for name in by_name if name in given] or [*by_name]
         stated = parameters_of(table)
-        said = [_option_sentence(stated[name], given, by_name[name]) for name in wrong]
+        said = [_option_sentence(stated[name], given, one[0]) for name, one in by_name.items()]
         raise BadInput(" Also ".join(said)) from error
 
 
-def _option_sentence(parameter: Parameter, given: Mapping[str, Any], errors: Sequence[Any]) -> str:
-    """The sentence on the value of an option, which no type of a union takes."""
+def _option_sentence(parameter: Parameter, given: Mapping[str, Any], error: Any) -> str:
+    """The sentence on the value of an option."""
     name = parameter.name
     label = name if option_in(parameter).panel == ARGUMENT else flag_of(name)
-    if name not in given:
+    if error["type"] in NO_KEY:
         return f"{label}: expected a value, found none. Give it."
-    for error in errors:
-        if isinstance(own := error.get("ctx", {}).get("error"), BadInput):
-            return f"{label}: {own}"
-    wanted = [*dict.fromkeys(map(_wanted, errors))]
-    wanted = [text for text in wanted if UNCLEAR not in text] or wanted
-    return f"{label}: expected it {' or '.join(wanted)}, found {shown(given[name])}. Change it."
+    if own := _own_error(error):
+        return f"{label}: {own}"
+    return f"{label}: expected it {_wanted(error)}, found {shown(given[name])}. Change it."
 
 
 def shown(value: Any) -> str:
     """A value in an error, with the type of what is no text."""
-    if isinstance(value, tuple) and all(isinstance(part, str) for part in value):
-        value = " ".join(value)  # the words of an option on the command line
     text = " ".join(repr(value).split())
     kind = "" if isinstance(value, str) else f" ({type(value).__name__})"
     return f"{text[:LONGEST]}{'…' if len(text) > LONGEST else ''}{kind}"
 
 
-def converted(given: Any, taken: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """The keys of numbers and truths that were made of texts or of one another ("12" for 12), what they were, and became."""
-    held = vars(taken) if is_dataclass(taken) else taken
-    inner = []
-    if isinstance(held, Mapping) and isinstance(given, Mapping):
-        inner = [(name, given[name], held[name]) for name in given if name in held]
-    elif isinstance(held, list | tuple):
-        inner = [*zip(count(), given, held)]
-    elif isinstance(taken, Real) and (
-        isinstance(given, str) or isinstance(given, bool) != isinstance(taken, bool)
-    ):
-        yield key, given, taken
-    for name, before, after in inner:
-        yield from converted(before, after, f"{key}.{name}" if key else f"{name}")
+def _conversions(given: Any, taken: Any, key: str = "") -> Iterator[str]:
+    """A sentence for each number or truth that was made of a text or of one another, as 12 of "12"."""
+    is_text = isinstance(given, str) or isinstance(given, bool) != isinstance(taken, bool)
+    if isinstance(taken, Real) and is_text:
+        yield f"expected '{key}' to be a value such as {taken!r}, found {given!r}. Write it so."
+    pairs: Iterable[Any] = zip(count(), given, taken) if isinstance(taken, list | tuple) else ()
+    if isinstance(given, Mapping):
+        held = vars(taken) if is_dataclass(taken) else taken
+        pairs = ((name, given[name], held[name]) for name in given if name in held)
+    for name, before, after in pairs:
+        yield from _conversions(before, after, f"{key}.{name}".lstrip("."))
 
 
 # what fills settings of a kind and writes them; kept, for a recipe's takes 45 ms to make and is needed twice a reading
@@ -200,41 +188,38 @@ class Importable:
         return [*map(load_object, self.homes.values())]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> "core_schema.CoreSchema":
-        def own(value: Any, info: ValidationInfo) -> Any:
-            """Settings of the package."""
+        def filled(value: Any, own: Any, info: ValidationInfo) -> Any:
+            """Settings of the package, or of code outside it."""
+            kind = value.get("kind") if isinstance(value, Mapping) else value
+            if isinstance(kind, str) and IMPORT.fullmatch(kind):
+                return self._of_user(value, kind, info.context or ())
+            if is_dataclass(value) and not _is_own(type(value)):
+                return value  # already filled
+            if not self.homes:
+                return own(value)
             if isinstance(value, source):
                 return value
-            kind: Any = value.get("kind") if isinstance(value, Mapping) else None
             if not isinstance(kind, str) or kind not in self.homes:
                 tags = {"expected_tags": ", ".join(sorted(self.homes))}
                 raise PydanticCustomError(WRONG_KIND if kind else NO_KIND, "is of no kind", tags)
-            return adapter(load_object(self.homes[kind])).validate_python(
-                value, context=info.context
-            )
+            home = adapter(load_object(self.homes[kind]))
+            return home.validate_python(value, context=info.context)
 
-        schema = core_schema.with_info_plain_validator_function(own)
         return core_schema.with_info_wrap_validator_function(
-            self._filled,
-            schema if self.homes else handler(source),
+            filled,
+            core_schema.any_schema() if self.homes else handler(source),
             serialization=core_schema.plain_serializer_function_ser_schema(_plain),
         )
 
-    def _filled(self, value: Any, own: Any, info: ValidationInfo) -> Any:
-        """Settings of the package, or of code outside it."""
-        name = value.get("kind") if isinstance(value, dict) else value
-        if is_dataclass(value) and not _is_own(type(value)):
-            return value  # already filled
-        if not isinstance(name, str) or not IMPORT.fullmatch(name):
-            return own(value)
-        code: Collection[str] = info.context or ()
+    def _of_user(self, value: Any, name: str, code: Collection[str]) -> Any:
+        """Settings of a class outside the package; of a list of names, the name."""
         if name not in code:
             raise BadInput(needs_code([name]))
-        loaded = load_object(name)
+        kind: Any = load_object(name)
         if not isinstance(value, dict):
             return name
-        kind: Any = loaded
-        if not is_dataclass(loaded):
-            kind = self.settings_of and load_object(self.settings_of)(loaded)
+        if not is_dataclass(kind):
+            kind = self.settings_of and load_object(self.settings_of)(kind)
         if not kind:
             raise BadInput(
                 f"expected a class made with voxlate.base.config.settings, found {name}. Decorate it with @settings."
@@ -347,51 +332,46 @@ def _without_unset(cls: Any, given: Any) -> Any:
     if not isinstance(given, Mapping):
         return given
     unset = [name for name, value in given.items() if isinstance(value, str) and value in UNSET]
-    optional = [name for name in unset if _is_optional(key_types(cls).get(name))]
+    hints = get_type_hints(cls) if unset else {}
+    optional = [name for name in unset if type(None) in get_args(hints.get(name))]
     return {**given, **dict.fromkeys(optional)}
 
 
-def _is_optional(hint: Any) -> bool:
-    if get_origin(hint) is Annotated:
-        return _is_optional(get_args(hint)[0])
-    return get_origin(hint) in UNIONS and type(None) in get_args(hint)
-
-
-def _sentences(kind: Any, values: Any, errors: Sequence[Any], change: str) -> str:
-    """A sentence for each wrong key, the first ones of many."""
-    sentences = list(dict.fromkeys(_sentence(kind, values, error, change) for error in errors))
-    listed = " Also ".join(sentences[:MOST_WRONG])
-    more = len(sentences) - MOST_WRONG
-    return listed if more <= 0 else f"{listed} {more} more keys are wrong."
-
-
 def _sentence(kind: Any, values: Any, error: Any, change: str) -> str:
-    if isinstance(own := error.get("ctx", {}).get("error"), BadInput):
-        return str(own)  # the settings class states it more precisely
+    """The sentence on a wrong key; that of the settings class, if it has one, is more precise."""
     place = _place(error["loc"], values)
     name = ".".join(place)
-    found = error.get("input")
+    if own := _own_error(error):
+        return own
     if error["type"] in UNKNOWN_KEY:
-        return _sentence_on_unknown(kind, place)
+        known = sorted({*map(".".join, _places(kind))})
+        asked = ".".join(part for part in place if not part.isdecimal())  # stages have numbers
+        table = asked.rpartition(".")[0]
+        here = [one.rpartition(".")[2] for one in known if one.rpartition(".")[0] == table]
+        hint = did_you_mean(asked, known) or f"Known keys here: {', '.join(here)}."
+        return f"expected a known key, found '{name}'. {hint}"
     if error["type"] == WRONG_KIND:
         tags = error["ctx"]["expected_tags"]
-        return f"expected {name}.kind to be one of {tags}, found {found['kind']!r}. Choose one of these."
+        return f"expected {name}.kind to be one of {tags}, found {error['input']['kind']!r}. Choose one of these."
     if error["type"] in NO_KEY:
-        keys = " (voxlate recipes NAME shows every key)" if change == IN_RECIPE else ""
         kind_of_it = ".kind" if error["type"] == NO_KIND else ""
-        return f"expected the key '{name}{kind_of_it}', found none. Add it{keys}."
-    return (
-        f"expected '{name}' {_wanted(error)}, found {shown(found)}. {change.replace('KEY', name)}"
-    )
+        return f"expected the key '{name}{kind_of_it}', found none. Add it."
+    advice = change.replace("KEY", name)
+    return f"expected '{name}' {_wanted(error)}, found {shown(error.get('input'))}. {advice}"
+
+
+def _own_error(error: Any) -> str:
+    """The sentence of a BadInput that a check of ours raised; "" for an error of pydantic's."""
+    own = error.get("ctx", {}).get("error")
+    return f"{own}" if isinstance(own, BadInput) else ""
 
 
 def _wanted(error: Any) -> str:
     """What a value has to be: pydantic says "Input should be …", "List should have …", and few other sentences."""
-    before, should, rest = what_is_wrong(error).partition("should ")
-    rest = rest.partition(", unable to parse")[0]
+    before, should, rest = str(error["msg"]).partition("should ")
     rest = rest.replace("greater than or equal to", "at least")
     rest = rest.replace("less than or equal to", "at most")
-    return f"to {rest}" if should else f"{UNCLEAR} ({before})"
+    return f"to {rest}" if should else f"to be right ({before})"
 
 
 def _place(loc: Sequence[Any], values: Any) -> list[str]:
@@ -405,31 +385,6 @@ def _place(loc: Sequence[Any], values: Any) -> list[str]:
         place.append(str(part))
         values = held.get(part) if is_table else None
     return place
-
-
-def what_is_wrong(error: Any) -> str:
-    """The text of one of pydantic's errors, such as "should be greater than 0"."""
-    return str(error["msg"]).removeprefix("Value error, ").removeprefix("Input ")
-
-
-def _sentence_on_unknown(kind: Any, place: list[str]) -> str:
-    """What an unknown key may mean: one of its table with a similar name, or one of any table."""
-    name = ".".join(place)
-    *table, key = [part for part in place if not part.isdecimal()]  # stages have numbers
-    known = grouped((path[-1], path[:-1]) for path in _places(kind))
-    if table in known.get(key, ()):
-        return f"expected a known key, found '{name}', which another kind of this table has. Drop it, or change the kind."
-    here = [one for one, tables in known.items() if table in tables]
-    # names of modalities are no keys
-    here = here or [one for one, tables in known.items() if table[:-1] in tables]
-    meant = [[*place[:-1], one] for one in nearest(key, here)]
-    for one in nearest(key, known)[:1]:
-        meant = meant or [[*path, one] for path in sorted(known[one], key=len)]
-    hint = f"Known keys here: {', '.join(sorted(here))}."
-    if meant:
-        few = dict.fromkeys(map(".".join, meant))
-        hint = f"Did you mean {' or '.join(map(repr, [*few][:MOST_MEANT]))}?"
-    return f"expected a known key, found '{name}'. {hint}"
 
 
 def _places(hint: Any, table: Sequence[str] = ()) -> Iterator[list[str]]:

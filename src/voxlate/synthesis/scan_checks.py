@@ -22,11 +22,10 @@ from voxlate.base.messages import (
     message,
     worst_grade,
 )
-from voxlate.base.records import MOST_NUMBER, Name, Number, Record, Shape, checksum, write_tensors
+from voxlate.base.records import MOST_NUMBER, Name, Number, Record, checksum, write_tensors
 from voxlate.checks.case_checks import check_guesses, check_together
 from voxlate.checks.check_table import ask, called, exact_messages, kind_messages
 from voxlate.checks.fingerprint import (
-    SIDE,
     Fingerprint,
     fingerprint,
     stored_fingerprint,
@@ -124,20 +123,11 @@ def read_known_scans(path: Path, modalities: Collection[str]) -> KnownScans:
         if "usual" in earlier:
             return KnownScans(earlier.get("backgrounds", {}), earlier.get("beyond", {}))
         stated: KnownHeader = record.parse(KnownHeader, text)
-        arrays = file.read(shapes_of(stated))
+        arrays = file.arrays
     record.check_checksum(digest, checksum(text, arrays))
     others = set().union(*vars(stated).values()) - set(modalities)
     record.check(not others, f"modalities that its recipe has not ({', '.join(sorted(others))})")
     return KnownScans.read(stated, arrays)
-
-
-def shapes_of(stated: KnownHeader) -> dict[str, Shape]:
-    """The shapes of the arrays beside a header."""
-    shapes = {}
-    for name, of in stated.references.items():
-        shapes[f"{name}.values"] = Shape((None, len(of.names)))
-        shapes[f"{name}.mean"] = Shape((SIDE,) * 3, ("U8",))
-    return shapes
 
 
 def known_scans_of(

@@ -23,7 +23,6 @@ from voxlate.base.records import (
     Number,
     Record,
     Several,
-    Shape,
     Text,
     checksum,
     write_tensors,
@@ -91,7 +90,7 @@ class Baselines(_Header):
             digest = file.text(CHECKSUM)
             del texts[CHECKSUM]
             stated = record.fill(_Header, {key: record.table(text) for key, text in texts.items()})
-            tensors = file.read(_shapes(record, stated, list(file.shapes)))
+            tensors = file.arrays
         record.check_checksum(digest, baselines_checksum(texts, tensors))
         products = tensors.pop("products", None)
         named = {tuple(key.split(":")): values for key, values in tensors.items()}
@@ -152,24 +151,6 @@ class Baselines(_Header):
         fitted = weights[-1] + sum(weight * share for weight, share in zip(weights, shares))
         empty = np.all([share <= 0 for share in shares], axis=0)
         return np.where(empty, to.low, to.low + fitted * to.width).astype(np.float32)
-
-
-def _shapes(record: Record, stated: _Header, names: Sequence[str]) -> dict[str, Shape]:
-    """The shapes of a file's arrays: means of some modalities, tables between them, mean products of all."""
-    targets = [name.partition(":")[2] for name in names if name.startswith("mean:")]
-    ranges = stated.ranges
-    record.check(bool(targets), "no mean image")
-    record.check(ranges.keys() >= {*targets}, "a mean image of which it has no range")
-    own = {name for name in targets if ranges[name].own}
-    record.check(stated.typical.keys() == own, "typical values of other targets")
-    shapes = {f"mean:{name}": Shape((None, None, None)) for name in targets}
-    for source, target in product(ranges, targets):
-        name = f"table:{source}:{target}"
-        if name in names and source != target:
-            shapes[name] = Shape((BINS,))
-    if "products" in names and len(ranges) > 2:
-        shapes["products"] = Shape((len(ranges) + 1,) * 2, ("F64",))
-    return shapes
 
 
 def baselines_checksum(texts: Mapping[str, str], tensors: Mapping[str, AnyArray]) -> str:
