@@ -74,8 +74,8 @@ def plan(
         minutes: Training time on this machine. Default: 60.
         memory: Memory of the training, such as 8GB. Default: most of the free memory.
         mode: Prediction of the model: mean (a regression), both (also a sharp image), or samples (also samples, which show what is uncertain).
-        source: Input modality. One or a list.
-        target: Modality to synthesise. One or a list.
+        source: Input modality. Repeatable.
+        target: Modality to synthesise. Repeatable.
         unpaired: Plan training without pairs where no case has both source and target. Default: False.
         from_scratch: Begin from random weights even where a starter fits. Default: False.
         device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
@@ -177,7 +177,7 @@ def manifest(
         preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
         patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
         allow_outside: Allow a manifest's paths to leave its folder. Default: False.
-        exclude: Case or patient to leave out (*, ?). One or a list.
+        exclude: Case or patient to leave out (*, ?). Repeatable.
         max_volume: Largest scan that is read. Default: 4GB.
 
     Returns:
@@ -218,7 +218,7 @@ def phantom(
         labels: Label map, or folder of label maps, whose anatomy is varied and drawn in place of simulated heads.
         tissues: Tissues of the labels: charm, synthseg, totalsegmentator, or a TOML file.
         spacing_mm: Voxel size in mm with labels, 0.2 to 10 each. Default: that of the label map.
-        modalities: Modality that is written, such as t1, ct, a map of a tissue parameter such as t1_map, or maps for all of these. One or a list. Default: all images and no map.
+        modalities: Modality that is written, such as t1, ct, a map of a tissue parameter such as t1_map, or maps for all of these. Repeatable. Default: all images and no map.
         lesion: Lesion of the heads: none, tumour, stroke or mixed. Default: 'mixed'.
         stripped: Write the brain alone, as after skull stripping. Default: False.
         seed: Random seed of the heads. Default: 0.
@@ -280,13 +280,13 @@ def prepare(
         preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
         patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
         allow_outside: Allow a manifest's paths to leave its folder. Default: False.
-        exclude: Case or patient to leave out (*, ?). One or a list.
+        exclude: Case or patient to leave out (*, ?). Repeatable.
         max_volume: Largest scan that is read. Default: 4GB.
-        modalities: Modality to keep; cases without any of them are left out. One or a list. Default: all.
+        modalities: Modality to keep; cases without any of them are left out. Repeatable. Default: all.
         resample: Resample the scans of a case to the grid with the thinnest slices. Default: False.
         register: Register the scans of a case: rigid, affine or bspline.
-        spacing_mm: Voxel size in mm to which all scans are resampled. In the order z, y, x.
-        matrix: Columns, rows and slices (0: as they are) to which every scan is resized, instead of spacing_mm. In the order z, y, x.
+        spacing_mm: Voxel size in mm to which all scans are resampled (in Python z, y, x).
+        matrix: Columns, rows and slices (0: as they are) to which every scan is resized, instead of spacing_mm (in Python z, y, x).
         fixed: Modality whose grid the other scans are resampled to.
         align: Align heads: midline turns and shifts them until left and right mirror each other.
         mask: Mask of a case that has no mask file: body, or the brain of a CT. Default: 'body'.
@@ -440,7 +440,7 @@ def listen(
     Args:
         run: Run folder, exported model, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
         out: Folder of the queue, on a disk of its own.
-        allow: AE title of a sender that is allowed. One or a list.
+        allow: AE title of a sender that is allowed. Repeatable.
         to: Node that takes the images.
         port: Port to listen on. From 1 to 65535. Default: 11112.
         title: Own AE title. Default: 'VOXLATE'.
@@ -533,11 +533,11 @@ def check(
         preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
         patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
         allow_outside: Allow a manifest's paths to leave its folder. Default: False.
-        exclude: Case or patient to leave out (*, ?). One or a list.
+        exclude: Case or patient to leave out (*, ?). Repeatable.
         max_volume: Largest scan that is read. Default: 4GB.
         split: Split to synthesise: train, val or test.
         answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
-        missing: Modality to leave out of the input and synthesise. One or a list.
+        missing: Modality to leave out of the input and synthesise. Repeatable.
         series: Series of a DICOM study: t1=NUMBER or UID.
         device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
         allow_code: Import and run the model's own Python code. Default: False.
@@ -645,17 +645,17 @@ def synthesise(
         preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
         patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
         allow_outside: Allow a manifest's paths to leave its folder. Default: False.
-        exclude: Case or patient to leave out (*, ?). One or a list.
+        exclude: Case or patient to leave out (*, ?). Repeatable.
         max_volume: Largest scan that is read. Default: 4GB.
         split: Split to synthesise: train, val or test.
         answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
-        missing: Modality to leave out of the input and synthesise. One or a list.
+        missing: Modality to leave out of the input and synthesise. Repeatable.
         series: Series of a DICOM study: t1=NUMBER or UID.
         device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
         allow_code: Import and run the model's own Python code. Default: False.
         samples: Number of samples a case, of which mean and standard deviation are written.
         steps: Number of times at which the network denoises.
-        set: Change of a key of the recipe's synth table, such as overlap=0.25. A dict.
+        set: Change of a key of the recipe's synth table, such as overlap=0.25. Repeatable.
         sharpness: Mean at 0, sample at 1. From 0 to 1.
         sampler: Sampler, instead of the recipe's.
         keep_states: States of sampling to write.
@@ -745,17 +745,17 @@ def synthesize(
         preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
         patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
         allow_outside: Allow a manifest's paths to leave its folder. Default: False.
-        exclude: Case or patient to leave out (*, ?). One or a list.
+        exclude: Case or patient to leave out (*, ?). Repeatable.
         max_volume: Largest scan that is read. Default: 4GB.
         split: Split to synthesise: train, val or test.
         answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
-        missing: Modality to leave out of the input and synthesise. One or a list.
+        missing: Modality to leave out of the input and synthesise. Repeatable.
         series: Series of a DICOM study: t1=NUMBER or UID.
         device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
         allow_code: Import and run the model's own Python code. Default: False.
         samples: Number of samples a case, of which mean and standard deviation are written.
         steps: Number of times at which the network denoises.
-        set: Change of a key of the recipe's synth table, such as overlap=0.25. A dict.
+        set: Change of a key of the recipe's synth table, such as overlap=0.25. Repeatable.
         sharpness: Mean at 0, sample at 1. From 0 to 1.
         sampler: Sampler, instead of the recipe's.
         keep_states: States of sampling to write.
@@ -865,15 +865,15 @@ def evaluate(
         preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
         patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
         allow_outside: Allow a manifest's paths to leave its folder. Default: False.
-        exclude: Case or patient to leave out (*, ?). One or a list.
+        exclude: Case or patient to leave out (*, ?). Repeatable.
         max_volume: Largest scan that is read. Default: 4GB.
         mask: Voxels to score: body (the default in HU and for perfusion), whole (else), cohort (its mask files) or a file.
-        regions: Region to score: 'lesion=tmax>6', core=seg=1, vessels=MASK_FILE or tissues=ct. A dict.
+        regions: Region to score: 'lesion=tmax>6', core=seg=1, vessels=MASK_FILE or tissues=ct. Repeatable.
         split: Split to score: train, val or test.
         value_range: Range of PSNR and SSIM.
         any_truth: Count wrong truths, too. Default: False.
         features: Distance of the slices' features: texture.
-        metrics: Score of your own, MODULE:FUNCTION, with allow_code. One or a list.
+        metrics: Score of your own, MODULE:FUNCTION, with allow_code. Repeatable.
         lpips: AlexNet weights (safetensors) for LPIPS.
         units: Unit of MR: own (of its peak) or network (0 to 255). Default: 'own'.
         ssim_from: Zero of SSIM: low (of the range) or zero. Default: 'low'.
@@ -1009,17 +1009,17 @@ def calibrate(
         preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
         patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
         allow_outside: Allow a manifest's paths to leave its folder. Default: False.
-        exclude: Case or patient to leave out (*, ?). One or a list.
+        exclude: Case or patient to leave out (*, ?). Repeatable.
         max_volume: Largest scan that is read. Default: 4GB.
         out: Folder for a copy of a starter with the new calibration.
         split: Split that calibrates: train, val or test.
-        out_of_fold: Another fold of the run's cross-validation: each patient is synthesised by a fold that did not train on them; test patients are left out. One or a list.
+        out_of_fold: Another fold of the run's cross-validation: each patient is synthesised by a fold that did not train on them; test patients are left out. Repeatable.
         answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
         samples: Number of samples a case, of which mean and standard deviation are written.
         coverage: Share of a new patient's voxels that the intervals contain, in whole percents. From 0.5 to 0.99. Default: 0.9.
-        regions: Region that is calibrated in addition to bone, soft tissue and labels: lesion='tmax>6'; of vessels, a label map, because a threshold in a head finds bone. A dict.
+        regions: Region that is calibrated in addition to bone, soft tissue and labels: lesion='tmax>6'; of vessels, a label map, because a threshold in a head finds bone. Repeatable.
         seed: Random seed. Default: 0.
-        set: Change of a key of the recipe's synth table, such as overlap=0.25. A dict.
+        set: Change of a key of the recipe's synth table, such as overlap=0.25. Repeatable.
         anyway: Also cases graded "do not trust". Default: False.
         device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
         allow_code: Import and run the model's own Python code. Default: False.
@@ -1107,14 +1107,14 @@ def train(
         minutes: Training time of auto on this machine. Default: 60.
         memory: Memory of the training, such as 8GB. Default: most of the free memory.
         mode: Prediction of the model: mean (a regression), both (also a sharp image), or samples (also samples, which show what is uncertain).
-        source: Input modality. One or a list.
-        target: Modality to synthesise. One or a list.
+        source: Input modality. Repeatable.
+        target: Modality to synthesise. Repeatable.
         unpaired: Plan training without pairs where no case has both source and target. Default: False.
         from_scratch: Begin from random weights even where a starter fits. Default: False.
         device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
-        set: Change of a key of the recipe, such as train.steps=500. A dict.
+        set: Change of a key of the recipe, such as train.steps=500. Repeatable.
         init: Run, weights, starter:NAME or hf://NAME/REPO from which the network is initialised.
-        reuse: Run whose earlier stages are reused if they are identical. One or a list.
+        reuse: Run whose earlier stages are reused if they are identical. Repeatable.
         fold: Fifth of the patients that validates; the others train, except the test patients. From 0 to 4.
         folds: Train so many of the five folds, each for minutes, into OUT/fold0, OUT/fold1, … (cross-validation). From 2 to 5.
         track: Also send losses and validation scores to MLflow or Weights & Biases.
@@ -1162,7 +1162,7 @@ def serve(
         data: Folder of uploads, queue and results (default: in the user's cache).
         port: Port of the page. From 1 to 65535. Default: 8765.
         host: Address to listen on; one that others reach needs token_file. Default: '127.0.0.1'.
-        name: Further host name by which browsers reach the page. One or a list.
+        name: Further host name by which browsers reach the page. Repeatable.
         token_file: File with an own token of at least 16 characters, for several browsers.
         keep: Hours after which uploads and results are removed. At least 0.1. Default: 24.0.
         max_upload: Size of the largest upload. Default: '2GB'.

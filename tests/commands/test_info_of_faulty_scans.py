@@ -47,7 +47,7 @@ def test_info_names_wrong_slices_and_values_of_a_dicom_series_and_of_the_same_fi
     changed = replace(ct, data=change(ct.data[0])[None].astype(np.float32))
     write_volume(tmp_path / "ct.nii.gz", changed)
     for path in (write_series(changed, tmp_path / "series"), tmp_path / "ct.nii.gz"):
-        warnings = voxlate.info(path).get("warnings", [])
+        warnings = voxlate.info(path)["warnings"]
         assert [warning.code for warning in warnings] == codes
 
 
@@ -57,7 +57,7 @@ def test_info_of_a_scan_with_voxels_that_are_not_finite_counts_them_alone(ct, tm
     nib.save(nib.nifti1.Nifti1Image(holed, ct.affine), tmp_path / "ct.nii.gz")
     facts = voxlate.info(tmp_path / "ct.nii.gz")
     assert facts["not_finite"] == 1
-    assert "warnings" not in facts
+    assert facts["warnings"] == []
 
 
 def test_a_web_page_that_was_saved_as_a_scan_is_named_as_one(tmp_path):

@@ -105,7 +105,7 @@ def test_waiting_threads_sleep_next_to_other_processes_unless_the_user_says_othe
     monkeypatch.setenv("OMP_WAIT_POLICY", given or "unset")  # so that it is restored afterwards
     if given is None:
         monkeypatch.delenv("OMP_WAIT_POLICY")
-    assert voxlate("phantom").code == 2  # no --out
+    assert voxlate("phantom", "--out", "OUT", "--cases", "0").code == 2
     assert os.environ.get("OMP_WAIT_POLICY") == expected
 
 

@@ -21,7 +21,6 @@ import voxlate as package
 from hub_server import Hub, running
 from rows import every_row, slow
 from voxlate.base.hub import address_of
-from voxlate.base.messages import OwnWarning
 from voxlate.training.load import load
 from voxlate.training.run import Run
 from voxlate.training.weights import read_header, write_weights
@@ -153,7 +152,7 @@ def pushed(hub, run) -> str:
 
 
 def test_a_branch_is_resolved_and_the_hash_to_pin_is_stated(hub, pushed):
-    with pytest.warns(OwnWarning) as said:
+    with pytest.warns(UserWarning, match="Pin it") as said:
         model = load(f"hf://{REPO}", "cpu")
     (text,) = [str(one.message) for one in said]
     assert f"hf://{REPO}@{pushed}" in text

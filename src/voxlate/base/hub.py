@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from voxlate.base.errors import BadInput
-from voxlate.base.messages import OwnWarning
 from voxlate.base.optional import Package
 
 PREFIX = "hf://"
@@ -75,7 +74,7 @@ def download(run: Path | str) -> Path:
         text = (
             f"{address} is commit {folder.name} now, and may change. Pin it: {address_of(folder)}"
         )
-        warnings.warn(text, OwnWarning, stacklevel=2)
+        warnings.warn(text, stacklevel=2)
     return folder
 
 

@@ -61,10 +61,6 @@ ADVICE: dict[Grade, str] = {
 }
 
 
-class OwnWarning(FutureWarning):
-    """A warning of Python whose text is a whole sentence of ours, which the command line prints as it is."""
-
-
 @dataclass(frozen=True)
 class Message:
     """One message of a command, on a scan, an image or a whole cohort.

@@ -103,7 +103,7 @@ class Object:
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         from pydantic_core import core_schema  # as above
 
-        return core_schema.no_info_plain_validator_function(self.checked)
+        return core_schema.no_info_after_validator_function(self.checked, core_schema.any_schema())
 
     def checked(self, value: Any) -> Any:
         """The object; raises ValueError for one of another class."""
@@ -187,20 +187,11 @@ def describe(parameters: Mapping[str, Parameter]) -> list[str]:
     lines = []
     for name, parameter in parameters.items():
         option, default = option_in(parameter), parameter.default
-        text = f"{name}: {_help_of(option, parameter)}{range_of(option)}"
+        text = f"{name}: {in_python(option.help)}{range_of(option)}"
         if default not in (None, (), Parameter.empty):
             text += f" Default: {default!r}."
         lines.append(text)
     return lines
-
-
-def _help_of(option: Option, parameter: Parameter) -> str:
-    """The help of an option in the words of Python."""
-    is_table = get_origin(first_type(parameter.annotation)) is get_origin(Mapping[str, Any])
-    text = option.help.replace("Repeatable", "A dict" if is_table else "One or a list")
-    if option.metavar == "X Y Z" and option.read is not None:
-        text += " In the order z, y, x."
-    return in_python(text)
 
 
 def in_python(text: str) -> str:

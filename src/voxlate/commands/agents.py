@@ -88,7 +88,7 @@ class Tools:
             cleandoc(f"{command.described.__doc__}").partition("\n\n")[0].partition("\f")[0]
         )
         table = adapter(table_of(self.parameters(command)))
-        schema = table.json_schema(schema_generator=_schemas())
+        schema = table.json_schema()
         return {
             "name": command.name,
             "description": does,
@@ -131,17 +131,6 @@ class Tools:
     def holds(self, place: str) -> bool:
         """Whether a path is in one of the folders."""
         return "\0" not in place and any(inside(folder, Path(place)) for folder in self.folders)
-
-
-def _schemas() -> Any:
-    """What makes JSON schemas, in which a type that only Python has is any value."""
-    from pydantic.json_schema import GenerateJsonSchema  # as above
-
-    class Schemas(GenerateJsonSchema):
-        def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> dict[str, Any]:
-            return {}
-
-    return Schemas
 
 
 def bounded(value: Any) -> Any:

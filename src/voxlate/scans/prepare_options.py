@@ -43,7 +43,7 @@ class PrepareOptions(Layout, ExecutorOptions):
     spacing_mm: Annotated[
         tuple[float, float, float] | None,
         PreparationOption(
-            "Voxel size in mm to which all scans are resampled.",
+            "Voxel size in mm to which all scans are resampled (in Python z, y, x).",
             metavar="X Y Z",
             read=in_array_order,
         ),
@@ -51,7 +51,7 @@ class PrepareOptions(Layout, ExecutorOptions):
     matrix: Annotated[
         tuple[int, int, int] | tuple[int, int] | None,
         PreparationOption(
-            "Columns, rows and slices (0: as they are) to which every scan is resized, instead of --spacing-mm.",
+            "Columns, rows and slices (0: as they are) to which every scan is resized, instead of --spacing-mm (in Python z, y, x).",
             metavar="X Y Z",
             read=lambda sizes: in_array_order(sizes[:2] if tuple(sizes[2:]) == ("0",) else sizes),
         ),

@@ -228,23 +228,16 @@ def manifest(
 
 
 def _fact_lines(facts: dict[str, Any]) -> Iterator[Text]:
-    width = max(len(key) for key in facts)
+    width = max(map(len, facts))
     for key, value in facts.items():
-        first, *others = _lines(value)
-        yield Text.assemble((f"{key:{width}}", "bold"), f"  {first}")
-        for line in others:
-            yield Text(f"{'':{width}}  {line}")
-
-
-def _lines(fact: Any) -> list[str]:
-    """The lines that show a fact: numbers and names beside each other, sentences below each other."""
-    if isinstance(fact, dict):
-        return [", ".join(f"{name} {value}" for name, value in fact.items()) or "none"]
-    if isinstance(fact, list | tuple):
-        if any(" " in f"{value}" for value in fact):
-            return [str(value) for value in fact]
-        return [", ".join("none" if value is None else str(value) for value in fact) or "none"]
-    return ["none" if fact is None else str(fact)]
+        parts = value if isinstance(value, list | tuple) else [value]
+        separator = ", "
+        if isinstance(value, Mapping):
+            parts = [f"{name} {inner}" for name, inner in value.items()]
+        elif any(" " in f"{part}" for part in parts):
+            separator = f"\n{'':{width}}  "  # sentences stand below each other
+        shown = separator.join(map(str, parts)) or "none"
+        yield Text.assemble((f"{key:{width}}", "bold"), f"  {shown}")
 
 
 @Command(

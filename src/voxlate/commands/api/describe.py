@@ -1,7 +1,6 @@
 """Facts about a file or folder, for the command info. It imports no torch for a scan."""
 
 from collections import Counter
-from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -11,17 +10,13 @@ import numpy as np
 
 from voxlate.base.errors import BadInput
 from voxlate.base.hub import download, is_on_hub
-from voxlate.base.messages import Message, message
 from voxlate.checks.check_table import exact_messages
 from voxlate.checks.fingerprint import fingerprint
-from voxlate.scans.formats.dicom import DICOM, SeriesInfo, is_dicom_folder, list_series
+from voxlate.scans.formats.dicom import DICOM, is_dicom_folder, list_series
 from voxlate.scans.formats.format import check_fetched
 from voxlate.scans.formats.io import format_of, is_there, read_volume, without_ending
-from voxlate.scans.images.units import unit_of
 from voxlate.scans.layout_options import quote_path
 from voxlate.training.starters.names import is_starter
-
-NO_AIR_HU = -500.0  # air is below, all tissue but lung above
 
 
 def describe_path(path: Path) -> dict[str, Any]:
@@ -38,31 +33,30 @@ def describe_path(path: Path) -> dict[str, Any]:
             f"{path}: expected a scan, a run or a prepared cohort, found nothing there. Check the path."
         )
     if (path / "cohort.json").is_file():
-        return _cohort(path)
+        return _prepared(path)
     if (path / "model.json").is_file():
         return _exported(path)
     if path.suffix == ".safetensors" or (path / "recipe.toml").is_file():
         return _model(path)
-    if path.is_dir():
-        return _folder(path)
-    return _scan(path)
+    if not path.is_dir():
+        return _scan(path)
+    if not is_dicom_folder(path):
+        return _cohort(path)
+    series = list_series(path)
+    if len(series) == 1:
+        return _scan(path)
+    lines = [
+        f"{one.path}: {one.modality}, {one.description or 'no description'}, {one.images} images"
+        for one in series
+    ]
+    return {"DICOM series": lines, "next": f"voxlate info {quote_path(series[0].path)}"}
 
 
-def _folder(path: Path) -> dict[str, Any]:
-    """Facts about a folder that is neither prepared nor a run: DICOM series, or cases."""
+def _cohort(path: Path) -> dict[str, Any]:
+    """Facts about a folder of cases that is not prepared."""
     from voxlate.scans.cohorts.find import find_cohort  # imported where a folder asks for it
 
-    if is_dicom_folder(path):
-        series = list_series(path)
-        return _series(path, series) if len(series) > 1 else _scan(path)
-    try:
-        cohort = find_cohort(path)
-    except BadInput:
-        folders = filter(is_dicom_folder, sorted(path.iterdir()))
-        series = [*chain.from_iterable(map(list_series, folders))]
-        if not series:
-            raise
-        return _series(path, series)
+    cohort = find_cohort(path)
     scans = Counter(chain.from_iterable(case.files for case in cohort.cases))
     return {
         "cohort": str(path),
@@ -70,26 +64,9 @@ def _folder(path: Path) -> dict[str, Any]:
         "patients": len({case.patient or case.case for case in cohort.cases}),
         "modalities": {name: scans[name] for name in sorted(scans)},
         "left out": [*cohort.unread, *cohort.unclaimed],
-        **({"assumed": cohort.guessed} if cohort.guessed else {}),
+        "assumed": cohort.guessed,
         "next": f"voxlate prepare {quote_path(path)} --out PREPARED",
     }
-
-
-def _series(path: Path, series: Sequence[SeriesInfo]) -> dict[str, Any]:
-    return {
-        "DICOM series": len(series),
-        **{str(found.path): _series_line(found) for found in series},
-        "next": f"voxlate info {quote_path(series[0].path)}, or for a cohort a file of [series] tables: docs/guides/dicom.md",
-    }
-
-
-def _series_line(series: SeriesInfo) -> str:
-    from voxlate.synthesis.scans import why_excluded  # imported where a study asks for it
-
-    reason = why_excluded(series)
-    number = f", number {series.number}" if series.number else ""
-    choice = f"; {reason}: no candidate of a model" if reason else ""
-    return f"{series.modality}, {series.description or 'no description'}, {series.images} images{number}{choice}"
 
 
 def _scan(path: Path) -> dict[str, Any]:
@@ -97,64 +74,24 @@ def _scan(path: Path) -> dict[str, Any]:
     # DICOM headers name the modality
     named = "" if format_of(path) is DICOM else without_ending(path.name)
     volume = read_volume(path, named, allow_nan=True)
-    values, finite = volume.data, np.isfinite(volume.data)
-    low, high = values.min(where=finite, initial=np.inf), values.max(where=finite, initial=-np.inf)
-    count = int(finite.sum())
-    stated = _unit_in_provenance(path, named)
-    guesses = [
-        *volume.guesses,
-        *([] if stated else _guesses_of_unit(named, volume.unit, float(low))),
-    ]
-    warnings = (
-        exact_messages(fingerprint(volume), volume.unit, groups=("array", "scan"))
-        if finite.all()
-        else []
-    )
-    return {
+    finite = volume.data[np.isfinite(volume.data)]
+    facts = {
         "file": str(path),
         "grid": str(volume.grid),
-        "shape_xyz": [*reversed(volume.grid.shape)],
-        "spacing_mm_xyz": [round(float(mm), 4) for mm in reversed(volume.grid.spacing_mm)],
         "axes": "".join(nib.orientations.aff2axcodes(volume.affine)),
-        "unit": stated or volume.unit,
-        "range": [float(low), float(high)] if count else [None, None],
-        "not_finite": values.size - count,
-        **({"guessed": guesses} if guesses else {}),
-        **({"warnings": warnings} if warnings else {}),
-        # a CT is what most models synthesise, and no scan to give to them, as is a file without numbers
-        **(
-            {}
-            if volume.unit == "HU" or not count
-            else {"next": f"voxlate check RUN {quote_path(path)}"}
-        ),
+        "unit": volume.unit,
+        "range": [float(finite.min()), float(finite.max())] if finite.size else [None, None],
+        "not_finite": volume.data.size - finite.size,
+        "assumed": volume.guesses,
+        "warnings": [],
     }
+    if not facts["not_finite"]:
+        groups = ("array", "scan")
+        facts["warnings"] = exact_messages(fingerprint(volume), volume.unit, groups=groups)
+    return facts
 
 
-def _guesses_of_unit(named: str, unit: str, low: float) -> list[Message]:
-    """A message on a unit that only the file's name states, and on values that speak against Hounsfield units."""
-    said = []
-    if named and unit == unit_of(named) and unit != unit_of(""):
-        said.append(f"unit {unit}, by the file's name alone")
-    if unit == "HU" and low > NO_AIR_HU:
-        said.append(
-            f"its lowest value is {low:g}, while a CT has air at -1000: it may be no CT, a windowed or masked one, or lack its offset"
-        )
-    return [message("guess", "; ".join(said))] if said else []
-
-
-def _unit_in_provenance(path: Path, modality: str) -> str | None:
-    """The unit in the provenance of a synthesised image: a CT may have grey values."""
-    provenance = path.parent / "provenance.json"
-    if not provenance.is_file():
-        return None
-    # only images of a synthesis need it
-    from voxlate.synthesis.provenance import read_synthesis
-
-    units: dict[str, str] = read_synthesis(provenance).get("units", {})
-    return units.get(modality)
-
-
-def _cohort(path: Path) -> dict[str, Any]:
+def _prepared(path: Path) -> dict[str, Any]:
     # a scan is described without it, in half the time
     from voxlate.scans.cases.prepared import open_cohort
 
@@ -173,7 +110,6 @@ def _exported(path: Path) -> dict[str, Any]:
     from voxlate.synthesis.exported import read_model
 
     stated = read_model(path).description
-    inputs = " ".join(f"{name}=SCAN" for name in stated.facts.data.source)
     return {
         "exported model": str(path),
         "title": stated.facts.title,
@@ -182,7 +118,6 @@ def _exported(path: Path) -> dict[str, Any]:
         "intervals": "none" if stated.calibration is None else "calibrated",
         "licence": stated.licence,
         "notice": stated.notice,
-        "next": f"voxlate synth {quote_path(path)} {inputs} --out OUT",
     }
 
 
@@ -191,22 +126,19 @@ def _model(path: Path) -> dict[str, Any]:
     from voxlate.training.weights import read_header
 
     weights = Run(path).weights() if path.is_dir() else path
-    if path.is_dir() and not weights.exists():
-        state = "not begun"
-        if Run(path).state.exists():
-            state = "stopped; the same train command resumes it"
-        return {"run": str(path), "state": state}
+    if not weights.exists():
+        return {"run": str(path), "state": "no weights yet; the same train command resumes it"}
     header = read_header(weights)
-    recipe = header["recipe"]
+    recipe, made_by = header["recipe"], header["made_by"]
     return {
         "model": str(weights),
         "title": recipe["title"],
         "source": recipe["data"]["source"],
         "target": recipe["data"]["target"],
-        **({"needs code": ", ".join(header["imports"])} if "imports" in header else {}),
+        "needs code": ", ".join(header.get("imports", ())),
         "parameters": header["parameters"],
         "steps": header["steps"],
         "minutes": round(header["seconds"] / 60, 1),
-        "made by": f"voxlate {header['made_by']['voxlate']}, torch {header['made_by']['torch']}",
-        "notice": header["made_by"]["notice"],
+        "made by": f"voxlate {made_by['voxlate']}, torch {made_by['torch']}",
+        "notice": made_by["notice"],
     }

@@ -1,8 +1,8 @@
 """The command line: its parameters, which typer gets from the description of a command, what it prints, and how it fails."""
 
 import json
+import os
 import sys
-import threading
 import traceback
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,8 +16,8 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from voxlate import __version__
+from voxlate.base import machine
 from voxlate.base.errors import (
-    FULL,
     BadInput,
     DoNotTrust,
     Stopped,
@@ -25,7 +25,7 @@ from voxlate.base.errors import (
     system_code,
     system_refusal,
 )
-from voxlate.base.messages import Message, OwnWarning, Say, shorten
+from voxlate.base.messages import Message, Say, shorten
 from voxlate.base.option import (
     ARGUMENT,
     PANELS,
@@ -53,7 +53,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 debug = False  # whether an error is shown with its traceback
-_show_any = warnings.showwarning
+BUSY_CORES, LOOK_SECONDS = 0.5, 0.3
 
 
 def _version(wanted: bool) -> None:
@@ -111,13 +111,6 @@ def _fail(sentence: str, code: int) -> NoReturn:
     raise SystemExit(code)
 
 
-def thread_failed(failure: threading.ExceptHookArgs) -> None:
-    """Show the error of a thread, unless the disk is full: the main thread meets that as well, and says so."""
-    error = failure.exc_value
-    if error is None or system_code(error) not in FULL:
-        threading.__excepthook__(failure)
-
-
 def end(undone: Iterable[str]) -> None:
     """End a command with exit code 3 where it left things undone: a sentence for each, "" for one that was said."""
     sentences = [*undone]
@@ -154,20 +147,23 @@ def print_messages(verbose: bool, wait: bool = True) -> Iterator[Say]:
             note(f"{plural(more, 'further note')}: give --verbose.")
 
 
-@contextmanager
-def in_sentences() -> Iterator[None]:
-    """Say what libraries warn of while a command runs."""
-    with warnings.catch_warnings():  # which gives back what shows them
-        warnings.showwarning = show_warning  # type: ignore[assignment]
-        yield
+def show_warning(said: Warning | str, *_: object) -> None:
+    """Show a warning of a library as a note."""
+    note(f"{said}")
 
 
-def show_warning(said: Warning | str, category: type[Warning], *place: Any) -> None:
-    """Show a warning as usual, our own as a sentence."""
-    if issubclass(category, OwnWarning):
-        note(str(said))
-    else:
-        _show_any(said, category, *place)
+def wait_as_the_load_asks() -> None:
+    """Let threads that wait for each other sleep where cores are busy already, and spin where they are free.
+
+    Spinning gains a quarter on a free machine; next to a busy process it makes steps ten times slower. OpenMP reads
+    this when torch is imported; a value that the user gave stays. The load average looks a minute back, to commands
+    that have ended: where it is high, a look at the cores decides.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ and machine.load_average() > BUSY_CORES:
+        import psutil
+
+        if psutil.cpu_percent(LOOK_SECONDS) / 100 * (os.cpu_count() or 1) > BUSY_CORES:
+            os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 
 def command_line(words: Sequence[str] = ()) -> TyperGroup:
@@ -194,6 +190,9 @@ def add(command: Command) -> None:
     def run(**typed: Any) -> None:
         """Call the command, and print its result: a document, or lines; what is left undone ends it with code 3."""
         global debug
+        warnings.showwarning = show_warning  # type: ignore[assignment]
+        if not command.reads:
+            wait_as_the_load_asks()
         debug = typed.pop("debug")
         typed = {name: value for name, value in typed.items() if value not in (None, [])}
         as_json = typed["as_json"]
