@@ -127,8 +127,7 @@ def test_a_manifest_outside_of_its_scans_and_a_chosen_file_are_part_of_the_next_
 def test_calibrate_names_synth_as_it_was_calibrated_and_train_without_its_cohort_any_scans(
     typed, train, follow, cohort, small_head, tmp_path
 ):
-    from voxlate.commands.api.next_steps import after_training
-    from voxlate.training.recipe import read
+    from voxlate.commands.api.training import next_synthesis
 
     train()
     for number in range(2):
@@ -137,16 +136,7 @@ def test_calibrate_names_synth_as_it_was_calibrated_and_train_without_its_cohort
     assert '"../p"' in (tmp_path / "r" / "provenance.json").read_text()
     assert typed("train recipe.toml --data p --out r").code == 0
     shutil.rmtree(tmp_path / "p")
-    data = read(str(tmp_path / "recipe.toml")).data
-    assert after_training(tmp_path / "r", data, False).startswith("synth ")
-
-
-def test_prepare_names_no_training_that_cannot_be_planned(typed, cohort):
-    answer = typed("prepare cohort --modalities t1 --out p --no-audit").done()
-    assert "Next:" not in answer.out
-    last = answer.out.splitlines()[-1]
-    assert "No training can be planned: " in last
-    assert "expected two modalities, a source and a target, found t1 alone" in last
+    assert next_synthesis([tmp_path / "r"]).startswith("synth ")
 
 
 @slow

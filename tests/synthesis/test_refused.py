@@ -34,7 +34,7 @@ def test_check_says_what_each_scan_is_taken_for_and_what_is_wrong(voxlate, run, 
     assert of_case["targets"] == ["t2"]
     graded = {(said["code"], said["grade"]) for said in of_case["messages"]}
     assert "do not trust" in {grade for _, grade in graded}
-    assert voxlate("check", run, mixed / "case0").done().out.startswith("case0: fits")
+    assert voxlate("check", run, mixed / "case0").done().out.startswith("1 fits")
     assert voxlate("check", run, mixed / "nothing").refusal
     (of_python,) = package.check(load(run), t1_of(mixed)).cases
     assert of_python.verdict == "fits"
@@ -55,13 +55,13 @@ def test_other_cases_of_a_cohort_are_synthesised_and_a_repeated_command_asks_aga
     for _ in range(2):
         answer = synth(run, mixed, "--json")
         done = json.loads(answer.out)
-        assert (answer.code, done["refused"]) == (3, ["case1"])
+        assert (answer.code, [*done["left_out"]]) == (3, ["case1"])
         assert done["cases"] == ["case0", "case2"]
         assert not (out / "case1").exists()
         assert "case1" in read_json(out / "provenance.json")["failed"]
     assert synth(run, mixed).code == 3
     before = contents_of(out / "case0")
-    assert json.loads(synth(run, mixed, "--json", "--anyway").out)["refused"] == []
+    assert json.loads(synth(run, mixed, "--json", "--anyway").out)["left_out"] == {}
     assert contents_of(out / "case0") == before
     assert read_json(out / "case1/provenance.json")["anyway"] is True
     assert "anyway" not in before[out / "case0/provenance.json"].decode()

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from voxlate.base.errors import BadInput, CannotWrite, DoNotTrust
+from voxlate.base.errors import BadInput, CannotWrite
 from voxlate.base.executors.case_work import (
     Context,
     Executor,
@@ -123,15 +123,14 @@ def synthesise_cases(
     say: Say = warn_unless_note,
     executor: Executor | None = None,
     **changes: Any,
-) -> tuple[list[Path], dict[str, str], frozenset[str]]:
+) -> tuple[list[Path], dict[str, str]]:
     """Write OUT/<case>/<modality>.nii.gz, <modality>_std.nii.gz and provenance.json for each case.
 
     Images that complete a case are called desc-synthetic_<modality>. Of the options, changed by `changes`, the seed, the
     format, anyway, the device and the workers count. Images in OUT of cases that cannot be synthesised are recorded as those of
     an earlier run; other processes may write other cases into OUT at the same time. say: is called with
     each message, by default Python warns of all but notes. executor: works on the cases instead of the stated workers.
-    Returns the folders, a sentence for each case that failed, and those whose scans are graded "do not trust"; a single
-    case that fails raises BadInput.
+    Returns the folders, and a sentence for each case that failed; a single case that fails raises BadInput.
     """
     asked = merge(SynthOptions, options, changes)
     model = selected.model
@@ -151,7 +150,6 @@ def synthesise_cases(
     cases = [case.case for case in scans]
     finished = []
     failed = {}
-    refused = set()
     for case, outcome in zip(cases, run_cases(chosen, job, scans, progress, say, CannotWrite)):
         error = outcome.error
         if error is None:
@@ -160,14 +158,12 @@ def synthesise_cases(
             raise error
         else:
             failed[case] = case_sentence(case, error)
-            if isinstance(error, DoNotTrust):
-                refused.add(case)
     if finished:
         with lock(out, SHARED_SECONDS):
             job.write_provenance([*cases, *selected.others], selected.lacking | failed)
     for change in _changes(finished, len(cases)):
         say(change)
-    return [done.folder for done in finished], failed, frozenset(refused)
+    return [done.folder for done in finished], failed
 
 
 def _changes(finished: Sequence["_CaseFolder"], cases: int) -> Iterator[Message]:

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from voxlate.anatomy.phantom_options import PhantomOptions
-from voxlate.base.errors import BadInput, first_of, plural
+from voxlate.base.errors import first_of, plural
 from voxlate.base.groups import grouped
 from voxlate.base.messages import worst_grade
 from voxlate.base.option import MainOption
@@ -74,7 +74,6 @@ def _prepare_lines(
     options: PrepareOptions,
 ) -> Iterator[Any]:
     """The table of a prepared cohort, its registration, and the next command."""
-    from voxlate.commands.api.next_steps import after_prepare
     from voxlate.scans.cohorts.split import describe_held_out
 
     yield from done.warnings
@@ -90,12 +89,9 @@ def _prepare_lines(
         yield Aside(f"How far scans lie apart, and overlays:  voxlate report {done.folder}")
     is_sound = worst_grade(done.warnings) != "do not trust"
     has_pairs = all(warning.code != "no-pairs" for warning in done.warnings)
-    try:
-        following = f"Next:  voxlate {after_prepare(done.folder)}"
-        if not is_sound:
-            following = "Correct what is not to be trusted, and prepare again: into another --out where cases come, go or get other names."
-    except BadInput as error:
-        following = f"No training can be planned: {error}"
+    following = f"Next:  voxlate train auto --data {quote_path(done.folder)} --out RUN"
+    if not is_sound:
+        following = "Correct what is not to be trusted, and prepare again: into another --out where cases come, go or get other names."
     yield f"{plural(len(done.cases), 'case')} in {done.folder}. {following}"
     yield from map(Undone, done.provenance["unread"])
     if not (is_sound and has_pairs):

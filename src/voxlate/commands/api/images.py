@@ -2,8 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -30,6 +29,7 @@ from voxlate.commands.api.entry import (
     function,
 )
 from voxlate.commands.api.progress import Reporter
+from voxlate.scans.layout_options import layout_options, quote_path
 from voxlate.synthesis.synth_options import ANSWER, CheckOptions, SynthOptions
 
 if TYPE_CHECKING:
@@ -85,10 +85,7 @@ class Syntheses:
         left_out: a sentence for each case that was left out.
         targets: the modalities that the model synthesises.
         complete: cases that lack no modality, which a model that completes cases leaves out.
-        refused: cases that were left out because their scans are graded "do not trust".
-        with_truth: cases whose true scans are among the inputs.
-        others: the number of cases of the other parts.
-        inputs: those of the command, with folders in place of addresses.
+        next: the command that scores or shows the images.
 
     Example:
         >>> import voxlate
@@ -99,13 +96,10 @@ class Syntheses:
 
     folder: Path
     cases: tuple[str, ...]
-    left_out: Mapping[str, str] = field(default_factory=dict)
-    targets: tuple[str, ...] = ()
+    left_out: Mapping[str, str]
+    targets: tuple[str, ...]
     complete: tuple[str, ...] = ()
-    refused: frozenset[str] = frozenset()
-    with_truth: frozenset[str] = frozenset()
-    others: int = 0
-    inputs: tuple[str, ...] = ()
+    next: str = ""
 
     @property
     def folders(self) -> list[Path]:
@@ -130,39 +124,22 @@ class Syntheses:
     @property
     def document(self) -> dict[str, Any]:
         """What was synthesised, as plain values."""
-        warnings = {
-            case: [warning.table for warning in found] for case, found in self.warnings.items()
-        }
-        return {
-            "out": str(self.folder),
-            "cases": [*self.cases],
-            "targets": [*self.targets],
-            "left_out": {**self.left_out},
-            "refused": sorted(self.refused),
-            "complete": [*self.complete],
-            "bounds": self.bounds,
-            "warnings": warnings,
-        }
+        warnings = {case: [said.table for said in found] for case, found in self.warnings.items()}
+        stated = {"out": self.folder, **vars(self), "bounds": self.bounds, "warnings": warnings}
+        del stated["folder"], stated["next"]
+        return stated
 
 
-def _synth_lines(done: Syntheses, run: Any, out: Path, options: SynthOptions) -> Iterator[Any]:
-    from voxlate.commands.api.next_steps import after_synthesis
+def _synth_lines(done: Syntheses) -> Iterator[Any]:
     from voxlate.evaluation.intervals.summary import error_lines
     from voxlate.synthesis.provenance import bound_lines, provenance_of
 
-    if done.others and not (done.cases or done.left_out):
-        yield f"--part {options.part} holds none of the {done.others} cases: nothing to do."
-        return
     stated = [one for one in map(provenance_of, done.folders) if "expected" in one]
     yield from error_lines(*stated) if stated else ()
     yield from bound_lines(done.folders)
     if done.complete:
-        yield f"{len(done.complete)} cases lack no modality and are not synthesised: {', '.join(done.complete)}"
-    after = after_synthesis(done, str(run), options)
-    following = f" Next:  voxlate {after[0]}" if after else ""
-    yield f"{plural(len(done.cases), 'case')} in {out}.{following}"
-    for further in after[1:]:  # true scans exist of complete cases alone
-        yield f"To score the model on complete cases:  voxlate {further}"
+        yield f"{len(done.complete)} cases lack no modality and are not synthesised without --missing: {', '.join(done.complete)}"
+    yield f"{plural(len(done.cases), 'case')} in {done.folder}. {done.next}".rstrip()
     yield from (Undone(f"left out {why}") for why in done.left_out.values())
     if "do not trust" in map(worst_grade, done.warnings.values()):
         yield Undone()
@@ -216,24 +193,16 @@ def synthesise(
         texts, studies = fetch_inputs(texts, to, options)
     selected = select(open_model(runs, options), texts, options)
     scans = selected.scans
-    left_out = {**selected.lacking}
-    described = partial(
-        Syntheses,
-        to,
-        targets=tuple(selected.model.facts.data.target),
-        complete=tuple(selected.complete),
-        others=len(selected.others or ()),
-        inputs=tuple(texts),
-    )
-    if not scans:
-        return described((), left_out)
+    targets = tuple(selected.model.facts.data.target)
+    if not scans:  # of this --part
+        return Syntheses(to, (), selected.lacking, targets)
     if f".{options.format}" in ITK.written_endings:
         load_writer(f"--format {options.format}")
     if options.dicom is not None:
         from voxlate.clinic.dicom_out import check_dicom, export_dicom  # needs pydicom
 
         check_dicom({scan.case: [*scan.files.values()] for scan in scans})
-    folders, failed, refused = synthesise_cases(
+    folders, failed = synthesise_cases(
         selected, to, options, progress=progress.step, say=progress.say
     )
     cases = tuple(folder.name for folder in folders)
@@ -245,8 +214,13 @@ def synthesise(
     if options.store:
         stored = store_answers(studies, folders, progress.say, options.accept_untrusted)
         progress.say(message("stored", stored))
-    with_truth = frozenset(case.case for case in scans if case.truths and case.case in cases)
-    return described(cases, left_out | failed, refused=refused, with_truth=with_truth)
+    following = f"report {quote_path(to)}"
+    if any(scan.truths and scan.case in cases for scan in scans):
+        cohort = f"{quote_path(texts[0])}{layout_options(options.layout)}"
+        following = f"evaluate {quote_path(to)} --truth {cohort}"
+    shown = f"Next:  voxlate {following}" if cases else ""
+    complete = tuple(selected.complete)
+    return Syntheses(to, cases, selected.lacking | failed, targets, complete, shown)
 
 
 synthesize = synthesise
@@ -286,13 +260,14 @@ class CheckedCase:
     targets: Sequence[str]
     messages: Sequence[Message]
 
-    def __repr__(self) -> str:
-        lines = [f"{self.case}: {self.verdict}; to synthesise: {', '.join(self.targets)}"]
-        lines += [
+    @property
+    def lines(self) -> list[str]:
+        """The verdict, and each scan as it would be taken."""
+        scans = [
             f"  {name}: {', '.join(filter(None, scan.values()))}"
             for name, scan in self.scans.items()
         ]
-        return "\n".join([*lines, *(f"  {said.grade}: {said.text}" for said in self.messages)])
+        return [f"{self.case}: {self.verdict}; to synthesise: {', '.join(self.targets)}", *scans]
 
 
 @dataclass(frozen=True)
@@ -321,14 +296,12 @@ class Checks:
     @property
     def lines(self) -> list[str]:
         """The numbers of cases by verdict, each case, those of the gravest verdicts first, and what is said of them."""
-        if len(self.cases) < 2:
-            return [*map(repr, self.cases)]
         counts = [f"{count} {verdict}" for verdict, count in self.document["verdicts"].items()]
         graded = sorted(self.cases, key=lambda case: VERDICTS.index(case.verdict))
         messages = [said.on(case.case) for case in graded for said in case.messages]
         return [
             ", ".join([*counts, f"{len(self.left_out)} left out"]),
-            *(f"{case.case}: {case.verdict}" for case in graded),
+            *(line for case in graded for line in case.lines),
             *(f"{said.grade}: {said.text}" for said in summarise(messages)),
         ]
 

@@ -1,7 +1,8 @@
 """The commands that train: train, adapt, import_weights, calibrate."""
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
@@ -21,6 +22,7 @@ from voxlate.commands.api.entry import (
 )
 from voxlate.commands.api.progress import Reporter
 from voxlate.evaluation.evaluation_options import CalibrateOptions
+from voxlate.scans.layout_options import quote_path
 from voxlate.training.training_options import (
     AdaptOptions,
     TrainOptions,
@@ -34,22 +36,13 @@ Publication = Literal["xmodality", "kl-f4"]
 
 def _trained_lines(done: "Trained", options: TrainOptions | AdaptOptions) -> Iterator[Any]:
     """Verdicts of a trained run, the last of `folds`, then where its weights and curves are, and the next command."""
-    from voxlate.commands.api.next_steps import after_folds, after_training
-    from voxlate.commands.api.trainings import fold_of
     from voxlate.training.log_file import read_verdicts
-    from voxlate.training.recipe import from_dict
     from voxlate.training.verdict import colour_lines
-    from voxlate.training.weights import read_header
 
-    weights = done.weights()
-    recipe = from_dict(read_header(weights)["recipe"], f"{weights}", options.allow_code)
-    after = after_training(done.folder, recipe.data, recipe.task.completes)
-    curves = done.folder / "tensorboard"
-    made = f"{weights} is the model."
+    runs, curves = [done.folder], done.folder / "tensorboard"
     if isinstance(options, TrainOptions) and options.folds is not None:
         curves = done.folder.parent
-        after = after_folds([fold_of(done.folder.parent, fold) for fold in range(options.folds)])
-        made = f"{options.folds} models, {quote(str(curves))}/fold0 and further: the verdict is that of the last."
+        runs = [curves / f"fold{fold}" for fold in range(options.folds)]
     by_stage = read_verdicts(done.log)
     final = by_stage.pop("final", [])
     is_worse = any(verdict.outcome == "worse" for verdict in final)
@@ -59,7 +52,36 @@ def _trained_lines(done: "Trained", options: TrainOptions | AdaptOptions) -> Ite
     none = "No verdict: no validation case has the source and the target modalities"
     yield colour_lines(final) if final else none
     yield f"Curves:  tensorboard --logdir {quote(str(curves))}"
-    yield f"{made} {advice}:  voxlate {after}"
+    yield f"{done.weights()} is the model. {advice}:  voxlate {next_synthesis(runs, options.allow_code)}"
+
+
+def next_synthesis(runs: Sequence[Path], allow_code: bool = False) -> str:
+    """The synthesis of held-out cases; by the runs of a cross-validation of every case, by those that did not see it."""
+    from voxlate.scans.cases.prepared import COHORT
+    from voxlate.training.recipe import from_dict
+    from voxlate.training.recipe.run_provenance import splits_of_training
+    from voxlate.training.run import Run
+    from voxlate.training.weights import read_header
+
+    run = Run(runs[0])
+    scans, present = COHORT, dict[str, set[str]]()
+    cohort = None
+    with suppress(BadInput):  # it does not exist any more, or has changed
+        cohort = run.cohort
+    if cohort is not None:
+        scans = cohort.scans
+        present = {entry.case: {*entry.present} for entry in cohort.cases}
+    command = f"synth {' '.join(map(quote_path, runs))} {scans}"
+    if len(runs) > 1:
+        return f"{command} --out CV"
+    splits = splits_of_training(runs)
+    split = next((name for name in ("val", "test") if splits.get(name)), "")
+    command += f" --split {split}" if split else ""
+    recipe = from_dict(read_header(run.weights())["recipe"], f"{runs[0]}", allow_code)
+    complete = {case for case, names in present.items() if {*recipe.data.source} <= names}
+    if recipe.task.completes and complete & {*splits.get(split, present)}:
+        command += f" --missing {recipe.data.target[0]}"
+    return f"{command} --out OUT"
 
 
 def _run_document(done: "Trained") -> dict[str, Any]:

@@ -55,18 +55,15 @@ def train_folds(recipe: Any, data: Path, out: Path, asked: TrainOptions, report:
             raise BadInput(
                 f"--folds: expected no --fold with it, found {asked.fold}. Give one of the two."
             )
-        trainings = [(fold_of(out, fold), replace(asked, fold=fold)) for fold in range(asked.folds)]
+        trainings = [
+            (out / f"fold{fold}", replace(asked, fold=fold)) for fold in range(asked.folds)
+        ]
     executor = choose_executor(asked, asked.device)
     job = _Training(
         recipe, data, report if isinstance(executor, InProcess) else Reporter(no_report)
     )
     count = no_report if asked.folds is None else lambda _, *counts: report.step("folds", *counts)
     return cast(Run, run_cases(executor, job, trainings, count, report.say, Exception)[-1].result)
-
-
-def fold_of(out: Path, fold: int) -> Path:
-    """The folder of a fold's run."""
-    return out / f"fold{fold}"
 
 
 @dataclass(frozen=True)
