@@ -1073,9 +1073,6 @@ def train(
     data: Path | str,
     out: Path | str,
     *,
-    executor: Literal["local", "ray"] | None = None,
-    workers: int | None = None,
-    address: str | None = None,
     minutes: float | None = None,
     memory: str | float | None = None,
     mode: Literal["both", "mean", "samples"] | None = None,
@@ -1101,9 +1098,6 @@ def train(
         recipe: auto (planned for the cohort), a shipped recipe (NAME_small: its small variant), or a TOML file.
         data: Prepared cohort.
         out: Output folder.
-        executor: Workers: local (processes) or ray.
-        workers: Number of workers.
-        address: Ray cluster: HOST:PORT or auto.
         minutes: Training time of auto on this machine. Default: 60.
         memory: Memory of the training, such as 8GB. Default: most of the free memory.
         mode: Prediction of the model: mean (a regression), both (also a sharp image), or samples (also samples, which show what is uncertain).

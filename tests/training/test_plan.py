@@ -89,7 +89,7 @@ def test_keys_of_a_plan_are_changed_by_set_once_and_its_run_is_resumed_as_it_was
     assert tomllib.loads(before)["train"]["steps"] == 2
     assert "Do not use: higher for" in answer.out, "two steps teach nothing"
     said = voxlate(*options, *SHORT, "--set", "train.batch=2").done().said
-    assert "--set train.steps, --set train.batch change nothing" in said
+    assert "is resumed as it was planned" in said
     assert (run / "recipe.toml").read_text() == before
     assert voxlate(*options, *SHORT, "--fold", 1).code == 2
     (run / "provenance.json").rename(tmp_path / "provenance.json")
@@ -173,7 +173,7 @@ def test_scans_that_no_case_has_both_of_are_learned_without_pairs(
     answer = voxlate("train", "auto", "--data", apart, "--out", run, "--unpaired", *SHORT).done()
     assert len([*answer.err.splitlines(), *answer.out.splitlines()]) <= 24
     said = answer.said
-    assert "no training case has both: unpaired" in said
+    assert "without pairs" in said
     voxlate("synth", run, scans_apart, "--split", "val", "--out", out).done()
     assert voxlate("evaluate", out, "--truth", scans_apart).code == 0
 

@@ -14,7 +14,6 @@ from voxlate.base.option import (
     TRAINING,
     AllowCode,
     Device,
-    ExecutorOptions,
     Option,
     options,
 )
@@ -72,7 +71,7 @@ OF_PLAN = ("source", "target", "memory", "mode", "from_scratch")
 
 
 @options
-class TrainOptions(PlanOptions, ExecutorOptions):
+class TrainOptions(PlanOptions):
     """Options of `voxlate train` and voxlate.train; those of a plan hold for the recipe auto."""
 
     minutes: Annotated[

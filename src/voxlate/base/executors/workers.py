@@ -21,7 +21,6 @@ from concurrent.futures import (
 )
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -43,7 +42,6 @@ from voxlate.base.messages import Message, Say
 from voxlate.base.option import ExecutorOptions
 from voxlate.base.optional import optional_package
 
-MOST_ENDED = 3  # workers that end before any case is finished
 TWICE = "expected a worker that finishes this case, found that two workers ended while they worked on it (most often their memory is exhausted). Run the same command again with fewer --workers or more memory."
 CONNECTING_SECONDS = 10.0
 LOCAL = "local"  # Ray's name for a new cluster of this machine
@@ -98,46 +96,37 @@ def work_through(
     end with the iterator.
     """
     waiting = deque(range(len(cases)))
-    free = dict[int, Worker | None].fromkeys(range(min(count, len(cases))))  # by place
-    running = dict[Future[Answer], tuple[int, Worker, int]]()
+    workers = dict[int, Worker]()  # by place
+    free = {*range(min(count, len(cases)))}
+    running = dict[Future[Answer], tuple[int, int]]()  # place and case
     again = set[int]()
-    ended, has_finished = 0, False
     try:
         while waiting or running:
             while waiting and free:
-                place, idle = free.popitem()
-                number = waiting.popleft()
-                worker = idle or make(place)
-                running[worker.submit(cases[number])] = place, worker, number
+                place, number = free.pop(), waiting.popleft()
+                if place not in workers:
+                    workers[place] = make(place)
+                running[workers[place].submit(cases[number])] = place, number
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                place, worker, number = running.pop(future)
-                free[place] = worker
+                place, number = running.pop(future)
+                free.add(place)
                 try:
                     answer = future.result()
-                except worker.ended:
-                    worker.close()
-                    free[place] = None
-                    ended += 1
-                    if not has_finished and ended == MOST_ENDED:
-                        raise BadInput(
-                            f"--executor: expected workers that start, found {ended} times one that ended before any case was finished. Give each more memory by fewer --workers; a script must call voxlate below `if __name__ == '__main__':`."
-                        ) from None
+                except workers[place].ended:
+                    workers.pop(place).close()
                     if number not in again:
                         again.add(number)
                         waiting.append(number)
                         continue
                     answer = Outcome(error=WorkerDied(TWICE))
-                else:
-                    has_finished = True
                 if isinstance(answer, Exception):
                     raise answer
                 for said in answer.messages:
                     warn(said)
                 yield number, answer
     finally:
-        for one in [*free.values(), *(worker for _, worker, _ in running.values())]:
-            if one is not None:
-                one.close()
+        for worker in workers.values():
+            worker.close()
 
 
 class Opened:
@@ -165,11 +154,7 @@ class Opened:
 
 
 def _open(job: bytes, threads: int, folder: str) -> Work:
-    """The work of a job; raises BadInput where the folder of the command does not exist."""
-    if not Path(folder).is_dir():
-        raise BadInput(
-            f"{folder}: expected this folder on every machine of the cluster, because paths are relative to it, found none on one of them. Start the command in a shared folder."
-        )
+    """The work of a job; raises OSError where the folder of the command does not exist."""
     os.chdir(folder)
     # Threads that wait leave the core to other workers; it is read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -223,14 +208,9 @@ def _process(pool: ProcessPoolExecutor, needs_script: bool) -> Worker:
 
     def submit(case: Any) -> Future[Answer]:
         """Begin a case."""
-        try:
-            # the process starts here, and knows no handler yet
-            with interrupts_held(), nullcontext() if needs_script else _without_script():
-                return pool.submit(_answer, case)
-        except (OSError, BrokenExecutor):  # it was killed as it started, or as it waited
-            broken = Future[Answer]()
-            broken.set_exception(BrokenExecutor())
-            return broken
+        # the process starts here, and knows no handler yet
+        with interrupts_held(), nullcontext() if needs_script else _without_script():
+            return pool.submit(_answer, case)
 
     def close() -> None:
         """Kill the process, which `shutdown` alone would let finish its case."""
@@ -287,9 +267,8 @@ class RayExecutor:
         """See Executor.run; progress within a case is not reported."""
         ray = _connect(self.address)
         try:
-            most = max(CPUS_WITH_NETWORK, self.threads) if job.uses_network else 1
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-            workers, cpus, gpus = room(nodes, self.workers, most, job.uses_network and self.gpu)
+            workers, cpus, gpus = room(nodes, self.workers, job.uses_network, self.gpu)
             settings = (ray.put(ray.cloudpickle.dumps(job)), self.threads, os.getcwd())
             actors = ray.remote(Opened).options(num_cpus=cpus, num_gpus=gpus, max_restarts=0)
 
@@ -312,20 +291,16 @@ class RayExecutor:
 
 
 def room(
-    nodes: Sequence[dict[str, float]], wanted: int | None, most: int, gpu: bool
+    nodes: Sequence[dict[str, float]], wanted: int | None, uses_network: bool, gpu: bool
 ) -> tuple[int, int, int]:
-    """The number of workers, as many as wanted and as fit, and the CPUs and GPUs of each.
-
-    nodes: the resources of the cluster's machines; most: CPUs that a worker can use. A worker fits on the smallest
-    machine that it may be on; where a network may use a GPU, each has one.
-    """
-    with_gpu = [node for node in nodes if gpu and node.get("GPU")]
-    shares = [node.get("CPU", 0) / node["GPU"] for node in with_gpu]
-    shares = shares or [node.get("CPU", 0) for node in nodes]
-    cpus = max(1, int(min([most, *shares])))
-    fitting = sum(int(node.get("GPU", 0)) for node in with_gpu)
-    fitting = fitting or sum(int(node.get("CPU", 0)) // cpus for node in nodes) or 1
-    return min(wanted or fitting, fitting), cpus, int(bool(with_gpu))
+    """The number of workers, as many as wanted and as fit on the cluster's machines, and the CPUs and GPUs of each."""
+    gpus = sum(int(node.get("GPU", 0)) for node in nodes)
+    if uses_network and gpu and gpus:
+        return min(wanted or gpus, gpus), 1, 1
+    cores = [int(node.get("CPU", 0)) for node in nodes]
+    cpus = min([CPUS_WITH_NETWORK, *filter(None, cores)]) if uses_network else 1
+    fitting = sum(count // cpus for count in cores) or 1
+    return min(wanted or fitting, fitting), cpus, 0
 
 
 def _connect(address: str | None) -> Any:
@@ -349,9 +324,5 @@ def _connect(address: str | None) -> Any:
 
 def _reach(address: str) -> None:
     """Raise OSError where no process listens at HOST:PORT, for which Ray would wait many minutes."""
-    # Ray takes for auto the latest cluster which was started on this machine
-    latest = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
-    if address == "auto" and latest.is_file():
-        address = latest.read_text(encoding="utf-8").strip()
     if parts := re.fullmatch(r"(?:ray://)?([^:]+):(\d{1,5})", address):
         socket.create_connection((parts[1], int(parts[2])), CONNECTING_SECONDS).close()
