@@ -29,7 +29,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError, core_schema
 
-from voxlate.base.errors import BadInput, did_you_mean
+from voxlate.base.errors import BadInput, nearest
 from voxlate.base.groups import grouped
 from voxlate.base.option import (
     ARGUMENT,
@@ -344,11 +344,15 @@ def _sentence(kind: Any, values: Any, error: Any, change: str) -> str:
     if own := _own_error(error):
         return own
     if error["type"] in UNKNOWN_KEY:
-        known = sorted({*map(".".join, _places(kind))})
-        asked = ".".join(part for part in place if not part.isdecimal())  # stages have numbers
-        table = asked.rpartition(".")[0]
-        here = [one.rpartition(".")[2] for one in known if one.rpartition(".")[0] == table]
-        hint = did_you_mean(asked, known) or f"Known keys here: {', '.join(here)}."
+        *tables, key = place
+        table = [part for part in tables if not part.isdecimal()]  # stages have numbers
+        known = [*_places(kind)]
+        here = [path[-1] for path in known if path[:-1] in (table, table[:-1])]  # or of a modality
+        meant = [[*tables, near] for near in nearest(key, here)]
+        meant = meant or [path for path in known if path[-1] == key]
+        hint = f"Known keys here: {', '.join(sorted({*here}))}."
+        if meant:
+            hint = f"Did you mean '{'.'.join(meant[0])}'?"
         return f"expected a known key, found '{name}'. {hint}"
     if error["type"] == WRONG_KIND:
         tags = error["ctx"]["expected_tags"]

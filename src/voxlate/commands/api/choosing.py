@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import is_dataclass
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,11 +11,10 @@ from rich.text import Text
 
 from voxlate.base.errors import BadInput
 from voxlate.base.groups import grouped
-from voxlate.base.option import AllowCode, MainOption, flag_of
+from voxlate.base.option import AllowCode, MainOption
 from voxlate.commands.api.entry import Argument, Command, Place, plain
 from voxlate.commands.api.progress import Reporter
-from voxlate.commands.api.progress import out as terminal
-from voxlate.training.training_options import AUTO, OF_PLAN, PlanOptions
+from voxlate.training.training_options import AUTO, PlanOptions
 
 if TYPE_CHECKING:
     from voxlate.training.planning.plan import Plan
@@ -24,16 +23,19 @@ if TYPE_CHECKING:
 def _recipe_lines(
     rows: Any, name: str | None, paper: str | None, allow_code: bool
 ) -> Iterator[Any]:
-    if name is None:
-        yield from _recipes_in_lines(rows)
-        if paper is None:
-            from voxlate.training.recipe.text import papers
+    from voxlate.training.recipe import text
 
-            yield f"\nThose of a paper, or all:  voxlate recipes --paper {' | '.join(papers())}"
-    else:
-        from voxlate.training.recipe import read, text
+    if name is not None:
+        from voxlate.training.recipe import read  # loads pydantic
 
         yield text.text_of(name) + "\n" + explain(read(name, allow_code=allow_code))
+        return
+    names = {row["name"] for row in rows}
+    shown = [row for row in rows if not row["name"].endswith(text.SMALL)]
+    notes = [text.SMALL if row["name"] + text.SMALL in names else "" for row in shown]
+    yield from _lines_by_modalities(shown, notes)
+    if paper is None:
+        yield f"\nThose of a paper, or all:  voxlate recipes --paper {' | '.join(text.papers())}"
 
 
 @Command(
@@ -48,7 +50,7 @@ def recipes(
     name: Annotated[
         str | None,
         Argument(
-            "Recipe to print, with the default and the meaning of every key.",
+            "Recipe to print, with the meaning of every key.",
             metavar="NAME",
         ),
     ] = None,
@@ -87,28 +89,19 @@ def recipes(
     return table_of_recipes(paper)
 
 
-def _recipes_in_lines(rows: list[dict[str, Any]]) -> Iterator[Any]:
-    """Recipes with a mark on those that have a small variant, which stands on no line of its own."""
-    from voxlate.training.recipe.text import SMALL
-
-    names = {row["name"] for row in rows}
-    shown = [row for row in rows if not row["name"].endswith(SMALL)]
-    notes = [SMALL if row["name"] + SMALL in names else "" for row in shown]
-    return _lines_by_modalities(shown, notes)
-
-
 def _lines_by_modalities(rows: list[dict[str, Any]], notes: list[str]) -> Iterator[Any]:
-    """Rows by source and target, such as "t1 → ct", each with its note on a line of the terminal."""
+    """Rows by source and target, such as "t1 → ct", each with its note."""
     width, wide = (max(map(len, texts)) for texts in ([row["name"] for row in rows], notes))
     pairs = (
-        (f"{' + '.join(row['source'])} → {' + '.join(row['target'])}", (row, note))
+        (
+            f"{' + '.join(row['source'])} → {' + '.join(row['target'])}",
+            f"  {row['name']:{width}}  {note:{wide}}  {row['title']}",
+        )
         for row, note in zip(rows, notes)
     )
-    for pair, own in grouped(pairs).items():
+    for pair, lines in grouped(pairs).items():
         yield Text(f"\n{pair}", style="bold")
-        for row, note in own:
-            line = f"  {row['name']:{width}}  {note:{wide}}  {row['title']}"
-            yield Text(line, overflow="ellipsis", no_wrap=True) if terminal.is_terminal else line
+        yield from lines
 
 
 def _starter_lines(starters: list[dict[str, Any]], name: str | None) -> Iterator[Any]:
@@ -117,15 +110,11 @@ def _starter_lines(starters: list[dict[str, Any]], name: str | None) -> Iterator
         return
     notes = [f"{starter['bytes'] / 1e6:.1f} MB, {starter['licence']}" for starter in starters]
     yield from _lines_by_modalities(starters, notes)
-    yield ""
     if name is not None:
-        yield from starters[0]["card"]
+        yield from ("", *starters[0]["card"])
         return
-    of_one_scan = [starter["name"] for starter in starters if len(starter["source"]) == 1]
-    yield f"What was measured, and the limits:  voxlate starters {starters[0]['name']}"
-    if of_one_scan:  # others need a name for each scan
-        yield f"Next:  voxlate synth {of_one_scan[0]} scan.nii.gz --out OUT"
-    yield "With pairs of your own, a training can start from the starter that fits:  voxlate train auto --data PREPARED --out RUN"
+    yield f"\nWhat was measured, and the limits:  voxlate starters {starters[0]['name']}"
+    yield "Next:  voxlate synth STARTER SCANS --out OUT, or with pairs of your own:  voxlate train auto --data PREPARED --out RUN"
 
 
 @Command(
@@ -180,18 +169,8 @@ def _plan_lines(
     yield chosen.table()
     assumed = "" if options.minutes else " 60 minutes are assumed without --minutes."
     yield f"{chosen.prediction}{assumed}"
-    recipe = f"{AUTO}{_asked(options)}" if out is None else quote(str(out))
-    yield f"Next:  voxlate train {recipe} --data {quote(str(data))} --out RUN"
-
-
-def _asked(options: PlanOptions) -> str:
-    """The words of a plan's options, for the training that makes the same plan."""
-    words = []
-    for name, value in options.changed_options("minutes", "unpaired", *OF_PLAN).items():
-        flag = f" {flag_of(name)}"
-        each = value if isinstance(value, list | tuple) else [value]
-        words += [flag if one is True else f"{flag} {quote(f'{one}')}" for one in each]
-    return "".join(words)
+    recipe, same = (AUTO, ", with the same options") if out is None else (quote(str(out)), "")
+    yield f"Next:  voxlate train {recipe} --data {quote(str(data))} --out RUN{same}"
 
 
 def _plan_document(chosen: "Plan") -> dict[str, Any]:
@@ -245,35 +224,19 @@ def plan(
 
 
 def explain(recipe: Any) -> str:
-    """One line a key, in the order of the recipe's tables: `# train.steps = 500   (default 10000) optimiser steps`."""
-    head = "# Every key of this recipe, with its default and meaning:"
-    return "\n".join([head, *_key_lines(recipe, ""), ""])
+    """One line a key, in the order of the recipe's tables: `# train.steps = 500  optimiser steps`."""
+    return "\n".join(["# Every key of this recipe, with its meaning:", *_key_lines(recipe, ""), ""])
 
 
 def _key_lines(value: Any, name: str) -> Iterator[str]:
-    from voxlate.base.config import key_types, meaning_of, members  # loads pydantic
+    from voxlate.base.config import key_types, meaning_of  # loads pydantic
 
     hints = key_types(type(value))
-    for field in fields(value):
-        key = f"{name}.{field.name}" if name else field.name
-        held = getattr(value, field.name)
-        kinds = [getattr(member, "kind", None) for member in members(hints[field.name])]
-        choice = f" [kind: {', '.join(str(kind) for kind in kinds)}]" if len(kinds) > 1 else ""
-        text = f"{meaning_of(hints[field.name])}{choice}".strip()
+    for key, held in vars(value).items():
+        place = f"{name}.{key}".lstrip(".")
         if is_dataclass(held):
-            yield f"# [{key}] {text}"
-            yield from _key_lines(held, key)
-        elif field.name != "kind":
-            yield f"# {key} = {_written(held)}{_default(field, held)}  {text}"
-
-
-def _default(field: Field, held: Any) -> str:
-    if field.default is MISSING:
-        return "  (no default)" if field.default_factory is MISSING else ""
-    return "" if field.default == held else f"  (default {_written(field.default)})"
-
-
-def _written(value: Any) -> str:
-    """A value as it may stand in a recipe."""
-    text = json.dumps(plain(value), ensure_ascii=False)
-    return "unset" if value is None else text.replace('": ', '" = ')  # TOML's sign of a table
+            yield from _key_lines(held, place)
+        elif key != "kind":
+            text = json.dumps(plain(held), ensure_ascii=False)
+            written = "unset" if held is None else text.replace('": ', '" = ')  # as in TOML
+            yield f"# {place} = {written}  {meaning_of(hints[key])}"

@@ -10,7 +10,6 @@ from rich.text import Text
 
 from voxlate.anatomy.phantom_options import PhantomOptions
 from voxlate.base.errors import first_of, plural
-from voxlate.base.groups import grouped
 from voxlate.base.messages import worst_grade
 from voxlate.base.option import MainOption
 from voxlate.commands.api.entry import (
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from voxlate.scans.cohorts.case_files import CohortFiles
 
 COLUMNS = ("all", "train", "val", "test")
-MOST_NAMES = 12  # modalities in a row
 Root = Annotated[
     Place, Argument("Folder with one folder per case, or a manifest (CSV).", metavar="COHORT")
 ]
@@ -68,33 +66,31 @@ def phantom(out: Out, *, options: PhantomOptions, progress: Reporter) -> list[Pa
     return write_cohort(Path(out), options, progress=progress.count("phantom"), say=progress.say)
 
 
-def _prepare_lines(
-    done: "Cohort",
-    root: Path,
-    options: PrepareOptions,
-) -> Iterator[Any]:
-    """The table of a prepared cohort, its registration, and the next command."""
+def _prepare_lines(done: "Cohort", options: PrepareOptions) -> Iterator[Any]:
+    """The table of a prepared cohort, and the next command."""
     from voxlate.scans.cohorts.split import describe_held_out
 
     yield from done.warnings
     if (manifest := done.provenance["manifest"]) and not options.manifest:
         yield Aside(f"Cases and splits are read from {quote_path(manifest)}.", "dim")
-    yield from _overview_lines(done.overview)
+    table = Table("", *COLUMNS, "unit", box=None)
+    for name, counts in done.overview["rows"].items():
+        table.add_row(name, *map(str, counts.values()), done.units.get(name, ""))
+    yield Aside(table)
+    grids = [f"{shape} ({count})" for shape, count in done.overview["grids"].items()]
+    yield Aside(f"grids: {first_of(grids, 4)}")
     if held_out := describe_held_out({entry.patient: entry.split for entry in done.cases}):
         yield Aside(held_out)
     for name in done.modalities:
         if lacking := [case.case for case in done.cases if name not in case.present]:
             yield Aside(f"without {name}: {first_of(lacking)} ({plural(len(lacking), 'case')}).")
-    if any(case.registered or case.misaligned for case in done.cases):
-        yield Aside(f"How far scans lie apart, and overlays:  voxlate report {done.folder}")
     is_sound = worst_grade(done.warnings) != "do not trust"
-    has_pairs = all(warning.code != "no-pairs" for warning in done.warnings)
     following = f"Next:  voxlate train auto --data {quote_path(done.folder)} --out RUN"
     if not is_sound:
         following = "Correct what is not to be trusted, and prepare again: into another --out where cases come, go or get other names."
     yield f"{plural(len(done.cases), 'case')} in {done.folder}. {following}"
     yield from map(Undone, done.provenance["unread"])
-    if not (is_sound and has_pairs):
+    if not is_sound or any(warning.code == "no-pairs" for warning in done.warnings):
         yield Undone()
 
 
@@ -151,29 +147,9 @@ def prepare(root: Root, out: Out, *, options: PrepareOptions, progress: Reporter
     )
 
 
-def _overview_lines(table: Mapping[str, Any]) -> Iterator[Aside]:
-    """The table, with the grids (the commonest first)."""
-    grid = Table("", *COLUMNS, "unit", box=None)
-    alike = grouped(
-        ((*counts.values(), table["units"].get(name, "")), name)
-        for name, counts in table["rows"].items()
-    )
-    for row, names in alike.items():
-        grid.add_row(first_of(names, MOST_NAMES), *map(str, row))
-    yield Aside(grid)
-    if grids := [f"{shape} ({count})" for shape, count in table["grids"].items()]:
-        yield Aside(f"grids: {first_of(grids, 4)}")
-
-
-def _found_lines(found: "CohortFiles") -> Iterator[Aside]:
-    for sentence in found.unclaimed:
-        yield Aside(f"left out: {sentence}")
-    for sentence in found.guessed:
-        yield Aside(f"assumed: {sentence}")
-
-
 def _manifest_lines(found: "CohortFiles", root: Place, out: Place | None) -> Iterator[Any]:
-    yield from _found_lines(found)
+    yield from (Aside(f"left out: {sentence}") for sentence in found.unclaimed)
+    yield from (Aside(f"assumed: {sentence}") for sentence in found.guessed)
     table = out or Path(root) / "cases.csv"
     count = plural(len(found.cases), "case")
     how = f"prepare reads it by --manifest {quote_path(out)}" if out else "prepare reads it"
