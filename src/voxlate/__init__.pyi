@@ -13,6 +13,7 @@ from voxlate.commands.api.exports import Pushed
 from voxlate.commands.api.images import Checks
 from voxlate.commands.api.images import Syntheses
 from voxlate.commands.api.progress import Reporter
+from voxlate.commands.api.training import Fitted
 from voxlate.evaluation.compare import Comparison
 from voxlate.evaluation.scoring.distances import Features
 from voxlate.evaluation.scoring.scores import Scores
@@ -325,7 +326,7 @@ def demo(
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:
-        Demo: The `compared` scores, the `errors` of two predictions and of the best naive baseline, and the report `pages`.
+        Demo: The `compared` scores of two predictions, and the report `pages`.
 
     Raises:
         BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
@@ -992,7 +993,7 @@ def calibrate(
     device: str = "auto",
     allow_code: bool = False,
     progress: bool | Callable[..., None] | Reporter = True,
-) -> list[str]:
+) -> Fitted:
     """Fit prediction intervals and error bounds on held-out patients.
 
     The calibration is written into RUN (of a starter into out); synth then writes interval bounds.
@@ -1026,7 +1027,7 @@ def calibrate(
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:
-        list[str]: Sentences on the coverage, the error bounds and the warnings of the calibration, which is in the run's folder.
+        Fitted: The file of the calibration, which is in the run's folder, and `sentences` on its coverage, error bounds and warnings.
 
     Raises:
         BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
@@ -1035,7 +1036,7 @@ def calibrate(
 
     Example:
         >>> import voxlate
-        >>> sentences = voxlate.calibrate("RUN", "OTHERS", device="cpu", progress=False)
+        >>> fitted = voxlate.calibrate("RUN", "OTHERS", device="cpu", progress=False)
         >>> voxlate.load("RUN").calibration() is None
         False
     """

@@ -203,10 +203,10 @@ def _join(group: list[Message]) -> Message:
     return replace(first, case="", text=text)
 
 
-def warn_unless_note(message: Message, stacklevel: int = 3) -> None:
-    """Warn as Python does, except of notes, which the images and their provenance contain; by default of the caller of `synthesise`."""
+def warn_unless_note(message: Message) -> None:
+    """Warn as Python does, except of notes, which the images and their provenance contain."""
     if message.grade != "note":
-        warnings.warn(str(message), stacklevel=stacklevel)
+        warnings.warn(str(message), stacklevel=3)
 
 
 PATH = re.compile(r"(?<![\w.~])(?:/|[A-Za-z]:\\)[^\s:,;()'\"/\\]+[/\\][^\s:,;()'\"]*")

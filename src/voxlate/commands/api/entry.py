@@ -8,7 +8,7 @@ import functools
 import importlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, is_dataclass
-from inspect import Parameter, Signature, cleandoc, get_annotations, signature
+from inspect import Parameter, Signature, cleandoc, signature
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any, get_type_hints
@@ -69,8 +69,7 @@ class Command:
 
     examples: lines of the end of --help. lines: what is printed of a result: lines, tables, messages, Aside and Undone; it
     is called with the result and those arguments that it names. document: the result as plain values. reads: whether
-    the command writes no files. waits: whether messages are printed at the end, in a few lines. gives: attribute of the
-    result that Python returns, by default all of it.
+    the command writes no files. waits: whether messages are printed at the end, in a few lines.
     """
 
     examples: str
@@ -79,7 +78,6 @@ class Command:
     document: Callable[[Any], Any] = lambda result: plain(result)
     reads: bool = False
     waits: bool = False
-    gives: str = ""
 
     def __call__(self, described: Callable[..., Any]) -> Callable[..., Any]:
         """Add the command, and return the function of Python."""
@@ -105,7 +103,7 @@ class Command:
             given = known.bind_partial(*args, **kwargs).arguments
             progress = given.pop("progress", True)
             result, _ = self.call(given, progress)
-            return getattr(result, self.gives) if self.gives else result
+            return result
 
         run.__signature__ = known  # type: ignore[attr-defined]
         run.__doc__ = self._doc()
@@ -121,9 +119,8 @@ class Command:
         if "progress" in own.parameters:
             kind = Parameter.KEYWORD_ONLY
             stated.append(Parameter("progress", kind, default=True, annotation=Feedback))
-        result = own.return_annotation
-        kind = get_annotations(result)[self.gives] if self.gives else result
-        return Signature(sorted(stated, key=lambda one: one.kind), return_annotation=kind)
+        ordered = sorted(stated, key=lambda one: one.kind)
+        return Signature(ordered, return_annotation=own.return_annotation)
 
     def _doc(self) -> str:
         """The docstring of Python's function in Google's style: the form feed stands where its arguments are listed."""

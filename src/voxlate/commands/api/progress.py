@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from importlib.util import find_spec
 from typing import Any
 
@@ -19,7 +18,6 @@ from voxlate.base.messages import Grade, Message, Say, warn_unless_note
 
 SECONDS = 20.0  # to the first plain line; each further one takes GROWTH times as long
 GROWTH, LONGEST_SECONDS = 1.5, 600.0
-NESTED = ("cases", "slices")  # each within those before it
 STYLES: dict[Grade, str] = {"note": "yellow", "caution": "bold yellow", "do not trust": "bold red"}
 # Of the processes that torchrun or accelerate started, the main one alone prints.
 main_process = os.environ.get("RANK", "0") == "0"
@@ -59,35 +57,19 @@ class Bars:
 
 
 class Lines:
-    """Progress of the outermost loop of several parts, its time left and the last numbers, as lines that become rarer."""
+    """Progress as lines that become rarer, for the log of a cluster."""
 
     def __init__(self, console: Console):
         self.console = console
         self.printed = time.monotonic()
         self.wait = SECONDS
-        self.last = ("", 0, 0)
-        self.began = (self.printed, 0)
 
     def __call__(self, name: str, done: int, total: int, numbers: Any = None) -> None:
-        outer, before, parts = self.last
-        is_inner = outer in NESTED and name in NESTED[NESTED.index(outer) + 1 :]
-        if is_inner and before < parts and parts > 1:
-            return
         now = time.monotonic()
-        if name != outer or done < before:  # a resumed run does not begin at 0
-            self.began = now, done
-        self.last = name, done, total
-        start, first = self.began
-        ends = done >= total and now - start >= SECONDS
-        if now - self.printed < self.wait and not ends:
-            return
-        self.printed = now
-        self.wait = min(self.wait * GROWTH, LONGEST_SECONDS)
-        words = f"{name} {done}/{total}"
-        if first < done < total:
-            left = (now - start) / (done - first) * (total - done)
-            words += f", {timedelta(seconds=round(left))} left"
-        say(f"{words}  {_numbers(numbers)}".rstrip(), self.console)
+        if now - self.printed >= self.wait:
+            self.printed = now
+            self.wait = min(self.wait * GROWTH, LONGEST_SECONDS)
+            say(f"{name} {done}/{total}  {_numbers(numbers)}".rstrip(), self.console)
 
 
 def _numbers(numbers: Any) -> str:
@@ -97,16 +79,12 @@ def _numbers(numbers: Any) -> str:
 @contextmanager
 def progress_on(console: Console) -> Iterator[StepCallback]:
     """Gives a callback (name, done, total, numbers) that reports progress; on stderr, so that --json stays clean."""
-    drawn = console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
-    if not drawn:
+    if not (console.is_terminal or (console.is_jupyter and find_spec("ipywidgets"))):
         yield Lines(console)
         return
     from rich import progress as rich  # which --help does not need
 
-    columns = (
-        *rich.Progress.get_default_columns(),
-        rich.TextColumn("[dim]{task.fields[note]}"),
-    )
+    columns = (*rich.Progress.get_default_columns(), rich.TextColumn("[dim]{task.fields[note]}"))
     with rich.Progress(*columns, console=console) as progress:
         yield Bars(progress)
 
@@ -115,12 +93,7 @@ def say_in_python(said: Message) -> None:
     """Print a note on stderr; Python warns of the other messages."""
     if said.grade == "note":
         note(said)
-    warn(said)
-
-
-def warn(said: Message) -> None:
-    """Warn as Python does, except of notes, which the images and their provenance contain."""
-    warn_unless_note(said, stacklevel=5)
+    warn_unless_note(said)
 
 
 def draw_bars(*_: object) -> None:
@@ -157,13 +130,13 @@ def report_to(progress: Feedback) -> Iterator[Reporter]:
     """
     reporter = progress if isinstance(progress, Reporter) else Reporter()
     if progress is False:
-        reporter = Reporter(no_report, warn)
+        reporter = Reporter(no_report, warn_unless_note)
     elif callable(progress):
 
         def step(name: str, done: int, total: int, numbers: Any = None) -> None:
             progress(name, done, total, numbers or {})
 
-        reporter = Reporter(step, warn)
+        reporter = Reporter(step, warn_unless_note)
     if reporter.step is not draw_bars:
         yield reporter
         return

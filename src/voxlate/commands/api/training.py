@@ -1,6 +1,5 @@
 """The commands that train: train, adapt, import_weights, calibrate."""
 
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -137,10 +136,6 @@ def train(
     return train_folds(recipe, Path(data), Path(out), options, progress)
 
 
-def _model_lines(done: "Trained") -> Iterator[str]:
-    yield f"{done.weights()} is the model. Next:  voxlate synth {done.folder} SCANS --out OUT"
-
-
 @Command(
     """
     adapt RUN --data PREPARED --minutes 5 --out ADAPTED
@@ -185,12 +180,10 @@ def _imported_lines(done: "Trained") -> Iterator[str]:
     from voxlate.exchange.published import net_changes
     from voxlate.training.weights import read_header
 
-    weights = done.weights()
-    if read_header(weights)["recipe"]["method"]["kind"] != "autoencoding":
-        yield from _model_lines(done)
-        return
-    yield f"{weights} is the autoencoder. Next:"
-    yield f"  voxlate train LATENT_RECIPE --data PREPARED --out RUN --reuse {done.folder} {net_changes(done)}"
+    following = f"synth {done.folder} SCANS --out OUT"
+    if read_header(done.weights())["recipe"]["method"]["kind"] == "autoencoding":
+        following = f"train LATENT_RECIPE --data PREPARED --out RUN --reuse {done.folder} {net_changes(done)}"
+    yield f"{done.weights()} is the model. Next:  voxlate {following}"
 
 
 @Command(
@@ -238,27 +231,38 @@ def import_weights(
 
 @dataclass(frozen=True)
 class Fitted:
-    """A calibration: its file and what it states; its sentences; samples of the synthesis."""
+    """A calibration, as `voxlate.calibrate` returns it.
 
-    path: Path
+    Args:
+        calibration: its file, in the folder of the run.
+        stated: what it states, as plain values.
+        sentences: its coverage, error bounds and warnings.
+
+    Example:
+        >>> import voxlate
+        >>> fitted = voxlate.calibrate("RUN", "OTHERS", device="cpu", progress=False)
+        >>> fitted.calibration.parent.name
+        'RUN'
+    """
+
+    calibration: Path
     stated: Mapping[str, Any]
     sentences: list[str]
-    samples: int
 
     @property
     def document(self) -> dict[str, Any]:
         """The calibration as plain values."""
-        return {"calibration": str(self.path), **self.stated}
+        return {"calibration": str(self.calibration), **self.stated}
 
 
 def _fitted_lines(fitted: Fitted, run: Any, options: CalibrateOptions) -> Iterator[str]:
     yield from fitted.sentences
     same = f" --answer {options.answer}" if options.answer else ""
-    same += f" --samples {fitted.samples}" if fitted.samples > 1 else ""
+    same += f" --samples {options.samples}" if options.samples else ""
     for key, value in (options.set or {}).items():
         same += f" --set {quote(f'{key}={value}')}"
     place = quote(str(options.out or run))
-    yield f"{fitted.path}. Next:  voxlate synth {place} NEW --out OUT{same}"
+    yield f"{fitted.calibration}. Next:  voxlate synth {place} NEW --out OUT{same}"
 
 
 @Command(
@@ -269,7 +273,6 @@ def _fitted_lines(fitted: Fitted, run: Any, options: CalibrateOptions) -> Iterat
     synth RUN NEW --out OUT --samples 8
     """,
     lines=_fitted_lines,
-    gives="sentences",
 )
 def calibrate(
     run: Run,
@@ -286,7 +289,7 @@ def calibrate(
     A stopped calibration begins again.
     \f
     Returns:
-        list[str]: Sentences on the coverage, the error bounds and the warnings of the calibration, which is in the run's folder.
+        Fitted: The file of the calibration, which is in the run's folder, and `sentences` on its coverage, error bounds and warnings.
 
     Raises:
         BadInput: the run is an autoencoder; cases were in its training, or too few patients are left; coverage is no whole percent; or a
@@ -294,7 +297,7 @@ def calibrate(
 
     Example:
         >>> import voxlate
-        >>> sentences = voxlate.calibrate("RUN", "OTHERS", device="cpu", progress=False)
+        >>> fitted = voxlate.calibrate("RUN", "OTHERS", device="cpu", progress=False)
         >>> voxlate.load("RUN").calibration() is None
         False
     """
@@ -305,19 +308,11 @@ def calibrate(
     from voxlate.synthesis.ensemble import Ensemble
     from voxlate.training.calibration_file import calibration_file
 
-    new = None if options.out is None or Path(options.out).exists() else Path(options.out)
-    try:  # a new copy of a starter is removed where it cannot be calibrated
-        own = own_copy(run, options.out)
-        models = [open_model(one, options) for one in (own, *options.out_of_fold)]
-        model = Ensemble([member for one in models for member in one.members])
-        keys = {"samples": options.samples, **(options.set or {})}
-        model = model.with_options(options.allow_code, **keys)
-        cases = find_calibration_cases(model, Path(cohort), options, progress.say)
-        fitted = fit_intervals(model, cases, options, progress=progress.step, warn=progress.say)
-    except (BadInput, OSError):
-        if new is not None:
-            shutil.rmtree(new, ignore_errors=True)
-        raise
-    header, samples = fitted.header, model.facts.synth.samples
-    path = calibration_file(models[0])
-    return Fitted(path, fitted.entry, sentences(header), samples)
+    own = own_copy(run, options.out)
+    models = [open_model(one, options) for one in (own, *options.out_of_fold)]
+    model = Ensemble([member for one in models for member in one.members])
+    keys = {"samples": options.samples, **(options.set or {})}
+    model = model.with_options(options.allow_code, **keys)
+    cases = find_calibration_cases(model, Path(cohort), options, progress.say)
+    fitted = fit_intervals(model, cases, options, progress=progress.step, warn=progress.say)
+    return Fitted(calibration_file(models[0]), fitted.entry, sentences(fitted.header))
