@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from voxlate.base.machine import forget_peak_memory, keep_freed_memory, peak_memory
+from voxlate.base.machine import forget_peak_memory, peak_memory
 from voxlate.science.nets.interface import Channels, NetworkInput
 from voxlate.science.nets.unet import UNet
 
@@ -165,7 +165,6 @@ def main() -> None:
     parser.add_argument("--memory", nargs=2, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     size = chosen.size
-    keep_freed_memory()  # as training does; it holds for the whole process, so for every network here
     if chosen.memory:
         name, precision = chosen.memory
         print(gib_of_step(name, precision, size))

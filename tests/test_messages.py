@@ -10,13 +10,12 @@ from sources import files, nodes
 from voxlate.base.messages import (
     GRADES,
     KINDS,
-    MOST_LINES,
     Message,
     by_consequence,
     codes,
     message,
     read_messages,
-    shorten,
+    summarise,
     worst_grade,
 )
 from voxlate.checks.check_table import COMPARE, OR, ask, table
@@ -130,25 +129,14 @@ def test_messages_are_ordered_by_grade_and_then_by_what_they_mean_for_the_image(
     caution = message("border", "Text.")
     said = [assumed, limits, wrong, caution]
     ordered = [caution, wrong, limits, assumed]
-    assert by_consequence(said) == shorten(said)[0] == ordered
+    assert by_consequence(said) == summarise(said) == ordered
     assert read_messages({"warnings": [one.table for one in said]}) == ordered
 
 
-def test_no_caution_is_left_out_of_the_printed_lines():
-    cautions = [Message(f"code{number}", "caution", "Text.") for number in range(2 * MOST_LINES)]
-    notes = [Message(f"note{number}", "note", "Text.") for number in range(2)]
-    assert shorten([*notes, *cautions]) == (cautions, 2)
-
-
-def test_a_command_prints_few_lines_unless_it_is_asked_for_all(capfd):
+def test_a_command_prints_a_line_for_each_code_unless_it_is_asked_for_all(capfd):
     kinds = [code for code, one in codes().items() if not one.detail and one.grades[0] == "note"]
-    said = [
-        message(code, "Text.", case=case)
-        for code in (*kinds[: 2 * MOST_LINES], "border")
-        for case in "abc"
-    ]
-    assert shorten(said)[0][0].grade == "caution"
-    for verbose, count in ((False, MOST_LINES), (True, len(said))):
+    said = [message(code, "Text.", case=case) for code in (*kinds[:7], "border") for case in "abc"]
+    for verbose, count in ((False, 8), (True, len(said))):
         with print_messages(verbose) as say:
             for one in said:
                 say(one)

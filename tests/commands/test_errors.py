@@ -131,8 +131,8 @@ def test_a_run_whose_weights_are_cut_short_or_missing(typed, run, cohort):
             OSError("With tag (0010,0010): [Errno 5] Input/output error\nTraceback"),
             ["output error"],
         ),
-        (RuntimeError("writing failed (os error 30)"), ["read-only"]),
-        (RuntimeError("writing failed (os error 28)"), ["full disk"]),
+        (RuntimeError("writing failed (os error 30)"), ["Read-only"]),
+        (RuntimeError("writing failed (os error 28)"), ["No space"]),
     ],
 )
 def test_an_error_of_the_system_is_one_sentence_whatever_it_is_met_by(
@@ -151,7 +151,7 @@ def test_a_full_disk_leaves_no_half_file(typed, run, prepared, cohort, tiny, tmp
         "train tiny.toml --data prepared --out new",
         SYNTH,
     ):
-        refused(typed(line), "full disk")
+        refused(typed(line), "No space")
         written = [path for path in (tmp_path / "new").rglob("*") if path.is_file()]
         assert not [path for path in written if path.stat().st_size]
         shutil.rmtree(tmp_path / "new", ignore_errors=True)

@@ -12,21 +12,18 @@ NEAR = 0.7  # similarity from which on names are suggested
 # Longer texts (in letters) are no typing errors, and comparing them takes long.
 LONGEST = 80
 FULL = (errno.ENOSPC, errno.EDQUOT)  # the system's errors of a full disk
-# By the system's errors of a place that takes no file: what was found, and what to do.
-NO_PLACE = {
-    **dict.fromkeys(FULL, ("a full disk", "Free some and run again.")),
-    errno.EROFS: ("a disk that is mounted read-only", "Choose a folder on another disk."),
-    **dict.fromkeys(
-        (errno.EACCES, errno.EPERM),
-        ("no right to write there", "Choose another folder, or close what has it open."),
-    ),
-    errno.EFBIG: ("a disk that takes no file as large", "Choose a folder on another disk."),
-    **dict.fromkeys(
-        (errno.EEXIST, errno.ENAMETOOLONG, errno.ENOTDIR),
-        ("another file in its place, or a name too long", "Choose another name."),
-    ),
-    errno.EIO: ("a disk that fails", "Choose a folder on another disk."),
-}
+# The system's errors of a place that takes no file.
+NO_PLACE = (
+    *FULL,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EFBIG,
+    errno.EEXIST,
+    errno.ENAMETOOLONG,
+    errno.ENOTDIR,
+    errno.EIO,
+)
 
 
 class BadInput(ValueError):
@@ -67,8 +64,9 @@ def system_code(error: BaseException) -> int | None:
 
 def cannot_write(place: object, code: int) -> CannotWrite:
     """The sentence for a place that takes no file, by the system's error."""
-    found, advice = NO_PLACE[code]
-    return CannotWrite(f"{place}: expected room and right to write, found {found}. {advice}")
+    return CannotWrite(
+        f"{place}: expected room and right to write, found '{os.strerror(code)}'. Free some space, or choose another folder."
+    )
 
 
 def system_refusal(error: BaseException) -> BadInput:
@@ -108,10 +106,7 @@ def plural(number: int, name: str) -> str:
 
 def did_you_mean(name: str, known: Iterable[str], most: int = 3) -> str:
     """A suggestion of similar names, such as "Did you mean 't1'?"; '' if there are none."""
-    listed = [*known]
-    if "," in name and all(part.strip() in listed for part in name.split(",")):
-        return "Repeat the option, once for each."
-    near = nearest(name, listed)[:most]
+    near = nearest(name, known)[:most]
     return f"Did you mean {' or '.join(repr(candidate) for candidate in near)}?" if near else ""
 
 

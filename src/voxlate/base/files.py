@@ -31,21 +31,14 @@ CHECKSUM = "checksum"  # a key of tables that voxlate writes
 # This file exists while voxlate writes in a folder; after a crash it remains without effect.
 LOCK = ".lock"
 WRITING = ".writing-"  # prefix of an incomplete file or folder
-# Windows keeps these for devices, with any ending (Microsoft, "Naming Files, Paths, and Namespaces")
-DEVICES = re.compile(r"(?:con|prn|aux|nul|(?:com|lpt)[0-9¹²³])(?:\.|\Z)", re.IGNORECASE)
 
 
 def safe_name(name: str, where: object) -> str:
     """The name if it is allowed for files and folders; raises BadInput otherwise.
 
-    Allowed are letters, digits, '-', '_' and '.', no '.' at either end, at most 100 characters, and no name that Windows
-    forbids. This rule holds for all names of cases, patients, modalities, label maps and stages, so that every machine
+    Allowed are letters, digits, '-', '_' and '.', no '.' at either end, at most 100 characters. This rule holds for all names of cases, patients, modalities, label maps and stages, so that every machine
     can read the files of others.
     """
-    if DEVICES.match(name):
-        raise BadInput(
-            f"{where}: expected a name that may be a file's on any system, found '{name}', which Windows keeps for a device. Rename it."
-        )
     short = len(name) <= LONGEST_NAME and len(os.fsencode(name)) <= 2 * LONGEST_NAME
     if short and re.fullmatch(r"[\w-]([\w.-]*[\w-])?", name):
         return name

@@ -18,7 +18,6 @@ Grade = Literal["note", "caution", "do not trust"]
 GRADES: tuple[Grade, ...] = get_args(Grade)
 Kind = Literal["wrong", "limits", "assumed"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-MOST_LINES = 5  # of a list of messages, if no more of them are cautions
 
 
 class Code(NamedTuple):
@@ -177,14 +176,6 @@ def read_messages(table: Mapping[str, Any], key: str = "warnings") -> list[Messa
     return by_consequence(Message(**entry) for entry in table.get(key, ()))
 
 
-def shorten(messages: Iterable[Message]) -> tuple[list[Message], int]:
-    """At most MOST_LINES messages without details, or all cautions, and the number of the notes that are left out."""
-    shown = summarise(said for said in messages if not said.is_detail)
-    grave = sum(said.grade != "note" for said in shown)
-    kept = shown if len(shown) <= MOST_LINES else shown[: max(MOST_LINES - 1, grave)]
-    return kept, len(shown) - len(kept)
-
-
 def summarise(messages: Iterable[Message]) -> list[Message]:
     """One message for all of a code and grade, by their consequence; of several, the text counts and names the cases."""
     groups = grouped(((said.code, said.grade), said) for said in by_consequence(messages))
@@ -194,13 +185,9 @@ def summarise(messages: Iterable[Message]) -> list[Message]:
 def _join(group: list[Message]) -> Message:
     first = group[0]
     cases = list(dict.fromkeys(said.case for said in group if said.case))
-    others = len({said.text for said in group}) - 1
     if len(cases) < 2:
-        more = f" ({plural(others, 'similar message')})" if others else ""
-        return replace(first, text=f"{first.text}{more}")
-    example = f", for example {first.case}" if others else ""
-    text = f"{len(cases)} cases ({first_of(cases, 3)}){example}: {first.text}"
-    return replace(first, case="", text=text)
+        return first
+    return replace(first, case="", text=f"{len(cases)} cases ({first_of(cases, 3)}): {first.text}")
 
 
 def warn_unless_note(message: Message) -> None:

@@ -45,29 +45,16 @@ def optional_package(*fields: Any) -> ModuleType:
 
 def refusal_without(error: ModuleNotFoundError) -> Exception:
     """The refusal of what needs a package that only an extra installs; the error itself where no extra does."""
-    missing = f"{error.name}".partition(".")[0]
-    extra = _extra_with({"PIL": "pillow"}.get(missing, missing))
-    if extra is None:
-        return error
-    return BadInput(
-        f"{missing}: expected this package of the extra '{extra}', found it not installed. Run pip install 'voxlate[{extra}]'."
-    )
-
-
-def _extra_with(package: str) -> str | None:
-    """The first extra of the installed voxlate that lists a package."""
     from importlib import metadata  # which most commands do not need
 
+    name = f"{error.name}".partition(".")[0]
+    listed = rf"{name.replace('_', '.')}\b.*extra == ['\"]([\w-]+)"
     for line in metadata.requires("voxlate") or ():
-        name, extra = re.match(r"[\w.-]+", line), re.search(r"extra == ['\"]([\w-]+)", line)
-        if name and extra and _normal(name[0]) == _normal(package):
-            return extra[1]
-    return None
-
-
-def _normal(name: str) -> str:
-    """The name of a package as pip compares it."""
-    return re.sub(r"[-_.]+", "-", name).lower()
+        if extra := re.match(listed, line):
+            return BadInput(
+                f"{name}: expected this package of the extra '{extra[1]}', found it not installed. Run pip install 'voxlate[{extra[1]}]'."
+            )
+    return error
 
 
 pydicom = Package("pydicom", "dicom", "DICOM", "pydicom to read and write DICOM files")

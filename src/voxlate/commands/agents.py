@@ -4,12 +4,10 @@ import json
 import os
 import re
 import time
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from inspect import cleandoc
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,9 +26,8 @@ CLOSED = {"address", "allow_code", "allow_outside", "executor", "store", "worker
 # of a hub or an archive; no drive, which has one letter
 ADDRESS = re.compile(r"[A-Za-z][\w+.-]+:/")
 SEPARATORS = re.compile(r"""[=,#"'{}\[\]]""")  # of names, lists, parts and TOML around paths
-MOST_ENTRIES, MOST_KEYS = 10, 200  # of a list, and of a table, in a result
+MOST_ENTRIES = 10  # of a list in a result
 SECONDS = 0.5  # between two reports of progress
-START = 4096  # bytes of a file that tell a scan from a text
 
 
 @entry.Command("mcp SCANS RUNS\nmcp SCANS RUNS --write", name="mcp")
@@ -115,18 +112,13 @@ class Tools:
         }
 
     def check_places(self, name: str, value: Any) -> None:
-        """Raise BadInput for a text that may name a place outside the folders, also by links below it or in a TOML file."""
+        """Raise BadInput for a text that may name a place outside the folders."""
         for text in _texts(value):
             for part in filter(None, {text, *SEPARATORS.split(text)}):
-                held = not ADDRESS.match(part) and self.holds(part)
-                if not held or not all(map(self.holds, _links(part))):
+                if ADDRESS.match(part) or not self.holds(part):
                     raise BadInput(
-                        f"{name}: expected a place in {', '.join(map(str, self.folders))} without links that lead out, found {text!r}. Name another."
+                        f"{name}: expected a place in {', '.join(map(str, self.folders))}, found {text!r}. Name another."
                     )
-                # a recipe NAME_small is a table in NAME
-                for file in {part, re.sub("_small(?=[^/]*$)", "", part)}:
-                    if os.path.isfile(file):
-                        self.check_places(name, _tables(Path(file)))
 
     def holds(self, place: str) -> bool:
         """Whether a path is in one of the folders."""
@@ -134,10 +126,9 @@ class Tools:
 
 
 def bounded(value: Any) -> Any:
-    """Plain values in which a longer list, or a table of many entries, is its number and its first ones."""
+    """Plain values in which a longer list is its number and its first entries."""
     if isinstance(value, Mapping):
-        shown = {key: bounded(value[key]) for key in islice(value, MOST_KEYS)}
-        return shown if len(shown) == len(value) else {"count": len(value), "first": shown}
+        return {key: bounded(inner) for key, inner in value.items()}
     if isinstance(value, list):
         few = [bounded(inner) for inner in value[:MOST_ENTRIES]]
         return few if len(few) == len(value) else {"count": len(value), "first": few}
@@ -153,23 +144,6 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for inner in value:
             yield from _texts(inner)
-
-
-def _links(place: str) -> Iterator[str]:
-    """The links in a folder."""
-    for folder, folders, files in os.walk(place):
-        yield from filter(os.path.islink, (os.path.join(folder, name) for name in folders + files))
-
-
-def _tables(file: Path) -> Any:
-    """The contents of a TOML file of any name; nothing where it is none, which the command says."""
-    with file.open("rb") as begun:
-        if b"\0" in begun.read(START):  # a scan
-            return {}
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
-    except ValueError:
-        return {}
 
 
 def _serve(tools: Tools) -> None:

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from voxlate.base.errors import BadInput, plural
+from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json
-from voxlate.base.messages import Grade, graded, message, read_messages, shorten
+from voxlate.base.messages import Grade, graded, message, read_messages, summarise
 from voxlate.commands.api import images
 from voxlate.commands.api.exports import export
 from voxlate.commands.api.progress import Reporter
@@ -76,9 +76,7 @@ def synthesise(folder: Path, request: Asked, reporter: Reporter) -> Json:
     places |= {str(origin): request["label"] for origin in model.origins}
     report(folder / OUT, folder / REPORT, places=places, title=read_json(folder / JOB)["title"])
     outcome, summary = lead({case.name: warnings}, errors=error_lines(stated))
-    shown, more = shorten(warnings)
-    if more:
-        missing.append(f"{plural(more, 'further note')} in the report.")
+    shown = summarise(said for said in warnings if not said.is_detail)
     found = {
         "case": case.name,
         "images": [*stated["images"]],

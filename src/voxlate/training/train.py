@@ -12,7 +12,6 @@ import torch
 from voxlate.base.errors import BadInput, first_of
 from voxlate.base.executors.case_work import StepCallback, no_report
 from voxlate.base.files import lock, relative_to
-from voxlate.base.machine import keep_freed_memory
 from voxlate.base.messages import Message, Say, message
 from voxlate.base.option import merge
 from voxlate.scans.cases.prepared import SPLITS, Cohort, open_cohort
@@ -99,7 +98,6 @@ def train(
     receives messages before the first step. Only the main process writes. Raises BadInput if recipe and cohort do not fit or the folder is another run's,
     and Stopped at SIGINT or SIGTERM after the state was saved.
     """
-    keep_freed_memory()
     asked = merge(TrainOptions, options, changes)
     starts = dict(beginning.starts)
     if asked.init is not None:

@@ -21,11 +21,10 @@ from voxlate.base.errors import (
     BadInput,
     DoNotTrust,
     Stopped,
-    plural,
     system_code,
     system_refusal,
 )
-from voxlate.base.messages import Message, Say, shorten
+from voxlate.base.messages import Message, Say, summarise
 from voxlate.base.option import (
     ARGUMENT,
     PANELS,
@@ -124,7 +123,7 @@ def end(undone: Iterable[str]) -> None:
 def print_messages(verbose: bool, wait: bool = True) -> Iterator[Say]:
     """Gives a function that takes messages.
 
-    verbose: print each message at once; wait: else print them together at the end, equal ones as one, in a few lines.
+    verbose: print each message at once; wait: else print them together at the end, equal ones as one.
     """
     kept = list[Message]()
 
@@ -140,11 +139,8 @@ def print_messages(verbose: bool, wait: bool = True) -> Iterator[Say]:
     try:
         yield take
     finally:
-        shown, more = shorten(kept)
-        for said in shown:
+        for said in summarise(said for said in kept if not said.is_detail):
             note(said)
-        if more:
-            note(f"{plural(more, 'further note')}: give --verbose.")
 
 
 def show_warning(said: Warning | str, *_: object) -> None:

@@ -15,7 +15,6 @@ import torch
 from voxlate.base import devices
 from voxlate.base.devices import find_device
 from voxlate.base.errors import BadInput, plural
-from voxlate.base.machine import keep_freed_memory
 from voxlate.base.messages import Say, message
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.science.batch import Batch
@@ -130,7 +129,6 @@ class TimedSteps:
 
 def _seconds(recipe: Recipe, cohort: Cohort, stage: int, device: torch.device) -> float:
     """The median of steps on real data after a first step, which also allocates memory."""
-    keep_freed_memory()  # as a training does, which is faster
     accelerator, _ = processes(str(device))
     earlier: dict[str, Method] = {}
     for trained in recipe.all_stages[: stage + 1]:
