@@ -43,7 +43,7 @@ FUNCTIONS = {
 # What shows a result, or has another name (out, run).
 NOT_IN_PYTHON = {"mcp": {"folders", "write"}, "export": {"path"}}
 ONLY_IN_PYTHON = {"options", "progress", "run", "to"}
-SHOWN = {"as_json", "debug", "verbose", "everything"}
+SHOWN = {"as_json", "debug", "verbose"}
 # Arguments that other fields of a form give, places of the machine, code, networks, workers, and what the page chooses.
 
 

@@ -75,7 +75,7 @@ def test_evaluate_scores_lpips_slice_by_slice_and_says_by_which_weights(voxlate,
     made[1] = truth[1]
     grid = np.diag([2.0, 2.0, 5.0, 1.0])
     folders = save_pair(tmp_path, truth, made, "cbf", "ml/100g/min", grid)
-    voxlate("evaluate", folders[0], "--truth", folders[1], "--lpips", weights, "--all").done()
+    voxlate("evaluate", folders[0], "--truth", folders[1], "--lpips", weights).done()
     part = read_json(folders[0] / "metrics.json")["modalities"]["cbf"]
     seen = [image[:, ::-1, ::-1] / 200 for image in (truth, made)]  # as radiologists look at it
     expected = load_lpips(weights)(*seen)

@@ -102,7 +102,7 @@ class Tools:
         messages = list[Message]()
         report = Reporter(progress.step, messages.append)
         result, values = called.call(given, report)
-        lines = called.show(result, {**values, "as_json": True})
+        lines = called.show(result, values)
         made = entry.plain(called.document(result))
         messages += [line for line in lines if isinstance(line, Message)]
         return {

@@ -10,7 +10,6 @@ from typing import Any
 import voxlate
 from voxlate.base.errors import BadInput
 from voxlate.base.files import LOCK, write_json, write_text
-from voxlate.scans.cases.prepared import Cohort, open_cohort
 from voxlate.synthesis.exported import is_exported
 from voxlate.training.log_file import lines_of, read_verdicts
 from voxlate.training.recipe import (
@@ -20,7 +19,7 @@ from voxlate.training.recipe import (
     to_dict,
     with_tables,
 )
-from voxlate.training.recipe.run_provenance import PROVENANCE, read_run, stated_place
+from voxlate.training.recipe.run_provenance import PROVENANCE, read_run
 from voxlate.training.recipe.text import as_toml, first_change, stored_recipe, values_of
 from voxlate.training.verdict import Verdict
 
@@ -70,16 +69,6 @@ class Run:
     def origin(self) -> dict[str, Any]:
         """The content of provenance.json; raises BadInput if it is not as `train` writes it."""
         return read_run(self.provenance)
-
-    @property
-    def cohort(self) -> Cohort | None:
-        """The prepared cohort that it was trained on; None if it is not there any more, or has changed."""
-        stated = self.origin if self.provenance.is_file() else {}
-        place = stated_place(self.folder, stated.get("prepared", ""))
-        if "prepared" not in stated or not (place / "cohort.json").is_file():
-            return None
-        cohort = open_cohort(place)
-        return cohort if cohort.digest == stated["data"].get("cohort") else None
 
     @property
     def history(self) -> Any:

@@ -20,9 +20,7 @@ from voxlate.base.option import (
     MainOption,
     Object,
     Option,
-    OutputOption,
     Parameters,
-    option_of,
 )
 from voxlate.base.optional import refusal_without
 from voxlate.commands.api.progress import Feedback, Reporter, report_to
@@ -45,7 +43,6 @@ RUNS = Argument(
 Address = str | Path  # of a hub, whose hf:// would lose a slash as a path
 Run = Annotated[Address, RUN]
 Out = Annotated[Place, MainOption("Output folder.")]
-Everything = Annotated[bool, OutputOption("Print all scores or baselines.", flag="--all")]
 
 
 @dataclass(frozen=True)
@@ -160,13 +157,6 @@ class Command:
     def table(self) -> Any:
         """All arguments and options as one dataclass."""
         return option.table_of(self.given)
-
-    @property
-    def parameters(self) -> Parameters:
-        """The arguments and options of the command line: of the function, and of what shows its result."""
-        shown = signature(self.lines).parameters.items()
-        stated = {name: one for name, one in shown if option_of(one)} | self.given
-        return stated
 
     def show(self, result: Any, given: Mapping[str, Any]) -> list[Any]:
         """What people see of a result."""

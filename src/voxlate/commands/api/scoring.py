@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from voxlate.base.errors import as_list
-from voxlate.base.messages import message, read_messages
+from voxlate.base.messages import read_messages
 from voxlate.base.option import MainOption
-from voxlate.commands.api.entry import Argument, Command, Everything, Place, Undone
+from voxlate.commands.api.entry import Argument, Command, Place, Undone
 from voxlate.commands.api.progress import Reporter
 from voxlate.evaluation.evaluation_options import CompareOptions, EvaluateOptions
 from voxlate.scans.layout_options import quote_path
@@ -17,21 +17,13 @@ if TYPE_CHECKING:
     from voxlate.evaluation.scoring.scores import Scores
 
 
-def _evaluation_lines(
-    scores: "Scores",
-    out: Place,
-    options: EvaluateOptions,
-    as_json: bool,
-    everything: Everything = False,
-) -> Iterator[Any]:
-    from voxlate.evaluation.scoring.tables import not_scored_texts, training_note
+def _evaluation_lines(scores: "Scores", out: Place, options: EvaluateOptions) -> Iterator[Any]:
+    from voxlate.evaluation.scoring.tables import not_scored_texts
     from voxlate.training.verdict import colour_lines
 
-    if as_json and (trained := training_note(scores)):  # tables have it in their caption
-        yield message("trained-on", trained)
     faults = read_messages(scores.header, "truth_messages")
     yield from faults if options.any_truth else map(Undone, map(str, faults))
-    yield scores.table() if everything else scores.short_table()
+    yield scores.short_table()
     yield colour_lines(scores.verdicts)
     for text in not_scored_texts(scores.header["not_synthesised"]):
         yield Undone(f"not scored: {text}")
@@ -76,8 +68,8 @@ def evaluate(
     return score_images(out, truth, options, progress=progress.count("evaluate"))
 
 
-def _comparison_lines(comparison: "Comparison", everything: Everything = False) -> Iterator[Any]:
-    yield comparison.table("all" if everything else "main")
+def _comparison_lines(comparison: "Comparison") -> Iterator[Any]:
+    yield comparison.table("main")
 
 
 @Command(

@@ -1,7 +1,6 @@
 """The commands that train: train, adapt, import_weights, calibrate."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
@@ -9,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from rich.text import Text
 
-from voxlate.base.errors import BadInput
 from voxlate.base.option import MainOption, Object
 from voxlate.commands.api.entry import (
     Address,
@@ -38,10 +36,12 @@ def _trained_lines(done: "Trained", options: TrainOptions | AdaptOptions) -> Ite
     from voxlate.training.log_file import read_verdicts
     from voxlate.training.verdict import colour_lines
 
-    runs, curves = [done.folder], done.folder / "tensorboard"
+    curves = done.folder / "tensorboard"
+    following = f"synth {quote_path(done.folder)} COHORT --split val --out OUT"
     if isinstance(options, TrainOptions) and options.folds is not None:
         curves = done.folder.parent
-        runs = [curves / f"fold{fold}" for fold in range(options.folds)]
+        runs = " ".join(quote_path(curves / f"fold{fold}") for fold in range(options.folds))
+        following = f"synth {runs} COHORT --out CV"
     by_stage = read_verdicts(done.log)
     final = by_stage.pop("final", [])
     is_worse = any(verdict.outcome == "worse" for verdict in final)
@@ -51,36 +51,7 @@ def _trained_lines(done: "Trained", options: TrainOptions | AdaptOptions) -> Ite
     none = "No verdict: no validation case has the source and the target modalities"
     yield colour_lines(final) if final else none
     yield f"Curves:  tensorboard --logdir {quote(str(curves))}"
-    yield f"{done.weights()} is the model. {advice}:  voxlate {next_synthesis(runs, options.allow_code)}"
-
-
-def next_synthesis(runs: Sequence[Path], allow_code: bool = False) -> str:
-    """The synthesis of held-out cases; by the runs of a cross-validation of every case, by those that did not see it."""
-    from voxlate.scans.cases.prepared import COHORT
-    from voxlate.training.recipe import from_dict
-    from voxlate.training.recipe.run_provenance import splits_of_training
-    from voxlate.training.run import Run
-    from voxlate.training.weights import read_header
-
-    run = Run(runs[0])
-    scans, present = COHORT, dict[str, set[str]]()
-    cohort = None
-    with suppress(BadInput):  # it does not exist any more, or has changed
-        cohort = run.cohort
-    if cohort is not None:
-        scans = cohort.scans
-        present = {entry.case: {*entry.present} for entry in cohort.cases}
-    command = f"synth {' '.join(map(quote_path, runs))} {scans}"
-    if len(runs) > 1:
-        return f"{command} --out CV"
-    splits = splits_of_training(runs)
-    split = next((name for name in ("val", "test") if splits.get(name)), "")
-    command += f" --split {split}" if split else ""
-    recipe = from_dict(read_header(run.weights())["recipe"], f"{runs[0]}", allow_code)
-    complete = {case for case, names in present.items() if {*recipe.data.source} <= names}
-    if recipe.task.completes and complete & {*splits.get(split, present)}:
-        command += f" --missing {recipe.data.target[0]}"
-    return f"{command} --out OUT"
+    yield f"{done.weights()} is the model. {advice}:  voxlate {following}"
 
 
 def _run_document(done: "Trained") -> dict[str, Any]:

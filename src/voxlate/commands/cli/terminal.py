@@ -32,6 +32,8 @@ from voxlate.base.option import (
     OutputOption,
     flag_of,
     option_in,
+    options,
+    parameters_of,
     range_of,
     text_type,
 )
@@ -39,9 +41,16 @@ from voxlate.commands.api.entry import HOMES, Aside, Command, Undone, commands, 
 from voxlate.commands.api.progress import Reporter, err, main_process, note, say
 
 METAVARS = {Path: "PATH", int: "INT", float: "NUMBER", bool: ""}
-DEBUG = Option("Show the traceback of an error.")
-AS_JSON = OutputOption("Print the result as JSON.", flag="--json")
-VERBOSE = OutputOption("Print every message.", flag="--verbose -v")
+
+
+@options
+class Printing:
+    """Options of every command on the command line."""
+
+    as_json: Annotated[bool, OutputOption("Print the result as JSON.", flag="--json")] = False
+    verbose: Annotated[bool, OutputOption("Print every message.", flag="--verbose -v")] = False
+    debug: Annotated[bool, Option("Show the traceback of an error.")] = False
+
 
 app = typer.Typer(
     name="voxlate",
@@ -177,11 +186,7 @@ def add(command: Command) -> None:
     """Add a command to the command line, with examples at the end of its --help."""
     examples = [f"voxlate {line}" for line in cleandoc(command.examples).splitlines()]
     epilog = "\n".join(["Example:" if len(examples) == 1 else "Examples:", *examples])
-    switches = {"as_json": AS_JSON, "debug": DEBUG, "verbose": VERBOSE}
-    parameters = {**command.parameters}
-    for name, option in switches.items():
-        note = Annotated[bool, option]
-        parameters[name] = Parameter(name, Parameter.KEYWORD_ONLY, default=False, annotation=note)
+    parameters = [*command.given.values(), *parameters_of(Printing).values()]
 
     def run(**typed: Any) -> None:
         """Call the command, and print its result: a document, or lines; what is left undone ends it with code 3."""
@@ -189,20 +194,17 @@ def add(command: Command) -> None:
         warnings.showwarning = show_warning  # type: ignore[assignment]
         if not command.reads:
             wait_as_the_load_asks()
-        debug = typed.pop("debug")
-        typed = {name: value for name, value in typed.items() if value not in (None, [])}
-        as_json = typed["as_json"]
-        given = {name: typed[name] for name in command.given if name in typed}
+        debug = typed["debug"]
+        given = {name: typed[name] for name in command.given if typed[name] not in (None, [])}
         with print_messages(typed["verbose"], command.waits) as take:
-            report = Reporter(say=take)
-            result, values = command.call(given, report)
-            shown = command.show(result, {**typed, **values})
+            result, values = command.call(given, Reporter(say=take))
+            shown = command.show(result, values)
             for line in shown:
                 if isinstance(line, Message):
                     take(line)
-        if as_json and main_process:
+        if typed["as_json"] and main_process:
             print(json.dumps(plain(command.document(result))))
-        for line in [] if as_json else shown:
+        for line in [] if typed["as_json"] else shown:
             if isinstance(line, Aside):
                 say(line.line, err, line.style)
             elif not isinstance(line, Undone | Message):
@@ -210,7 +212,7 @@ def add(command: Command) -> None:
         end(line.sentence for line in shown if isinstance(line, Undone))
 
     panels = (ARGUMENT, *PANELS)
-    ordered = sorted(parameters.values(), key=lambda one: panels.index(option_in(one).panel))
+    ordered = sorted(parameters, key=lambda one: panels.index(option_in(one).panel))
     run.__signature__ = Signature([*map(_for_typer, ordered)])  # type: ignore[attr-defined]
     # Typer shows what follows the form feed in the list of commands.
     run.__doc__ = cleandoc(f"{command.described.__doc__}").partition("\f")[0]

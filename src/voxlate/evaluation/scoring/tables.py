@@ -25,7 +25,7 @@ Which = Literal["all", "main"]
 
 LABEL_WIDTH = 26  # of the metrics' column, in characters
 NARROWEST = 17  # of a method's column, with its borders
-# These metrics are printed without --all.
+# These metrics are printed.
 MAIN = (
     "mae",
     "psnr",
@@ -179,7 +179,7 @@ def score_tables(scores: Scores, which: Which = "all") -> Tables:
 
 
 def is_main(metric: Metric, standard: Iterable[str]) -> bool:
-    """Whether a metric is printed without --all: a main metric, or one that is computed only on request.
+    """Whether a metric is printed: a main metric, or one that is computed only on request.
 
     standard: regions and scopes that nobody asked for.
     """

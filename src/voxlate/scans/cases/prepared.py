@@ -40,14 +40,11 @@ from voxlate.scans.cases.case import (
     open_case,
     read_header,
 )
-from voxlate.scans.cohorts.manifest_search import root_and_manifest
 from voxlate.scans.cohorts.split import FOLDS, SPLITS, fold_splits, refuse_leak
 from voxlate.scans.images.intensity import IntensityMap, Scale, Statistics, typical_scale
 from voxlate.scans.images.misalignment import Misalignment
 from voxlate.scans.images.register import Registered
-from voxlate.scans.layout_options import layout_options, quote_path
 
-COHORT = "COHORT"  # stands for scans in a command whose folder is unknown
 FORMAT = "voxlate prepared cohort"
 VERSION = 4
 # facts of a case that its file and the list of cases state
@@ -121,26 +118,6 @@ class Cohort:
         }
         grids = Counter("×".join(map(str, reversed(case.shape))) for case in self.cases)
         return {"rows": rows, "units": self.units, "grids": dict(grids.most_common())}
-
-    @property
-    def root(self) -> Path | None:
-        """The folder of the scans; None if it does not exist any more."""
-        stated = self.provenance.get("root")
-        return Path(stated) if stated and Path(stated).exists() else None
-
-    @property
-    def scans(self) -> str:
-        """The folder of the scans and its layout in a command; COHORT if it does not exist any more.
-
-        A manifest that is found in the folder needs no option.
-        """
-        layout = {**self.provenance}
-        if self.root is None:
-            return COHORT + layout_options(layout)
-        found = root_and_manifest(self.root)[1]
-        if found and f"{found.resolve()}" == layout.get("manifest"):
-            layout["manifest"] = None
-        return quote_path(self.root) + layout_options(layout)
 
     @property
     def preparation(self) -> Preparation:
