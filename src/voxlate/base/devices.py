@@ -67,11 +67,7 @@ def free_memory(device: torch.device) -> float:
         return float(min(max(left, 0), machine.free_memory()))
     if device.type == "cpu":
         return machine.free_memory()
-    try:
-        return float(_own(device).mem_get_info(device)[0])
-    except (AttributeError, RuntimeError):  # torch before 2.7 on XPUs, and some drivers
-        own = _own(device)
-        return float(own.get_device_properties(device).total_memory - own.memory_reserved(device))
+    return float(_own(device).mem_get_info(device)[0])
 
 
 def forget_peak_memory(device: torch.device) -> None:

@@ -18,12 +18,9 @@ FILES = ("weights*.safetensors", "anatomy.safetensors", "calibration.*.safetenso
 COMMIT = re.compile(r"[0-9a-f]{40}")
 # A path has one slash where the address has two.
 ADDRESS = re.compile(r"hf:/{1,2}([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?/?")
-FORM = "hf://NAME/REPO@REVISION"
+LONGEST = 200  # characters of a server's message
 
-huggingface_hub, errors = (
-    Package(f"huggingface_hub{part}", "hub", PREFIX, "the package huggingface_hub")
-    for part in ("", ".errors")
-)
+huggingface_hub = Package("huggingface_hub", "hub", PREFIX, "the package huggingface_hub")
 
 
 def is_on_hub(run: object) -> bool:
@@ -53,7 +50,9 @@ def download(run: Path | str) -> Path:
     """
     matched = ADDRESS.fullmatch(Path(run).as_posix())
     if matched is None:
-        raise BadInput(f"{run}: expected a model as {FORM}, found another form. Check the address.")
+        raise BadInput(
+            f"{run}: expected a model as hf://NAME/REPO@REVISION, found another form. Check the address."
+        )
     repo, revision = matched[1], matched[2] or "main"
     address = f"{PREFIX}{repo}@{revision}"
     with refusals(address):
@@ -115,20 +114,10 @@ def refusals(address: str) -> Iterator[None]:
         raise
     # its client for HTTP, and with it the types, differ between versions
     except Exception as error:
-        raise BadInput(f"{address}: {_sentence(error)}") from error
-
-
-def _sentence(error: Exception) -> str:
-    """What the hub's client says, in one sentence."""
-    said = first_line(getattr(error, "server_message", None) or str(error)) or type(error).__name__
-    advice = "Check the name and what follows @; for a private or gated repository log in (hf auth login)."
-    if not isinstance(error, errors.HfHubHTTPError | errors.HFValidationError):
-        advice = "Check the network, HF_ENDPOINT and HF_HUB_OFFLINE, or load it once where there is a connection."
-    return f"expected the hub to allow this, found a refusal ({said}). {advice}"
-
-
-def first_line(text: str | None) -> str:
-    """The first line of a server's message, without the user's token, which a server might repeat."""
-    line = (text or "").strip().partition("\n")[0][:200]
-    token = huggingface_hub.get_token()
-    return line.replace(token, "…") if token else line
+        text = f"{getattr(error, 'server_message', None) or error}".strip().partition("\n")[0]
+        said = f"{type(error).__name__}: {text[:LONGEST]}"
+        if token := huggingface_hub.get_token():
+            said = said.replace(token, "…")  # a server might repeat it
+        raise BadInput(
+            f"{address}: expected the hub to allow this, found a refusal ({said}). Check the name and what follows @, the network, HF_ENDPOINT and HF_HUB_OFFLINE; for a private or gated repository log in (hf auth login)."
+        ) from error

@@ -7,7 +7,6 @@ import ctypes
 import os
 import shutil
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -63,20 +62,14 @@ def forget_peak_memory() -> None:
 
 
 def peak_memory() -> float:
-    """Peak memory of this process in bytes since `forget_peak_memory`; on other systems than Linux since its start."""
+    """Peak memory of this process in bytes since `forget_peak_memory`; elsewhere since its start, or now."""
     with suppress(OSError, StopIteration):
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         return 1024.0 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
-    try:
-        import resource
-    except ImportError:  # Windows, where psutil states the peak
-        import psutil
+    import psutil
 
-        memory = psutil.Process().memory_info()
-        return float(getattr(memory, "peak_wset", memory.rss))
-    # getrusage(2) counts bytes on macOS and kilobytes elsewhere.
-    unit = 1 if sys.platform == "darwin" else 1024
-    return float(unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    memory = psutil.Process().memory_info()
+    return float(getattr(memory, "peak_wset", memory.rss))  # Windows alone states a peak
 
 
 @contextmanager
