@@ -43,7 +43,7 @@ def head(cohort):
 
 
 def inputs_of(model, scan):
-    return model.check({"t1": scan}).inputs
+    return model.check({"t1": scan})
 
 
 def drawn(model, scan):

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Required
@@ -108,8 +108,6 @@ class _Keys(TypedDict, total=False):
     network_units: dict[Name, _Units]
     network_calls: NotNegative
     seconds_per_slice: NotNegative
-    device: Text
-    batch: Count
     calibration: StatedCalibration
     bounds: dict[Name, dict[Name, NotNegative]]
     expected: dict[Name, dict[Name, NotNegative]]
@@ -209,18 +207,17 @@ ENDINGS = ".nii.gz", ".nii", ".nrrd", ".mha"
 WRITERS = 2  # files that are written at a time
 
 
-def write_images(
-    folder: Path,
-    images: Mapping[str, Writer],
-    provenance: Mapping[str, Any],
-) -> list[str]:
-    """Write images by the name of their file, and FOLDER/provenance.json; returns the older images, which are removed.
+def write_images(folder: Path, images: Mapping[str, Writer], provenance: Mapping[str, Any]) -> None:
+    """Write images by the name of their file, and FOLDER/provenance.json; earlier images that are unchanged are removed.
 
     The provenance is written last, so that a folder with one is complete. Raises BadInput where a scan has the name of
     an image.
     """
     check_free(folder, images)
-    removed = remove_images(folder, keep=images)
+    for name, content in _hashes_of(folder).items():
+        if name not in images and has_content(folder / name, content):
+            (folder / name).unlink()
+    (folder / "provenance.json").unlink(missing_ok=True)
     places = {folder / name: write for name, write in images.items()}
     if sys.platform == "emscripten":  # a browser has no threads
         for path, write in places.items():
@@ -231,7 +228,6 @@ def write_images(
                 pass
     listed = {name: content_hash(folder / name) for name in images}
     write_json(folder / "provenance.json", {**provenance, "images": listed})
-    return removed
 
 
 def check_scans(folder: Path, inputs: Mapping[str, Mapping[str, Any]]) -> None:
@@ -240,36 +236,19 @@ def check_scans(folder: Path, inputs: Mapping[str, Mapping[str, Any]]) -> None:
     inputs: the entry of the provenance. A scan that was corrected in its place is the same one.
     """
     stated = provenance_of(folder).get("inputs")
-    if stated is None or _without_path(stated) == _without_path(inputs):
+    if stated is None or _contents(stated) == _contents(inputs):
         return
-    places = {scan["path"] for scan in stated.values() if "path" in scan}
-    if not any(
-        scan.get("path") and os.path.normpath(folder / scan["path"]) in places
-        for scan in inputs.values()
-    ):
+    earlier = {scan.get("path", "memory") for scan in stated.values()}
+    places = {os.path.normpath(folder / scan.get("path", "")) for scan in inputs.values()}
+    if earlier.isdisjoint(places):
         raise BadInput(
-            f"{folder}: expected no image of another scan, found that of {' and '.join(sorted(places)) or 'one in memory'}. Choose another folder, or remove this one."
+            f"{folder}: expected no image of another scan, found that of {' and '.join(sorted(earlier))}. Choose another folder, or remove this one."
         )
 
 
-def _without_path(inputs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _contents(inputs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """What tells the scans of a provenance apart, wherever they are."""
-    return {
-        name: {key: value for key, value in scan.items() if key != "path"}
-        for name, scan in inputs.items()
-    }
-
-
-def remove_images(folder: Path, keep: Collection[str] = ()) -> list[str]:
-    """Remove the provenance of a folder, and the images in it that are unchanged since they were written."""
-    listed = _hashes_of(folder).items()
-    removed = [
-        name for name, content in listed if name not in keep and has_content(folder / name, content)
-    ]
-    for name in removed:
-        (folder / name).unlink()
-    (folder / "provenance.json").unlink(missing_ok=True)
-    return removed
+    return {name: {**scan, "path": ""} for name, scan in inputs.items()}
 
 
 def read_synthesis(provenance: Path) -> dict[str, Any]:

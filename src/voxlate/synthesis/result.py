@@ -1,7 +1,7 @@
 """The result of a synthesis: the images of a case with their intervals and provenance, and their files."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from voxlate.base.files import HIGH, LOW, STD, UNCALIBRATED
 from voxlate.base.messages import Grade, Message, read_messages
 from voxlate.scans.formats.io import write_volume
 from voxlate.scans.formats.nifti import DESCRIPTION, description_of
-from voxlate.scans.images.frame import BodyFrame
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.ranges import as_grey
 from voxlate.synthesis.provenance import ENDINGS, check_scans, write_images
@@ -50,20 +49,6 @@ class Synthesised:
     low: dict[str, Volume] = field(default_factory=dict)
     high: dict[str, Volume] = field(default_factory=dict)
     states: dict[str, Volume] = field(default_factory=dict)
-
-    def restored(self, frame: BodyFrame, backgrounds: Mapping[str, float]) -> "Synthesised":
-        """Images and maps of a frame on the whole grid; outside, images and ends of intervals are background."""
-
-        def whole(volumes: Mapping[str, Volume], values: Mapping[str, float]) -> dict[str, Volume]:
-            return {name: frame.restore(volumes[name], values.get(name, 0)) for name in volumes}
-
-        return replace(
-            self,
-            volumes=whole(self.volumes, backgrounds),
-            std=whole(self.std, {}),
-            low=whole(self.low, backgrounds),
-            high=whole(self.high, backgrounds),
-        )
 
     @property
     def files(self) -> dict[str, Volume]:
@@ -149,8 +134,8 @@ class Synthesised:
         folder: Path,
         ending: str = ENDINGS[0],
         windows: Mapping[str, tuple[float, float]] | None = None,
-    ) -> list[str]:
-        """Write each image and map, and provenance.json with their names; returns the removed older images.
+    ) -> None:
+        """Write each image and map, and provenance.json with their names.
 
         windows: by modality, the values that are black and white in pictures of images and of ends of intervals. States are
         written into FOLDER/states.
@@ -170,4 +155,4 @@ class Synthesised:
             )
             for name, volume in files.items()
         }
-        return write_images(folder, images, self.provenance)
+        write_images(folder, images, self.provenance)

@@ -33,7 +33,7 @@ from voxlate.scans.images.tiling import (
 )
 from voxlate.synthesis.calibration import Prediction
 from voxlate.synthesis.facts import CUBIC, DataFacts, ModelFacts, SynthFacts
-from voxlate.synthesis.inputs import CaseInputs
+from voxlate.synthesis.inputs import Checked
 from voxlate.synthesis.network import Network, NoiseOf
 from voxlate.synthesis.patch import Patch
 
@@ -48,7 +48,7 @@ NOTED = 1.1  # slope from which a note states the correction
 def sample_planes(
     facts: ModelFacts,
     network: Network,
-    inputs: CaseInputs,
+    inputs: Checked,
     seed: int,
     progress: Progress,
 ) -> tuple[list[Prediction], float]:
@@ -104,7 +104,7 @@ def planes_read(facts: ModelFacts, header: CaseHeader) -> tuple[DataFacts, ...]:
 def sample_targets(
     facts: ModelFacts,
     network: Network,
-    inputs: CaseInputs,
+    inputs: Checked,
     seed: int,
     progress: Progress,
 ) -> tuple[list[Prediction], float]:
@@ -313,16 +313,6 @@ class SynthesisedImage:
             return None
         return self.prediction.sd * np.float32(self.scale.half)
 
-    def stretched(self, peak: "Peak") -> "SynthesisedImage":
-        """The image with its values stretched, and its spread with them."""
-        values = peak.stretch(self.values)
-        sd = self.physical_sd
-        if sd is not None:
-            wider = peak.stretch_sd(sd, self.values)
-            sd = np.asarray(wider / np.float32(self.scale.half), np.float32)
-        prediction = replace(self.prediction, values=self.scale.of(values), sd=sd)
-        return SynthesisedImage(values, prediction, self.scale, peak)
-
 
 @dataclass(frozen=True)
 class Peak:
@@ -333,21 +323,12 @@ class Peak:
 
     def stretch(self, values: np.ndarray) -> np.ndarray:
         """The values [N, ...] after the stretch, in the unit of `middle`."""
-        stretched = values.copy()
-        offset = self.middle - self.slope * self.middle
-        np.copyto(stretched, self.slope * values + offset, where=values > self.middle)
-        return stretched
+        stretched = self.slope * values + (self.middle - self.slope * self.middle)
+        return np.where(values > self.middle, stretched, values)
 
     def stretch_sd(self, sd: np.ndarray, values: np.ndarray) -> np.ndarray:
         """The standard deviations after the stretch of values that had them; both: [N, ...]."""
-        stretched = sd.copy()
-        np.copyto(stretched, self.slope * sd, where=values > self.middle)
-        return stretched
-
-    @property
-    def entry(self) -> dict[str, float]:
-        """The entry of a provenance."""
-        return {"median": round(self.middle, 4), "slope": round(self.slope, 4)}
+        return np.where(values > self.middle, self.slope * sd, sd)
 
     def check(self, name: str) -> list[Message]:
         """A message where the image was changed much."""
@@ -371,13 +352,19 @@ def in_physical_units(
     """
     scale = facts.scales[name]
     values = scale.inverse(prediction.values)
-    image = SynthesisedImage(values, replace(prediction, values=scale.of(values)), scale)
-    if not facts.synth.peaks:
-        return image
-    volume = Volume(values[None], affine, facts.units[name], name)
-    share = facts.synth.peak_shares.get(name)
-    peak = find_peak(volume, facts.intensity[name], scale, facts.training_ml, share)
-    return image if peak is None else image.stretched(peak)
+    sd = prediction.sd
+    peak = None
+    if facts.synth.peaks:
+        volume = Volume(values[None], affine, facts.units[name], name)
+        share = facts.synth.peak_shares.get(name)
+        peak = find_peak(volume, facts.intensity[name], scale, facts.training_ml, share)
+    if peak is not None:
+        if sd is not None:
+            half = np.float32(scale.half)
+            sd = np.asarray(peak.stretch_sd(sd * half, values) / half, np.float32)
+        values = peak.stretch(values)
+    prediction = replace(prediction, values=scale.of(values), sd=sd)
+    return SynthesisedImage(values, prediction, scale, peak)
 
 
 def find_peak(

@@ -206,7 +206,7 @@ def synthesise(
     from voxlate.synthesis.model import Model
 
     if isinstance(run, Model):  # which is on a device already
-        options = replace(options, device=f"{run.device}")
+        options = replace(options, device=f"{run.network.device}")
     to = Path(out)
     runs, texts = _runs_and_texts(run, inputs)
     in_archive = options.store or any(map(is_dicomweb, texts))
@@ -390,11 +390,10 @@ def check_case(model: "Model", scans: "CaseScans") -> CheckedCase:
     """A case as a model would take it."""
     checked = model.check(scans.files, scans.case)
     messages = by_consequence([*scans.notes, *checked.messages, *model.missing_checks])
-    inputs = checked.inputs
-    units = inputs.prepared.header.units
+    units = checked.prepared.header.units
     files = {
-        name: {"file": str(inputs.files[name]), "grid": f"{grid}", "unit": units.get(name, "")}
-        for name, grid in inputs.grids.items()
+        name: {"file": str(checked.files[name]), "grid": f"{grid}", "unit": units.get(name, "")}
+        for name, grid in checked.grids.items()
     }
     return CheckedCase(scans.case, verdict_of(messages), files, checked.targets, messages)
 
