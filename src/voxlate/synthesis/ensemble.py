@@ -32,15 +32,14 @@ class Ensemble(Model):
     """
 
     def __init__(self, members: Sequence[Model]):
-        models = tuple(replace(member, calibrations=None) for member in members)
-        first, *others = models
+        first, *others = members
         for member in others:
             if _task(member) != _task(first):
                 raise BadInput(
                     f"{member.origin}: expected a model that makes {_task(first)}, as {first.origin} does, found one that makes {_task(member)}. Leave it out, or run synth for each."
                 )
             _check_intensity(member, first)
-        super().__init__(**{**vars(first), "models": models})
+        super().__init__(**{**vars(first), "models": (*members,), "calibrations": None})
 
     def with_options(self, *options: Any, **changes: Any) -> "Ensemble":
         """The ensemble with other synthesis options (see Model.with_options)."""

@@ -16,7 +16,6 @@ import numpy as np
 from voxlate.base.earlier import ANY, without_retired
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json, sha256_of
-from voxlate.base.messages import Message
 from voxlate.base.records import Digest, FileName, Record, Text
 from voxlate.scans.cases.case import map_arrays
 from voxlate.synthesis.calibration import Calibration, Header, Widths
@@ -107,21 +106,6 @@ class Carried:
         }
 
 
-@dataclass(frozen=True)
-class ExportedCalibration:
-    """The calibration of an exported model, which was checked when it was exported."""
-
-    calibration: Calibration
-
-    def find(self, facts: ModelFacts) -> Calibration:
-        """The calibration."""
-        return self.calibration
-
-    def messages(self, facts: ModelFacts) -> list[Message]:
-        """No message."""
-        return []
-
-
 def is_exported(path: Path | str) -> bool:
     """Whether a path is a folder that `voxlate export` wrote a model in."""
     return (Path(path) / DESCRIPTION).is_file()
@@ -146,7 +130,7 @@ def load_exported(folder: Path | str) -> Model:
         header = stated.calibration.header
         parts = {name: carried.part(f"widths.{name}") for name in header.targets}
         widths = {name: Widths(arrays) for name, arrays in parts.items() if arrays}
-        calibrations = ExportedCalibration(Calibration(header, widths, stated.calibration.hash))
+        calibrations = Calibration(header, widths, stated.calibration.hash)
     return Model(stated.facts, network, carried.folder, anatomy, calibrations)
 
 
@@ -169,17 +153,8 @@ def read_model(folder: Path | str) -> Carried:
     description: Description = record.fill(Description, without_retired(stated, RETIRED))
     record.check({NETWORK, ARRAYS} <= description.files.keys(), f"no hash of {NETWORK} or {ARRAYS}")
     for name, digest in description.files.items():
-        _check_file(folder, name, digest)
+        if not (folder / name).is_file() or sha256_of(folder / name) != digest:
+            raise BadInput(
+                f"{folder / name}: expected the file that {DESCRIPTION} states, found another one (its hash differs) or none. Copy the whole folder again."
+            )
     return Carried(folder, description, map_arrays(folder / ARRAYS))
-
-
-def _check_file(folder: Path, name: str, digest: str) -> None:
-    path = folder / name
-    if not path.is_file():
-        raise BadInput(
-            f"{path}: expected a file of the model, found none. Copy the whole folder again."
-        )
-    if sha256_of(path) != digest:
-        raise BadInput(
-            f"{path}: expected the file that {DESCRIPTION} states, found another one (its hash differs). Copy the folder again."
-        )

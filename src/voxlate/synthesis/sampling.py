@@ -3,7 +3,7 @@
 The bright end of an image is corrected, because predicted means are too dark.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -116,18 +116,14 @@ def sample_targets(
     plan, prepared = _plan_slices(facts, inputs.prepared)
     starts = plan.starts()
     levels = len({start[0] for start in starts})  # slices, of which each may have several patches
-    # the values of voxels that no patch holds, in the order of _draw_samples
+    # the values of voxels that no patch holds, mean, standard deviation and states
     background = [BACKGROUND] if synth.samples == 1 else [BACKGROUND, 0.0]
     background += [BACKGROUND] * synth.keep_states
     blend = Blend(plan.output_tiling, np.repeat(background, len(facts.data.target)).tolist())
 
-    def finished(begin: int, size: int, samples: int) -> None:
-        """Report the items before a batch, and those of the batch by its finished samples."""
-        done = begin * synth.samples + size * samples
-        progress(levels * done // (len(starts) * synth.samples), levels)
-
+    targets = len(facts.data.target)
+    size = 1 if synth.exact else synth.batch
     with network.count() as calls:
-        size = 1 if synth.exact else synth.batch
         for begin in range(0, len(starts), size):
             chosen = starts[begin : begin + size]
             patches = [
@@ -135,16 +131,23 @@ def sample_targets(
                 for start in chosen
             ]
             noise = _noise_of(synth, plan, chosen, prepared.header.spacing_mm[0], inputs.key, seed)
-            report = partial(finished, begin, len(chosen))
-            images = _draw_samples(network, patches, noise, facts, plan, report)
-            for start, image in zip(chosen, images):
-                blend.add(image, plan.place(start))
+            moments = Moments()
+            for number in range(synth.samples):
+                drawn = network.sample(patches, replace(noise, samples=number))
+                image = _without_margins(drawn, plan)
+                moments.add(image[:, :targets], None, 1)
+            parts = [moments.mean, image[:, targets:]]
+            if synth.samples > 1:
+                parts.insert(1, moments.sd())
+            for start, joined in zip(chosen, np.concatenate(parts, 1)):
+                blend.add(joined, plan.place(start))
+            progress(levels * (begin + len(chosen)) // len(starts), levels)
     evaluations_each = calls.count / max(1, len(starts) * synth.samples)
     return _predictions(prepared.header.case, blend.result(), facts), evaluations_each
 
 
 def _predictions(case: str, blended: np.ndarray, facts: ModelFacts) -> list[Prediction]:
-    """The predictions of all targets, [k T, D, H, W] as _draw_samples gives; raises BadInput for values that are not finite."""
+    """The predictions of all targets, [k T, D, H, W]: mean, standard deviation of several samples, states; raises BadInput for values that are not finite."""
     parts = blended.reshape(-1, len(facts.data.target), *blended.shape[1:])
     for part in parts:
         wrong = np.count_nonzero(~np.isfinite(part))
@@ -215,29 +218,6 @@ def _noise_of(
     is_whole = all(length >= whole for length, whole in zip(size, plane))
     tiles = None if is_whole else [Tile((y, x), size, plane) for _, y, x in starts]
     return NoiseOf(seed, items, 0, tiles)
-
-
-def _draw_samples(
-    network: Network,
-    patches: Sequence[Patch],
-    noise: NoiseOf,
-    facts: ModelFacts,
-    plan: SlicePlan,
-    report: Callable[[int], None],
-) -> Float32:
-    """The mean of the samples, of several their standard deviation (ddof = 1), and states of the last: [B, k T, D, H, W].
-
-    report: gets the number of finished samples.
-    """
-    moments = Moments()
-    samples = facts.synth.samples
-    for number in range(samples):
-        drawn = _without_margins(network.sample(patches, replace(noise, samples=number)), plan)
-        image, states = np.split(drawn, [len(facts.data.target)], axis=1)
-        moments.add(image, None, 1)
-        report(number + 1)
-    sd = [moments.sd()] if samples > 1 else []
-    return np.concatenate([moments.mean, *sd, states], 1)
 
 
 def _without_margins(image: Float32, plan: SlicePlan) -> Float32:

@@ -154,7 +154,6 @@ def _pairs(inputs: list[str], sources: Sequence[str]) -> dict[str, Path]:
 def _one_scan(path: Path, model: Model) -> CaseScans:
     """The case of a lone scan; raises BadInput where a model of several sources does not take it by its name or tags."""
     sources = model.facts.data.source
-    accepted = {*sources, *chain.from_iterable(model.facts.accepts.values())}
     says = modality_by_name(path)
     name = sources[0]
     notes = tuple[Message, ...]()
@@ -166,12 +165,13 @@ def _one_scan(path: Path, model: Model) -> CaseScans:
             )
 
             name = modality_of(list_series(path)[0])
-        if name not in accepted:
+        if name not in {*sources, *chain.from_iterable(model.facts.accepts.values())}:
             raise BadInput(
                 f"{path}: expected scans with their names ({', '.join(sources)}), found one scan whose modality is not stated. Name the file by its modality, or give it as NAME={path}."
             )
     elif not path.is_dir():
         takes_any = says in MR and name in ANY
+        accepted = {name, *model.facts.accepts.get(name, ())}
         is_named = {without_ending(path.name).lower(), says} & accepted
         if not (takes_any or says in ANY or is_named):
             text = f"By its name, {path.name} is {says}, and it is taken as {name}. Give a scan of {name}, or a model for {says}."

@@ -56,7 +56,7 @@ def load_members(
         return models[0]
     from voxlate.synthesis.ensemble import Ensemble  # here, because one model needs none
 
-    return Ensemble(models)
+    return Ensemble(models).with_options(intervals=False)
 
 
 def members_and_scans(inputs: Sequence[str]) -> tuple[list[Path], list[str]]:
