@@ -140,7 +140,8 @@ class Model:
         facts, network = self.facts, self.network
         if like is not None:
             facts, network = network.like(facts, like, allow_code)
-        facts, network = network.with_options(facts, allow_code, changes)
+        if any(value is not None for value in changes.values()):
+            facts, network = network.with_options(facts, allow_code, changes)
         calibrations = self.calibrations if intervals else None
         return replace(self, facts=facts, network=network, calibrations=calibrations)
 

@@ -147,14 +147,16 @@ class Syntheses:
 
 def _synth_lines(done: Syntheses, run: Any, out: Path, options: SynthOptions) -> Iterator[Any]:
     from voxlate.commands.api.next_steps import after_synthesis
-    from voxlate.evaluation.intervals.summary import error_lines
     from voxlate.synthesis.provenance import bound_lines, provenance_of
 
     if done.others and not (done.cases or done.left_out):
         yield f"--part {options.part} holds none of the {done.others} cases: nothing to do."
         return
     stated = [one for one in map(provenance_of, done.folders) if "expected" in one]
-    yield from error_lines(*stated) if stated else ()
+    if stated:
+        from voxlate.evaluation.intervals.summary import error_lines
+
+        yield from error_lines(*stated)
     yield from bound_lines(done.folders)
     if done.complete:
         yield f"{len(done.complete)} cases lack no modality and are not synthesised: {', '.join(done.complete)}"
@@ -200,7 +202,6 @@ def synthesise(
         >>> len(done.cases), (done.folders[0] / "t2.nii.gz").is_file()
         (1, True)
     """
-    from voxlate.clinic.archives import is_dicomweb
     from voxlate.scans.formats.itk import ITK, load_writer
     from voxlate.synthesis.cohort import select, synthesise_cases
     from voxlate.synthesis.model import Model
@@ -209,7 +210,7 @@ def synthesise(
         options = replace(options, device=f"{run.network.device}")
     to = Path(out)
     runs, texts = _runs_and_texts(run, inputs)
-    in_archive = options.store or any(map(is_dicomweb, texts))
+    in_archive = options.store or any("://" in text for text in texts)
     if in_archive:
         from voxlate.clinic.studies import fetch_inputs, store_answers  # needs pydicom
 
@@ -252,14 +253,17 @@ def synthesise(
 synthesize = synthesise
 
 
-def open_model(run: Any, options: "CheckOptions | CalibrateOptions") -> "Model":
-    """A loaded model, or that of a run, or the ensemble of several."""
+def open_model(
+    run: Any, options: "CheckOptions | CalibrateOptions", for_check: bool = False
+) -> "Model":
+    """A loaded model, or that of a run, or the ensemble of several; for_check: see training.load."""
     from voxlate.synthesis.model import Model
     from voxlate.training.load import load_members
 
     if isinstance(run, Model):
         return run
-    return load_members(as_list(run), options.device, options.allow_code, options.answer)
+    given = options.device, options.allow_code, options.answer
+    return load_members(as_list(run), *given, for_check)
 
 
 @dataclass(frozen=True)
@@ -372,7 +376,8 @@ def check(run: Runs, inputs: Inputs, *, options: CheckOptions, progress: Reporte
     from voxlate.synthesis.cohort import select
 
     runs, texts = _runs_and_texts(run, inputs)
-    model, asked = open_model(runs, options), SynthOptions(**vars(options))
+    model = open_model(runs, options, for_check=True)
+    asked = SynthOptions(**vars(options))
     selected = select(model, texts, asked)
     left_out, cases = {}, []
     for number, scans in enumerate(selected.scans):

@@ -11,7 +11,6 @@ from voxlate.scans.layout_options import layout_options, quote_path
 from voxlate.synthesis.inputs import scans_to_give
 from voxlate.synthesis.synth_options import SynthOptions
 from voxlate.training.recipe.run_provenance import splits_of_training
-from voxlate.training.training_options import PlanOptions
 
 if TYPE_CHECKING:
     from voxlate.training.batches.data_settings import DataSettings
@@ -22,6 +21,7 @@ HELD_OUT = ("val", "test")
 def after_prepare(prepared: Path) -> str:
     """The training of a prepared cohort, of a phantom's maps by a recipe with [data.physics]; raises BadInput if none can be planned."""
     from voxlate.training.planning.cohort_facts import MOST_GUESSED, choose_roles, cohort_facts
+    from voxlate.training.training_options import PlanOptions
 
     cohort = open_cohort(prepared)
     if PROTONS in cohort.modalities:
