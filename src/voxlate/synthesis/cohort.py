@@ -19,8 +19,6 @@ from voxlate.base.executors.workers import choose_executor
 from voxlate.base.files import lock, safe_name, write_json
 from voxlate.base.messages import Message, Say, message, read_messages, warn_unless_note
 from voxlate.base.option import merge
-from voxlate.scans.formats.io import is_picture
-from voxlate.scans.images.ranges import picture_window
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.network import OnnxNetwork
 from voxlate.synthesis.provenance import (
@@ -225,13 +223,6 @@ class _SynthesisJob:
         provenance = image.provenance
         split, of_split = self._split_of(scans.case, provenance)
         notes = [*scans.notes, *of_split]
-        windows = {}
-        if all(is_picture(path) for path in scans.files.values()):
-            for name, volume in image.volumes.items():
-                windows[name] = low, high = picture_window(volume)
-                if volume.unit != "grey":
-                    text = f"{name}.png shows {low:.4g} to {high:.4g} {volume.unit} as black to white. The values are in {name}{self.ending}."
-                    notes.append(message("picture-window", text))
         for note in notes:
             warn(note)
         stated = {**provenance, **self._runs_from(folder, provenance.get("held_out_by"))}
@@ -240,7 +231,7 @@ class _SynthesisJob:
             stated["warnings"] = [*stated.get("warnings", ()), *(note.table for note in notes)]
         if split:  # in the provenance of the case, so that it stays with the image
             stated["split"] = split
-        replace(image, provenance=stated).write(folder, self.ending, windows)
+        replace(image, provenance=stated).write(folder, self.ending)
 
     def _split_of(
         self, case: str, provenance: Mapping[str, Any]

@@ -29,7 +29,7 @@ from voxlate.base.records import (
 from voxlate.base.statistics import fixed_text
 from voxlate.scans.cases.align import Align
 from voxlate.scans.cases.case import MASK, Axes
-from voxlate.scans.formats.io import content_hash, has_content, is_picture, is_synthetic
+from voxlate.scans.formats.io import content_hash, has_content, is_synthetic
 from voxlate.scans.images.intensity import IntensityMap
 from voxlate.scans.images.register import RegistrationMethod
 from voxlate.synthesis.calibration import Bound
@@ -166,15 +166,12 @@ def common_settings(provenance: Provenance) -> Table:
 def difference(first: Provenance, second: Provenance) -> str:
     """The first difference between the settings of two syntheses; "" if they are equal."""
     for key in SHARED_KEYS:
-        a = first.get(key)
-        b = second.get(key)
-        if a == b:
-            continue
-        if isinstance(a, dict) and isinstance(b, dict):
+        a, b = first.get(key), second.get(key)
+        if a != b and isinstance(a, dict) and isinstance(b, dict):
             names = [name for name in {**a, **b} if a.get(name) != b.get(name)]
-            pairs = [f"{name} {a.get(name)} and {b.get(name)}" for name in names]
-            return f"{key}: {', '.join(pairs)}"
-        return f"{key}: {a} and {b}"
+            key, a, b = f"{key}.{names[0]}", a.get(names[0]), b.get(names[0])
+        if a != b:
+            return f"{key}: {a} and {b}"
     return ""
 
 
@@ -287,13 +284,11 @@ def check_free(folder: Path, names: Iterable[str]) -> None:
 
 
 def is_unchanged(folder: Path, ending: str = "") -> bool:
-    """Whether the provenance lists images, all unchanged since they were written, and but for pictures with this ending."""
+    """Whether the provenance lists images, all unchanged since they were written, and with this ending."""
     listed = _hashes_of(folder)
-    in_format = all(name.endswith(ending) or is_picture(Path(name)) for name in listed)
-    return (
-        bool(listed)
-        and in_format
-        and all(has_content(folder / name, content) for name, content in listed.items())
+    return bool(listed) and all(
+        name.endswith(ending) and has_content(folder / name, content)
+        for name, content in listed.items()
     )
 
 
@@ -315,19 +310,10 @@ def bounds_of(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
 
 
 def bound_lines(folders: Sequence[Path]) -> Iterator[str]:
-    """A line for each case, of many the first; none without a calibration."""
-    by_case = bounds_of(folders)
-    if not by_case:
-        return
-    provenance = provenance_of(next(folder for folder in folders if folder.name in by_case))
-    coverage = float(provenance["calibration"]["coverage"])
-    units = provenance.get("units", {})
-    yield f"MAE inside the body, exceeded with a probability of {1 - coverage:.0%} at most:"
-    for case in [*by_case][:MOST_CASES]:
-        bounds = [
-            f"{name} {fixed_text(of['mae'], of['mae'], fits=True)} {units.get(name, '')}".rstrip()
-            for name, of in by_case[case].items()
-        ]
-        yield f"  {case}: {', '.join(bounds)}"
-    if len(by_case) > MOST_CASES:
-        yield f"  and of {len(by_case) - MOST_CASES} more cases, in their provenance.json"
+    """The bound of the error of each case and modality, of many cases the first; none without a calibration."""
+    for folder in folders[:MOST_CASES]:
+        stated = provenance_of(folder)
+        for name, of in stated.get("bounds", {}).items():
+            bound = fixed_text(of["mae"], of["mae"], fits=True)
+            chance = 1 - stated["calibration"]["coverage"]
+            yield f"{folder.name}: MAE of {name} inside the body, exceeded with a probability of {chance:.0%} at most: {bound} {stated['units'][name]}."
