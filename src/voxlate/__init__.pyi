@@ -516,7 +516,6 @@ def check(
     split: Literal["train", "val", "test"] | None = None,
     answer: Literal["mean", "sample"] | None = None,
     missing: Sequence[str] | None = None,
-    series: Sequence[str] | None = None,
     device: str = "auto",
     allow_code: bool = False,
     progress: bool | Callable[..., None] | Reporter = True,
@@ -538,7 +537,6 @@ def check(
         split: Split to synthesise: train, val or test.
         answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
         missing: Modality to leave out of the input and synthesise. One or a list.
-        series: Series of a DICOM study: t1=NUMBER or UID.
         device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
         allow_code: Import and run the model's own Python code. Default: False.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
@@ -607,7 +605,6 @@ def synthesise(
     split: Literal["train", "val", "test"] | None = None,
     answer: Literal["mean", "sample"] | None = None,
     missing: Sequence[str] | None = None,
-    series: Sequence[str] | None = None,
     device: str = "auto",
     allow_code: bool = False,
     samples: int | None = None,
@@ -650,7 +647,6 @@ def synthesise(
         split: Split to synthesise: train, val or test.
         answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
         missing: Modality to leave out of the input and synthesise. One or a list.
-        series: Series of a DICOM study: t1=NUMBER or UID.
         device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
         allow_code: Import and run the model's own Python code. Default: False.
         samples: Number of samples a case, of which mean and standard deviation are written.
@@ -707,7 +703,6 @@ def synthesize(
     split: Literal["train", "val", "test"] | None = None,
     answer: Literal["mean", "sample"] | None = None,
     missing: Sequence[str] | None = None,
-    series: Sequence[str] | None = None,
     device: str = "auto",
     allow_code: bool = False,
     samples: int | None = None,
@@ -750,7 +745,6 @@ def synthesize(
         split: Split to synthesise: train, val or test.
         answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
         missing: Modality to leave out of the input and synthesise. One or a list.
-        series: Series of a DICOM study: t1=NUMBER or UID.
         device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
         allow_code: Import and run the model's own Python code. Default: False.
         samples: Number of samples a case, of which mean and standard deviation are written.
