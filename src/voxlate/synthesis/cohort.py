@@ -19,8 +19,8 @@ from voxlate.base.executors.workers import choose_executor
 from voxlate.base.files import lock, safe_name, write_json
 from voxlate.base.messages import Message, Say, message, read_messages, warn_unless_note
 from voxlate.base.option import merge
+from voxlate.synthesis.exported import OnnxNetwork
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.network import OnnxNetwork
 from voxlate.synthesis.provenance import (
     OF_TRAINING,
     OTHER_PATIENT,

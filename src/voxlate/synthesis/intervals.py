@@ -9,7 +9,7 @@ of all sources is exactly 0, as around a stripped brain, each such voxel outside
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -91,30 +91,22 @@ def _crown(prepared: PreparedCase, output_grid: OutputGrid, volume: Volume) -> B
     return np.asarray(slices >= end - CROWN * (end - first))[:, None, None]
 
 
-@dataclass(frozen=True)
-class CaseIntervals:
-    """Prediction intervals and errors of a case's images, in physical units; all empty without a calibration.
-
-    bounds: of the mean absolute error, and expected: mean errors by region that the intervals let expect, both by modality.
-    """
-
-    low: dict[str, Volume] = field(default_factory=dict)
-    high: dict[str, Volume] = field(default_factory=dict)
-    bounds: dict[str, dict[str, float]] = field(default_factory=dict)
-    expected: dict[str, dict[str, float]] = field(default_factory=dict)
-
-
 def case_intervals(
     calibration: Calibration | None,
     facts: ModelFacts,
     prepared: PreparedCase,
     images: Mapping[str, SynthesisedImage],
     output_grid: OutputGrid,
-) -> CaseIntervals:
-    """The intervals and bounds of the images of a case."""
-    found = CaseIntervals()
+) -> tuple[dict[str, tuple[Volume, Volume]], dict[str, dict[str, dict[str, float]]]]:
+    """The ends of the intervals of a case's images in physical units, and what a provenance states of its errors.
+
+    Errors: "bounds" of the mean absolute error, and "expected" mean errors by region that the intervals let expect, both by
+    modality. All is empty without a calibration.
+    """
+    found: dict[str, tuple[Volume, Volume]] = {}
+    errors: dict[str, dict[str, dict[str, float]]] = {"bounds": {}, "expected": {}}
     if calibration is None:
-        return found
+        return found, errors
     sources = [output_grid.resample(source) for source in sources_of(facts, prepared)]
     for name, image in images.items():
         prediction = image.prediction.map(output_grid.resample)
@@ -123,14 +115,16 @@ def case_intervals(
         low, high = (image.scale.inverse(end) for end in ends)
         if facts.fills_crown(prepared, name):
             np.minimum(low, SOFT_HU, out=low, where=_crown(prepared, output_grid, volume))
-        for maps, end in ((found.low, low), (found.high, high)):
-            maps[name] = return_to(replace(volume, data=end[None]), output_grid.file)
+        lower, upper = (
+            return_to(replace(volume, data=end[None]), output_grid.file) for end in (low, high)
+        )
+        found[name] = lower, upper
         parts = region_masks(calibration.header.targets[name].regions, volume)
-        found.expected[name] = calibration.expected(name, (high - low) / 2, parts)
+        errors["expected"][name] = calibration.expected(name, (high - low) / 2, parts)
         bound = calibration.mae_bound(name, *ends, parts[BODY])
         if math.isfinite(bound):
-            found.bounds[name] = {"mae": round(bound * image.scale.half, 4)}
-    return found
+            errors["bounds"][name] = {"mae": round(bound * image.scale.half, 4)}
+    return found, errors
 
 
 def notes_on_starter(

@@ -55,7 +55,6 @@ from voxlate.synthesis.inputs import (
 )
 from voxlate.synthesis.intervals import (
     Background,
-    CaseIntervals,
     OutputGrid,
     background_of_case,
     case_intervals,
@@ -63,10 +62,10 @@ from voxlate.synthesis.intervals import (
     find_outside,
     notes_on_starter,
 )
-from voxlate.synthesis.network import Network
 from voxlate.synthesis.provenance import USED_FOR_CALIBRATION, Table, state_units
 from voxlate.synthesis.result import Synthesised
 from voxlate.synthesis.sampling import (
+    Network,
     SynthesisedImage,
     in_physical_units,
     planes_read,
@@ -210,7 +209,7 @@ class Model:
         begun = time.monotonic()
         images, calls = predict_case(self, checked, seed, progress)
         seconds = (time.monotonic() - begun) / prepared.header.shape[0]
-        ends = case_intervals(checked.calibration, facts, prepared, images, grid)
+        ends, errors = case_intervals(checked.calibration, facts, prepared, images, grid)
         background = background_of_case(facts, outside, self.anatomy, images, grid, checked.frame)
         provenance = {
             **self.network.software,
@@ -222,7 +221,7 @@ class Model:
             },
             **dict(zip(COST, (calls, seconds))),
             "device": self.network.device_name,
-            **_provenance(self, checked, images, ends, background),
+            **_provenance(self, checked, images, errors, background),
         }
         result = _on_file_grid(self, images, ends, background, grid, checked.frame, provenance)
         for note in result.warnings:
@@ -386,7 +385,7 @@ def predict_case(
 def _on_file_grid(
     model: Model,
     images: Mapping[str, SynthesisedImage],
-    ends: CaseIntervals,
+    ends: Mapping[str, tuple[Volume, Volume]],
     background: Background,
     grid: OutputGrid,
     frame: BodyFrame | None,
@@ -406,8 +405,8 @@ def _on_file_grid(
         result.volumes[name] = whole(volume, air)
         if image.physical_sd is not None:
             result.std[name] = whole(grid.write(image.physical_sd, name), 0)
-        if name in ends.low:
-            low, high = background.close(volume, ends.low[name], ends.high[name], grid)
+        if name in ends:
+            low, high = background.close(volume, *ends[name], grid)
             result.low[name], result.high[name] = whole(low, air), whole(high, air)
         for number, state in enumerate(image.prediction.states, 1):
             result.states[f"{name}_{number}"] = grid.write(image.scale.inverse(state), name)
@@ -418,7 +417,7 @@ def _provenance(
     model: Model,
     checked: Checked,
     images: Mapping[str, SynthesisedImage],
-    ends: CaseIntervals,
+    errors: Mapping[str, Mapping[str, Any]],
     background: Background,
 ) -> Table:
     """The entries of the provenance that describe a case's inputs, images and error bounds; entries without content are left out."""
@@ -427,16 +426,16 @@ def _provenance(
     warnings = [*checked.messages, *_notes(model, checked), *background.messages]
     for name, image in images.items():
         warnings += image.peak.check(name) if image.peak else ()
-    errors = {"bounds": ends.bounds, "expected": ends.expected}
-    if any(ends.expected.values()) and worst_grade(warnings) == "do not trust":
-        errors = {}
+    stated = {key: of for key, of in errors.items() if any(of.values())}
+    if stated and worst_grade(warnings) == "do not trust":
+        stated = {}
         text = "Expected errors and their bounds are not stated, because they hold for scans like those of the calibration."
         warnings.append(message("no-bounds", text))
     scales = {name: (image.scale.low, image.scale.high) for name, image in images.items()}
     maps = {name: facts.intensity[name] for name in facts.data.target}
     measured = (facts.starter or {}).get("measured", {})  # on the card of the starter
     optional = {
-        **{key: of for key, of in errors.items() if any(of.values())},
+        **stated,
         "measured": {name: own for name, own in measured.items() if name in images},
         USED_FOR_CALIBRATION: calibration is not None and calibration.has_case(checked.files),
         "warnings": [note.table for note in by_consequence(warnings)],

@@ -3,9 +3,11 @@
 The bright end of an image is corrected, because predicted means are too dark.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -14,7 +16,7 @@ from voxlate.base.errors import BadInput
 from voxlate.base.executors.case_work import Progress, report_part
 from voxlate.base.items import BACKGROUND, stable_id
 from voxlate.base.messages import Message, message
-from voxlate.base.streams import Tile
+from voxlate.base.streams import Stream, Tile
 from voxlate.scans.cases.case import CaseHeader, PreparedCase, lay_out, reorder_axes, resize_case
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import IntensityMap, Scale, intensity_statistics
@@ -34,7 +36,6 @@ from voxlate.scans.images.tiling import (
 from voxlate.synthesis.calibration import Prediction
 from voxlate.synthesis.facts import CUBIC, DataFacts, ModelFacts, SynthFacts
 from voxlate.synthesis.inputs import Checked
-from voxlate.synthesis.network import Network, NoiseOf
 from voxlate.synthesis.patch import Patch
 
 LEAST_HEIGHT_MM = 60.0  # height of the stack of slices
@@ -43,6 +44,76 @@ REACHED = 0.95  # of the range: predicted means end at 0.88 to 0.93 for scanners
 WHOLE_BODY_SHARE = 0.6
 MOST_SLOPE = 4.0  # slope beyond which an image differs too much from a scan to be corrected
 NOTED = 1.1  # slope from which a note states the correction
+
+
+@dataclass
+class Calls:
+    """The number of evaluations of a network; a batch of four counts four."""
+
+    count: int = 0
+
+
+@dataclass(frozen=True)
+class NoiseOf:
+    """The arguments of base.streams.Streams for one sample of some patches."""
+
+    seed: int
+    items: Sequence[Sequence[Stream]]
+    samples: int
+    tiles: Sequence[Tile] | None
+
+    def of(self, part: slice) -> "NoiseOf":
+        """The noise of a part of the patches."""
+        tiles = None if self.tiles is None else self.tiles[part]
+        return replace(self, items=self.items[part], tiles=tiles)
+
+
+@runtime_checkable  # as checks of options need it
+class Network(Protocol):
+    """What synthesises the images of patches, on which device and in which precision."""
+
+    @property
+    def device(self) -> Any: ...
+
+    @property
+    def device_name(self) -> str: ...
+
+    @property
+    def precision(self) -> str: ...
+
+    @property
+    def entry(self) -> Mapping[str, Any]:
+        """What decides its images beside the weights and the options, for the model's entry in a provenance."""
+        ...
+
+    @property
+    def software(self) -> Mapping[str, Any]:
+        """The entries of a provenance on the software that computes, and the notice that it is no medical device."""
+        ...
+
+    def sample(self, patches: Sequence[Patch], noise: NoiseOf) -> Float32:
+        """One sample of each patch in network units, [B, T, D, H, W]; the T channels of each kept state follow."""
+        ...
+
+    def count(self) -> AbstractContextManager[Calls]:
+        """Counts the evaluations of the network inside the block."""
+        ...
+
+    def mean(self) -> "tuple[ModelFacts, Network] | None":
+        """The model of the mean prediction, around which this one samples; None where there is none."""
+        ...
+
+    def with_options(
+        self, facts: ModelFacts, allow_code: bool, changes: Mapping[str, Any]
+    ) -> "tuple[ModelFacts, Network]":
+        """The model with other keys of synth; raises BadInput for those that it does not take."""
+        ...
+
+    def like(
+        self, facts: ModelFacts, recipe: str, allow_code: bool
+    ) -> "tuple[ModelFacts, Network]":
+        """The model with the synth table of another recipe of the same method; raises BadInput for others."""
+        ...
 
 
 def sample_planes(

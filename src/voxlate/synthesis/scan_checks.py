@@ -7,10 +7,9 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import Field
 
 from voxlate.base.array_types import AnyArray
 from voxlate.base.errors import BadInput
@@ -22,7 +21,7 @@ from voxlate.base.messages import (
     message,
     worst_grade,
 )
-from voxlate.base.records import MOST_NUMBER, Name, Number, Record, Shape, checksum, write_tensors
+from voxlate.base.records import Name, Number, Record, Several, Shape, checksum, write_tensors
 from voxlate.checks.case_checks import check_guesses, check_together
 from voxlate.checks.check_table import ask, called, exact_messages, kind_messages
 from voxlate.checks.fingerprint import (
@@ -54,7 +53,7 @@ class Stated:
     """What a file states of the reference of one source; see Reference."""
 
     names: tuple[Name, ...]
-    patients: Annotated[int, Field(ge=FEWEST_PATIENTS, le=MOST_NUMBER)]
+    patients: Several
 
 
 @dataclass(frozen=True)
@@ -107,10 +106,10 @@ class KnownScans:
         write_tensors(path, self.arrays, {"anatomy": text, "sha256": checksum(text, self.arrays)})
 
 
-def read_known_scans(path: Path, modalities: Collection[str]) -> KnownScans:
-    """Read the known scans of a training of these modalities; those of version 0.7 hold no references.
+def read_known_scans(path: Path) -> KnownScans:
+    """Read the known scans of a training; those of version 0.7 hold no references.
 
-    Raises BadInput where a file is damaged, was edited, or is of another training or format.
+    Raises BadInput where a file is damaged, was edited, or is of another format.
     """
     record = Record(
         path,
@@ -126,8 +125,6 @@ def read_known_scans(path: Path, modalities: Collection[str]) -> KnownScans:
         stated: KnownHeader = record.parse(KnownHeader, text)
         arrays = file.read(shapes_of(stated))
     record.check_checksum(digest, checksum(text, arrays))
-    others = set().union(*vars(stated).values()) - set(modalities)
-    record.check(not others, f"modalities that its recipe has not ({', '.join(sorted(others))})")
     return KnownScans.read(stated, arrays)
 
 

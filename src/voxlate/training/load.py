@@ -68,7 +68,7 @@ def _known_starter(folder: Path) -> Model | None:
     if sha256_of(folder / "weights.safetensors")[:DIGITS] != facts.weights_hash:
         return None
     unopened: Any = None
-    scans = read_known_scans(folder / "anatomy.safetensors", facts.intensity)
+    scans = read_known_scans(folder / "anatomy.safetensors")
     return Model(facts, unopened, folder, scans)
 
 

@@ -25,8 +25,8 @@ from voxlate.science.methods.method import Method, networks_in
 from voxlate.synthesis.calibration import Answer
 from voxlate.synthesis.facts import ModelFacts, SynthFacts
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.network import Calls, NoiseOf
 from voxlate.synthesis.patch import Patch
+from voxlate.synthesis.sampling import Calls, NoiseOf
 from voxlate.synthesis.scan_checks import read_known_scans
 from voxlate.synthesis.scans import merge_splits
 from voxlate.synthesis.synth_options import SynthKeys
@@ -246,7 +246,7 @@ def open_run(run: Path | str, device: str, allow_code: bool, answer: Answer | No
     folder = origin if origin.is_dir() else origin.parent
     header["weights_hash"] = file_hash(weights_of(path))
     anatomy_file = Run(folder).anatomy
-    anatomy = read_known_scans(anatomy_file, recipe.intensity) if anatomy_file.is_file() else None
+    anatomy = read_known_scans(anatomy_file) if anatomy_file.is_file() else None
     trained_on = data_of_training([folder])
     splits = merge_splits(
         dict.fromkeys(cases, split) for split, cases in trained_on.get("splits", {}).items()

@@ -172,7 +172,7 @@ def _cohort(path: Path) -> dict[str, Any]:
 def _exported(path: Path) -> dict[str, Any]:
     from voxlate.synthesis.exported import read_model
 
-    stated = read_model(path).description
+    stated = read_model(path)
     inputs = " ".join(f"{name}=SCAN" for name in stated.facts.data.source)
     return {
         "exported model": str(path),
