@@ -92,7 +92,9 @@ def states_of_rows(work: Path, table: Table, case: Path, number: int) -> Iterato
         if run is None or row.draw or not isinstance(row.recipes[0].method, DiffusionSettings):
             continue
         [source] = row.recipes[0].data.source
-        model = load(run, device="cpu").like(row.recipe)  # rows of other samplers share a run
+        model = load(run, device="cpu").with_options(
+            like=row.recipe
+        )  # rows of other samplers share a run
         model = model.with_options(keep_states=table.figure["states"])
         image = model.synthesise({source: case / f"{source}.nii.gz"}, anyway=True)
         planes = [volume.data[0][number, ::-1, ::-1] for volume in image.states.values()]

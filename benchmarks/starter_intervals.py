@@ -53,7 +53,7 @@ from voxlate.training.recipe import Recipe
 from voxlate.training.run import Run
 from voxlate.training.starter import copy_model
 from voxlate.training.starters.card import Card, Intervals
-from voxlate.training.torch_network import data_facts, network_of
+from voxlate.training.torch_network import network_of
 from voxlate.training.weights import file_hash
 
 # Each head is drawn twice, with every fourth slice and with all: real scans have slices of about 1 or 5 mm, and features of a
@@ -187,7 +187,7 @@ def write_scans(prepared: Path, recipe: Recipe, out: Path) -> Path:
     """
     cohort = recipe.with_maps_of(open_cohort(prepared))
     names = [*recipe.data.source, *recipe.data.target]
-    steps = EVERY if data_facts(recipe.data).sees_single_slices else (1,)
+    steps = EVERY if recipe.data.facts.sees_single_slices else (1,)
     rows = list[dict[str, str]]()
     for head in cohort.splits["val"]:
         for number, step in enumerate(steps):

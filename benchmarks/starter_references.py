@@ -69,7 +69,7 @@ def main() -> None:
         scans.append((name, file, fingerprint(read_volume(Path(file), name))))
     references = references_of(grouped((name, (patient, scan)) for name, patient, scan in scans))
     path = Run(arguments.starter).anatomy
-    earlier = read_known_scans(path, recipe.intensity)
+    earlier = read_known_scans(path)
     KnownScans(earlier.backgrounds, earlier.beyond, references).save(path)
 
 

@@ -517,7 +517,6 @@ def check(
     split: Literal["train", "val", "test"] | None = None,
     answer: Literal["mean", "sample"] | None = None,
     missing: Sequence[str] | None = None,
-    series: Sequence[str] | None = None,
     device: str = "auto",
     allow_code: bool = False,
     progress: bool | Callable[..., None] | Reporter = True,
@@ -539,7 +538,6 @@ def check(
         split: Split to synthesise: train, val or test.
         answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
         missing: Modality to leave out of the input and synthesise. Repeatable.
-        series: Series of a DICOM study: t1=NUMBER or UID.
         device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
         allow_code: Import and run the model's own Python code. Default: False.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
@@ -608,7 +606,6 @@ def synthesise(
     split: Literal["train", "val", "test"] | None = None,
     answer: Literal["mean", "sample"] | None = None,
     missing: Sequence[str] | None = None,
-    series: Sequence[str] | None = None,
     device: str = "auto",
     allow_code: bool = False,
     samples: int | None = None,
@@ -651,7 +648,6 @@ def synthesise(
         split: Split to synthesise: train, val or test.
         answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
         missing: Modality to leave out of the input and synthesise. Repeatable.
-        series: Series of a DICOM study: t1=NUMBER or UID.
         device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
         allow_code: Import and run the model's own Python code. Default: False.
         samples: Number of samples a case, of which mean and standard deviation are written.
@@ -708,7 +704,6 @@ def synthesize(
     split: Literal["train", "val", "test"] | None = None,
     answer: Literal["mean", "sample"] | None = None,
     missing: Sequence[str] | None = None,
-    series: Sequence[str] | None = None,
     device: str = "auto",
     allow_code: bool = False,
     samples: int | None = None,
@@ -751,7 +746,6 @@ def synthesize(
         split: Split to synthesise: train, val or test.
         answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
         missing: Modality to leave out of the input and synthesise. Repeatable.
-        series: Series of a DICOM study: t1=NUMBER or UID.
         device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
         allow_code: Import and run the model's own Python code. Default: False.
         samples: Number of samples a case, of which mean and standard deviation are written.

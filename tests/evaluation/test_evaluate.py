@@ -224,7 +224,7 @@ def test_images_made_in_several_ways_are_not_scored_together(cohort, shifted):
     for case, samples in zip(CASES, (8, 1, 1)):
         made = {"case": case, "synth": {"samples": samples}}
         write_json(shifted / case / "provenance.json", made)
-    with refuses(r"1 as p0, 2 as p1.*samples 8 and 1"):
+    with refuses(r"1 as p0, 2 as p1.*synth.samples: 8 and 1"):
         evaluate(shifted, cohort)
 
 

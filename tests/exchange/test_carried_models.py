@@ -156,7 +156,7 @@ def test_a_graph_that_is_not_the_exported_one_is_refused(change, words, folder, 
     import onnx
 
     copy = Path(shutil.copytree(folder, tmp_path / "MODEL"))
-    description, graph = read_model(copy).description, onnx.load(copy / NETWORK)
+    description, graph = read_model(copy), onnx.load(copy / NETWORK)
     change(graph)
     (copy / NETWORK).write_bytes(graph.SerializeToString())
     files = {**description.files, NETWORK: sha256_of(copy / NETWORK)}

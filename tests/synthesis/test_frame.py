@@ -108,7 +108,7 @@ def test_training_and_synthesis_read_the_same_input_of_a_frame_in_any_air(framed
             (19, 49, 41),
             None,
         ).sources()
-        for case in (framed.check({"t1": given}, "a").inputs.prepared, stored)
+        for case in (framed.check({"t1": given}, "a").prepared, stored)
     )
     assert np.array_equal(trained, source)
     assert np.array_equal(inside, mask)

@@ -65,11 +65,8 @@ def test_neither_the_batch_size_nor_the_threads_change_anything(diffusion, cohor
 
 def test_the_mean_and_spread_are_those_of_the_samples(diffusion, cohort, monkeypatch):
     model, done = load(diffusion), []
-    together = made_of(
-        model, cohort, samples=4, batch=99, progress=lambda *counts: done.append(counts)
-    )
-    slices = done[-1][1]
-    assert done == [(slices * part // 4, slices) for part in (1, 2, 3, 4)], "told by each sample"
+    together = made_of(model, cohort, samples=4, progress=lambda *counts: done.append(counts))
+    assert done[-1][0] == done[-1][1] > 0
     noise, samples = network.SynthesisNoise, []
     for number in range(4):  # which is part of the key of a sample's noise stream
         own = lambda seed, items, _, k=number, **more: noise(seed, items, k, **more)  # noqa: E731

@@ -18,8 +18,6 @@ from voxlate.training import recipe
 from voxlate.training.planning import rules
 from voxlate.training.planning.cohort_facts import (
     CohortFacts,
-    check_scales,
-    choose_roles,
     cohort_facts,
     roles_of,
 )
@@ -34,7 +32,6 @@ from voxlate.training.planning.probe import (
 )
 from voxlate.training.planning.rules import Size
 from voxlate.training.train import train
-from voxlate.training.training_options import PlanOptions
 
 SHORT = ("--minutes", 0.2, "--set", "train.steps=4")  # planned, and cut
 
@@ -343,22 +340,6 @@ def test_hounsfield_units_on_several_scales_or_on_none_or_without_their_offset_a
     prepare(ct_cohort, tmp_path / "ready", audit=False)
     with refuses(f"ct: expected Hounsfield units in every scan, found.*{words}"):
         plan_training(tmp_path / "ready", **LIMITS)
-
-
-def test_mr_targets_of_which_some_are_z_scored_are_refused_by_plan_and_train(
-    ct_cohort, tmp_path, read_tiny
-):
-    rescaled(ct_cohort, [1, 2], lambda t1: t1 / 50 - 1, name="t1")
-    prepare(ct_cohort, tmp_path / "ready", audit=False, workers=1)
-    expected = r"the target t1 on one scale, found 2 of 5 training cases z-scored \(case1, case2\)"
-    facts = cohort_facts(open_cohort(tmp_path / "ready"))
-    with refuses(expected):
-        check_scales(facts, ["ct", "t1"], ["t1"])
-    with refuses("--exclude case1 --exclude case2"):
-        choose_roles(facts.cohort, PlanOptions(target="t1"))
-    check_scales(facts, ["t1", "ct"], ["ct"])  # a source is mapped by its own percentiles
-    with refuses(expected):
-        train(read_tiny(one_step("ct", "t1")), tmp_path / "ready", tmp_path / "run")
 
 
 def test_a_case_without_the_source_stops_no_training_for_its_floor(ct_cohort, read_tiny, tmp_path):

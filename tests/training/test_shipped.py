@@ -40,6 +40,14 @@ def test_starters_are_whole_small_and_say_what_they_were_trained_on(shipped):
         assert max(sizes, default=0) < 100_000
 
 
+def test_the_facts_beside_the_weights_of_a_starter_are_those_of_its_weights(shipped):
+    """Where they are not: python benchmarks/starter_facts.py."""
+    for name in SHIPPED:
+        known = load(f"starter:{name}", for_check=True)
+        assert known.network is None
+        assert known.facts == load(shipped / name).facts
+
+
 def test_the_ct_of_a_head_that_no_training_saw_is_better_than_any_constant_and_in_its_intervals(
     shipped_starters,
 ):

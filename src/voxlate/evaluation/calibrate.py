@@ -66,7 +66,7 @@ def calibrate(
     BadInput where all models were trained on one of the cases, and where the cases are too few.
     """
     asked = merge(CalibrateOptions, options, changes)
-    models = model.without_intervals().members
+    models = model.with_options(intervals=False).members
     model = model.members[0]
     if abs(asked.coverage - round(asked.coverage, 2)) > 1e-8:
         raise BadInput(

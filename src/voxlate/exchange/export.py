@@ -24,10 +24,11 @@ from voxlate.synthesis.exported import (
     NETWORK,
     CarriedCalibration,
     Description,
+    Graph,
+    Session,
     load_exported,
 )
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.network import Graph, Session
 from voxlate.training.run import software
 from voxlate.training.torch_network import network_of
 

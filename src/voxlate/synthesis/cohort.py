@@ -1,6 +1,6 @@
 """From a model, inputs and options to cases, and their synthesis into a folder; finished cases are kept, so that a stopped command resumes."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,8 @@ from voxlate.base.executors.workers import choose_executor
 from voxlate.base.files import lock, safe_name, write_json
 from voxlate.base.messages import Message, Say, message, read_messages, warn_unless_note
 from voxlate.base.option import merge
-from voxlate.scans.formats.io import is_picture
-from voxlate.scans.images.ranges import picture_window
+from voxlate.synthesis.exported import OnnxNetwork
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.network import OnnxNetwork
 from voxlate.synthesis.provenance import (
     OF_TRAINING,
     OTHER_PATIENT,
@@ -48,7 +46,7 @@ class Selection:
     """A model with the options' settings, and the cases that it synthesises.
 
     others: the cases of the other parts. lacking: by case, why it cannot be synthesised. complete: cases in which no
-    modality is missing. patients: by case, those of other parts and those that cannot be synthesised, too.
+    modality is missing.
     """
 
     model: Model
@@ -56,44 +54,18 @@ class Selection:
     others: list[str] = field(default_factory=list)
     lacking: dict[str, str] = field(default_factory=dict)
     complete: list[str] = field(default_factory=list)
-    patients: dict[str, str] = field(default_factory=dict)
 
 
 def select(model: Model, inputs: Sequence[str], options: SynthOptions) -> Selection:
-    """Set the options of the sampling, and find the cases (see find_scans); raises BadInput if there are none."""
-    if not options.intervals:
-        model = model.without_intervals()
-    if options.like is not None:
-        model = model.like(options.like, options.allow_code)
-    model = model.with_options(options.allow_code, **options.keys)
-    cases = find_scans(
-        list(inputs),
-        model,
-        split=options.split,
-        missing=options.missing,
-        series=options.series,
-        **options.layout,
-    )
-    if not cases:
-        in_split = "" if options.split is None else f" in the split {options.split}"
-        raise BadInput(
-            f"INPUT: expected cases{in_split}, found none. Choose another --split or INPUT."
-        )
-    selected = sort_cases(model, cases)
-    if options.part is not None:
-        part = part_of(options.part)
-        others = [case.case for case in selected.scans]
-        del others[part]
-        selected = replace(selected, scans=selected.scans[part], others=others)
-    return selected
-
-
-def sort_cases(model: Model, scans: list[CaseScans]) -> Selection:
-    """The cases by what the model can do with them.
+    """Set the options of the sampling, and find the cases (see find_scans).
 
     Raises BadInput where no case can be synthesised; for a single case with its own sentence.
     """
-    result = Selection(model, [], patients={case.case: case.patient for case in scans})
+    model = model.with_options(options.allow_code, options.like, options.intervals, **options.keys)
+    scans = find_scans(
+        list(inputs), model, split=options.split, missing=options.missing, **options.layout
+    )
+    result = Selection(model, [])
     for case in scans:
         try:
             model.check_names(case.files, case.case)
@@ -106,12 +78,16 @@ def sort_cases(model: Model, scans: list[CaseScans]) -> Selection:
             else:
                 result.lacking[case.case] = str(error)
     if not result.scans:
-        lacking = result.lacking
-        first = f" ({next(iter(lacking.values()))})" if lacking else ""
+        first = "".join(f" ({why})" for why in [*result.lacking.values()][:1])
         raise BadInput(
-            f"INPUT: expected cases to synthesise, found {len(lacking)} that lack scans{first} and {len(result.complete)} that lack none. Check INPUT, --split and --missing."
+            f"INPUT: expected cases to synthesise, found {len(result.lacking)} that lack scans{first} and {len(result.complete)} that lack none. Check INPUT, --split and --missing."
         )
-    return result
+    if options.part is None:
+        return result
+    part = part_of(options.part)
+    others = [case.case for case in result.scans]
+    del others[part]
+    return replace(result, scans=result.scans[part], others=others)
 
 
 def synthesise_cases(
@@ -135,18 +111,13 @@ def synthesise_cases(
     asked = merge(SynthOptions, options, changes)
     model = selected.model
     scans = selected.scans
-    if not scans:
-        raise BadInput(f"{out}: expected cases to synthesise, found none. Check INPUT and --split.")
     check_folder(out)
     for missing in model.missing_checks:
         say(missing)
     in_torch = not all(isinstance(member.network, OnnxNetwork) for member in model.members)
     chosen = executor or choose_executor(asked, asked.device if in_torch else None)
-    apart = not isinstance(chosen, InProcess)
-    ending = f".{asked.format}"
-    job = _SynthesisJob(
-        model, out, ending, splits_of(model), asked.seed, asked.anyway, apart, in_torch
-    )
+    wait_seconds = 0.0 if isinstance(chosen, InProcess) else SHARED_SECONDS
+    job = _SynthesisJob(model, out, asked, splits_of(model), wait_seconds, in_torch)
     cases = [case.case for case in scans]
     finished = []
     failed = {}
@@ -161,93 +132,70 @@ def synthesise_cases(
     if finished:
         with lock(out, SHARED_SECONDS):
             job.write_provenance([*cases, *selected.others], selected.lacking | failed)
-    for change in _changes(finished, len(cases)):
-        say(change)
-    return [done.folder for done in finished], failed
-
-
-def _changes(finished: Sequence["_CaseFolder"], cases: int) -> Iterator[Message]:
-    """What happened to images of an earlier synthesis."""
-    replaced = [done.folder.name for done in finished if done.replaced]
-    kept = sum(done.kept for done in finished)
-    removed = [f"{done.folder.name}/{name}" for done in finished for name in done.removed]
-    if replaced:
-        yield message(
-            "synthesised-again",
-            f"{len(replaced)} cases are synthesised again: their images are gone, changed, in another format, or of other options or scans ({replaced[0]}).",
-            cases=len(replaced),
-        )
-    if kept:
-        yield message(
-            "already-synthesised",
-            f"{kept} of {cases} cases were synthesised before and are kept.",
-            cases=kept,
-        )
-    if removed:
-        yield message(
-            "removed",
-            f"{len(removed)} images of an earlier synthesis, which is not this one, are removed ({removed[0]}).",
-            images=len(removed),
-        )
-
-
-@dataclass(frozen=True)
-class _CaseFolder:
-    """The folder of a finished case, whether its images were kept or replaced, and images that were removed."""
-
-    folder: Path
-    kept: bool
-    replaced: bool
-    removed: list[str]
+    states = [state for _, state in finished]
+    if again := states.count("replaced"):
+        text = f"{again} cases are synthesised again: their images are gone, changed, in another format, or of other options or scans."
+        say(message("synthesised-again", text, cases=again))
+    if kept := states.count("kept"):
+        text = f"{kept} of {len(cases)} cases were synthesised before and are kept."
+        say(message("already-synthesised", text, cases=kept))
+    return [folder for folder, _ in finished], failed
 
 
 @dataclass(frozen=True)
 class _SynthesisJob:
-    """The synthesis of cases into folders of OUT.
-
-    ending: of the images' files; apart: whether a worker may end without this process, so that it waits for a folder.
-    """
+    """The synthesis of cases into folders of OUT; wait_seconds: how long it waits for the folder of a worker that ended."""
 
     model: Model
     out: Path
-    ending: str
+    options: SynthOptions
     splits: Mapping[str, str]
-    seed: int
-    anyway: bool
-    apart: bool
+    wait_seconds: float
     uses_network: bool
 
-    def open(self) -> Callable[[CaseScans, Context], _CaseFolder]:
-        """The work on one case."""
+    @property
+    def ending(self) -> str:
+        """That of the images' files."""
+        return f".{self.options.format}"
+
+    def open(self) -> Callable[[CaseScans, Context], tuple[Path, str]]:
+        """The work on one case: returns its folder, and whether its images are "kept", "replaced" or "new"."""
         return self._work
 
-    def _work(self, scans: CaseScans, context: Context) -> _CaseFolder:
+    def _work(self, scans: CaseScans, context: Context) -> tuple[Path, str]:
         """Synthesise a case, unless its images are there and unchanged."""
         folder = self.out / safe_name(scans.case, "case")
         check_folder(folder)
         stated = provenance_of(folder)
-        plan = self.model.plan(scans.files, self.seed)
-        if self._is_done(plan, stated, folder):
-            # a run that was stopped says what an unbroken one does
-            for said in read_messages(stated):
-                context.warn(said.on(scans.case))
-            return _CaseFolder(folder, True, False, [])
+        model = self.model
+        plan = model.plan(scans.files, self.options.seed)
 
         def warn(warning: Message) -> None:
             """Report a warning on this case."""
             context.warn(warning.on(scans.case))
 
-        model = self.model
-        places = {name: place_from(path, folder) for name, path in scans.files.items()}
-        inputs = {name: {**scan, "path": places[name]} for name, scan in plan["inputs"].items()}
-        with lock(folder, SHARED_SECONDS if self.apart else 0):
+        if self._is_done(plan, stated, folder):
+            # a run that was stopped says what an unbroken one does
+            for said in read_messages(stated):
+                warn(said)
+            return folder, "kept"
+        inputs = {
+            name: {**scan, "path": place_from(scans.files[name], folder)}
+            for name, scan in plan["inputs"].items()
+        }
+        with lock(folder, self.wait_seconds):
             check_free(folder, [f"{name}{self.ending}" for name in model.names_of(scans.files)])
             check_scans(folder, inputs)
             image = model.synthesise_case(
-                scans.files, scans.case, self.seed, context.progress, warn, self.anyway
+                scans.files,
+                scans.case,
+                self.options.seed,
+                context.progress,
+                warn,
+                self.options.anyway,
             )
-            removed = self._write(scans, image, inputs, folder, warn)
-        return _CaseFolder(folder, False, "images" in stated, removed)
+            self._write(scans, image, inputs, folder, warn)
+        return folder, "replaced" if "images" in stated else "new"
 
     def _is_done(self, plan: Mapping[str, Any], stated: Mapping[str, Any], folder: Path) -> bool:
         """Whether a folder has the images of a plan, unchanged since they were written."""
@@ -256,9 +204,8 @@ class _SynthesisJob:
         decisive = {*plan, *OPTIONAL} - {"inputs"}  # a missing calibration is a difference
         if contents != planned or any(stated.get(key) != plan.get(key) for key in decisive):
             return False
-        if self.model.facts.synth.keep_states and not (folder / STATES).is_dir():
-            return False
-        return is_unchanged(folder, self.ending)
+        has_states = not self.model.facts.synth.keep_states or (folder / STATES).is_dir()
+        return has_states and is_unchanged(folder, self.ending)
 
     def _write(
         self,
@@ -267,28 +214,28 @@ class _SynthesisJob:
         inputs: Mapping[str, Any],
         folder: Path,
         warn: Say,
-    ) -> list[str]:
-        """Write the images of a case with their whole provenance; returns the images of an earlier synthesis that are removed."""
-        split, of_split = self._split_of(scans.case, image)
-        windows = {}
-        if all(is_picture(path) for path in scans.files.values()):
-            windows = {name: picture_window(volume) for name, volume in image.volumes.items()}
-        notes = [*scans.notes, *of_split, *_notes_on_pictures(image, windows, self.ending)]
+    ) -> None:
+        """Write the images of a case with their whole provenance."""
+        provenance = image.provenance
+        split, of_split = self._split_of(scans.case, provenance)
+        notes = [*scans.notes, *of_split]
         for note in notes:
             warn(note)
-        runs = self._runs_from(folder, image.provenance.get("held_out_by"))
-        stated = {**image.provenance, **runs, "inputs": inputs}
+        stated = {**provenance, **self._runs_from(folder, provenance.get("held_out_by"))}
+        stated["inputs"] = inputs
         if notes:
             stated["warnings"] = [*stated.get("warnings", ()), *(note.table for note in notes)]
         if split:  # in the provenance of the case, so that it stays with the image
             stated["split"] = split
-        return replace(image, provenance=stated).write(folder, self.ending, windows)
+        replace(image, provenance=stated).write(folder, self.ending)
 
-    def _split_of(self, case: str, image: Synthesised) -> tuple[str | None, list[Message]]:
+    def _split_of(
+        self, case: str, provenance: Mapping[str, Any]
+    ) -> tuple[str | None, list[Message]]:
         """The split of a case, by its name and by whether the training saw its voxels, with a message on a training case."""
-        in_training = image.provenance.get("in_training")
+        in_training = provenance.get("in_training")
         split = self.splits.get(case)
-        if "held_out_by" in image.provenance:
+        if "held_out_by" in provenance:
             return "val", []
         if in_training:
             return "train", [message("trained-on", OF_TRAINING)]
@@ -312,7 +259,7 @@ class _SynthesisJob:
         cases: of all parts.
         """
         before = provenance_of(self.out)
-        plan = self.model.plan({}, self.seed)
+        plan = self.model.plan({}, self.options.seed)
         del plan["inputs"]
         earlier = before.get("failed", {})
         failed = {case: why for case, why in earlier.items() if case not in cases} | {
@@ -330,14 +277,3 @@ class _SynthesisJob:
             "failed": failed,
         }
         write_json(self.out / "provenance.json", document)
-
-
-def _notes_on_pictures(
-    image: Synthesised, windows: Mapping[str, tuple[float, float]], ending: str
-) -> Iterator[Message]:
-    """A message on each picture of values that are no grey levels."""
-    for name, (low, high) in windows.items():
-        if (unit := image.volumes[name].unit) != "grey":
-            file = f"{image.mark}{name}"
-            text = f"{file}.png shows {low:.4g} to {high:.4g} {unit} as black to white. The values are in {file}{ending}."
-            yield message("picture-window", text)

@@ -1,10 +1,9 @@
 """Several runs as one model: the mean of their images, and the standard deviation over all of them."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial, wraps
-from itertools import chain
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +17,10 @@ from voxlate.synthesis.result import Synthesised
 from voxlate.synthesis.sampling import Moments
 
 # Entries of the ensemble if all members agree.
-SHARED_IF_EQUAL = "peaks", "network_units", "bound", "empty", "planes"
+SHARED_IF_EQUAL = "network_units", "bound"
 # Of the narrower range: those of folds of one cohort, and upper ends that are planned for them, differ by a few percent.
 MOST_SHIFT = 0.1
 OPTIONS_OF_MEMBERS = ("synth", "axes", "range")
-
-
-def _of_each(change: Callable[..., Model]) -> Callable[..., "Ensemble"]:
-    """A method that changes a model, for each member of an ensemble."""
-
-    @wraps(change)
-    def changed(ensemble: "Ensemble", *args: Any, **kwargs: Any) -> "Ensemble":
-        return Ensemble([change(member, *args, **kwargs) for member in ensemble.members])
-
-    return changed
 
 
 class Ensemble(Model):
@@ -52,12 +41,9 @@ class Ensemble(Model):
             _check_intensity(member, first)
         super().__init__(**{**vars(first), "models": (*members,), "calibrations": None})
 
-    def __repr__(self) -> str:
-        return f"Ensemble({', '.join(map(repr, self.members))})"
-
-    with_options = _of_each(Model.with_options)
-    without_intervals = _of_each(Model.without_intervals)
-    like = _of_each(Model.like)
+    def with_options(self, *options: Any, **changes: Any) -> "Ensemble":
+        """The ensemble with other synthesis options (see Model.with_options)."""
+        return Ensemble([member.with_options(*options, **changes) for member in self.members])
 
     def check(self, scans: Mapping[str, Scan] | Scan, case: str = "case") -> Checked:
         """The scans of a case as the first member would use them, with the messages of all (see Model.check)."""
@@ -79,18 +65,23 @@ class Ensemble(Model):
         checks = [member.check(scans, case) for member in self.members]
         if not anyway:
             _joined(checks).refuse(warn)
+        numbers = range(len(self.members))
+        kept = [
+            number
+            for number, member, checked in zip(numbers, self.members, checks)
+            if not was_in_training(member.facts, checked)
+        ] or [*numbers]
+        warnings = dict[Message, None]()
+        if len(kept) < len(numbers):
+            text = f"Synthesised by {len(kept)} of {len(numbers)} runs: the others trained on it."
+            warnings[message("held-out", text, runs=len(kept))] = None
         pools = dict[str, Moments]()
         shown = dict[str, Volume]()
         stated = list[dict[str, Any]]()
-        warnings = dict[Message, None]()
-        kept = self.held_out(checks)
-        count = len(kept)
-        depth, *_ = checks[0].inputs.prepared.header.shape
-        if count < len(self.members):
-            text = f"Synthesised by {count} of {len(self.members)} runs: the others trained on it."
-            warnings[message("held-out", text, runs=count)] = None
-        for number, member in enumerate(self.members[index] for index in kept):
-            report = partial(report_part, progress, number, count, depth)
+        depth, *_ = checks[0].prepared.header.shape
+        for place, number in enumerate(kept):
+            member = self.members[number]
+            report = partial(report_part, progress, place, len(kept), depth)
             made = member.synthesise_case(scans, case, seed, report, no_report, True)
             for name, image in made.volumes.items():
                 known = shown.setdefault(name, image).grid
@@ -99,8 +90,7 @@ class Ensemble(Model):
                         f"{case}: expected {name} on the same grid from every member, found {known} and {image.grid}: they were prepared in other ways. Leave one out, or run synth for each."
                     )
                 sd = made.std[name].data if name in made.std else None
-                pool = pools.setdefault(name, Moments())
-                pool.add(image.data, sd, member.facts.synth.samples)
+                pools.setdefault(name, Moments()).add(image.data, sd, member.facts.synth.samples)
             stated.append(made.provenance)
             warnings |= dict.fromkeys(made.warnings)
         for entry in warnings:
@@ -110,31 +100,21 @@ class Ensemble(Model):
         for key in SHARED_IF_EQUAL:
             if any(entry.get(key) != first.get(key) for entry in stated):
                 provenance.pop(key, None)
-        for key in COST[:2]:  # the number of evaluations, and seconds
+        for key in COST:
             provenance[key] = sum(entry[key] for entry in stated)
         if warnings:
             provenance["warnings"] = [entry.table for entry in warnings]
         for key in "in_training", "anyway":
             if any(entry.get(key) for entry in stated):
                 provenance[key] = True
-        if count < len(self.members):
+        if len(kept) < len(numbers):
             provenance["held_out_by"] = kept
-        volumes = {name: replace(shown[name], data=pool.mean) for name, pool in pools.items()}
-        std = {
-            name: replace(shown[name], data=pool.sd())
-            for name, pool in pools.items()
-            if pool.has_spread
-        }
+        volumes, std = {}, {}
+        for name, pool in pools.items():
+            volumes[name] = replace(shown[name], data=pool.mean)
+            if pool.has_spread:
+                std[name] = replace(shown[name], data=pool.sd())
         return Synthesised(volumes, std, provenance, self.mark, states=made.states)
-
-    def held_out(self, checks: Sequence[Checked]) -> list[int]:
-        """The numbers of the members that did not train on a case, by the check of each; all of them where each did."""
-        kept = [
-            number
-            for number, (member, checked) in enumerate(zip(self.members, checks))
-            if not was_in_training(member.facts, checked.inputs)
-        ]
-        return kept or [*range(len(self.members))]
 
     def plan(self, files: Mapping[str, Path | str], seed: int) -> dict[str, Any]:
         """All that decides a case's images; `members` has the entries in which the models may differ."""
@@ -152,22 +132,18 @@ class Ensemble(Model):
 
 def _joined(checks: Sequence[Checked]) -> Checked:
     """The first check of a case, with the messages of all."""
-    said = chain.from_iterable(checked.messages for checked in checks)
+    said = [message for checked in checks for message in checked.messages]
     return replace(checks[0], messages=tuple(dict.fromkeys(said)))
 
 
 def _task(model: Model) -> str:
     """The targets and sources of a model with their units, in words."""
-    units = model.facts.units
     data = model.facts.data
-
-    def _list(names: Sequence[str]) -> str:
-        return " + ".join(f"{name} [{units.get(name, 'a.u.')}]" for name in names)
-
-    target = _list(data.target)
-    if model.facts.completes:
-        return f"what is missing of {target}"
-    return f"{target} of {_list(data.source)}"
+    target, source = (
+        " + ".join(f"{name} [{model.facts.units.get(name, 'a.u.')}]" for name in names)
+        for names in (data.target, data.source)
+    )
+    return f"what is missing of {target}" if model.facts.completes else f"{target} of {source}"
 
 
 def _check_intensity(member: Model, first: Model) -> None:

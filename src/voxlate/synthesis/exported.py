@@ -3,26 +3,34 @@
 model.json states the SHA-256 of each other file and its own. network.onnx takes float32 arrays `source`
 [B, channels, D, H, W] and, where the graph uses them, `mask` [B, 1, D, H, W], `present` [B, channels] (bool) and
 `noise` [draws, B, noise channels, D, H, W]; it gives `image` [B, targets, D, H, W], all in network units.
-arrays.safetensors holds what is compared and what intervals are computed from (see `Carried`).
+arrays.safetensors holds what is compared and what intervals are computed from, by name: "selftest.source", ".mask", ".present",
+".noise", ".image"; "anatomy.NAME"; "widths.TARGET.TENSOR".
 """
 
-from collections.abc import Mapping
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from voxlate import __version__
+from voxlate.base.array_types import Float32
 from voxlate.base.earlier import ANY, without_retired
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json, sha256_of
-from voxlate.base.messages import Message
-from voxlate.base.records import Digest, FileName, Record, Text
+from voxlate.base.records import Digest, FileName, Record, Several, Text
+from voxlate.base.streams import Streams
 from voxlate.scans.cases.case import map_arrays
+from voxlate.scans.formats.format import errors_as, first_line
 from voxlate.synthesis.calibration import Calibration, Header, Widths
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.network import Graph, open_network
+from voxlate.synthesis.patch import Patch
+from voxlate.synthesis.sampling import Calls, NoiseOf
 from voxlate.synthesis.scan_checks import KnownHeader, KnownScans
 
 FORMAT = 2
@@ -41,6 +49,25 @@ RETIRED = {
 DESCRIPTION = "model.json"
 ARRAYS = "arrays.safetensors"
 NETWORK = "network.onnx"
+TOLERANCE = 1e-3  # of the range of network units, 2: how far a machine may be from torch
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The graph of one sample of a patch.
+
+    single: whether it takes one item at a time; draws: arrays of noise of a sample, each of `noise_channels`, at height and width divided by `shrink`; largest_loss: by
+    measurement the largest distance from torch's float32 on the self-test, in network units; evaluations: of
+    the network, in one sample.
+    """
+
+    file: FileName
+    single: bool
+    draws: int
+    noise_channels: int
+    shrink: Several
+    evaluations: float
+    largest_loss: float
 
 
 @dataclass(frozen=True)
@@ -86,42 +113,6 @@ class Description:
     files: dict[FileName, Digest]
 
 
-@dataclass(frozen=True)
-class Carried:
-    """A model folder whose files agree with model.json.
-
-    arrays: by name: "selftest.source", ".mask", ".present", ".noise", ".image"; "anatomy.NAME"; "widths.TARGET.TENSOR".
-    """
-
-    folder: Path
-    description: Description
-    arrays: Mapping[str, np.ndarray] = field(repr=False)
-
-    def part(self, prefix: str) -> dict[str, np.ndarray]:
-        """The arrays whose names begin with a prefix, without it."""
-        start = f"{prefix}."
-        return {
-            name.removeprefix(start): array
-            for name, array in self.arrays.items()
-            if name.startswith(start)
-        }
-
-
-@dataclass(frozen=True)
-class ExportedCalibration:
-    """The calibration of an exported model, which was checked when it was exported."""
-
-    calibration: Calibration
-
-    def find(self, facts: ModelFacts) -> Calibration:
-        """The calibration."""
-        return self.calibration
-
-    def messages(self, facts: ModelFacts) -> list[Message]:
-        """No message."""
-        return []
-
-
 def is_exported(path: Path | str) -> bool:
     """Whether a path is a folder that `voxlate export` wrote a model in."""
     return (Path(path) / DESCRIPTION).is_file()
@@ -129,30 +120,36 @@ def is_exported(path: Path | str) -> bool:
 
 def load_exported(folder: Path | str) -> Model:
     """Open MODEL/: its hashes are compared and its self-test is computed; raises BadInput where something differs."""
-    carried = read_model(folder)
-    stated = carried.description
+    folder = Path(folder)
+    stated = read_model(folder)
+    arrays = map_arrays(folder / ARRAYS)
     network = open_network(
-        carried.folder / stated.graph.file,
+        folder / stated.graph.file,
         stated.graph,
         stated.files[stated.graph.file],
         {"exported_by": stated.made_by, "notice": stated.notice},
-        carried.part("selftest"),
+        _part(arrays, "selftest"),
     )
-    anatomy = None
+    known = None
     if stated.anatomy is not None:
-        anatomy = KnownScans.read(stated.anatomy, carried.part("anatomy"))
-    calibrations = None
+        known = KnownScans.read(stated.anatomy, _part(arrays, "anatomy"))
+    calibration = None
     if stated.calibration is not None:
         header = stated.calibration.header
-        parts = {name: carried.part(f"widths.{name}") for name in header.targets}
-        widths = {name: Widths(arrays) for name, arrays in parts.items() if arrays}
-        calibrations = ExportedCalibration(Calibration(header, widths, stated.calibration.hash))
-    return Model(stated.facts, network, carried.folder, anatomy, calibrations)
+        parts = {name: _part(arrays, f"widths.{name}") for name in header.targets}
+        widths = {name: Widths(part) for name, part in parts.items() if part}
+        calibration = Calibration(header, widths, stated.calibration.hash)
+    return Model(stated.facts, network, folder, known, calibration)
 
 
-def read_model(folder: Path | str) -> Carried:
-    """Read MODEL/ and compare its files with their hashes; raises BadInput, and nothing of it has been run then."""
-    folder = Path(folder)
+def _part(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """The arrays whose names begin with a prefix, without it."""
+    start = f"{prefix}."
+    return {name.removeprefix(start): arrays[name] for name in arrays if name.startswith(start)}
+
+
+def read_model(folder: Path) -> Description:
+    """Read MODEL/model.json and compare its files with their hashes; raises BadInput, and nothing of it has been run then."""
     path = folder / DESCRIPTION
     if not path.is_file():
         raise BadInput(
@@ -169,17 +166,162 @@ def read_model(folder: Path | str) -> Carried:
     description: Description = record.fill(Description, without_retired(stated, RETIRED))
     record.check({NETWORK, ARRAYS} <= description.files.keys(), f"no hash of {NETWORK} or {ARRAYS}")
     for name, digest in description.files.items():
-        _check_file(folder, name, digest)
-    return Carried(folder, description, map_arrays(folder / ARRAYS))
+        if not (folder / name).is_file() or sha256_of(folder / name) != digest:
+            raise BadInput(
+                f"{folder / name}: expected the file that {DESCRIPTION} states, found another one (its hash differs) or none. Copy the whole folder again."
+            )
+    return description
 
 
-def _check_file(folder: Path, name: str, digest: str) -> None:
-    path = folder / name
-    if not path.is_file():
-        raise BadInput(
-            f"{path}: expected a file of the model, found none. Copy the whole folder again."
+@dataclass(frozen=True)
+class OnnxNetwork:
+    """An open graph, whose file has this hash; exported: the software that exported it, and the notice that it is no medical device."""
+
+    graph: Graph
+    session: "Session"
+    sha256: str
+    exported: Mapping[str, Any]
+    calls: Calls = field(default_factory=Calls)
+
+    device: ClassVar[str] = "cpu"
+    device_name: ClassVar[str] = "cpu"
+    precision: ClassVar[str] = "float32"
+
+    @property
+    def entry(self) -> Mapping[str, Any]:
+        """The graph, and the precision in which it computes."""
+        return {"graph": self.sha256, "precision": self.precision}
+
+    @property
+    def software(self) -> Mapping[str, Any]:
+        """The version that computes, the software that exported the graph, and the notice that it is no medical device."""
+        return {"voxlate": __version__, **self.exported}
+
+    def mean(self) -> None:
+        """The graph itself goes the way from the mean to the sample."""
+
+    def with_options(
+        self, facts: ModelFacts, allow_code: bool, changes: Mapping[str, Any]
+    ) -> "tuple[ModelFacts, OnnxNetwork]":
+        """The model itself; raises BadInput for any option."""
+        for name, value in changes.items():
+            if value is not None:
+                raise _fixed(f"synth.{name}")
+        return facts, self
+
+    def like(
+        self, facts: ModelFacts, recipe: str, allow_code: bool
+    ) -> "tuple[ModelFacts, OnnxNetwork]":
+        """Raises BadInput."""
+        raise _fixed(recipe)
+
+    @cached_property
+    def inputs(self) -> list[str]:
+        """The names of the inputs that the graph uses."""
+        return [wanted.name for wanted in self.session.opened.get_inputs()]
+
+    def sample(self, patches: Sequence[Patch], noise: NoiseOf) -> Float32:
+        """One sample of each patch in network units, [B, T, D, H, W]."""
+        sources, masks = zip(*(patch.sources() for patch in patches))
+        known = {
+            "source": np.stack(sources),
+            "mask": np.stack(masks)[:, None],
+            "present": np.stack([patch.present for patch in patches]),
+        }
+        if self.graph.draws:
+            depth, *sides = known["source"].shape[2:]
+            height, width = (-(-side // self.graph.shrink) for side in sides)
+            stream = Streams(noise.seed, noise.items, noise.samples, noise.tiles)
+            shape = (self.graph.noise_channels, depth, height, width)
+            known["noise"] = np.stack([stream.draw(shape) for _ in range(self.graph.draws)])
+        given = {name: known[name] for name in self.inputs}
+        image = self._one_by_one(given) if self.graph.single else self.run(given)
+        self.calls.count += round(len(image) * self.graph.evaluations)
+        return image
+
+    def _one_by_one(self, given: Mapping[str, np.ndarray]) -> Float32:
+        images = []
+        for item in range(len(given["source"])):
+            one = slice(item, item + 1)
+            images.append(
+                self.run(
+                    {name: x[:, one] if name == "noise" else x[one] for name, x in given.items()}
+                )
+            )
+        return np.concatenate(images)
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> Float32:
+        """The image of a graph's inputs."""
+        shape = "×".join(map(str, inputs["source"].shape))
+        with errors_as(
+            f"{self.graph.file}: expected patches that the graph can run, found {shape}",
+            "Synthesise with the run itself.",
+        ):
+            (image,) = self.session.opened.run(["image"], dict(inputs))
+        return np.asarray(image, np.float32)
+
+    @contextlib.contextmanager
+    def count(self) -> Iterator[Calls]:
+        """Counts the evaluations of the network inside the block."""
+        self.calls.count = 0
+        yield self.calls
+
+
+def _fixed(option: str) -> BadInput:
+    return BadInput(
+        f"{option}: expected no option of the synthesis for an exported model, whose graph holds them, found one. Export the run again with it."
+    )
+
+
+@dataclass(frozen=True)
+class Session:
+    """A session of onnxruntime for the bytes of a graph, as which it is sent to workers."""
+
+    content: bytes = field(repr=False)
+
+    @cached_property
+    def opened(self) -> Any:
+        """The session, with OMP_NUM_THREADS threads, or as many as onnxruntime chooses; its failures print nothing."""
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        asked = int(os.environ.get("OMP_NUM_THREADS", "0") or 0)
+        # each thread takes memory, whether a core is there for it or not
+        options.intra_op_num_threads = min(asked, os.cpu_count() or 1)
+        options.log_severity_level = 4
+        return onnxruntime.InferenceSession(
+            self.content, options, providers=["CPUExecutionProvider"]
         )
-    if sha256_of(path) != digest:
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Session, (self.content,)
+
+
+def open_network(
+    path: Path,
+    graph: Graph,
+    sha256: str,
+    software: Mapping[str, Any],
+    selftest: Mapping[str, np.ndarray],
+) -> OnnxNetwork:
+    """Open a graph, and compare its self-test with torch's image; raises BadInput where it differs.
+
+    sha256: of the file; software: see OnnxNetwork.exported; selftest: the inputs of the graph and its `image`.
+    """
+    import onnxruntime
+
+    try:
+        network = OnnxNetwork(graph, Session(path.read_bytes()), sha256, software)
+        image = network.run({name: selftest[name] for name in network.inputs})
+    except Exception as error:  # onnxruntime has an exception of its own for each kind of failure
         raise BadInput(
-            f"{path}: expected the file that {DESCRIPTION} states, found another one (its hash differs). Copy the folder again."
+            f"{path}: expected a graph that onnxruntime {onnxruntime.__version__} can run, found none ({first_line(error)}). Install a newer onnxruntime, or export the run again."
+        ) from error
+    given = selftest["image"]
+    apart = float(np.abs(image - given).max()) if image.shape == given.shape else np.inf
+    most = 2 * TOLERANCE + graph.largest_loss
+    if not apart <= most:
+        raise BadInput(
+            f"{path}: expected the image of its self-test to within {most:.2g} network units, found it {apart:.2g} away. Do not use it on this machine: install another onnxruntime, or export the run again."
         )
+    return network

@@ -26,7 +26,7 @@ from voxlate.scans.cases.case import (
     prepare_case,
 )
 from voxlate.scans.cohorts.path_names import scans_named
-from voxlate.scans.formats.io import content_hash, is_there, read_volume
+from voxlate.scans.formats.io import read_volume
 from voxlate.scans.formats.nifti import grid_of
 from voxlate.scans.images.frame import BodyFrame, find_frame
 from voxlate.scans.images.grid import (
@@ -47,12 +47,13 @@ Scan = Volume | Path | str | nib.spatialimages.SpatialImage | tuple[Any, Any]
 
 
 @dataclass(frozen=True)
-class CaseInputs:
-    """A prepared case, laid out for the network.
+class Checked:
+    """The scans of a case as a model takes them, prepared and laid out for its network, which has not computed.
 
-    key: decides the noise; files: where the scans were read from; grids: of these; preparation: entries of the provenance on how the
-    scans were prepared; warnings: on differences from the training data; frame: the part of the scans that was
-    prepared, None for all; digests: of whole scans that were cut to the frame, if the weights list the training scans.
+    key: decides the noise; files: where the scans were read from; grids: of these; preparation: entries of the provenance on how
+    the scans were prepared; frame: the part of the scans that was prepared, None for all; digests: of whole scans that were
+    cut to the frame, if the weights list the training scans; targets: the modalities to synthesise; messages: on names of
+    scans, and on the scans; calibration: of the intervals, None without.
     """
 
     prepared: PreparedCase
@@ -60,12 +61,34 @@ class CaseInputs:
     files: Mapping[str, str]
     grids: Mapping[str, Grid]
     preparation: Mapping[str, Any]
-    warnings: tuple[Message, ...]
     frame: BodyFrame | None
     digests: frozenset[str]
+    targets: tuple[str, ...]
+    messages: tuple[Message, ...]
+    calibration: Calibration | None = None
+
+    @property
+    def grade(self) -> Grade | None:
+        """The worst grade of the messages; None where there are none."""
+        return worst_grade(self.messages)
+
+    def __repr__(self) -> str:
+        first = f"{self.prepared.header.case}: {verdict_of(self.messages)}; to synthesise: {', '.join(self.targets)}"
+        return "\n".join([first, *(f"  {said.grade}: {said.text}" for said in self.messages)])
+
+    def refuse(self, say: Say) -> None:
+        """Raise DoNotTrust where the grade says so; say: is called with each message before."""
+        if self.grade == "do not trust":
+            for said in self.messages:
+                say(said)
+            grave = dict.fromkeys(said.code for said in self.messages if said.grade == self.grade)
+            found = "; ".join(codes()[code].meaning for code in grave)
+            raise DoNotTrust(
+                f"{self.prepared.header.case}: expected scans like those of the training, found that {found}. To synthesise an image all the same, choose --anyway."
+            )
 
     def cut(self, scan: Volume, background: float | None = None) -> Volume:
-        """The part of a scan that was prepared, or of a label map with its background (see Frame.cut)."""
+        """The part of a scan that was prepared, or of a label map with its background (see BodyFrame.cut)."""
         return scan if self.frame is None else self.frame.cut(scan, background)
 
 
@@ -73,13 +96,13 @@ def prepare_inputs(
     facts: ModelFacts,
     scans: Mapping[str, Scan],
     case: str,
-    anatomy: KnownScans | None,
-    targets: Sequence[str],
-) -> CaseInputs:
-    """Prepare a case's scans as those of the training were.
+    known: KnownScans | None,
+    targets: tuple[str, ...],
+) -> Checked:
+    """Prepare a case's scans as those of the training were, and compare them with these.
 
-    anatomy: of the training patients, with which the scans are compared; targets: the
-    modalities that are synthesised. Raises BadInput where a scan shows nothing, or the scans do not fit together.
+    known: the scans of the training; targets: the modalities that are synthesised. Raises BadInput where a scan shows
+    nothing, or the scans do not fit together.
     """
     volumes = {name: as_volume(scan, name) for name, scan in scans.items()}
     files = {name: volume.origin for name, volume in volumes.items()}
@@ -87,43 +110,48 @@ def prepare_inputs(
     mask = volumes.pop(MASK, None)
     for name, volume in volumes.items():
         check_extent(name, volume, case)
-    trained = facts.preparation
     used = preparation_for(facts, volumes)
     frame = _find_frame(facts, volumes, used)
     digests = frozenset[str]()
-    bodies = []
+    bodies: Iterable[Volume] = volumes.values()
     wholes = dict(volumes)
     if frame is not None:
         if facts.seen_voxels:
             arrays = (compact(canonical_view(whole).data[0]) for whole in wholes.values())
             digests = frozenset(digest(array)[:DIGITS] for array in arrays)
-        around_body = replace(frame, ends=frame.body, held=frame.body)  # the same in any air
+        # the noise of a patient does not depend on the air around the body
+        around_body = replace(frame, ends=frame.body, held=frame.body)
         bodies = [around_body.cut(volume) for volume in volumes.values()]
         volumes = {name: frame.cut(volume) for name, volume in volumes.items()}
         mask = mask and frame.cut(mask, 0)
-    # the noise of a patient does not depend on the air around the body
-    key = _voxels_key(bodies or volumes.values())
+    key = _voxels_key(bodies)
     masked = facts.needs_mask or frame is not None
     find_body = foreground if frame is None else body_in_any_air
     prepared = prepare_case(case, volumes, used, mask=mask, masked=masked, find_body=find_body)
-    warnings = check_scans(facts, prepared, wholes, frame, anatomy, targets)
+    warnings = check_scans(facts, prepared, wholes, frame, known, targets)
     if mask is not None:
         warnings += ask("mask", mask_numbers(mask, prepared.mask(), [*prepared.outlines.values()]))
-    elif facts.needs_mask and used.mask_from != trained.mask_from:
-        text = f"The brain was found in {used.mask_from}, not in {trained.mask_from} as in training (missing)."
+    elif facts.needs_mask and used.mask_from != facts.preparation.mask_from:
+        text = f"The brain was found in {used.mask_from}, not in {facts.preparation.mask_from} as in training (missing)."
         warnings.append(message("brain-mask", text))
     if not facts.makes_targets:
         text = f"{' and '.join(facts.data.target)} is reconstructed from itself: the bound of models with this autoencoder, no synthesis."
         warnings.append(message("reconstruction", text))
-    return CaseInputs(
+    on_grid = {"on_grid_of": used.fixed} if used.register else {}
+    registered = {
+        name: asdict(replace(scanned, transform=""))
+        for name, scanned in prepared.header.registered.items()
+    }
+    return Checked(
         lay_out(prepared, facts.data.axes),  # its affine leads the images back to the scans
         key,
         files,
         grids,
-        _preparation_entries(used, prepared),
-        tuple(warnings),
+        {**asdict(used), **on_grid, "registered": registered},
         frame,
         digests,
+        targets,
+        tuple(warnings),
     )
 
 
@@ -144,20 +172,11 @@ def _find_frame(
     return find_frame(shown, facts.data.frame)
 
 
-def contents_of(files: Mapping[str, Path | str]) -> dict[str, dict[str, str]]:
-    """The hash of the content of each input file; nothing for inputs that are no files."""
-    # a scan in memory has no file, and "" would be the working directory
-    return {
-        name: {"sha256": content_hash(Path(file))} if file and is_there(Path(file)) else {}
-        for name, file in sorted(files.items())
-    }
-
-
 def is_in_training(
     facts: ModelFacts,
     prepared: PreparedCase,
-    names: Iterable[str],
-    digests: Collection[str] = (),
+    names: Collection[str],
+    digests: Collection[str],
 ) -> bool | None:
     """Whether some arrays of a case, or scans of it that were changed since, were in the training.
 
@@ -166,27 +185,15 @@ def is_in_training(
     known = set(facts.seen_voxels)
     if not known:
         return None
-    names = list(names)
     return not known.isdisjoint(digests) or any(
         digest(prepared.arrays[name][:])[:DIGITS] in known for name in names
     )
 
 
-def was_in_training(facts: ModelFacts, inputs: CaseInputs) -> bool | None:
+def was_in_training(facts: ModelFacts, checked: Checked) -> bool | None:
     """Whether the scans of a case were in the training (see `is_in_training`)."""
-    prepared = inputs.prepared
-    return is_in_training(facts, prepared, facts.visible_sources(prepared), inputs.digests)
-
-
-def by_name(scans: Any, sources: Sequence[str]) -> Mapping[str, Scan]:
-    """Scans by their modality; a model with one source may be given a scan alone. Raises BadInput for several sources."""
-    if isinstance(scans, Mapping):
-        return scans
-    if len(sources) > 1:
-        raise BadInput(
-            f"scans: expected scans by modality for a model of {', '.join(sources)}, found one {type(scans).__name__}. Write {{'{sources[0]}': scan, '{sources[1]}': …}}."
-        )
-    return {sources[0]: scans}
+    prepared = checked.prepared
+    return is_in_training(facts, prepared, facts.visible_sources(prepared), checked.digests)
 
 
 def by_accepted_names(
@@ -196,43 +203,31 @@ def by_accepted_names(
 
     aliases: see ModelFacts.accepts; of several accepted scans the first of the list is taken; targets: of the model.
     """
-    rest = dict(files)
+    own = dict(files)
     notes = []
     for modality, names in aliases.items():
-        free = rest.keys() - {*aliases, *targets, MASK} | rest.keys() & {modality}
-        accepted = scans_named(sorted(free), [modality, *names])
-        if accepted in ([], [modality]):
-            continue
-        if modality in rest:
-            others = ", ".join(accepted[1:])
-            text = f"{modality} is read, and {others} is not, which could stand for it."
-            notes.append(message("taken-as", text, grade="note"))
-            continue
-        first, *unused = accepted
-        rest[modality] = rest.pop(first)
-        if unused:
-            text = f"{first} is taken as {modality}; {', '.join(unused)} could be taken, too."
+        free = own.keys() - {*aliases, *targets, MASK} | own.keys() & {modality}
+        first, *others = scans_named(sorted(free), [modality, *names]) or [modality]
+        if first != modality:
+            own[modality] = own.pop(first)
+        if others:
+            text = f"{first} is read as {modality}, and {', '.join(others)} is not, which could stand for it."
             notes.append(message("chosen-scan", text))
-    return rest, notes
+    return own, notes
 
 
 def check_names(facts: ModelFacts, scans: Collection[str], case: str) -> None:
     """Raise BadInput where modalities that a model needs are not among a case's scans."""
-    data = facts.data
     sources = facts.data.source
-    known = (*sources, *chain.from_iterable(facts.accepts.values()), *data.target, MASK)
+    known = (*sources, *chain.from_iterable(facts.accepts.values()), *facts.data.target, MASK)
     for name in sorted(scans):
         known_name(case, "scans that the model takes", name, known)
     missing = [name for name in sources if name not in scans]
-    may_lack = facts.completes or data.allow_missing
+    may_lack = facts.completes or facts.data.allow_missing
     if len(missing) == len(sources) or (missing and not may_lack):
-        found = ", ".join(sorted(scans)) or "none of them"
-        one = sources if may_lack else ()  # of which one is enough
-        expected, lacking = (
-            " or ".join(one) or " and ".join(names) for names in (sources, missing)
-        )
+        joint = " or " if may_lack else " and "
         raise BadInput(
-            f"{case}: expected {expected}, found {found}. Add {lacking}, or use a model for other modalities."
+            f"{case}: expected {joint.join(sources)}, found {', '.join(sorted(scans)) or 'none of them'}. Add {joint.join(missing)}, or use a model for other modalities."
         )
     if facts.completes and not missing:
         raise BadInput(
@@ -255,36 +250,22 @@ def preparation_for(facts: ModelFacts, scans: Mapping[str, Volume]) -> Preparati
     A missing fixed scan is replaced by the first source, and a missing scan for the brain mask by the clearest one. A
     starter of single slices resizes pixels alone: slices keep their distance, thin ones of three planes excepted.
     """
-    trained = facts.preparation
-    if (
-        facts.starter is not None
-        and facts.data.sees_single_slices
-        and trained.spacing_mm is not None
-    ):
-        first = canonical_view(scans.get(trained.fixed or "", next(iter(scans.values()))))
-        slice_mm = first.grid.spacing_mm[0]
-        if not facts.data.by_plane[1:] or slice_mm > CUBIC * trained.spacing_mm[0]:
-            trained = replace(trained, spacing_mm=(slice_mm, *trained.spacing_mm[1:]))
-    spacing = facts.training_spacing_mm
-    if trained.mask == "brain" and trained.mask_from not in scans:
+    used = facts.preparation
+    first = next(iter(scans))
+    is_starter = facts.starter is not None and facts.data.sees_single_slices
+    if is_starter and used.spacing_mm is not None:
+        slice_mm = canonical_view(scans.get(used.fixed or "", scans[first])).grid.spacing_mm[0]
+        if not facts.data.by_plane[1:] or slice_mm > CUBIC * used.spacing_mm[0]:
+            used = replace(used, spacing_mm=(slice_mm, *used.spacing_mm[1:]))
+    if used.mask == "brain" and used.mask_from not in scans:
         units = {name: scan.unit for name, scan in scans.items()}
-        trained = replace(trained, mask_from=clearest(units))
-    if trained.fixed in scans:
-        return trained
-    moved = trained.resample or trained.register
-    if trained.fixed is not None and moved and spacing and not trained.changes_voxels:
-        trained = replace(trained, spacing_mm=spacing)  # the fixed scan's, in training
-    return replace(trained, fixed=next(iter(scans)))
-
-
-def _preparation_entries(used: Preparation, prepared: PreparedCase) -> dict[str, Any]:
-    """The entries of a provenance on how a case was prepared."""
-    registered = {
-        name: asdict(replace(scanned, transform=""))
-        for name, scanned in prepared.header.registered.items()
-    }
-    on_grid = {"on_grid_of": used.fixed} if used.register else {}
-    return {**asdict(used), **on_grid, "registered": registered}
+        used = replace(used, mask_from=clearest(units))
+    if used.fixed in scans:
+        return used
+    moved = used.fixed is not None and (used.resample or used.register)
+    if moved and facts.training_spacing_mm and not used.changes_voxels:
+        used = replace(used, spacing_mm=facts.training_spacing_mm)  # the fixed scan's, in training
+    return replace(used, fixed=first)
 
 
 def _voxels_key(scans: Iterable[Volume]) -> str:
@@ -307,14 +288,10 @@ def as_volume(scan: Scan, modality: str) -> Volume:
             volume = scan
         case nib.spatialimages.SpatialImage():
             grid, guesses = grid_of(scan, modality)
-            volume = _of_array(np.asanyarray(scan.dataobj), grid.affine, modality)
+            volume = _of_array(scan.dataobj, grid.affine, modality)
             volume = replace(volume, guesses=guesses, codes=grid.codes)
         case (data, affine):
-            # tensors of torch may need a gradient, and be on a GPU
-            values, placed = (
-                one.detach().cpu() if hasattr(one, "detach") else one for one in (data, affine)
-            )
-            volume = _of_array(values, placed, modality)
+            volume = _of_array(data, affine, modality)
         case _:
             raise BadInput(
                 f"{modality}: expected a path, a Volume, a nibabel image, or a pair of an array [x, y, z] and its affine, found {type(scan).__name__}. Give one of these."
@@ -329,49 +306,14 @@ def as_volume(scan: Scan, modality: str) -> Volume:
 
 
 def _of_array(data: Any, affine: Any, modality: str) -> Volume:
-    """An array [x, y, z] as a volume; raises BadInput where it holds no real numbers, and for a masked one, whose mask would be lost."""
+    """An array [x, y, z] as a volume; raises BadInput where it holds no real numbers."""
     try:
-        values = np.asanyarray(data)
+        values = np.asarray(data)
+        if values.dtype.kind not in "biuf":
+            raise ValueError(f"values of the type {values.dtype}")
         placed = np.asarray(affine, np.float64)
     except (TypeError, ValueError) as error:
-        raise BadInput(f"{modality}: expected numbers, found none ({error}). Change it.") from error
-    if values.ndim != 3 or values.dtype.kind not in "biuf" or np.ma.is_masked(values):
         raise BadInput(
-            f"{modality}: expected an array [x, y, z] of real numbers, found the shape {values.shape} and the type {values.dtype}, or masked voxels. Fill these, and give a mask as a scan called '{MASK}'."
-        )
-    whole = np.asarray(values, np.float32).T[None].copy()
-    return Volume(whole, placed, unit_of(modality), modality)
-
-
-@dataclass(frozen=True)
-class Checked:
-    """The scans of a case as a model takes them, before its network computes.
-
-    targets: the modalities to synthesise; messages: on names of scans, and on the scans; calibration: of the intervals, None
-    without.
-    """
-
-    inputs: CaseInputs
-    targets: tuple[str, ...]
-    messages: tuple[Message, ...]
-    calibration: Calibration | None
-
-    @property
-    def grade(self) -> Grade | None:
-        """The worst grade of the messages; None where there are none."""
-        return worst_grade(self.messages)
-
-    def __repr__(self) -> str:
-        first = f"{self.inputs.prepared.header.case}: {verdict_of(self.messages)}; to synthesise: {', '.join(self.targets)}"
-        return "\n".join([first, *(f"  {said.grade}: {said.text}" for said in self.messages)])
-
-    def refuse(self, say: Say) -> None:
-        """Raise DoNotTrust where the grade says so; say: is called with each message before."""
-        if self.grade == "do not trust":
-            for said in self.messages:
-                say(said)
-            grave = dict.fromkeys(said.code for said in self.messages if said.grade == self.grade)
-            found = "; ".join(codes()[code].meaning for code in grave)
-            raise DoNotTrust(
-                f"{self.inputs.prepared.header.case}: expected scans like those of the training, found that {found}. To synthesise an image all the same, choose --anyway."
-            )
+            f"{modality}: expected real numbers, found none ({error}). Change it."
+        ) from error
+    return Volume(values.astype(np.float32).T[None].copy(), placed, unit_of(modality), modality)

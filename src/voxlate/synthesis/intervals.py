@@ -9,7 +9,7 @@ of all sources is exactly 0, as around a stripped brain, each such voxel outside
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -45,9 +45,11 @@ class OutputGrid:
     axes: str
     units: Mapping[str, str]
 
-    def write(self, values: np.ndarray, modality: str, order: Literal[0, 1] = 1) -> Volume:
-        """Values [D, H, W] on the network's grid as a volume on the file's grid."""
-        return return_to(self._own(values, modality), self.file, order)
+    def write(self, values: np.ndarray, modality: str = "", order: Literal[0, 1] = 1) -> Volume:
+        """Values [D, H, W] on the network's grid as a volume on the file's grid; "" for values of no modality."""
+        unit = self.units.get(modality, "")
+        own = Volume(values[None].astype(np.float32, copy=False), self.affine, unit, modality)
+        return return_to(own, self.file, order)
 
     def reorient(self, volume: Volume) -> Volume:
         """A volume on the file's grid in the network's layout of slices."""
@@ -55,16 +57,7 @@ class OutputGrid:
 
     def resample(self, values: np.ndarray) -> np.ndarray:
         """Values [D, H, W] on the network's grid, resampled to the file's voxels, in the network's layout."""
-        return self.volume(values, "").data[0]
-
-    def volume(self, values: np.ndarray, modality: str) -> Volume:
-        """Values [D, H, W] on the network's grid as a volume on the file's voxels, in the network's layout."""
-        return self.reorient(return_to(self._own(values, modality), self.file))
-
-    def _own(self, values: np.ndarray, modality: str) -> Volume:
-        """Values [D, H, W] on the network's grid as a volume on it; "" for values of no modality."""
-        unit = self.units.get(modality, "")
-        return Volume(values[None].astype(np.float32, copy=False), self.affine, unit, modality)
+        return self.reorient(self.write(values)).data[0]
 
 
 def find_output_grid(facts: ModelFacts, prepared: PreparedCase) -> OutputGrid:
@@ -98,46 +91,40 @@ def _crown(prepared: PreparedCase, output_grid: OutputGrid, volume: Volume) -> B
     return np.asarray(slices >= end - CROWN * (end - first))[:, None, None]
 
 
-@dataclass(frozen=True)
-class CaseIntervals:
-    """Prediction intervals and errors of a case's images, in physical units; all empty without a calibration.
-
-    bounds: of the mean absolute error, and expected: mean errors by region that the intervals let expect, both by modality.
-    """
-
-    low: dict[str, Volume] = field(default_factory=dict)
-    high: dict[str, Volume] = field(default_factory=dict)
-    bounds: dict[str, dict[str, float]] = field(default_factory=dict)
-    expected: dict[str, dict[str, float]] = field(default_factory=dict)
-
-
 def case_intervals(
     calibration: Calibration | None,
     facts: ModelFacts,
     prepared: PreparedCase,
     images: Mapping[str, SynthesisedImage],
     output_grid: OutputGrid,
-) -> CaseIntervals:
-    """The intervals and bounds of the images of a case."""
-    found = CaseIntervals()
+) -> tuple[dict[str, tuple[Volume, Volume]], dict[str, dict[str, dict[str, float]]]]:
+    """The ends of the intervals of a case's images in physical units, and what a provenance states of its errors.
+
+    Errors: "bounds" of the mean absolute error, and "expected" mean errors by region that the intervals let expect, both by
+    modality. All is empty without a calibration.
+    """
+    found: dict[str, tuple[Volume, Volume]] = {}
+    errors: dict[str, dict[str, dict[str, float]]] = {"bounds": {}, "expected": {}}
     if calibration is None:
-        return found
+        return found, errors
     sources = [output_grid.resample(source) for source in sources_of(facts, prepared)]
     for name, image in images.items():
         prediction = image.prediction.map(output_grid.resample)
-        volume = output_grid.volume(image.values, name)
+        volume = output_grid.reorient(output_grid.write(image.values, name))
         ends = calibration.interval(name, prediction, sources)
         low, high = (image.scale.inverse(end) for end in ends)
         if facts.fills_crown(prepared, name):
             np.minimum(low, SOFT_HU, out=low, where=_crown(prepared, output_grid, volume))
-        for maps, end in ((found.low, low), (found.high, high)):
-            maps[name] = return_to(replace(volume, data=end[None]), output_grid.file)
+        lower, upper = (
+            return_to(replace(volume, data=end[None]), output_grid.file) for end in (low, high)
+        )
+        found[name] = lower, upper
         parts = region_masks(calibration.header.targets[name].regions, volume)
-        found.expected[name] = calibration.expected(name, (high - low) / 2, parts)
+        errors["expected"][name] = calibration.expected(name, (high - low) / 2, parts)
         bound = calibration.mae_bound(name, *ends, parts[BODY])
         if math.isfinite(bound):
-            found.bounds[name] = {"mae": round(bound * image.scale.half, 4)}
-    return found
+            errors["bounds"][name] = {"mae": round(bound * image.scale.half, 4)}
+    return found, errors
 
 
 def notes_on_starter(
@@ -199,11 +186,12 @@ class Outside:
         return self.voxels
 
     def value(self, scale: Scale, spec: IntensityMap, unit: str, trained: float | None) -> float:
-        """The background of an image in its unit; trained: that of the training."""
+        """The background of an image in its unit: that of the training, else air in HU or the lowest; within the image's range."""
         begins_above = spec.window is None and spec.floor is None and scale.low > 0
         if self.is_zero and begins_above:
             return 0.0  # in network units 0 and the darkest value of the body are -1
-        return background_of(scale, unit, trained)
+        lowest = AIR_HU if unit == "HU" else scale.low
+        return float(np.clip(lowest if trained is None else trained, scale.low, scale.high))
 
 
 @dataclass(frozen=True)
@@ -220,13 +208,6 @@ class Background:
     empty: int
 
     @property
-    def entry(self) -> dict[str, Any]:
-        """The entry of a provenance; {} where no voxel becomes background."""
-        filled = max(int(np.count_nonzero(voxels)) for voxels in self.voxels.values())
-        values = {name: round(value, 4) for name, value in self.values.items()}
-        return {"slices": self.empty, "voxels": filled, "values": values} if filled else {}
-
-    @property
     def messages(self) -> list[Message]:
         """A message on the slices without a body."""
         if not self.empty:
@@ -240,8 +221,8 @@ class Background:
         voxels = self.voxels[name]
         prediction = image.prediction
         if prediction.sd is not None:
-            prediction = replace(prediction, sd=_with(prediction.sd, voxels, 0))
-        values = _with(image.values, voxels, self.values[name])
+            prediction = replace(prediction, sd=np.where(voxels, np.float32(0), prediction.sd))
+        values = np.where(voxels, image.values.dtype.type(self.values[name]), image.values)
         return replace(image, values=values, prediction=prediction)
 
     def close(
@@ -251,29 +232,19 @@ class Background:
 
         Where the file has other slices, and a voxel is partly in one without a body, the ends are moved to contain the image.
         """
-
-        def share_of(voxels: Bool) -> np.ndarray:
-            """The share of each voxel of the file in voxels of the network's grid."""
-            return output_grid.write(voxels.astype(np.float32), "").data
-
-        share = share_of(self.voxels[image.modality])
+        share, beside = (
+            output_grid.write(voxels.astype(np.float32)).data
+            for voxels in (self.voxels[image.modality], self.beside)
+        )
         values = image.data
-        is_background = share > INSIDE_SHARE
-        partly = (share > 0) & ~is_background
         ends = []
         for end, limit in ((low, np.minimum), (high, np.maximum)):
-            data = np.where(is_background, values, end.data)
-            np.copyto(data, limit(data, values), where=partly)
-            ends.append(data)
+            data = np.where(share > 0, limit(end.data, values), end.data)
+            ends.append(np.where(share > INSIDE_SHARE, values, data))
         if image.unit == "HU":
             skin = np.maximum(values, np.minimum(ends[1], SKIN_HU))
-            ends[1] = np.where(share_of(self.beside) > 0.5, skin, ends[1])
+            ends[1] = np.where(beside > 0.5, skin, ends[1])
         return replace(low, data=ends[0]), replace(high, data=ends[1])
-
-
-def _with(values: np.ndarray, voxels: Bool, value: float) -> np.ndarray:
-    """A copy of values [D, H, W] with another value in some voxels."""
-    return np.where(voxels, values.dtype.type(value), values)
 
 
 def find_outside(prepared: PreparedCase, names: Sequence[str]) -> Outside:
@@ -298,14 +269,14 @@ def find_outside(prepared: PreparedCase, names: Sequence[str]) -> Outside:
 def background_of_case(
     facts: ModelFacts,
     outside: Outside,
-    anatomy: KnownScans | None,
+    known: KnownScans | None,
     images: Mapping[str, SynthesisedImage],
     output_grid: OutputGrid,
     frame: BodyFrame | None = None,
 ) -> Background:
     """The background of a case on the network's grid; images: as the network makes them; output_grid, frame: of the files, whose
     slices without a body are counted."""
-    trained, beyond = ({}, {}) if anatomy is None else (anatomy.backgrounds, anatomy.beyond)
+    trained, beyond = ({}, {}) if known is None else (known.backgrounds, known.beyond)
     if facts.imported:  # what the targets of a published training show is not known
         beyond = dict.fromkeys(images, 1.0)
     voxels = {}
@@ -328,11 +299,3 @@ def background_of_case(
 def _any_of(images: Sequence[np.ndarray]) -> Bool:
     """Where some image is not 0."""
     return np.logical_or.reduce([image != 0 for image in images])
-
-
-def background_of(scale: Scale, unit: str, trained: float | None) -> float:
-    """The background of an image in its unit: that of the training, else air in HU or the lowest; within the image's range."""
-    value = AIR_HU if unit == "HU" else scale.low
-    if trained is not None:
-        value = trained
-    return float(np.clip(value, scale.low, scale.high))

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from voxlate.base.config import check_options
-from voxlate.base.errors import known_name, plural, system_refusal
+from voxlate.base.errors import BadInput, known_name, plural, system_refusal
 from voxlate.base.executors.case_work import Progress, no_report
 from voxlate.base.files import SYNTHETIC
 from voxlate.base.hub import address_of
@@ -40,22 +40,21 @@ from voxlate.base.messages import (
 )
 from voxlate.base.option import parameters_of
 from voxlate.scans.cases.case import MASK
+from voxlate.scans.formats.io import content_hash, is_there
+from voxlate.scans.images.frame import BodyFrame
+from voxlate.scans.images.grid import Volume
 from voxlate.synthesis.calibration import Calibration, Calibrations, Prediction
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.inputs import (
-    CaseInputs,
     Checked,
     Scan,
     by_accepted_names,
-    by_name,
     check_names,
-    contents_of,
     prepare_inputs,
     was_in_training,
 )
 from voxlate.synthesis.intervals import (
     Background,
-    CaseIntervals,
     OutputGrid,
     background_of_case,
     case_intervals,
@@ -63,10 +62,10 @@ from voxlate.synthesis.intervals import (
     find_outside,
     notes_on_starter,
 )
-from voxlate.synthesis.network import Network
 from voxlate.synthesis.provenance import USED_FOR_CALIBRATION, Table, state_units
 from voxlate.synthesis.result import Synthesised
 from voxlate.synthesis.sampling import (
+    Network,
     SynthesisedImage,
     in_physical_units,
     planes_read,
@@ -75,8 +74,8 @@ from voxlate.synthesis.sampling import (
 from voxlate.synthesis.scan_checks import KnownScans
 from voxlate.synthesis.synth_options import SynthKeys, SynthOptions
 
-# Measured, or of the machine, and therefore not part of the plan.
-COST = "network_calls", "seconds_per_slice", "device", "batch"
+# Entries of a provenance that are measured, and of which an ensemble states the sum.
+COST = "network_calls", "seconds_per_slice"
 
 
 @dataclass(frozen=True)
@@ -123,28 +122,27 @@ class Model:
         """The run folder or weights file of each member."""
         return tuple(member.origin for member in self.members)
 
-    @property
-    def device(self) -> Any:
-        """The device on which the network computes."""
-        return self.network.device
-
-    def with_options(self, allow_code: bool = False, **changes: Any) -> "Model":
+    def with_options(
+        self,
+        allow_code: bool = False,
+        like: str | None = None,
+        intervals: bool = True,
+        **changes: Any,
+    ) -> "Model":
         """The same model with other synthesis options (sampler, steps, samples, ...); None keeps the recipe's value.
 
-        allow_code: import a sampler outside voxlate. Raises BadInput for an unknown option, a value out of range, a type of slices that the model does not have, a
-        sampler that does not fit the schedule, and several samples of a method that is not stochastic.
+        allow_code: import a sampler outside voxlate; like: a recipe that trains the same method, whose [synth] is taken;
+        intervals: False ignores the run's calibrations. Raises BadInput for an unknown option, a value out of range, a type
+        of slices that the model does not have, a sampler that does not fit the schedule, and several samples of a method
+        that is not stochastic.
         """
-        facts, network = self.network.with_options(self.facts, allow_code, changes)
-        return replace(self, facts=facts, network=network)
-
-    def like(self, recipe: str, allow_code: bool = False) -> "Model":
-        """The same model with the [synth] of another recipe; raises BadInput where that trains another method."""
-        facts, network = self.network.like(self.facts, recipe, allow_code)
-        return replace(self, facts=facts, network=network)
-
-    def without_intervals(self) -> "Model":
-        """The same model, which ignores the run's calibrations."""
-        return replace(self, calibrations=None)
+        facts, network = self.facts, self.network
+        if like is not None:
+            facts, network = network.like(facts, like, allow_code)
+        if any(value is not None for value in changes.values()):
+            facts, network = network.with_options(facts, allow_code, changes)
+        calibrations = self.calibrations if intervals else None
+        return replace(self, facts=facts, network=network, calibrations=calibrations)
 
     def synthesise(
         self,
@@ -202,37 +200,30 @@ class Model:
         """The images of a case with the options that are set; the arguments are those of `synthesise`, which checks them."""
         facts = self.facts
         checked = self.check(scans, case)
-        inputs = checked.inputs
-        calibration = checked.calibration
         if not anyway:
             checked.refuse(warn)
-        prepared = inputs.prepared
-        plan = self.plan(inputs.files, seed)
+        prepared = checked.prepared
+        plan = self.plan(checked.files, seed)
         grid = find_output_grid(facts, prepared)
         outside = find_outside(prepared, facts.visible_sources(prepared))
         begun = time.monotonic()
-        images, calls = predict_case(self, inputs, seed, progress)
+        images, calls = predict_case(self, checked, seed, progress)
         seconds = (time.monotonic() - begun) / prepared.header.shape[0]
-        ends = case_intervals(calibration, facts, prepared, images, grid)
-        background = background_of_case(facts, outside, self.anatomy, images, grid, inputs.frame)
-        batch = 1 if facts.synth.exact else facts.synth.batch
-        planes = [plane.axes for plane in planes_read(facts, prepared.header)]
+        ends, errors = case_intervals(checked.calibration, facts, prepared, images, grid)
+        background = background_of_case(facts, outside, self.anatomy, images, grid, checked.frame)
         provenance = {
             **self.network.software,
             "case": case,
             **plan,
             # what tells arrays in memory apart, which have no file
             "inputs": {
-                name: scan or {"voxels": inputs.key} for name, scan in plan["inputs"].items()
+                name: scan or {"voxels": checked.key} for name, scan in plan["inputs"].items()
             },
-            **dict(zip(COST, (calls, seconds, self.network.device_name, batch))),
-            **_provenance(self, checked, images, ends, background),
-            **({"planes": planes} if facts.data.planes else {}),
-            **({"anyway": True} if checked.grade == "do not trust" else {}),
+            **dict(zip(COST, (calls, seconds))),
+            "device": self.network.device_name,
+            **_provenance(self, checked, images, errors, background),
         }
-        result = _on_file_grid(self, images, ends, background, grid, provenance)
-        if inputs.frame is not None:
-            result = result.restored(inputs.frame, background.values)
+        result = _on_file_grid(self, images, ends, background, grid, checked.frame, provenance)
         for note in result.warnings:
             warn(note)
         return result
@@ -251,22 +242,29 @@ class Model:
             BadInput: the scans cannot be used.
         """
         facts = self.facts
-        named = by_name(scans, facts.data.source)
-        own, notes = by_accepted_names(named, facts.accepts, facts.data.target)
+        first, *others = facts.data.source
+        if not isinstance(scans, Mapping):
+            if others:
+                raise BadInput(
+                    f"scans: expected scans by modality for a model of {', '.join(facts.data.source)}, found one {type(scans).__name__}. Write {{'{first}': scan, '{others[0]}': …}}."
+                )
+            scans = {first: scans}
+        own, notes = by_accepted_names(scans, facts.accepts, facts.data.target)
         self.check_names(own, case)
         known = {name: own[name] for name in self.scan_names if name in own}
         notes += self.unused(own)
         targets = tuple(facts.targets_for(known))
         try:
-            inputs = prepare_inputs(facts, known, case, self.anatomy, targets)
+            checked = prepare_inputs(facts, known, case, self.anatomy, targets)
         except OSError as error:
             raise system_refusal(error) from error
         # raises BadInput for other weights or options
         calibration = self.calibration()
-        if _why_no_intervals(facts, calibration, known, inputs):
+        if calibration is not None and (why := _why_no_intervals(facts, calibration, checked)):
             calibration = None
-        messages = by_consequence([*notes, *inputs.warnings])
-        return Checked(inputs, targets, tuple(messages), calibration)
+            notes.append(message("no-intervals", f"No intervals: {why}"))
+        messages = by_consequence([*notes, *checked.messages])
+        return replace(checked, messages=tuple(messages), calibration=calibration)
 
     @property
     def missing_checks(self) -> list[Message]:
@@ -327,31 +325,24 @@ class Model:
         Equal plans give equal images.
         """
         facts = self.facts
-        data = facts.data
-        plan: Table = {
-            "model": {
-                "title": facts.title,
-                "weights": facts.weights_hash,
-                "steps": facts.steps,
-                **self.network.entry,
-            },
-            "seed": seed,
-            "synth": self.synthesis_options,
-        }
+        stated = {"title": facts.title, "weights": facts.weights_hash, "steps": facts.steps}
+        stated |= self.network.entry
         if (address := address_of(self.origin)) is not None:
-            plan["model"]["hub"] = address
+            stated["hub"] = address
+        plan: Table = {"model": stated, "seed": seed, "synth": self.synthesis_options}
         if (calibration := self.calibration()) is not None:
             plan["calibration"] = calibration.entry
+        windows = {name: facts.intensity[name].window for name in facts.data.target}
         return {
             **plan,
-            "inputs": contents_of(files),
-            "units": facts.units,
-            "axes": data.axes,
-            "range": {
-                name: [*window]
-                for name in data.target
-                if (window := facts.intensity[name].window) is not None
+            # a scan in memory has no file, and "" would be the working directory
+            "inputs": {
+                name: {"sha256": content_hash(Path(file))} if file and is_there(Path(file)) else {}
+                for name, file in sorted(files.items())
             },
+            "units": facts.units,
+            "axes": facts.data.axes,
+            "range": {name: [*window] for name, window in windows.items() if window is not None},
         }
 
 
@@ -365,33 +356,28 @@ def _check_call(model: Model, options: Collection[str], seed: Any, anyway: Any) 
 
 
 def predict_case(
-    model: Model,
-    inputs: CaseInputs,
-    seed: int,
-    progress: Progress,
+    model: Model, checked: Checked, seed: int, progress: Progress
 ) -> tuple[dict[str, SynthesisedImage], float]:
     """The images of a case on the network's grid, and the mean number of network evaluations per sample of a slice or patch."""
     facts = model.facts
-    network = model.network
     sharpness = np.float32(facts.synth.sharpness)
-    of_mean = None if sharpness == 1 else network.mean()
+    of_mean = None if sharpness == 1 else model.network.mean()
     predictions = list[Prediction]()
     calls = 0.0
     if of_mean is not None:
         report = no_report if sharpness else progress
-        predictions, calls = sample_planes(*of_mean, inputs, seed, report)
+        predictions, calls = sample_planes(*of_mean, checked, seed, report)
     if of_mean is None or sharpness:
         means = predictions
-        predictions, further = sample_planes(facts, network, inputs, seed, progress)
+        predictions, further = sample_planes(facts, model.network, checked, seed, progress)
         calls += further
         for mean, drawn in zip(means, predictions):
             # Freirich et al. 2021
             drawn.values[:] = mean.values + sharpness * (drawn.values - mean.values)
     by_target = dict(zip(facts.data.target, predictions))
-    affine = np.array(inputs.prepared.header.affine)
+    affine = np.array(checked.prepared.header.affine)
     images = {
-        name: in_physical_units(facts, name, by_target[name], affine)
-        for name in facts.targets_for(inputs.files)
+        name: in_physical_units(facts, name, by_target[name], affine) for name in checked.targets
     }
     return images, calls
 
@@ -399,21 +385,29 @@ def predict_case(
 def _on_file_grid(
     model: Model,
     images: Mapping[str, SynthesisedImage],
-    ends: CaseIntervals,
+    ends: Mapping[str, tuple[Volume, Volume]],
     background: Background,
     grid: OutputGrid,
+    frame: BodyFrame | None,
     provenance: Table,
 ) -> Synthesised:
-    """The images with their background, resampled to the grid of the file."""
+    """The images with their background, resampled to the grid of the file; outside of a frame all is background."""
     result = Synthesised({}, {}, provenance, model.mark)
+
+    def whole(volume: Volume, value: float) -> Volume:
+        """A volume of the frame on the whole grid."""
+        return volume if frame is None else frame.restore(volume, value)
+
     for name, made in images.items():
         image = background.fill(name, made)
-        result.volumes[name] = volume = grid.write(image.values, name)
+        air = background.values[name]
+        volume = grid.write(image.values, name)
+        result.volumes[name] = whole(volume, air)
         if image.physical_sd is not None:
-            result.std[name] = grid.write(image.physical_sd, name)
-        if name in ends.low:
-            closed = background.close(volume, ends.low[name], ends.high[name], grid)
-            result.low[name], result.high[name] = closed
+            result.std[name] = whole(grid.write(image.physical_sd, name), 0)
+        if name in ends:
+            low, high = background.close(volume, *ends[name], grid)
+            result.low[name], result.high[name] = whole(low, air), whole(high, air)
         for number, state in enumerate(image.prediction.states, 1):
             result.states[f"{name}_{number}"] = grid.write(image.scale.inverse(state), name)
     return result
@@ -423,40 +417,37 @@ def _provenance(
     model: Model,
     checked: Checked,
     images: Mapping[str, SynthesisedImage],
-    ends: CaseIntervals,
+    errors: Mapping[str, Mapping[str, Any]],
     background: Background,
 ) -> Table:
     """The entries of the provenance that describe a case's inputs, images and error bounds; entries without content are left out."""
     facts = model.facts
-    inputs = checked.inputs
     calibration = checked.calibration
-    peaks = {name: image.peak for name, image in images.items() if image.peak is not None}
-    warnings = [*checked.messages, *_notes(model, inputs), *background.messages]
-    warnings += [said for name, peak in peaks.items() for said in peak.check(name)]
-    errors = {"bounds": ends.bounds, "expected": ends.expected}
-    errors = {key: of for key, of in errors.items() if any(of.values())}
-    if errors and worst_grade(warnings) == "do not trust":
-        errors = {}
+    warnings = [*checked.messages, *_notes(model, checked), *background.messages]
+    for name, image in images.items():
+        warnings += image.peak.check(name) if image.peak else ()
+    stated = {key: of for key, of in errors.items() if any(of.values())}
+    if stated and worst_grade(warnings) == "do not trust":
+        stated = {}
         text = "Expected errors and their bounds are not stated, because they hold for scans like those of the calibration."
         warnings.append(message("no-bounds", text))
     scales = {name: (image.scale.low, image.scale.high) for name, image in images.items()}
     maps = {name: facts.intensity[name] for name in facts.data.target}
     measured = (facts.starter or {}).get("measured", {})  # on the card of the starter
     optional = {
-        "peaks": {name: peak.entry for name, peak in peaks.items()},
-        **errors,
+        **stated,
         "measured": {name: own for name, own in measured.items() if name in images},
-        USED_FOR_CALIBRATION: calibration is not None and calibration.has_case(inputs.files),
+        USED_FOR_CALIBRATION: calibration is not None and calibration.has_case(checked.files),
         "warnings": [note.table for note in by_consequence(warnings)],
         "bound": facts.bound,
-        "empty": background.entry,
+        "anyway": checked.grade == "do not trust",
     }
     entries = {
-        "prepared": inputs.preparation,
+        "prepared": checked.preparation,
         "network_units": state_units(maps, facts.target_scales | scales),
         **{key: value for key, value in optional.items() if value},
     }
-    in_training = was_in_training(facts, inputs)
+    in_training = was_in_training(facts, checked)
     return entries if in_training is None else {**entries, "in_training": in_training}
 
 
@@ -465,50 +456,40 @@ def _missing(facts: ModelFacts, files: Collection[str]) -> list[str]:
     return [name for name in facts.data.source if facts.completes and name not in files]
 
 
-def _why_no_intervals(
-    facts: ModelFacts, calibration: Calibration | None, files: Collection[str], inputs: CaseInputs
-) -> str:
-    """Why a calibration does not hold for a case; "" where it does, and without a calibration."""
-    if calibration is None:
-        return ""
-    if len(missing := _missing(facts, files)) > 1:
+def _why_no_intervals(facts: ModelFacts, calibration: Calibration, checked: Checked) -> str:
+    """Why a calibration does not hold for a case; "" where it does."""
+    if len(missing := _missing(facts, checked.files)) > 1:
         return f"the run is calibrated for one missing modality, and this case lacks {' and '.join(missing)}."
-    read = len(planes_read(facts, inputs.prepared.header))
+    read = len(planes_read(facts, checked.prepared.header))
     if read not in (calibration.header.planes or (len(facts.data.by_plane),)):
         return f"the slices of this case are read in {plural(read, 'plane')}, and those of no case of the calibration were. Calibrate on scans with slices like these."
     return ""
 
 
-def _notes(model: Model, inputs: CaseInputs) -> Iterator[Message]:
-    """Messages on why a case has no intervals, on missing modalities that were not named, and on a starter."""
+def _notes(model: Model, checked: Checked) -> Iterator[Message]:
+    """Messages on a model's answer: intervals that it lacks, its steps, its verdict, and that it is a starter."""
     facts = model.facts
-    calibration = model.calibration()
-    files = inputs.files
     if model.calibrations is not None:
         yield from model.calibrations.messages(facts)
-    if why := _why_no_intervals(facts, calibration, files, inputs):
-        yield message("no-intervals", f"No intervals: {why}")
     if facts.synth.samples > 1 and not facts.shows_doubt:
         yield message(
             "grain",
             "The samples of a flow differ in grain alone: their standard deviation does not show what may be wrong.",
         )
     steps = facts.options["steps"]
-    trained = facts.trained_steps
-    if trained and steps not in trained:
-        sizes = ", ".join(map(str, trained))
-        yield message(
-            "flow-steps",
-            f"The flow takes {plural(steps, 'step')}, of a size for which it was not trained: {sizes} steps are.",
-        )
+    if facts.trained_steps and steps not in facts.trained_steps:
+        sizes = ", ".join(map(str, facts.trained_steps))
+        text = f"The flow takes {plural(steps, 'step')}, of a size for which it was not trained: {sizes} steps are."
+        yield message("flow-steps", text)
     # at 0 the image is the mean, on which the verdict says nothing
     if facts.synth.sharpness:
         for name, sentence in facts.worse.items():
             yield message("worse-than-naive", f"{name}: {sentence}", grade="caution")
+    calibration = checked.calibration
     if facts.starter:
-        can_have = len(_missing(facts, files)) < 2
-        yield from notes_on_starter(facts.starter, calibration, can_have, facts.targets_for(files))
-    if facts.was_calibrated and calibration is None:
+        can_have = len(_missing(facts, checked.files)) < 2
+        yield from notes_on_starter(facts.starter, calibration, can_have, checked.targets)
+    if facts.was_calibrated and model.calibration() is None:
         yield message(
             "no-intervals",
             "No intervals: the run was adapted to other scans, and the calibration from before does not hold any more. Run voxlate calibrate again.",

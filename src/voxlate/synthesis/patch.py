@@ -1,7 +1,7 @@
 """Patches of a prepared case in network units: the one function that reads scans for training and for synthesis."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol, cast
+from typing import cast
 
 import numpy as np
 
@@ -12,45 +12,10 @@ from voxlate.scans.images.intensity import IntensityMap
 from voxlate.scans.images.mask import dilate
 from voxlate.scans.images.slice_filters import margin, through_plane
 from voxlate.scans.images.tiling import Triple
+from voxlate.synthesis.facts import DataFacts
 
 Box = tuple[slice, slice, slice]
 RIM_MM = 2.0  # around a body's mask, and at least a voxel: what little of its skin the mask lacks
-
-
-class PatchSettings(Protocol):
-    """What of the settings of data decides how a patch is read (see data_settings.DataSettings)."""
-
-    @property
-    def source(self) -> Sequence[str]:
-        """The input modalities."""
-
-    @property
-    def patch(self) -> Triple:
-        """The size of a patch."""
-
-    @property
-    def axes(self) -> Any:
-        """The directions in which slices, rows and columns grow."""
-
-    @property
-    def axis_lr(self) -> int:
-        """The axis, from the end, that grows to the left or right."""
-
-    @property
-    def steps(self) -> Sequence[int]:
-        """The slice offsets of the source channels."""
-
-    @property
-    def channels(self) -> Sequence[tuple[str, int]]:
-        """Modality and slice offset of each source channel."""
-
-    @property
-    def lift(self) -> float:
-        """The least value of a source inside the body, as a share of its range."""
-
-    @property
-    def frame(self) -> float | None:
-        """The margin in mm around the body's box, outside of which nothing is read, and air is background; None: all is."""
 
 
 class Patch:
@@ -63,7 +28,7 @@ class Patch:
     def __init__(
         self,
         case: PreparedCase,
-        data: PatchSettings,
+        data: DataFacts,
         intensity: Mapping[str, IntensityMap],
         start: Triple,
         size: Triple | None,

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Required
@@ -29,7 +29,7 @@ from voxlate.base.records import (
 from voxlate.base.statistics import fixed_text
 from voxlate.scans.cases.align import Align
 from voxlate.scans.cases.case import MASK, Axes
-from voxlate.scans.formats.io import content_hash, has_content, is_picture, is_synthetic
+from voxlate.scans.formats.io import content_hash, has_content, is_synthetic
 from voxlate.scans.images.intensity import IntensityMap
 from voxlate.scans.images.register import RegistrationMethod
 from voxlate.synthesis.calibration import Bound
@@ -108,8 +108,6 @@ class _Keys(TypedDict, total=False):
     network_units: dict[Name, _Units]
     network_calls: NotNegative
     seconds_per_slice: NotNegative
-    device: Text
-    batch: Count
     calibration: StatedCalibration
     bounds: dict[Name, dict[Name, NotNegative]]
     expected: dict[Name, dict[Name, NotNegative]]
@@ -168,15 +166,12 @@ def common_settings(provenance: Provenance) -> Table:
 def difference(first: Provenance, second: Provenance) -> str:
     """The first difference between the settings of two syntheses; "" if they are equal."""
     for key in SHARED_KEYS:
-        a = first.get(key)
-        b = second.get(key)
-        if a == b:
-            continue
-        if isinstance(a, dict) and isinstance(b, dict):
+        a, b = first.get(key), second.get(key)
+        if a != b and isinstance(a, dict) and isinstance(b, dict):
             names = [name for name in {**a, **b} if a.get(name) != b.get(name)]
-            pairs = [f"{name} {a.get(name)} and {b.get(name)}" for name in names]
-            return f"{key}: {', '.join(pairs)}"
-        return f"{key}: {a} and {b}"
+            key, a, b = f"{key}.{names[0]}", a.get(names[0]), b.get(names[0])
+        if a != b:
+            return f"{key}: {a} and {b}"
     return ""
 
 
@@ -209,18 +204,17 @@ ENDINGS = ".nii.gz", ".nii", ".nrrd", ".mha"
 WRITERS = 2  # files that are written at a time
 
 
-def write_images(
-    folder: Path,
-    images: Mapping[str, Writer],
-    provenance: Mapping[str, Any],
-) -> list[str]:
-    """Write images by the name of their file, and FOLDER/provenance.json; returns the older images, which are removed.
+def write_images(folder: Path, images: Mapping[str, Writer], provenance: Mapping[str, Any]) -> None:
+    """Write images by the name of their file, and FOLDER/provenance.json; earlier images that are unchanged are removed.
 
     The provenance is written last, so that a folder with one is complete. Raises BadInput where a scan has the name of
     an image.
     """
     check_free(folder, images)
-    removed = remove_images(folder, keep=images)
+    for name, content in _hashes_of(folder).items():
+        if name not in images and has_content(folder / name, content):
+            (folder / name).unlink()
+    (folder / "provenance.json").unlink(missing_ok=True)
     places = {folder / name: write for name, write in images.items()}
     if sys.platform == "emscripten":  # a browser has no threads
         for path, write in places.items():
@@ -231,7 +225,6 @@ def write_images(
                 pass
     listed = {name: content_hash(folder / name) for name in images}
     write_json(folder / "provenance.json", {**provenance, "images": listed})
-    return removed
 
 
 def check_scans(folder: Path, inputs: Mapping[str, Mapping[str, Any]]) -> None:
@@ -240,36 +233,19 @@ def check_scans(folder: Path, inputs: Mapping[str, Mapping[str, Any]]) -> None:
     inputs: the entry of the provenance. A scan that was corrected in its place is the same one.
     """
     stated = provenance_of(folder).get("inputs")
-    if stated is None or _without_path(stated) == _without_path(inputs):
+    if stated is None or _contents(stated) == _contents(inputs):
         return
-    places = {scan["path"] for scan in stated.values() if "path" in scan}
-    if not any(
-        scan.get("path") and os.path.normpath(folder / scan["path"]) in places
-        for scan in inputs.values()
-    ):
+    earlier = {scan.get("path", "memory") for scan in stated.values()}
+    places = {os.path.normpath(folder / scan.get("path", "")) for scan in inputs.values()}
+    if earlier.isdisjoint(places):
         raise BadInput(
-            f"{folder}: expected no image of another scan, found that of {' and '.join(sorted(places)) or 'one in memory'}. Choose another folder, or remove this one."
+            f"{folder}: expected no image of another scan, found that of {' and '.join(sorted(earlier))}. Choose another folder, or remove this one."
         )
 
 
-def _without_path(inputs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _contents(inputs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """What tells the scans of a provenance apart, wherever they are."""
-    return {
-        name: {key: value for key, value in scan.items() if key != "path"}
-        for name, scan in inputs.items()
-    }
-
-
-def remove_images(folder: Path, keep: Collection[str] = ()) -> list[str]:
-    """Remove the provenance of a folder, and the images in it that are unchanged since they were written."""
-    listed = _hashes_of(folder).items()
-    removed = [
-        name for name, content in listed if name not in keep and has_content(folder / name, content)
-    ]
-    for name in removed:
-        (folder / name).unlink()
-    (folder / "provenance.json").unlink(missing_ok=True)
-    return removed
+    return {name: {**scan, "path": ""} for name, scan in inputs.items()}
 
 
 def read_synthesis(provenance: Path) -> dict[str, Any]:
@@ -308,13 +284,11 @@ def check_free(folder: Path, names: Iterable[str]) -> None:
 
 
 def is_unchanged(folder: Path, ending: str = "") -> bool:
-    """Whether the provenance lists images, all unchanged since they were written, and but for pictures with this ending."""
+    """Whether the provenance lists images, all unchanged since they were written, and with this ending."""
     listed = _hashes_of(folder)
-    in_format = all(name.endswith(ending) or is_picture(Path(name)) for name in listed)
-    return (
-        bool(listed)
-        and in_format
-        and all(has_content(folder / name, content) for name, content in listed.items())
+    return bool(listed) and all(
+        name.endswith(ending) and has_content(folder / name, content)
+        for name, content in listed.items()
     )
 
 
@@ -336,19 +310,10 @@ def bounds_of(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
 
 
 def bound_lines(folders: Sequence[Path]) -> Iterator[str]:
-    """A line for each case, of many the first; none without a calibration."""
-    by_case = bounds_of(folders)
-    if not by_case:
-        return
-    provenance = provenance_of(next(folder for folder in folders if folder.name in by_case))
-    coverage = float(provenance["calibration"]["coverage"])
-    units = provenance.get("units", {})
-    yield f"MAE inside the body, exceeded with a probability of {1 - coverage:.0%} at most:"
-    for case in [*by_case][:MOST_CASES]:
-        bounds = [
-            f"{name} {fixed_text(of['mae'], of['mae'], fits=True)} {units.get(name, '')}".rstrip()
-            for name, of in by_case[case].items()
-        ]
-        yield f"  {case}: {', '.join(bounds)}"
-    if len(by_case) > MOST_CASES:
-        yield f"  and of {len(by_case) - MOST_CASES} more cases, in their provenance.json"
+    """The bound of the error of each case and modality, of many cases the first; none without a calibration."""
+    for folder in folders[:MOST_CASES]:
+        stated = provenance_of(folder)
+        for name, of in stated.get("bounds", {}).items():
+            bound = fixed_text(of["mae"], of["mae"], fits=True)
+            chance = 1 - stated["calibration"]["coverage"]
+            yield f"{folder.name}: MAE of {name} inside the body, exceeded with a probability of {chance:.0%} at most: {bound} {stated['units'][name]}."

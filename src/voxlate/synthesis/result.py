@@ -1,7 +1,6 @@
 """The result of a synthesis: the images of a case with their intervals and provenance, and their files."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,7 @@ from voxlate.base.files import HIGH, LOW, STD, UNCALIBRATED
 from voxlate.base.messages import Grade, Message, read_messages
 from voxlate.scans.formats.io import write_volume
 from voxlate.scans.formats.nifti import DESCRIPTION, description_of
-from voxlate.scans.images.frame import BodyFrame
 from voxlate.scans.images.grid import Volume
-from voxlate.scans.images.ranges import as_grey
 from voxlate.synthesis.provenance import ENDINGS, check_scans, write_images
 
 STATES = "states"  # the folder of states, in that of a case
@@ -50,20 +47,6 @@ class Synthesised:
     low: dict[str, Volume] = field(default_factory=dict)
     high: dict[str, Volume] = field(default_factory=dict)
     states: dict[str, Volume] = field(default_factory=dict)
-
-    def restored(self, frame: BodyFrame, backgrounds: Mapping[str, float]) -> "Synthesised":
-        """Images and maps of a frame on the whole grid; outside, images and ends of intervals are background."""
-
-        def whole(volumes: Mapping[str, Volume], values: Mapping[str, float]) -> dict[str, Volume]:
-            return {name: frame.restore(volumes[name], values.get(name, 0)) for name in volumes}
-
-        return replace(
-            self,
-            volumes=whole(self.volumes, backgrounds),
-            std=whole(self.std, {}),
-            low=whole(self.low, backgrounds),
-            high=whole(self.high, backgrounds),
-        )
 
     @property
     def files(self) -> dict[str, Volume]:
@@ -144,30 +127,15 @@ class Synthesised:
             raise system_refusal(error) from error
         return [folder / f"{name}{ending}" for name in self.files]
 
-    def write(
-        self,
-        folder: Path,
-        ending: str = ENDINGS[0],
-        windows: Mapping[str, tuple[float, float]] | None = None,
-    ) -> list[str]:
-        """Write each image and map, and provenance.json with their names; returns the removed older images.
-
-        windows: by modality, the values that are black and white in pictures of images and of ends of intervals. States are
-        written into FOLDER/states.
-        """
+    def write(self, folder: Path, ending: str = ENDINGS[0]) -> None:
+        """Write each image and map, and provenance.json with their names; states into FOLDER/states."""
         for name, state in self.states.items():
             file = f"{name}{ending}"
             write_volume(folder / STATES / file, state, description_of(file, self.grades))
-        files = {f"{name}{ending}": volume for name, volume in self.files.items()}
-        for name, window in (windows or {}).items():
-            for suffix, volumes in {"": self.volumes, LOW: self.low, HIGH: self.high}.items():
-                if name in volumes:
-                    file = f"{self.mark}{name}{suffix}.png"
-                    files[file] = as_grey(volumes[name], window)
-        images = {
-            name: partial(
-                write_volume, volume=volume, description=description_of(name, self.grades)
+        images = {}
+        for name, volume in self.files.items():
+            description = description_of(f"{name}{ending}", self.grades)
+            images[f"{name}{ending}"] = partial(
+                write_volume, volume=volume, description=description
             )
-            for name, volume in files.items()
-        }
-        return write_images(folder, images, self.provenance)
+        write_images(folder, images, self.provenance)

@@ -3,9 +3,11 @@
 The bright end of an image is corrected, because predicted means are too dark.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -14,7 +16,7 @@ from voxlate.base.errors import BadInput
 from voxlate.base.executors.case_work import Progress, report_part
 from voxlate.base.items import BACKGROUND, stable_id
 from voxlate.base.messages import Message, message
-from voxlate.base.streams import Tile
+from voxlate.base.streams import Stream, Tile
 from voxlate.scans.cases.case import CaseHeader, PreparedCase, lay_out, reorder_axes, resize_case
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import IntensityMap, Scale, intensity_statistics
@@ -33,8 +35,7 @@ from voxlate.scans.images.tiling import (
 )
 from voxlate.synthesis.calibration import Prediction
 from voxlate.synthesis.facts import CUBIC, DataFacts, ModelFacts, SynthFacts
-from voxlate.synthesis.inputs import CaseInputs
-from voxlate.synthesis.network import Network, NoiseOf
+from voxlate.synthesis.inputs import Checked
 from voxlate.synthesis.patch import Patch
 
 LEAST_HEIGHT_MM = 60.0  # height of the stack of slices
@@ -45,10 +46,80 @@ MOST_SLOPE = 4.0  # slope beyond which an image differs too much from a scan to 
 NOTED = 1.1  # slope from which a note states the correction
 
 
+@dataclass
+class Calls:
+    """The number of evaluations of a network; a batch of four counts four."""
+
+    count: int = 0
+
+
+@dataclass(frozen=True)
+class NoiseOf:
+    """The arguments of base.streams.Streams for one sample of some patches."""
+
+    seed: int
+    items: Sequence[Sequence[Stream]]
+    samples: int
+    tiles: Sequence[Tile] | None
+
+    def of(self, part: slice) -> "NoiseOf":
+        """The noise of a part of the patches."""
+        tiles = None if self.tiles is None else self.tiles[part]
+        return replace(self, items=self.items[part], tiles=tiles)
+
+
+@runtime_checkable  # as checks of options need it
+class Network(Protocol):
+    """What synthesises the images of patches, on which device and in which precision."""
+
+    @property
+    def device(self) -> Any: ...
+
+    @property
+    def device_name(self) -> str: ...
+
+    @property
+    def precision(self) -> str: ...
+
+    @property
+    def entry(self) -> Mapping[str, Any]:
+        """What decides its images beside the weights and the options, for the model's entry in a provenance."""
+        ...
+
+    @property
+    def software(self) -> Mapping[str, Any]:
+        """The entries of a provenance on the software that computes, and the notice that it is no medical device."""
+        ...
+
+    def sample(self, patches: Sequence[Patch], noise: NoiseOf) -> Float32:
+        """One sample of each patch in network units, [B, T, D, H, W]; the T channels of each kept state follow."""
+        ...
+
+    def count(self) -> AbstractContextManager[Calls]:
+        """Counts the evaluations of the network inside the block."""
+        ...
+
+    def mean(self) -> "tuple[ModelFacts, Network] | None":
+        """The model of the mean prediction, around which this one samples; None where there is none."""
+        ...
+
+    def with_options(
+        self, facts: ModelFacts, allow_code: bool, changes: Mapping[str, Any]
+    ) -> "tuple[ModelFacts, Network]":
+        """The model with other keys of synth; raises BadInput for those that it does not take."""
+        ...
+
+    def like(
+        self, facts: ModelFacts, recipe: str, allow_code: bool
+    ) -> "tuple[ModelFacts, Network]":
+        """The model with the synth table of another recipe of the same method; raises BadInput for others."""
+        ...
+
+
 def sample_planes(
     facts: ModelFacts,
     network: Network,
-    inputs: CaseInputs,
+    inputs: Checked,
     seed: int,
     progress: Progress,
 ) -> tuple[list[Prediction], float]:
@@ -104,7 +175,7 @@ def planes_read(facts: ModelFacts, header: CaseHeader) -> tuple[DataFacts, ...]:
 def sample_targets(
     facts: ModelFacts,
     network: Network,
-    inputs: CaseInputs,
+    inputs: Checked,
     seed: int,
     progress: Progress,
 ) -> tuple[list[Prediction], float]:
@@ -116,18 +187,14 @@ def sample_targets(
     plan, prepared = _plan_slices(facts, inputs.prepared)
     starts = plan.starts()
     levels = len({start[0] for start in starts})  # slices, of which each may have several patches
-    # the values of voxels that no patch holds, in the order of _draw_samples
+    # the values of voxels that no patch holds, mean, standard deviation and states
     background = [BACKGROUND] if synth.samples == 1 else [BACKGROUND, 0.0]
     background += [BACKGROUND] * synth.keep_states
     blend = Blend(plan.output_tiling, np.repeat(background, len(facts.data.target)).tolist())
 
-    def finished(begin: int, size: int, samples: int) -> None:
-        """Report the items before a batch, and those of the batch by its finished samples."""
-        done = begin * synth.samples + size * samples
-        progress(levels * done // (len(starts) * synth.samples), levels)
-
+    targets = len(facts.data.target)
+    size = 1 if synth.exact else synth.batch
     with network.count() as calls:
-        size = 1 if synth.exact else synth.batch
         for begin in range(0, len(starts), size):
             chosen = starts[begin : begin + size]
             patches = [
@@ -135,16 +202,23 @@ def sample_targets(
                 for start in chosen
             ]
             noise = _noise_of(synth, plan, chosen, prepared.header.spacing_mm[0], inputs.key, seed)
-            report = partial(finished, begin, len(chosen))
-            images = _draw_samples(network, patches, noise, facts, plan, report)
-            for start, image in zip(chosen, images):
-                blend.add(image, plan.place(start))
+            moments = Moments()
+            for number in range(synth.samples):
+                drawn = network.sample(patches, replace(noise, samples=number))
+                image = _without_margins(drawn, plan)
+                moments.add(image[:, :targets], None, 1)
+            parts = [moments.mean, image[:, targets:]]
+            if synth.samples > 1:
+                parts.insert(1, moments.sd())
+            for start, joined in zip(chosen, np.concatenate(parts, 1)):
+                blend.add(joined, plan.place(start))
+            progress(levels * (begin + len(chosen)) // len(starts), levels)
     evaluations_each = calls.count / max(1, len(starts) * synth.samples)
     return _predictions(prepared.header.case, blend.result(), facts), evaluations_each
 
 
 def _predictions(case: str, blended: np.ndarray, facts: ModelFacts) -> list[Prediction]:
-    """The predictions of all targets, [k T, D, H, W] as _draw_samples gives; raises BadInput for values that are not finite."""
+    """The predictions of all targets, [k T, D, H, W]: mean, standard deviation of several samples, states; raises BadInput for values that are not finite."""
     parts = blended.reshape(-1, len(facts.data.target), *blended.shape[1:])
     for part in parts:
         wrong = np.count_nonzero(~np.isfinite(part))
@@ -215,29 +289,6 @@ def _noise_of(
     is_whole = all(length >= whole for length, whole in zip(size, plane))
     tiles = None if is_whole else [Tile((y, x), size, plane) for _, y, x in starts]
     return NoiseOf(seed, items, 0, tiles)
-
-
-def _draw_samples(
-    network: Network,
-    patches: Sequence[Patch],
-    noise: NoiseOf,
-    facts: ModelFacts,
-    plan: SlicePlan,
-    report: Callable[[int], None],
-) -> Float32:
-    """The mean of the samples, of several their standard deviation (ddof = 1), and states of the last: [B, k T, D, H, W].
-
-    report: gets the number of finished samples.
-    """
-    moments = Moments()
-    samples = facts.synth.samples
-    for number in range(samples):
-        drawn = _without_margins(network.sample(patches, replace(noise, samples=number)), plan)
-        image, states = np.split(drawn, [len(facts.data.target)], axis=1)
-        moments.add(image, None, 1)
-        report(number + 1)
-    sd = [moments.sd()] if samples > 1 else []
-    return np.concatenate([moments.mean, *sd, states], 1)
 
 
 def _without_margins(image: Float32, plan: SlicePlan) -> Float32:
@@ -313,16 +364,6 @@ class SynthesisedImage:
             return None
         return self.prediction.sd * np.float32(self.scale.half)
 
-    def stretched(self, peak: "Peak") -> "SynthesisedImage":
-        """The image with its values stretched, and its spread with them."""
-        values = peak.stretch(self.values)
-        sd = self.physical_sd
-        if sd is not None:
-            wider = peak.stretch_sd(sd, self.values)
-            sd = np.asarray(wider / np.float32(self.scale.half), np.float32)
-        prediction = replace(self.prediction, values=self.scale.of(values), sd=sd)
-        return SynthesisedImage(values, prediction, self.scale, peak)
-
 
 @dataclass(frozen=True)
 class Peak:
@@ -333,21 +374,12 @@ class Peak:
 
     def stretch(self, values: np.ndarray) -> np.ndarray:
         """The values [N, ...] after the stretch, in the unit of `middle`."""
-        stretched = values.copy()
-        offset = self.middle - self.slope * self.middle
-        np.copyto(stretched, self.slope * values + offset, where=values > self.middle)
-        return stretched
+        stretched = self.slope * values + (self.middle - self.slope * self.middle)
+        return np.where(values > self.middle, stretched, values)
 
     def stretch_sd(self, sd: np.ndarray, values: np.ndarray) -> np.ndarray:
         """The standard deviations after the stretch of values that had them; both: [N, ...]."""
-        stretched = sd.copy()
-        np.copyto(stretched, self.slope * sd, where=values > self.middle)
-        return stretched
-
-    @property
-    def entry(self) -> dict[str, float]:
-        """The entry of a provenance."""
-        return {"median": round(self.middle, 4), "slope": round(self.slope, 4)}
+        return np.where(values > self.middle, self.slope * sd, sd)
 
     def check(self, name: str) -> list[Message]:
         """A message where the image was changed much."""
@@ -371,13 +403,19 @@ def in_physical_units(
     """
     scale = facts.scales[name]
     values = scale.inverse(prediction.values)
-    image = SynthesisedImage(values, replace(prediction, values=scale.of(values)), scale)
-    if not facts.synth.peaks:
-        return image
-    volume = Volume(values[None], affine, facts.units[name], name)
-    share = facts.synth.peak_shares.get(name)
-    peak = find_peak(volume, facts.intensity[name], scale, facts.training_ml, share)
-    return image if peak is None else image.stretched(peak)
+    sd = prediction.sd
+    peak = None
+    if facts.synth.peaks:
+        volume = Volume(values[None], affine, facts.units[name], name)
+        share = facts.synth.peak_shares.get(name)
+        peak = find_peak(volume, facts.intensity[name], scale, facts.training_ml, share)
+    if peak is not None:
+        if sd is not None:
+            half = np.float32(scale.half)
+            sd = np.asarray(peak.stretch_sd(sd * half, values) / half, np.float32)
+        values = peak.stretch(values)
+    prediction = replace(prediction, values=scale.of(values), sd=sd)
+    return SynthesisedImage(values, prediction, scale, peak)
 
 
 def find_peak(

@@ -5,15 +5,14 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import Field
 
 from voxlate.base.array_types import AnyArray
-from voxlate.base.errors import BadInput, first_of
+from voxlate.base.errors import BadInput
 from voxlate.base.messages import (
     FEWEST_PATIENTS,
     NOTED,
@@ -22,7 +21,7 @@ from voxlate.base.messages import (
     message,
     worst_grade,
 )
-from voxlate.base.records import MOST_NUMBER, Name, Number, Record, checksum, write_tensors
+from voxlate.base.records import Name, Number, Record, Several, checksum, write_tensors
 from voxlate.checks.case_checks import check_guesses, check_together
 from voxlate.checks.check_table import ask, called, exact_messages, kind_messages
 from voxlate.checks.fingerprint import (
@@ -53,7 +52,7 @@ class Stated:
     """What a file states of the reference of one source; see Reference."""
 
     names: tuple[Name, ...]
-    patients: Annotated[int, Field(ge=FEWEST_PATIENTS, le=MOST_NUMBER)]
+    patients: Several
 
 
 @dataclass(frozen=True)
@@ -106,10 +105,10 @@ class KnownScans:
         write_tensors(path, self.arrays, {"anatomy": text, "sha256": checksum(text, self.arrays)})
 
 
-def read_known_scans(path: Path, modalities: Collection[str]) -> KnownScans:
-    """Read the known scans of a training of these modalities; those of version 0.7 hold no references.
+def read_known_scans(path: Path) -> KnownScans:
+    """Read the known scans of a training; those of version 0.7 hold no references.
 
-    Raises BadInput where a file is damaged, was edited, or is of another training or format.
+    Raises BadInput where a file is damaged, was edited, or is of another format.
     """
     record = Record(
         path,
@@ -125,8 +124,6 @@ def read_known_scans(path: Path, modalities: Collection[str]) -> KnownScans:
         stated: KnownHeader = record.parse(KnownHeader, text)
         arrays = file.arrays
     record.check_checksum(digest, checksum(text, arrays))
-    others = set().union(*vars(stated).values()) - set(modalities)
-    record.check(not others, f"modalities that its recipe has not ({', '.join(sorted(others))})")
     return KnownScans.read(stated, arrays)
 
 
@@ -192,9 +189,6 @@ def _coarse(volume: Volume) -> Volume:
     return Volume(means, np.diag([x, y, z, 1.0]), volume.unit, volume.modality)
 
 
-# Codes of messages that rest on the size of voxels, and what they say where no file states it.
-OF_SIZE = ("body-size", "brain-alone", "shape", "whole-head")
-ASSUMED = "This rests on pixels of 1 mm, which are assumed, because the file states no size."
 # BodyPartExamined (PS3.16, annex L) of no head, in English; a text with a word of the head may mean one.
 ELSEWHERE = re.compile(
     r"^(?!.*(head|brain|skull|neck|c.?spine|whole)).*(?<![a-z])(abdomen|ankle|(fore|upper)?.?arm|breast|chest|elbow|extremity"
@@ -204,7 +198,6 @@ ELSEWHERE = re.compile(
 # Percentiles of a scan's foreground that are compared, in network units.
 POINTS = (5, 25, 50, 75, 95)
 MOST_BELOW = 0.2  # of a foreground under the floor; interpolation leaves a percent
-MOST_NAMED = 5  # cases that an error names for --exclude
 NARROWEST = (
     0.02  # share of a window that the middle 98 % of bodies fill: in other units it is a flat grey
 )
@@ -244,11 +237,7 @@ def check_scans(
         said += check_scales(name, facts.target_widths.get(name, ()))
     if any(facts.fills_crown(prepared, name) for name in targets):
         said += ask("crown", {"apart_mm": header.spacing_mm[0]})
-    if all(origin.states_spacing for origin in header.origins.values()):
-        return said
-    return [
-        replace(one, text=f"{one.text} {ASSUMED}") if one.code in OF_SIZE else one for one in said
-    ]
+    return said
 
 
 def _check_scan(
@@ -297,22 +286,6 @@ def _check_spacing(facts: ModelFacts, prepared: PreparedCase) -> list[Message]:
     ratio = max(ratios[1:] if facts.data.sees_single_slices else ratios)
     sides, known = (" x ".join(f"{side:.3g}" for side in spacing) for spacing in (here, trained))
     return ask("voxels", {"ratio": ratio, "sides": sides, "trained": known})
-
-
-def check_one_scale(headers: Sequence[CaseHeader], targets: Sequence[str], where: object) -> None:
-    """Raise BadInput where some scans of a target are z-scored and others are not: images could have either scale."""
-    for name in targets:
-        scans = (header for header in headers if name in header.visible)
-        shown = [header for header in scans if header.units[name] in ("a.u.", "grey")]
-        signed = [header.case for header in shown if header.statistics[name].is_signed]
-        if 0 < len(signed) < len(shown):
-            others = [header.case for header in shown if header.case not in signed]
-            fewer = min(signed, others, key=len)
-            named = fewer if len(fewer) <= MOST_NAMED else ["CASE"]
-            options = " ".join(f"--exclude {case}" for case in named)
-            raise BadInput(
-                f"{where}: expected the scans of the target {name} on one scale, found {len(signed)} of {len(shown)} training cases z-scored ({first_of(signed, 3)}) and the others not, so that images would have neither scale. Give all one scale, or prepare the cohort without one kind ({options}) into another --out."
-            )
 
 
 def check_floor(name: str, spec: IntensityMap, header: CaseHeader, where: str) -> None:

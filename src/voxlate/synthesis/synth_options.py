@@ -141,15 +141,6 @@ class CheckOptions(Layout):
             metavar="NAME",
         ),
     ] = None
-    series: Annotated[
-        Sequence[str] | None,
-        Option(
-            "Series of a DICOM study: t1=NUMBER or UID.",
-            read=as_list,
-            panel=INPUT,
-            metavar="NAME=…",
-        ),
-    ] = None
     device: Device = "auto"
     allow_code: AllowCode = False
 

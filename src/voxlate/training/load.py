@@ -3,18 +3,26 @@
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from voxlate.base.errors import BadInput
+from voxlate.base.files import read_json, sha256_of
 from voxlate.base.hub import is_on_hub
+from voxlate.base.records import Record
+from voxlate.scans.cases.case import DIGITS
 from voxlate.synthesis.calibration import Answer
 from voxlate.synthesis.exported import is_exported, load_exported
+from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.model import Model
-from voxlate.training.starters.names import is_starter
+from voxlate.synthesis.scan_checks import read_known_scans
+from voxlate.training.starters.names import folder_of, is_starter
 
 OF_RUN = (
     "recipe.toml",
     "weights.safetensors",
 )  # one of which the folder of a run has, finished or not
+
+FACTS = "facts.json"  # of a starter, beside its weights
 
 
 def load(
@@ -22,13 +30,19 @@ def load(
     device: str = "auto",
     allow_code: bool = False,
     answer: Answer | None = None,
+    for_check: bool = False,
 ) -> Model:
     """Open an exported model, a run folder, a weights file, starter:NAME or hf://NAME/REPO for synthesis.
 
     allow_code: import, and thereby run, the code outside voxlate that the model names. answer: "mean" opens the
-    predictor of a run that samples its predictor's residual, "sample" and None its last stage. Raises BadInput if it is
-    no model, and where it has no such answer.
+    predictor of a run that samples its predictor's residual, "sample" and None its last stage. for_check: the network of a
+    starter may be left out, because a check asks its facts alone. Raises BadInput if it is no model, and where it has no
+    such answer.
     """
+    if for_check and is_starter(run) and answer is None:
+        known = _known_starter(folder_of(run))
+        if known is not None:
+            return known
     if not is_exported(run):
         from voxlate.training.torch_network import open_run
 
@@ -44,19 +58,34 @@ def load(
     return load_exported(run)
 
 
+def _known_starter(folder: Path) -> Model | None:
+    """A starter without its network, by the facts beside its weights, so that torch is not imported; None where they lack or are of other weights."""
+    path = folder / FACTS
+    if not path.is_file():
+        return None
+    record = Record(path, "the facts of a starter", "Install voxlate again.")
+    facts: ModelFacts = record.fill(ModelFacts, read_json(path))
+    if sha256_of(folder / "weights.safetensors")[:DIGITS] != facts.weights_hash:
+        return None
+    unopened: Any = None
+    scans = read_known_scans(folder / "anatomy.safetensors")
+    return Model(facts, unopened, folder, scans)
+
+
 def load_members(
     runs: Sequence[Path | str],
     device: str = "auto",
     allow_code: bool = False,
     answer: Answer | None = None,
+    for_check: bool = False,
 ) -> Model:
     """Open a run or weights file, or several as an ensemble; raises BadInput (see load)."""
-    models = tuple(load(run, device, allow_code, answer) for run in runs)
+    models = tuple(load(run, device, allow_code, answer, for_check) for run in runs)
     if len(models) == 1:
         return models[0]
     from voxlate.synthesis.ensemble import Ensemble  # here, because one model needs none
 
-    return Ensemble(models).without_intervals()
+    return Ensemble(models).with_options(intervals=False)
 
 
 def members_and_scans(inputs: Sequence[str]) -> tuple[list[Path], list[str]]:

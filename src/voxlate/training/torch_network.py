@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,15 +23,14 @@ from voxlate.science.diffusion.noise import SynthesisNoise
 from voxlate.science.diffusion.sample import SamplerSettings
 from voxlate.science.methods.method import Method, networks_in
 from voxlate.synthesis.calibration import Answer
-from voxlate.synthesis.facts import DataFacts, ModelFacts, SyntheticHeads, SynthFacts
+from voxlate.synthesis.facts import ModelFacts, SynthFacts
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.network import Calls, NoiseOf
 from voxlate.synthesis.patch import Patch
+from voxlate.synthesis.sampling import Calls, NoiseOf
 from voxlate.synthesis.scan_checks import read_known_scans
 from voxlate.synthesis.scans import merge_splits
 from voxlate.synthesis.synth_options import SynthKeys
 from voxlate.training import recipe as recipes
-from voxlate.training.batches.data_settings import DataSettings
 from voxlate.training.batches.patches import batch_of
 from voxlate.training.calibration_file import RunCalibrations
 from voxlate.training.precision import autocast, of_synthesis
@@ -46,7 +45,6 @@ from voxlate.training.starters.card import read_card
 from voxlate.training.starters.names import folder_of, starter_names
 from voxlate.training.weights import file_hash, load_method, read_header
 
-T = TypeVar("T")
 TABLES = ("noise", "slices", "schedule")  # keys that hold a table, whose kind may be named alone
 # Facts of a model by their names in its recipe, in the recipe's method, and in the header of its weights.
 OF_RECIPE = ("title", "intensity", "needs_mask", "ignores_outside", "multiple")
@@ -248,7 +246,7 @@ def open_run(run: Path | str, device: str, allow_code: bool, answer: Answer | No
     folder = origin if origin.is_dir() else origin.parent
     header["weights_hash"] = file_hash(weights_of(path))
     anatomy_file = Run(folder).anatomy
-    anatomy = read_known_scans(anatomy_file, recipe.intensity) if anatomy_file.is_file() else None
+    anatomy = read_known_scans(anatomy_file) if anatomy_file.is_file() else None
     trained_on = data_of_training([folder])
     splits = merge_splits(
         dict.fromkeys(cases, split) for split, cases in trained_on.get("splits", {}).items()
@@ -300,7 +298,7 @@ def model_facts(
     stated |= {name: getattr(recipe.method, name) for name in OF_METHOD}
     stated |= NOT_IN_EVERY_HEADER | {name: header[name] for name in OF_HEADER if name in header}
     stated |= {
-        "data": data_facts(recipe.data),
+        "data": recipe.data.facts,
         "synth": synth_facts(recipe.synth),
         "options": options_of(recipe.synth),
         "completes": recipe.task.completes,
@@ -328,7 +326,9 @@ def _of_starter(starter: Mapping[str, Any]) -> dict[str, Any]:
 
 def synth_facts(synth: Synthesis) -> SynthFacts:
     """How a recipe samples patches and joins them."""
-    return _by_names(SynthFacts, synth, in_windows=synth.windows is not None)
+    names = {field.name for field in fields(SynthFacts)} - {"in_windows"}
+    own = {name: getattr(synth, name) for name in names}
+    return SynthFacts(in_windows=synth.windows is not None, **own)
 
 
 def options_of(synth: Synthesis) -> dict[str, Any]:
@@ -336,16 +336,3 @@ def options_of(synth: Synthesis) -> dict[str, Any]:
     options = adapter(Synthesis).dump_python(synth, mode="json")
     others = ("batch", "precision", "keep_states")
     return {key: value for key, value in options.items() if key not in others}
-
-
-def data_facts(data: DataSettings) -> DataFacts:
-    """Which scans a recipe reads, and how."""
-    heads = None if data.physics is None else SyntheticHeads(data.physics.stripped)
-    planes = [plane.axes for plane in data.by_plane] if data.planes else []
-    return _by_names(DataFacts, data, planes=planes, heads=heads)
-
-
-def _by_names(kind: type[T], settings: Any, **others: Any) -> T:
-    """Facts that settings hold under the same names; others: those that they do not."""
-    names = [field.name for field in fields(kind) if field.name not in others]  # type: ignore[arg-type]
-    return kind(**{name: getattr(settings, name) for name in names}, **others)

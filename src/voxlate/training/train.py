@@ -20,7 +20,6 @@ from voxlate.science.methods.method import Method
 from voxlate.synthesis.scan_checks import (
     check_filled,
     check_floor,
-    check_one_scale,
     check_scales,
     known_scans_of,
 )
@@ -367,10 +366,9 @@ def _of_window(
 
 
 def check_scale(cohort: Cohort, data: DataSettings, recipe: Recipe) -> None:
-    """Raise BadInput as check_one_scale, check_floor and check_filled do, of the training cases of a stage's data."""
+    """Raise BadInput as check_floor and check_filled do, of the training cases of a stage's data."""
     where = cohort.folder
     headers = [cohort.header(case) for case in training_cases(cohort, data)]
-    check_one_scale(headers, data.target, where)
     for name in sorted(data.modalities):
         spec = recipe.intensity[name]
         for header in headers:

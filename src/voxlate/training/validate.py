@@ -294,7 +294,7 @@ def begin_errors(run: Run, recipe: Recipe, stage: FullStage, cohort: Cohort) -> 
     """The errors of a stage's validation items before any is added, with the baselines of its run."""
     data = stage.data
     baselines = Baselines.load(run.naive)
-    anatomy = read_known_scans(run.anatomy, recipe.intensity)
+    anatomy = read_known_scans(run.anatomy)
     if not {*data.source, *data.target} <= baselines.ranges.keys():
         baselines = fit_cohort(cohort, data.source, data.target, ranges_of(recipe))
     maps = recipe.intensity

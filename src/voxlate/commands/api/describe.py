@@ -109,7 +109,7 @@ def _prepared(path: Path) -> dict[str, Any]:
 def _exported(path: Path) -> dict[str, Any]:
     from voxlate.synthesis.exported import read_model
 
-    stated = read_model(path).description
+    stated = read_model(path)
     return {
         "exported model": str(path),
         "title": stated.facts.title,

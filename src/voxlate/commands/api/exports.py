@@ -100,8 +100,8 @@ def export_model(run: Run, out: To, *, options: ModelOptions, progress: Reporter
         steps=options.steps,
         samples=options.samples,
         sharpness=options.sharpness,
+        intervals=options.intervals,
     )
-    model = model if options.intervals else model.without_intervals()
     return export_model(model, Path(out), _licence(run, options.licence))
 
 

@@ -131,11 +131,13 @@ class Syntheses:
 
 
 def _synth_lines(done: Syntheses) -> Iterator[Any]:
-    from voxlate.evaluation.intervals.summary import error_lines
     from voxlate.synthesis.provenance import bound_lines, provenance_of
 
     stated = [one for one in map(provenance_of, done.folders) if "expected" in one]
-    yield from error_lines(*stated) if stated else ()
+    if stated:
+        from voxlate.evaluation.intervals.summary import error_lines
+
+        yield from error_lines(*stated)
     yield from bound_lines(done.folders)
     if done.complete:
         yield f"{len(done.complete)} cases lack no modality and are not synthesised without --missing: {', '.join(done.complete)}"
@@ -177,16 +179,15 @@ def synthesise(
         >>> len(done.cases), (done.folders[0] / "t2.nii.gz").is_file()
         (1, True)
     """
-    from voxlate.clinic.archives import is_dicomweb
     from voxlate.scans.formats.itk import ITK, load_writer
     from voxlate.synthesis.cohort import select, synthesise_cases
     from voxlate.synthesis.model import Model
 
     if isinstance(run, Model):  # which is on a device already
-        options = replace(options, device=f"{run.device}")
+        options = replace(options, device=f"{run.network.device}")
     to = Path(out)
     runs, texts = _runs_and_texts(run, inputs)
-    in_archive = options.store or any(map(is_dicomweb, texts))
+    in_archive = options.store or any("://" in text for text in texts)
     if in_archive:
         from voxlate.clinic.studies import fetch_inputs, store_answers  # needs pydicom
 
@@ -226,14 +227,17 @@ def synthesise(
 synthesize = synthesise
 
 
-def open_model(run: Any, options: "CheckOptions | CalibrateOptions") -> "Model":
-    """A loaded model, or that of a run, or the ensemble of several."""
+def open_model(
+    run: Any, options: "CheckOptions | CalibrateOptions", for_check: bool = False
+) -> "Model":
+    """A loaded model, or that of a run, or the ensemble of several; for_check: see training.load."""
     from voxlate.synthesis.model import Model
     from voxlate.training.load import load_members
 
     if isinstance(run, Model):
         return run
-    return load_members(as_list(run), options.device, options.allow_code, options.answer)
+    given = options.device, options.allow_code, options.answer
+    return load_members(as_list(run), *given, for_check)
 
 
 @dataclass(frozen=True)
@@ -345,7 +349,8 @@ def check(run: Runs, inputs: Inputs, *, options: CheckOptions, progress: Reporte
     from voxlate.synthesis.cohort import select
 
     runs, texts = _runs_and_texts(run, inputs)
-    model, asked = open_model(runs, options), SynthOptions(**vars(options))
+    model = open_model(runs, options, for_check=True)
+    asked = SynthOptions(**vars(options))
     selected = select(model, texts, asked)
     left_out, cases = {}, []
     for number, scans in enumerate(selected.scans):
@@ -363,11 +368,10 @@ def check_case(model: "Model", scans: "CaseScans") -> CheckedCase:
     """A case as a model would take it."""
     checked = model.check(scans.files, scans.case)
     messages = by_consequence([*scans.notes, *checked.messages, *model.missing_checks])
-    inputs = checked.inputs
-    units = inputs.prepared.header.units
+    units = checked.prepared.header.units
     files = {
-        name: {"file": str(inputs.files[name]), "grid": f"{grid}", "unit": units.get(name, "")}
-        for name, grid in inputs.grids.items()
+        name: {"file": str(checked.files[name]), "grid": f"{grid}", "unit": units.get(name, "")}
+        for name, grid in checked.grids.items()
     }
     return CheckedCase(scans.case, verdict_of(messages), files, checked.targets, messages)
 

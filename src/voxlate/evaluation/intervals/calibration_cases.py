@@ -213,15 +213,14 @@ class CalibrationJob:
             checked = model.check(used, case.case)
             if not self.anyway:
                 checked.refuse(context.warn)
-            inputs = checked.inputs
-            prepared = checked.inputs.prepared
+            prepared = checked.prepared
             output_grid = find_output_grid(facts, prepared)
-            framed = {name: inputs.cut(scan) for name, scan in scans.items()}
-            labels = {name: inputs.cut(label, 0) for name, label in maps.items()}
+            framed = {name: checked.cut(scan) for name, scan in scans.items()}
+            labels = {name: checked.cut(label, 0) for name, label in maps.items()}
             truths = _truths(
-                facts, case.case, framed, labels, output_grid, inputs.digests, context.warn
+                facts, case.case, framed, labels, output_grid, checked.digests, context.warn
             )
-            images, _ = predict_case(model, inputs, self.seed, context.progress)
+            images, _ = predict_case(model, checked, self.seed, context.progress)
             sources = [*map(output_grid.resample, sources_of(facts, prepared))]
             planes = planes_read(facts, prepared.header) if facts.data.planes else ()
             for name, image in images.items():

@@ -34,7 +34,6 @@ from voxlate.base.records import (
 )
 from voxlate.scans.cases.align import Preparation, find_common_grid
 from voxlate.scans.formats.format import KeptByFile
-from voxlate.scans.formats.io import holds_slices, is_picture
 from voxlate.scans.formats.nifti import smallest_type
 from voxlate.scans.images.grid import Grid, Volume, canonical, same_grid
 from voxlate.scans.images.intensity import Statistics, intensity_statistics
@@ -104,12 +103,6 @@ class Origin:
     def grid(self) -> Grid:
         """The grid of the file."""
         return Grid(self.shape, np.array(self.affine), self.codes)
-
-    @property
-    def states_spacing(self) -> bool:
-        """Whether the file states the size of its voxels, which pictures do not, nor array files without `mm`."""
-        name, _, part = self.file.partition("#")
-        return not is_picture(Path(self.file)) and (not holds_slices(name) or "mm=" in part)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from voxlate.base.config import Provided, setting, settings
 from voxlate.base.errors import BadInput
 from voxlate.scans.cases.case import CANONICAL, PROTONS, Axes, ContrastSettings, axis_of, open_case
 from voxlate.scans.cases.prepared import Cohort, case_path
+from voxlate.synthesis.facts import DataFacts, SyntheticHeads
 from voxlate.training.batches.augment import AugmentSettings
 
 IN_PLANE = (1, 2)  # axes of a volume
@@ -162,6 +163,15 @@ class DataSettings:
         layouts = (self.axes, f"{h}{d}{w}", f"{w}{d}{h}")
         # recipes have axes whose slices grow upward alone, so that these layouts are not of the type Axes
         return tuple(replace(self, axes=cast(Axes, axes), planes="") for axes in layouts)
+
+    @property
+    def facts(self) -> DataFacts:
+        """Which scans are read, and how, as a synthesis knows it."""
+        names = {field.name for field in dataclasses.fields(DataFacts)} - {"planes", "heads"}
+        planes: list[str] = [plane.axes for plane in self.by_plane] if self.planes else []
+        heads = None if self.physics is None else SyntheticHeads(self.physics.stripped)
+        own = {name: getattr(self, name) for name in names}
+        return DataFacts(planes=planes, heads=heads, **own)
 
     @property
     def axis_lr(self) -> int:

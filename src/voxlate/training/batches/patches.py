@@ -64,7 +64,7 @@ def read_pair(
     slice is repeated. Mask: as far as the case's source modalities show it. An absent target is background, an absent
     label map NO_LABEL. seed: of what data.physics draws (default: a fixed one for each place).
     """
-    patch = Patch(case, data, intensity, start, size, seed)
+    patch = Patch(case, data.facts, intensity, start, size, seed)
     case = patch.case
     labels = np.full((len(data.labels), *patch.size), NO_LABEL, np.float32)
     for name, out in zip(data.labels, labels):

@@ -18,7 +18,6 @@ from voxlate.scans.cases.prepared import CaseEntry, Cohort
 from voxlate.scans.cohorts.case_files import as_names
 from voxlate.scans.images.intensity import PERCENTILES, Distribution, Statistics
 from voxlate.scans.images.units import HOUNSFIELD, SHOW_ANATOMY, TISSUE_MAPS
-from voxlate.synthesis.scan_checks import check_one_scale
 from voxlate.training.training_options import PlanOptions
 
 GREY_LEVELS = 255  # largest value of pictures with 8 bits
@@ -260,10 +259,9 @@ def _shape(inside: Distribution) -> list[float]:
     return [(inside.at(percent) - low) / max(high - low, 1e-6) for percent in (5, 25, 50, 75)]
 
 
-def check_scales(facts: CohortFacts, names: Sequence[str], targets: Sequence[str] = ()) -> None:
-    """Raise BadInput if one of these modalities is on several scales in the training cases; MR only as a target."""
+def check_scales(facts: CohortFacts, names: Sequence[str]) -> None:
+    """Raise BadInput if one of these modalities in Hounsfield units is on several scales in the training cases."""
     headers = [facts.cohort.header(entry.case) for entry in facts.training]
-    check_one_scale(headers, targets, facts.cohort.folder)
     for name in names:
         having = [header for header in headers if name in header.visible]
         if having[0].units[name] != "HU":
@@ -320,7 +318,7 @@ def choose_roles(cohort: Cohort, asked: PlanOptions) -> tuple[CohortFacts, Roles
             )
     if roles.pairing == "pairs":  # cases without a pair are not used
         facts = facts.of_cases_with(names)
-    check_scales(facts, names, roles.target)
+    check_scales(facts, names)
     return facts, roles
 
 
