@@ -29,21 +29,18 @@ GREY_STEP = 1 / 256  # amplitudes below one step of an 8 bit picture hardly coun
 
 Pictures = Float32
 Vectors = Float64
-Table = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Features:
-    """A map from pictures [N, H, W] in [0, 1] to vectors [N, dimensions]; an object with the same attributes serves as well.
+    """A map from pictures [N, H, W] in [0, 1] to vectors [N, F]; an object with the same attributes serves as well.
 
     name: with the weights if there are any; kind: whether distances are Fréchet distances of the field, or texture
-    distances; resize: how pictures are resized.
+    distances.
     """
 
     name: str
     kind: Literal["fd", "texture"]
-    resize: str
-    dimensions: int
     compute: Callable[[Pictures], Vectors]
 
     def __call__(self, pictures: Pictures) -> Vectors:
@@ -61,30 +58,17 @@ def features_for(given: Any) -> Features | None:
     return TEXTURE
 
 
-def distance(kind: str, truth: Sequence[Vectors], ours: Sequence[Vectors]) -> dict[str, Table]:
+def distance(kind: str, pairs: Sequence[tuple[Vectors, Vectors]]) -> dict[str, Any]:
     """The distance of the slices of syntheses to those of their truths by its key, with the number of images.
 
-    kind: that of the features; truth, ours: the vectors of each case.
+    kind: that of the features; pairs: the vectors of each case, of its truth and of its synthesis.
     """
-    a, b = (np.concatenate(vectors) for vectors in (truth, ours))
+    a, b = map(np.concatenate, zip(*pairs))
     if len(a) < 2:
         return {}
     value = frechet(a, b)
     mean = value if math.isfinite(value) else None
     return {KEYS[kind]: {"mean": mean, "sd": None, "ci95": None, "n": len(a), "not_finite": 0}}
-
-
-def describe_features(features: Features, axes: str, images: int) -> Table:
-    """Features, number of images and conventions of the distances, for metrics.json and the caption."""
-    return {
-        "name": features.name,
-        "kind": features.kind,
-        "dimensions": features.dimensions,
-        "resize": features.resize,
-        "axes": axes,
-        "values": "grey in [0, 1] over the range, clipped; outside the mask 0, slices without mask left out",
-        "images": images,
-    }
 
 
 def slices_of(values: Float32, pair: ImagePair, axes: str = RADIOLOGICAL) -> Float32:
@@ -189,7 +173,5 @@ def _textures(pictures: Pictures) -> Vectors:
 TEXTURE = Features(
     "texture (built in: Gaussian derivatives at 4 scales and 4 angles, 8 grey levels)",
     "texture",
-    "none (each slice at its own pixels)",
-    SCALES * (2 * ANGLES + 1) + LEVELS,
     _textures,
 )
