@@ -193,7 +193,7 @@ def _interval_scores(truth: Truth, pair: ImagePair) -> dict[str, float]:
     for path in (interval.low, interval.high):
         end = truth.units.image(read_canonical(path, truth.item.modality))
         ends.append(truth.on_range(truth.alignment.apply(end), truth.synthesis))
-    scores = {}
+    scores = dict[str, float]()
     parts = [("", truth.frame)] + [(f"{one.name}.", part) for one, part in truth.regions]
     for place, inside in parts:
         low, high, true = (values[inside] for values in (*ends, pair.truth))

@@ -110,7 +110,7 @@ def evaluate(
         "split": asked.split,
         "without_truth": images.without_truth,
         "not_synthesised": images.refused | failed,
-        **header_of(out, truth, scored, job.rules, job.own, job.weights and job.weights.name),
+        **header_of(out, truth, scored, job.rules, job.own, job.weights),
         "wrong_truths": {label: f"{one.kind}: {one.found}" for label, one in faults.items()},
         "truth_messages": [said.table for said in wrong],
         "messages": [said.table for said in [*cautions, *doubts_on(scored)]],

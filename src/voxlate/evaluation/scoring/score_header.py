@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from voxlate.base.errors import BadInput, first_of
 from voxlate.base.files import relative_to
@@ -18,6 +18,9 @@ from voxlate.scans.formats.io import content_hash, is_there
 from voxlate.scans.images.ranges import WHOLE_MASK
 from voxlate.synthesis.provenance import USED_FOR_CALIBRATION, source_paths
 from voxlate.training.recipe.run_provenance import find_trained
+
+if TYPE_CHECKING:
+    from voxlate.science.nets.lpips import Lpips
 
 Function = Callable[..., float]  # a metric of the user
 Document = Mapping[str, Any]
@@ -35,7 +38,7 @@ def header_of(
     scored: Scored,
     rules: Mapping[str, Rules],
     own: Mapping[str, Function],
-    weights: str | None,
+    weights: "Lpips | None",
 ) -> Table:
     """The conventions of scores and the facts of their images; rules: by modality; own: metrics of the user; weights: of LPIPS."""
     trained = find_trained((item.case.case, item.provenance) for item in scored)
@@ -48,7 +51,7 @@ def header_of(
     ):
         items = sections[name]
         stated[name] = _conventions(rules[items[0].modality], [scored[item] for item in items])
-        stated[name] |= {"modality": items[0].modality, "lpips": weights}
+        stated[name] |= {"modality": items[0].modality, "lpips": weights.name if weights else None}
     regions = dict[str, str]()
     standard = dict[str, None]()
     ranges = {name: of.scale for name, of in rules.items()}

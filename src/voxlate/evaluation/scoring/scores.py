@@ -164,7 +164,10 @@ class Scores:
     def rows(self) -> tuple[Row, ...]:
         """The scores of each method on each case by key."""
         groups = self.keyed.groupby(HEAD, sort=False)
-        return tuple(Row(*head, dict(zip(own["key"], own["value"]))) for head, own in groups)
+        return tuple(
+            Row(case, patient, modality, method, dict(zip(own["key"], own["value"])))
+            for (case, patient, modality, method), own in groups
+        )
 
     def document(self) -> Table:
         """The content of metrics.json: conventions and facts, and the means and the verdict of each modality."""
