@@ -78,10 +78,9 @@ def calibrate(
             f"{model.origin}: expected a model that makes {targets} of other scans, found '{model.facts.title}': autoencoders have no calibration. Choose the run that uses it."
         )
     labels = sorted(set[str]().union(*(case.labels for case in cases)))
-    units = model.facts.units
-    names = model.facts.data.target
     rules = {
-        name: calibration_regions(name, units[name], labels, asked.regions or {}) for name in names
+        name: calibration_regions(name, model.facts.units[name], labels, asked.regions or {})
+        for name in model.facts.data.target
     }
     path = _calibration_path(model)
     with lock(path.parent):
@@ -89,9 +88,6 @@ def calibrate(
         executor = choose_executor(asked, asked.device)
         data = collect_cases(job, cases, executor, progress, warn, any_truth=synthetic)
         fitted = _fit(model, data, rules, asked, progress, synthetic)
-        if path.is_file():
-            text = f"{path.name} was there: it is replaced, and images of before name another calibration than the run has."
-            warn(message("calibration-replaced", text))
         write_calibration(path, fitted)
     return read_calibration(path)
 
@@ -106,14 +102,13 @@ def _fit(
 ) -> Calibration:
     """The intervals of each target, by the data of all cases."""
     facts = model.facts
-    seed = asked.seed
     of_cases = data.values()
     count = len({case.patient for case in of_cases})
     bound: Bound = "none" if synthetic or count < ENOUGH else "normal"
     guarantee = Guarantee(asked.coverage, CONFIDENCE, bound)
     targets = dict[str, Target]()
     widths = dict[str, Widths]()
-    for name, of_target in rules.items():
+    for name, regions in rules.items():
         progress("fits", len(targets) + 1, len(rules))
         voxels = [case.voxels[name] for case in of_cases]
         spec = facts.intensity[name]
@@ -122,7 +117,7 @@ def _fit(
         ends = (-most if spec.floor is None else -1.0, most)
         borders = tissue_borders(facts.units[name], facts.target_scales[name])
         targets[name], widths[name] = fit(
-            voxels, of_target, guarantee, seed, ends, borders, synthetic
+            voxels, regions, guarantee, asked.seed, ends, borders, synthetic
         )
     fitted = Header(
         weights=facts.weights_hash,
@@ -131,7 +126,7 @@ def _fit(
         patients=count,
         cases={name: dict(case.content) for name, case in data.items()},
         split=asked.split,
-        seed=seed,
+        seed=asked.seed,
         targets=targets,
         units={name: facts.units[name] for name in rules},
         halves={name: (high - low) / 2 for name, (low, high) in facts.target_scales.items()},

@@ -57,9 +57,9 @@ class OutputGrid:
         """Values [D, H, W] on the network's grid, resampled to the file's voxels, in the network's layout."""
         return self.volume(values, "").data[0]
 
-    def volume(self, values: np.ndarray, modality: str) -> Volume:
+    def volume(self, values: np.ndarray, modality: str, order: Literal[0, 1] = 1) -> Volume:
         """Values [D, H, W] on the network's grid as a volume on the file's voxels, in the network's layout."""
-        return self.reorient(return_to(self._own(values, modality), self.file))
+        return self.reorient(self.write(values, modality, order))
 
     def _own(self, values: np.ndarray, modality: str) -> Volume:
         """Values [D, H, W] on the network's grid as a volume on it; "" for values of no modality."""
