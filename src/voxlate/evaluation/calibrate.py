@@ -57,8 +57,7 @@ def calibrate(
     """Synthesise the images of cases with truth, fit intervals, and write them into the run.
 
     changes: fields of the options. coverage: share of a new patient's voxels that the intervals are to contain, on average over patients, with
-    CONFIDENCE by Student's t from ENOUGH patients on. regions: parts of the body by a rule ("lesion": "tmax>6"), in
-    addition to those of the unit and of label maps. A completion is calibrated for one missing modality, each in turn
+    CONFIDENCE by Student's t from ENOUGH patients on. A completion is calibrated for one missing modality, each in turn
     left out of cases that have all. synthetic: whether they are synthetic heads, whose truths are not in doubt, and whose errors
     in soft tissue are too small: no tissue of images in HU has narrower intervals than all voxels together need, and bone and
     the air inside hold the coverage, too. Of an ensemble, the first model is
@@ -78,10 +77,9 @@ def calibrate(
             f"{model.origin}: expected a model that makes {targets} of other scans, found '{model.facts.title}': autoencoders have no calibration. Choose the run that uses it."
         )
     labels = sorted(set[str]().union(*(case.labels for case in cases)))
-    rules = {
-        name: calibration_regions(name, model.facts.units[name], labels, asked.regions or {})
-        for name in model.facts.data.target
-    }
+    units = model.facts.units
+    of_target = model.facts.data.target
+    rules = {name: calibration_regions(name, units[name], labels) for name in of_target}
     path = _calibration_path(model)
     with lock(path.parent):
         job = CalibrationJob(models, rules, asked.seed, asked.anyway)

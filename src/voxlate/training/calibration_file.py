@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,9 @@ from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 from voxlate.base.config import adapter
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message, message
-from voxlate.base.records import Digest, Record, Shape, checksum, write_tensors
+from voxlate.base.records import Digest, Record, checksum, write_tensors
 from voxlate.scans.formats.format import KeptByFile
 from voxlate.synthesis.calibration import (
-    LEAST_DIVISOR,
-    SETTINGS,
     Calibration,
     Header,
     Widths,
@@ -29,10 +26,6 @@ from voxlate.synthesis.model import Model
 from voxlate.training.recipe.text import first_change, stored_options
 from voxlate.training.run import Run
 from voxlate.training.weights import file_hash
-
-Lengths = tuple[tuple[int, ...], str]  # of an array, with its type
-
-PATCHES = ".memory."  # begins the names of arrays of version 0.7 that are no longer used
 
 
 @dataclass(frozen=True)
@@ -146,7 +139,7 @@ def read_calibration(path: Path) -> Calibration:
         text = stamped["header"]
         record.check_version(record.table(text), "made_by", "voxlate")
         header: Header = record.parse(Header, text)
-        arrays = file.read(_shapes(header, file.shapes))
+        arrays = file.arrays
     record.check_checksum(stamped["sha256"], calibration_checksum(text, arrays))
     widths = {}
     for target in header.targets:
@@ -155,32 +148,6 @@ def read_calibration(path: Path) -> Calibration:
         widths[target] = Widths({name.removeprefix(begin): own[name] for name in own})
     header = replace(header, synth=stored_options(header.synth))
     return Calibration(header, widths, file_hash(path))
-
-
-def _shapes(header: Header, found: Mapping[str, Lengths]) -> dict[str, Shape]:
-    """The shapes of a calibration's arrays; found: those of the file, which decide the numbers of features."""
-    shapes = {}
-
-    def length(name: str) -> int:
-        """The length of a vector; 0 where there is none, which no vector has."""
-        lengths, _ = found.get(name, ((), ""))
-        return lengths[0] if lengths else 0
-
-    for target, of_target in header.targets.items():
-        options = SETTINGS[of_target.method]
-        features = length(f"{target}.centre")
-        shapes[f"{target}.centre"] = Shape((features,))
-        shapes[f"{target}.spread"] = Shape((features,), low=LEAST_DIVISOR / 2)  # but for rounding
-        for name in ("unit", "least"):
-            shapes[f"{target}.{name}"] = Shape(())
-        widths = [features, *options.hidden, options.outputs]
-        for place, (before, after) in enumerate(pairwise(widths)):
-            shapes[f"{target}.{2 * place}.weight"] = Shape((after, before))
-            shapes[f"{target}.{2 * place}.bias"] = Shape((after,))
-    for name, (lengths, kind) in found.items():
-        if name.startswith(PATCHES):
-            shapes[name] = Shape((None,) * len(lengths), (kind,))
-    return shapes
 
 
 def calibration_checksum(text: str, arrays: Mapping[str, np.ndarray]) -> str:

@@ -3,7 +3,7 @@
 Regions of a body are calibrated as well: thresholds of the image's values, and label maps.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -36,7 +36,7 @@ from voxlate.scans.formats.io import content_hash, read_volume
 from voxlate.scans.images.grid import Volume, orient, same_grid
 from voxlate.scans.images.intensity import Scale
 from voxlate.scans.images.mask import foreground
-from voxlate.scans.images.regions import BODY, BORDERS_HU, region_masks, regions_from
+from voxlate.scans.images.regions import BODY, BORDERS_HU, region_masks
 from voxlate.synthesis.calibration import Array, Prediction, voxel_features, with_spread
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.inputs import is_in_training, preparation_for
@@ -46,9 +46,7 @@ from voxlate.synthesis.sampling import planes_read
 
 BODY_VOXELS = 30_000  # of a case's body that are kept: they determine the share outside to 0.2 %
 AIR_VOXELS = 500  # of the surroundings that are kept, so that intervals of air are learned, too
-OWN_NAMES = (BODY, "mae")
 CT_REGIONS = {"soft_tissue": "-200<{0}<250", "bone": "{0}>250", "inner_air": "{0}<-300"}  # in HU
-LABEL_RULE = "{0}>0.5"
 FEWEST_PATIENTS = 2  # patients of a calibration
 
 
@@ -72,22 +70,11 @@ Truths = Mapping[str, tuple[Volume, Array]]
 """The true image of each target on the voxels of its prediction, and its values [D, H, W] in network units, by its own scale."""
 
 
-def calibration_regions(
-    target: str, unit: str, labels: Collection[str], asked: Mapping[str, str]
-) -> dict[str, str]:
-    """Rules by name: soft tissue, bone and the air inside the body if the unit is HU, the voxels of each label map, and those of the user.
-
-    Raises BadInput for a rule that is no threshold of the target or of a label map.
-    """
-    for region in regions_from(asked):
-        known = {target, *labels}
-        if region.name in OWN_NAMES or region.modality not in known:
-            raise BadInput(
-                f"region {region.name}: expected a threshold of {' or '.join(sorted(known))} with another name than {' and '.join(OWN_NAMES)}, found {region.text!r}. Write {region.name}={target}>100."
-            )
+def calibration_regions(target: str, unit: str, labels: Iterable[str]) -> dict[str, str]:
+    """Rules by name: soft tissue, bone and the air inside the body if the unit is HU, and the voxels of each label map."""
     of_unit = CT_REGIONS if unit == "HU" else {}
     rules = {name: rule.format(target) for name, rule in of_unit.items()}
-    return {**rules, **{name: LABEL_RULE.format(name) for name in labels}, **asked}
+    return rules | {name: f"{name}>0.5" for name in labels}
 
 
 def tissue_borders(unit: str, scale: tuple[float, float]) -> list[float]:
@@ -324,14 +311,6 @@ def collect_cases(
     kept = {case: of_case for case, of_case in data.items() if any_truth or case not in wrong}
     why = f": {failed[0].case} {failed[0].text}" if failed else ""
     _check_count(job, {case.patient for case in kept.values()}, len(kept), len(cases), why)
-    for name, rules in job.rules.items():
-        for region, rule in rules.items():
-            given = region in CT_REGIONS or rule == LABEL_RULE.format(region)  # may be empty
-            shown = any(case.voxels[name].parts[region].any() for case in kept.values())
-            if not (given or shown):
-                raise BadInput(
-                    f"region {region}: expected voxels of {rule} in the {name} of at least one case, found none. Move the threshold."
-                )
     return kept
 
 

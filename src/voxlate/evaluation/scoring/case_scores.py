@@ -11,7 +11,7 @@ from voxlate.base.array_types import Bool
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import read_messages, worst_grade
 from voxlate.checks.truths import Sketch, other_size, sketch_of
-from voxlate.evaluation.scoring.distances import Vectors, slices_of
+from voxlate.evaluation.scoring.distances import Vectors, slices_of, textures
 from voxlate.evaluation.scoring.interval_scores import is_changed
 from voxlate.evaluation.scoring.metrics import (
     SCOPED,
@@ -90,8 +90,8 @@ def score_item(item: Item, rules: Rules, functions: Functions) -> ScoredItem:
             grade = worst_grade(read_messages(item.provenance)) or ""
         scored.rows.append(Row(*head, method, scores, len(ours), grade))
         for name, values in ((method, ours), (TRUTH, pair.truth)):
-            if rules.features is not None and name not in scored.vectors:
-                scored.vectors[name] = rules.features(slices_of(values, pair, rules.axes))
+            if rules.asked.features and name not in scored.vectors:
+                scored.vectors[name] = textures(slices_of(values, pair, rules.axes))
     return scored
 
 

@@ -25,7 +25,7 @@ from voxlate.base.option import merge
 from voxlate.checks.truths import KEPT, LEFT_OUT, Fault, fault_messages, judge
 from voxlate.evaluation.evaluation_options import EvaluateOptions
 from voxlate.evaluation.scoring.case_scores import ScoredItem, score_item
-from voxlate.evaluation.scoring.distances import features_for, slices_of
+from voxlate.evaluation.scoring.distances import slices_of
 from voxlate.evaluation.scoring.metrics import (
     METRIC_OF,
     RADIOLOGICAL,
@@ -77,7 +77,7 @@ def evaluate(
     cases: the cases to score, instead of those of the split; executor: scores images, by default this process;
     changes: fields of the options, of which some take objects or mappings in Python. value_range: (low, high),
     for all or by modality; regions: rules by name, such as {"lesion": "tmax>6"}, within the mask (the body without
-    one); naive, features: Baselines and Features, too.
+    one); naive: Baselines, too.
     Scores are taken in the truth's unit, on its own grid, to which images of another are resampled or moved back;
     voxels that they do not cover do not count. Raises BadInput where nothing matches.
     """
@@ -230,7 +230,6 @@ def _job(out: Path, items: Sequence[Item], asked: EvaluateOptions) -> _ScoreJob:
         rules[name] = Rules(
             asked,
             (*regions, *tissues),
-            features_for(asked.features),
             RADIOLOGICAL if axes == CANONICAL else axes,
             scale,
             asked.mask or mask_for(scale.unit),

@@ -10,7 +10,7 @@ from voxlate.base.files import relative_to
 from voxlate.base.groups import grouped
 from voxlate.base.messages import UNOWNED, Message, message
 from voxlate.evaluation.scoring.case_scores import TRUTH, ScoredItem
-from voxlate.evaluation.scoring.distances import distance
+from voxlate.evaluation.scoring.distances import TEXTURE, texture_distance
 from voxlate.evaluation.scoring.scored_images import Item
 from voxlate.evaluation.scoring.scored_truth import Rules
 from voxlate.scans.cases.prepared import open_cohort
@@ -101,12 +101,6 @@ def _conventions(rules: Rules, results: Sequence[ScoredItem]) -> Table:
         for method, vectors in one.vectors.items()
         if method != TRUTH
     )
-    features = rules.features
-    distances = {}
-    described = None
-    if features is not None:
-        distances = {method: distance(features.kind, own) for method, own in pairs.items()}
-        described = {"name": features.name, "kind": features.kind, "axes": rules.axes}
     return {
         "unit": scale.unit,
         "range": [scale.low, scale.high],
@@ -115,8 +109,8 @@ def _conventions(rules: Rules, results: Sequence[ScoredItem]) -> Table:
         "mask": f"{rules.mask}",
         "ssim_from": rules.asked.ssim_from,
         "slices": sum(one.rows[0].slices for one in results),
-        "features": described,
-        "distances": distances,
+        "features": {"name": TEXTURE, "axes": rules.axes} if pairs else None,
+        "distances": {method: texture_distance(own) for method, own in pairs.items()},
     }
 
 

@@ -13,7 +13,6 @@ from voxlate.base.array_types import Bool, Float32
 from voxlate.base.config import adapter
 from voxlate.base.errors import BadInput
 from voxlate.evaluation.evaluation_options import EvaluateOptions
-from voxlate.evaluation.scoring.distances import Features
 from voxlate.evaluation.scoring.metrics import mean_inside
 from voxlate.evaluation.scoring.scored_images import Item
 from voxlate.evaluation.scoring.scored_regions import find_region, mask_of, read_canonical
@@ -169,13 +168,12 @@ def _between(to_truth: Path | Literal[""], to_image: Path | Literal[""], method:
 class Rules:
     """What an evaluation scores of the images of a modality, and how, by its checked options.
 
-    features: of slices in the layout `axes`, for distances; scale: the scored range; mask: the voxels that count;
-    standard: names of regions that nobody asked for.
+    axes: the layout of slices for distances; scale: the scored range; mask: the voxels that count; standard: names of
+    regions that nobody asked for.
     """
 
     asked: EvaluateOptions
     regions: tuple[Region, ...]
-    features: Features | None
     axes: str
     scale: Range
     mask: Path | str
