@@ -37,8 +37,9 @@ from voxlate.synthesis.calibration import (
 
 # A few patients do not show the tails of a new patient's errors; their mean errors are more representative.
 QUANTILES_FROM = 6  # patients that are needed to learn quantiles of errors
-# Voxels of a patient's image, in most patients, that a group needs for factors of its own.
+# Voxels of a patient's image, in most patients and so many, that a group needs for a factor of its own.
 LEAST_OF_GROUP = 30
+PATIENTS_OF_GROUP = 6
 FOLDS = 5  # of patients, so that nothing is tested on the patients from which it was learned
 HELD = ("bone", "inner_air")  # tissues of synthetic heads that hold the coverage each
 
@@ -127,7 +128,7 @@ class _HeldOut:
         scores = self.scores([case.between(low, high) for case in self.cases])
         shown = [own for own in scores if len(own) >= LEAST_OF_GROUP]
         patients = {case.patient for case in self.cases}
-        if len(shown) < QUANTILES_FROM or 2 * len(shown) <= len(patients):
+        if len(shown) < PATIENTS_OF_GROUP or 2 * len(shown) <= len(patients):
             return of_all
         least = guarantee.scale(scores)
         return least if 0 < least < inf else of_all

@@ -99,24 +99,24 @@ def _agreement(verdict: Verdict, scores: Scores) -> Iterator[Chart]:
 
 def _coverage(name: str, scores: Scores) -> Iterator[Chart]:
     """The coverage of the intervals in the body and in each region, with its 95 % interval, beside the nominal one."""
-    stated = [one["coverage"] for one in scores.header.get("calibrations", ())]
+    nominal = scores.header.get("nominal_coverage")
     means = scores.means[name].get(SYNTHESIS, {})
     keys = {"all voxels": "coverage"}
     for region in scores.header.get("regions", ()):
         keys[region.replace("_", " ")] = f"{region}.coverage"
     shown = {region: means[key] for region, key in keys.items() if means.get(key, {}).get("n")}
-    if not stated or not shown:
+    if not nominal or not shown:
         return
     chart, axes = _empty_chart()
     for place, value in enumerate(shown.values()):
         ends = np.array(value["ci95"] or [value["mean"]])
         axes.plot([place] * len(ends), 100 * ends, color=_colour(0), linewidth=2)
         axes.plot(place, 100 * value["mean"], "o", color=_colour(0), markersize=7)
-    axes.axhline(100 * stated[0], **DASHED)
+    axes.axhline(100 * nominal, **DASHED)
     axes.margins(x=0.08)
     axes.set_xticks(range(len(shown)), [*shown])
     title = f"{name}: share of voxels within the intervals (%), by tissue"
-    yield _drawn(chart, title, [f"mean and 95 % interval; dashed: nominal {stated[0]:.0%}"])
+    yield _drawn(chart, title, [f"mean and 95 % interval; dashed: nominal {nominal:.0%}"])
 
 
 def _colour(number: int) -> str:

@@ -26,7 +26,6 @@ Function = Callable[..., float]  # a metric of the user
 Document = Mapping[str, Any]
 Table = dict[str, Any]
 Scored = Mapping[Item, ScoredItem]
-CALIBRATION = ("patients", "coverage", "confidence", "bound", "widened", "held")
 # Of a cross-validation, the cases of an image's modality: those that one of its runs did not train on, those that all
 # trained on, and others, whose image is that of all runs.
 OUT_OF_FOLD, IN_TRAINING, ENSEMBLE = "out of fold", "in training", "ensemble"
@@ -117,20 +116,17 @@ def _conventions(rules: Rules, results: Sequence[ScoredItem]) -> Table:
 def _on_images(out: Path, scored: Scored) -> Table:
     """The entries of metrics.json on the scored images: their files, scans, runs and calibrations."""
     sources = dict[str, dict[str, str]]()
-    calibrations = list[Table]()
     for item in scored:
         files = {name: relative_to(out, path) for name, path in item.inputs.items()}
         sources.setdefault(item.case.case, {}).update(files)
-        known = item.provenance["calibration"] if item.interval else {}
-        calibration = {key: known[key] for key in CALIBRATION if key in known}
-        if calibration and calibration not in calibrations:
-            calibrations.append(calibration)
     calibrated = {item.case.case for item in scored if item.provenance.get(USED_FOR_CALIBRATION)}
     given = {item.modality for item in scored if item.modality in source_paths(item.provenance)}
     truths = {item.label: item.case.files[item.modality] for item in scored}
     return {
         "calibrated_on": sorted(calibrated),
-        "calibrations": calibrations,
+        "nominal_coverage": min(
+            (item.interval.coverage for item in scored if item.interval), default=0
+        ),
         "moved": {item.label: result.note for item, result in scored.items() if result.note},
         "given_truth": sorted(given),
         "images": {item.label: content_hash(item.synthesis) for item in scored},

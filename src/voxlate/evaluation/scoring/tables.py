@@ -215,7 +215,7 @@ def caption(scores: Scores, which: Which = "all") -> Iterator[str]:
 def _on_intervals(scores: Scores) -> Iterator[str]:
     """Intervals that hold far too little, or were fitted on these cases."""
     header = scores.header
-    least = min((one["coverage"] for one in header.get("calibrations", ())), default=0)
+    least = header.get("nominal_coverage", 0)
     for name, of_methods in scores.means.items():
         missed = []
         for key, value in of_methods.get(SYNTHESIS, {}).items():
