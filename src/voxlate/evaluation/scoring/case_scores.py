@@ -23,7 +23,7 @@ from voxlate.evaluation.scoring.metrics import (
 )
 from voxlate.evaluation.scoring.scored_images import Item
 from voxlate.evaluation.scoring.scored_regions import read_canonical, region_scores
-from voxlate.evaluation.scoring.scored_truth import OWN, Alignment, Rules, Truth
+from voxlate.evaluation.scoring.scored_truth import Alignment, Rules, Truth
 from voxlate.scans.formats.io import is_there
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.midline import midline_grid
@@ -104,7 +104,7 @@ def _stated(truth: Truth) -> dict[str, float]:
     if item.std is not None:
         std = truth.alignment.apply(read_canonical(item.std, item.modality)).data[0]
         gain = truth.rules.scale.gain(truth.synthesis.data[0], truth.body)
-        spread = std * np.float32(truth.units.gain) / gain
+        spread = std * np.float32(truth.gain) / gain
         numbers["std"] = mean_inside(spread, truth.inside)
     return {key: float(number) for key, number in numbers.items() if number is not None}
 
@@ -153,7 +153,12 @@ def _where_covered(
 def _note(truth: Truth) -> str:
     """A note on the alignment of the image and on its faults."""
     item = truth.item
-    parts = [truth.units.note, truth.alignment.note]
+    parts = [truth.alignment.note]
+    if truth.windowed and truth.window is not None:
+        ends = f"{truth.window.low:g} to {truth.window.high:g} HU"
+        parts.append(
+            f"its HU are compared with a picture, whose black to white are taken as {ends}"
+        )
     if is_changed(item.synthesis, item.provenance):
         parts.append("it was changed after synth wrote it")
     if item.interval is not None and item.interval.changed:
@@ -191,7 +196,7 @@ def _interval_scores(truth: Truth, pair: ImagePair) -> dict[str, float]:
         return {}
     ends = []
     for path in (interval.low, interval.high):
-        end = truth.units.image(read_canonical(path, truth.item.modality))
+        end = truth.convert(read_canonical(path, truth.item.modality), truth.window)
         ends.append(truth.on_range(truth.alignment.apply(end), truth.synthesis))
     scores = dict[str, float]()
     parts = [("", truth.frame)] + [(f"{one.name}.", part) for one, part in truth.regions]
@@ -206,7 +211,7 @@ def _interval_scores(truth: Truth, pair: ImagePair) -> dict[str, float]:
     scores["interval_r"] = correlation((ends[1] - ends[0])[truth.frame], error)
     # The bound is in physical units and applies to the error in the body.
     in_body = truth.rules.mask in (WHOLE_MASK, "body") and not truth.rules.scale.own
-    if interval.bound is not None and in_body and truth.units is OWN and error.size:
+    if interval.bound is not None and in_body and truth.window is None and error.size:
         scores["mae_bound"] = interval.bound
         scores["mae_bound_held"] = float(error.mean() <= interval.bound)
     return scores
@@ -234,7 +239,9 @@ def _naive_images(truth: Truth) -> dict[str, Volume]:
                 sources[name] = truth.read(path, name)
     if baselines is None:
         copies = {name: scan for name, scan in sources.items() if scan.unit == truth.scan.unit}
-        return {f"copy of {name}": truth.units.image(scan) for name, scan in copies.items()}
+        return {
+            f"copy of {name}": truth.convert(scan, truth.window) for name, scan in copies.items()
+        }
     images = {}
     if target in baselines.means:
         with contextlib.suppress(BadInput):
@@ -244,7 +251,7 @@ def _naive_images(truth: Truth) -> dict[str, Volume]:
     if truth.rules.scale.own:  # they are stored in shares of a peak, as they are scored
         return images
     own = {name: baselines.in_own_unit(image) for name, image in images.items()}
-    return {name: truth.units.image(image) for name, image in own.items()}
+    return {name: truth.convert(image, truth.window) for name, image in own.items()}
 
 
 def _mean_image(truth: Truth, files: Mapping[str, Path]) -> Volume:

@@ -1,6 +1,6 @@
 """The truth of one image in the scored unit and on its own grid, and the image, moved and converted to it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,73 +20,26 @@ from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.images.grid import Grid, Volume, resample, same_grid
 from voxlate.scans.images.intensity import Intensity, IntensityMap, Scale, intensity_statistics
 from voxlate.scans.images.mask import foreground
-from voxlate.scans.images.ranges import NETWORK_RANGE, Range, as_grey, picture_window
+from voxlate.scans.images.ranges import Range, as_grey, picture_window
 from voxlate.scans.images.regions import Region, scale_to_peak
 from voxlate.scans.images.register import Transform, apply_transform, itk, read_transform
 
 
-def _same(volume: Volume) -> Volume:
-    return volume
-
-
-@dataclass(frozen=True)
-class Units:
-    """The conversions of a truth and of an image to the scored unit; gain: of differences of the image; note: on them."""
-
-    truth: Callable[[Volume], Volume] = _same
-    image: Callable[[Volume], Volume] = _same
-    gain: float = 1.0
-    note: str = ""
-
-
-OWN = Units()
-
-
-def network_units(provenance: Mapping[str, Any], modality: str, where: object) -> Units:
-    """The units that a case's provenance states for a modality; raises BadInput if it states none.
-
-    The truth is scaled by its own statistics, as a target in training; the image by the typical scale of the training,
-    which gives the network's output.
-    """
+def _network_map(item: Item) -> tuple[IntensityMap, Scale]:
+    """How the training scaled a truth, and its typical scale, which gives the network's output; raises BadInput if it is not stated."""
     try:
-        entry = provenance["network_units"][modality]
+        entry = item.provenance["network_units"][item.modality]
         scaled_by: IntensityMap = adapter(Intensity).validate_python(entry["map"])
-        typical = Scale(float(entry["low"]), float(entry["high"]))
+        return scaled_by, Scale(float(entry["low"]), float(entry["high"]))
     except (KeyError, TypeError, ValueError, ValidationError) as error:
         raise BadInput(
-            f"{where}: expected provenance that states the network's units of {modality} for --units network, found none. Synthesise again, or score in the image's own units."
+            f"{item.case.case}: expected provenance that states the network's units of {item.modality} for --units network, found none. Synthesise again, or score in the image's own units."
         ) from error
-
-    def on_255(volume: Volume, scale: Scale = typical) -> Volume:
-        """A volume whose scale ends at 0 and 255."""
-        values = (scale.forward(volume.data) + 1) * (NETWORK_RANGE.high / 2)
-        return replace(volume, data=values.astype(np.float32), unit=NETWORK_RANGE.unit)
-
-    def of_truth(volume: Volume) -> Volume:
-        """A truth, scaled by its own statistics."""
-        statistics = intensity_statistics(volume.data[0], foreground(volume))
-        return on_255(volume, scaled_by.scale(statistics))
-
-    return Units(of_truth, on_255, NETWORK_RANGE.high / (typical.high - typical.low))
 
 
 def shows_a_window(provenance: Mapping[str, Any], modality: str, truth_unit: str) -> bool:
     """Whether an image is in HU and its truth is a picture."""
     return truth_unit == "grey" and provenance.get("units", {}).get(modality) == "HU"
-
-
-def picture_units(image: Volume, scale: Range) -> Units:
-    """The conversion of an image in HU to the grey values of a picture by the window that pictures have; the truth stays as it is."""
-    low, high = window_hu = picture_window(replace(image, unit="HU"))
-
-    def to_grey(volume: Volume) -> Volume:
-        """A volume in HU, clipped to the window, as grey values; a baseline of pictures has them already."""
-        if volume.unit == "grey":
-            return volume
-        return as_grey(volume, window_hu, scale.low, scale.high)
-
-    note = f"its HU are compared with a picture, whose black to white are taken as {low:g} to {high:g} HU"
-    return Units(_same, to_grey, scale.width / (high - low), note)
 
 
 @dataclass(frozen=True)
@@ -199,21 +152,44 @@ class Truth:
         return shows_a_window(self.item.provenance, self.item.modality, self.scan.unit)
 
     @cached_property
-    def units(self) -> Units:
-        """The conversions to the scored unit."""
-        item = self.item
+    def window(self) -> Scale | None:
+        """The values of the image that stand for the ends of the scored range; None where it is scored in its own unit.
+
+        Of a picture's truth, those that pictures have; in network units, the typical ones of the training.
+        """
         if self.rules.asked.units == "own":
-            return picture_units(self.stored, self.rules.scale) if self.windowed else OWN
+            image = replace(self.stored, unit="HU")
+            return Scale(*picture_window(image)) if self.windowed else None
         if self.windowed:
             raise BadInput(
                 f"--units network: expected a truth in HU, as the image is, found the picture {self.scan.origin}. Drop --units."
             )
-        return network_units(item.provenance, item.modality, item.case.case)
+        return _network_map(self.item)[1]
+
+    def convert(self, volume: Volume, window: Scale | None) -> Volume:
+        """A volume in the scored unit; a baseline of pictures is in it already."""
+        if window is None or volume.unit == "grey":
+            return volume
+        scale = self.rules.scale
+        if self.windowed:
+            return as_grey(volume, (window.low, window.high), scale.low, scale.high)
+        values = (window.forward(volume.data) + 1) * (scale.high / 2)
+        return replace(volume, data=values.astype(np.float32), unit=scale.unit)
+
+    @property
+    def gain(self) -> float:
+        """By how much the conversion of an image multiplies its differences."""
+        window = self.window
+        return 1.0 if window is None else self.rules.scale.width / (window.high - window.low)
 
     @cached_property
     def volume(self) -> Volume:
-        """The truth in the scored unit."""
-        return self.units.truth(self.scan)
+        """The truth in the scored unit; in network units it is scaled by its own statistics, as a target in training."""
+        if self.rules.asked.units == "own":
+            return self.scan
+        scaled_by, _ = _network_map(self.item)
+        statistics = intensity_statistics(self.scan.data[0], self.outline)
+        return self.convert(self.scan, scaled_by.scale(statistics))
 
     @cached_property
     def values(self) -> Float32:
@@ -223,7 +199,7 @@ class Truth:
     @cached_property
     def synthesis(self) -> Volume:
         """The image in the scored unit on the truth's grid."""
-        return self.alignment.apply(self.units.image(self.stored))
+        return self.alignment.apply(self.convert(self.stored, self.window))
 
     def on_range(self, image: Volume, main: Volume | None = None) -> Float32:
         """Values on the scored range of an image in the scored unit and on the truth's grid; main: of which it is a map."""
