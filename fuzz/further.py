@@ -76,7 +76,7 @@ FURTHER = (
     ),
     *(
         Kind(f"completion's {file}", f"missing/{file}", command, form="json", restored="missing")
-        for file in ("provenance.json", "case3/provenance.json", "metrics.json")
+        for file in ("provenance.json", "case3/provenance.json")
         for command in (
             ("report", "missing"),
             ("compare", "missing", "out", "--json"),

@@ -122,8 +122,8 @@ KINDS = (
         )
     ),
     *(
-        Kind(file, f"out/{file}", command, not form, form=form, restored="out")
-        for file, form in (("metrics.json", "json"), ("scores.csv", ""))
+        Kind(file, f"out/{file}", command, file == "scores.csv", restored="out")
+        for file in ("metrics.json", "scores.csv")
         for command in (("report", "out"), (*COMPARE, "--report", "new.html"))
     ),
     Kind("naive baselines", "run/naive.safetensors", (*EVALUATE, "--json"), form="naive"),

@@ -41,7 +41,8 @@ def made_scores(values, patients=None, part=NONE, **header):
     stated = {"regions": {}, "scopes": {}, **header}
     stated["modalities"] = {name: {**PART, **part, "modality": name} for name in values}
     frame = frame_of(rows, stated)
-    names = section_names(zip(frame["modality"], frame["fold"]))
+    trained = frame["case"].isin(header.get("trained_on", ()))
+    names = section_names(zip(frame["modality"], frame["fold"], trained))
     sections = dict(zip(names, frame["modality"]))
     stated["modalities"] = {name: stated["modalities"][of] for name, of in sections.items()}
     return Scores(stated, frame)

@@ -10,7 +10,7 @@ import pytest
 from rows import slow
 
 FUZZ = Path(__file__).parents[1] / "fuzz"
-OWN = ["cohort.json", "prepared case", "weights", "metrics.json", "calibration"]
+OWN = ["cohort.json", "prepared case", "weights", "calibration"]
 FURTHER = ["anatomy", "clock of a plan", "calibration of samples"]
 
 

@@ -15,7 +15,6 @@ from voxlate.commands.api.images import Syntheses
 from voxlate.commands.api.progress import Reporter
 from voxlate.commands.api.training import Fitted
 from voxlate.evaluation.compare import Comparison
-from voxlate.evaluation.scoring.distances import Features
 from voxlate.evaluation.scoring.scores import Scores
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.cohorts.case_files import CohortFiles
@@ -834,7 +833,7 @@ def evaluate(
     split: Literal["train", "val", "test"] | None = None,
     value_range: tuple[float, float] | Mapping[str, Sequence[float]] | None = None,
     any_truth: bool = False,
-    features: str | Features | None = None,
+    features: Literal["texture"] | None = None,
     metrics: Sequence[str | Callable[..., float]] = (),
     lpips: Path | str | None = None,
     units: Literal["own", "network"] = "own",
@@ -980,7 +979,6 @@ def calibrate(
     answer: Literal["mean", "sample"] | None = None,
     samples: int | None = None,
     coverage: float = 0.9,
-    regions: Mapping[str, str] | None = None,
     seed: int = 0,
     set: Mapping[str, str | float | bool | Sequence[float] | None | Mapping[str, str | float | bool | Sequence[float] | None]] | None = None,
     anyway: bool = False,
@@ -1012,7 +1010,6 @@ def calibrate(
         answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
         samples: Number of samples a case, of which mean and standard deviation are written.
         coverage: Share of a new patient's voxels that the intervals contain, in whole percents. From 0.5 to 0.99. Default: 0.9.
-        regions: Region that is calibrated in addition to bone, soft tissue and labels: lesion='tmax>6'; of vessels, a label map, because a threshold in a head finds bone. Repeatable.
         seed: Random seed. Default: 0.
         set: Change of a key of the recipe's synth table, such as overlap=0.25. Repeatable.
         anyway: Also cases graded "do not trust". Default: False.

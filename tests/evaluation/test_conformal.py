@@ -39,7 +39,7 @@ def test_a_bound_of_normal_shares_fails_as_seldom_as_it_says():
     below = [upper_bound(one, 0.9, "normal") < 0.1 for one in drawn]
     assert np.mean(below) == pytest.approx(0.1, abs=0.02)
     assert upper_bound(np.array([0.2, 0.4]), 0.9, "none") == pytest.approx(0.3)
-    assert upper_bound(np.array([0.3]), 0.9, "normal") == 1
+    assert upper_bound(np.array([0.3]), 0.9, "normal") == np.inf
 
 
 def test_normal_errors_need_intervals_of_1_645_standard_deviations():

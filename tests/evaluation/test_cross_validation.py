@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from made_scores import made_scores
+from made_scores import STORED_RECIPE, made_scores
 from made_volumes import head, save
 from voxlate.base.files import read_json, write_json
 from voxlate.evaluation.compare import compare
@@ -53,6 +53,20 @@ def test_out_of_fold_cases_and_those_of_the_ensemble_have_their_own_means_and_ve
     assert {*scores.frame["fold"]} == {"fold0", "fold1", ""}
     page = report(folders[0]).read_text(encoding="utf-8")
     assert all(name in page for name in SECTIONS)
+
+
+def test_cases_that_no_fold_held_out_and_all_trained_on_are_no_cases_of_the_ensemble(folders):
+    out, _ = folders
+    data = {"splits": {"train": ["p2", "p4"]}}
+    for fold in ("fold0", "fold1"):
+        stated = {"recipe": STORED_RECIPE, "data": data}
+        write_json(out.parent / "runs" / fold / "provenance.json", stated)
+    scores = evaluate(*folders)
+    assert [*scores.parts] == ["ct, out of fold", "ct, ensemble", "ct, in training"]
+    means = scores.means["ct, in training"]["synthesis"]["mae"]
+    assert (means["mean"], means["n"]) == (pytest.approx(50, abs=1e-3), 1)
+    tables = [*compare([out]).table().lines]
+    assert tables == [*scores.parts]
 
 
 def test_where_all_cases_are_out_of_fold_they_are_one_section_with_a_summary_over_folds(folders):

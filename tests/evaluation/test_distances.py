@@ -4,12 +4,7 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
-from refusals import refuses
-from voxlate.evaluation.scoring.distances import (
-    TEXTURE,
-    features_for,
-    frechet,
-)
+from voxlate.evaluation.scoring.distances import frechet, textures
 
 
 def draws(count, dimensions=3, seed=0, shift=0.0, scale=1.0):
@@ -34,13 +29,7 @@ def test_sets_of_vectors_have_the_textbook_distance():
 def test_texture_features_are_the_same_numbers_everywhere():
     """Golden: a change of any filter, scale or statistic must change the features' name, too."""
     y, x = np.mgrid[0:16, 0:12]
-    (vector,) = TEXTURE(((x * y) % 7 / 6).astype(np.float32)[None])
-    assert len(vector) == TEXTURE.dimensions == 44
+    (vector,) = textures(((x * y) % 7 / 6).astype(np.float32)[None])
+    assert len(vector) == 44
     golden = [0.5683, 0.3090, 3.0252, 3.0500, 3.6182, 3.1980, 2.6550]
     assert vector[[0, 3, 8, 9, 16, 25, 43]] == pytest.approx(golden, abs=1e-4)
-
-
-def test_features_of_another_name_are_refused():
-    assert features_for("texture") is TEXTURE
-    with refuses(r"expected texture, found vit"):
-        features_for("vit")

@@ -42,9 +42,7 @@ def patient(number: int) -> CalibrationVoxels:
     image, inside = np.zeros(3000, np.float32), np.ones(3000, bool)
     features = np.stack([x, draw.normal(size=3000).astype(np.float32)], 1)
     parts = {"body": inside, "bright": x > 0.8}
-    return CalibrationVoxels(
-        f"case{number}", f"p{number}", features, image, image + error, parts, {"body": inside}
-    )
+    return CalibrationVoxels(f"p{number}", features, image, image + error, parts, inside)
 
 
 PATIENTS = [patient(number) for number in range(20)]
@@ -63,9 +61,7 @@ def test_learned_intervals_hold_new_patients(shorten_widths):
     for one in map(patient, range(100, 140)):
         below, above = target.scales[COVERAGE] * learned.predict(one.features)
         shares.append(np.mean((one.truth >= -below) & (one.truth <= above)))
-        low, high, body = (
-            values.reshape(1, 50, 60) for values in (-below, above, one.image_parts["body"])
-        )
+        low, high, body = (values.reshape(1, 50, 60) for values in (-below, above, one.shown))
         held.append(np.abs(one.truth).mean() <= calibration.mae_bound("ct", low, high, body))
     assert np.mean(shares) == pytest.approx(0.9, abs=0.02)
     assert np.mean(held) >= 0.8
@@ -95,10 +91,8 @@ def windowed(number: int) -> CalibrationVoxels:
     body = np.arange(6000) < 0.8 * 6000
     truth[~body], image[~body] = -1, 0.9
     features = np.stack([x, image], 1)
-    everywhere = {"body": np.ones(6000, bool)}
-    return CalibrationVoxels(
-        f"case{number}", f"p{number}", features, image, truth, {"body": body}, everywhere
-    )
+    everywhere = np.ones(6000, bool)
+    return CalibrationVoxels(f"p{number}", features, image, truth, {"body": body}, everywhere)
 
 
 @slow
@@ -110,7 +104,7 @@ def test_intervals_of_three_patients_follow_errors_that_a_feature_shows_in_each_
     assert (target.method, target.shifted) == ("difficulty", True)
     found = []
     for one in map(windowed, range(100, 120)):
-        body, easy = one.truth_parts["body"], one.features[:, 0] < 0.5
+        body, easy = one.parts["body"], one.features[:, 0] < 0.5
         scaled = target.scales[COVERAGE] * network.predict(one.features)
         low, high = interval(one.image, scaled, target.ends, target.shifted)
         size, inside = np.abs(one.truth - one.image), (one.truth >= low) & (one.truth <= high)
@@ -123,7 +117,7 @@ def test_intervals_of_three_patients_follow_errors_that_a_feature_shows_in_each_
 
 
 def test_truths_without_a_body_teach_nothing():
-    none = changed(PATIENTS[:8], truth_parts=lambda one: {"body": one.truth > 9})
+    none = changed(PATIENTS[:8], parts=lambda one: {"body": one.truth > 9})
     with refuses("none in 8"):
         fitted(none)
 

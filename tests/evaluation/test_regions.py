@@ -125,29 +125,14 @@ def test_a_region_that_cannot_be_read_is_refused(name, text):
 # distances
 
 
-def test_features_of_the_users_own_take_the_place(cohort, out):
-    class Spread:
-        name, kind, resize, dimensions = "spread of greys", "fd", "none", 1
-
-        def __call__(self, pictures):
-            return pictures.astype(np.float64).std((1, 2))[:, None]
-
-    def spreads(image):
-        images = np.concatenate([image(number) for number in range(3)])
-        return ((images + 1000) / 2000).std((1, 2))
-
-    how = {"value_range": (-1000, 1000), "mask": "whole"}
-    scores = evaluate(out, cohort, features=Spread(), **how)
-    stated = scores.parts["cta"]["features"]
-    truth, ours = spreads(head), spreads(image_of)
-    expected = (truth.mean() - ours.mean()) ** 2 + (truth.std(ddof=1) - ours.std(ddof=1)) ** 2
-    found = of(scores, "fd")
-    assert found["mean"] == pytest.approx(expected, rel=1e-4)
+def test_the_texture_distance_is_of_all_slices_of_all_cases_at_once(cohort, out):
+    scores = evaluate(out, cohort, features="texture", value_range=(-1000, 1000), mask="whole")
+    found = of(scores, "texture_distance")
     assert found["n"] == 36
-    assert (stated["images"], stated["dimensions"]) == (36, 1)
+    assert found["mean"] > 0
     # it is of no single case
-    assert ",fd," not in (out / "scores.csv").read_text()
-    assert "FD" in [line.label for line in scores.table().lines["cta"]]
+    assert ",texture_distance," not in (out / "scores.csv").read_text()
+    assert "Texture distance" in [line.label for line in scores.table().lines["cta"]]
 
 
 # the TOF-to-CTA paper's variants

@@ -205,7 +205,7 @@ def test_scores_have_charts_of_patients_of_the_means_of_regions_and_of_coverage(
     ours = {"mae": [5.0, 6, 8, 9], "coverage": [0.9] * 4, "bone.coverage": [0.7, 0.8, 0.7, 0.8]}
     ours |= {"bone.mean": [310.0, 410, 510, 610], "bone.truth_mean": [300.0, 400, 500, 600]}
     values = {"synthesis": ours, "copy": {"mae": [9.0, 9, 9, 9]}}
-    stated = {"regions": {"bone": ""}, "calibrations": [{"coverage": 0.9}]}
+    stated = {"regions": {"bone": ""}, "nominal_coverage": 0.9}
     patients, agreement, coverage = score_charts(made_scores({"ct": values}, **stated))
     assert all("<svg" in svg_of(chart) for chart in (patients, agreement, coverage))
     assert [name for name, _ in agreement["lines"]] == ["bone: bias +10, limits +10 to +10"]

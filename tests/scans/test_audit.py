@@ -11,7 +11,7 @@ from preparing import prepare
 from rows import slow
 from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.checks.case_checks import check_alignment, check_together
-from voxlate.evaluation.reports.cohort_page import misalignment_lines, report_prepared
+from voxlate.evaluation.reports.cohort_page import alignment_lines, report_prepared
 from voxlate.scans.cases import alignment_audit
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.alignment_audit import (
@@ -61,7 +61,7 @@ def test_the_pair_that_is_out_of_register_is_named_in_prepare_in_synthesis_and_f
 ):
     cohort = open_cohort(prepared)
     assert [said.case for said in cohort.warnings if said.code == "misaligned"] == ["phantom_001"]
-    line = misalignment_lines(cohort.cases)["t2"]
+    line = alignment_lines(cohort)["t2 against t1"]
     assert line.endswith("2 cases")
     assert "5.0 mm in the worst (phantom_001)" in line
     report = report_prepared(prepared, tmp_path / "report.html").read_text()

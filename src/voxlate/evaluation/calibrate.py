@@ -57,8 +57,7 @@ def calibrate(
     """Synthesise the images of cases with truth, fit intervals, and write them into the run.
 
     changes: fields of the options. coverage: share of a new patient's voxels that the intervals are to contain, on average over patients, with
-    CONFIDENCE by Student's t from ENOUGH patients on. regions: parts of the body by a rule ("lesion": "tmax>6"), in
-    addition to those of the unit and of label maps. A completion is calibrated for one missing modality, each in turn
+    CONFIDENCE by Student's t from ENOUGH patients on. A completion is calibrated for one missing modality, each in turn
     left out of cases that have all. synthetic: whether they are synthetic heads, whose truths are not in doubt, and whose errors
     in soft tissue are too small: no tissue of images in HU has narrower intervals than all voxels together need, and bone and
     the air inside hold the coverage, too. Of an ensemble, the first model is
@@ -79,19 +78,14 @@ def calibrate(
         )
     labels = sorted(set[str]().union(*(case.labels for case in cases)))
     units = model.facts.units
-    names = model.facts.data.target
-    rules = {
-        name: calibration_regions(name, units[name], labels, asked.regions or {}) for name in names
-    }
+    of_target = model.facts.data.target
+    rules = {name: calibration_regions(name, units[name], labels) for name in of_target}
     path = _calibration_path(model)
     with lock(path.parent):
         job = CalibrationJob(models, rules, asked.seed, asked.anyway)
         executor = choose_executor(asked, asked.device)
         data = collect_cases(job, cases, executor, progress, warn, any_truth=synthetic)
         fitted = _fit(model, data, rules, asked, progress, synthetic)
-        if path.is_file():
-            text = f"{path.name} was there: it is replaced, and images of before name another calibration than the run has."
-            warn(message("calibration-replaced", text))
         write_calibration(path, fitted)
     return read_calibration(path)
 
@@ -106,14 +100,13 @@ def _fit(
 ) -> Calibration:
     """The intervals of each target, by the data of all cases."""
     facts = model.facts
-    seed = asked.seed
     of_cases = data.values()
     count = len({case.patient for case in of_cases})
     bound: Bound = "none" if synthetic or count < ENOUGH else "normal"
     guarantee = Guarantee(asked.coverage, CONFIDENCE, bound)
     targets = dict[str, Target]()
     widths = dict[str, Widths]()
-    for name, of_target in rules.items():
+    for name, regions in rules.items():
         progress("fits", len(targets) + 1, len(rules))
         voxels = [case.voxels[name] for case in of_cases]
         spec = facts.intensity[name]
@@ -122,7 +115,7 @@ def _fit(
         ends = (-most if spec.floor is None else -1.0, most)
         borders = tissue_borders(facts.units[name], facts.target_scales[name])
         targets[name], widths[name] = fit(
-            voxels, of_target, guarantee, seed, ends, borders, synthetic
+            voxels, regions, guarantee, asked.seed, ends, borders, synthetic
         )
     fitted = Header(
         weights=facts.weights_hash,
@@ -131,7 +124,7 @@ def _fit(
         patients=count,
         cases={name: dict(case.content) for name, case in data.items()},
         split=asked.split,
-        seed=seed,
+        seed=asked.seed,
         targets=targets,
         units={name: facts.units[name] for name in rules},
         halves={name: (high - low) / 2 for name, (low, high) in facts.target_scales.items()},

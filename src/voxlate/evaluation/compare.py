@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pandas import DataFrame
+from pandas import DataFrame, Series
 
 from voxlate.base.array_types import AnyArray
 from voxlate.base.errors import BadInput, plural
@@ -26,16 +26,16 @@ from voxlate.evaluation.scoring.scored_images import check_unchanged
 from voxlate.evaluation.scoring.scores import FILE, Scores, by_patient, read_scores
 from voxlate.evaluation.scoring.tables import (
     Cell,
+    Line,
     Tables,
     Which,
     fold_lines,
-    is_main,
     printed,
     range_note,
-    tables_of,
+    shown_metrics,
     training_note,
 )
-from voxlate.training.verdict import SYNTHESIS, Verdict
+from voxlate.training.verdict import SYNTHESIS
 
 NAIVE = "best naive"  # the column of the best naive baseline
 TITLE = "Methods: mean ± sd; below, the difference to the reference (=) with its 95 % interval, and p, * below 0.05"
@@ -99,26 +99,21 @@ class Comparison:
         columns = [*self.methods]
         if NAIVE in {*self.frame["method"]}:
             columns.append(NAIVE)
-        rows_of = {key: rows.set_index("method") for key, rows in self.frame.groupby(KEYS)}
-        standard = self.scores.header.get("standard", ())
-
-        def cells(section: str, metric: Metric) -> Iterator[Cell]:
-            """The score of each method and of the best baseline."""
-            rows = rows_of.get((section, metric.key))
-            shown = which == "all" or metric.key in EFFORT or is_main(metric, standard)
-            if rows is None or not shown:
-                return
-            stated = {name: row.dropna().to_dict() for name, row in rows.iterrows()}
-            for name in columns:
-                yield _cell(name, stated.get(name, {}), metric, self.scores.parts[section]["cases"])
-
+        rows_of = {key: own.set_index("method") for key, own in self.frame.groupby(KEYS)}
+        scores = self.scores
+        lines = {}
+        for section, part in scores.parts.items():
+            lines[section] = list[Line]()
+            shown = {metric.key for metric in shown_metrics(scores, section, which)} | {*EFFORT}
+            for key, metric in scores.metrics.items():
+                if key in shown and (section, key) in rows_of:
+                    rows = rows_of[section, key].reindex(columns)
+                    cells = [_cell(row, metric, part["cases"]) for _, row in rows.iterrows()]
+                    lines[section].append(Line(metric.label, metric.unit_for(part["unit"]), cells))
         above = [
             f"{name}: {line}" for name, own in self.methods.items() for line in fold_lines(own)
         ]
-        units = {name: part["unit"] for name, part in self.scores.parts.items()}
-        metrics = self.scores.metrics.values()
-        methods = dict.fromkeys(units, columns)
-        return tables_of(TITLE, methods, units, metrics, cells, self._caption(), above)
+        return Tables(TITLE, dict.fromkeys(lines, columns), lines, [*self._caption()], above)
 
     def _caption(self) -> Iterator[str]:
         """The caption: range, mask, tests, and what restricts the scores of each method."""
@@ -192,33 +187,30 @@ def _read(folder: Path) -> Scores:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """The last parts of the paths, as many as are needed to distinguish them."""
+    """The last parts of the paths, as many as are needed to distinguish them; raises BadInput for one that is there twice."""
     paths = [folder.resolve().parts for folder in folders]
-    if not paths:
-        raise BadInput("compare: expected scored folders, found none. Name one or more.")
-    for depth in range(1, max(map(len, paths)) + 1):
+    for depth in range(1, max(map(len, paths), default=0) + 1):
         names = ["/".join(path[-depth:]) for path in paths]
-        if len(set(names)) == len(names):
+        if len({*names}) == len(names):
             return names
     raise BadInput(
-        f"compare: expected different folders, found one twice in {', '.join(map(str, folders))}. Drop it."
+        f"compare: expected one or more different folders that are scored, found none, or one twice, in {', '.join(map(str, folders))!r}. Name each once."
     )
 
 
 def _check_same(first: Path, wanted: Scores, other: Path, found: Scores) -> None:
     """Raise BadInput if two methods were scored with different options, or on different cases, truths or voxels."""
     expected, actual = _conditions(wanted), _conditions(found)
+    others = found.header.get("shown", {})
+    for label, share in wanted.header.get("shown", {}).items():
+        if abs(share - others.get(label, share)) > LEAST_APART:
+            what = f"share of the scored voxels that {label} shows"
+            expected[what], actual[what] = share, others[label]
     for what in {**expected, **actual}:
         a, b = expected.get(what, "none"), actual.get(what, "none")
         if a != b:
             raise BadInput(
                 f"{other}: expected the {what} as in {first} ({a}), found {b}. Score both with the same options (--value-range, --mask, --regions, --features, --lpips), cases and cohort."
-            )
-    shown, others = (scores.header.get("shown", {}) for scores in (wanted, found))
-    for label, share in shown.items():
-        if abs(share - others[label]) > LEAST_APART:
-            raise BadInput(
-                f"{other}: expected {label} to show the voxels that it shows in {first} ({share:.0%}), found {others[label]:.0%}. Score both with a --mask of what both show."
             )
 
 
@@ -231,8 +223,7 @@ def _conditions(scores: Scores) -> dict[str, object]:
         stated[f"features of {name}"] = (part["features"] or {}).get("name")
         stated |= {f"case {case} of {name}": "scored" for case in scores.by_case(name).index}
     stated |= {f"rule of {area}": rule for area, rule in header["regions"].items()}
-    truths = header.get("truths", {})
-    return stated | {f"truth of {label}": digest for label, digest in truths.items()}
+    return stated | {f"truth of {label}": one for label, one in header.get("truths", {}).items()}
 
 
 def _results(section: str, methods: Methods, reference: str | None) -> Iterator[Table]:
@@ -240,20 +231,19 @@ def _results(section: str, methods: Methods, reference: str | None) -> Iterator[
     tables = {method: scores.by_case(section) for method, scores in methods.items()}
     first = next(iter(methods.values()))
     naive = _best_baseline(section, methods)
-    for metric in first.metrics.values():
-        columns = {
-            method: table[metric.key] for method, table in tables.items() if metric.key in table
-        }
+    for key, metric in first.metrics.items():
+        columns = {method: table[key] for method, table in tables.items() if key in table}
+        rows = list[Table]()
         if metric.pooled:
-            rows = _pooled(section, metric, methods)
+            for method, scores in methods.items():
+                if value := scores.means[section][SYNTHESIS].get(key):
+                    rows.append({"method": method, "mean": value["mean"], "n": value["n"]})
         elif columns and metric.in_table:
             rows = _tested(metric, DataFrame(columns), first.patients, reference)
-        else:
-            continue
         if rows and naive:
-            verdict, method, means = naive
-            mean = means.get(metric.key, {"mean": None, "sd": None})
-            about = {"baseline": verdict.baseline, "of": method}
+            baseline, method, means = naive
+            mean = means.get(key, {"mean": None, "sd": None})
+            about = {"baseline": baseline, "of": method}
             rows.append({"method": NAIVE, "mean": mean["mean"], "sd": mean["sd"], **about})
         scored = [row for row in rows if row["mean"] is not None]
         loss = _loss(metric, np.array([row["mean"] for row in scored]))
@@ -261,29 +251,24 @@ def _results(section: str, methods: Methods, reference: str | None) -> Iterator[
         if scored and loss is not None:
             best = {"best": scored[int(loss.argmin())]["method"]}
         for row in rows if scored else ():
-            yield {"modality": section, "score": metric.key, **row, **best}
+            yield {"modality": section, "score": key, **row, **best}
 
 
 def _loss(metric: Metric, means: AnyArray) -> AnyArray | None:
     """What is least for the best of several means; None if no value is better than another."""
-    match metric.better:
-        case "lower":
-            return means
-        case "higher":
-            return -means
-        case "one":
-            return np.abs(means - 1)
-    return None
+    losses = {"lower": means, "higher": -means, "one": np.abs(means - 1)}
+    return losses.get(metric.better)
 
 
-def _best_baseline(section: str, methods: Methods) -> tuple[Verdict, str, Table] | None:
-    """The verdict with the best naive baseline by its MAE, its method and the baseline's means; None if none has all cases."""
-    found = list[tuple[Verdict, str, Table]]()
+def _best_baseline(section: str, methods: Methods) -> tuple[str, str, Table] | None:
+    """The best naive baseline of all cases by its MAE, its method and its means; None if there is none."""
+    found = list[tuple[str, str, Table]]()
     for method, scores in methods.items():
-        (verdict,) = (one for one in scores.verdicts if one.modality == section)
-        means = scores.means[section].get(verdict.baseline or "", {})
-        if means and means["mae"]["n"] == scores.parts[section]["cases"]:
-            found.append((verdict, method, means))
+        for verdict in scores.verdicts:
+            means = scores.means[section].get(verdict.baseline or "", {})
+            is_whole = means and means["mae"]["n"] == scores.parts[section]["cases"]
+            if verdict.modality == section and is_whole:
+                found.append((str(verdict.baseline), method, means))
     return min(found, key=lambda one: one[2]["mae"]["mean"], default=None)
 
 
@@ -295,14 +280,14 @@ def _tested(
     scores: by case, a column for each method. Cases of one patient are not tested: they are no sample of other patients.
     """
     means = by_patient(scores, patients)
-    values = means.to_numpy().T
     size = len(means)
-    names = [*means.columns]
     used = int(np.isfinite(scores).all(axis=1).sum())
     rows: list[Table] = [
-        {"method": name, **mean_and_sd(own), "n": size, "cases": used}
-        for name, own in zip(names, values)
+        {"method": name, **mean_and_sd(own.to_numpy()), "n": size, "cases": used}
+        for name, own in means.items()
     ]
+    values = means.to_numpy().T
+    names = [*means.columns]
     loss = _loss(metric, values)
     is_sample = len({patients[case] for case in scores.index}) > 1
     if loss is None or size < 2 or len(names) < 2 or not is_sample:
@@ -328,16 +313,6 @@ def _tested(
     return rows
 
 
-def _pooled(section: str, metric: Metric, methods: Methods) -> list[Table]:
-    """Distances of pooled slices, where all methods have them."""
-    values = {name: of.means[section][SYNTHESIS].get(metric.key) for name, of in methods.items()}
-    return [
-        {"method": name, "mean": value["mean"], "sd": None, "n": value["n"]}
-        for name, value in values.items()
-        if value
-    ]
-
-
 def _reachable(size: int, tests: int) -> str:
     """What tests over this number of patients can tell after correction."""
     if not tests:
@@ -348,26 +323,27 @@ def _reachable(size: int, tests: int) -> str:
     return f"Tests over {size} patients: no p is below {least_p(size, tests):.2g}{corrected}"
 
 
-def _cell(method: str, row: Table, metric: Metric, cases: int) -> Cell:
+def _cell(row: Series, metric: Metric, cases: int) -> Cell:
     """The mean of a method, its difference to the reference with its interval, such as +4.0 (3.1…4.9), and fewer cases."""
-    if "mean" not in row:
+    stated = row.dropna()
+    if "mean" not in stated:
         return Cell(ABSENT)
     below = []
-    if method == row.get("reference"):
+    if row.name == stated.get("reference"):
         below.append("=")
-    if "p_holm" in row:
+    if "p_holm" in stated:
         keys = ("difference", "difference_ci95_low", "difference_ci95_high")
-        size, *ends = (metric.text(row[key], like=row["mean"]) for key in keys if key in row)
-        sign = "+" if row["difference"] > 0 else ""
+        size, *ends = (metric.text(stated[key], stated["mean"]) for key in keys if key in stated)
+        sign = "+" if stated["difference"] > 0 else ""
         within = f" ({'…'.join(ends)})" if ends else ""
-        p = row["p_holm"]
+        p = stated["p_holm"]
         below += [f"{sign}{size}{within}", f"p {p:.2g}{'*' if p < SIGNIFICANT else ''}"]
-    if (used := int(row.get("cases", cases))) < cases:
+    if (used := int(stated.get("cases", cases))) < cases:
         below.append(f"{used} of {plural(cases, 'case')}")
-    if metric.key == "mae" and "baseline" in row:
-        below.append(row["baseline"])
-    text = metric.mean_text({"sd": None, **row})
-    return Cell(text, "\n".join(below), row.get("best") == method)
+    if metric.key == "mae" and "baseline" in stated:
+        below.append(stated["baseline"])
+    text = metric.mean_text({"sd": None, **stated})
+    return Cell(text, "\n".join(below), stated.get("best") == row.name)
 
 
 def latex_of(tables: Tables) -> str:

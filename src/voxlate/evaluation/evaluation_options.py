@@ -71,7 +71,7 @@ class EvaluateOptions(Layout, ExecutorOptions):
         ),
     ] = False
     features: Annotated[
-        str | Annotated[Any, Object("voxlate.evaluation.scoring.distances:Features")] | None,
+        Literal["texture"] | None,
         Option(
             "Distance of the slices' features: texture.",
             panel=SCORES,
@@ -171,14 +171,6 @@ class CalibrateOptions(Layout, ExecutorOptions):
             most=0.99,
         ),
     ] = 0.9
-    regions: Annotated[
-        Mapping[str, str] | None,
-        Option(
-            "Region that is calibrated in addition to bone, soft tissue and labels: lesion='tmax>6'; of vessels, a label map, because a threshold in a head finds bone. Repeatable.",
-            metavar="RULE",
-            read=pairs,
-        ),
-    ] = None
     seed: Annotated[int, SEED] = 0
     set: Annotated[Mapping[str, Setting | Table] | None, SET_KEYS] = None
     anyway: Annotated[bool, ANYWAY] = False

@@ -27,10 +27,6 @@ from voxlate.training.recipe.text import first_change, stored_options
 from voxlate.training.run import Run
 from voxlate.training.weights import file_hash
 
-Lengths = tuple[tuple[int, ...], str]  # of an array, with its type
-
-PATCHES = ".memory."  # begins the names of arrays of version 0.7 that are no longer used
-
 
 @dataclass(frozen=True)
 class RunCalibrations:

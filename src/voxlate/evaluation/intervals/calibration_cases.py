@@ -3,9 +3,9 @@
 Regions of a body are calibrated as well: thresholds of the image's values, and label maps.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -30,72 +30,51 @@ from voxlate.checks.truths import (
     sketch_of,
 )
 from voxlate.evaluation.intervals.fit import CalibrationVoxels
-from voxlate.scans.cases.case import LABEL, MASK, PreparedCase, lay_out, prepare_case
+from voxlate.scans.cases.case import LABEL, MASK, lay_out, prepare_case
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.formats.io import content_hash, read_volume
 from voxlate.scans.images.grid import Volume, orient, same_grid
 from voxlate.scans.images.intensity import Scale
-from voxlate.scans.images.regions import BODY, BORDERS_HU, region_masks, regions_from
+from voxlate.scans.images.mask import foreground
+from voxlate.scans.images.regions import BODY, BORDERS_HU, region_masks
 from voxlate.synthesis.calibration import Array, Prediction, voxel_features, with_spread
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.inputs import is_in_training, preparation_for
 from voxlate.synthesis.intervals import OutputGrid, find_output_grid, sources_of
 from voxlate.synthesis.model import Model, predict_case
-from voxlate.synthesis.provenance import OTHER_PATIENT
 from voxlate.synthesis.sampling import planes_read
 
 BODY_VOXELS = 30_000  # of a case's body that are kept: they determine the share outside to 0.2 %
 AIR_VOXELS = 500  # of the surroundings that are kept, so that intervals of air are learned, too
-OWN_NAMES = (BODY, "mae")
 CT_REGIONS = {"soft_tissue": "-200<{0}<250", "bone": "{0}>250", "inner_air": "{0}<-300"}  # in HU
-LABEL_RULE = "{0}>0.5"
 FEWEST_PATIENTS = 2  # patients of a calibration
-HOLD_BACK = "Hold back more: prepare with other --shares."
 
 
 @dataclass(frozen=True)
 class CaseData:
     """What a held-out case contributes: the hashes of its files, and voxels and truths by target.
 
-    truths: with what states whether each is that
-    of its image; planes: in how many it was read, of a model of several; else 0.
+    truths: with what states whether each is that of its image; planes: in how many it was read, of a model of several;
+    else 0.
     """
 
     patient: str
     content: Mapping[str, str]
-    voxels: dict[str, CalibrationVoxels]
-    truths: dict[str, Sketch]
-    planes: int
+    planes: int = 0
+    voxels: dict[str, CalibrationVoxels] = field(default_factory=dict)
+    truths: dict[str, Sketch] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class TrueImage:
-    """The true image of a case on the voxels of its prediction, with label maps [D, H, W] of the case there.
-
-    values: [D, H, W] in network units, by its own scale.
-    """
-
-    volume: Volume
-    values: Array
-    labels: Mapping[str, NDArray[np.generic]]
+Labels = Mapping[str, NDArray[np.generic]]
+Truths = Mapping[str, tuple[Volume, Array]]
+"""The true image of each target on the voxels of its prediction, and its values [D, H, W] in network units, by its own scale."""
 
 
-def calibration_regions(
-    target: str, unit: str, labels: Collection[str], asked: Mapping[str, str]
-) -> dict[str, str]:
-    """Rules by name: soft tissue, bone and the air inside the body if the unit is HU, the voxels of each label map, and those of the user.
-
-    Raises BadInput for a rule that is no threshold of the target or of a label map.
-    """
-    for region in regions_from(asked):
-        known = {target, *labels}
-        if region.name in OWN_NAMES or region.modality not in known:
-            raise BadInput(
-                f"region {region.name}: expected a threshold of {' or '.join(sorted(known))} with another name than {' and '.join(OWN_NAMES)}, found {region.text!r}. Write {region.name}={target}>100."
-            )
+def calibration_regions(target: str, unit: str, labels: Iterable[str]) -> dict[str, str]:
+    """Rules by name: soft tissue, bone and the air inside the body if the unit is HU, and the voxels of each label map."""
     of_unit = CT_REGIONS if unit == "HU" else {}
     rules = {name: rule.format(target) for name, rule in of_unit.items()}
-    return {**rules, **{name: LABEL_RULE.format(name) for name in labels}, **asked}
+    return rules | {name: f"{name}>0.5" for name in labels}
 
 
 def tissue_borders(unit: str, scale: tuple[float, float]) -> list[float]:
@@ -106,50 +85,44 @@ def tissue_borders(unit: str, scale: tuple[float, float]) -> list[float]:
 
 
 def choose_voxels(
-    case: str,
     patient: str,
     prediction: Prediction,
     predicted_scale: Scale,
-    truth: TrueImage,
+    truth: tuple[Volume, Array],
+    labels: Labels,
     sources: Sequence[Array],
     rules: Mapping[str, str],
     generator: np.random.Generator,
 ) -> tuple[CalibrationVoxels, Sketch]:
     """Random voxels of the body that the image or the truth shows, and a few of its surroundings; and what shows whether the truth is the image's.
 
-    sources: [D, H, W] in network units, on the voxels of the prediction; rules: of regions, by name.
+    sources: [D, H, W] in network units, on the voxels of the prediction; labels: maps there; rules: of regions, by name.
     """
-    volume = truth.volume
-    image = Volume(
-        predicted_scale.inverse(prediction.values)[None],
-        volume.affine,
-        volume.unit,
-        volume.modality,
-    )
-    truth_parts = region_masks(rules, volume, truth.labels)
-    image_parts = region_masks(rules, image)
-    body = (truth_parts[BODY] | image_parts[BODY]).ravel()
+    volume, values = truth
+    physical = predicted_scale.inverse(prediction.values)[None]
+    image = replace(volume, data=physical)
+    parts = region_masks(rules, volume, labels)
+    shown = foreground(image)
+    body = (parts[BODY] | shown).ravel()
     inside = generator.permutation(np.flatnonzero(body))[:BODY_VOXELS]
     outside = generator.permutation(np.flatnonzero(~body))[:AIR_VOXELS]
     places = np.sort(np.concatenate([inside, outside]))
 
-    def choose(values: np.ndarray) -> Any:
+    def choose(array: np.ndarray) -> Any:
         """The values of [D, H, W, …] at these places."""
-        return values.reshape(-1, *values.shape[3:])[places]
+        return array.reshape(-1, *array.shape[3:])[places]
 
     # a missing modality is background, whose likeness to a truth says nothing
-    shown = [source for source in sources if source.min() < source.max()]
-    source = Volume((shown or sources)[0][None], volume.affine, "a.u.", "source")
+    scans = [source for source in sources if source.min() < source.max()]
+    source = replace(volume, data=(scans or sources)[0][None], unit="a.u.", modality="source")
     sketch = sketch_of(volume, image, source, volume.grid, patient, volume.unit)
-    features = voxel_features(prediction.values, sources, prediction.sd)
     voxels = CalibrationVoxels(
-        case,
         patient,
-        choose(features),
+        choose(voxel_features(prediction.values, sources, prediction.sd)),
         choose(prediction.values),
-        choose(truth.values),
-        {region: choose(mask) for region, mask in truth_parts.items()},
-        {region: choose(mask) for region, mask in image_parts.items()},
+        choose(values),
+        {region: choose(mask) for region, mask in parts.items()},
+        choose(shown),
     )
     return voxels, sketch
 
@@ -199,43 +172,39 @@ class CalibrationJob:
         if case.mask and MASK in model.scan_names:
             files[MASK] = case.mask
         labels_of = {f"label {name}": path for name, path in case.labels.items()}
-        content = {
-            name: content_hash(path) for name, path in sorted({**files, **labels_of}.items())
-        }
-        patient = case.patient or case.case
+        paths = sorted({**files, **labels_of}.items())
+        content = {name: content_hash(path) for name, path in paths}
         scans = {name: read_volume(file, name) for name, file in files.items()}
         maps = {name: read_volume(file, name) for name, file in case.labels.items()}
         generator = np.random.default_rng([self.seed, *case.case.encode()])
-        voxels = dict[str, CalibrationVoxels]()
-        sketched = dict[str, Sketch]()
+        data = CaseData(case.patient or case.case, content)
         for left_out in facts.data.target if facts.completes else [None]:
             used = {name: scan for name, scan in scans.items() if name != left_out}
             checked = model.check(used, case.case)
             if not self.anyway:
                 checked.refuse(context.warn)
             prepared = checked.prepared
-            output_grid = find_output_grid(facts, prepared)
-            framed = {name: checked.cut(scan) for name, scan in scans.items()}
-            labels = {name: checked.cut(label, 0) for name, label in maps.items()}
-            truths = _truths(
-                facts, case.case, framed, labels, output_grid, checked.digests, context.warn
-            )
+            grid = find_output_grid(facts, prepared)
+            framed = {name: checked.cut(scan) for name, scan in scans.items() if name != MASK}
+            framed_maps = {name: checked.cut(label, 0) for name, label in maps.items()}
+            truths, labels = _truths(facts, case.case, framed, framed_maps, grid, checked.digests)
             images, _ = predict_case(model, checked, self.seed, context.progress)
-            sources = [*map(output_grid.resample, sources_of(facts, prepared))]
+            sources = [*map(grid.resample, sources_of(facts, prepared))]
             planes = planes_read(facts, prepared.header) if facts.data.planes else ()
+            data = replace(data, planes=len(planes))
             for name, image in images.items():
                 predicted = with_spread(image.prediction) if planes else image.prediction
-                voxels[name], sketched[name] = choose_voxels(
-                    case.case,
-                    patient,
-                    predicted.map(output_grid.resample),
+                data.voxels[name], data.truths[name] = choose_voxels(
+                    data.patient,
+                    predicted.map(grid.resample),
                     facts.scales[name],
                     truths[name],
+                    labels,
                     sources,
                     self.rules[name],
                     generator,
                 )
-        return CaseData(patient, content, voxels, sketched, len(planes))
+        return data
 
 
 def _truths(
@@ -245,62 +214,47 @@ def _truths(
     maps: Mapping[str, Volume],
     output_grid: OutputGrid,
     digests: Collection[str],
-    warn: Say,
-) -> dict[str, TrueImage]:
-    """The truths as they are in their files, as in evaluate; resampled only where their grid is another."""
+) -> tuple[Truths, Labels]:
+    """The truths and label maps as they are in their files, as in evaluate; resampled only where their grid is another.
+
+    Raises InTraining for a patient of the training, whatever it is called.
+    """
     data = facts.data
-    scans = {name: scan for name, scan in scans.items() if name != MASK}
     for name in data.target:
         _check_truth(case, scans[name], facts.units[name], output_grid)
     preparation = preparation_for(facts, {name: scans[name] for name in data.source})
     whole = prepare_case(case, scans, preparation, labels=maps, masked=False)
-    _check_training(facts, case, whole, digests, warn)
+    if is_in_training(facts, whole, whole.arrays, digests):
+        raise InTraining(
+            f"calibrate: expected patients that training did not see, found {case}, which was in it (by the voxels of its scans): errors there are smaller than of a new patient. Give --split val, all folds of its cross-validation (--out-of-fold), or another cohort."
+        )
     prepared = lay_out(whole, data.axes)
     if not np.allclose(prepared.header.affine, output_grid.affine):
         raise BadInput(
             f"{case}: expected the same grid whichever modality is missing, found another one. Calibrate on cases whose scans share a grid."
         )
 
-    def place(scan: Volume, values: NDArray[np.generic], order: Literal[0, 1]) -> Volume:
+    def place(scan: Volume, array: str, order: Literal[0, 1]) -> Volume:
         """The file itself where it has the image's voxels, and registration did not move it."""
-        name = scan.modality
-        registration = prepared.header.registered.get(name)
-        moved = registration is not None and registration.kept != "none"
+        registration = prepared.header.registered.get(scan.modality)
         from_file = orient(scan, data.axes[::-1])
-        from_prepared = output_grid.reorient(output_grid.write(values, name, order))
+        from_prepared = output_grid.reorient(
+            output_grid.write(prepared.arrays[array][:], scan.modality, order)
+        )
+        moved = registration is not None and registration.kept != "none"
         same = not moved and same_grid(from_file.grid, from_prepared.grid)
         return from_file if same else from_prepared
 
-    labels = {
-        name: place(label, prepared.arrays[LABEL + name][:], 0).data[0]
-        for name, label in maps.items()
-    }
     truths = {}
     for name in data.target:
-        statistics = prepared.header.statistics[name]
-        if statistics.blank:
-            raise BadInput(
-                f"{case}: expected {name} to show something, found the same value everywhere. Leave the case out, or get the scan again."
-            )
-        volume = place(scans[name], prepared.arrays[name][:], 1)
+        volume = place(scans[name], name, 1)
         spec = facts.intensity[name]
-        scale = spec.scale(statistics)
+        scale = spec.scale(prepared.header.statistics[name])
         physical = volume.data[0].astype(np.float32)
         values = scale.forward(physical) if spec.window else scale.of(physical)
-        truths[name] = TrueImage(volume, values, labels)
-    return truths
-
-
-def _check_training(
-    facts: ModelFacts, case: str, prepared: PreparedCase, digests: Collection[str], warn: Say
-) -> None:
-    """Raise InTraining for a patient of the training, whatever it is called; warn of an equal name."""
-    if is_in_training(facts, prepared, prepared.arrays, digests):
-        raise InTraining(
-            f"calibrate: expected patients that training did not see, found {case}, which was in it (by the voxels of its scans): errors there are smaller than of a new patient. Give --split val, all folds of its cross-validation (--out-of-fold), or another cohort."
-        )
-    if facts.splits.get(case) == "train":
-        warn(message("name-of-training-case", OTHER_PATIENT, case=case))
+        truths[name] = (volume, values)
+    labels = {name: place(label, LABEL + name, 0).data[0] for name, label in maps.items()}
+    return truths, labels
 
 
 def _check_truth(case: str, truth: Volume, unit: str, output_grid: OutputGrid) -> None:
@@ -329,9 +283,7 @@ def collect_cases(
 
     Raises InTraining for a patient of the training, and BadInput where the patients are too few.
     """
-    patients = len({case.patient or case.case for case in cases})
-    if patients < FEWEST_PATIENTS:
-        raise _too_few(job.rules, f"{patients} ({plural(len(cases), 'case')})", HOLD_BACK)
+    _check_count(job, {case.patient or case.case for case in cases}, len(cases), len(cases), "")
     outcomes = run_cases(executor, job, cases, progress, warn, InTraining)
     failed = list[Message]()
     data = dict[str, CaseData]()
@@ -346,50 +298,28 @@ def collect_cases(
         if twin is None:
             data[case] = outcome.result
         else:
-            warn(
-                message(
-                    "same-patient",
-                    f"It has the same scans as {twin}: it is left out, because it is not another patient.",
-                    case=case,
-                )
-            )
+            text = f"It has the same scans as {twin}: it is left out, because it is not another patient."
+            failed.append(message("same-patient", text, case=case))
     for said in summarise(failed):
         warn(said)
     wrong = set[str]()
     for name in job.rules:
         faults, cautions = judge({case: of_case.truths[name] for case, of_case in data.items()})
+        wrong |= faults.keys() | {said.case for said in cautions if said.grade == "do not trust"}
         then = KEPT if any_truth else LEFT_OUT
-        doubts = [said for said in cautions if said.case and said.grade == "do not trust"]
         for said in [*fault_messages(faults, len(data), then), *cautions]:
-            text = f"{said.text} {then}" if said in doubts else said.text
-            warn(replace(said, text=f"{name}: {text}"))
-        wrong |= faults.keys() | {said.case for said in doubts}
+            warn(replace(said, text=f"{name}: {said.text}"))
     kept = {case: of_case for case, of_case in data.items() if any_truth or case not in wrong}
-    patients = len({of_case.patient for of_case in kept.values()})
-    if patients < FEWEST_PATIENTS:
-        why = f": {failed[0].case} {failed[0].text}" if failed else ""
-        advice = HOLD_BACK
-        if left_out := len(cases) - len(kept):
-            advice = f"Correct the {plural(left_out, 'case')} left out, or give others: the reason stands beside each."
-        raise _too_few(job.rules, f"{patients} ({len(kept)} of {len(cases)} cases{why})", advice)
-    for name, rules in job.rules.items():
-        _check_voxels(name, kept, rules)
+    why = f": {failed[0].case} {failed[0].text}" if failed else ""
+    _check_count(job, {case.patient for case in kept.values()}, len(kept), len(cases), why)
     return kept
 
 
-def _check_voxels(name: str, data: Mapping[str, CaseData], rules: Mapping[str, str]) -> None:
-    """Raise BadInput where no case has voxels of a region that was asked for. A label map may be empty."""
-    voxels = [case.voxels[name] for case in data.values()]
-    for region, rule in rules.items():
-        if region in CT_REGIONS or rule == LABEL_RULE.format(region):
-            continue
-        if not any(case.truth_parts[region].any() for case in voxels):
-            raise BadInput(
-                f"region {region}: expected voxels of {rule} in the {name} of at least one case, found none. Move the threshold."
-            )
-
-
-def _too_few(targets: Rules, found: str, advice: str) -> BadInput:
-    return BadInput(
-        f"calibrate: expected at least {FEWEST_PATIENTS} patients with {' and '.join(targets)} that training did not see, found {found}. {advice}"
-    )
+def _check_count(
+    job: CalibrationJob, patients: Collection[str], kept: int, of: int, why: str
+) -> None:
+    """Raise BadInput for too few patients; kept: the number of cases that are left; why: a clause on others."""
+    if len(patients) < FEWEST_PATIENTS:
+        raise BadInput(
+            f"calibrate: expected at least {FEWEST_PATIENTS} patients with {' and '.join(job.rules)} that training did not see, found {len(patients)} ({kept} of {plural(of, 'case')}{why}). Hold back more: prepare with other --shares; or correct the cases that are left out."
+        )

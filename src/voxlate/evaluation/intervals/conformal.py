@@ -40,49 +40,30 @@ def conformal_quantile(scores: Collection[Sequence[float] | Array], level: float
     return float(values[order][reached.argmax()])
 
 
-def upper_bound(
-    shares: Sequence[float] | Array,
-    confidence: float,
-    bound: Bound,
-) -> float:
+def upper_bound(shares: Sequence[float] | Array, confidence: float, bound: Bound) -> float:
     """A bound that the expected share of a new patient exceeds with probability 1 - confidence at most.
 
-    none: the mean itself. normal: by Student's t, for shares that are about normal.
+    none: the mean itself. normal: by Student's t, for shares that are about normal; inf of one share.
     """
     shares = np.asarray(shares, float)
-    mean = float(shares.mean())
-    if bound == "none":
-        return mean
-    if len(shares) < 2:
-        return 1.0
-    return min(1.0, mean + _half_interval(shares, confidence))
+    margin = 0.0 if bound == "none" else _half_interval(shares, confidence)
+    return float(shares.mean()) + margin
 
 
-def least_scale(
-    scores: Sequence[Array],
-    alpha: float,
-    confidence: float,
-    bound: Bound,
-) -> float:
+def least_scale(scores: Sequence[Array], alpha: float, confidence: float, bound: Bound) -> float:
     """The least factor for the intervals at which the bound (see upper_bound) of the share outside is at most alpha.
 
     scores: of each patient's voxels, sorted. Shares fall as intervals grow, so that the least such width keeps the
     bound's confidence (Bates et al. 2021, theorem 1). inf where WIDEST is not enough.
     """
-
-    def holds(scale: float) -> bool:
-        return upper_bound(shares_outside(scores, scale), confidence, bound) <= alpha
-
-    low, high = 0.0, WIDEST
-    if not holds(high):
-        return math.inf
+    low, high = 0.0, 2 * WIDEST
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        if holds(middle):
+        if upper_bound(shares_outside(scores, middle), confidence, bound) <= alpha:
             high = middle
         else:
             low = middle
-    return high
+    return high if high <= WIDEST else math.inf
 
 
 def shares_outside(scores: Sequence[Array], scale: float) -> Array:
@@ -115,16 +96,15 @@ def shifted_error(error: Float32, image: Float32, ends: tuple[float, float]) -> 
 def mean_interval(values: Sequence[float] | Array) -> tuple[float, float]:
     """Student's 95 % interval for the mean over patients; (-inf, inf) for a single patient."""
     values = np.asarray(values, float)
-    if len(values) < 2:
-        return -math.inf, math.inf
-    mean = float(values.mean())
-    half = _half_interval(values, 0.975)
+    mean, half = float(values.mean()), _half_interval(values, 0.975)
     return mean - half, mean + half
 
 
 def _half_interval(values: Array, confidence: float) -> float:
-    """How far a one-sided bound of the mean is from it, by the quantile of Student's t."""
+    """How far a one-sided bound of the mean is from it, by the quantile of Student's t; inf of one value."""
     from scipy.special import stdtrit  # here, because scipy.stats is slow to import
 
     count = len(values)
+    if count < 2:
+        return math.inf
     return float(stdtrit(count - 1, confidence)) * float(values.std(ddof=1)) / math.sqrt(count)

@@ -8,55 +8,38 @@ from voxlate.base.groups import grouped
 from voxlate.evaluation.intervals.conformal import least_patients
 from voxlate.evaluation.scoring.interval_scores import describe_bound
 from voxlate.scans.images.regions import BODY
-from voxlate.synthesis.calibration import Header, Target
+from voxlate.synthesis.calibration import Header
 from voxlate.synthesis.provenance import Provenance, run_folders
 from voxlate.training.log_file import read_verdicts
 
-SKEWED = 3  # times the share that may be outside, from which a patient differs much from the others
 NOT_MEASURED = "Error not measured: no held-out patients were scored."
 
 
 def sentences(header: Header) -> list[str]:
-    """The coverage, and for each target the width and coverage of its intervals and the bound of a case's error."""
-    count = header.patients
+    """The coverage, and for each target the width and coverage of its intervals, by cross-validation over patients, and the bound of a case's error."""
     counted = describe_bound(header.bound, header.confidence)
     summary = [
-        f"{count} patients that training did not see ({len(header.cases)} cases). Intervals hold {header.coverage:.0%} of a new patient's voxels inside the body, {counted}. This holds for patients and scanners like these."
+        f"{header.patients} patients that training did not see ({len(header.cases)} cases). Intervals hold {header.coverage:.0%} of a new patient's voxels inside the body, {counted}. This holds for patients and scanners like these."
     ]
-    for name, target in header.targets.items():
-        summary += ["", *_coverage(name, target, header), _bound(target, header)]
-    return summary
-
-
-def _coverage(name: str, target: Target, header: Header) -> list[str]:
-    """Width and coverage of a target's intervals, by cross-validation over patients."""
-    found = target.compared[target.method]
-    width = f"{found.width * header.halves[name]:.4g} {header.units[name]}"
-    shares = [f"{region} {_share(*coverage)}" for region, coverage in found.coverage.items()]
-    lines = [
-        f"  {name}: intervals of {width} on average inside the body.",
-        f"  Share of voxels inside, mean over patients (its 95 % interval): {', '.join(shares)}.",
-        f"  Of the patient who has least, {found.least:.0%} of the voxels are inside.",
-    ]
-    if target.regions:
-        lines.append(f"  Regions: {', '.join(target.regions.values())}.")
-    if header.bound == "normal" and 1 - found.least > SKEWED * (1 - header.coverage):
-        lines.append(
-            "  Coverage is far from normal over patients, so Student's t states too much confidence."
-        )
-    return lines
-
-
-def _share(mean: float, low: float, high: float) -> str:
-    return f"{mean:.1%} ({max(low, 0):.0%}-{min(high, 1):.0%})"
-
-
-def _bound(target: Target, header: Header) -> str:
-    """A sentence on the bound of a case's error, or on why there is none."""
     level = header.coverage
-    if target.bounds.get("mae", inf) < inf:
-        return f"  Of each new case, synth writes into provenance.json (bounds) what its body's MAE exceeds with a probability of {1 - level:.0%} at most."
-    return f"  No bound of a case's own error: a {level:.0%} bound needs at least {least_patients(level)} patients (n / (n + 1) must reach {level:g}), found {header.patients}."
+    for name, target in header.targets.items():
+        found = target.compared[target.method]
+        width = f"{found.width * header.halves[name]:.4g} {header.units[name]}"
+        shares = [
+            f"{region} {mean:.1%} ({max(low, 0):.0%}-{min(high, 1):.0%})"
+            for region, (mean, low, high) in found.coverage.items()
+        ]
+        bound = f"  No bound of a case's own error: a {level:.0%} bound needs at least {least_patients(level)} patients, found {header.patients}."
+        if target.bounds.get("mae", inf) < inf:
+            bound = f"  Of each new case, synth writes into provenance.json (bounds) what its body's MAE exceeds with a probability of {1 - level:.0%} at most."
+        summary += [
+            "",
+            f"  {name}: intervals of {width} on average inside the body.",
+            f"  Share of voxels inside, mean over patients (its 95 % interval): {', '.join(shares)}.",
+            f"  Of the patient who has least, {found.least:.0%} of the voxels are inside.",
+            bound,
+        ]
+    return summary
 
 
 def error_lines(*provenances: Provenance) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from voxlate.base.array_types import AnyArray, Bool, Float32
 from voxlate.base.groups import grouped
-from voxlate.base.messages import Message, read_messages
+from voxlate.base.messages import read_messages
 from voxlate.evaluation.intervals.summary import error_lines
 from voxlate.evaluation.scoring.interval_scores import interval_of
 from voxlate.evaluation.scoring.metrics import METRIC_OF
@@ -32,7 +32,6 @@ TILE = 240  # pixels of a slice
 SIDES: dict[Plane, str] = {"axial": "R - L", "coronal": "R - L", "sagittal": "A - P"}
 # Maps of matplotlib that begin with black, as a scan's background, and grow lighter all the way.
 PERFUSION_COLOURS = {"ml/100g/min": "CMRmap", "ml/100g": "inferno", "s": "magma"}
-SQUARES = 8  # squares of a chequerboard along its shorter side
 WIDEST = 7  # columns of a picture; more columns have pictures of about equal length
 # Roles with a scale for all cases: the low end in units of the high one, and the colours.
 SHARED = {"error": (-1.0, "error"), "spread": (0.0, "magma")}
@@ -54,9 +53,6 @@ class ColourScale:
     def __str__(self) -> str:
         unit = self.unit.replace("×", "of the")  # the font of pictures has no such sign
         return f"{self.low:g} to {self.high:g} {unit}".rstrip()
-
-
-SHADES = ColourScale(0, 255, "gray", "")  # of slices in bytes
 
 
 @dataclass(frozen=True)
@@ -87,13 +83,12 @@ class CaseImages:
 
         scales: those that all cases share, by role.
         """
-        length = math.ceil(len(self.images) / math.ceil(len(self.images) / WIDEST))
-        return [
-            self._draw(self.images[first : first + length], scales)
-            for first in range(0, len(self.images), length)
-        ]
+        count = len(self.images)
+        length = math.ceil(count / math.ceil(count / WIDEST))
+        starts = range(0, count, length)
+        return [self._sheet(self.images[start : start + length], scales) for start in starts]
 
-    def _draw(self, images: Sequence[CaseImage], scales: Mapping[str, ColourScale]) -> Table:
+    def _sheet(self, images: Sequence[CaseImage], scales: Mapping[str, ColourScale]) -> Table:
         rows = []
         columns = [(image, image.scale or scales[image.role]) for image in images]
         for plane in images[0].slices:
@@ -112,10 +107,10 @@ class CaseImages:
         return {"uri": f"data:image/png;base64,{content}", "alt": alt}
 
 
-def read_case(out: Path, scores: Table, case: str, modality: str) -> CaseImages | None:
+def read_case(out: Path, header: Table, case: str, modality: str) -> CaseImages | None:
     """The middle slices of one synthesis in OUT, its sources and its truth; None if the synthesis is absent.
 
-    scores: the header of its scores with the range and the files of truth and sources; {} if it was not scored.
+    header: of its scores, with the range and the files of truth and sources; {} if it was not scored.
     """
     files = images_in(out / case)
     if modality not in files:
@@ -124,31 +119,33 @@ def read_case(out: Path, scores: Table, case: str, modality: str) -> CaseImages 
     image = read_canonical(files[modality], modality)
     # A CT may have grey values.
     image = replace(image, unit=provenance.get("units", {}).get(modality, image.unit))
-    place = scores.get("truth_files", {}).get(f"{case}/{modality}")
-    file = out.resolve() / place if place else None
-    truth = read_canonical(file, modality) if file and is_there(file) else None
+    place = header.get("truth_files", {}).get(f"{case}/{modality}")
+    file = out.resolve() / place if place else files[modality]
+    truth = read_canonical(file, modality) if place and is_there(file) else None
     main = image if truth is None else truth
     body = foreground(main)
     # where a source was moved, the scores state its place in the cohort
-    scored = scores.get("source_files", {}).get(case, {})
-    sources = source_paths(provenance)
-    sources |= {name: out.resolve() / scored[name] for name in sources if name in scored}
+    moved = header.get("source_files", {}).get(case, {})
     images = []
-    for name, path in sources.items():
-        if is_there(path):
-            scan = return_to(read_canonical(path, name), main.grid)
+    sources = source_paths(provenance)
+    for name in sources:
+        if name in moved:
+            sources[name] = out.resolve() / moved[name]
+        if is_there(sources[name]):
+            scan = return_to(read_canonical(sources[name], name), main.grid)
             images.append(_scan("source", name, scan, _centre(body)))
     scale = range_for(main.unit, float(main.data.max()))
-    parts = scores.get("modalities", {}).values()
-    part = next((part for part in parts if part["modality"] == modality), None)
-    if part and part["unit"] != NETWORK_RANGE.unit:  # images are shown in their own unit
-        low, high = map(float, part["range"])
-        scale = Range(low, high, part["unit"], part["range_rule"], part["own_peak"])
-    images += _of_synthesis(return_to(image, main.grid), truth, scale, body, files, provenance)
+    for part in header.get("modalities", {}).values():
+        # images are shown in their own unit
+        if part["modality"] == modality and part["unit"] != NETWORK_RANGE.unit:
+            low, high = map(float, part["range"])
+            scale = Range(low, high, part["unit"], part["range_rule"], part["own_peak"])
+    ours = return_to(image, main.grid)
+    images += _of_synthesis(ours, truth, scale, body, files, provenance)
     sentences = [(said.grade, said.text) for said in read_messages(provenance)]
     if "expected" in provenance:  # what was measured is of all cases, and stands above
         sentences += [("note", line) for line in error_lines(provenance)]
-    oriented = not any(map(is_picture, [file or files[modality], *sources.values()]))
+    oriented = not any(map(is_picture, [file, *sources.values()]))
     return CaseImages(case, main.grid, images, sentences, oriented)
 
 
@@ -191,14 +188,13 @@ def _of_synthesis(
 def share_scales(cases: Sequence[CaseImages]) -> dict[str, ColourScale]:
     """One scale for all errors and one for all standard deviations of a modality, so that cases can be compared."""
     by_role = grouped((image.role, image) for case in cases for image in case.images)
-    units = (image.scale.unit for image in by_role.get("synthesis", ()) if image.scale)
-    unit = next(filter(None, units), "")
     scales = {}
     for role in SHARED.keys() & by_role.keys():
         low, colours = SHARED[role]
         values = [slices.ravel() for image in by_role[role] for slices in image.slices.values()]
         high = nice(float(np.percentile(np.abs(np.concatenate(values)), 99)))
-        scales[role] = ColourScale(low * high, high, colours, unit)
+        scale = by_role["synthesis"][0].scale
+        scales[role] = ColourScale(low * high, high, colours, scale.unit if scale else "")
     return scales
 
 
@@ -209,43 +205,37 @@ def sections_of(methods: Methods, most: int) -> list[Table]:
     of several methods it has the images, errors and standard deviations, after the sources and the truth.
     """
     folder, scores = next(iter(methods.values()))
-    syntheses = _syntheses(folder)
-    cases_of = {name: [*scores.by_case(name).index] for name in scores.parts} or grouped(
-        (name, case) for case, name in syntheses
-    )
+    cases_of = {name: [*scores.by_case(name).index] for name in scores.parts}
+    if not cases_of:
+        cases_of = grouped((name, case) for case, name in syntheses_in(folder))
     each = max(1, most // max(1, len(cases_of)))
-    return [
-        section for name in cases_of for section in _sections(name, cases_of[name], methods, each)
-    ]
+    sections = list[Table]()
+    for name, cases in cases_of.items():
+        sections += _sections(name, cases, methods, each)
+    return sections
 
 
 def _sections(section: str, cases: Sequence[str], methods: Methods, most: int) -> Iterator[Table]:
     """The page's sections of one section of the scores."""
-    tables = {name: scores.by_case(section) for name, (_, scores) in methods.items()}
     _, scores = next(iter(methods.values()))
     part = scores.parts.get(section, {})
-    modality = part.get("modality", section)
-
-    def error(case: str) -> float:
-        """The sum of the methods' errors."""
-        return sum(float(table["mae"].get(case, 0.0)) for table in tables.values() if len(table))
-
-    ordered = sorted(cases, key=error)
+    tables = [own.by_case(section)["mae"] for _, own in methods.values()] if part else []
+    errors = {case: [float(table[case]) for table in tables] for case in cases}
+    ordered = sorted(cases, key=lambda case: sum(errors[case]))
     shown = dict[int, CaseImages]()
     for rank in evenly(len(ordered), most):
-        read = {
-            name: read_case(folder, own.header, ordered[rank], modality)
-            for name, (folder, own) in methods.items()
-        }
-        if found := {name: case for name, case in read.items() if case}:
-            shown[rank] = _beside(found)
+        found = {}
+        for name, (folder, own) in methods.items():
+            modality = part.get("modality", section)
+            found[name] = read_case(folder, own.header, ordered[rank], modality)
+        if beside := _beside(found):
+            shown[rank] = beside
     scales = share_scales([*shown.values()])
     for rank, case in shown.items():
         facts = [section, str(case.grid)]
         if part:
-            errors = (METRIC_OF["mae"].text(table["mae"][case.case]) for table in tables.values())
-            facts.append(f"MAE {', '.join(errors)} {part['unit']}")
-            facts.append(f"error rank {rank + 1} of {len(ordered)}")
+            texts = ", ".join(map(METRIC_OF["mae"].text, errors[case.case]))
+            facts += [f"MAE {texts} {part['unit']}", f"error rank {rank + 1} of {len(ordered)}"]
         yield {
             "case": case.case,
             "facts": facts,
@@ -254,45 +244,28 @@ def _sections(section: str, cases: Sequence[str], methods: Methods, most: int) -
         }
 
 
-def _beside(methods: Mapping[str, CaseImages]) -> CaseImages:
+def _beside(found: Mapping[str, CaseImages | None]) -> CaseImages | None:
     """The images of one method; of several, sources and truth, then the image, error and spread of each method."""
-    first = next(iter(methods.values()))
-    if len(methods) == 1:
+    methods = {name: case for name, case in found.items() if case is not None}
+    first = next(iter(methods.values()), None)
+    if first is None or len(methods) == 1:
         return first
     images = [image for image in first.images if image.role in ("source", "truth")]
     sentences = []
     for name, case in methods.items():
-        images += [
-            replace(image, title=f"{name}, {image.role}")
-            for image in case.images
-            if image.role in OF_METHOD
-        ]
+        for image in case.images:
+            if image.role in OF_METHOD:
+                images.append(replace(image, title=f"{name}, {image.role}"))
         sentences += [(grade, f"{name}: {text}") for grade, text in case.sentences]
     return replace(first, images=images, sentences=sentences)
 
 
 def scan_sheets(case: str, scans: Mapping[str, Volume], fixed: str) -> list[Table]:
-    """Pictures of scans on one grid, with chequerboards of `fixed` and each other scan."""
+    """Pictures of scans on one grid, `fixed` first."""
     names = sorted(scans, key=lambda name: name != fixed)
-    main = scans[fixed]
-    at = _centre(foreground(main))
-    pixels = {plane: pictures.pixel_mm(main.grid.spacing_mm, plane) for plane in at}
-    first = _scan("scan", fixed, main, at)
-    images = [first]
-    for name in names[1:]:
-        other = _scan("scan", name, scans[name], at)
-        board = {
-            plane: chequerboard(_shades(first, plane), _shades(other, plane), pixels[plane])
-            for plane in at
-        }
-        images += [other, CaseImage("board", f"{fixed} and {name}", board, SHADES)]
-    return CaseImages(case, main.grid, images).draw({})
-
-
-def _shades(image: CaseImage, plane: Plane) -> AnyArray:
-    """A slice of an image as bytes on its own scale."""
-    assert image.scale is not None
-    return pictures.shades(image.slices[plane], image.scale.low, image.scale.high)
+    at = _centre(foreground(scans[fixed]))
+    images = [_scan("scan", name, scans[name], at) for name in names]
+    return CaseImages(case, scans[fixed].grid, images).draw({})
 
 
 def _scan(role: str, name: str, scan: Volume, at: Mapping[Plane, int]) -> CaseImage:
@@ -302,29 +275,13 @@ def _scan(role: str, name: str, scan: Volume, at: Mapping[Plane, int]) -> CaseIm
     return CaseImage(role, f"{role} {name}", _slices(values, at), display_scale(scale, scan))
 
 
-def chequerboard(first: AnyArray, second: AnyArray, pixel_mm: tuple[float, float]) -> AnyArray:
-    """Two slices [H, W] in alternating squares."""
-    rows, columns = first.shape
-    side = min(rows * pixel_mm[0], columns * pixel_mm[1]) / SQUARES
-    row, column = (
-        np.arange(count) * size // side for count, size in zip((rows, columns), pixel_mm)
-    )
-    return np.where((row[:, None] + column) % 2 == 0, first, second)
-
-
 def evenly(count: int, most: int) -> list[int]:
     """At most `most` of `count` indices, evenly from the first to the last."""
     chosen: list[int] = np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()
     return chosen
 
 
-def warnings_of(out: Path) -> dict[str, list[Message]]:
-    """The warnings of all syntheses in a folder, by case."""
-    cases = dict.fromkeys(case for case, _ in _syntheses(out))
-    return {case: list(dict.fromkeys(read_messages(provenance_of(out, case)))) for case in cases}
-
-
-def _syntheses(out: Path) -> list[tuple[str, str]]:
+def syntheses_in(out: Path) -> list[tuple[str, str]]:
     """Cases and modalities of the syntheses in a folder."""
     return [
         (folder.name, name)

@@ -1,10 +1,8 @@
-"""The page of a prepared cohort: the alignment of its scans, or the scans side by side, case by case."""
+"""The page of a prepared cohort: the alignment of its scans, and the scans side by side, case by case."""
 
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from voxlate.base.errors import plural
 from voxlate.base.groups import grouped
@@ -16,7 +14,6 @@ from voxlate.scans.images.misalignment import NOTHING_IN_COMMON
 from voxlate.scans.images.units import TISSUE_MAPS
 
 MOST_CASES = 12
-BOARDS = "A chequerboard shows the first scan and another one in turn: where the two are in register, edges go on from square to square. Each scan has its own colour scale."
 
 
 def report_prepared(path: Path | str, out: Path | str | None = None) -> Path:
@@ -25,25 +22,31 @@ def report_prepared(path: Path | str, out: Path | str | None = None) -> Path:
     Raises BadInput if the folder is no prepared cohort, or is damaged.
     """
     cohort = open_cohort(path)
-    cases = sorted(cohort.cases, key=_farthest_mm, reverse=True)
-    chosen = [cases[number] for number in evenly(len(cases), MOST_CASES)]
-    shown = f"{len(chosen)} of {len(cases)} cases, from the most to the least out of register."
+    entries = sorted(cohort.cases, key=_farthest_mm, reverse=True)
+    chosen = [entries[number] for number in evenly(len(entries), MOST_CASES)]
+    sections = []
+    for entry in chosen:
+        case = cohort.case(entry.case)
+        scans = {name: case.volume(name) for name in case.header.units}
+        compared_to = [estimate.to for estimate in entry.misaligned.values()]
+        names = [cohort.preparation.fixed, *compared_to, *scans]
+        fixed = next(name for name in names if name in scans)
+        facts = [entry.split, str(scans[fixed].grid)]
+        sheets = scan_sheets(entry.case, scans, fixed)
+        sections.append({"case": entry.case, "facts": facts, "sheets": sheets})
     said = [
         (one.grade, f"{one.case}: {one.text}".removeprefix(": "))
         for one in summarise(cohort.warnings)
     ]
+    count = plural(len(entries), "case")
     context = {
         "kind": "Prepared cohort",
         "folder": cohort.folder.name,
-        "title": f"{plural(len(cohort.cases), 'case')} of {', '.join(cohort.modalities)}",
-        "plain_scores": [
-            *registration_lines(cohort.cases).items(),
-            *misalignment_lines(cohort.cases).items(),
-            *said,
-        ],
-        "cases": [_section(cohort, entry) for entry in chosen],
+        "title": f"{count} of {', '.join(cohort.modalities)}",
+        "plain_scores": [*alignment_lines(cohort).items(), *said],
+        "cases": sections,
         "cases_total": len(chosen),
-        "scales": f"{shown} {BOARDS}",
+        "scales": f"{len(chosen)} of {count}, from the most to the least out of register. Each scan has its own colour scale.",
     }
     return write_report(context, cohort.folder, out)
 
@@ -54,45 +57,29 @@ def _farthest_mm(entry: CaseEntry) -> float:
     return max((median for median in medians if median is not None), default=-1.0)
 
 
-def _section(cohort: Cohort, entry: CaseEntry) -> dict[str, Any]:
-    """The pictures of one case."""
-    case = cohort.case(entry.case)
-    scans = {name: case.volume(name) for name in case.header.units}
-    compared_to = [estimate.to for estimate in entry.misaligned.values()]
-    names = [cohort.preparation.fixed, *compared_to, *scans]
-    fixed = next(name for name in names if name in scans)
-    facts = [entry.split, str(scans[fixed].grid)]
-    return {"case": entry.case, "facts": facts, "sheets": scan_sheets(entry.case, scans, fixed)}
-
-
-def registration_lines(cases: Sequence[CaseEntry]) -> dict[str, str]:
-    """A line on each modality that was registered: the steps kept."""
-    registered = grouped((name, scan) for case in cases for name, scan in case.registered.items())
-    lines = {}
-    for name, scans in sorted(registered.items()):
-        steps = Counter(scan.kept.replace("none", "unchanged") for scan in scans)
-        kept = ", ".join(f"{step} in {count}" for step, count in steps.items())
-        lines[name] = f"registered to {scans[0].to}: {kept}"
-    return lines
-
-
-def misalignment_lines(entries: Sequence[CaseEntry]) -> dict[str, str]:
-    """A line on each modality: its misalignment from each scan it was compared with."""
+def alignment_lines(cohort: Cohort) -> dict[str, str]:
+    """A line on each modality: the steps of its registration that were kept, and its misalignment from another scan."""
+    lines = dict[str, str]()
+    steps = grouped(
+        (name, scan.kept) for entry in cohort.cases for name, scan in entry.registered.items()
+    )
+    for name, kept in steps.items():
+        counts = ", ".join(f"{step} in {count}" for step, count in Counter(kept).items())
+        lines[f"{name}, registration"] = counts
     pairs = grouped(
         ((name, estimate.to), (entry.case, estimate))
-        for entry in entries
+        for entry in cohort.cases
         for name, estimate in entry.misaligned.items()
         if name not in TISSUE_MAPS  # computed from the same head: there is nothing to measure
     )
-    lines = dict[str, list[str]]()
     for (name, to), scans in pairs.items():
         known = {case: one.median_mm for case, one in scans if one.median_mm is not None}
-        line = f"against {to}: {scans[0][1].reason or NOTHING_IN_COMMON}"
+        line = scans[0][1].reason or NOTHING_IN_COMMON
         if known:
             worst = max(known, key=known.__getitem__)
             in_plane = any("D" in one.unseen for _, one in scans)
             plane = " in the plane of the slices" if in_plane else ""
-            line = f"{median(known.values()):.1f} mm from {to}{plane} in the median case, {known[worst]:.1f} mm in the worst ({worst})"
+            line = f"{median(known.values()):.1f} mm{plane} in the median case, {known[worst]:.1f} mm in the worst ({worst})"
         measured = f"measured in {len(known)} of {plural(len(scans), 'case')}"
-        lines.setdefault(name, []).append(f"{line}; {measured}")
-    return {name: "; ".join(parts) for name, parts in lines.items()}
+        lines[f"{name} against {to}"] = f"{line}; {measured}"
+    return lines

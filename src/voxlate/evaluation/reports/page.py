@@ -15,10 +15,10 @@ from markupsafe import Markup
 from voxlate import __version__
 from voxlate.base.errors import BadInput, plural
 from voxlate.base.files import lock_if_free, read_json, write_text
-from voxlate.base.messages import Message, summarise, without_names
+from voxlate.base.messages import Message, read_messages, summarise, without_names
 from voxlate.evaluation.compare import Comparison
 from voxlate.evaluation.intervals.summary import error_line, error_lines
-from voxlate.evaluation.reports.case_pictures import sections_of, warnings_of
+from voxlate.evaluation.reports.case_pictures import sections_of, syntheses_in
 from voxlate.evaluation.reports.charts import curve_chart, score_charts
 from voxlate.evaluation.scoring.scored_images import check_unchanged
 from voxlate.evaluation.scoring.scores import FILE, NO_SCORES, Scores, read_scores
@@ -65,58 +65,50 @@ def report(
         raise BadInput(
             f"{folder}: expected a run (recipe.toml, log.jsonl) or syntheses (<case>/<modality>.nii.gz), found none. Name the folder that train or synth wrote."
         )
+    stated = {} if is_run else provenance_of(folder)
+    runs = [folder] if is_run else run_folders(stated)
+    run = next((run for run in runs if (run / "log.jsonl").is_file()), folder)
+    verdicts = scores.verdicts
+    if is_run and not verdicts:
+        verdicts = read_verdicts(run / "log.jsonl").get("final", [])
+    beginning = _beginning(folder, scores, verdicts, is_run)
+    cases = [
+        # what the beginning says is not said again below
+        {**case, "warnings": [one for one in case["warnings"] if one[1] not in beginning[1]]}
+        for case in cases
+    ]
+    recipe = run / "recipe.toml"
     context: Table = {
         "kind": "Training run" if is_run else "Synthesis",
         "folder": folder.name,
-        "cases": cases,
-        **_on_training(folder, is_run),
-        **_on_scores(folder, is_run, scores),
-    }
-    beginning = context["lead"][1]  # what it says is not said again below
-    context["cases"] = [
-        {**case, "warnings": [one for one in case["warnings"] if one[1] not in beginning]}
-        for case in cases
-    ]
-    context["title"] = title or context["title"] or folder.name
-    return write_report(context, folder, out, places)
-
-
-def _on_training(folder: Path, is_run: bool) -> Table:
-    """The sections on the run of a folder: its title, curves and recipe."""
-    stated = {} if is_run else provenance_of(folder)
-    runs = [run for run in run_folders(stated) if (run / "log.jsonl").is_file()]
-    run = folder if is_run else next(iter(runs), None)
-    recipe = ""
-    if run and (run / "recipe.toml").is_file():
-        recipe = (run / "recipe.toml").read_text(encoding="utf-8")
-    title = stated.get("model", {}).get("title")
-    with suppress(tomllib.TOMLDecodeError):
-        title = tomllib.loads(recipe).get("title", title)
-    return {
-        "title": title,
-        "charts": charts_of(run / "log.jsonl") if run else [],
-        "recipe": recipe.strip(),
-    }
-
-
-def _on_scores(folder: Path, is_run: bool, scores: Scores) -> Table:
-    """The sections on the error of images, and on scores and verdicts."""
-    judged = scores.verdicts
-    if is_run and not judged:
-        judged = read_verdicts(folder / "log.jsonl").get("final", [])
-    warnings = {} if is_run else warnings_of(folder)
-    errors = measured_lines(scores)
-    if not (errors or (is_run and judged)):  # the verdicts of a run state its error
-        errors = error_lines(*(provenance_of(folder, case) for case in warnings))
-    lines = zip(judged, verdict_lines(judged))
-    return {
-        "lead": lead(warnings, judged, errors),
-        "verdicts": [(verdict.outcome, line) for verdict, line in lines],
-        "tables": scores.short_table() if scores.header else None,
-        "all_tables": scores.table() if scores.header else None,
+        "title": stated.get("model", {}).get("title") or folder.name,
+        "lead": beginning,
+        "verdicts": [(one.outcome, line) for one, line in zip(verdicts, verdict_lines(verdicts))],
         "score_charts": score_charts(scores),
+        "cases": cases,
         "cases_total": len(scores.patients),
+        "charts": charts_of(run / "log.jsonl"),
     }
+    if scores.header:
+        context |= {"tables": scores.short_table(), "all_tables": scores.table()}
+    if recipe.is_file():
+        context["recipe"] = text = recipe.read_text(encoding="utf-8").strip()
+        with suppress(tomllib.TOMLDecodeError):
+            context["title"] = tomllib.loads(text).get("title", context["title"])
+    return write_report(context | ({"title": title} if title else {}), folder, out, places)
+
+
+def _beginning(
+    folder: Path, scores: Scores, verdicts: Sequence[Verdict], is_run: bool
+) -> tuple[Outcome, str]:
+    """What a report says first (see `lead`): of the scores, or else of the images' intervals."""
+    cases = [] if is_run else [case for case, _ in syntheses_in(folder)]
+    stated = {case: provenance_of(folder, case) for case in cases}
+    errors = measured_lines(scores)
+    if not errors and not (is_run and verdicts):  # the verdicts of a run state its error
+        errors = error_lines(*stated.values())
+    warnings = {case: [*dict.fromkeys(read_messages(own))] for case, own in stated.items()}
+    return lead(warnings, verdicts, errors)
 
 
 def write_comparison(compared: Comparison, path: Path | str) -> None:
@@ -198,17 +190,15 @@ def scores_in(folder: Path) -> Scores:
 
 
 def charts_of(log: Path) -> list[Table]:
-    """The charts of a training."""
+    """The charts of a training, of each stage; validation scores have different units, so each has its own chart."""
     curves = curves_of(log)
     stages = list(dict.fromkeys(stage for stage, _ in curves))
     charts = []
     for stage, (group, heading) in itertools.product(stages, CURVES.items()):
         title = heading if len(stages) == 1 else f"{heading}, {stage}"
         drawn = [curve for curve in curves.get((stage, group), []) if len(curve.steps) > 1]
-        # Validation scores have different units, so each has its own chart.
-        for part in [[curve] for curve in drawn] if group == "validation" else [drawn]:
-            if part:
-                charts.append(curve_chart(part, title))
+        parts = [[curve] for curve in drawn] if group == "validation" else [drawn]
+        charts += [curve_chart(part, title) for part in parts if part]
     return charts
 
 
@@ -235,7 +225,11 @@ def lead(
         ]
         if not reasons:
             continue
-        why = _reasons(reasons, len(warnings))
+        first, *others = summarise(reasons)
+        named = f"{first.case}: {first.text}".removeprefix(": ")
+        why = f"{named} {plural(len(others), 'other reason')} below." if others else named
+        if len(warnings) == 1:
+            why = " ".join(dict.fromkeys(said.text for said in reasons))
         if grade == "do not trust" and {said.case for said in reasons} == warnings.keys():
             return "worse", f"Do not trust: the model does not take such scans. {why}"
         return "unclear", f"{stated} {grade.capitalize()}: {why}".lstrip()
@@ -249,22 +243,12 @@ def measured_lines(scores: Scores) -> list[str]:
     for name, part in scores.parts.items():
         means = scores.means[name].get(SYNTHESIS, {})
         where = "whole image" if part["mask"] == WHOLE_MASK else part["mask"]
-        keys = {**{tissue: f"{tissue}.{METRIC}" for tissue in TISSUES}, where: METRIC}
-        regions = {
-            region: error
-            for region, key in keys.items()
-            if (error := means.get(key, {}).get("mean")) is not None
-        }
+        regions = {}
+        for region in (*TISSUES, where):
+            key = METRIC if region == where else f"{region}.{METRIC}"
+            if (error := means.get(key, {}).get("mean")) is not None:
+                regions[region] = error
         if regions:
             how = f"mean over {plural(part['patients'], 'patient')}"
             lines.append(error_line(f"Measured error of {name}", regions, part["unit"], how))
     return lines
-
-
-def _reasons(reasons: Sequence[Message], cases: int) -> str:
-    """The reasons of a single case, or the first one of several cases, and how many others there are."""
-    if cases == 1:
-        return " ".join(dict.fromkeys(said.text for said in reasons))
-    first, *others = summarise(reasons)
-    named = f"{first.case}: {first.text}".removeprefix(": ")
-    return f"{named} {plural(len(others), 'other reason')} below." if others else named

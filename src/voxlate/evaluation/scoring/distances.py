@@ -1,25 +1,22 @@
-"""Distances between feature vectors of the slices of all syntheses and of all truths, pooled over the cases.
+"""The texture distance between the slices of all syntheses and of all truths, pooled over the cases.
 
-The Fréchet distance (FD) of few images is too high: its expectation decreases towards the true value as 1/N, at a rate
-that depends on the model, so FDs of different N do not compare (Chong and Forsyth 2020). Features are an object of the
-user with a learned network, or a filter bank without download, whose distance is called texture distance, because its
-numbers have another scale and meaning than the FD of the field.
+It is the Fréchet distance of vectors of a filter bank, whose numbers have another scale and meaning than the FD of the field,
+which needs a learned network. Of few images it is too high: its expectation decreases towards the true value as 1/N, at a rate
+that depends on the model, so distances of different N do not compare (Chong and Forsyth 2020).
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy.ndimage import correlate1d
 
 from voxlate.base.array_types import Float32, Float64
-from voxlate.base.errors import BadInput
 from voxlate.evaluation.scoring.metrics import RADIOLOGICAL, ImagePair
 from voxlate.scans.cases.case import CANONICAL, reorder_axes
 
-KEYS = {"fd": "fd", "texture": "texture_distance"}  # of the distance by the kind of features
+TEXTURE = "texture (built in: Gaussian derivatives at 4 scales and 4 angles, 8 grey levels)"
 # The filter bank: scales, angles and grey levels, and the half size of its filters in standard deviations.
 SCALES = 4
 ANGLES = 4
@@ -29,62 +26,19 @@ GREY_STEP = 1 / 256  # amplitudes below one step of an 8 bit picture hardly coun
 
 Pictures = Float32
 Vectors = Float64
-Table = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Features:
-    """A map from pictures [N, H, W] in [0, 1] to vectors [N, dimensions]; an object with the same attributes serves as well.
+def texture_distance(pairs: Sequence[tuple[Vectors, Vectors]]) -> dict[str, Any]:
+    """The distance of the slices of syntheses to those of their truths, with the number of images; {} of a single slice.
 
-    name: with the weights if there are any; kind: whether distances are Fréchet distances of the field, or texture
-    distances; resize: how pictures are resized.
+    pairs: the vectors of each case, of its truth and of its synthesis.
     """
-
-    name: str
-    kind: Literal["fd", "texture"]
-    resize: str
-    dimensions: int
-    compute: Callable[[Pictures], Vectors]
-
-    def __call__(self, pictures: Pictures) -> Vectors:
-        return self.compute(pictures)
-
-
-def features_for(given: Any) -> Features | None:
-    """The features of this name, or an object of the user; raises BadInput for names other than "texture"."""
-    if given is None or not isinstance(given, str):
-        return given
-    if given != "texture":
-        raise BadInput(
-            f"features: expected texture, found {given}. Choose it, or pass an object of your own in Python."
-        )
-    return TEXTURE
-
-
-def distance(kind: str, truth: Sequence[Vectors], ours: Sequence[Vectors]) -> dict[str, Table]:
-    """The distance of the slices of syntheses to those of their truths by its key, with the number of images.
-
-    kind: that of the features; truth, ours: the vectors of each case.
-    """
-    a, b = (np.concatenate(vectors) for vectors in (truth, ours))
+    a, b = map(np.concatenate, zip(*pairs))
     if len(a) < 2:
         return {}
     value = frechet(a, b)
     mean = value if math.isfinite(value) else None
-    return {KEYS[kind]: {"mean": mean, "sd": None, "ci95": None, "n": len(a), "not_finite": 0}}
-
-
-def describe_features(features: Features, axes: str, images: int) -> Table:
-    """Features, number of images and conventions of the distances, for metrics.json and the caption."""
-    return {
-        "name": features.name,
-        "kind": features.kind,
-        "dimensions": features.dimensions,
-        "resize": features.resize,
-        "axes": axes,
-        "values": "grey in [0, 1] over the range, clipped; outside the mask 0, slices without mask left out",
-        "images": images,
-    }
+    return {"texture_distance": {"mean": mean, "sd": None, "ci95": None, "n": len(a)}}
 
 
 def slices_of(values: Float32, pair: ImagePair, axes: str = RADIOLOGICAL) -> Float32:
@@ -182,14 +136,6 @@ def _describe(picture: Pictures) -> Vectors:
     return np.concatenate(parts)
 
 
-def _textures(pictures: Pictures) -> Vectors:
+def textures(pictures: Pictures) -> Vectors:
+    """The vectors [N, 44] of pictures [N, H, W] in [0, 1]."""
     return np.stack([_describe(picture) for picture in pictures])
-
-
-TEXTURE = Features(
-    "texture (built in: Gaussian derivatives at 4 scales and 4 angles, 8 grey levels)",
-    "texture",
-    "none (each slice at its own pixels)",
-    SCALES * (2 * ANGLES + 1) + LEVELS,
-    _textures,
-)

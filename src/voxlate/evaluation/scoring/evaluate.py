@@ -1,6 +1,7 @@
 """The evaluation of a folder of syntheses and of naive baselines against the truth, with all conventions stated."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -21,10 +22,10 @@ from voxlate.base.executors.case_work import (
 from voxlate.base.executors.workers import choose_executor
 from voxlate.base.messages import Message
 from voxlate.base.option import merge
-from voxlate.checks.truths import KEPT, LEFT_OUT, Fault, Sketch, fault_messages, judge
+from voxlate.checks.truths import KEPT, LEFT_OUT, Fault, fault_messages, judge
 from voxlate.evaluation.evaluation_options import EvaluateOptions
-from voxlate.evaluation.scoring.case_scores import Row, ScoredItem, score_item
-from voxlate.evaluation.scoring.distances import features_for, slices_of
+from voxlate.evaluation.scoring.case_scores import ScoredItem, score_item
+from voxlate.evaluation.scoring.distances import slices_of
 from voxlate.evaluation.scoring.metrics import (
     METRIC_OF,
     RADIOLOGICAL,
@@ -38,10 +39,9 @@ from voxlate.evaluation.scoring.scored_images import (
     add_run_files,
     find_items,
     items_by_modality,
-    not_scored,
 )
-from voxlate.evaluation.scoring.scored_regions import tissues_for
-from voxlate.evaluation.scoring.scored_truth import Rules, check_prepared, shows_a_window
+from voxlate.evaluation.scoring.scored_regions import TISSUES
+from voxlate.evaluation.scoring.scored_truth import Rules, shows_a_window
 from voxlate.evaluation.scoring.scores import Scores, frame_of
 from voxlate.scans.cases.case import CANONICAL
 from voxlate.scans.cohorts.case_files import CaseFiles
@@ -51,14 +51,14 @@ from voxlate.scans.cohorts.owners import require_patients
 from voxlate.scans.cohorts.split import check_known
 from voxlate.scans.formats.io import content_hash, read_volume
 from voxlate.scans.images.ranges import NETWORK_RANGE, WHOLE_MASK, Range, mask_for, range_for
-from voxlate.scans.images.regions import regions_from
+from voxlate.scans.images.regions import regions_from, tissue_regions
 from voxlate.synthesis.provenance import provenance_of, run_folders
 from voxlate.training.recipe.run_provenance import splits_of_training
 
 if TYPE_CHECKING:
     from voxlate.science.nets.lpips import Lpips
 
-Scored = Mapping[Item, ScoredItem]
+Scored = dict[Item, ScoredItem]
 BETTER: tuple[Direction, ...] = get_args(Direction)
 
 
@@ -77,7 +77,7 @@ def evaluate(
     cases: the cases to score, instead of those of the split; executor: scores images, by default this process;
     changes: fields of the options, of which some take objects or mappings in Python. value_range: (low, high),
     for all or by modality; regions: rules by name, such as {"lesion": "tmax>6"}, within the mask (the body without
-    one); naive, features: Baselines and Features, too.
+    one); naive: Baselines, too.
     Scores are taken in the truth's unit, on its own grid, to which images of another are resampled or moved back;
     voxels that they do not cover do not count. Raises BadInput where nothing matches.
     """
@@ -86,30 +86,30 @@ def evaluate(
     truth = Path(truth)
     found = find_cohort(truth, asked)
     require_patients(found)
-    wanted = _cases_to_score(found.cases, asked, out, cases)
-
     place = f"{truth}, split {asked.split}" if asked.split else f"{truth}"
-    images = find_items(out, wanted, place)
+    images = find_items(out, _cases_to_score(found.cases, asked, out, cases), place)
     for item in images.items:
         refuse_synthetic([item.case], {item.modality})
-
-    job = _job(out, add_run_files(images.items, asked.naive, asked.prepared), asked)
+    items = add_run_files(images.items, asked.naive, asked.prepared)
+    job = _job(out, items, asked)
     every, failed = _score_items(job, executor or choose_executor(asked), progress)
 
     faults, cautions = _judge(every, found.cases)
     wrong = fault_messages(faults, len(every), KEPT if asked.any_truth else LEFT_OUT)
-    scored = every
-    if not asked.any_truth:
-        scored = {item: result for item, result in every.items() if item.label not in faults}
+    left_out = {} if asked.any_truth else faults
+    scored = {item: result for item, result in every.items() if item.label not in left_out}
     if not scored:
         raise BadInput(" ".join(map(str, wrong)))
     rows = [*chain.from_iterable(result.rows for result in scored.values())]
-    job.check_areas(rows)
-
+    for region in regions_from(asked.regions):
+        if not region.tissue and not any(row.scores[f"{region.name}.voxels"] for row in rows):
+            raise BadInput(
+                f"region {region.name}: expected voxels of {region.text} in at least one case, found none. Move the threshold, or check the mask."
+            )
     header = {
         "split": asked.split,
         "without_truth": images.without_truth,
-        "not_synthesised": not_scored(out, images, wanted) | failed,
+        "not_synthesised": images.refused | failed,
         **header_of(out, truth, scored, job.rules, job.own, job.weights),
         "wrong_truths": {label: f"{one.kind}: {one.found}" for label, one in faults.items()},
         "truth_messages": [said.table for said in wrong],
@@ -129,25 +129,16 @@ def _cases_to_score(
     """
     if cases is not None:
         return {case.case: case for case in cohort if case.case in cases}
-    splits = {}
     of_training = splits_of_training(run_folders(provenance_of(out)))
-    for case in cohort:
-        in_training = [name for name, several in of_training.items() if case.case in several]
-        of_image = provenance_of(out, case.case).get("split")
-        splits[case.case] = case.split or of_image or next(iter(in_training[::-1]), None)
+    in_training = {case: name for name, several in of_training.items() for case in several}
+    splits = {
+        case.case: case.split
+        or provenance_of(out, case.case).get("split")
+        or in_training.get(case.case)
+        for case in cohort
+    }
     check_known(asked.split, splits.values())
     return {case.case: case for case in cohort if asked.split in (None, splits[case.case])}
-
-
-def check_options(asked: EvaluateOptions) -> None:
-    """Raise BadInput for texts that name no region, features or functions."""
-    if WHOLE_MASK in (asked.regions or ()):
-        raise BadInput(
-            f"--regions: expected no region of the name {WHOLE_MASK}, which is every voxel, found one. Rename the region."
-        )
-    regions_from(asked.regions)
-    features_for(asked.features)
-    functions_of(asked.metrics, asked.allow_code)
 
 
 def functions_of(given: Sequence[str | Function], allow_code: bool) -> dict[str, Function]:
@@ -159,15 +150,11 @@ def functions_of(given: Sequence[str | Function], allow_code: bool) -> dict[str,
                 raise BadInput(needs_code([one]))
             one = load_object(one)
         key = getattr(one, "__name__", "")
-        taken = key in METRIC_OF or key in functions
-        if not callable(one) or not key.isidentifier() or taken:
-            raise BadInput(
-                f"--metrics: expected a function with a name of its own, found {key or one!r}, which is none, or the name of another score. Rename it."
-            )
         better = getattr(one, "better", "lower")
-        if better not in BETTER:
+        is_free = key.isidentifier() and key not in METRIC_OF and key not in functions
+        if not (callable(one) and is_free and better in BETTER):
             raise BadInput(
-                f"--metrics {key}: expected its attribute better to be one of {', '.join(BETTER)}, found {better!r}. Change it."
+                f"--metrics: expected a function with a name of its own, whose attribute better is one of {', '.join(BETTER)}, found {key or one!r} ({better}). Change it."
             )
         functions[key] = one
     return functions
@@ -194,7 +181,7 @@ def score_by(key: str, function: Function) -> Score:
 class _ScoreJob:
     """The scores of images, each by its number in `items`; weights: of LPIPS; own: metrics of the user by key."""
 
-    items: tuple[Item, ...]
+    items: Sequence[Item]
     rules: Mapping[str, Rules]
     weights: "Lpips | None"
     own: Mapping[str, Function]
@@ -219,36 +206,30 @@ class _ScoreJob:
 
         return score
 
-    def check_areas(self, rows: Sequence[Row]) -> None:
-        """Raise BadInput for a region that shows nothing in any case."""
-        rules = next(iter(self.rules.values()))
-        for region in rules.asked_regions:
-            if region.tissue:
-                continue
-            if not any(row.scores[f"{region.name}.voxels"] for row in rows):
-                raise BadInput(
-                    f"region {region.name}: expected voxels of {region.text} in at least one case, found none. Move the threshold, or check the mask."
-                )
-
 
 def _job(out: Path, items: Sequence[Item], asked: EvaluateOptions) -> _ScoreJob:
     """The scores to compute: images, the range and the rules of each modality, and functions."""
-    check_options(asked)
-    if asked.prepared is not None:
-        check_prepared(asked.prepared)
+    regions = regions_from(asked.regions)
+    names = {region.name for region in regions}
+    if WHOLE_MASK in names:
+        raise BadInput(
+            f"--regions: expected no region of the name {WHOLE_MASK}, which is every voxel, found one. Rename the region."
+        )
+    place = asked.prepared
+    if place and not any((place / name).exists() for name in ("transforms", "cohort.json")):
+        raise BadInput(
+            f"--prepared: expected a prepared cohort, found none in {place}. Check the path."
+        )
     # A model may see its slices in a layout of its own.
     axes = provenance_of(out).get("axes", CANONICAL)
     rules = {}
     for name, some in items_by_modality(items).items():
         scale = _range(name, some, asked)
-        regions = regions_from(asked.regions)
-        tissues = tissues_for(name, scale.unit, {region.name for region in regions})
+        of_unit = tissue_regions(name) if scale.unit == "HU" else []
+        tissues = [one for one in of_unit if one.name in TISSUES and one.name not in names]
         rules[name] = Rules(
-            replace(
-                asked, naive=None, features=None
-            ),  # these two need not be sent to workers twice
+            asked,
             (*regions, *tissues),
-            features_for(asked.features),
             RADIOLOGICAL if axes == CANONICAL else axes,
             scale,
             asked.mask or mask_for(scale.unit),
@@ -259,7 +240,7 @@ def _job(out: Path, items: Sequence[Item], asked: EvaluateOptions) -> _ScoreJob:
         from voxlate.science.nets.lpips import load_lpips  # here, because it imports torch
 
         weights = load_lpips(asked.lpips)
-    return _ScoreJob(tuple(items), rules, weights, functions_of(asked.metrics, asked.allow_code))
+    return _ScoreJob(items, rules, weights, functions_of(asked.metrics, asked.allow_code))
 
 
 def _range(modality: str, items: Sequence[Item], asked: EvaluateOptions) -> Range:
@@ -271,57 +252,45 @@ def _range(modality: str, items: Sequence[Item], asked: EvaluateOptions) -> Rang
                 "--units network: expected no --value-range, found one: the range is 0 to 255. Give one of the two."
             )
         return NETWORK_RANGE
-    ends = given.get(modality) if isinstance(given, Mapping) else given
-    unit = ""
-    largest = 0.0
-    unread = []
+    unit, largest = "", 0.0
     for item in items:
-        try:
-            truth = read_volume(item.case.files[modality], modality)
-        except BadInput as error:  # raised again when this image is scored
-            unread.append(error)
-            continue
-        unit = truth.unit
-        largest = max(largest, float(truth.data.max()))
-        if unit != "grey":
+        if unit not in ("", "grey"):
             break
-    if not unit:
-        raise unread[0]
+        with suppress(BadInput):  # raised again when this image is scored
+            truth = read_volume(item.case.files[modality], modality)
+            unit, largest = truth.unit, max(largest, float(truth.data.max()))
+    unit = unit or read_volume(items[0].case.files[modality], modality).unit
     provenance = items[0].provenance
+    ends = given.get(modality) if isinstance(given, Mapping) else given
+    source = "given by the user"
     in_window = shows_a_window(provenance, modality, unit)
     if in_window and ends is not None:
         raise BadInput(
             f"--value-range: expected none for {modality}, whose truth is a picture that shows a window of HU, found one. Drop --value-range."
         )
-    if ends is not None:
-        return range_for(unit, given=ends, source="given by the user")
-    of_recipe = provenance.get("range", {}).get(modality)
-    if of_recipe is not None and not in_window:
-        return range_for(unit, given=of_recipe, source="the recipe's window")
-    return range_for(unit, largest if unit == "grey" else 0.0)
+    if ends is None and not in_window:
+        ends, source = provenance.get("range", {}).get(modality), "the recipe's window"
+    return range_for(unit, largest if unit == "grey" else 0.0, ends, source)
 
 
 def _score_items(
     job: _ScoreJob, executor: Executor, progress: Progress
-) -> tuple[dict[Item, ScoredItem], dict[str, str]]:
+) -> tuple[Scored, dict[str, str]]:
     """The scored images in their order, and why others cannot be scored, by <case>/<modality>.
 
     Raises BadInput if no image can be scored.
     """
-    numbers = range(len(job.items))
-    outcomes = run_cases(
-        executor, job, numbers, lambda _, *counts: progress(*counts), no_report, ()
-    )
-    scored = {}
-    failed = {}
-    for item, outcome in zip(job.items, outcomes):
-        if outcome.error is None:
-            scored[item] = outcome.result
-        else:
-            failed[item.label] = case_sentence(item.label, outcome.error)
+
+    def count(_: str, done: int, of: int) -> None:
+        progress(done, of)
+
+    outcomes = run_cases(executor, job, range(len(job.items)), count, no_report, ())
+    pairs = [*zip(job.items, outcomes)]
+    scored = {item: outcome.result for item, outcome in pairs if outcome.error is None}
+    errors = {item.label: outcome.error for item, outcome in pairs if outcome.error}
     if not scored:
-        raise next(outcome.error for outcome in outcomes if outcome.error)
-    return scored, failed
+        raise next(iter(errors.values()))
+    return scored, {label: case_sentence(label, error) for label, error in errors.items()}
 
 
 def _judge(scored: Scored, cohort: Sequence[CaseFiles]) -> tuple[dict[str, Fault], list[Message]]:
@@ -332,13 +301,13 @@ def _judge(scored: Scored, cohort: Sequence[CaseFiles]) -> tuple[dict[str, Fault
     faults = dict[str, Fault]()
     cautions = list[Message]()
     for name, items in items_by_modality(scored).items():
-        truths = dict[str, Sketch]()
+        truths = {}
         for item in items:
             owners = (
                 case.case
-                for name, content in find_changed(item).items()
+                for source, content in find_changed(item).items()
                 for case in cohort
-                if name in case.files and content_hash(case.files[name]) == content
+                if source in case.files and content_hash(case.files[source]) == content
             )
             truths[item.label] = replace(scored[item].truth, other=next(owners, ""))
         of_name, odd = judge(truths, f"true {name}")

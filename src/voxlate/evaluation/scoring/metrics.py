@@ -76,11 +76,6 @@ class Metric:
     pooled: bool = False
     in_table: bool = True
 
-    @property
-    def score(self) -> str:
-        """The score without its scope: psnr for the keys psnr and whole.psnr."""
-        return self.key.rpartition(".")[2]
-
     def unit_for(self, images: str) -> str:
         """The unit, if `images` is that of the voxels."""
         return images if self.unit == UNIT else self.unit
@@ -128,12 +123,9 @@ interval_r             Interval–error r                  –       higher  2  
 seconds_per_slice      Time                              s/slice  truth  2       table   wall clock for a slice with all its samples
 network_calls          Network calls                     –       truth   0       table   evaluations of the network for one sample of a slice or patch
 autoencoder            MAE of the autoencoder            of 255  truth   2       table   of reconstructed validation slices in network units; a model of its latents can hardly have a lower one
-clipped                Clipped                           %       truth   1       table   share of scored voxels whose truth is beyond the range
 samples                Samples                           –       truth   0       table   samples of which the image is the mean
 mae_bound              Bound of body MAE                 images  lower   3       table   that a case's MAE inside the body is to exceed seldom
 mae_bound_held         Bound held                        %       truth   1       table   cases whose MAE inside the body is within it
-mae_bound_ratio        Bound/MAE                         –       lower   2       file    bound over the MAE inside the body
-fd                     FD                                –       lower   3       pooled  of the slices of all cases pooled; too high with few images
 texture_distance       Texture distance                  –       lower   3       pooled  of the slices of all cases pooled; too high with few images
 """
 _REGION_METRICS = """
@@ -228,14 +220,14 @@ def mean_inside(values: AnyArray, inside: Bool | None = None) -> float:
 
 def mae(truth: Any, synthesis: Any, mask: Any = None) -> float:
     """Mean absolute error in the unit of the images, inside the mask if there is one."""
-    truth, synthesis = _pair(truth, synthesis, mask)
-    return mean_inside(np.abs(synthesis - truth))
+    a, b = _pair(truth, synthesis, mask)
+    return mean_inside(np.abs(b - a))
 
 
 def rmse(truth: Any, synthesis: Any, mask: Any = None) -> float:
     """Root of the mean squared error in the unit of the images, inside the mask if there is one."""
-    truth, synthesis = _pair(truth, synthesis, mask)
-    return float(np.sqrt(mean_inside(np.square(synthesis - truth, dtype=np.float64))))
+    a, b = _pair(truth, synthesis, mask)
+    return float(np.sqrt(mean_inside(np.square(b - a, dtype=np.float64))))
 
 
 def psnr(truth: Any, synthesis: Any, data_range: float, mask: Any = None) -> float:

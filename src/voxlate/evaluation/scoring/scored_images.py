@@ -25,6 +25,7 @@ from voxlate.training.naive import Baselines, fit_cohort
 from voxlate.training.recipe.run_provenance import PROVENANCE, first_run, read_run, stated_place
 
 BASELINES = "naive.safetensors"
+Images = dict[str, Path]  # of a case, by name
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +68,7 @@ class Item:
 
 @dataclass(frozen=True)
 class ScoredImages:
-    """The images to score, the names of images without a truth, and by case the reason against scoring an image."""
+    """The images to score, the names of images without a truth, and by image or case the reason against scoring it."""
 
     items: list[Item]
     without_truth: list[str]
@@ -85,19 +86,21 @@ def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> ScoredI
         )
     scored = ScoredImages([], [], {})
     folders = case_folders(out)
-    synthesised = {folder for folder, _ in folders if (folder / "provenance.json").is_file()}
+    whole = provenance_of(out)
+    is_synthesis = any((folder / "provenance.json").is_file() for folder, _ in folders)
     for folder, images in folders:
-        name = folder.name
-        case = cases.get(name)
-        if case and folder not in synthesised:
+        case = cases.get(folder.name)
+        complete = (folder / "provenance.json").is_file()
+        if case and not complete:
             scans = {*case.files.values(), *case.labels.values(), case.mask}
             if set(images.values()) <= scans:
                 continue  # OUT is the cohort itself, and this case has no synthesis
-        failed = provenance_of(folder.parent).get("failed", {})
-        if case and name in failed:
-            scored.refused[name] = f"its image is of an earlier run; {failed[name]}"
-        elif case and synthesised and folder not in synthesised:
-            scored.refused[name] = "synth was stopped while it wrote this case: run it again"
+        if case and folder.name in whole.get("failed", {}):
+            reason = f"its image is of an earlier run; {whole['failed'][folder.name]}"
+            scored.refused[folder.name] = reason
+        elif case and is_synthesis and not complete:
+            reason = "synth was stopped while it wrote this case: run it again"
+            scored.refused[folder.name] = reason
         else:
             _add_items(scored, folder, images, case)
     if not scored.items:
@@ -106,19 +109,18 @@ def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> ScoredI
             f"{out}: expected images of the cases in {where} at OUT/CASE/MODALITY.nii.gz, as synth writes them, found none that match{refused}. Check the two folders and the names."
         )
     for items in items_by_modality(scored.items).values():
-        _check_one_method(out, [item for item in items if item.provenance])
+        _check_one_method(out, items)
+    _add_absent(scored, out, cases)
     return scored
 
 
-def case_folders(out: Path) -> list[tuple[Path, dict[str, Path]]]:
+def case_folders(out: Path) -> list[tuple[Path, Images]]:
     """The folders of cases in OUT with their images by modality."""
     folders = [(place, images_in(place)) for place in sorted(filter(Path.is_dir, out.iterdir()))]
     return [(place, images) for place, images in folders if images]
 
 
-def _add_items(
-    scored: ScoredImages, folder: Path, images: Mapping[str, Path], case: CaseFiles | None
-) -> None:
+def _add_items(scored: ScoredImages, folder: Path, images: Images, case: CaseFiles | None) -> None:
     """Add the syntheses of one case."""
     for modality, path in images.items():
         if is_map(modality, images):
@@ -147,31 +149,32 @@ def spread_of(modality: str, images: Mapping[str, Path]) -> Path | None:
     return images.get(modality + STD) or images.get(modality + UNCALIBRATED)
 
 
-def not_scored(out: Path, images: ScoredImages, cases: Mapping[str, CaseFiles]) -> dict[str, str]:
-    """The reasons why images with a truth are absent, by <case>/<modality>, or by case if it has no image at all.
+def _add_absent(scored: ScoredImages, out: Path, cases: Mapping[str, CaseFiles]) -> None:
+    """Add the reasons why images with a truth are absent, of the cases that synth was asked for, or else of all.
 
-    The cases are those that synth was asked for, or else all.
+    By <case>/<modality>, or by case if it has no image at all.
     """
-    provenance = provenance_of(out)
-    labels = {item.label for item in images.items}
-    scored = {item.case.case for item in images.items}
-    targets = {item.modality for item in images.items}
-    reasons = provenance.get("failed", {}) | images.refused
-    absent = {}
-    for case in provenance.get("cases") or cases:
-        for name in sorted(targets & cases[case].files.keys()) if case in cases else ():
+    whole = provenance_of(out)
+    labels = {item.label for item in scored.items}
+    with_image = {item.case.case for item in scored.items}
+    targets = {item.modality for item in scored.items}
+    for case in whole.get("cases") or cases:
+        files = cases[case].files.keys() if case in cases else set()
+        # a source of the case's images is no target
+        for name in sorted(targets & files - source_paths(provenance_of(out, case)).keys()):
             label = f"{case}/{name}"
-            # a source of the case's images is no target
-            if label not in labels and name not in source_paths(provenance_of(out, case)):
-                label = label if case in scored else case
-                absent[label] = reasons.get(label, f"no image in {out.name}")
-    return absent | images.refused
+            if label not in labels:
+                label = label if case in with_image else case
+                reason = whole.get("failed", {}).get(label, f"no image in {out.name}")
+                scored.refused.setdefault(label, reason)
 
 
 def _check_one_method(out: Path, items: Iterable[Item]) -> None:
     """Raise BadInput if images are from several models, seeds or options, because their scores describe no method."""
     methods = grouped(
-        (json.dumps(common_settings(item.provenance), sort_keys=True), item) for item in items
+        (json.dumps(common_settings(item.provenance), sort_keys=True), item)
+        for item in items
+        if item.provenance
     )
     if len(methods) > 1:
         first, second, *_ = (images[0].provenance for images in methods.values())
@@ -181,7 +184,7 @@ def _check_one_method(out: Path, items: Iterable[Item]) -> None:
         )
 
 
-def images_in(folder: Path) -> dict[str, Path]:
+def images_in(folder: Path) -> Images:
     """Image files by modality: those that the provenance lists, if it does, in the format with the least loss."""
     listed = provenance_of(folder).get("images")
     images = {}
@@ -236,10 +239,13 @@ def add_run_files(
     for item in items:
         folders = run_folders(item.provenance)
         stored = [path for folder in folders if (path := folder / BASELINES).is_file()]
+        baselines = naive
+        if naive is None and stored:
+            baselines = read(stored[0])
+        elif naive is None and prepared is not None:
+            patient = patients_of(prepared).get(item.case.case)
+            baselines = learn(prepared, item.modality, patient)
         cohort = prepared or _find_cohort(folders)
-        baselines = read(stored[0]) if stored and naive is None else naive
-        if baselines is None and prepared is not None:
-            baselines = learn(prepared, item.modality, patients_of(prepared).get(item.case.case))
         completed.append(replace(item, baselines=baselines, prepared=cohort))
     return completed
 

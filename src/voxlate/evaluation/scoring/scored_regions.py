@@ -1,9 +1,6 @@
-"""The mask of all scores, the scores of named regions, and both where nobody asks.
+"""The voxels that count, and the scores of named regions."""
 
-Without being asked, the body of images in HU and of perfusion maps is scored, and the tissues of a CT.
-"""
-
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,12 +16,11 @@ from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.formats.io import is_there, read_volume
 from voxlate.scans.images.grid import Volume, canonical, same_grid
 from voxlate.scans.images.mask import foreground
-from voxlate.scans.images.ranges import WHOLE_MASK, Range, range_for
-from voxlate.scans.images.regions import Region, scale_to_peak, tissue_regions
+from voxlate.scans.images.ranges import WHOLE_MASK, range_for
+from voxlate.scans.images.regions import Region, scale_to_peak
 
 BONE = "bone"
-TISSUES = ("air", "fat", "soft_tissue", BONE)
-NAMED = (None, WHOLE_MASK, "body", "cohort")  # masks that are no files
+TISSUES = ("air", "fat", "soft_tissue", BONE)  # that are scored in every CT
 SMALLEST_LESION = 4  # voxels; smaller pieces do not count
 # Shares of a piece, or of its contrast: from KEPT on it is kept, below ERASED it is erased.
 KEPT = 0.5
@@ -33,40 +29,16 @@ RING = 3  # width in voxels of the in-plane surroundings of a piece
 # Contrast in standard deviations of the surroundings, below which the truth does not show a piece.
 VISIBLE = 0.5
 TOUCHING = np.ones((3, 3, 3), bool)
-
-Box = tuple[slice, ...]
-
-
-def tissues_for(modality: str, unit: str, taken: Collection[str]) -> list[Region]:
-    """The tissues that are scored in a CT, but for names that are taken."""
-    if unit != "HU":
-        return []
-    return [
-        region
-        for region in tissue_regions(modality)
-        if region.name in TISSUES and region.name not in taken
-    ]
+IN_PLANE = TOUCHING & (np.arange(3) == 1)[:, None, None]
 
 
-def find_region(
-    region: Region,
-    truth: Volume,
-    scale: Range,
-    body: Bool | None,
-    case: CaseFiles,
-    frame: Bool,
-) -> Bool:
-    """The voxels of the region in one case, [D, H, W] canonical, within `frame`; there may be none.
-
-    scale: the scored range of the truth; body: the truth's foreground, if the range is that of the image's own peak.
-    """
+def find_region(region: Region, truth: Volume, case: CaseFiles, frame: Bool) -> Bool:
+    """The voxels in `frame` of a region by a mask file, a label map or another scan of the case, [D, H, W] canonical."""
     if region.path is not None:
-        inside: Bool = on_grid_of(truth, _file_of(region.path, case.case), "mask").data[0] > 0.5
+        mask = on_grid_of(truth, _file_of(region.path, case.case), "mask")
+        inside: Bool = mask.data[0] > 0.5
         return inside & frame
-    modality = region.modality
-    assert modality is not None
-    if modality == truth.modality:
-        return region.select(scale_to_peak(truth, scale, body), frame)
+    modality = str(region.modality)
     if modality in case.labels:
         return region.select(on_grid_of(truth, case.labels[modality], "seg").data[0], frame)
     if modality not in case.files:
@@ -75,9 +47,8 @@ def find_region(
             f"region {region.name}: expected a modality or label map of {case.case} ({known}), found {modality}. Choose one of these."
         )
     other = on_grid_of(truth, case.files[modality], modality)
-    other_scale = range_for(other.unit)
-    other_body = foreground(other) if other_scale.own else None
-    return region.select(scale_to_peak(other, other_scale, other_body), frame)
+    values = scale_to_peak(other, range_for(other.unit), foreground(other))
+    return region.select(values, frame)
 
 
 def region_scores(
@@ -121,7 +92,12 @@ def count_lesions(
     does not show are `unseen`, and invented pieces are unknown.
     """
     shares = []
-    for box, piece in _pieces(inside):
+    named, _ = ndimage.label(inside, TOUCHING)
+    for number, held in enumerate(ndimage.find_objects(named), start=1):
+        box = tuple(slice(max(0, side.start - RING), side.stop + RING) for side in held)
+        piece = named[box] == number
+        if piece.sum() < SMALLEST_LESION:
+            continue
         if predicted is None:
             shares.append(_share_of_contrast(piece, truth[box], image[box]))
         else:
@@ -142,21 +118,9 @@ def count_lesions(
     return {name: float(value) for name, value in counts.items()}
 
 
-def _pieces(inside: Bool) -> Iterator[tuple[Box, Bool]]:
-    """The connected pieces that count, each in a box with its surroundings."""
-    named, _ = ndimage.label(inside, TOUCHING)
-    for number, held in enumerate(ndimage.find_objects(named), start=1):
-        box = tuple(slice(max(0, side.start - RING), side.stop + RING) for side in held)
-        piece = named[box] == number
-        if piece.sum() >= SMALLEST_LESION:
-            yield box, piece
-
-
 def _share_of_contrast(piece: Bool, truth: Float32, image: Float32) -> float | None:
     """The contrast of a piece in the image over that in the truth; None if the truth shows no contrast."""
-    plane = np.zeros((3, 3, 3), bool)
-    plane[1] = True
-    ring = ndimage.binary_dilation(piece, plane, iterations=RING) & ~piece
+    ring = ndimage.binary_dilation(piece, IN_PLANE, iterations=RING) & ~piece
     if not ring.any():
         return None
     contrast = float(truth[piece].mean() - truth[ring].mean())
@@ -169,19 +133,15 @@ def mask_of(mask: str | Path, truth: Volume, case: CaseFiles) -> Bool | None:
     """The voxels that count, [D, H, W]; None stands for the whole image; truth: canonical."""
     if mask == WHOLE_MASK:
         return None
-    if mask == "body":
-        inside = foreground(truth)
-    else:
-        if mask == "cohort" and case.mask is None:
-            raise BadInput(
-                f"{case.case}: expected a mask file in the cohort, found none. Pass --mask body or a file."
-            )
-        check_mask(mask, case.case)
+    inside = body = foreground(truth)
+    if mask != "body":
         path = case.mask if mask == "cohort" else _file_of(mask, case.case)
-        assert path is not None
+        if path is None or not is_there(path):
+            raise BadInput(
+                f"--mask: expected body, whole, cohort (its mask files) or a file, found {mask!s}, and no such file for {case.case}. Choose one of these."
+            )
         given = on_grid_of(truth, path, "mask")
         inside = given.data[0] > 0.5
-        body = foreground(truth)
         # a file of the user's may be of any part
         refuse_misplaced(path, mask_numbers(given, inside, [body]), mask == "cohort")
     if not inside.any():
@@ -189,14 +149,6 @@ def mask_of(mask: str | Path, truth: Volume, case: CaseFiles) -> Bool | None:
             f"{case.case}: expected a mask with voxels inside, found an empty one. Choose another --mask."
         )
     return inside
-
-
-def check_mask(mask: str | Path | None, case: str) -> None:
-    """Raise BadInput for a mask that is neither the name of one nor a file of this case."""
-    if mask not in NAMED and not is_there(path := _file_of(mask, case)):
-        raise BadInput(
-            f"--mask: expected body, whole, cohort (its mask files) or a file, found {mask!s}, and no such file for {case} ({path}). Choose one of these."
-        )
 
 
 def _file_of(place: object, case: str) -> Path:
@@ -209,7 +161,7 @@ def on_grid_of(truth: Volume, path: Path, modality: str) -> Volume:
     if same_grid(volume.grid, truth.grid):
         return volume
     raise BadInput(
-        f"{path}: expected the grid of {truth.origin} ({truth.grid}), found {volume.grid}. Score images as `voxlate synth` wrote them, on the grid of the truth."
+        f"{path}: expected the grid of {truth.origin} ({truth.grid}), found {volume.grid}. Bring it to this grid."
     )
 
 

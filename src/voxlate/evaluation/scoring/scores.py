@@ -3,10 +3,9 @@
 OUT/scores.csv holds the table, OUT/metrics.json the conventions and facts of the evaluation beside means and verdicts.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +15,12 @@ from pandas import DataFrame
 from voxlate import __version__
 from voxlate.base.errors import plural
 from voxlate.base.files import lock_if_free, read_json, sha256_of, whole_file, write_json
-from voxlate.base.groups import grouped
 from voxlate.base.messages import UNOWNED, read_messages
 from voxlate.base.records import Record
 from voxlate.base.statistics import bootstrap, fixed_text, mean_and_sd
 from voxlate.evaluation.scoring.case_scores import Row
 from voxlate.evaluation.scoring.metrics import Metric, metrics_of
-from voxlate.evaluation.scoring.score_header import Document, Header, Table, section_names
+from voxlate.evaluation.scoring.score_header import Document, Table, section_names
 from voxlate.evaluation.scoring.tables import Tables, in_html, printed, score_tables
 from voxlate.training.verdict import (
     METRIC,
@@ -39,14 +37,17 @@ TEXTS = [*HEAD, "fold", "scope", "region", "metric", "unit", "grade"]
 COLUMNS = [*TEXTS, "value"]
 FOLD_METRICS = ("mae", "psnr", "ssim_2d", "coverage")  # of the summary over folds
 WHERE = " on whole cases"  # a training judges validation items, which are fewer voxels
+# Entries of a section in metrics.json.
+CONVENTIONS = {"modality", "unit", "range", "range_rule", "own_peak", "mask", "ssim_from", "lpips"}
+CONVENTIONS |= {"features", "slices", "distances"}
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
     """The scores of an evaluation, as `voxlate.evaluate` returns them.
 
-    A section is a modality, or a part of it: of a cross-validation, the cases that one of its runs did not train on, and
-    those of the ensemble of all runs, are two sections.
+    A section is a modality, or a part of it: of a cross-validation, the cases that one of its runs did not train on,
+    those that all trained on, and those of the ensemble of all runs, are sections.
 
     Args:
         header: conventions of each modality (range, mask, unit) and facts of the whole evaluation, such as the images that
@@ -72,10 +73,11 @@ class Scores:
     @cached_property
     def keyed(self) -> DataFrame:
         """The table with the key of each value, such as bone.dice, and its section."""
-        area = self.frame["scope"] + self.frame["region"]
-        key = (area + "." + self.frame["metric"]).str.removeprefix(".")
-        names = section_names(zip(self.frame["modality"], self.frame["fold"]))
-        return self.frame.assign(key=key, section=names)
+        frame = self.frame
+        key = (frame["scope"] + frame["region"] + "." + frame["metric"]).str.removeprefix(".")
+        trained = frame["case"].isin(self.header.get("trained_on", ()))
+        names = section_names(zip(frame["modality"], frame["fold"], trained))
+        return frame.assign(key=key, section=names)
 
     @cached_property
     def metrics(self) -> dict[str, Metric]:
@@ -95,12 +97,12 @@ class Scores:
     @cached_property
     def parts(self) -> dict[str, Table]:
         """The conventions of each section, its modality, and its numbers of cases and patients."""
-        stated = self.header.get("modalities", {})
         facts = self.keyed.groupby("section").agg(
             modality=("modality", "first"),
             cases=("case", "nunique"),
             patients=("patient", "nunique"),
         )
+        stated = self.header.get("modalities", {})
         return {name: {**part, **facts.loc[name].to_dict()} for name, part in stated.items()}
 
     def by_case(self, section: str, method: str = SYNTHESIS) -> DataFrame:
@@ -109,7 +111,7 @@ class Scores:
         chosen = keyed[(keyed["section"] == section) & (keyed["method"] == method)]
         return chosen.pivot(index="case", columns="key", values="value")
 
-    def errors(self, section: str, key: str) -> dict[str, dict[str, float]]:
+    def errors(self, section: str, key: str = METRIC) -> dict[str, dict[str, float]]:
         """The finite values of a score by method and case."""
         keyed = self.keyed
         chosen = keyed[(keyed["section"] == section) & (keyed["key"] == key)]
@@ -119,13 +121,12 @@ class Scores:
     @cached_property
     def means(self) -> dict[str, dict[str, dict[str, Table]]]:
         """Mean, standard deviation and interval over patients by section, method and key; of distances over all cases at once."""
-        means: dict[str, dict[str, dict[str, Table]]] = {}
-        for (name, method, key), rows in self.keyed.groupby(
-            ["section", "method", "key"], sort=False
-        ):
+        means: dict[str, dict[str, dict[str, Table]]] = {name: {} for name in self.parts}
+        groups = self.keyed.groupby(["section", "method", "key"], sort=False)
+        for (name, method, key), rows in groups:
             values = by_patient(rows.set_index("case")[["value"]], self.patients)["value"]
             finite = int(np.isfinite(rows["value"]).sum())
-            means.setdefault(name, {}).setdefault(method, {})[key] = {
+            means[name].setdefault(method, {})[key] = {
                 **mean_and_sd(values.to_numpy(np.float64)),
                 "ci95": bootstrap(values.to_numpy(), values.index.tolist(), seed=0),
                 "n": finite,
@@ -153,13 +154,6 @@ class Scores:
             summary = mean_and_sd(by_fold.to_numpy()) | {"by_fold": by_fold.to_dict()}
             folds.setdefault(name, {})[key] = summary
         return folds
-
-    @cached_property
-    def known(self) -> set[str]:
-        """The keys with at least one mean, and those of the user's own metrics."""
-        own = self.header.get("own_metrics", ())
-        methods = chain.from_iterable(of.values() for of in self.means.values())
-        return {key for of in methods for key in of if key in own or of[key]["mean"] is not None}
 
     @cached_property
     def verdicts(self) -> list[Verdict]:
@@ -228,56 +222,47 @@ def by_patient(values: DataFrame, patients: Mapping[str, str]) -> DataFrame:
 def frame_of(rows: Iterable[Row], header: Document) -> DataFrame:
     """The long table of the scores of cases."""
     metrics = metrics_of(header)
-    folds = header.get("out_of_fold", {})
-    units = {
-        part.get("modality", name): part["unit"] for name, part in header["modalities"].items()
-    }
+    units = {part["modality"]: part["unit"] for part in header["modalities"].values()}
     lines = []
     for row in rows:
+        fold = header.get("out_of_fold", {}).get(row.case, "")
         for key, value in row.scores.items():
             area, _, name = key.rpartition(".")
             places = ("", area) if area in header["regions"] else (area, "")
             metric = metrics[key]
             unit = "share" if metric.scale != 1 else metric.unit_for(units[row.modality])
-            fold = folds.get(row.case, "")
             head = (row.case, row.patient, row.modality, row.method)
             lines.append((*head, fold, *places, name, unit, row.grade, float(value)))
     return DataFrame(lines, columns=COLUMNS)
 
 
 def read_scores(path: Path) -> Scores:
-    """The scores of a metrics.json and of the table beside it; raises BadInput if they are not as `evaluate` wrote them."""
+    """The scores of a metrics.json and of the table beside it; raises BadInput if they are not as `evaluate` wrote them.
+
+    Its checksum says that a metrics.json is as it was written, and nobody but `evaluate` writes one.
+    """
     record = Record(path, "scores", "Run voxlate evaluate again.")
-    header: Table = read_json(path)
+    header = read_json(path)
     record.check_version(header, "voxlate")
-    record.fill(Header, header, others=None)
+    sections = header.get("modalities") if isinstance(header, dict) else None
+    known = sections and all(part.keys() >= CONVENTIONS for part in sections.values())
+    record.check(known, "another form of them")
     file = path.with_name(TABLE)
     record.check(file.is_file(), f"no {TABLE} beside it")
     record.check_checksum(header["tables"][TABLE], sha256_of(file))
-    try:
-        # a case may be called NA
-        frame = pandas.read_csv(
-            file,
-            dtype={**dict.fromkeys(TEXTS, str), "value": float},
-            keep_default_na=False,
-            na_values=[""],
-            float_precision="round_trip",
-        )
-    except ValueError as error:
-        raise record.wrong(f"a {TABLE} that cannot be read ({error})") from error
-    record.check([*frame.columns] == COLUMNS, f"no {TABLE} with its columns")
-    scores = Scores(header, frame.fillna(dict.fromkeys(TEXTS, "")))
-    found = {*scores.keyed["section"]}
-    record.check(found == {*header["modalities"]}, "modalities without scores")
-    ranges = [part["range"] for part in header["modalities"].values()]
-    record.check(all(low < high for low, high in ranges), "a range that ends before it begins")
-    return scores
+    frame = pandas.read_csv(
+        file,
+        dtype={**dict.fromkeys(TEXTS, str), "value": float},
+        keep_default_na=False,  # a case may be called NA
+        na_values={"value": [""]},
+        float_precision="round_trip",
+    )
+    return Scores(header, frame)
 
 
 def _verdict(name: str, scores: Scores) -> Verdict:
     """Whether the syntheses of a section are better than the best naive baseline."""
-    header = scores.header
-    part = scores.parts[name]
+    header, part = scores.header, scores.parts[name]
     modality, unit = part["modality"], part["unit"]
     left_out = {*header.get("wrong_truths", ())} - scores.labels
     wrong = sum(label.endswith(f"/{modality}") for label in left_out)
@@ -288,52 +273,46 @@ def _verdict(name: str, scores: Scores) -> Verdict:
         none = f"most truths ({wrong} of {wrong + part['cases']}) cannot be those of their images: check the cohort"
     if none:
         return Verdict(name, "unknown", f"No result: {none}.", unit=unit)
-    own = scores.errors(name, METRIC)
-    clause = _doubts(modality, own.get(SYNTHESIS, {}).keys(), scores)
-    stated = verdict_on(name, own, scores.patients, unit, WHERE, clause)
-    if worse := dict(_worse_in(stated, scores)):
-        stated = replace(stated, worse_in=tuple(worse))
-        if stated.outcome != "worse":  # else it is said of the whole
-            regions = [f"{region.replace('_', ' ')} ({text})" for region, text in worse.items()]
-            sentence = f"{stated.sentence} Worse in {', '.join(regions)}."
-            stated = replace(stated, sentence=sentence)
-    return stated
+    errors = scores.errors(name)
+    clause = _doubts(modality, {*errors.get(SYNTHESIS, ())}, scores)
+    stated = verdict_on(name, errors, scores.patients, unit, WHERE, clause)
+    if not (worse := _worse_in(stated, scores)):
+        return stated
+    stated = replace(stated, worse_in=tuple(worse))
+    if stated.outcome == "worse":
+        return stated  # it is said of the whole
+    regions = [f"{region.replace('_', ' ')} ({text})" for region, text in worse.items()]
+    return replace(stated, sentence=f"{stated.sentence} Worse in {', '.join(regions)}.")
 
 
-def _doubts(modality: str, cases: Set[str], scores: Scores) -> str:
+def _doubts(modality: str, cases: set[str], scores: Scores) -> str:
     """A clause on the cases of a section that say nothing of other patients; "" without any."""
     said = read_messages(scores.header, "messages")
-    of_grade = grouped((one.grade, one.case.removesuffix(f"/{modality}")) for one in said)
-    grave = cases & {*of_grade.get("do not trust", ())}
-    doubtful = cases & {*of_grade.get("caution", ())} - grave
+    graded = {(one.grade, one.case.removesuffix(f"/{modality}")) for one in said}
+    grave = {case for case in cases if ("do not trust", case) in graded}
+    doubtful = {case for case in cases if ("caution", case) in graded} - grave
     reserves = {
         "in the training": cases & {*scores.header.get("trained_on", ())},
         "with a truth that is not to be trusted": grave,
-        "with a doubtful truth (see above)": doubtful,
     }
-    if 2 * len(grave | doubtful) <= len(cases):
-        del reserves["with a doubtful truth (see above)"]
-    clauses = [
-        f"{len(some)} of {plural(len(cases), 'case')} {what}"
-        for what, some in reserves.items()
-        if some
-    ]
+    if 2 * len(grave | doubtful) > len(cases):
+        reserves["with a doubtful truth (see above)"] = doubtful
+    count = plural(len(cases), "case")
+    clauses = [f"{len(some)} of {count} {what}" for what, some in reserves.items() if some]
     if any(one.code == UNOWNED for one in said):
         clauses.append(UNOWNED_CLAUSE)
     return "; ".join(clauses)
 
 
-def _worse_in(overall: Verdict, scores: Scores) -> Iterator[tuple[str, str]]:
+def _worse_in(overall: Verdict, scores: Scores) -> dict[str, str]:
     """Regions where a synthesis is worse than the baseline that is the best one overall, with both errors."""
+    worse = {}
     for region in scores.header.get("regions", ()):
-        of_methods = scores.errors(overall.modality, f"{region}.{METRIC}")
-        errors = {
-            method: of_methods[method]
-            for method in (SYNTHESIS, overall.baseline)
-            if method in of_methods
-        }
-        verdict = verdict_on(overall.modality, errors, scores.patients, overall.unit, "")
-        if verdict.outcome == "worse":
-            both = (verdict.synthesis or 0.0, verdict.naive or 0.0)
-            texts = (fixed_text(error, both[1], fits=True) for error in both)
-            yield region, f"{' against '.join(texts)} {overall.unit}"
+        errors = scores.errors(overall.modality, f"{region}.{METRIC}")
+        both = {name: errors[name] for name in (SYNTHESIS, overall.baseline) if name in errors}
+        verdict = verdict_on(overall.modality, both, scores.patients, overall.unit, "")
+        if verdict.outcome == "worse" and verdict.naive is not None:
+            pair = (verdict.synthesis or 0.0, verdict.naive)
+            texts = (fixed_text(error, verdict.naive, fits=True) for error in pair)
+            worse[region] = f"{' against '.join(texts)} {overall.unit}"
+    return worse

@@ -1,7 +1,7 @@
 """Scores of methods as one kind of table with its caption, from which terminal, notebook and page are printed."""
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal
@@ -13,9 +13,7 @@ from rich.text import Text
 from voxlate.base.errors import first_of, plural
 from voxlate.base.groups import grouped
 from voxlate.base.messages import read_messages, summarise
-from voxlate.base.statistics import RESAMPLES
-from voxlate.evaluation.scoring.interval_scores import describe_coverage
-from voxlate.evaluation.scoring.metrics import ABSENT, METRIC_OF, Metric
+from voxlate.evaluation.scoring.metrics import METRIC_OF, Metric
 from voxlate.evaluation.scoring.scored_regions import BONE
 from voxlate.training.verdict import SYNTHESIS
 
@@ -37,10 +35,10 @@ MAIN = (
     "whole.mae",
     f"{BONE}.dice",
 )
-OF_ONE = "Scores of one case"
 TITLE = "Scores: mean ± sd over patients; below, the 95 % interval of the mean"
 BEST = "best naive baseline"  # the second column of the short table
-NO_SCORE = f"{ABSENT}: no score."  # the legend
+# Times the share that may be outside of intervals, from which they hold too little: chance and few patients explain less.
+FAR_OUTSIDE = 1.5
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class Line:
 
     label: str
     unit: str
-    cells: tuple[Cell, ...]
+    cells: Sequence[Cell]
 
 
 @dataclass(frozen=True)
@@ -76,13 +74,12 @@ class Tables:
     methods: Mapping[str, Sequence[str]]
     lines: Mapping[str, Sequence[Line]]
     caption: Sequence[str]
-    above: Sequence[str] = ()
+    above: Sequence[str]
 
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
     ) -> Iterator[RenderableType]:
-        if self.above:
-            yield Text("\n".join(self.above), style="bold")
+        yield from (Text(line, style="bold") for line in self.above)
         yield Text(self.title, style="italic")
         for name, lines in self.lines.items():
             cells = chain.from_iterable(line.cells for line in lines)
@@ -118,74 +115,60 @@ def printed(*parts: RenderableType) -> Console:
     return console
 
 
-def tables_of(
-    title: str,
-    methods: Mapping[str, Sequence[str]],
-    units: Mapping[str, str],
-    metrics: Iterable[Metric],
-    cells_of: Callable[[str, Metric], Iterable[Cell]],
-    caption: Iterable[str],
-    above: Sequence[str],
-) -> Tables:
-    """A line for each metric of each section; units: of the sections; cells_of: none if the metric is left out."""
-    lines = dict[str, list[Line]]()
-    for name, unit in units.items():
-        lines[name] = []
-        for metric in metrics:
-            if cells := tuple(cells_of(name, metric)):
-                lines[name].append(Line(metric.label, metric.unit_for(unit), cells))
-    texts = (cell.text for of in lines.values() for line in of for cell in line.cells)
-    legend = [NO_SCORE] if ABSENT in texts else []
-    return Tables(title, methods, lines, [*caption, *legend], above)
-
-
 def score_tables(scores: Scores, which: Which = "all") -> Tables:
     """The scores, mean ± sd over patients: a column for the synthesis and for each naive baseline.
 
     which: "main" has the main and the requested scores of the synthesis and of the best naive baseline alone, whose name
     is printed below its first metric.
     """
-    best = {verdict.modality: verdict.baseline or "" for verdict in scores.verdicts}
+    best = {verdict.modality: verdict.baseline for verdict in scores.verdicts}
     methods = {name: [*of_methods] for name, of_methods in scores.means.items()}
-    if which == "main":
-        methods = {name: [SYNTHESIS, BEST] if best[name] else [SYNTHESIS] for name in best}
-
-    def cells(name: str, metric: Metric) -> Iterator[Cell]:
-        """The score of each method."""
-        if metric.key not in scores.known or not metric.in_table:
-            return
-        if which == "main" and not is_main(metric, scores.header.get("standard", ())):
-            return
-        for method in methods[name]:
-            own = best[name] if method == BEST else method
-            value = scores.means[name].get(own, {}).get(metric.key)
-            below = []
-            if value and value["mean"] is not None and value["ci95"]:
-                below.append(metric.interval_text(value["ci95"], value["mean"]))
-            cases = scores.parts[name]["cases"]
-            if value and not metric.pooled and value["n"] < cases:
-                below.append(f"{value['n']} of {plural(cases, 'case')}")
-            if method == BEST and metric.key == MAIN[0] and own:
-                below.append(own)
-            yield Cell(metric.mean_text(value), "\n".join(below), bold=own == SYNTHESIS)
-
-    is_one = all(part["cases"] == 1 for part in scores.parts.values())
-    units = {name: part["unit"] for name, part in scores.parts.items()}
-    title = OF_ONE if is_one else TITLE
-    metrics = scores.metrics.values()
-    return tables_of(
-        title, methods, units, metrics, cells, caption(scores, which), fold_lines(scores)
-    )
+    lines = {}
+    for name, part in scores.parts.items():
+        if which == "main":
+            methods[name] = [SYNTHESIS, BEST] if best[name] else [SYNTHESIS]
+        lines[name] = [
+            Line(
+                metric.label,
+                metric.unit_for(part["unit"]),
+                [_cell(scores, name, method, best[name], metric) for method in methods[name]],
+            )
+            for metric in shown_metrics(scores, name, which)
+        ]
+    return Tables(TITLE, methods, lines, [*caption(scores, which)], fold_lines(scores))
 
 
-def is_main(metric: Metric, standard: Iterable[str]) -> bool:
-    """Whether a metric is printed: a main metric, or one that is computed only on request.
+def shown_metrics(scores: Scores, section: str, which: Which) -> list[Metric]:
+    """The metrics of a section that have a line: those in which a method has a mean, and the user's own.
 
-    standard: regions and scopes that nobody asked for.
+    which: "main" leaves out regions and scopes that nobody asked for, but for main metrics.
     """
-    area = metric.key.rpartition(".")[0]
-    on_request = area not in standard if area else metric.key not in METRIC_OF
-    return metric.key in MAIN or on_request or metric.pooled
+    known = {*scores.header.get("own_metrics", ())}
+    for of_method in scores.means[section].values():
+        known |= {key for key, value in of_method.items() if value["mean"] is not None}
+    standard = scores.header.get("standard", ())
+    shown = []
+    for key, metric in scores.metrics.items():
+        area = key.rpartition(".")[0]
+        on_request = area not in standard if area else key not in METRIC_OF or metric.pooled
+        if key in known and metric.in_table and (which == "all" or key in MAIN or on_request):
+            shown.append(metric)
+    return shown
+
+
+def _cell(scores: Scores, section: str, method: str, best: str | None, metric: Metric) -> Cell:
+    """The score of a method, its interval, and what restricts it."""
+    is_best = method == BEST
+    value = scores.means[section].get(best if is_best else method, {}).get(metric.key)
+    below = []
+    if value and value["mean"] is not None and value["ci95"]:
+        below.append(metric.interval_text(value["ci95"], value["mean"]))
+    cases = scores.parts[section]["cases"]
+    if value and not metric.pooled and value["n"] < cases:
+        below.append(f"{value['n']} of {plural(cases, 'case')}")
+    if is_best and metric.key == MAIN[0]:
+        below.append(str(best))
+    return Cell(metric.mean_text(value), "\n".join(below), bold=method == SYNTHESIS)
 
 
 def fold_lines(scores: Scores) -> list[str]:
@@ -197,7 +180,7 @@ def fold_lines(scores: Scores) -> list[str]:
             metric = METRIC_OF[key]
             unit = metric.unit_for(scores.parts[name]["unit"])
             texts.append(f"{metric.label} {metric.mean_text(summary)} {unit}".rstrip())
-        folds = plural(len(next(iter(summaries.values()))["by_fold"]), "fold")
+        folds = plural(len(summaries["mae"]["by_fold"]), "fold")
         lines.append(
             f"{name}, mean ± sd of {folds}: {'; '.join(texts)} (publish the table's mean, which counts each patient once)."
         )
@@ -207,14 +190,14 @@ def fold_lines(scores: Scores) -> list[str]:
 def caption(scores: Scores, which: Which = "all") -> Iterator[str]:
     """The caption of a table: ranges, masks, numbers of cases, and what restricts the scores.
 
-    which: "main" leaves out the conventions, and the rules of what nobody asked for.
+    which: "main" leaves out the rules of what nobody asked for.
     """
     header = scores.header
     if trained := training_note(scores):
         yield trained
     for name, part in scores.parts.items():
         yield f"{range_note(name, part)} ({part['range_rule']}); mask: {part['mask']}."
-    yield from _on_sections(scores)
+    yield from _on_intervals(scores)
     yield from map(str, summarise(read_messages(header, "messages")))
     hidden = () if which == "all" else {*header.get("standard", ())} - {BONE}  # its Dice is printed
     for name, rule in chain(header.get("scopes", {}).items(), header.get("regions", {}).items()):
@@ -222,7 +205,6 @@ def caption(scores: Scores, which: Which = "all") -> Iterator[str]:
             yield f"{name}: {rule}."
     if which == "all":
         yield from map(str, read_messages(header, "truth_messages"))
-        yield from _conventions(scores)
     moved = header.get("moved", {}).items()
     for note, images in grouped((note, image) for image, note in moved).items():
         yield f"{first_of(images)}: {note}."
@@ -230,33 +212,21 @@ def caption(scores: Scores, which: Which = "all") -> Iterator[str]:
         yield f"Without truth, not scored: {first_of(without)}."
 
 
-def _on_sections(scores: Scores) -> Iterator[str]:
-    """Intervals that hold too little or were fitted on these cases, and single patients."""
+def _on_intervals(scores: Scores) -> Iterator[str]:
+    """Intervals that hold far too little, or were fitted on these cases."""
     header = scores.header
-    least = min((one["coverage"] for one in header.get("calibrations", ())), default=0)
-    for name, part in scores.parts.items():
-        if part["patients"] == 1 and part["cases"] > 1:
-            yield f"{name}: one patient, so the scores describe this patient alone."
+    least = header.get("nominal_coverage", 0)
+    for name, of_methods in scores.means.items():
         missed = []
-        for key, value in scores.means[name].get(SYNTHESIS, {}).items():
+        for key, value in of_methods.get(SYNTHESIS, {}).items():
             high = (value["ci95"] or (None, value["mean"]))[1]
-            if key.endswith("coverage") and high is not None and high < least:
+            is_coverage = key.endswith("coverage") and high is not None
+            if is_coverage and 1 - high > FAR_OUTSIDE * (1 - least):
                 missed.append(f"{scores.metrics[key].label} {value['mean']:.0%}")
         if missed:
             yield f"{name}: below the {least:.0%} that the intervals state: {', '.join(missed)}."
     if calibrated_on := header.get("calibrated_on"):
         yield f"{len(calibrated_on)} of {len(scores.patients)} cases were used for the calibration: their coverage is no test."
-
-
-def _conventions(scores: Scores) -> Iterator[str]:
-    """How many voxels become one number in each metric, and how many patients an interval."""
-    yield f"Intervals: 95 % bootstrap percentile, {RESAMPLES} resamples over patients (six or more), seed 0."
-    yield from map(describe_coverage, scores.header.get("calibrations", ()))
-    for metric in METRIC_OF.values():
-        if metric.key in scores.known and metric.in_table:
-            yield f"{metric.label}: {metric.reduction}."
-    if missing := not_scored_texts(scores.header.get("not_synthesised", {})):
-        yield f"Not scored: {'; '.join(missing)}."
 
 
 def training_note(scores: Scores) -> str:
@@ -268,13 +238,11 @@ def training_note(scores: Scores) -> str:
     return f"{trained} of {cases} in the model's training (by name), so their scores are not held-out scores."
 
 
-def not_scored_texts(reasons: Mapping[str, str]) -> list[str]:
+def not_scored_texts(reasons: Mapping[str, str]) -> Iterable[str]:
     """Each reason against a score with the cases or images that have it, of many the first and their number."""
-    texts = []
     for why, names in grouped((why, name) for name, why in reasons.items()).items():
         count = f"{len(names)} of them: " if len(names) > 1 else ""
-        texts.append(f"{first_of(names)} ({count}{why})")
-    return texts
+        yield f"{first_of(names)} ({count}{why})"
 
 
 def range_note(name: str, part: Part) -> str:
