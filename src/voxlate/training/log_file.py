@@ -3,14 +3,14 @@
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NotRequired
 
 from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
-from voxlate.base.records import Count, NotNegative, Number, Record, Text
+from voxlate.base.records import Count, NotNegative, Record, Text
 from voxlate.training.verdict import Verdict
 
 Readings = dict[Text, float]
@@ -26,7 +26,7 @@ class Curve:
 
 
 class Line(TypedDict):
-    """A line: a step's losses, a validation, seconds, or a sentence."""
+    """What is read of a line: a step's losses, a validation, or verdicts."""
 
     stage: Text
     step: Count
@@ -34,22 +34,8 @@ class Line(TypedDict):
     loss: NotRequired[Readings]
     lr: NotRequired[NotNegative]
     items_per_s: NotRequired[NotNegative]
-    seconds: NotRequired[Number]
     validation: NotRequired[Readings]
-    time: NotRequired[dict[Text, Number]]
-    planned: NotRequired[Any]  # 0.7 wrote these two
-    took: NotRequired[Any]
     verdict: NotRequired[dict[Text, Verdict]]
-    sharpness: NotRequired[dict[Text, Number]]
-    keep_start: NotRequired[dict[Text, Number]]
-    started: NotRequired[Text]
-    ended: NotRequired[Text]
-
-
-def append_line(log: Path, line: Mapping[str, object]) -> None:
-    """Add a line to log.jsonl."""
-    with log.open("a", encoding="utf-8", newline="\n") as file:
-        file.write(json.dumps(line) + "\n")
 
 
 def lines_of(log: Path) -> Iterator[tuple[str, dict[str, Any]]]:

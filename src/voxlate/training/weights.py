@@ -1,10 +1,8 @@
 """Weights files: a whole model as one safetensors file with its recipe, units and provenance in the header."""
 
 import json
-import math
-import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import chain, product
@@ -49,9 +47,6 @@ from voxlate.training.run import Run, software, weights_of
 DRAWS = 256  # of data.physics over all cases, from which the range of training intensities is taken
 Loaded = tuple[Method, Recipe, dict[str, Any]]  # with the header
 HALF = (torch.float16, torch.bfloat16)
-
-LEAST_SIZE = 4096  # numbers up to this one are allowed in all settings of a network
-NUMBERS = re.compile(r"\d+(?:\.\d+)?(?:e\+?\d+)?")
 
 
 class _Software(TypedDict):
@@ -126,19 +121,7 @@ def header_of(file: Tensors) -> dict[str, Any]:
     for key, wanted in (("units", names), ("target_scales", targets), ("target_widths", targets)):
         same = header.get(key, {}).keys() == wanted
         record.check(same or key not in header, f"'{key}' of other modalities")
-    _check_sizes(file, header["recipe"])
     return header
-
-
-def _check_sizes(file: Tensors, recipe: Mapping[str, Any]) -> None:
-    """Raise BadInput if the settings name a network far larger than the tensors, which would take minutes to build."""
-    sizes = [math.prod(lengths) for lengths, _ in file.shapes.values()]
-    largest = max(LEAST_SIZE, len(sizes), *sizes)
-    for stage in (recipe, *recipe.get("stages", ())):
-        settings = json.dumps([stage["net"], stage["method"]])
-        for number in NUMBERS.findall(settings):
-            found = f"a network of {number:.40} in the recipe, which its tensors are not"
-            file.record.check(float(number) <= largest, found)
 
 
 def make_header(
@@ -312,35 +295,46 @@ def runs_of(folders: Sequence[Path | str]) -> list[Run]:
     return runs
 
 
-def reuse_weights(run: Run, others: Sequence[Run], recipe: Recipe, stage: str) -> list[Message]:
+def reuse_weights(
+    run: Run, others: Sequence[Run], recipe: Recipe, stage: FullStage
+) -> Iterator[Message]:
     """Copy the weights of a stage from the first other run with the same recipe and data.
 
-    recipe: that of the run up to this stage. Returns a message for each other run: that its weights are used, or the
-    reason against it.
+    recipe: that of the run up to this stage. Gives a message for each other run: that its weights are used, or the
+    reason against it. A pretrained autoencoder is only named, because its latents' scale is still to be found.
     """
-    messages = []
     for other in others:
-        change = _why_not_reused(run, other, recipe, stage)
+        imported = is_imported(other)
+        if imported and stage.method.makes_targets:
+            continue
+        change = unfit_network(other, stage) if imported else _difference(run, other, recipe, stage)
         if not change:
-            with whole_file(run.weights(stage)) as temporary:
-                shutil.copyfile(other.weights(stage), temporary)
-            return [message("stage-reused", f"stage '{stage}' is taken from {other.folder}.")]
-        text = f"stage '{stage}' is not taken from {other.folder}: {change}."
-        messages.append(message("stage-not-reused", text))
-    return messages
+            if not imported:
+                with whole_file(run.weights(stage.name)) as temporary:
+                    shutil.copyfile(other.weights(stage.name), temporary)
+            yield message("stage-reused", f"stage '{stage.name}' is taken from {other.folder}.")
+            return
+        text = f"stage '{stage.name}' is not taken from {other.folder}: {change}."
+        yield message("stage-not-reused", text)
 
 
-def _why_not_reused(run: Run, other: Run, recipe: Recipe, stage: str) -> str:
+def _difference(run: Run, other: Run, recipe: Recipe, stage: FullStage) -> str:
     """The reason against the weights of another run; "" if they can be used."""
-    data, theirs = (each.origin["data"] for each in (run, other))
-    if theirs.get("cohort") != data.get("cohort"):
-        return "it saw another cohort"
-    if theirs.get("splits") != data.get("splits"):
-        return "it trained on other cases (--fold)"
-    if not other.weights(stage).exists():
-        return f"it has no finished stage '{stage}'"
-    trained = read_header(other.weights(stage))["recipe"]
-    return first_change(_what_trains(trained), _what_trains(to_dict(recipe)))
+    ours, theirs = (each.origin["data"] for each in (run, other))
+    if any(theirs.get(key) != ours.get(key) for key in ("cohort", "splits")):
+        return "it saw other cases"
+    weights = other.weights(stage.name)
+    if not weights.exists():
+        return f"it has no finished stage '{stage.name}'"
+    trained = read_header(weights)["recipe"]
+    # neither of them changes weights
+    same = {"title": "", "synth": {}}
+    return first_change(trained | same, to_dict(recipe) | same)
+
+
+def is_imported(run: Run) -> bool:
+    """Whether the weights of a run are imported, those of a pretrained autoencoder, say."""
+    return "imported" in run.origin["data"]
 
 
 def unfit_network(run: Run, stage: FullStage) -> str:
@@ -348,8 +342,3 @@ def unfit_network(run: Run, stage: FullStage) -> str:
     theirs = read_header(run.weights())["recipe"]
     ours = {"kind": kind_of(stage.net), **to_tables(stage.net)}
     return first_change(theirs["net"], ours, "net")
-
-
-def _what_trains(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of a recipe that change its weights."""
-    return {key: value for key, value in recipe.items() if key not in ("title", "synth")}

@@ -19,21 +19,16 @@ Encode = Callable[
 ]  # [B, 1, D, H, W] in network units to [B, 2 L, D, h, w], mean and log variance
 
 
-def uncacheable(cohort: Cohort, data: DataSettings) -> str:
-    """Why an item's slices are not the same whole slices in every epoch; "" where they are."""
-    if data.stack > 0:
-        return f"data.stack = {data.stack}"
-    if data.physics is not None:
-        return "data.physics"
-    if data.augment != AugmentSettings():
-        return "data.augment"
+def can_cache(cohort: Cohort, data: DataSettings) -> bool:
+    """Whether an item's slices are the same whole slices in every epoch."""
+    if data.stack or data.physics is not None or data.augment != AugmentSettings():
+        return False
+    depth, *plane = data.patch
     for case in usable_cases(cohort, data, "train"):
-        depth, *plane = cohort.header(case, data.axes).shape
-        if any(length > patch for length, patch in zip(plane, data.patch[1:])):
-            return f"{case} larger than data.patch {data.patch}"
-        if depth < data.patch[0]:
-            return f"{case} of fewer slices than data.patch {data.patch}"
-    return ""
+        slices, *sides = cohort.header(case, data.axes).shape
+        if slices < depth or any(side > patch for side, patch in zip(sides, plane)):
+            return False
+    return True
 
 
 def cache_moments(
