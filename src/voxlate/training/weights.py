@@ -4,10 +4,9 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from itertools import chain, product
 from pathlib import Path
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, Any, Literal, NotRequired
 
 import torch
 from pydantic import Field
@@ -49,22 +48,7 @@ Loaded = tuple[Method, Recipe, dict[str, Any]]  # with the header
 HALF = (torch.float16, torch.bfloat16)
 
 
-class _Software(TypedDict):
-    voxlate: Text
-    python: Text
-    torch: Text
-    numpy: Text
-    nibabel: Text
-    safetensors: Text
-    notice: Text
-
-
 Points = Annotated[list[Number], Field(min_length=len(POINTS), max_length=len(POINTS))]
-
-
-class _Span(TypedDict):
-    low: Points
-    high: Points
 
 
 class _Starter(TypedDict):
@@ -83,7 +67,7 @@ class Header(TypedDict):
     target_scales: dict[Text, tuple[Number, Number]]
     target_widths: NotRequired[dict[Text, tuple[NotNegative, NotNegative]]]
     preparation: Preparation
-    training_ranges: NotRequired[dict[Text, _Span]]
+    training_ranges: NotRequired[dict[Text, dict[Literal["low", "high"], Points]]]
     training_spacing_mm: NotRequired[tuple[Positive, Positive, Positive] | None]
     imports: NotRequired[list[Text]]
     imported: NotRequired[dict[str, Any]]
@@ -100,7 +84,7 @@ class Header(TypedDict):
     training_ml: NotRequired[NotNegative]
     training_voxels: NotRequired[list[ShortDigest]]
     training_signatures: NotRequired[list[Text]]
-    made_by: _Software
+    made_by: dict[Text, Text]
     sha256: Digest
 
 
@@ -115,12 +99,10 @@ def header_of(file: Tensors) -> dict[str, Any]:
     header: dict[str, Any] = record.table(text)
     record.check_version(header, "made_by", "voxlate")
     record.parse(Header, text)
-    recipe = record.fill(WithRecipe, header, others=None)["recipe"]
-    targets = set(recipe["data"]["target"])
-    names = targets.union(recipe["data"]["source"])
-    for key, wanted in (("units", names), ("target_scales", targets), ("target_widths", targets)):
-        same = header.get(key, {}).keys() == wanted
-        record.check(same or key not in header, f"'{key}' of other modalities")
+    data = record.fill(WithRecipe, header, others=None)["recipe"]["data"]
+    targets = set(data["target"])
+    for key, names in (("units", targets | {*data["source"]}), ("target_scales", targets)):
+        record.check(header[key].keys() == names, f"'{key}' of other modalities")
     return header
 
 
@@ -128,12 +110,10 @@ def make_header(
     recipe: Recipe, method: nn.Module, cohort: Cohort, steps: int, seconds: float
 ) -> dict[str, Any]:
     """The header of a weights file: all data that synthesis needs in addition to the tensors."""
-    data = recipe.data
+    data, maps = recipe.data, recipe.intensity
     cases = training_cases(cohort, data)  # other cases may have another scale
-    maps = {name: recipe.intensity[name] for name in data.target}
-    scales = {name: cohort.target_scale(intensity, name, cases) for name, intensity in maps.items()}
+    scales = {name: cohort.target_scale(maps[name], name, cases) for name in data.target}
     plain = to_dict(recipe)
-    names = data.modalities
     draws = max(1, DRAWS // len(cases))
     drawn = list(chain.from_iterable(cohort.headers_of_draws(case, draws) for case in cases))
     # a case that no stage can use may have other scans of a patient who trains
@@ -141,15 +121,11 @@ def make_header(
     return {
         "recipe": plain,
         **({"imports": needed} if (needed := code_of(plain)) else {}),
-        "units": {name: cohort.units[name] for name in names},
+        "units": {name: cohort.units[name] for name in data.modalities},
         "target_scales": {name: [scale.low, scale.high] for name, scale in scales.items()},
-        "target_widths": {
-            name: cohort.target_widths(intensity, name, cases) for name, intensity in maps.items()
-        },
+        "target_widths": {name: cohort.target_widths(maps[name], name, cases) for name in scales},
         "preparation": asdict(cohort.preparation),
-        "training_ranges": training_ranges(
-            drawn, {name: recipe.intensity[name] for name in data.source}
-        ),
+        "training_ranges": training_ranges(drawn, {name: maps[name] for name in data.source}),
         "training_spacing_mm": cohort.median("spacing_mm"),
         "parameters": sum(parameter.numel() for parameter in method.parameters()),
         "steps": steps,
@@ -158,7 +134,7 @@ def make_header(
         "training_ml": cohort.median("mask_ml"),
         "training_voxels": [
             header.voxels[name][:DIGITS]
-            for header, name in product(seen, names)
+            for header, name in product(seen, data.modalities)
             if name in header.visible
         ],
         "made_by": software(),
@@ -198,10 +174,12 @@ def read_header(path: Path) -> dict[str, Any]:
     return {**header, "recipe": stored_recipe(header["recipe"])}
 
 
-@partial(KeptByFile, most=64)
-def _check_once(path: Path) -> None:
-    """Compare a file with its checksum, once in each process."""
-    read_weights(path)
+def _compare(path: Path) -> None:
+    """Compare a file with its checksum."""
+    _read(path)
+
+
+_check_once = KeptByFile(_compare, 64)  # in each process
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -216,12 +194,12 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """
     with _record(path).tensors("pt") as file:
         header = header_of(file)
-        tensors = {name: file.file.get_tensor(name) for name in file.shapes}
+        tensors = file.arrays
     file.record.check_checksum(header["sha256"], weights_checksum(header, tensors))
-    header = {**header, "recipe": stored_recipe(header["recipe"])}
-    return header, {
-        name: tensor.float() if tensor.dtype in HALF else tensor for name, tensor in tensors.items()
-    }
+    for name, tensor in tensors.items():
+        if tensor.dtype in HALF:
+            tensors[name] = tensor.float()
+    return {**header, "recipe": stored_recipe(header["recipe"])}, tensors
 
 
 def _record(path: Path) -> Record:
