@@ -35,7 +35,7 @@ def test_batches_carry_the_moments_that_the_encoder_gives_of_their_slices(cohort
     cache_moments(cohort, DATA, MAPS, halved, folder)
     for depth in (1, 3):  # slices, or windows of them
         data = replace(DATA, patch=(depth, 8, 8))
-        batches = Batches(cohort, data, MAPS, batch=5, steps=3, moments=folder)
+        batches = Batches(cohort, data, MAPS, batch=5, moments=folder)
         for step in range(3):
             one = batches[step]
             moments = torch.cat([one.source_moments, one.target_moments])

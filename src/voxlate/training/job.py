@@ -113,7 +113,6 @@ class Job:
             batch=options.batch // world,
             rank=self.accelerator.process_index,
             world=world,
-            steps=end,
             unpaired=not self.stage.method.needs_pairs,
             moments=moments,
         )

@@ -38,7 +38,6 @@ class Batches(Patches, Dataset[Batch]):
     _: KW_ONLY
     seed: int = 0
     batch: int = 1
-    steps: int = 1
     rank: int = 0
     world: int = 1
     unpaired: bool = False
@@ -65,12 +64,7 @@ class Batches(Patches, Dataset[Batch]):
                 f"{self.cohort.folder}: expected two patients or more in the split train, for unpaired scans, found one. Prepare more cases, or choose a method that learns from pairs."
             )
 
-    def __len__(self) -> int:
-        return self.steps
-
     def __getitem__(self, step: int) -> Batch:
-        if not 0 <= step < self.steps:
-            raise IndexError(step)
         first = (step * self.world + self.rank) * self.batch
         numbers = range(first, first + self.batch)
         items = [self._item(number) for number in numbers]
@@ -177,12 +171,7 @@ class Planes(Dataset[Batch]):
 
     planes: Sequence[Batches]
 
-    def __len__(self) -> int:
-        return self.planes[0].steps
-
     def __getitem__(self, step: int) -> Batch:
-        if not 0 <= step < len(self):
-            raise IndexError(step)
         round_, place = divmod(step, len(self.planes))
         order = _order(self.planes[0].seed, round_, len(self.planes))
         return self.planes[order[place]][round_]
