@@ -25,7 +25,6 @@ from voxlate.synthesis.scan_checks import (
     known_scans_of,
 )
 from voxlate.training.batches.data_settings import (
-    DataSettings,
     intensity_key,
     missing_modalities,
     training_cases,
@@ -46,10 +45,9 @@ from voxlate.training.recipe import (
 )
 from voxlate.training.recipe.run_provenance import Budget, Budgets
 from voxlate.training.run import Run, begin_run, check_free, weights_of
-from voxlate.training.starter import initial_method, run_folder, starter_hash
-from voxlate.training.starters.names import is_starter
+from voxlate.training.starter import initial_method, run_folder
 from voxlate.training.training_options import TrainOptions
-from voxlate.training.validate import validation_items, validation_split
+from voxlate.training.validate import paired_patches, validation_split
 from voxlate.training.weights import (
     file_hash,
     is_imported,
@@ -123,7 +121,6 @@ def train(
                 check_free(run)
                 save_state(run.state, beginning.state, owner_of(jobs[-1].recipe, cohort))
             _begin_run(jobs[-1], data, asked.fold, starts, beginning)
-            _describe_cases(jobs[-1])
             _say_first(jobs, asked.fold, others)
 
         by_main(accelerator, _begin)
@@ -167,57 +164,50 @@ def _begin_run(
 ) -> None:
     """Write recipe and provenance of a run, or compare them with those of a run that has begun.
 
-    The provenance also states the cohort's place and the weights from which the run starts.
+    The provenance also states the cohort's place and the weights from which the run starts. The naive baselines and the
+    usual anatomy of the training cases are written where they are absent.
     """
-    run, start = job.run, starts.get("final")
+    run, recipe, cohort, start = job.run, job.recipe, job.cohort, starts.get("final")
     digest = file_hash(start) if start else None
-    about: dict[str, Any] = {
-        "cohort": job.cohort.digest,
-        "start": digest,
-        "splits": job.cohort.splits,
+    about = {"cohort": cohort.digest, "start": digest, "splits": cohort.splits}
+    of_fold = {} if fold is None else {"fold": fold}
+    origin: dict[str, Any] = {
+        "prepared": relative_to(run.folder, Path(data).resolve()),
+        # The start weights were trained on these voxels.
+        "inherited_voxels": read_header(start).get("training_voxels", []) if start else [],
     }
-    # The start weights were trained on these voxels.
-    inherited = read_header(start).get("training_voxels", []) if start else []
-    prepared = relative_to(run.folder, Path(data).resolve())
-    origin: dict[str, Any] = {"prepared": prepared, "inherited_voxels": inherited}
-    if fold is not None:
-        about["fold"] = fold
     if beginning.budgets:
         origin["budgets"] = {name: asdict(one) for name, one in beginning.budgets.items()}
     if beginning.starts:
         origin["adapted"] = {"weights": digest, "calibrated": beginning.calibrated}
-    names = [stage.start_from for stage in job.recipe.all_stages]
-    if starters := {name: starter_hash(name) for name in names if is_starter(name)}:
-        origin["starters"] = starters
-    begin_run(run.folder, job.recipe, beginning.head, about, origin)
+    begin_run(run.folder, recipe, beginning.head, about | of_fold, origin)
+    source, target = recipe.data.source, recipe.data.target
+    if not run.naive.exists():
+        fit_cohort(cohort, source, target, ranges_of(recipe)).save(run.naive)
+    if not run.anatomy.exists():
+        targets = {name: recipe.intensity[name] for name in target}
+        cases = training_cases(cohort, recipe.data)
+        known_scans_of(cohort, cases, source, targets).save(run.anatomy)
 
 
 def _say_first(jobs: Sequence[Job], fold: int | None, others: Sequence[Run]) -> None:
     """Messages on the training; earlier stages that other runs have trained are taken from them."""
-    run, recipe, cohort, say = jobs[-1].run, jobs[-1].recipe, jobs[-1].cohort, jobs[-1].say
+    *earlier, last = jobs
+    run, recipe, cohort, say = last.run, last.recipe, last.cohort, last.say
     if fold is not None:
-        say(fold_note(cohort, fold))
+        train, val, test = (cohort.splits[name] for name in SPLITS)
+        count = len({case.fold for case in cohort.cases} - {None}) or FOLDS
+        text = f"fold {fold} of {count}: {len(train)} cases train, {len(val)} validate ({first_of(val)}); the test split ({len(test)}) is not used."
+        say(message("fold", text, train=len(train), val=len(val)))
     for note in check_training(recipe, cohort):
         say(note)
     text = f"curves in a browser: tensorboard --logdir {run.folder / 'tensorboard'}"
     say(message("curves", text))
-    for job in jobs[:-1]:
+    for job in earlier:
         if not run.weights(job.stage.name).exists():
             own = stage_recipe(recipe, job.stage.name)
             for note in reuse_weights(run, others, own, job.stage):
                 say(note)
-
-
-def _describe_cases(job: Job) -> None:
-    """Write the naive baselines and the usual anatomy of the training cases, where they are absent."""
-    run, recipe, cohort, data = job.run, job.recipe, job.cohort, job.recipe.data
-    if not run.naive.exists():
-        learned = fit_cohort(cohort, data.source, data.target, ranges_of(recipe))
-        learned.save(run.naive)
-    if not run.anatomy.exists():
-        targets = {name: recipe.intensity[name] for name in data.target}
-        known = known_scans_of(cohort, training_cases(cohort, data), data.source, targets)
-        known.save(run.anatomy)
 
 
 def _train_stage(
@@ -275,9 +265,15 @@ def _check_stages(jobs: Sequence[Job], starts: Mapping[str, Path]) -> None:
     earlier: dict[str, Method] = {}
     for job in jobs:
         stage = job.stage
-        check_scale(cohort, stage.data, recipe)
+        headers = [cohort.header(case) for case in training_cases(cohort, stage.data)]
+        check_one_scale(headers, stage.data.target, cohort.folder)
+        for name in sorted(stage.data.modalities):
+            spec = recipe.intensity[name]
+            for header in headers:
+                check_floor(name, spec, header, f"{cohort.folder}: {header.case}")
+            check_filled(name, spec, headers, cohort.folder)
         job.batches()
-        validation_items(recipe, stage, cohort)
+        paired_patches(recipe, stage, cohort)
         earlier[stage.name] = initial_method(stage, earlier)
         if stage.train.best is not None and validation_split(cohort) == "train":
             raise BadInput(
@@ -300,14 +296,6 @@ def check_training(recipe: Recipe, cohort: Cohort) -> list[Message]:
     return list(dict.fromkeys(said))
 
 
-def fold_note(cohort: Cohort, fold: int) -> Message:
-    """A message on the held-out cases of a fold."""
-    train, val, test = (cohort.splits[name] for name in SPLITS)
-    count = len({case.fold for case in cohort.cases} - {None}) or FOLDS
-    text = f"fold {fold} of {count}: {len(train)} cases train, {len(val)} validate ({first_of(val)}); the test split ({len(test)}) is not used."
-    return message("fold", text, train=len(train), val=len(val))
-
-
 def _of_stage(stage: FullStage, recipe: Recipe, cohort: Cohort) -> Iterator[Message]:
     data = stage.data
     lacking = missing_modalities(cohort, data, "train")
@@ -328,15 +316,3 @@ def _of_stage(stage: FullStage, recipe: Recipe, cohort: Cohort) -> Iterator[Mess
         if recipe.intensity[name].window == PICTURES and (low < 0 or high > PICTURES[1]):
             text = f"intensity.{name} is the window of 8-bit pictures (0 to 255), and {name} has {low:.4g} to {high:.4g} {cohort.units[name]} here, of which all beyond the window is lost. Use another map: {intensity_key(name)}, or the window of your scans."
             yield message("window", text, grade="caution")
-
-
-def check_scale(cohort: Cohort, data: DataSettings, recipe: Recipe) -> None:
-    """Raise BadInput as check_one_scale, check_floor and check_filled do, of the training cases of a stage's data."""
-    where = cohort.folder
-    headers = [cohort.header(case) for case in training_cases(cohort, data)]
-    check_one_scale(headers, data.target, where)
-    for name in sorted(data.modalities):
-        spec = recipe.intensity[name]
-        for header in headers:
-            check_floor(name, spec, header, f"{where}: {header.case}")
-        check_filled(name, spec, headers, where)
