@@ -6,104 +6,34 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import chain, product
 from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
-from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
 from voxlate.base.config import kind_of, to_tables
 from voxlate.base.errors import BadInput
 from voxlate.base.files import sha256_of, whole_file
 from voxlate.base.messages import Message, message
 from voxlate.base.records import (
-    Count,
-    Digest,
-    Name,
-    NotNegative,
-    Number,
-    Positive,
     Record,
-    ShortDigest,
     Tensors,
-    Text,
     checksum,
     write_tensors,
 )
-from voxlate.scans.cases.align import Preparation
-from voxlate.scans.cases.case import DIGITS, Unit
+from voxlate.scans.cases.case import DIGITS
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.formats.format import KeptByFile
 from voxlate.science.methods.method import Method
-from voxlate.synthesis.scan_checks import POINTS, training_ranges
+from voxlate.synthesis.scan_checks import training_ranges
 from voxlate.training.batches.data_settings import training_cases
 from voxlate.training.recipe import FullStage, Recipe, code_of, from_dict, to_dict
-from voxlate.training.recipe.run_provenance import Adapted, WithRecipe
 from voxlate.training.recipe.text import first_change, stored_recipe
 from voxlate.training.run import Run, software, weights_of
 
 DRAWS = 256  # of data.physics over all cases, from which the range of training intensities is taken
 Loaded = tuple[Method, Recipe, dict[str, Any]]  # with the header
 HALF = (torch.float16, torch.bfloat16)
-
-
-Points = Annotated[list[Number], Field(min_length=len(POINTS), max_length=len(POINTS))]
-
-
-class _Starter(TypedDict):
-    """What the weights of a starter state of it: its name, and the names by which cohorts call its modalities."""
-
-    name: Name
-    trained_on: Text
-    accepts: dict[Name, list[Name]]
-
-
-class Header(TypedDict):
-    """All data that synthesis needs in addition to the tensors."""
-
-    recipe: dict[str, Any]
-    units: dict[Text, Unit]
-    target_scales: dict[Text, tuple[Number, Number]]
-    target_widths: NotRequired[dict[Text, tuple[NotNegative, NotNegative]]]
-    preparation: Preparation
-    training_ranges: NotRequired[dict[Text, dict[Literal["low", "high"], Points]]]
-    training_spacing_mm: NotRequired[tuple[Positive, Positive, Positive] | None]
-    imports: NotRequired[list[Text]]
-    imported: NotRequired[dict[str, Any]]
-    starter: NotRequired[_Starter]
-    adapted: NotRequired[Adapted]
-    kept_step: NotRequired[Count]
-    sharpness: NotRequired[Annotated[Number, Field(ge=0, le=1)]]
-    bound: NotRequired[dict[Text, NotNegative]]
-    worse: NotRequired[dict[Text, Text]]
-    parameters: Count
-    steps: Count
-    seconds: NotNegative
-    training_cases: Count
-    training_ml: NotRequired[NotNegative]
-    training_voxels: NotRequired[list[ShortDigest]]
-    training_signatures: NotRequired[list[Text]]
-    made_by: dict[Text, Text]
-    sha256: Digest
-
-
-def header_of(file: Tensors) -> dict[str, Any]:
-    """The header of an open weights file; raises BadInput if its types are wrong or its entries contradict each other."""
-    record = file.record
-    if "voxlate" not in file.metadata:
-        raise BadInput(
-            f"{record.path}: expected weights that voxlate saved, found a file without its header. Check the path."
-        )
-    text = file.metadata["voxlate"]
-    header: dict[str, Any] = record.table(text)
-    record.check_version(header, "made_by", "voxlate")
-    record.parse(Header, text)
-    data = record.fill(WithRecipe, header, others=None)["recipe"]["data"]
-    targets = set(data["target"])
-    for key, names in (("units", targets | {*data["source"]}), ("target_scales", targets)):
-        record.check(header[key].keys() == names, f"'{key}' of other modalities")
-    return header
 
 
 def make_header(
@@ -169,7 +99,7 @@ def weights_checksum(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -
 def read_header(path: Path) -> dict[str, Any]:
     """The header of a weights file; raises BadInput if voxlate did not write the file, or if it was changed."""
     with _record(path).tensors("pt") as file:
-        header = header_of(file)
+        header = _header_of(file)
     _check_once(path)
     return {**header, "recipe": stored_recipe(header["recipe"])}
 
@@ -193,9 +123,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     Tensors that were packed in half precision are returned in float32, which holds their values exactly.
     """
     with _record(path).tensors("pt") as file:
-        header = header_of(file)
+        header = _header_of(file)
         tensors = file.arrays
-    file.record.check_checksum(header["sha256"], weights_checksum(header, tensors))
+    file.record.check_checksum(header.get("sha256", ""), weights_checksum(header, tensors))
     for name, tensor in tensors.items():
         if tensor.dtype in HALF:
             tensors[name] = tensor.float()
@@ -204,6 +134,17 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def _record(path: Path) -> Record:
     return Record(path, "a trained model (voxlate train makes one)", "Copy or train it again.")
+
+
+def _header_of(file: Tensors) -> dict[str, Any]:
+    """The header of an open weights file, whose checksum says that it is as it was written."""
+    if "voxlate" not in file.metadata:
+        raise BadInput(
+            f"{file.record.path}: expected weights that voxlate saved, found a file without its header. Check the path."
+        )
+    header: dict[str, Any] = file.record.table(file.metadata["voxlate"])
+    file.record.check_version(header, "made_by", "voxlate")
+    return header
 
 
 def load_weights(method: nn.Module, path: Path) -> None:
