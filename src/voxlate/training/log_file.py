@@ -1,4 +1,4 @@
-"""RUN/log.jsonl: its lines, as a training writes them, and as a resumed training and reports read them."""
+"""RUN/log.jsonl: its lines, as resumed trainings and reports read them."""
 
 import json
 import math
@@ -6,14 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NotRequired
+from typing import Any
 
-from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
-
-from voxlate.base.records import Count, NotNegative, Record, Text
+from voxlate.base.config import adapter
 from voxlate.training.verdict import Verdict
-
-Readings = dict[Text, float]
 
 
 @dataclass(frozen=True)
@@ -25,32 +21,14 @@ class Curve:
     values: tuple[float, ...]
 
 
-class Line(TypedDict):
-    """What is read of a line: a step's losses, a validation, or verdicts."""
-
-    stage: Text
-    step: Count
-    turn: NotRequired[Text]
-    loss: NotRequired[Readings]
-    lr: NotRequired[NotNegative]
-    items_per_s: NotRequired[NotNegative]
-    validation: NotRequired[Readings]
-    verdict: NotRequired[dict[Text, Verdict]]
-
-
 def lines_of(log: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The text and content of each line, without lines that a killed run cut short; none without a log.
-
-    Raises BadInput if a complete line is not from a training.
-    """
+    """The text and content of each line, without lines that a killed run cut short; none without a log."""
     texts = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
-    for number, text in enumerate(texts, start=1):
-        record = Record(f"{log}, line {number}", "a line of a training's log", "Remove it.", True)
+    for text in texts:
         try:
-            json.loads(text)
-        except (ValueError, RecursionError):  # a crash may cut a line short
+            line: dict[str, Any] = json.loads(text)
+        except ValueError:
             continue
-        line: dict[str, Any] = record.parse(Line, text, others=None)
         yield text, line
 
 
@@ -76,5 +54,9 @@ def curves_of(log: Path) -> dict[tuple[str, str], list[Curve]]:
 
 def read_verdicts(log: Path) -> dict[str, list[Verdict]]:
     """The last verdicts of each stage of a training by its log; {} without a log."""
-    lines = [line for _, line in lines_of(log) if "verdict" in line]
-    return {line["stage"]: [*line["verdict"].values()] for line in lines}
+    found = dict[str, list[Verdict]]()
+    for _, line in lines_of(log):
+        if "verdict" in line:
+            by_target = adapter(dict[str, Verdict]).validate_python(line["verdict"])
+            found[line["stage"]] = list(by_target.values())
+    return found
