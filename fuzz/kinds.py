@@ -135,10 +135,6 @@ KINDS = (
         form="calibration",
     ),
     *(
-        Kind("log", "run/log.jsonl", command, form="lines", restored="run")
-        for command in (("report", "run"), AGAIN)
-    ),
-    *(
         Kind("state", f"{run}/state.pt", command, restored=run)
         for run, command in (("stopped", STOPPED), ("run", AGAIN))
     ),

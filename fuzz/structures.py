@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 import tomli_w
-import torch
 from safetensors import numpy
 
 from voxlate.base.records import checksum
-from voxlate.training import calibration_file, naive, weights
+from voxlate.training import calibration_file
 
 CHECKSUM = "checksum"
 Draw = np.random.Generator
@@ -140,19 +139,8 @@ def texts_changed(metadata: dict[str, str], draw: Draw) -> None:
     }
 
 
-def stamped_case(_: Packed) -> None:
-    """Nothing: a prepared case is read where its checksums are right, since nobody but voxlate writes one."""
-
-
-def stamped_weights(file: Packed) -> None:
-    header = json.loads(file.metadata["voxlate"])
-    header["sha256"] = weights.weights_checksum(header, _tensors(file))
-    file.metadata["voxlate"] = json.dumps(header)
-
-
-def stamped_naive(file: Packed) -> None:
-    texts = {key: text for key, text in file.metadata.items() if key != CHECKSUM}
-    file.metadata[CHECKSUM] = naive.baselines_checksum(texts, file.arrays)
+def unstamped(_: Packed) -> None:
+    """Nothing: these files are read where their checksums are right, since nobody but voxlate writes one."""
 
 
 def stamped_anatomy(file: Packed) -> None:
@@ -165,12 +153,8 @@ def stamped_calibration(file: Packed) -> None:
     file.metadata["calibration"] = json.dumps(stated)
 
 
-def _tensors(file: Packed) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(np.array(one)) for name, one in file.arrays.items()}
-
-
 STAMPS: dict[str, Callable[[Packed], None]] = {
-    "case": stamped_case, "weights": stamped_weights, "naive": stamped_naive,
+    "case": unstamped, "weights": unstamped, "naive": unstamped,
     "anatomy": stamped_anatomy, "calibration": stamped_calibration,
 }  # fmt: skip
 # the key of the metadata that holds a form's header; of baselines all keys do, and others have none

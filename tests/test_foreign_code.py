@@ -209,4 +209,4 @@ def test_nothing_in_the_package_allows_code_by_itself():
 
     named = [path for path in files() if "allow_code" in text_of(path)]
     places = {path.as_posix() for path in named if any(map(allows, nodes(path)))}
-    assert places == {"training/torch_network.py", "commands/api/trainings.py"}
+    assert places == {"commands/api/trainings.py"}

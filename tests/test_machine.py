@@ -26,7 +26,6 @@ from voxlate.base.files import (
     write_json,
     write_text,
 )
-from voxlate.training.log_file import append_line
 
 
 def test_the_cores_that_a_process_may_use_count_and_all_where_no_affinity_is_known(monkeypatch):
@@ -145,7 +144,6 @@ def test_a_file_that_another_program_has_open_is_one_sentence(tmp_path, monkeypa
 def test_text_has_the_same_line_ends_on_every_system(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "linesep", "\r\n")
     write_json(tmp_path / "a.json", {"text": "ß"})
-    append_line(tmp_path / "log.jsonl", {"step": 1})
     for path in tmp_path.iterdir():
         assert b"\r" not in path.read_bytes()
     assert "ß".encode() in (tmp_path / "a.json").read_bytes()

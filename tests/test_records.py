@@ -155,20 +155,12 @@ def test_no_value_of_another_type_in_the_provenance_of_a_run_is_read(tmp_path, p
 
 
 LINE = {"stage": "final", "step": 1, "turn": "net", "loss": {"total": 0.5}}
-LINE |= {"lr": 1e-3, "items_per_s": 2.0}
 
 
-@every_row(
-    "change",
-    [{"stage": None}, {"step": "1"}, {"step": -1}, {"loss": {"total": "0.5"}}],
-)
-def test_a_line_of_another_form_is_refused_and_half_a_line_left_out(tmp_path, change):
+def test_half_a_line_of_a_log_is_left_out(tmp_path):
     log = tmp_path / "log.jsonl"
     log.write_text(f'{json.dumps(LINE)}\n{{"stage": "fi')
     assert [line for _, line in lines_of(log)] == [LINE]
-    log.write_text(json.dumps({**LINE, **change}))
-    with refuses(r"log\.jsonl, line 1: expected a line of a training's log"):
-        list(lines_of(log))
 
 
 @every_row(

@@ -13,7 +13,7 @@ from voxlate.scans.images.intensity import Intensity, Percentile, Window
 from voxlate.training.batches.augment import AugmentSettings
 from voxlate.training.batches.batches import Batches
 from voxlate.training.batches.data_settings import DataSettings
-from voxlate.training.batches.latents import cache_moments, uncacheable
+from voxlate.training.batches.latents import cache_moments, can_cache
 
 MAPS: dict[str, Intensity] = {"t1": Window(low=0, high=1000), "t2": Percentile()}
 DATA = DataSettings(source=["t1"], target=["t2"], patch=(1, 8, 8))
@@ -35,7 +35,7 @@ def test_batches_carry_the_moments_that_the_encoder_gives_of_their_slices(cohort
     cache_moments(cohort, DATA, MAPS, halved, folder)
     for depth in (1, 3):  # slices, or windows of them
         data = replace(DATA, patch=(depth, 8, 8))
-        batches = Batches(cohort, data, MAPS, batch=5, steps=3, moments=folder)
+        batches = Batches(cohort, data, MAPS, batch=5, moments=folder)
         for step in range(3):
             one = batches[step]
             moments = torch.cat([one.source_moments, one.target_moments])
@@ -45,14 +45,14 @@ def test_batches_carry_the_moments_that_the_encoder_gives_of_their_slices(cohort
 
 
 @every_row(
-    "changes, words",
+    "changes",
     [
-        ({"augment": AugmentSettings(flip_lr=0.5)}, "data.augment"),
-        ({"patch": (1, 4, 8)}, "larger than data.patch"),
-        ({"patch": (9, 8, 8)}, "of fewer slices than data.patch"),
-        ({"stack": 1}, "data.stack = 1"),
+        {"augment": AugmentSettings(flip_lr=0.5)},
+        {"patch": (1, 4, 8)},
+        {"patch": (9, 8, 8)},
+        {"stack": 1},
     ],
 )
-def test_what_is_not_the_same_slice_every_time_is_not_cached(cohort, changes, words):
-    assert words in uncacheable(cohort, replace(DATA, **changes))
-    assert uncacheable(cohort, DATA) == ""
+def test_what_is_not_the_same_slice_every_time_is_not_cached(cohort, changes):
+    assert can_cache(cohort, DATA)
+    assert not can_cache(cohort, replace(DATA, **changes))

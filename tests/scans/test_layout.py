@@ -20,8 +20,9 @@ from voxlate.scans.cases.case import MASK, Axes, PreparedCase, lay_out, prepare_
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Grid, Volume
-from voxlate.training.batches.batches import Batches, batches_of
+from voxlate.training.batches.batches import Batches
 from voxlate.training.batches.data_settings import DataSettings
+from voxlate.training.batches.patches import Patches
 from voxlate.training.recipe import Recipe
 
 
@@ -75,9 +76,8 @@ def test_training_and_synthesis_see_the_same_slices_and_the_image_lies_on_the_sc
     assert made.grid == scan.grid
     _, height, width = seen[0].shape[1:]
     assert (height, width) == ((24, 20) if axes[1] in "AP" else (20, 24))
-    (batch,) = batches_of(
-        cohort, recipe.data, recipe.intensity, [("a", (z, 0, 0)) for z in range(6)], 6
-    )
+    patches = Patches(cohort, recipe.data, recipe.intensity)
+    batch = patches.read([("a", (z, 0, 0)) for z in range(6)])
     # padded at the bottom and at the right, as the network sees it
     padded = torch.nn.functional.pad(torch.stack(seen), (0, 24 - width, 0, 24 - height), value=-1)
     assert torch.equal(batch.source, padded)

@@ -145,12 +145,12 @@ def test_a_phantom_image_at_synthesis_is_scaled_as_in_its_batch(cohort):
 
 
 def test_seeds_decide_on_batches_and_their_sizes_do_not(cohort):
-    whole = _loaded(cohort, steps=2)[1]
+    whole = _loaded(cohort)[1]
     for k in range(4):
-        alone = _loaded(cohort, batch=1, steps=8)[4 + k]
+        alone = _loaded(cohort, batch=1)[4 + k]
         assert torch.equal(alone.source[0], whole.source[k])
         assert torch.equal(alone.target[0], whole.target[k])
-    assert not torch.equal(_loaded(cohort, seed=6, steps=2)[1].source, whole.source)
+    assert not torch.equal(_loaded(cohort, seed=6)[1].source, whole.source)
 
 
 def test_a_modality_with_further_sequences_draws_each_of_them_and_targets_the_first():

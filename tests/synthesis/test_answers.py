@@ -91,7 +91,7 @@ def test_sharpness_goes_from_the_mean_answer_to_the_sample_in_a_straight_line(re
     "options, sentence",
     [
         ({"sharpness": 0.5, "samples": 4}, "expected one sample, because the mean of several"),
-        ({"sharpness": 0, "steps": 4}, "for sharpness 0, which draws no noise, found steps"),
+        ({"sharpness": 0, "steps": 4}, "synth.steps: expected no option of the sampling"),
         ({"sharpness": 1.5}, "sharpness: expected it to be at most 1"),
     ],
 )

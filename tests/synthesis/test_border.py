@@ -14,7 +14,7 @@ from voxlate.scans.images.grid import canonical
 from voxlate.scans.images.mask import foreground
 from voxlate.science.diffusion.noise import Noise
 from voxlate.synthesis.model import predict_case
-from voxlate.training.batches.batches import read_batch
+from voxlate.training.batches.patches import Patches
 from voxlate.training.load import load
 
 PLACE = 3  # the slice that is compared
@@ -41,7 +41,7 @@ def test_a_slice_gives_the_same_output_through_trainings_path_and_through_that_o
     case, method, known = opened.splits["train"][0], model.network.method, model.network.recipe
     scans = {"t1": cohort / case / "t1.nii.gz"}
     synthesised = outputs_of(method, lambda: model.synthesise(scans))
-    batch = read_batch(opened, known.data, known.intensity, [(case, (PLACE, 0, 0))])
+    batch = Patches(opened, known.data, known.intensity).read([(case, (PLACE, 0, 0))])
     (turn,) = method.turns
     method.train()
     trained = outputs_of(method, lambda: method.loss(turn, batch, Noise(0, batch.item)))

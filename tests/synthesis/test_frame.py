@@ -156,7 +156,7 @@ def test_training_reads_nothing_outside_of_the_frame_and_places_patches_around_t
         places = np.flatnonzero(shown.any(axis))
         assert first - margin <= places[0]
         assert places[-1] < end + margin
-    batches = training_batches(cohort, data, known.intensity, steps=40)
+    batches = training_batches(cohort, data, known.intensity)
     places = [batches._place(item, torch.Generator()) for item in range(8)]
     for name, (_, y, x) in places:
         for start, (first, end) in zip((y, x), cohort.header(name).mask_box[1:]):

@@ -16,7 +16,7 @@ from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.scans.images.grid import resample, with_spacing
 from voxlate.scans.images.intensity import IntensityMap, Scale
-from voxlate.training.batches.batches import batches_of
+from voxlate.training.batches.patches import Patches
 from voxlate.training.weights import make_header
 
 SIZE, PATCH = (48, 56, 20), [1, 56, 48]  # x, y, z
@@ -93,7 +93,7 @@ def both_ways(heads, ready):
         made = model.synthesise(scans, case=case, batch=1)
         depth = cohort.header(case).shape[0] if recipe.data.patch[0] == 1 else 1
         places = [(case, (z, 0, 0)) for z in range(depth)]
-        (trained,) = batches_of(cohort, recipe.data, recipe.intensity, places, len(places))
+        trained = Patches(cohort, recipe.data, recipe.intensity).read(places)
         return trained, model.network.method.batches, made
 
     return read

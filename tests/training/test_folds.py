@@ -76,7 +76,7 @@ def test_a_stage_of_another_fold_is_not_reused(prepared, read_two, tmp_path):
     first = train(chosen, prepared, tmp_path / "first", fold=0, device="cpu")
 
     def end_when_said(said):
-        if "it trained on other cases (--fold)" in said.text:
+        if "it saw other cases" in said.text:
             raise Stopped("it was said")
 
     options = {"fold": 1, "reuse": [first.folder], "device": "cpu"}

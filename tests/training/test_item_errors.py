@@ -70,9 +70,11 @@ def errors_of(
     measured = ItemErrors(
         fit(cases, sources, targets, ranges),
         KnownScans({}, {}),
-        Site(unit, {**training[0], **images}),
-        DataSettings(source=sources, target=targets, patch=SHAPE, apart=True),
-        dict.fromkeys(ranges, WINDOW),
+        SimpleNamespace(
+            cohort=Site(unit, {**training[0], **images}),
+            data=DataSettings(source=sources, target=targets, patch=SHAPE, apart=True),
+            intensity=dict.fromkeys(ranges, WINDOW),
+        ),
         [("p0", start)],
         {name: WINDOW.scale(None) for name in targets},
     )

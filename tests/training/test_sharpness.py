@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from rows import every_row, slow
-from trainings import log_lines
 from voxlate.science.batch import Batch
 from voxlate.training.load import load
 from voxlate.training.validate import LEAST_SHARPNESS, choose_sharpness, draw
@@ -66,10 +65,11 @@ def test_nothing_is_chosen_for_several_samples_or_without_a_wanted_ratio():
 
 @slow
 def test_a_run_states_the_sharpness_that_its_training_chose(read_two, fit):
-    run = fit(read_two({"synth.gradient_ratio": "0.001"}))
+    said = []
+    run = fit(read_two({"synth.gradient_ratio": "0.001"}), say=said.append)
     sharpness = load(run.folder).network.recipe.synth.sharpness
     assert sharpness == pytest.approx(LEAST_SHARPNESS)
     for options, wanted in (({"samples": 2}, 1), ({"sharpness": 0.5}, 0.5)):
         drawn = load(run.folder).with_options(**options)
         assert drawn.network.recipe.synth.sharpness == wanted
-    assert [line["sharpness"]["place"] for line in log_lines(run, "sharpness")] == [sharpness]
+    assert [one.numbers["place"] for one in said if one.code == "sharpness"] == [sharpness]

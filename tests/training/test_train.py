@@ -17,7 +17,7 @@ from rows import every_row, slow
 from trainings import log_lines, same_tensors, same_weights, stop_at, weights_of
 from voxlate.base.errors import Stopped
 from voxlate.training import learner, recipe
-from voxlate.training.learner import Epochs, Learner, load_state
+from voxlate.training.learner import Learner, load_state
 from voxlate.training.recipe.training_settings import Optimiser
 from voxlate.training.run import Run
 from voxlate.training.weights import load_method, save_weights, weights_checksum
@@ -140,7 +140,7 @@ def average():
     model, mean = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
     torch.nn.init.ones_(model.weight)
     torch.nn.init.zeros_(mean.weight)
-    return Learner(model, mean, {}, Epochs(0))
+    return Learner(model, mean)
 
 
 def test_the_running_average_forgets_its_start_and_then_decays(average):

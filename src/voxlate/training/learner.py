@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from voxlate.base.devices import has_doubles
 from voxlate.base.errors import BadInput
 from voxlate.base.files import whole_file, write_text
 from voxlate.base.items import stable_id
@@ -21,44 +20,12 @@ from voxlate.base.optional import optional_package
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.science.methods.method import Method
 from voxlate.training.job import Clock, Job
-from voxlate.training.log_file import append_line, lines_of
+from voxlate.training.log_file import lines_of
 from voxlate.training.recipe import Recipe, to_dict
 from voxlate.training.recipe.training_settings import Training
 
-
-@dataclass
-class Epochs:
-    """Mean loss of each epoch so far, and the sum of losses in the current epoch.
-
-    steps: number of steps of an epoch; 0 if its loss is not needed.
-    """
-
-    steps: int
-    losses: list[float] = field(default_factory=list)
-    running: Tensor | None = None
-    count: int = 0
-
-    def add(self, loss: Tensor) -> bool:
-        """Add a step's loss; returns whether an epoch ended. Only then it waits for the device."""
-        if not self.steps:
-            return False
-        loss = loss.detach().to(torch.float64 if has_doubles(loss.device) else torch.float32)
-        self.running = loss if self.running is None else self.running.to(loss) + loss
-        self.count += 1
-        if self.count < self.steps:
-            return False
-        self.losses.append(float(self.running) / self.count)
-        self.running = None
-        self.count = 0
-        return True
-
-    def state(self) -> dict[str, Any]:
-        """Tensors and plain values."""
-        return {**vars(self), "losses": list(self.losses)}
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from a state."""
-        vars(self).update(state, losses=list(state["losses"]))
+Losses = Mapping[str, Mapping[str, Tensor]]
+"""The losses of each turn by their names."""
 
 
 @dataclass
@@ -73,14 +40,19 @@ class BestWeights:
 
 @dataclass
 class Learner:
-    """All that a training changes, and the whole of state.pt; best: only where `train.best` asks for it."""
+    """All that a training changes, and the whole of state.pt.
+
+    epoch, epochs: the losses of the current epoch, and the mean of each before it, where `train.stop` asks for them;
+    best: where `train.best` asks for it.
+    """
 
     method: Method
     averaged: Method
-    optimisers: dict[str, torch.optim.Optimizer]
-    epochs: Epochs
+    optimisers: dict[str, torch.optim.Optimizer] = field(default_factory=dict)
     step: int = 0
     seconds: float = 0.0
+    epoch: list[Tensor] = field(default_factory=list)
+    epochs: list[float] = field(default_factory=list)
     best: BestWeights | None = None
 
     @cached_property
@@ -109,16 +81,17 @@ class Learner:
     def state(self) -> dict[str, Any]:
         """Tensors and plain values, from which `load_state` continues."""
         turns = self.optimisers.items()
-        state = {
+        return {
             "method": self.method.state_dict(),
             "averaged": self.averaged.state_dict(),
             "optimisers": {turn: optimiser.state_dict() for turn, optimiser in turns},
-            "epochs": self.epochs.state(),
             "memory": self.method.training_state(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "epoch": list(self.epoch),
+            "epochs": list(self.epochs),
+            "best": self.best and vars(self.best),
         }
-        if self.best is not None:
-            state["best"] = vars(self.best)
-        return {**state, "step": self.step, "seconds": self.seconds}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Continue from a state."""
@@ -131,10 +104,10 @@ class Learner:
             # The recipe states the settings; only the moments are those of the state.
             moments = {"state": state["optimisers"][turn]["state"]}
             optimiser.load_state_dict(optimiser.state_dict() | moments)
-        self.epochs.load_state(state["epochs"])
-        self.step = state["step"]
-        self.seconds = state["seconds"]
-        self.best = BestWeights(**state["best"]) if "best" in state else None
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.epoch = [loss.to(device) for loss in state["epoch"]]
+        self.epochs = list(state["epochs"])
+        self.best = state["best"] and BestWeights(**state["best"])
 
     def compare(self, error: float) -> None:
         """Keep the averaged weights if this validation error is the least so far; NaN is the largest."""
@@ -152,33 +125,29 @@ class Learner:
         patience, since = (options.best and options.best.patience), (self.best and self.best.since)
         if patience and since and since >= patience:
             return True
-        return options.stop is not None and options.stop.is_met(self.epochs.losses)
+        return options.stop is not None and options.stop.is_met(self.epochs)
 
 
 class Log:
-    """Writes losses, validations and sentences; removes lines after the step from which it starts.
+    """Writes losses, validations and sentences of a stage to log.jsonl, and their numbers to trackers.
 
     It sets the seconds of the learner, and measures those of the last step. Only the main process writes.
     """
 
     def __init__(self, job: Job, learner: Learner, clock: Clock) -> None:
-        self.log = job.run.log
-        self.stage = job.stage.name
-        self.options = job.stage.train
+        self.job = job
         self.learner = learner
         self.clock = clock
-        self.main = job.accelerator.is_main_process
-        self.on_step = job.progress
+        self.stage = job.stage.name
         self.begun = time.monotonic() - learner.seconds
         self.previous = (learner.step, learner.seconds)
         self.step_seconds = 0.0  # of the last step, with what followed the one before it
         self.latest: dict[str, float] = {}
         self.trackers: list[Any] = []
-        if self.main:
+        if job.is_main:
             self._drop_later_lines()
             from accelerate.tracking import LOGGER_TYPE_TO_CLASS  # reports do without
 
-            # They get numbers alone.
             board, folder = LOGGER_TYPE_TO_CLASS["tensorboard"], job.run.folder
             places = {"logging_dir": folder / "tensorboard", "purge_step": learner.step}
             self.trackers.append(board(self.stage, **places))
@@ -193,41 +162,41 @@ class Log:
         """The seconds of training so far."""
         return time.monotonic() - self.begun
 
-    def add_step(self, losses: Mapping[str, Mapping[str, Any]], writes: bool) -> None:
+    def add_step(self, losses: Losses, writes: bool) -> None:
         """Count the seconds of a step, and report it; writes: also log its losses."""
-        step, seconds = self.learner.step, self.seconds
+        step, seconds, options = self.learner.step, self.seconds, self.job.stage.train
         self.step_seconds = seconds - self.learner.seconds
         self.learner.seconds = seconds
-        if not self.main:
-            return
-        if writes:
+        if writes and self.job.is_main:
             before, passed = self.previous
-            rate = (step - before) * self.options.batch / max(seconds - passed, 1e-9)
-            common = {"lr": self.options.rate(self.clock.place(step - 1)), "items_per_s": rate}
+            rate = (step - before) * options.batch / max(seconds - passed, 1e-9)
+            common = {"lr": options.rate(self.clock.place(step - 1)), "items_per_s": rate}
             for turn, parts in losses.items():
                 values = {name: float(value) for name, value in parts.items()}
                 self.add(turn=turn, loss=values, **common, seconds=seconds)
                 self._plot({f"{turn}/{name}": value for name, value in values.items()} | common)
-                self.latest = {**self.latest, "loss": values["total"], "items_per_s": rate}
+                self.latest |= {"loss": values["total"], "items_per_s": rate}
             self.previous = (step, seconds)
-        self.on_step(self.stage, step, round(self.clock.steps(step)), self.latest)
+        self.report(round(self.clock.steps(step)))
 
     def add_validation(self, scores: Mapping[str, float]) -> None:
         """Log a validation."""
         seconds = self.learner.seconds = self.seconds
         self.add(validation=dict(scores), seconds=seconds)
         self._plot({f"validation/{name}": value for name, value in scores.items()})
-        self.latest = {**self.latest, **scores}
+        self.latest |= scores
         self.previous = (self.learner.step, seconds)
 
-    def add_end(self, sentence: str) -> None:
-        """Log the reason why the training ended before its last step."""
-        self.add(ended=sentence)
-        self.on_step(self.stage, self.learner.step, self.learner.step, self.latest)
+    def report(self, steps: int) -> None:
+        """Report the step, of so many."""
+        if self.job.is_main:
+            self.job.progress(self.stage, self.learner.step, steps, dict(self.latest))
 
     def add(self, **content: object) -> None:
-        """Write a line; see Line."""
-        append_line(self.log, {"stage": self.stage, "step": self.learner.step, **content})
+        """Write a line."""
+        line = {"stage": self.stage, "step": self.learner.step, **content}
+        with self.job.run.log.open("a", encoding="utf-8", newline="\n") as file:
+            file.write(json.dumps(line) + "\n")
 
     def _plot(self, values: Mapping[str, float]) -> None:
         named = {f"{self.stage}/{name}": value for name, value in values.items()}
@@ -241,22 +210,19 @@ class Log:
 
     def _drop_later_lines(self) -> None:
         """Remove lines of steps that a killed run logged but did not save, because it repeats those steps."""
-        if not self.log.exists():
-            return
-        step = self.learner.step
+        log, step = self.job.run.log, self.learner.step
         kept = [
             f"{text}\n"
-            for text, line in lines_of(self.log)
+            for text, line in lines_of(log)
             if line["stage"] != self.stage or 0 < step >= line["step"]
         ]
-        write_text(self.log, "".join(kept))
+        write_text(log, "".join(kept))
 
 
-def owner_of(recipe: Recipe, cohort: Cohort | None) -> str:
+def owner_of(recipe: Recipe, cohort: Cohort) -> str:
     """The digest of what a state depends on: recipe, cohort and splits."""
-    known = {} if cohort is None else cohort.splits
-    splits = {name: sorted(cases) for name, cases in known.items()}
-    whole = [to_dict(recipe), cohort and cohort.digest, splits]
+    splits = {name: sorted(cases) for name, cases in cohort.splits.items()}
+    whole = [to_dict(recipe), cohort.digest, splits]
     return f"{stable_id(json.dumps(whole, sort_keys=True)):016x}"
 
 
@@ -269,14 +235,13 @@ def save_state(path: Path, state: Mapping[str, Any], owner: str) -> None:
 def load_state(path: Path) -> dict[str, Any]:
     """Read the state of a stopped training onto the CPU, wherever it was trained.
 
-    Only tensors and plain values are accepted from the file. Raises BadInput for a damaged or a foreign one.
+    Only tensors and plain values are accepted from the file. Raises BadInput for a damaged one.
     """
     try:
         with zipfile.ZipFile(path) as packed:
             if packed.testzip() is not None:  # torch compares no checksums
                 raise ValueError("a checksum differs")
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        state["owner"], state["stage"], state["step"]
     except Exception as error:  # the reader raises many types for a damaged or foreign file
         raise BadInput(
             f"{path}: expected a training state, found an unreadable file. Delete it to start again."
@@ -290,7 +255,7 @@ def resume(learner: Learner, job: Job) -> None:
     if not path.exists():
         return
     state = load_state(path)
-    if state["owner"] != owner_of(job.recipe, job.cohort):
+    if state.get("owner") != owner_of(job.recipe, job.cohort):
         raise BadInput(
             f"{path}: expected the state of this run's training, found one of another recipe, cohort or split, or of an earlier version. Delete it to start again."
         )

@@ -1,19 +1,15 @@
-"""RUN/log.jsonl: its lines, as a training writes them, and as a resumed training and reports read them."""
+"""RUN/log.jsonl: its lines, as resumed trainings and reports read them."""
 
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NotRequired
+from typing import Any
 
-from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
-
-from voxlate.base.records import Count, NotNegative, Number, Record, Text
+from voxlate.base.config import adapter
 from voxlate.training.verdict import Verdict
-
-Readings = dict[Text, float]
 
 
 @dataclass(frozen=True)
@@ -25,46 +21,14 @@ class Curve:
     values: tuple[float, ...]
 
 
-class Line(TypedDict):
-    """A line: a step's losses, a validation, seconds, or a sentence."""
-
-    stage: Text
-    step: Count
-    turn: NotRequired[Text]
-    loss: NotRequired[Readings]
-    lr: NotRequired[NotNegative]
-    items_per_s: NotRequired[NotNegative]
-    seconds: NotRequired[Number]
-    validation: NotRequired[Readings]
-    time: NotRequired[dict[Text, Number]]
-    planned: NotRequired[Any]  # 0.7 wrote these two
-    took: NotRequired[Any]
-    verdict: NotRequired[dict[Text, Verdict]]
-    sharpness: NotRequired[dict[Text, Number]]
-    keep_start: NotRequired[dict[Text, Number]]
-    started: NotRequired[Text]
-    ended: NotRequired[Text]
-
-
-def append_line(log: Path, line: Mapping[str, object]) -> None:
-    """Add a line to log.jsonl."""
-    with log.open("a", encoding="utf-8", newline="\n") as file:
-        file.write(json.dumps(line) + "\n")
-
-
 def lines_of(log: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The text and content of each line, without lines that a killed run cut short; none without a log.
-
-    Raises BadInput if a complete line is not from a training.
-    """
+    """The text and content of each line, without lines that a killed run cut short; none without a log."""
     texts = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
-    for number, text in enumerate(texts, start=1):
-        record = Record(f"{log}, line {number}", "a line of a training's log", "Remove it.", True)
+    for text in texts:
         try:
-            json.loads(text)
-        except (ValueError, RecursionError):  # a crash may cut a line short
+            line: dict[str, Any] = json.loads(text)
+        except ValueError:
             continue
-        line: dict[str, Any] = record.parse(Line, text, others=None)
         yield text, line
 
 
@@ -90,5 +54,9 @@ def curves_of(log: Path) -> dict[tuple[str, str], list[Curve]]:
 
 def read_verdicts(log: Path) -> dict[str, list[Verdict]]:
     """The last verdicts of each stage of a training by its log; {} without a log."""
-    lines = [line for _, line in lines_of(log) if "verdict" in line]
-    return {line["stage"]: [*line["verdict"].values()] for line in lines}
+    found = dict[str, list[Verdict]]()
+    for _, line in lines_of(log):
+        if "verdict" in line:
+            by_target = adapter(dict[str, Verdict]).validate_python(line["verdict"])
+            found[line["stage"]] = list(by_target.values())
+    return found

@@ -6,8 +6,8 @@ least-squares map.
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from itertools import product
 from pathlib import Path
 
@@ -27,7 +27,6 @@ from voxlate.base.records import (
     checksum,
     write_tensors,
 )
-from voxlate.scans.cases.case import PreparedCase
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.images.grid import Grid, Volume, canonical, return_to
 from voxlate.scans.images.mask import foreground
@@ -70,12 +69,12 @@ class Baselines(_Header):
 
     def save(self, path: Path | str) -> None:
         """Write the baselines as a safetensors file."""
-        stated = dict(vars(self))
-        means, tables, products = (stated.pop(name) for name in ("means", "tables", "products"))
-        tensors: dict[str, AnyArray] = {f"mean:{name}": mean for name, mean in means.items()}
-        tensors |= {":".join(("table", *pair)): table for pair, table in tables.items()}
-        if products is not None:
-            tensors["products"] = products
+        tensors: dict[str, AnyArray] = {f"mean:{name}": mean for name, mean in self.means.items()}
+        for (source, target), table in self.tables.items():
+            tensors[f"table:{source}:{target}"] = table
+        if self.products is not None:
+            tensors["products"] = self.products
+        stated = {one.name: getattr(self, one.name) for one in fields(_Header)}
         texts = {key: json.dumps(value, default=vars) for key, value in stated.items()}
         write_tensors(path, tensors, {**texts, CHECKSUM: baselines_checksum(texts, tensors)})
 
@@ -86,17 +85,19 @@ class Baselines(_Header):
             path, "the naive baselines of a training", "Train again, or score without them."
         )
         with record.tensors() as file:
-            texts = dict(file.metadata)
             digest = file.text(CHECKSUM)
-            del texts[CHECKSUM]
-            stated = record.fill(_Header, {key: record.table(text) for key, text in texts.items()})
+            texts = {key: text for key, text in file.metadata.items() if key != CHECKSUM}
             tensors = file.arrays
         record.check_checksum(digest, baselines_checksum(texts, tensors))
-        products = tensors.pop("products", None)
-        named = {tuple(key.split(":")): values for key, values in tensors.items()}
-        means = {key[1]: values for key, values in named.items() if key[0] == "mean"}
-        tables = {(key[1], key[2]): values for key, values in named.items() if key[0] == "table"}
-        return cls(**vars(stated), means=means, tables=tables, products=products)
+        stated = record.fill(_Header, {key: record.table(text) for key, text in texts.items()})
+        learned = cls(**vars(stated), products=tensors.pop("products", None))
+        for key, values in tensors.items():
+            kind, *names = key.split(":")
+            if kind == "mean":
+                learned.means[names[0]] = values
+            else:
+                learned.tables[names[0], names[1]] = values
+        return learned
 
     def in_own_unit(self, image: Volume) -> Volume:
         """A baseline's image in the unit of its modality's scans."""
@@ -116,26 +117,25 @@ class Baselines(_Header):
 
         sources: the case's scans (resampled to `grid` where they have another); each has its own copy and table.
         """
-        if target not in self.ranges:
-            return {}
-        result = {}
-        others = dict[str, Float32]()
-        to = self.ranges[target]
+        result = dict[str, Float32]()
+        copies = dict[str, Float32]()
+        to = self.ranges.get(target)
         several = sum(made == target for _, made in self.tables) > 1
-        for name in filter(self.ranges.__contains__, sources):
-            if name == target:
+        for name in sources:
+            scale = self.ranges.get(name)
+            if to is None or scale is None or name == target:
                 continue
-            scan, scale = return_to(sources[name], grid), self.ranges[name]
+            scan = return_to(sources[name], grid)
             values = scale.normalise(scan.data[0], foreground(scan) if scale.own else None)
-            others[name] = to.low + (values - scale.low) * np.float32(to.width / scale.width)
-            result[f"copy of {name}"] = others[name]
+            copies[name] = to.low + (values - scale.low) * np.float32(to.width / scale.width)
+            result[f"copy of {name}"] = copies[name]
             if (name, target) in self.tables:
                 label = "intensity table" + (f" of {name}" if several else "")
                 result[label] = self.tables[name, target][_bins(values, scale)]
-        if len(others) > 1:
-            result["mean of the sources"] = np.mean(list(others.values()), axis=0, dtype=np.float32)
+        if len(copies) > 1:
+            result["mean of the sources"] = np.mean(list(copies.values()), axis=0, dtype=np.float32)
             if self.products is not None:
-                result["least squares"] = self._least_squares(self.products, target, others)
+                result["least squares"] = self._least_squares(self.products, target, copies)
         return result
 
     def _least_squares(
@@ -176,9 +176,9 @@ def fit(
     Raises BadInput where no case has a target.
     """
     scales = {name: ranges[name] for name in (*sources, *targets)}
-    pairs = [pair for pair in product(sources, targets) if pair[0] != pair[1]]
     count = voxels = 0
     totals, images = dict[str, Float64](), Counter[str]()
+    pairs = [pair for pair in product(sources, targets) if pair[0] != pair[1]]
     sums = {pair: np.zeros((2, BINS)) for pair in pairs}
     ends = defaultdict[str, list[tuple[float, float]]](list)
     products = np.zeros((len(scales) + 1,) * 2)
@@ -190,11 +190,11 @@ def fit(
             inside = known.get(name)
             if scale.own and inside is None:
                 inside = foreground(volume)
-            values[name] = scale.normalise(volume.data[0], inside)
-            if scale.own and name in targets:
+            values[name] = image = scale.normalise(volume.data[0], inside)
+            if name not in targets:
+                continue
+            if scale.own:
                 ends[name].append(floor_and_peak(volume.data[0], inside))
-        for name in [name for name in targets if name in values]:
-            image = values[name]
             shrink = min(1.0, (MEAN_VOXELS / image.size) ** (1 / 3))
             shape = [max(1, round(length * shrink)) for length in image.shape]
             total = totals.setdefault(name, np.zeros(shape))
@@ -207,8 +207,8 @@ def fit(
         for source, target in pairs:
             if source in values and target in values:
                 bins = _bins(values[source], scales[source]).ravel()
-                for row, weights in enumerate((values[target].ravel(), None)):
-                    sums[source, target][row] += np.bincount(bins, weights, BINS)
+                weighted = np.bincount(bins, values[target].ravel(), BINS)
+                sums[source, target] += weighted, np.bincount(bins, None, BINS)
     if empty := [name for name in targets if name not in totals]:
         raise BadInput(
             f"naive baselines: expected training cases with {', '.join(empty)}, found none. Check the cohort's split and the names of its modalities."
@@ -251,15 +251,17 @@ def fit_cohort(
         window = (windows or {}).get(name)
         ranges[name] = range_for(cohort.units[name], largest, window, "the recipe's window")
 
-    def read(case: PreparedCase) -> Case:
-        """The wanted scans of a case, and where each shows the body."""
-        names = wanted & {*case.header.visible}
-        outlines = {name: case.mask([name]) for name in names}
-        return {name: case.volume(name) for name in names}, outlines
+    def read() -> Iterator[Case]:
+        """The wanted scans of the cases, and where each shows the body."""
+        for entry in chosen:
+            case = cohort.case(entry.case)
+            names = wanted & {*case.header.visible}
+            outlines = {name: case.mask([name]) for name in names}
+            yield {name: case.volume(name) for name in names}, outlines
 
     how = cohort.preparation
     moved = how.resample or how.register is not None or how.align is not None
-    learned = fit((read(cohort.case(entry.case)) for entry in chosen), sources, targets, ranges)
+    learned = fit(read(), sources, targets, ranges)
     return replace(learned, fixed=(moved and how.fixed) or "", align=how.align is not None)
 
 

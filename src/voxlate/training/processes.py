@@ -1,22 +1,20 @@
-"""Several processes of one training: the tasks and decisions of the main process, and stopping together."""
+"""Several processes of one training: their devices, the tasks of the main process, and signals that stop them."""
 
 import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import broadcast_object_list
 
 from voxlate.base.devices import find_device
 from voxlate.base.errors import BadInput
 
 T = TypeVar("T")
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-ASKED_SECONDS = 3.0  # interval in which several processes exchange their decisions
 
 
 def processes(device: str) -> tuple[Accelerator, torch.device]:
@@ -49,25 +47,6 @@ def by_main(accelerator: Accelerator, do: Callable[[], T]) -> T:
     if outcome[1] is not None:
         raise outcome[1]
     return outcome[0]
-
-
-@dataclass
-class Agreement:
-    """Decisions after a step that several processes take together every few seconds."""
-
-    accelerator: Accelerator
-    next_step: int = 0
-
-    def ask(self, step: int, step_seconds: float, asked: tuple[bool, bool]) -> tuple[bool, bool]:
-        """Which of two decisions this or another process asked for; step_seconds: seconds of a step so far."""
-        if self.accelerator.num_processes == 1:
-            return asked
-        if step < self.next_step:
-            return False, False
-        answers = gather_object([(step_seconds, *asked)])
-        slowest = max(seconds for seconds, *_ in answers)
-        self.next_step = step + (max(1, int(ASKED_SECONDS / slowest)) if slowest else 1)
-        return any(first for _, first, _ in answers), any(second for *_, second in answers)
 
 
 @contextlib.contextmanager

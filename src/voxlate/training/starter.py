@@ -25,11 +25,6 @@ def run_folder(run: Path | str) -> Path:
     return folder_of(run) if is_starter(run) else Path(run)
 
 
-def starter_hash(run: Path | str) -> str:
-    """The checksum of a starter's weights, as its card states it."""
-    return read_card(folder_of(run)).sha256
-
-
 def starter_for(source: Path | str, stage: FullStage) -> Method:
     """The method of a starter with the modalities of a stage alone.
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from voxlate.base.array_types import Float32
 from voxlate.base.config import adapter, check_options, fill
@@ -59,7 +59,7 @@ NOT_IN_EVERY_HEADER: dict[str, Any] = {
     "worse": {},
 }
 OF_HEADER = ("weights_hash", "steps", "units", "target_scales", *NOT_IN_EVERY_HEADER)
-OF_NOISE = frozenset((*(field.name for field in fields(SamplerSettings)), "noise"))
+OF_NOISE = {*(field.name for field in fields(SamplerSettings)), "noise", "samples"}
 
 
 @dataclass(frozen=True)
@@ -136,26 +136,27 @@ class TorchNetwork:
     ) -> "tuple[ModelFacts, TorchNetwork]":
         """The model with other keys of synth (see `Model.with_options`); None keeps the recipe's value."""
         given = {name: value for name, value in changes.items() if value is not None}
-        own = check_options(
-            SynthKeys,
-            {name: given[name] for name in given.keys() & parameters_of(SynthKeys).keys()},
-        )
-        stated = apply_changes({}, {name: own.get(name, given[name]) for name in given})
-        named = (name for name in TABLES if isinstance(stated.get(name), str))
-        chosen = {**stated, **{name: {"kind": stated[name]} for name in named}}
-        own = vars(self.recipe.synth)
+        typed = {name: given[name] for name in given.keys() & parameters_of(SynthKeys).keys()}
+        checked = check_options(SynthKeys, typed)
+        chosen = apply_changes({}, {name: checked.get(name, given[name]) for name in given})
+        for name in TABLES:
+            if isinstance(chosen.get(name), str):
+                chosen[name] = {"kind": chosen[name]}
+        own = dict(vars(self.recipe.synth))
         if chosen.get("samples", 1) > 1:
-            own = {**own, "sharpness": 1.0}  # the mean of several is blurred without it
+            own["sharpness"] = 1.0  # the mean of several is blurred without it
         if chosen.get("sampler", own["sampler"]) != own["sampler"]:
-            own = {**own, "eta": 0.0}  # eta belongs to the recipe's sampler
+            own["eta"] = 0.0  # eta belongs to the recipe's sampler
         code = [own["sampler"], *([chosen.get("sampler")] if allow_code else [])]
-        synth = fill(Synthesis, {**own, **chosen}, "synthesis options", code=code)
+        synth = fill(Synthesis, own | chosen, "synthesis options", code=code)
         changed = self.with_synth(facts, synth)
-        if not self.recipe.method.is_stochastic:
-            _refuse_noise(chosen, f"'{self.recipe.title}'")
-        elif synth.sharpness == 0:
-            chosen.pop("sharpness", None)
-            _refuse_noise(chosen, "sharpness 0")
+        draws = self.recipe.method.is_stochastic and synth.sharpness > 0
+        one = ("samples", 1)
+        unfit = [key for key, value in chosen.items() if key in OF_NOISE and (key, value) != one]
+        if unfit and not draws:
+            raise BadInput(
+                f"synth.{unfit[0]}: expected no option of the sampling for '{self.recipe.title}', which draws no noise with sharpness {synth.sharpness:g}, found {', '.join(unfit)}. Leave it out; {HOW_TO_SAMPLE}."
+            )
         return changed
 
     def like(
@@ -177,7 +178,7 @@ class TorchNetwork:
         return own, replace(self, recipe=recipe)
 
     def __reduce__(self) -> tuple[Callable[..., "TorchNetwork"], tuple[Any, ...]]:
-        """Pickle the network for a worker, which loads the weights on its device of that name.
+        """Pickle the network for a worker, which computes on its device of that name.
 
         The precision is that of this machine, because "auto" may differ elsewhere.
         """
@@ -189,29 +190,11 @@ class TorchNetwork:
 
 
 def _receive(written: bytes, recipe: Recipe, header: Mapping[str, Any], asked: str) -> TorchNetwork:
-    """The network on a device of this machine; the command was allowed the code outside voxlate that the model names, if any."""
+    """The network on a device of this machine."""
     device = find_device(asked)
-    # The bytes come from the command itself, which has loaded the run with its checks.
-    weights: dict[str, Tensor] = torch.load(
-        io.BytesIO(written), map_location=device, weights_only=True
-    )
-    method = from_dict(header["recipe"], "the model of this command", allow_code=True).build()
-    method.load_state_dict(weights)
-    method = method.eval().requires_grad_(False).to(device)
+    method = recipe.build().eval().requires_grad_(False).to(device)
+    method.load_state_dict(torch.load(io.BytesIO(written), device, weights_only=True))
     return TorchNetwork(method, recipe, header, device, asked)
-
-
-def _refuse_noise(chosen: Mapping[str, Any], what: str) -> None:
-    """Raise BadInput for options of the sampling, which change nothing where no noise is drawn; what: draws none."""
-    if chosen.get("samples", 1) != 1:
-        raise BadInput(
-            f"synth.samples: expected 1 for {what}, which draws no noise, so that all samples of a case are equal, found {chosen['samples']}. Ask for 1; {HOW_TO_SAMPLE}."
-        )
-    without_effect = [name for name in chosen if name in OF_NOISE]
-    if without_effect:
-        raise BadInput(
-            f"synth.{without_effect[0]}: expected no option of the sampling for {what}, which draws no noise, found {', '.join(without_effect)}. Leave it out; {HOW_TO_SAMPLE}."
-        )
 
 
 @contextlib.contextmanager
@@ -236,25 +219,20 @@ def open_run(run: Path | str, device: str, allow_code: bool, answer: Answer | No
     """The model of a run folder, a weights file, starter:NAME or hf://NAME/REPO (see load.load)."""
     path = _stage_path(run_folder(run), answer, allow_code)
     method, recipe, header = load_method(path, allow_code)
-    if (
-        not recipe.method.makes_targets
-    ):  # an autoencoder alone, whose inputs are the images that it reconstructs
+    if not recipe.method.makes_targets:  # an autoencoder's inputs are the images that it makes
         recipe = replace(recipe, data=replace(recipe.data, source=recipe.data.target, stack=0))
-    chosen = find_device(device)
     # a weights file of a hub's cache is a link, beside which the other files are
     origin = path.resolve() if path.is_dir() else path.parent.resolve() / path.name
     folder = origin if origin.is_dir() else origin.parent
     header["weights_hash"] = file_hash(weights_of(path))
-    anatomy_file = Run(folder).anatomy
-    anatomy = read_known_scans(anatomy_file) if anatomy_file.is_file() else None
-    trained_on = data_of_training([folder])
-    splits = merge_splits(
-        dict.fromkeys(cases, split) for split, cases in trained_on.get("splits", {}).items()
-    )
-    facts = model_facts(recipe, header, splits, "fold" in trained_on)
+    anatomy = Run(folder).anatomy
+    known = read_known_scans(anatomy) if anatomy.is_file() else None
+    data = data_of_training([folder])
+    facts = model_facts(recipe, header, data)
+    chosen = find_device(device)
     network = TorchNetwork(method.to(chosen), recipe, header, chosen, device)
     own_samples = header["recipe"].get("synth", {}).get("samples", 1)
-    return Model(facts, network, origin, anatomy, RunCalibrations(folder, own_samples))
+    return Model(facts, network, origin, known, RunCalibrations(folder, own_samples))
 
 
 def network_of(model: Model) -> TorchNetwork:
@@ -285,12 +263,13 @@ def _stage_path(path: Path, answer: Answer | None, allow_code: bool) -> Path:
 
 
 def model_facts(
-    recipe: Recipe,
-    header: Mapping[str, Any],
-    splits: Mapping[str, str] | None = None,
-    of_fold: bool = False,
+    recipe: Recipe, header: Mapping[str, Any], trained_on: Mapping[str, Any] | None = None
 ) -> ModelFacts:
-    """What a synthesis needs to know of a model; splits: by case, of the training, which may be of a fold."""
+    """What a synthesis needs to know of a model; trained_on: the data of the training, by its provenance."""
+    data = trained_on or {}
+    splits = merge_splits(
+        dict.fromkeys(cases, split) for split, cases in data.get("splits", {}).items()
+    )
     starter = header.get("starter")
     accepts = {name: [name] for name in recipe.data.source}
     accepts |= {name: list(names) for name, names in (starter or {}).get("accepts", {}).items()}
@@ -307,8 +286,8 @@ def model_facts(
         "imported": "imported" in header,
         "was_calibrated": bool(header.get("adapted", {}).get("calibrated")),
         "seen_voxels": header.get("training_voxels", []),
-        "splits": dict(splits or {}),
-        "of_fold": of_fold,
+        "splits": splits,
+        "of_fold": "fold" in data,
     }
     facts: ModelFacts = adapter(ModelFacts).validate_python(stated)
     return facts
@@ -320,8 +299,8 @@ def _of_starter(starter: Mapping[str, Any]) -> dict[str, Any]:
     if starter["name"] not in starter_names():
         return stated
     card = read_card(folder_of(starter["name"]))
-    own = {"target_limits": card.target_limits, "measured": card.errors}
-    return {**stated, **own, "intervals": card.on_intervals}
+    limits = {"target_limits": card.target_limits, "measured": card.errors}
+    return stated | limits | {"intervals": card.on_intervals}
 
 
 def synth_facts(synth: Synthesis) -> SynthFacts:

@@ -1,7 +1,6 @@
 """The training of all stages of a recipe into a run; the same command resumes a stopped run."""
 
 import contextlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -24,16 +23,14 @@ from voxlate.synthesis.scan_checks import (
     known_scans_of,
 )
 from voxlate.training.batches.data_settings import (
-    DataSettings,
+    intensity_key,
     missing_modalities,
     training_cases,
 )
 from voxlate.training.job import Job
-from voxlate.training.learner import Epochs, Learner, owner_of, save_state
+from voxlate.training.learner import Learner, owner_of, save_state
 from voxlate.training.loop import finish, train_stage
 from voxlate.training.naive import fit_cohort
-from voxlate.training.planning.cohort_facts import GREY_LEVELS, scan_of
-from voxlate.training.planning.rules import intensity
 from voxlate.training.precision import choose, stage_precisions, with_precision
 from voxlate.training.processes import by_main, processes, stop_signal
 from voxlate.training.recipe import (
@@ -46,12 +43,12 @@ from voxlate.training.recipe import (
 )
 from voxlate.training.recipe.run_provenance import Budget, Budgets
 from voxlate.training.run import Run, begin_run, check_free, weights_of
-from voxlate.training.starter import initial_method, run_folder, starter_hash
-from voxlate.training.starters.names import is_starter
+from voxlate.training.starter import initial_method, run_folder
 from voxlate.training.training_options import TrainOptions
-from voxlate.training.validate import validation_items, validation_split
+from voxlate.training.validate import paired_patches, validation_split
 from voxlate.training.weights import (
     file_hash,
+    is_imported,
     load_weights,
     read_header,
     reuse_weights,
@@ -76,6 +73,7 @@ class Beginning:
 
 
 NEW = Beginning()
+PICTURES = (0, 255)  # the window of pictures with 8 bits
 
 
 def train(
@@ -101,14 +99,16 @@ def train(
     starts = dict(beginning.starts)
     if asked.init is not None:
         starts["final"] = weights_of(run_folder(asked.init))
+    cohort = open_cohort(data)
+    if asked.fold is not None:
+        cohort = cohort.in_fold(asked.fold)
+    cohort = recipe.with_maps_of(cohort, must_draw=not starts)
+    accelerator, device = processes(asked.device)
     run = Run(out)
-    opened = _open_job(recipe, data, asked, beginning)
-    jobs = _plan_jobs(replace(opened, out=run, progress=progress, say=say, track=asked.track))
+    first = Job(recipe, recipe.all_stages[0], cohort, accelerator, device, out=run)
+    jobs = _with_lengths(replace(first, progress=progress, say=say, track=asked.track))
     _check_stages(jobs, starts)
-    reused = runs_of(asked.reuse)
-    # The weights of some are imported, those of a pretrained autoencoder, say.
-    pretrained = [other for other in reused if "imported" in other.origin["data"]]
-    others = [other for other in reused if other not in pretrained]
+    others = runs_of(asked.reuse)
 
     with contextlib.ExitStack() as held:
 
@@ -116,41 +116,31 @@ def train(
             held.enter_context(lock(out))
             if beginning.state is not None and not run.provenance.exists():
                 check_free(run)
-                owner = owner_of(jobs[-1].recipe, jobs[-1].cohort)
-                save_state(run.state, beginning.state, owner)
+                save_state(run.state, beginning.state, owner_of(jobs[-1].recipe, cohort))
             _begin_run(jobs[-1], data, asked.fold, starts, beginning)
-            for note in _notes(jobs[-1], asked.fold, others):
-                say(note)
+            _say_first(jobs, asked.fold, others)
 
-        by_main(jobs[0].accelerator, _begin)
+        by_main(accelerator, _begin)
         stated = run.origin
         notes = {"adapted": stated["adapted"]} if "adapted" in stated else {}
         budgets = {name: Budget(**table) for name, table in stated.get("budgets", {}).items()}
         stop = held.enter_context(stop_signal())
-        started = [replace(job, budgets=budgets, stop=stop) for job in jobs]
-        _train_stages(started, starts, pretrained, notes)
+        earlier = dict[str, Method]()
+        for job in jobs:
+            name, started = job.stage.name, replace(job, budgets=budgets, stop=stop)
+            method = _train_stage(started, earlier, starts.get(name), others, notes)
+            earlier[name] = method.eval().requires_grad_(False)
     return run
 
 
-def _open_job(recipe: Recipe, data: Path, asked: TrainOptions, beginning: Beginning) -> Job:
-    """The training of the first stage on the cohort and the devices that are asked for."""
-    cohort = open_cohort(data)
-    if asked.fold is not None:
-        cohort = cohort.in_fold(asked.fold)
-    begins_anew = asked.init is None and not beginning.starts
-    cohort = recipe.with_maps_of(cohort, must_draw=begins_anew)
-    accelerator, device = processes(asked.device)
-    return Job(recipe, recipe.all_stages[0], cohort, accelerator, device)
-
-
-def _plan_jobs(first: Job) -> list[Job]:
+def _with_lengths(first: Job) -> list[Job]:
     """The trainings of all stages, with a number of steps for epochs, and a precision in place of "auto".
 
     The precision is that of a run that has begun, or else that of this machine, which the main process chooses, because
     processes may measure differently.
     """
-    jobs = first.of_stages(first.recipe)
-    recipe = with_steps(first.recipe, [job.epoch_steps for job in jobs])
+    lengths = [job.epoch_steps for job in first.of_stages(first.recipe)]
+    recipe = with_steps(first.recipe, lengths)
 
     def _decide() -> Recipe:
         stated = stage_precisions(first.run)
@@ -171,82 +161,80 @@ def _begin_run(
 ) -> None:
     """Write recipe and provenance of a run, or compare them with those of a run that has begun.
 
-    The provenance also states the cohort's place and the weights from which the run starts.
+    The provenance also states the cohort's place and the weights from which the run starts. The naive baselines and the
+    usual anatomy of the training cases are written where they are absent.
     """
-    run, start = job.run, starts.get("final")
+    run, recipe, cohort, start = job.run, job.recipe, job.cohort, starts.get("final")
     digest = file_hash(start) if start else None
-    about: dict[str, Any] = {
-        "cohort": job.cohort.digest,
-        "start": digest,
-        "splits": job.cohort.splits,
+    about = {"cohort": cohort.digest, "start": digest, "splits": cohort.splits}
+    of_fold = {} if fold is None else {"fold": fold}
+    origin: dict[str, Any] = {
+        "prepared": relative_to(run.folder, Path(data).resolve()),
+        # The start weights were trained on these voxels.
+        "inherited_voxels": read_header(start).get("training_voxels", []) if start else [],
     }
-    # The start weights were trained on these voxels.
-    inherited = read_header(start).get("training_voxels", []) if start else []
-    prepared = relative_to(run.folder, Path(data).resolve())
-    origin: dict[str, Any] = {"prepared": prepared, "inherited_voxels": inherited}
-    if fold is not None:
-        about["fold"] = fold
     if beginning.budgets:
         origin["budgets"] = {name: asdict(one) for name, one in beginning.budgets.items()}
     if beginning.starts:
         origin["adapted"] = {"weights": digest, "calibrated": beginning.calibrated}
-    names = [stage.start_from for stage in job.recipe.all_stages]
-    if starters := {name: starter_hash(name) for name in names if is_starter(name)}:
-        origin["starters"] = starters
-    begin_run(run.folder, job.recipe, beginning.head, about, origin)
-    _describe_cases(job)
-
-
-def _notes(job: Job, fold: int | None, others: Sequence[Run]) -> list[Message]:
-    """Messages on the training; stages that other runs have trained are taken from them."""
-    run = job.run
-    notes = [] if fold is None else [fold_note(job.cohort, fold)]
-    notes += check_training(job.recipe, job.cohort)
-    text = f"curves in a browser: tensorboard --logdir {run.folder / 'tensorboard'}"
-    notes.append(message("curves", text))
-    for stage in job.recipe.stages:
-        if not run.weights(stage.name).exists():
-            notes += reuse_weights(run, others, stage_recipe(job.recipe, stage.name), stage.name)
-    return notes
-
-
-def _describe_cases(job: Job) -> None:
-    """Write the naive baselines and the usual anatomy of the training cases, where they are absent."""
-    run, recipe, cohort, data = job.run, job.recipe, job.cohort, job.recipe.data
+    begin_run(run.folder, recipe, beginning.head, about | of_fold, origin)
+    source, target = recipe.data.source, recipe.data.target
     if not run.naive.exists():
-        learned = fit_cohort(cohort, data.source, data.target, ranges_of(recipe))
-        learned.save(run.naive)
+        fit_cohort(cohort, source, target, ranges_of(recipe)).save(run.naive)
     if not run.anatomy.exists():
-        targets = {name: recipe.intensity[name] for name in data.target}
-        known = known_scans_of(cohort, training_cases(cohort, data), data.source, targets)
-        known.save(run.anatomy)
+        targets = {name: recipe.intensity[name] for name in target}
+        cases = training_cases(cohort, recipe.data)
+        known_scans_of(cohort, cases, source, targets).save(run.anatomy)
 
 
-def _train_stages(
-    jobs: Sequence[Job],
-    starts: Mapping[str, Path],
-    pretrained: Sequence[Run],
+def _say_first(jobs: Sequence[Job], fold: int | None, others: Sequence[Run]) -> None:
+    """Messages on the training; earlier stages that other runs have trained are taken from them."""
+    *earlier, last = jobs
+    run, recipe, cohort, say = last.run, last.recipe, last.cohort, last.say
+    if fold is not None:
+        train, val, test = (cohort.splits[name] for name in SPLITS)
+        count = len({case.fold for case in cohort.cases} - {None}) or FOLDS
+        text = f"fold {fold} of {count}: {len(train)} cases train, {len(val)} validate ({first_of(val)}); the test split ({len(test)}) is not used."
+        say(message("fold", text, train=len(train), val=len(val)))
+    for note in check_training(recipe, cohort):
+        say(note)
+    text = f"curves in a browser: tensorboard --logdir {run.folder / 'tensorboard'}"
+    say(message("curves", text))
+    for job in earlier:
+        if not run.weights(job.stage.name).exists():
+            own = stage_recipe(recipe, job.stage.name)
+            for note in reuse_weights(run, others, own, job.stage):
+                say(note)
+
+
+def _train_stage(
+    job: Job,
+    earlier: Mapping[str, Method],
+    start: Path | None,
+    others: Sequence[Run],
     notes: Mapping[str, Any],
-) -> None:
-    """Train all stages that are not finished.
+) -> Method:
+    """Train a stage that is not finished.
 
-    starts: weights by stage from which it is initialised; pretrained: runs of imported autoencoders; notes: additional
-    entries of the weights' headers.
+    start: weights from which it is initialised; others: runs that may hold a pretrained autoencoder; notes: additional
+    entries of the weights' header.
     """
-    earlier = dict[str, Method]()
-    for job in jobs:
-        torch.manual_seed(job.seed)
-        name = job.stage.name
-        method = initial_method(job.stage, earlier)
-        weights = job.run.weights(name)
-        if weights.exists():
-            load_weights(method, weights)
-        else:
-            if name in starts:
-                _load_start(method, starts[name], "adapted" in notes)
-            imported = _import_autoencoder(job, pretrained, method)
-            method = imported or train_stage(job, method, notes)
-        earlier[name] = method.eval().requires_grad_(False)
+    torch.manual_seed(job.seed)
+    method = initial_method(job.stage, earlier)
+    weights = job.run.weights(job.stage.name)
+    if weights.exists():
+        load_weights(method, weights)
+        return method
+    if start is not None:
+        _load_start(method, start, "adapted" in notes)
+    for other in others:
+        pretrained = is_imported(other) and not job.stage.method.makes_targets
+        if pretrained and not unfit_network(other, job.stage):
+            load_weights(method.without_opponent, other.weights())
+            method.to(job.device)
+            imported = {"imported": other.origin["data"]["imported"]}
+            return finish(job, Learner(method, method), imported)
+    return train_stage(job, method, notes)
 
 
 def _load_start(method: Method, start: Path, adapts: bool) -> None:
@@ -263,30 +251,6 @@ def _load_start(method: Method, start: Path, adapts: bool) -> None:
         method.load_state_dict(inside, strict=False)
 
 
-def _import_autoencoder(job: Job, pretrained: Sequence[Run], method: Method) -> Method | None:
-    """The method of an autoencoder's stage with imported weights, and the latents' scale of the cohort's targets.
-
-    None if the stage is no autoencoder, or if no imported autoencoder has its network, which is reported.
-    """
-    stage = job.stage
-    if stage.method.makes_targets:
-        return None
-    for run in pretrained:
-        change = unfit_network(run, stage)
-        source = f"taken from {run.folder}, not trained"
-        if change:
-            source = f"not taken from {run.folder}: {change}"
-        if job.accelerator.is_main_process:
-            job.say(message("stage-reused", f"stage '{stage.name}' is {source}."))
-        if not change:
-            load_weights(method.without_opponent, run.weights())
-            method.to(job.device)
-            origin = run.origin["data"]["imported"]
-            learner = Learner(method, method, {}, Epochs(0))
-            return finish(job, learner, {"imported": origin})
-    return None
-
-
 def _check_stages(jobs: Sequence[Job], starts: Mapping[str, Path]) -> None:
     """Build every stage once, and raise BadInput for impossible settings, before the first step is trained."""
     recipe, cohort = jobs[0].recipe, jobs[0].cohort
@@ -298,9 +262,14 @@ def _check_stages(jobs: Sequence[Job], starts: Mapping[str, Path]) -> None:
     earlier: dict[str, Method] = {}
     for job in jobs:
         stage = job.stage
-        check_scale(cohort, stage.data, recipe)
+        headers = [cohort.header(case) for case in training_cases(cohort, stage.data)]
+        for name in sorted(stage.data.modalities):
+            spec = recipe.intensity[name]
+            for header in headers:
+                check_floor(name, spec, header, f"{cohort.folder}: {header.case}")
+            check_filled(name, spec, headers, cohort.folder)
         job.batches()
-        validation_items(recipe, stage, cohort)
+        paired_patches(recipe, stage, cohort)
         earlier[stage.name] = initial_method(stage, earlier)
         if stage.train.best is not None and validation_split(cohort) == "train":
             raise BadInput(
@@ -323,14 +292,6 @@ def check_training(recipe: Recipe, cohort: Cohort) -> list[Message]:
     return list(dict.fromkeys(said))
 
 
-def fold_note(cohort: Cohort, fold: int) -> Message:
-    """A message on the held-out cases of a fold."""
-    train, val, test = (cohort.splits[name] for name in SPLITS)
-    count = len({case.fold for case in cohort.cases} - {None}) or FOLDS
-    text = f"fold {fold} of {count}: {len(train)} cases train, {len(val)} validate ({first_of(val)}); the test split ({len(test)}) is not used."
-    return message("fold", text, train=len(train), val=len(val))
-
-
 def _of_stage(stage: FullStage, recipe: Recipe, cohort: Cohort) -> Iterator[Message]:
     data = stage.data
     lacking = missing_modalities(cohort, data, "train")
@@ -344,33 +305,10 @@ def _of_stage(stage: FullStage, recipe: Recipe, cohort: Cohort) -> Iterator[Mess
     for name in data.target:
         yield from check_scales(name, cohort.target_widths(recipe.intensity[name], name, teaching))
     for name in data.modalities:
-        yield from _of_window(name, stage, recipe, cohort, teaching)
-
-
-def _of_window(
-    name: str, stage: FullStage, recipe: Recipe, cohort: Cohort, teaching: Sequence[str]
-) -> Iterator[Message]:
-    """A caution where a window is that of 8-bit pictures, and scans are none, with the key of a map that fits them."""
-    if recipe.intensity[name].window != (0, GREY_LEVELS):
-        return
-    headers = [header for header in map(cohort.header, teaching) if name in header.visible]
-    if not headers:
-        return
-    scan = scan_of(name, headers)
-    if scan.least >= 0 and scan.most <= GREY_LEVELS:
-        return
-    fitting, _ = intensity(scan, "target" if name in stage.data.target else "source")
-    keys = ", ".join(f"{key}={json.dumps(value)}" for key, value in fitting.items())
-    text = f"intensity.{name} is the window of 8-bit pictures (0 to {GREY_LEVELS}), and {name} has {scan.least:.4g} to {scan.most:.4g} {scan.unit} here, of which all beyond the window is lost. A map that fits: --set 'intensity.{name}={{{keys}}}'."
-    yield message("window", text, grade="caution")
-
-
-def check_scale(cohort: Cohort, data: DataSettings, recipe: Recipe) -> None:
-    """Raise BadInput as check_floor and check_filled do, of the training cases of a stage's data."""
-    where = cohort.folder
-    headers = [cohort.header(case) for case in training_cases(cohort, data)]
-    for name in sorted(data.modalities):
-        spec = recipe.intensity[name]
-        for header in headers:
-            check_floor(name, spec, header, f"{where}: {header.case}")
-        check_filled(name, spec, headers, where)
+        headers = [cohort.header(case) for case in teaching]
+        known = [header.statistics[name].all for header in headers if name in header.statistics]
+        low = min((values.at(0) for values in known), default=0.0)
+        high = max((values.at(100) for values in known), default=0.0)
+        if recipe.intensity[name].window == PICTURES and (low < 0 or high > PICTURES[1]):
+            text = f"intensity.{name} is the window of 8-bit pictures (0 to 255), and {name} has {low:.4g} to {high:.4g} {cohort.units[name]} here, of which all beyond the window is lost. Use another map: {intensity_key(name)}, or the window of your scans."
+            yield message("window", text, grade="caution")

@@ -22,9 +22,9 @@ from voxlate.science.methods.method import Method
 from voxlate.synthesis.intervals import find_outside
 from voxlate.synthesis.patch import overlap
 from voxlate.synthesis.scan_checks import KnownScans, read_known_scans
-from voxlate.training.batches.batches import Places, batches_of, even_places, validation_batches
-from voxlate.training.batches.data_settings import DataSettings, training_cases
-from voxlate.training.batches.patches import IntensityMaps
+from voxlate.training.batches.batches import validation_batches
+from voxlate.training.batches.data_settings import training_cases
+from voxlate.training.batches.patches import Patches, Places
 from voxlate.training.naive import Baselines, fit_cohort
 from voxlate.training.precision import autocast
 from voxlate.training.recipe import FullStage, Recipe, Synthesis, ranges_of
@@ -50,19 +50,21 @@ def validation_items(recipe: Recipe, stage: FullStage, cohort: Cohort) -> list[B
 
     There are none if training is unpaired and no case of the split has both sources and targets.
     """
-    places, data = validation_places(stage, cohort)
-    return list(batches_of(cohort, data, recipe.intensity, places, recipe.synth.batch))
+    if (patches := paired_patches(recipe, stage, cohort)) is None:
+        return []
+    places = patches.even_places(stage.train.validation_items)
+    return list(patches.in_batches(places, recipe.synth.batch))
 
 
-def validation_places(stage: FullStage, cohort: Cohort) -> tuple[Places, DataSettings]:
-    """Case and start of each validation item of a stage, in order, and its data settings: sources and targets of one case."""
+def paired_patches(recipe: Recipe, stage: FullStage, cohort: Cohort) -> Patches | None:
+    """The validation patches of a stage, of cases with sources and targets; None where there is no such case."""
     split, data = validation_split(cohort), replace(stage.data, apart=False)
-    wanted = {*data.source, *data.target}
+    wanted = {*data.modalities}
     cases = (entry for entry in cohort.cases if entry.split == split)
     # without data.apart this was checked before
     if stage.data.apart and not any(wanted <= {*entry.present} for entry in cases):
-        return [], data
-    return even_places(cohort, data, split, stage.train.validation_items), data
+        return None
+    return Patches(cohort, data, recipe.intensity, split)
 
 
 def whole_slices(
@@ -197,15 +199,13 @@ class ItemErrors:
 
     The same voxels count, and what is outside of the body becomes background as in a synthesis. Errors are in the unit of
     a window, or else of 255. baselines: those that `evaluate` scores; anatomy: the background of the training's targets;
-    places: case and start of each item in the order of `add`; scales: those of the targets' images. A target that was an
-    input of the model does not count, nor does an item without a voxel to be scored.
+    places: case and start of each item of the patches in the order of `add`; scales: those of the targets' images. A
+    target that was an input of the model does not count, nor does an item without a voxel to be scored.
     """
 
     baselines: Baselines
     anatomy: KnownScans
-    cohort: Cohort
-    data: DataSettings
-    intensity: IntensityMaps
+    patches: Patches
     places: Places
     scales: Mapping[str, Scale]
     ignores_outside: bool = False
@@ -214,7 +214,7 @@ class ItemErrors:
 
     def __post_init__(self) -> None:
         # the items of a case follow one another
-        self.part_of_case = lru_cache(len(self.data.target))(self._part_of_case)
+        self.part_of_case = lru_cache(len(self.patches.data.target))(self._part_of_case)
 
     def add(self, batch: Batch, given: Batch, image: Tensor) -> None:
         """Measure a batch; given: the input of the model; image: its prediction."""
@@ -225,8 +225,8 @@ class ItemErrors:
             label = str(self.count)
             self.count += 1
             # the slices beside the own one have other names
-            shown = zip(given.source_names, given.present[item])
-            sources = tuple(name for name, there in shown if there and name in self.data.source)
+            shown = {name for name, there in zip(given.source_names, given.present[item]) if there}
+            sources = tuple(name for name in self.patches.data.source if name in shown)
             for place in find_targets(batch, item):
                 name = batch.target_names[place]
                 if name in sources:
@@ -236,7 +236,7 @@ class ItemErrors:
                 if not counted.any():
                     continue
                 truth, prediction = (
-                    of[item, place].detach().cpu().float().numpy() for of in (batch.target, image)
+                    of[item, place].cpu().float().numpy() for of in (batch.target, image)
                 )
                 filled = _cut(outside, start, size)
                 answers = {key: _cut(whole, start, size) for key, whole in naive.items()}
@@ -248,25 +248,25 @@ class ItemErrors:
 
     def unit(self, target: str) -> tuple[str, float]:
         """The unit of a target's errors, and how many of it a network unit is."""
-        if self.intensity[target].window:
-            return self.cohort.units[target], self.scales[target].half
+        if self.patches.intensity[target].window:
+            return self.patches.cohort.units[target], self.scales[target].half
         return NETWORK_RANGE.unit, NETWORK_RANGE.width / 2
 
     def _part_of_case(
         self, case: str, target: str, sources: tuple[str, ...]
     ) -> tuple[Float32, Float32, dict[str, Float32]]:
         """The voxels of a case that count, as 1; its background, else NaN; its baselines: in network units and the items' axes."""
-        prepared = self.cohort.case(case)
-        header, unit, scale = prepared.header, self.cohort.units[target], self.scales[target]
-        inside = np.ones(header.shape, np.float32)
+        patches, scale = self.patches, self.scales[target]
+        prepared, unit = patches.cohort.case(case), patches.cohort.units[target]
+        grid = Grid(prepared.header.shape, np.array(prepared.header.affine))
+        inside = np.ones(grid.shape, np.float32)
         if mask_for(unit) == "body":
             inside = prepared.outline(target).astype(np.float32)
         outside = find_outside(prepared, sources)
         trained = self.anatomy.backgrounds.get(target)
-        value = outside.value(scale, self.intensity[target], unit, trained)
+        value = outside.value(scale, patches.intensity[target], unit, trained)
         voxels = outside.of(self.anatomy.beyond.get(target, 0), self.ignores_outside)
         background = np.where(voxels, scale.forward(np.float32(value)), np.nan).astype(np.float32)
-        grid = Grid(header.shape, np.array(header.affine))
         scans = {name: prepared.volume(name) for name in sources}
         naive = self.baselines.images(target, scans, grid)
         if target in self.baselines.means:
@@ -274,12 +274,11 @@ class ItemErrors:
         images = {}
         for key, values in naive.items():
             volume = self.baselines.in_own_unit(Volume(values[None], grid.affine, "", target))
-            images[key] = scale.forward(volume.data[0])
-        inside, background, *others = (
-            reorder_axes(one, CANONICAL, self.data.axes)
-            for one in (inside, background, *images.values())
-        )
-        return inside, background, dict(zip(images, others))
+            images[key] = self._lay_out(scale.forward(volume.data[0]))
+        return self._lay_out(inside), self._lay_out(background), images
+
+    def _lay_out(self, image: Float32) -> Float32:
+        return reorder_axes(image, CANONICAL, self.patches.data.axes)
 
 
 def _cut(image: Float32, start: Triple, size: Triple) -> Float32:
@@ -292,32 +291,35 @@ def _cut(image: Float32, start: Triple, size: Triple) -> Float32:
 
 def begin_errors(run: Run, recipe: Recipe, stage: FullStage, cohort: Cohort) -> ItemErrors:
     """The errors of a stage's validation items before any is added, with the baselines of its run."""
-    data = stage.data
+    data, maps = stage.data, recipe.intensity
     baselines = Baselines.load(run.naive)
-    anatomy = read_known_scans(run.anatomy)
-    if not {*data.source, *data.target} <= baselines.ranges.keys():
+    if not {*data.modalities} <= baselines.ranges.keys():
         baselines = fit_cohort(cohort, data.source, data.target, ranges_of(recipe))
-    maps = recipe.intensity
-    places, paired = validation_places(stage, cohort)
+    patches = paired_patches(recipe, stage, cohort)
+    assert patches is not None
     cases = training_cases(cohort, data)
-    scales = {name: cohort.target_scale(maps[name], name, cases) for name in data.target}
-    ignores = recipe.ignores_outside
-    return ItemErrors(baselines, anatomy, cohort, paired, maps, places, scales, ignores)
+    return ItemErrors(
+        baselines,
+        read_known_scans(run.anatomy),
+        patches,
+        patches.even_places(stage.train.validation_items),
+        {name: cohort.target_scale(maps[name], name, cases) for name in data.target},
+        recipe.ignores_outside,
+    )
 
 
 def verdicts_on(errors: ItemErrors, stage: FullStage) -> list[Verdict]:
     """The verdict on each target of a stage by its last validation."""
-    cohort = errors.cohort
-    drawn = ", one sample each" if stage.method.iterates else ""
-    known = validation_split(cohort) == "train"
-    clause = "these are training items, because there is no validation patient" if known else ""
-    if any(warning.code == UNOWNED for warning in cohort.warnings):
-        clause = clause or UNOWNED_CLAUSE
+    cohort = errors.patches.cohort
+    clause = ""
+    if validation_split(cohort) == "train":
+        clause = "these are training items, because there is no validation patient"
+    elif any(warning.code == UNOWNED for warning in cohort.warnings):
+        clause = UNOWNED_CLAUSE
     patients = {entry.case: entry.patient for entry in cohort.cases}
     of_items = {str(number): patients[case] for number, (case, _) in enumerate(errors.places)}
-    verdicts = []
-    for name, of_target in errors.errors.items():
-        unit, _ = errors.unit(name)
-        where = f" on validation items{drawn}"
-        verdicts.append(verdict_on(name, of_target, of_items, unit, where, clause))
-    return verdicts
+    where = " on validation items" + (", one sample each" if stage.method.iterates else "")
+    return [
+        verdict_on(name, of_target, of_items, errors.unit(name)[0], where, clause)
+        for name, of_target in errors.errors.items()
+    ]

@@ -73,100 +73,78 @@ def verdict_on(
     case; where: a clause on the voxels or items of the errors; not_held_out: a clause if cases say nothing of other patients.
     """
     ours = errors.get(SYNTHESIS, {})
-    others = [name for name in errors if name != SYNTHESIS]
-    pairs = [_pair(name, ours, errors[name], patients) for name in others]
-    shared = [pair for pair in pairs if pair.cases]
+    baseline, shared, least = "", 0, np.inf
+    synthesis = naive = np.zeros(0)
+    for name, theirs in errors.items():
+        both = [case for case in ours if np.isfinite([ours[case], theirs.get(case, np.nan)]).all()]
+        if name == SYNTHESIS or not both:
+            continue
+        own, other = (_by_patient(one, both, patients) for one in (ours, theirs))
+        if (len(both), -other.mean()) > (shared, -least):
+            baseline, shared, least = name, len(both), other.mean()
+            synthesis, naive = own, other
     if not shared:
         finite = [error for error in ours.values() if np.isfinite(error)]
-        own = f"MAE {_in_unit(float(np.mean(finite)), unit)}; no" if finite else "No"
-        said = f"{own} naive baseline was scored (--prepared PREPARED or --naive RUN gives one)."
+        own_error = f"MAE {_in_unit(float(np.mean(finite)), unit)}; no" if finite else "No"
+        said = (
+            f"{own_error} naive baseline was scored (--prepared PREPARED or --naive RUN gives one)."
+        )
         said += f" No result on other patients: {not_held_out}." if not_held_out else ""
         return Verdict(modality, "unknown", said, unit=unit)
-    best = min(shared, key=lambda pair: (-pair.cases, pair.naive.mean()))
-    outcome, said = _judge(best, unit, where, not_held_out)
-    if best.cases < len(ours):
-        said += f" Over the {best.cases} of {len(ours)} cases that this baseline has."
-    numbers = [str(number) for number in range(len(best.naive))]
+    mean, best = float(synthesis.mean()), float(naive.mean())
+    # of the baseline's error, which may be 0
+    share = 1 - mean / best if best > 0 else -np.inf * mean if mean else 0.0
+    p = wilcoxon_p(synthesis, naive)
+    lower, higher = int((synthesis < naive).sum()), int((synthesis > naive).sum())
+    outcome, reason = _judge(len(naive), share, p, lower, higher, not_held_out)
+    begin = f"MAE {_in_unit(mean, unit)}{where}; {baseline} {_in_unit(best, unit)}"
+    said = f"{begin.removesuffix('.')}. {reason}"  # a.u. ends with one
+    if shared < len(ours):
+        said += f" Over the {shared} of {len(ours)} cases that this baseline has."
     return Verdict(
         modality,
         outcome,
         said,
         unit=unit,
-        baseline=best.baseline,
-        synthesis=float(best.synthesis.mean()),
-        naive=float(best.naive.mean()),
-        share=best.share if np.isfinite(best.share) else None,
-        lower_on=best.lower_on,
-        patients=len(numbers),
-        difference_ci95=bootstrap(best.synthesis - best.naive, numbers, seed=0),
-        p=wilcoxon_p(best.synthesis, best.naive),
+        baseline=baseline,
+        synthesis=mean,
+        naive=best,
+        share=share if np.isfinite(share) else None,
+        lower_on=lower,
+        patients=len(naive),
+        difference_ci95=bootstrap(synthesis - naive, list(map(str, range(len(naive)))), seed=0),
+        p=p,
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Pair:
-    """Mean errors by patient of the synthesis and one baseline, on the cases that both have."""
-
-    baseline: str
-    synthesis: Float64
-    naive: Float64
-    cases: int
-
-    @property
-    def share(self) -> float:
-        """The relative reduction of the baseline's error; −∞ if the baseline has no error."""
-        ours, theirs = float(self.synthesis.mean()), float(self.naive.mean())
-        if theirs > 0:
-            return 1 - ours / theirs
-        return 0.0 if ours == 0 else -np.inf
-
-    @property
-    def lower_on(self) -> int:
-        """Number of patients on whom the synthesis has the lower error."""
-        return int((self.synthesis < self.naive).sum())
+def _by_patient(errors: Errors, cases: Sequence[str], patients: Mapping[str, str]) -> Float64:
+    """The mean error of each patient."""
+    of_patients = grouped((patients[case], errors[case]) for case in cases).values()
+    return np.array([np.mean(of_cases) for of_cases in of_patients])
 
 
-def _judge(pair: _Pair, unit: str, where: str, not_held_out: str) -> tuple[Outcome, str]:
-    """The outcome and its sentence: better needs most patients and a significant difference; worse needs most patients."""
-    ours, theirs = (_in_unit(float(both.mean()), unit) for both in (pair.synthesis, pair.naive))
-    size = len(pair.naive)
-    errors = f"MAE {ours}{where}; {pair.baseline} {theirs}".removesuffix(".")  # of a.u.
-    share = pair.share
-    least = ONE_WORSE if size == 1 else TIE
-    higher = int((pair.synthesis > pair.naive).sum())
-    if share <= -least and 2 * higher > size:
+def _judge(
+    size: int, share: float, p: float, lower: int, higher: int, not_held_out: str
+) -> tuple[Outcome, str]:
+    """The outcome and its reason: better needs most patients and a significant difference; worse needs most patients.
+
+    size: number of patients; share: relative reduction of the baseline's error; lower, higher: patients with such an error.
+    """
+    everyone = plural(size, "patient")
+    if share <= -(ONE_WORSE if size == 1 else TIE) and 2 * higher > size:
         alone = " One patient does not represent others." if size == 1 else ""
-        return (
-            "worse",
-            f"{errors}. Do not use: higher for {higher} of {plural(size, 'patient')}.{alone}",
-        )
+        return "worse", f"Do not use: higher for {higher} of {everyone}.{alone}"
     if not_held_out:
-        return "unclear", f"{errors}. No result on other patients: {not_held_out}."
-    lower = f"for {pair.lower_on} of {plural(size, 'patient')}"
-    p = wilcoxon_p(pair.synthesis, pair.naive)
-    if share >= TIE and p < SIGNIFICANT and 2 * pair.lower_on > size:
-        return "better", f"{errors}. Lower {lower}."
+        return "unclear", f"No result on other patients: {not_held_out}."
+    if share >= TIE and p < SIGNIFICANT and 2 * lower > size:
+        return "better", f"Lower for {lower} of {everyone}."
     if enough := patients_needed(size):
-        return (
-            "unclear",
-            f"{errors}. Too few patients to compare: {size}, at least {enough} are needed.",
-        )
-    return "unclear", f"{errors}. Not clearly lower: {lower} (signed-rank test, p {p:.2g})."
+        return "unclear", f"Too few patients to compare: {size}, at least {enough} are needed."
+    return "unclear", f"Not clearly lower: for {lower} of {everyone} (signed-rank test, p {p:.2g})."
 
 
 def _in_unit(error: float, unit: str) -> str:
     return f"{fixed_text(error, error, fits=True)} {unit}".rstrip()
-
-
-def _pair(baseline: str, ours: Errors, theirs: Errors, patients: Mapping[str, str]) -> _Pair:
-    """The mean errors of the patients with a case that both have, each patient once."""
-    errors = {case: [ours[case], theirs.get(case, np.nan)] for case in ours}
-    by_patient = grouped(
-        (patients[case], both) for case, both in errors.items() if np.isfinite(both).all()
-    )
-    means = [np.mean(pairs, axis=0) for pairs in by_patient.values()]
-    synthesis, naive = np.reshape(means, (-1, 2)).T
-    return _Pair(baseline, synthesis, naive, sum(map(len, by_patient.values())))
 
 
 def verdict_lines(verdicts: Sequence[Verdict]) -> list[str]:

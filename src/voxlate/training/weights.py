@@ -1,48 +1,33 @@
 """Weights files: a whole model as one safetensors file with its recipe, units and provenance in the header."""
 
 import json
-import math
-import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from itertools import chain, product
 from pathlib import Path
-from typing import Annotated, Any, NotRequired
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
-from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
 from voxlate.base.config import kind_of, to_tables
 from voxlate.base.errors import BadInput
 from voxlate.base.files import sha256_of, whole_file
 from voxlate.base.messages import Message, message
 from voxlate.base.records import (
-    Count,
-    Digest,
-    Name,
-    NotNegative,
-    Number,
-    Positive,
     Record,
-    ShortDigest,
     Tensors,
-    Text,
     checksum,
     write_tensors,
 )
-from voxlate.scans.cases.align import Preparation
-from voxlate.scans.cases.case import DIGITS, Unit
+from voxlate.scans.cases.case import DIGITS
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.formats.format import KeptByFile
 from voxlate.science.methods.method import Method
-from voxlate.synthesis.scan_checks import POINTS, training_ranges
+from voxlate.synthesis.scan_checks import training_ranges
 from voxlate.training.batches.data_settings import training_cases
 from voxlate.training.recipe import FullStage, Recipe, code_of, from_dict, to_dict
-from voxlate.training.recipe.run_provenance import Adapted, WithRecipe
 from voxlate.training.recipe.text import first_change, stored_recipe
 from voxlate.training.run import Run, software, weights_of
 
@@ -50,107 +35,15 @@ DRAWS = 256  # of data.physics over all cases, from which the range of training 
 Loaded = tuple[Method, Recipe, dict[str, Any]]  # with the header
 HALF = (torch.float16, torch.bfloat16)
 
-LEAST_SIZE = 4096  # numbers up to this one are allowed in all settings of a network
-NUMBERS = re.compile(r"\d+(?:\.\d+)?(?:e\+?\d+)?")
-
-
-class _Software(TypedDict):
-    voxlate: Text
-    python: Text
-    torch: Text
-    numpy: Text
-    nibabel: Text
-    safetensors: Text
-    notice: Text
-
-
-Points = Annotated[list[Number], Field(min_length=len(POINTS), max_length=len(POINTS))]
-
-
-class _Span(TypedDict):
-    low: Points
-    high: Points
-
-
-class _Starter(TypedDict):
-    """What the weights of a starter state of it: its name, and the names by which cohorts call its modalities."""
-
-    name: Name
-    trained_on: Text
-    accepts: dict[Name, list[Name]]
-
-
-class Header(TypedDict):
-    """All data that synthesis needs in addition to the tensors."""
-
-    recipe: dict[str, Any]
-    units: dict[Text, Unit]
-    target_scales: dict[Text, tuple[Number, Number]]
-    target_widths: NotRequired[dict[Text, tuple[NotNegative, NotNegative]]]
-    preparation: Preparation
-    training_ranges: NotRequired[dict[Text, _Span]]
-    training_spacing_mm: NotRequired[tuple[Positive, Positive, Positive] | None]
-    imports: NotRequired[list[Text]]
-    imported: NotRequired[dict[str, Any]]
-    starter: NotRequired[_Starter]
-    adapted: NotRequired[Adapted]
-    kept_step: NotRequired[Count]
-    sharpness: NotRequired[Annotated[Number, Field(ge=0, le=1)]]
-    bound: NotRequired[dict[Text, NotNegative]]
-    worse: NotRequired[dict[Text, Text]]
-    parameters: Count
-    steps: Count
-    seconds: NotNegative
-    training_cases: Count
-    training_ml: NotRequired[NotNegative]
-    training_voxels: NotRequired[list[ShortDigest]]
-    training_signatures: NotRequired[list[Text]]
-    made_by: _Software
-    sha256: Digest
-
-
-def header_of(file: Tensors) -> dict[str, Any]:
-    """The header of an open weights file; raises BadInput if its types are wrong or its entries contradict each other."""
-    record = file.record
-    if "voxlate" not in file.metadata:
-        raise BadInput(
-            f"{record.path}: expected weights that voxlate saved, found a file without its header. Check the path."
-        )
-    text = file.metadata["voxlate"]
-    header: dict[str, Any] = record.table(text)
-    record.check_version(header, "made_by", "voxlate")
-    record.parse(Header, text)
-    recipe = record.fill(WithRecipe, header, others=None)["recipe"]
-    targets = set(recipe["data"]["target"])
-    names = targets.union(recipe["data"]["source"])
-    for key, wanted in (("units", names), ("target_scales", targets), ("target_widths", targets)):
-        same = header.get(key, {}).keys() == wanted
-        record.check(same or key not in header, f"'{key}' of other modalities")
-    _check_sizes(file, header["recipe"])
-    return header
-
-
-def _check_sizes(file: Tensors, recipe: Mapping[str, Any]) -> None:
-    """Raise BadInput if the settings name a network far larger than the tensors, which would take minutes to build."""
-    sizes = [math.prod(lengths) for lengths, _ in file.shapes.values()]
-    largest = max(LEAST_SIZE, len(sizes), *sizes)
-    for stage in (recipe, *recipe.get("stages", ())):
-        settings = json.dumps([stage["net"], stage["method"]])
-        for number in NUMBERS.findall(settings):
-            found = f"a network of {number:.40} in the recipe, which its tensors are not"
-            file.record.check(float(number) <= largest, found)
-
 
 def make_header(
     recipe: Recipe, method: nn.Module, cohort: Cohort, steps: int, seconds: float
 ) -> dict[str, Any]:
     """The header of a weights file: all data that synthesis needs in addition to the tensors."""
-    data = recipe.data
+    data, maps = recipe.data, recipe.intensity
     cases = training_cases(cohort, data)  # other cases may have another scale
-    maps = {name: recipe.intensity[name] for name in data.target}
-    scales = {name: cohort.target_scale(intensity, name, cases) for name, intensity in maps.items()}
+    scales = {name: cohort.target_scale(maps[name], name, cases) for name in data.target}
     plain = to_dict(recipe)
-    names = data.modalities
     draws = max(1, DRAWS // len(cases))
     drawn = list(chain.from_iterable(cohort.headers_of_draws(case, draws) for case in cases))
     # a case that no stage can use may have other scans of a patient who trains
@@ -158,15 +51,11 @@ def make_header(
     return {
         "recipe": plain,
         **({"imports": needed} if (needed := code_of(plain)) else {}),
-        "units": {name: cohort.units[name] for name in names},
+        "units": {name: cohort.units[name] for name in data.modalities},
         "target_scales": {name: [scale.low, scale.high] for name, scale in scales.items()},
-        "target_widths": {
-            name: cohort.target_widths(intensity, name, cases) for name, intensity in maps.items()
-        },
+        "target_widths": {name: cohort.target_widths(maps[name], name, cases) for name in scales},
         "preparation": asdict(cohort.preparation),
-        "training_ranges": training_ranges(
-            drawn, {name: recipe.intensity[name] for name in data.source}
-        ),
+        "training_ranges": training_ranges(drawn, {name: maps[name] for name in data.source}),
         "training_spacing_mm": cohort.median("spacing_mm"),
         "parameters": sum(parameter.numel() for parameter in method.parameters()),
         "steps": steps,
@@ -175,7 +64,7 @@ def make_header(
         "training_ml": cohort.median("mask_ml"),
         "training_voxels": [
             header.voxels[name][:DIGITS]
-            for header, name in product(seen, names)
+            for header, name in product(seen, data.modalities)
             if name in header.visible
         ],
         "made_by": software(),
@@ -210,15 +99,17 @@ def weights_checksum(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -
 def read_header(path: Path) -> dict[str, Any]:
     """The header of a weights file; raises BadInput if voxlate did not write the file, or if it was changed."""
     with _record(path).tensors("pt") as file:
-        header = header_of(file)
+        header = _header_of(file)
     _check_once(path)
     return {**header, "recipe": stored_recipe(header["recipe"])}
 
 
-@partial(KeptByFile, most=64)
-def _check_once(path: Path) -> None:
-    """Compare a file with its checksum, once in each process."""
-    read_weights(path)
+def _compare(path: Path) -> None:
+    """Compare a file with its checksum."""
+    _read(path)
+
+
+_check_once = KeptByFile(_compare, 64)  # in each process
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -232,17 +123,28 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     Tensors that were packed in half precision are returned in float32, which holds their values exactly.
     """
     with _record(path).tensors("pt") as file:
-        header = header_of(file)
-        tensors = {name: file.file.get_tensor(name) for name in file.shapes}
-    file.record.check_checksum(header["sha256"], weights_checksum(header, tensors))
-    header = {**header, "recipe": stored_recipe(header["recipe"])}
-    return header, {
-        name: tensor.float() if tensor.dtype in HALF else tensor for name, tensor in tensors.items()
-    }
+        header = _header_of(file)
+        tensors = file.arrays
+    file.record.check_checksum(header.get("sha256", ""), weights_checksum(header, tensors))
+    for name, tensor in tensors.items():
+        if tensor.dtype in HALF:
+            tensors[name] = tensor.float()
+    return {**header, "recipe": stored_recipe(header["recipe"])}, tensors
 
 
 def _record(path: Path) -> Record:
     return Record(path, "a trained model (voxlate train makes one)", "Copy or train it again.")
+
+
+def _header_of(file: Tensors) -> dict[str, Any]:
+    """The header of an open weights file, whose checksum says that it is as it was written."""
+    if "voxlate" not in file.metadata:
+        raise BadInput(
+            f"{file.record.path}: expected weights that voxlate saved, found a file without its header. Check the path."
+        )
+    header: dict[str, Any] = file.record.table(file.metadata["voxlate"])
+    file.record.check_version(header, "made_by", "voxlate")
+    return header
 
 
 def load_weights(method: nn.Module, path: Path) -> None:
@@ -312,35 +214,46 @@ def runs_of(folders: Sequence[Path | str]) -> list[Run]:
     return runs
 
 
-def reuse_weights(run: Run, others: Sequence[Run], recipe: Recipe, stage: str) -> list[Message]:
+def reuse_weights(
+    run: Run, others: Sequence[Run], recipe: Recipe, stage: FullStage
+) -> Iterator[Message]:
     """Copy the weights of a stage from the first other run with the same recipe and data.
 
-    recipe: that of the run up to this stage. Returns a message for each other run: that its weights are used, or the
-    reason against it.
+    recipe: that of the run up to this stage. Gives a message for each other run: that its weights are used, or the
+    reason against it. A pretrained autoencoder is only named, because its latents' scale is still to be found.
     """
-    messages = []
     for other in others:
-        change = _why_not_reused(run, other, recipe, stage)
+        imported = is_imported(other)
+        if imported and stage.method.makes_targets:
+            continue
+        change = unfit_network(other, stage) if imported else _difference(run, other, recipe, stage)
         if not change:
-            with whole_file(run.weights(stage)) as temporary:
-                shutil.copyfile(other.weights(stage), temporary)
-            return [message("stage-reused", f"stage '{stage}' is taken from {other.folder}.")]
-        text = f"stage '{stage}' is not taken from {other.folder}: {change}."
-        messages.append(message("stage-not-reused", text))
-    return messages
+            if not imported:
+                with whole_file(run.weights(stage.name)) as temporary:
+                    shutil.copyfile(other.weights(stage.name), temporary)
+            yield message("stage-reused", f"stage '{stage.name}' is taken from {other.folder}.")
+            return
+        text = f"stage '{stage.name}' is not taken from {other.folder}: {change}."
+        yield message("stage-not-reused", text)
 
 
-def _why_not_reused(run: Run, other: Run, recipe: Recipe, stage: str) -> str:
+def _difference(run: Run, other: Run, recipe: Recipe, stage: FullStage) -> str:
     """The reason against the weights of another run; "" if they can be used."""
-    data, theirs = (each.origin["data"] for each in (run, other))
-    if theirs.get("cohort") != data.get("cohort"):
-        return "it saw another cohort"
-    if theirs.get("splits") != data.get("splits"):
-        return "it trained on other cases (--fold)"
-    if not other.weights(stage).exists():
-        return f"it has no finished stage '{stage}'"
-    trained = read_header(other.weights(stage))["recipe"]
-    return first_change(_what_trains(trained), _what_trains(to_dict(recipe)))
+    ours, theirs = (each.origin["data"] for each in (run, other))
+    if any(theirs.get(key) != ours.get(key) for key in ("cohort", "splits")):
+        return "it saw other cases"
+    weights = other.weights(stage.name)
+    if not weights.exists():
+        return f"it has no finished stage '{stage.name}'"
+    trained = read_header(weights)["recipe"]
+    # neither of them changes weights
+    same = {"title": "", "synth": {}}
+    return first_change(trained | same, to_dict(recipe) | same)
+
+
+def is_imported(run: Run) -> bool:
+    """Whether the weights of a run are imported, those of a pretrained autoencoder, say."""
+    return "imported" in run.origin["data"]
 
 
 def unfit_network(run: Run, stage: FullStage) -> str:
@@ -348,8 +261,3 @@ def unfit_network(run: Run, stage: FullStage) -> str:
     theirs = read_header(run.weights())["recipe"]
     ours = {"kind": kind_of(stage.net), **to_tables(stage.net)}
     return first_change(theirs["net"], ours, "net")
-
-
-def _what_trains(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of a recipe that change its weights."""
-    return {key: value for key, value in recipe.items() if key not in ("title", "synth")}

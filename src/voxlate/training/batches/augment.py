@@ -6,7 +6,7 @@ not depend on its batch.
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Annotated, Literal
 
@@ -85,46 +85,30 @@ def augment(
     assert batch.target is not None
     parts = [batch.source, batch.target, batch.mask]
     images = torch.cat(parts, dim=1)
-    labels = batch.labels
     grid = draw_grid(settings, generators, images.shape[2:], spacing_mm)
-    flipped = draw_flips(settings, generators, axes)
+    flips = [(axis_of(axes, "AP"), settings.flip_ap), (axis_of(axes, "LR"), settings.flip_lr)]
+    drawn = [(axis, _uniform(generators) < chance) for axis, chance in flips if chance > 0]
 
     def move(x: Tensor, fill: Tensor, mode: Interpolation = "bilinear") -> Tensor:
         """Images after the spatial changes, with `fill` where they come from beyond the edges."""
         if grid is not None:
             x = sample(x - fill, grid, mode).add_(fill)
-        return flip(x, flipped)
+        for axis, flipped in drawn:
+            x = torch.where(_per_item(flipped), x.flip(axis), x)
+        return x
 
-    fills = [BACKGROUND] * (images.shape[1] - 1) + [0.0]
-    images = move(images, torch.tensor(fills).view(1, -1, 1, 1, 1))
+    fill = torch.full((1, images.shape[1], 1, 1, 1), BACKGROUND)
+    fill[:, -1] = 0.0
+    source, target, mask = move(images, fill).split([part.shape[1] for part in parts], dim=1)
+    mask = (mask >= 0.5).to(mask.dtype)
+    labels = batch.labels
     if labels is not None:
         missing = (labels < 0).flatten(2).all(dim=2)[..., None, None, None]
         labels = move(labels, -missing.to(labels.dtype), "nearest")
-    source, target, mask = torch.split(images, [part.shape[1] for part in parts], dim=1)
-    mask = (mask >= 0.5).to(mask.dtype)
     changed = change_intensities(source, mask, settings, generators, spacing_mm)
     if not batch.present.all():  # absent modalities stay background, as at synthesis
         changed = torch.where(batch.present[:, :, None, None, None], changed, source)
     return replace(batch, source=changed, target=target, mask=mask, labels=labels)
-
-
-def draw_flips(
-    settings: AugmentSettings, generators: Sequence[Generator], axes: str
-) -> dict[int, Tensor]:
-    """Which items are mirrored along which axis, [B] bool each."""
-    chances = {"AP": settings.flip_ap, "LR": settings.flip_lr}
-    return {
-        axis_of(axes, pair): _uniform(generators) < chance
-        for pair, chance in chances.items()
-        if chance > 0
-    }
-
-
-def flip(x: Tensor, flipped: dict[int, Tensor]) -> Tensor:
-    """Mirror items of [B, C, D, H, W]; exact."""
-    for axis, chosen in flipped.items():
-        x = torch.where(_per_item(chosen), x.flip(axis), x)
-    return x
 
 
 def draw_grid(
@@ -140,45 +124,31 @@ def draw_grid(
     s = settings
     if not any(getattr(s, name) for name in SHAPES):
         return None
-    _skip_a_number(generators)
-    affine, shift = draw_affine(s, generators, size)
+    _uniform(generators)  # it decided which items change, and trainings stay as they were
+    turn = _symmetric(generators, math.radians(s.rotate_degrees))
+    log_scale = _symmetric(generators, math.log1p(s.scale))
+    log_stretch = [_symmetric(generators, math.log1p(s.stretch)) for _ in range(3)]
+    # from output to input about the centre, in mm, axes (W, H, D)
+    sheared, rotation = torch.eye(3).repeat(2, len(generators), 1, 1)
+    sheared[:, 0, 1] = _symmetric(generators, s.shear)
+    rotation[:, 0, 0] = rotation[:, 1, 1] = torch.cos(turn)
+    rotation[:, 1, 0] = torch.sin(turn)
+    rotation[:, 0, 1] = -torch.sin(turn)
+    log_sizes = log_scale.view(-1, 1) + torch.stack(log_stretch, dim=1)
+    affine = rotation @ sheared * torch.exp(log_sizes)[:, None]
+    shift = torch.zeros(len(generators), 3)
+    for axis, length in enumerate((size[2], size[1])):
+        shift[:, axis] = _symmetric(generators, s.translate) * length
     bend = None
     if s.elastic_mm > 0:
-        axes = 2 if size[0] == 1 else 3
-        amount_mm = _per_item(_uniform(generators) * s.elastic_mm)
-        bend = amount_mm * smooth_field(generators, axes, s.elastic_points, size)
+        amount_mm = _per_item(_uniform(generators, s.elastic_mm))
+        bend = amount_mm * smooth_field(generators, _axes(size), s.elastic_points, size)
     return sampling_grid(affine, shift, spacing_mm, size, bend)
 
 
-def draw_affine(
-    settings: AugmentSettings,
-    generators: Sequence[Generator],
-    size: Sequence[int],
-) -> tuple[Tensor, Tensor]:
-    """Random maps from output to input about the centre, in mm, axes (W, H, D): [B, 3, 3]; shifts in voxels: [B, 3]."""
-    count = len(generators)
-    turn = _symmetric(generators, math.radians(settings.rotate_degrees))
-    log_scale = _symmetric(generators, math.log1p(settings.scale))
-    most_stretch = math.log1p(settings.stretch)
-    log_stretch = torch.stack([_symmetric(generators, most_stretch) for _ in range(3)], dim=1)
-    shear = _symmetric(generators, settings.shear)
-    share = torch.stack([_symmetric(generators, settings.translate) for _ in range(2)], dim=1)
-    sheared = torch.eye(3).repeat(count, 1, 1)
-    sheared[:, 0, 1] = shear
-    log_sizes = log_scale.view(-1, 1, 1) + log_stretch.view(-1, 1, 3)
-    affine = _rotation(turn) @ sheared * torch.exp(log_sizes)
-    in_plane = share * torch.tensor([size[2], size[1]])
-    shift = torch.cat([in_plane, torch.zeros(count, 1)], dim=1)
-    return affine, shift
-
-
-def _rotation(angle: Tensor) -> Tensor:
-    """Turns of W towards H: [B, 3, 3]."""
-    out = torch.eye(3).repeat(len(angle), 1, 1)
-    out[:, 0, 0] = out[:, 1, 1] = torch.cos(angle)
-    out[:, 1, 0] = torch.sin(angle)
-    out[:, 0, 1] = -torch.sin(angle)
-    return out
+def _axes(size: Sequence[int]) -> int:
+    """Number of axes along which items of `size` are moved: a slice stays in its plane."""
+    return 2 if size[0] == 1 else 3
 
 
 def sampling_grid(
@@ -192,22 +162,21 @@ def sampling_grid(
 
     affine: [B, 3, 3] in mm, axes (W, H, D); shift: [B, 3] in voxels; bend_mm: [B, 2 or 3, D, H, W], added displacement.
     """
-    axes = 2 if size[0] == 1 else 3
+    axes = _axes(size)
     half_mm = spacing_mm.flip(1) * torch.tensor(size[::-1]) / 2
     # a voxel's offset from the centre is u = x_n * N / 2, where x_n is grid_sample's coordinate (align_corners=False)
     linear = affine * half_mm.view(-1, 1, 3) / half_mm.view(-1, 3, 1)
     offset = shift * spacing_mm.flip(1) / half_mm
-    places = [(2 * torch.arange(n) + 1) / n - 1 for n in size[::-1]]
-    shapes = ((1, 1, 1, -1), (1, 1, -1, 1), (1, -1, 1, 1))
-    lines = [place.view(shape) for place, shape in zip(places, shapes)]
+    width, height, depth = ((2 * torch.arange(n) + 1) / n - 1 for n in size[::-1])
+    lines = (width, height[:, None], depth[:, None, None])
     grid = torch.empty(len(affine), *size, axes)
     for axis in range(axes):
-        terms = [linear[:, axis, k].view(-1, 1, 1, 1) * lines[k] for k in range(axes)]
+        terms = [_per_item(linear[:, axis, k])[:, 0] * lines[k] for k in range(axes)]
         # small tensors first: only the last sum is as large as the picture
-        plane = sum(terms[1:], offset[:, axis].view(-1, 1, 1, 1))
+        plane = sum(terms[1:], _per_item(offset[:, axis])[:, 0])
         torch.add(plane, terms[0], out=grid[..., axis])
         if bend_mm is not None:
-            grid[..., axis] += bend_mm[:, axis] / half_mm[:, axis].view(-1, 1, 1, 1)
+            grid[..., axis] += bend_mm[:, axis] / _per_item(half_mm[:, axis])[:, 0]
     return grid[:, 0] if axes == 2 else grid
 
 
@@ -227,7 +196,7 @@ def smooth_field(
 ) -> Tensor:
     """A smooth random field of unit variance at every voxel, [B, channels, D, H, W]: cubic B-splines on a few knots."""
     counts = [points if length > 1 else 1 for length in size]
-    field = _normal(generators, (channels, *counts))
+    field = _draw(torch.randn, generators, (channels, *counts))
     for axis, (length, count) in enumerate(zip(size, counts), start=2):
         weights = spline_weights(length, count)
         field = torch.tensordot(field, weights, dims=([axis], [1])).movedim(-1, axis)
@@ -259,12 +228,12 @@ def change_intensities(
     amounts = (s.gamma, s.contrast, s.remap, s.invert, s.bias, s.blur_mm, s.noise)
     if not any(amounts):
         return source
-    _skip_a_number(generators)
+    _uniform(generators)  # it decided which items change, and trainings stay as they were
     x = (source + 1) / 2
     if s.invert > 0:
         x = torch.where(_per_item(_uniform(generators) < s.invert) & (mask > 0), 1 - x, x)
     if s.remap > 0:
-        x = torch.lerp(x, random_curve(x, generators), _per_item(_uniform(generators) * s.remap))
+        x = torch.lerp(x, random_curve(x, generators), _per_item(_uniform(generators, s.remap)))
     if s.gamma > 0:
         x = x ** _per_item(torch.exp(_symmetric(generators, s.gamma)))
     if s.contrast > 0:
@@ -272,18 +241,18 @@ def change_intensities(
     if s.bias > 0:
         x = x * torch.exp(s.bias * smooth_field(generators, 1, BIAS_POINTS, source.shape[2:]))
     if s.blur_mm > 0:
-        x = blur(x, _uniform(generators) * s.blur_mm, spacing_mm, s.blur_mm)
+        x = blur(x, _uniform(generators, s.blur_mm), spacing_mm, s.blur_mm)
     if s.noise > 0:
-        x = x + _per_item(_uniform(generators) * s.noise) * _normal(generators, source.shape[1:])
+        x = x + _per_item(_uniform(generators, s.noise)) * _draw(
+            torch.randn, generators, source.shape[1:]
+        )
     # values above the window are not clipped: without its brightest tissue, a case is of little use in training
     return x.clamp(min=0) * 2 - 1
 
 
 def random_curve(x: Tensor, generators: Sequence[Generator]) -> Tensor:
     """A random rising piecewise linear map of 0..1 onto itself, one an item; 0 and 1 stay."""
-    steps = 0.05 + torch.stack(
-        [torch.rand(PIECES, generator=generator) for generator in generators]
-    )
+    steps = 0.05 + _draw(torch.rand, generators, [PIECES])
     steps = steps / steps.sum(dim=1, keepdim=True)
     out = torch.zeros_like(x)
     for k in range(PIECES):
@@ -317,13 +286,16 @@ def _per_item(values: Tensor) -> Tensor:
     return values.view(-1, 1, 1, 1, 1)
 
 
-def _uniform(generators: Sequence[Generator]) -> Tensor:
-    return torch.cat([torch.rand(1, generator=generator) for generator in generators])
+def _draw(
+    kind: Callable[..., Tensor], generators: Sequence[Generator], shape: Sequence[int] = ()
+) -> Tensor:
+    """Random numbers of each item, [B, *shape]."""
+    return torch.stack([kind(shape, generator=generator) for generator in generators])
 
 
-def _skip_a_number(generators: Sequence[Generator]) -> None:
-    """Draw a number that nothing uses: it decided which items change, and trainings stay as they were."""
-    _uniform(generators)
+def _uniform(generators: Sequence[Generator], most: float = 1.0) -> Tensor:
+    """Uniform in 0..most, one an item."""
+    return _draw(torch.rand, generators) * most
 
 
 def _symmetric(generators: Sequence[Generator], most: float) -> Tensor:
@@ -331,7 +303,3 @@ def _symmetric(generators: Sequence[Generator], most: float) -> Tensor:
     if most > 0:
         return (2 * _uniform(generators) - 1) * most
     return torch.zeros(len(generators))
-
-
-def _normal(generators: Sequence[Generator], shape: Sequence[int]) -> Tensor:
-    return torch.stack([torch.randn(*shape, generator=generator) for generator in generators])

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import field, replace
 from itertools import chain, combinations, product
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from voxlate.base.config import Provided, setting, settings
-from voxlate.base.errors import BadInput
+from voxlate.base.errors import BadInput, first_of
 from voxlate.scans.cases.case import CANONICAL, PROTONS, Axes, ContrastSettings, axis_of, open_case
 from voxlate.scans.cases.prepared import Cohort, case_path
 from voxlate.synthesis.facts import DataFacts, SyntheticHeads
@@ -192,48 +191,28 @@ class DataSettings:
 
     def __post_init__(self) -> None:
         moving = self.augment.off_centre
+        plane = [key for key in ("slices", "centred", "apart") if getattr(self, key)]
+        no_left = self.centred and self.axis_lr != -1
+        thick = self.planes and self.patch[0] > 1
         once = "each modality once"
-        one_plane = [
-            key for key in ("slices", "centred", "apart") if getattr(self, key) not in (None, False)
-        ]
-        for key, wrong, expected, found in (
-            ("patch", min(self.patch) < 1, "three sizes of at least 1 voxel", self.patch),
-            ("source", len({*self.source}) < len(self.source), once, self.source),
-            ("target", len({*self.target}) < len(self.target), once, self.target),
-            (
-                "axes",
-                self.centred and self.axis_lr != -1,
-                "columns from right to left or back (…R or …L) with data.centred",
-                self.axes,
-            ),
-            (
-                "frame",
-                self.centred and self.frame is not None,
-                "none with data.centred, whose patches lie around the middle of slices",
-                self.frame,
-            ),
-            (
-                "augment",
-                self.centred and moving,
-                "no changes with data.centred that move the mid-plane away from the middle",
-                moving,
-            ),
-            (
-                "planes",
-                self.planes and (self.patch[0] > 1 or one_plane),
-                "pairs of single slices, which all planes have",
-                f"data.{one_plane[0]}" if one_plane else f"data.patch = {self.patch}",
-            ),
+        for key, wrong, expected in (
+            ("patch", min(self.patch) < 1, "three sizes of at least 1 voxel"),
+            ("source", len({*self.source}) < len(self.source), once),
+            ("target", len({*self.target}) < len(self.target), once),
+            ("axes", no_left, "columns to the right or left (…R or …L) with data.centred"),
+            ("frame", self.centred and self.frame is not None, "none with data.centred"),
+            ("augment", self.centred and moving, f"none of {moving} with data.centred"),
+            ("planes", thick, "one plane of patches of several slices"),
+            ("planes", self.planes and plane, f"one plane with data.{', data.'.join(plane)}"),
         ):
             if wrong:
-                raise BadInput(f"data.{key}: expected {expected}, found {found}. Change one.")
+                raise BadInput(
+                    f"data.{key}: expected {expected}, found {getattr(self, key)!s:.60}. Change one."
+                )
         for key, times in self.weigh.items():
             name, equals, value = key.partition("=")
-            if (
-                name not in self.labels
-                or (equals and not value.isdecimal())
-                or not 0 < times < math.inf
-            ):
+            known = name in self.labels and (not equals or value.isdecimal())
+            if not known or not 0 < times < math.inf:
                 raise BadInput(
                     f"data.weigh: expected a label map of data.labels ({', '.join(self.labels) or 'none'}) or NAME=NUMBER, and a factor above 0, found {key!r} = {times:g}. Change it, or add --set 'data.labels=[\"{name}\"]'."
                 )
@@ -249,13 +228,10 @@ def usable_cases(cohort: Cohort, data: DataSettings, split: str) -> list[str]:
     lacking = missing_modalities(cohort, data, split)
     usable = [case for case in cohort.splits[split] if case not in lacking]
     if not usable:
-        first = "".join(
-            f" ({case} has no {', no '.join(names)})" for case, names in list(lacking.items())[:1]
-        )
         gaps = "" if data.allow_missing or data.source != data.target else COMPLETE_GAPS
-        wanted = ", ".join(data.modalities)
+        wanted, without = ", ".join(data.modalities), first_of(list(lacking))
         raise BadInput(
-            f"{cohort.folder}: expected a case with {wanted} in the split {split}, found none among its {len(lacking)} cases{first}. Prepare the cohort with other shares, or choose other modalities{gaps}."
+            f"{cohort.folder}: expected a case with {wanted} in the split {split}, found none: each of its {len(lacking)} cases lacks one ({without or 'none'}). Prepare the cohort with other shares, or choose other modalities{gaps}."
         )
     return usable
 
@@ -263,45 +239,22 @@ def usable_cases(cohort: Cohort, data: DataSettings, split: str) -> list[str]:
 def _check_names(cohort: Cohort, data: DataSettings) -> None:
     """Raise BadInput where the cohort has no case with some modality or label map of the settings."""
     labels = set(chain.from_iterable(case.labels for case in cohort.cases))
-    for name in data.labels:
-        if name not in labels:
-            raise BadInput(
-                f"{cohort.folder}: expected the label map {name}, found {', '.join(sorted(labels)) or 'none'} in the cohort. Change data.labels."
-            )
-    wanted = data.modalities
-    unknown = ", ".join(name for name in wanted if name not in cohort.modalities)
-    if not unknown:
-        return
-    found = ", ".join(cohort.modalities)
-    expected = f"{cohort.folder}: expected the recipe's modalities {', '.join(wanted)}, found"
+    advice = "Choose a recipe for these (voxlate recipes), or change data.source and data.target."
     if data.physics is None and PROTONS in cohort.modalities:
-        raise BadInput(
-            f"{expected} tissue-parameter maps ({found}) and no {unknown}. Draw them from the maps with a [data.physics] table."
-        )
-    raise BadInput(
-        f"{expected} {found} in the cohort (no {unknown}). Choose a recipe for these (voxlate recipes), or add {_keys_for(cohort, data)}."
-    )
+        advice = "Draw them from the tissue-parameter maps with a [data.physics] table."
+    for what, wanted, known, what_to_do in (
+        ("label maps", data.labels, sorted(labels), "Change data.labels."),
+        ("modalities", data.modalities, cohort.modalities, advice),
+    ):
+        if unknown := [name for name in wanted if name not in known]:
+            raise BadInput(
+                f"{cohort.folder}: expected the recipe's {what} {', '.join(wanted)}, found {', '.join(known) or 'none'} in the cohort (no {', '.join(unknown)}). {what_to_do}"
+            )
 
 
 def intensity_key(name: str) -> str:
     """The change of a recipe that gives a modality an intensity map."""
     return f"--set 'intensity.{name}={{kind=\"percentile\"}}'"
-
-
-def _keys_for(cohort: Cohort, data: DataSettings) -> str:
-    """All changes of a recipe that fit it to the modalities of a cohort, the spare ones in their order."""
-    spare = [name for name in cohort.modalities if name not in data.modalities]
-    keys, added = list[str](), list[str]()
-    for side in ("source", "target"):
-        names = list(getattr(data, side))
-        for place, name in enumerate(names):
-            if name not in cohort.modalities:
-                names[place] = spare.pop(0) if spare else "NAME"
-                added.append(names[place])
-        if names != list(getattr(data, side)):
-            listed = ", ".join(f'"{name}"' for name in names)
-            keys.append(f"--set 'data.{side}=[{listed}]'")
-    return " ".join([*keys, *map(intensity_key, dict.fromkeys(added))])
 
 
 def missing_modalities(cohort: Cohort, data: DataSettings, split: str) -> dict[str, list[str]]:
@@ -326,7 +279,7 @@ def training_cases(cohort: Cohort, data: DataSettings) -> list[str]:
 
 
 def select_slices(cohort: Cohort, chosen: SliceFilter, cases: list[str]) -> dict[str, np.ndarray]:
-    """Which slices of each case are kept, bool [D], by `filter_slices`; each process reads a case once."""
+    """Which slices of each case pass a filter, bool [D]; each process reads a case once."""
     rule = json.dumps(dataclasses.asdict(chosen))
     return {
         case: _select(case_path(cohort.folder, case), cohort.header(case).checksum, rule)
@@ -336,28 +289,19 @@ def select_slices(cohort: Cohort, chosen: SliceFilter, cases: list[str]) -> dict
 
 @functools.cache
 def _select(path: Path, checksum: str, rule: str) -> np.ndarray:
-    """The slices of a case file that a rule keeps, cached; a case that was prepared again has another checksum."""
-    case = open_case(path)
-    images = {name: case.arrays[name] for name in case.header.units}
-    return filter_slices(images, SliceFilter(**json.loads(rule)))
+    """The slices of a case file that a rule keeps; a case that was prepared again has another checksum.
 
-
-def filter_slices(images: Mapping[str, np.ndarray], chosen: SliceFilter) -> np.ndarray:
-    """Which slices of images [D, H, W] in their own units pass a filter: bool [D]. Constant slices do not.
-
-    Modalities that are not among the images are ignored. A mask (bool) may be constant, if it is true.
+    Constant slices are left out, and modalities that the case lacks are ignored.
     """
-    kept = np.ones(len(next(iter(images.values()))), bool)
+    case, chosen = open_case(path), SliceFilter(**json.loads(rule))
+    kept = np.ones(case.header.shape[0], bool)
     bright = dict[str, np.ndarray]()
     area = dict[str, np.ndarray]()
     for name, limit in chosen.above.items():
-        if name not in images:
+        if name not in case.header.units:
             continue
-        image = images[name]
-        if image.dtype == np.bool_:
-            kept &= image.any(IN_PLANE)
-        else:
-            kept &= image.min(IN_PLANE) != image.max(IN_PLANE)
+        image = case.arrays[name]
+        kept &= image.min(IN_PLANE) != image.max(IN_PLANE)
         bright[name] = image > (float(image.mean(dtype=np.float64)) if limit == "mean" else limit)
         area[name] = bright[name].sum(IN_PLANE)
         kept &= area[name] >= chosen.pixels

@@ -1,38 +1,125 @@
-"""The items of a prepared cohort, slices or patches, and the one function that reads them in network units."""
+"""The patches of a prepared cohort, slices or blocks, and the one function that reads them in network units."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import repeat
+from pathlib import Path
 
 import numpy as np
 import torch
 
+from voxlate.base.errors import BadInput
 from voxlate.base.items import stable_id
-from voxlate.scans.cases.case import (
-    LABEL,
-    MASK,
-    CaseHeader,
-    PreparedCase,
-    lay_out,
-)
+from voxlate.scans.cases.case import LABEL, MASK, PreparedCase, lay_out, map_arrays
+from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.images.intensity import IntensityMap
-from voxlate.scans.images.tiling import Triple
-from voxlate.science.batch import Batch
+from voxlate.scans.images.tiling import Triple, centre_on
+from voxlate.science.batch import Batch, collate
 from voxlate.synthesis.patch import Patch, overlap, readable
-from voxlate.training.batches.data_settings import DataSettings
+from voxlate.training.batches.data_settings import DataSettings, select_slices, usable_cases
 
 IntensityMaps = Mapping[str, IntensityMap]  # by modality
+Places = Sequence[tuple[str, Triple]]  # case and start of patches
 
 NO_LABEL = -1  # in place of a label map that a case lacks
 
 
-def starts_of(header: CaseHeader, data: DataSettings, kept: np.ndarray | None) -> list[int]:
-    """Starts along D whose slab holds enough mask, and kept slices only; a volume thinner than the patch has one."""
-    depth, height, width = (min(a, b) for a, b in zip(header.shape, data.patch))
-    # divided by the patch's own area: a narrow patch can be full of body in a slice that is mostly air
-    enough = _sums(header.mask_area, depth) / (depth * height * width) >= data.foreground
-    if kept is not None:
-        enough &= _sums(kept, depth) == depth
-    return np.flatnonzero(enough).tolist()
+@dataclass(eq=False)
+class Patches:
+    """The patches of the cases of a split that the settings can use; raises BadInput if there is none."""
+
+    cohort: Cohort
+    data: DataSettings
+    intensity: IntensityMaps
+    split: str = "train"
+
+    def __post_init__(self) -> None:
+        cohort, data = self.cohort, self.data
+        cases = usable_cases(cohort, data, self.split)
+        kept = {} if data.slices is None else select_slices(cohort, data.slices, cases)
+        starts = {case: self._starts(case, kept.get(case)) for case in cases}
+        self.starts = {case: along for case, along in starts.items() if along}
+        if not self.starts:
+            of_slices = "" if data.slices is None else ", in slices that pass data.slices"
+            raise BadInput(
+                f"{cohort.folder}: expected patches of {data.patch} voxels with at least {data.foreground:.0%} foreground{of_slices}, found none in {len(cases)} cases. Lower data.foreground{of_slices and ' or the limits of data.slices'}, or prepare with --register if the scans are not aligned."
+            )
+
+    def _starts(self, case: str, kept: np.ndarray | None) -> list[int]:
+        """Starts along D whose slab holds enough mask, and kept slices only; a volume thinner than the patch has one."""
+        data, header = self.data, self.cohort.header(case, self.data.axes)
+        area = header.mask_area
+        if data.axes[0] not in "SI":  # a header has the areas of axial slices
+            area = np.count_nonzero(self._mask(case), axis=(1, 2)).tolist()
+        depth, height, width = (min(a, b) for a, b in zip(header.shape, data.patch))
+        # divided by the patch's own area: a narrow patch can be full of body in a slice that is mostly air
+        enough = _sums(area, depth) / (depth * height * width) >= data.foreground
+        if kept is not None:
+            enough &= _sums(kept, depth) == depth
+        return np.flatnonzero(enough).tolist()
+
+    def _mask(self, case: str) -> np.ndarray:
+        return lay_out(self.cohort.case(case), self.data.axes).arrays[MASK]
+
+    def mask_share(self, case: str, start: Triple) -> float:
+        """The share of a patch that the mask covers, whatever modality shows it."""
+        data = self.data
+        ends = readable(self.cohort.header(case, data.axes), data.frame)
+        _, place = overlap(start, data.patch, ends)
+        return float((self._mask(case)[place] != 0).sum()) / float(np.prod(data.patch))
+
+    def even_places(self, limit: int | None = None) -> Places:
+        """Case and start of patches in a fixed order: end to end along D, centred in the plane.
+
+        limit: at most so many patches, evenly spaced over all of them.
+        """
+        data, places = self.data, list[tuple[str, Triple]]()
+        for case, starts in self.starts.items():
+            header = self.cohort.header(case, data.axes)
+            _, height, width = header.shape
+            y = max(0, even_start(height, data.patch[1]))
+            x = even_start(width, data.patch[2])
+            if not data.centred:  # a short axis is padded at its end
+                x = max(0, x)
+            if data.frame is not None:
+                y, x = map(centre_on, header.mask_box[1:], data.patch[1:])
+            places += [(case, (z, y, x)) for z in starts[:: data.patch[0]]]
+        count = len(places)
+        if limit is None or limit >= count:
+            return places
+        return [places[(2 * i + 1) * count // (2 * limit)] for i in range(limit)]
+
+    def in_batches(self, places: Places, batch: int) -> Iterator[Batch]:
+        """The patches at these places without augmentation, in batches."""
+        for first in range(0, len(places), batch):
+            yield self.read(places[first : first + batch])
+
+    def read(
+        self, places: Places, seeds: Sequence[int] | None = None, moments: Path | None = None
+    ) -> Batch:
+        """The patches at these places with their targets and labels.
+
+        seeds: of what data.physics draws for each (default: a fixed one for each place); moments: a folder with those of
+        their latents.
+        """
+        data, pairs = self.data, list[Batch]()
+        for (case, start), seed in zip(places, seeds or repeat(None)):
+            pair = read_pair(self.cohort.case(case), data, self.intensity, start, seed=seed)
+            if moments is not None:
+                known = map_arrays(moments / f"{case}.safetensors")
+                source, target = (
+                    np.stack(
+                        [known[name][:, start[0] : start[0] + data.patch[0]] for name in names]
+                    )
+                    for names in (data.source, data.target)
+                )
+                pair = replace(
+                    pair,
+                    source_moments=torch.from_numpy(source)[None],
+                    target_moments=torch.from_numpy(target)[None],
+                )
+            pairs.append(pair)
+        return collate(pairs)
 
 
 def _sums(values: Sequence[int] | np.ndarray, width: int) -> np.ndarray:
@@ -83,20 +170,13 @@ def read_pair(
 def batch_of(patch: Patch, data: DataSettings) -> Batch:
     """The sources and the mask of a patch."""
     source, mask = patch.sources()
-    header = patch.case.header
     z, y, x = patch.start
+    case = patch.case.header.case
     return Batch(
         source=torch.from_numpy(source)[None],
         mask=torch.from_numpy(mask)[None, None],
         present=torch.from_numpy(patch.present)[None],
-        item=torch.tensor([[stable_id(header.case, z + d, y, x) for d in range(patch.size[0])]]),
+        item=torch.tensor([[stable_id(case, z + d, y, x) for d in range(patch.size[0])]]),
         source_names=data.source_names,
         target_names=tuple(data.target),
     )
-
-
-def mask_share(case: PreparedCase, data: DataSettings, start: Triple) -> float:
-    """The share of a patch at `start` that the mask covers, whatever modality shows it."""
-    case = lay_out(case, data.axes)
-    _, place = overlap(start, data.patch, readable(case.header, data.frame))
-    return float((case.arrays[MASK][place] != 0).sum()) / float(np.prod(data.patch))

@@ -113,7 +113,7 @@ class TimedSteps:
     def __init__(self, job: Job, method: Method, batches: Iterator[Batch]) -> None:
         self.job = job
         self.learner = begin_learner(method, job)
-        self.clock = Clock(job.stage.train)
+        self.clock = Clock(job)
         self.batches = batches
         self.spent = 0.0
 
