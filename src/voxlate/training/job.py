@@ -102,7 +102,7 @@ class Clock:
         self._add([by_main(self.accelerator, next_place)])
 
     def fill(self, step: int) -> None:
-        """Give the steps up to this one, which a race has trained by its recipe, their places."""
+        """Give the steps up to this one their places by the recipe, at least the first."""
         if self.budget is not None and not self.has_ended:
             self._add([float(done) for done in range(len(self.places), step + 1)])
             self.restart()

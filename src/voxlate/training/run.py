@@ -184,7 +184,7 @@ def _check_unedited(run: Run, recipe: Recipe) -> None:
 def check_free(run: Run) -> None:
     """Raise BadInput if a folder that is no run yet holds other files than those of a plan."""
     folder = run.folder
-    of_plan = {run.recipe, run.state, folder / LOCK}
+    of_plan = {run.recipe, folder / LOCK}
     if not folder.exists() or (folder.is_dir() and set(folder.iterdir()) <= of_plan):
         return
     is_run = run.has_begun or run.provenance.is_file()

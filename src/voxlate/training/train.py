@@ -31,7 +31,7 @@ from voxlate.training.batches.data_settings import (
     training_cases,
 )
 from voxlate.training.job import Job
-from voxlate.training.learner import Epochs, Learner, owner_of, save_state
+from voxlate.training.learner import Epochs, Learner
 from voxlate.training.loop import finish, train_stage
 from voxlate.training.naive import fit_cohort
 from voxlate.training.planning.cohort_facts import GREY_LEVELS, scan_of
@@ -47,7 +47,7 @@ from voxlate.training.recipe import (
     with_steps,
 )
 from voxlate.training.recipe.run_provenance import Budget, Budgets
-from voxlate.training.run import Run, begin_run, check_free, weights_of
+from voxlate.training.run import Run, begin_run, weights_of
 from voxlate.training.starter import initial_method, run_folder, starter_hash
 from voxlate.training.starters.names import is_starter
 from voxlate.training.training_options import TrainOptions
@@ -67,14 +67,13 @@ class Beginning:
     """How a run begins, beyond its recipe, cohort and options.
 
     head: comment lines of its recipe.toml; budgets: what its plan gives each stage; starts: weights by stage of the run
-    that is adapted, and whether they were calibrated; state: after a race of the plan, from which a new run goes on.
+    that is adapted, and whether they were calibrated.
     """
 
     head: str = ""
     budgets: Budgets = field(default_factory=dict)
     starts: Mapping[str, Path] = field(default_factory=dict)
     calibrated: bool = False
-    state: Mapping[str, Any] | None = None
 
 
 NEW = Beginning()
@@ -117,10 +116,6 @@ def train(
 
         def _begin() -> None:
             held.enter_context(lock(out))
-            if beginning.state is not None and not run.provenance.exists():
-                check_free(run)
-                owner = owner_of(jobs[-1].recipe, jobs[-1].cohort)
-                save_state(run.state, beginning.state, owner)
             _begin_run(jobs[-1], data, asked.fold, starts, beginning)
             for note in _notes(jobs[-1], asked.fold, others):
                 say(note)

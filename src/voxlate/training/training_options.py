@@ -48,10 +48,6 @@ class PlanOptions:
     target: Annotated[
         Sequence[str] | str, replace(MODALITY, help="Modality to synthesise. Repeatable.")
     ] = ()
-    unpaired: Annotated[
-        bool,
-        Option("Plan training without pairs where no case has both source and target.", panel=PLAN),
-    ] = False
     from_scratch: Annotated[
         bool, Option("Begin from random weights even where a starter fits.", panel=PLAN)
     ] = False

@@ -187,7 +187,7 @@ def _plan_lines(
 def _asked(options: PlanOptions) -> str:
     """The words of a plan's options, for the training that makes the same plan."""
     words = []
-    for name, value in options.changed_options("minutes", "unpaired", *OF_PLAN).items():
+    for name, value in options.changed_options("minutes", *OF_PLAN).items():
         flag = f" {flag_of(name)}"
         each = value if isinstance(value, list | tuple) else [value]
         words += [flag if one is True else f"{flag} {quote(f'{one}')}" for one in each]
@@ -219,7 +219,7 @@ def plan(
     A few training steps are timed on this machine. Where a starter fits, networks compete for a tenth of the minutes.
     \f
     Returns:
-        Plan: The recipe as `tables`, the fact and the reason of each key (`why`, `rows`), the predicted `seconds` and `memory` (bytes), and
+        Plan: The recipe as `tables`, the reason of each key (`why`, `rows`), the predicted `seconds` and `memory` (bytes), and
             `change` and `save`.
 
     Raises:

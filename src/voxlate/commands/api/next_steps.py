@@ -21,22 +21,14 @@ HELD_OUT = ("val", "test")
 
 def after_prepare(prepared: Path) -> str:
     """The training of a prepared cohort, of a phantom's maps by a recipe with [data.physics]; raises BadInput if none can be planned."""
-    from voxlate.training.planning.cohort_facts import MOST_GUESSED, choose_roles, cohort_facts
+    from voxlate.training.planning.cohort_facts import choose_roles, cohort_facts
 
     cohort = open_cohort(prepared)
     if PROTONS in cohort.modalities:
         cohort_facts(cohort)
         return f"train PHYSICS_RECIPE.toml --data {quote_path(prepared)} --out RUN"
-    command = f"train auto --data {quote_path(prepared)} --out RUN"
-    names = cohort.modalities
-    if len(names) <= MOST_GUESSED:
-        choose_roles(cohort, PlanOptions())
-        return command
-    # one pair, as an example: of so many, no pair is guessed
-    target = "ct" if "ct" in names else names[-1]
-    source = next(name for name in ("t1", *names) if name in names and name != target)
-    choose_roles(cohort, PlanOptions(source=[source], target=[target]))
-    return f"{command} --source {source} --target {target}"
+    choose_roles(cohort, PlanOptions())
+    return f"train auto --data {quote_path(prepared)} --out RUN"
 
 
 def after_training(run: Path, data: "DataSettings", completes: bool) -> str:

@@ -33,13 +33,11 @@ WIDTH = 80  # columns of the table of a plan in a message
 DECISIONS = (
     "data.source",
     "start_from",
-    "stages",
-    "method",
+    "--mode",
     "stages.regression.net.width",
     "net.width",
-    "train.steps",
-    "minutes",
-    "by hand",
+    "--minutes",
+    "--set",
 )
 
 
@@ -163,7 +161,7 @@ def _train_planned(data: Path, run: Path, asked: TrainOptions, report: Reporter)
             from_scratch=asked.from_scratch
             or any(re.match(r"(stages\.0\.)?net\b", key) for key in changes),
         )
-        keys = DECISIONS if "start_from" in plan.why else ("starter", *DECISIONS)
+        keys = DECISIONS if "start_from" in plan.why else ("--from-scratch", *DECISIONS)
         lines = StringIO()
         Console(file=lines, width=WIDTH).print(plan.table(keys))
         table = [line.rstrip() for line in lines.getvalue().splitlines() if line.strip()]
@@ -176,7 +174,7 @@ def _train_planned(data: Path, run: Path, asked: TrainOptions, report: Reporter)
     if plan is None:
         return _resume_plan(run, data, asked, report)
     recipe, head = plan.with_head
-    beginning = Beginning(head, plan.budgets, state=plan.state)
+    beginning = Beginning(head, plan.budgets)
     return train_recipe(
         recipe, data, run, asked, beginning=beginning, progress=report.step, say=report.say
     )

@@ -11,15 +11,11 @@ from voxlate.base.messages import Say, message
 from voxlate.base.option import merge
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.prepared import Cohort, open_cohort
-from voxlate.training.planning.cohort_facts import (
-    NOT_HU,
-    CohortFacts,
-    cohort_facts,
-    is_doubted,
-)
-from voxlate.training.planning.probe import Limits, Probe, default_memory_limit
+from voxlate.scans.cohorts.path_names import scans_named
+from voxlate.training.planning.cohort_facts import CohortFacts, Roles, cohort_facts, is_not_hu
+from voxlate.training.planning.probe import Probe, default_memory_limit
 from voxlate.training.planning.rules import BATCH, Tables, average_decay
-from voxlate.training.planning.starters import fit_to_cohort, reason_against, roles_of_starter
+from voxlate.training.planning.starters import Starter, fit_starter, other_scans
 from voxlate.training.recipe import Recipe, from_dict, to_dict, with_tables
 from voxlate.training.recipe.text import first_change
 from voxlate.training.recipe.training_settings import BACKWARD
@@ -66,9 +62,12 @@ def adapt(
     facts = cohort_facts(cohort)
     tables, units = header["recipe"], header["units"]
     if is_starter(run):
-        tables, units = _fit_starter(run, own.folder, tables, facts, say)
+        starter = _fit_to(run, facts, say)
+        tables, units = starter.tables, {name: facts.scans[name].unit for name in starter.kept}
     recipe = from_dict(tables, f"{weights} (header)", asked.allow_code)
-    _check_site(recipe, units, header, facts, say)
+    check_scans(recipe, units, facts)
+    if not is_starter(run):
+        _compare_preparation(header.get("preparation", {}), cohort, say)
     if begun.provenance.exists():
         text = f"{out} is continued as it was begun: minutes and steps stay as they were. Another --out adapts anew."
         say(message("resumed", text))
@@ -94,42 +93,23 @@ def adapt(
     return done
 
 
-def _fit_starter(
-    run: Path | str,
-    folder: Path,
-    tables: Tables,
-    facts: CohortFacts,
-    say: Say,
-) -> tuple[Tables, dict[str, str]]:
-    """A starter's recipe for a cohort, and the units of the scans that keep its intensity maps.
-
-    A caution is said where the starter does not fit the scans.
-    """
-    card = read_card(folder)
-    roles = roles_of_starter(card, facts.cohort.modalities)
-    if reason := reason_against(card, facts, roles, None):
+def _fit_to(run: Path | str, facts: CohortFacts, say: Say) -> Starter:
+    """A starter with the cohort's scans in place of its modalities; a caution is said where these differ from its own."""
+    card = read_card(run_folder(run))
+    names = {}
+    for own in (*card.source, *card.target):
+        stated = scans_named(facts.cohort.modalities, card.names_of(own))
+        names[own] = stated[0] if stated else own
+    source, target = ([names[own] for own in side] for side in (card.source, card.target))
+    if reason := other_scans(card, facts):
         text = f"{run} does not fit these scans: {reason}. Train on them with voxlate train auto."
         say(message("other-preparation", text, grade="caution"))
-    names = card.match(roles.source, roles.target) or {}
-    fitted, kept = fit_to_cohort(tables, names, facts, roles)
-    return fitted, {name: facts.scans[name].unit for name in kept}
+    return fit_starter(str(run), names, facts, Roles(tuple(source), tuple(target), ""))
 
 
-def _check_site(
-    recipe: Recipe,
-    units: Mapping[str, str],
-    header: Mapping[str, Any],
-    facts: CohortFacts,
-    say: Say,
-) -> None:
-    """Raise BadInput if the run cannot learn from the scans of the new site, and state what may be wrong with them."""
-    cohort = facts.cohort
-    check_scans(recipe, units, facts)
-    # real pairs have none of the maps of which those of a run were drawn
-    of_maps = ("fixed", "mask_from") if recipe.data.physics else ()
+def _compare_preparation(before: Mapping[str, Any], cohort: Cohort, say: Say) -> None:
+    """State how a cohort was prepared in another way than that of the run."""
     now = adapter(Preparation).dump_python(cohort.preparation, mode="json")
-    now = {key: value for key, value in now.items() if key not in of_maps}
-    before = header.get("preparation", {})
     if change := first_change({key: before.get(key) for key in now}, now):
         text = f"the cohort was prepared in another way than the scans of the run ({change}); prepare it in the same way, if the scans allow it."
         say(message("other-preparation", text))
@@ -149,7 +129,8 @@ def check_scans(recipe: Recipe, units: Mapping[str, str], facts: CohortFacts) ->
     headers = [cohort.header(entry.case) for entry in facts.training]
     for name, unit in units.items():
         found = cohort.units.get(name, unit)
-        if found == unit == "HU" and is_doubted(name, headers, *NOT_HU):
+        having = [header for header in headers if found == "HU" and name in header.visible]
+        if 2 * sum(is_not_hu(name, header) for header in having) > len(having):
             scan = facts.scans[name]
             found = f"values of {scan.least:g} to {scan.most:g}, which are no Hounsfield units"
         if found != unit:
@@ -163,23 +144,15 @@ def _adapt_recipe(recipe: Recipe, cohort: Cohort, asked: AdaptOptions) -> Recipe
     tables = to_dict(recipe)
     tables["title"] += ", adapted"
     stages = [*tables.get("stages", []), tables]
-    for data in (table["data"] for table in stages if "data" in table):
-        data.pop("physics", None)  # images are read, whatever the run's contrasts were drawn from
-        _forget_label_maps(data, cohort)
+    for stage in stages:
+        stage.pop("start_from", None)
+        # images are read, whatever the run's contrasts were drawn from, and all voxels count alike
+        for key in ("physics", "labels", "weigh"):
+            stage.get("data", {}).pop(key, None)
     read_by = with_tables(recipe, tables, "the adapted recipe")
-    for table, steps in zip(stages, _steps(read_by, cohort, asked)):
-        table["train"] = lower_rate(table["train"], steps)
-        table.pop("start_from", None)
+    for stage, steps in zip(stages, _steps(read_by, cohort, asked)):
+        stage["train"] = lower_rate(stage["train"], steps)
     return with_tables(recipe, tables, "the adapted recipe")
-
-
-def _forget_label_maps(data: Tables, cohort: Cohort) -> None:
-    """Take the label maps that a cohort lacks out of a table `data`, with the weights of their voxels."""
-    held = {name for case in cohort.cases for name in case.labels}
-    data["labels"] = [name for name in data["labels"] if name in held]
-    data["weigh"] = {
-        key: times for key, times in data["weigh"].items() if key.partition("=")[0] in held
-    }
 
 
 def lower_rate(train: Tables, steps: int) -> Tables:
@@ -207,14 +180,14 @@ def _steps(recipe: Recipe, cohort: Cohort, asked: AdaptOptions) -> list[int]:
     lengths = [stage.train.steps for stage in recipe.all_stages]
     if asked.steps is not None:
         return [round(asked.steps * count / lengths[-1]) for count in lengths]
-    probe = Probe(cohort, Limits(asked.minutes, default_memory_limit(asked.device)), asked.device)
+    probe = Probe(cohort, asked.minutes, default_memory_limit(asked.device), asked.device)
     whole = 0.0
     for stage, count in enumerate(lengths):
         seconds = probe.measure(recipe, stage)
         if seconds is None:
             raise BadInput(
-                f"adapt: expected enough free memory for a step of the run, found {probe.limits.memory_bytes / 2**30:.2f} GiB. Free some memory."
+                f"adapt: expected enough free memory for a step of the run, found {probe.memory_bytes / 2**30:.2f} GiB. Free some memory."
             )
         whole += count * seconds
-    factor = probe.seconds * (1 - SPARE) / whole
+    factor = (probe.minutes * 60 - probe.probe_seconds) * (1 - SPARE) / whole
     return [max(int(count * factor), 1) for count in lengths]

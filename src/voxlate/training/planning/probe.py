@@ -1,14 +1,12 @@
 """The size of a plan's network: that of the least predicted error, by steps that are timed and a law of their cost."""
 
 import itertools
-import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import product
-from math import ceil, inf, log2
+from math import ceil, inf, isfinite, log2
 from statistics import median
-from typing import Any
 
 import torch
 
@@ -35,7 +33,7 @@ FREE = 0.8  # default share of the free memory
 WIDTHS = (16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128)
 BATCHES = (2, 4, 8)
 LESS = 0.75  # factor of the load of a network that needs too much memory
-MOST_TIMED = 3  # networks whose steps are timed for a share of the minutes
+MOST_TIMED = 4  # networks whose steps are timed for a share of the minutes
 PROBED = 0.05  # share of the minutes after which no other network is timed
 # The law's own error, by which a stem of twice the side must be better: of two stems that it told apart by 2 %, the coarser one
 # had 31 % more error (vessels; 1,080 steps against 392).
@@ -55,43 +53,37 @@ NARROW = 0.409
 FEW = 0.247
 
 
-@dataclass(frozen=True)
-class Limits:
-    """The limits of a training: minutes in total, and bytes of memory (that of the GPU if there is one)."""
-
-    minutes: float
-    memory_bytes: float
-
-    def __post_init__(self) -> None:
-        if not 0 < self.minutes < math.inf:
-            raise BadInput(
-                f"--minutes: expected a number above 0, found {self.minutes:g}. Give a number such as 60."
-            )
-
-
 @dataclass
 class Probe:
-    """Times steps of recipes on a cohort; most: the largest memory that one of them needed."""
+    """Times steps of recipes on a cohort within limits: minutes in total, and bytes of memory (that of the GPU if there is one).
+
+    most: the largest memory that one of them needed.
+    """
 
     cohort: Cohort
-    limits: Limits
+    minutes: float
+    memory_bytes: float
     device_name: str = "auto"
     most: float = 0.0
     begun: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        if not (self.minutes > 0 and isfinite(self.minutes)):
+            raise BadInput(
+                f"--minutes: expected a number above 0, found {self.minutes:g}. Give a number such as 60."
+            )
 
     @property
     def probe_seconds(self) -> float:
         """Seconds that probing has taken from the training's time."""
         return time.monotonic() - self.begun
 
-    @property
-    def seconds(self) -> float:
-        """Seconds that remain for the training."""
-        return max(self.limits.minutes * 60 - self.probe_seconds, 0.0)
+    def seconds(self, share: float = 1.0) -> float:
+        """A share of the seconds that are left for training steps."""
+        return max(self.minutes * 60 - self.probe_seconds, 0.0) * (1 - SPARE) * share
 
-    def measure(self, planned: Mapping[str, Any] | Recipe, stage: int) -> float | None:
+    def measure(self, recipe: Recipe, stage: int) -> float | None:
         """Seconds of a step of the recipe's stage with this index; None if it needs too much memory."""
-        recipe = planned if isinstance(planned, Recipe) else from_dict(dict(planned), "the plan")
         device = find_device(self.device_name)
         devices.forget_peak_memory(device)
         try:
@@ -101,11 +93,10 @@ class Probe:
                 raise
             return None
         memory = devices.peak_memory(device)
-        if memory > self.limits.memory_bytes:
-            self.most = self.most or memory
-            return None
-        self.most = max(self.most, memory)
-        return seconds
+        fits = memory <= self.memory_bytes
+        if fits or not self.most:
+            self.most = max(self.most, memory)
+        return seconds if fits else None
 
 
 class TimedSteps:
@@ -165,7 +156,7 @@ class Candidate:
     seconds: float
     steps: int
     fitting: int
-    most_steps: float = inf
+    most_steps: float
 
     @property
     def budget(self) -> Budget:
@@ -175,7 +166,20 @@ class Candidate:
     @property
     def why(self) -> str:
         """The reason for it."""
-        return f"the least error that is predicted from timed steps: {self.size} gets {plural(self.steps, 'step')} of {self.seconds:.3f} s"
+        why = f"the least error that is predicted from timed steps: {self.size} gets {plural(self.steps, 'step')} of {self.seconds:.3f} s"
+        if self.steps < self.fitting:
+            why += f"; {self.fitting:,} would fit, but overfit to few patients"
+        return why
+
+
+def candidate(size: Size, each: float, seconds: float, most_items: float) -> Candidate:
+    """The network whose step takes `each` seconds, in a training of `seconds`; most_items: largest useful number.
+
+    All steps that fit are taken if these are hardly more than the largest useful number, else that number.
+    """
+    fitting, most = max(int(seconds / each), 1), most_items / size.batch
+    steps = fitting if fitting <= FILLED * ceil(most) else ceil(most)
+    return Candidate(size, each, steps, fitting, most)
 
 
 @dataclass
@@ -194,43 +198,29 @@ class Sizes:
 
         most_items: largest useful number of training slices. Raises BadInput if nothing fits in memory.
         """
-        limits = self.probe.limits
-        known = len(self.timed)
+        probe, most_timed = self.probe, len(self.timed) + MOST_TIMED
         sizes = [Size(*one) for one in product(WIDTHS, rules.stems(self.facts), BATCHES)]
-        for size in sizes:
-            if not self.timed and size.load <= self.most_load:
-                self._time(size)
-        if not self.timed:
-            raise BadInput(
-                f"--memory: expected enough for the smallest network, found {limits.memory_bytes / 2**30:.2f} GiB; it needs {self.probe.most / 2**30:.2f} GiB. Give more."
-            )
-        while len(self.timed) < known + MOST_TIMED:
-            if self.probe.probe_seconds > PROBED * 60 * limits.minutes:
-                break
+        while len(self.timed) < most_timed or not self.timed:
             fitting = [size for size in sizes if size.load <= self.most_load]
-            best = self._least_error(fitting, share, most_items)
-            if best.size in self.timed:
-                return best
-            self._time(best.size)
+            if not fitting:
+                raise BadInput(
+                    f"--memory: expected enough for the smallest network, found {probe.memory_bytes / 2**30:.2f} GiB; it needs {probe.most / 2**30:.2f} GiB. Give more."
+                )
+            size = fitting[0]
+            if self.timed:
+                best = self._least_error(fitting, share, most_items)
+                if best.size in self.timed:
+                    return best
+                if probe.probe_seconds > PROBED * 60 * probe.minutes:
+                    break
+                size = best.size
+            self._time(size)
         return self._least_error(self.timed, share, most_items)
-
-    def seconds(self, share: float = 1.0) -> float:
-        """A share of the seconds that are left for training steps."""
-        return self.probe.seconds * (1 - SPARE) * share
-
-    def candidate(self, size: Size, each: float, seconds: float, most_items: float) -> Candidate:
-        """The network whose step takes `each` seconds, in a training of `seconds`.
-
-        All steps that fit are taken if these are hardly more than the largest useful number, else that number.
-        """
-        fitting, most = max(int(seconds / each), 1), most_items / size.batch
-        steps = fitting if fitting <= FILLED * ceil(most) else ceil(most)
-        return Candidate(size, each, steps, fitting, most)
 
     def _time(self, size: Size) -> None:
         """Time a step of a network."""
-        tables = rules.first_stage(self.facts, self.roles, size, LEAST_STEPS).tables
-        seconds = self.probe.measure(tables, 0)
+        draft = rules.first_stage(self.facts, self.roles, size, LEAST_STEPS)
+        seconds = self.probe.measure(from_dict(draft.tables, "the plan"), 0)
         if seconds is None:
             self.most_load = LESS * size.load
             cost = "too much memory"
@@ -241,11 +231,12 @@ class Sizes:
 
     def _least_error(self, sizes: Iterable[Size], share: float, most_items: float) -> Candidate:
         """The network of the least predicted error; its step takes the measured time, or that of the law."""
+        seconds = self.probe.seconds(share)
         candidates = []
         for size in sizes:
             near = min(self.timed, key=size.distance)
             each = self.timed[near] * step_cost(size) / step_cost(near)
-            candidates.append(self.candidate(size, each, self.seconds(share), most_items))
+            candidates.append(candidate(size, each, seconds, most_items))
 
         def error(one: Candidate) -> float:
             """The predicted error of a candidate."""

@@ -95,16 +95,6 @@ bias = 0.1
 blur_mm = 0.4
 noise = 0.03
 
-[cycle]
-kind = "cycle"
-critic = { widths = [32, 64, 128], norm = "instance", output = "patches" }
-distance = { kind = "regression", loss = "l1" }
-
-[cycle_training]
-ema = 0
-clip_norm = 0
-optimiser = { kind = "adam", lr = 5e-4, betas = [0.5, 0.999], weight_decay = 0, warm_up = 0, decay = "linear", hold = 0.5 }
-
 [diffusion]
 kind = "diffusion"
 prediction = "x0"
@@ -160,10 +150,10 @@ class Size:
 
 @dataclass
 class Draft:
-    """A recipe while rules fill its tables, with the reason for each key.
+    """A recipe while rules fill its tables, with the reason for each key that a fact decides.
 
     size, steps: of the first stage; mean_alone: whether no second stage draws samples from its images; budgets: of the
-    stages, in their order; state: of the first stage's training after a race, from which it goes on.
+    stages, in their order.
     """
 
     facts: CohortFacts
@@ -174,7 +164,6 @@ class Draft:
     tables: Tables = field(init=False)
     why: dict[str, str] = field(default_factory=dict)
     budgets: dict[str, Budget] = field(default_factory=dict)
-    state: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         # in the order in which plans state them
@@ -183,26 +172,10 @@ class Draft:
 
     def set(self, key: str, value: Any, why: str = "") -> None:
         """Set a key of a table, such as "data.patch", with the reason for its value."""
-        table, _, name = key.rpartition(".")
-        (self.tables[table] if table else self.tables)[name] = value
+        table, _, name = key.partition(".")
+        (self.tables[table] if name else self.tables)[name or table] = value
         if why:
             self.why[key] = why
-
-    @property
-    def done(self) -> int:
-        """Steps of the first stage that a race has trained."""
-        return self.state["step"] if self.state else 0
-
-    @property
-    def seconds(self) -> float:
-        """Seconds that the training will take, after a race."""
-        first, *others = (budget.seconds for budget in self.budgets.values())
-        return first * (1 - self.done / self.steps) + sum(others)
-
-    @property
-    def completes(self) -> bool:
-        """Whether any missing image is synthesised from the others."""
-        return self.roles.pairing == "complete"
 
     @property
     def data(self) -> Tables:
@@ -220,75 +193,62 @@ class Draft:
 def first_stage(
     facts: CohortFacts, roles: Roles, size: Size, steps: int, mean_alone: bool = False
 ) -> Draft:
-    """The first stage of every plan, which is a whole recipe: a regression, or cycles if there are no pairs."""
+    """The first stage of every plan, which is a whole recipe: a regression."""
     draft = Draft(facts, roles, size, steps, mean_alone)
-    draft.set("task.kind", "complete" if draft.completes else "translate")
+    names = [*dict.fromkeys([*roles.source, *roles.target])]
+    title = f"{' + '.join(roles.source)} to {' + '.join(roles.target)}, planned: a regression"
+    if roles.completes:
+        title = f"Any missing of {', '.join(names)}, planned"
+    draft.set("title", title)
+    draft.set("task.kind", "complete" if roles.completes else "translate")
+    draft.set("train", training(steps, size))
     draft.set("synth.batch", BATCH)
-    choose_patches(draft)
-    if facts.shape[0] > 1:
-        choose_neighbours(draft)
+    choose_slices(draft)
     choose_augmentation(draft)
-    if draft.completes and facts.gaps:
-        take_gaps(draft)
-    for name in dict.fromkeys([*roles.source, *roles.target]):
-        draft.tables["intensity"][name], draft.why[f"intensity.{name}"] = intensity(
-            facts.scans[name], roles.side(name)
-        )
-    if roles.pairing == "unpaired":
-        plan_cycles(draft)
-    else:
-        plan_regression(draft)
+    for name in names:
+        draft.set(f"intensity.{name}", *intensity(facts.scans[name], roles.side(name)))
+    choose_network(draft)
+    choose_loss(draft)
     finish_images(draft)
     return draft
 
 
-def choose_patches(draft: Draft) -> None:
-    """Sources and targets, and patches of whole slices or of the bodies' box."""
+def choose_slices(draft: Draft) -> None:
+    """Sources and targets, patches of whole slices or of the bodies' box, neighbours, planes, and cases with gaps."""
     facts, roles = draft.facts, draft.roles
     draft.set("data.source", list(roles.source), roles.why)
     draft.set("data.target", list(roles.target))
     patch = [1, *patch_sides(facts, draft.size.stem)]
     (tall, wide), slices = facts.box[1:], facts.shape[1:]
-    why = f"whole slices of {patch[1]} x {patch[2]} pixels of {facts.pixel_mm:.2g} mm"
-    if facts.framed or is_part(patch, facts):
-        around = f", with {FRAME_MM:g} mm of air on each side (data.frame)" if facts.framed else ""
-        why = f"the bodies measure at most {tall} x {wide} pixels of {facts.pixel_mm:.2g} mm{around}, in slices of {slices[0]} x {slices[1]}; sides are rounded up to multiples of 8"
+    why = f"the bodies measure at most {tall} x {wide} pixels of {facts.pixel_mm:.2g} mm in slices of {slices[0]} x {slices[1]}; sides of parts are multiples of 8"
     draft.set("data.patch", patch, why)
     if facts.framed:
         why = f"air more than {FRAME_MM:g} mm away from the body's box is not read, so that the size of a file changes no image"
         draft.set("data.frame", FRAME_MM, why)
-    if roles.pairing == "unpaired":
-        draft.set("data.apart", True)
-    if facts.shape[0] == 1 and is_part(patch, facts):
-        draft.set("data.foreground", 0.05)
-
-
-def choose_neighbours(draft: Draft) -> None:
-    """Slices with enough body, one neighbouring slice on each side for pairs, and all planes of nearly cubic voxels."""
-    facts = draft.facts
-    share = 0.03 if facts.brain else 0.05
-    draft.set("data.foreground", share, f"slices with less than {share:.0%} of body teach little")
-    away = f"slices are {facts.spacing_mm[0]:.2g} mm apart, which is {facts.thickness:.1f} times the pixel"
-    if draft.roles.pairing != "pairs":
-        method = "a completion" if draft.completes else "CycleGAN"
-        draft.why["data.stack"] = f"{method} takes single slices; {away}"
+    has_depth = facts.shape[0] > 1
+    if has_depth or is_part(patch, facts):
+        share = 0.03 if facts.bodies == "brain" else 0.05
+        why = f"slices with less than {share:.0%} of body teach little"
+        draft.set("data.foreground", share, why)
+    if roles.completes and facts.gaps:
+        why = f"{facts.gaps} of {len(facts.training)} training cases lack some modalities"
+        draft.set("data.allow_missing", True, why)
+        draft.set("task.incomplete", True)
+    if roles.completes or not has_depth:
         return
-    draft.set("data.stack", 1, f"the slices below and above are inputs, too; {away}")
+    draft.set("data.stack", 1, "pairs: the slices below and above are inputs, too")
     # the mean of samples would be blurred
     if draft.mean_alone and takes_planes(facts):
-        why = f"voxels are nearly cubic (their sides differ by a factor of {_side_ratio(facts):.2g}, at most {CUBIC:g}): the mean of three planes has 5 to 8 % less error than a mirrored average and fewer stripes between slices, at 3 times the synthesis cost of one plane"
+        why = f"voxels are nearly cubic (sides differ by at most {CUBIC:g} times): the mean of three planes has 5 to 8 % less error and fewer stripes, at 3 times the synthesis cost of one plane"
         draft.set("data.planes", "all", why)
 
 
 def takes_planes(facts: CohortFacts) -> bool:
     """Whether voxels are nearly cubic, and each plane of a case has enough slices."""
-    shortest = min(min(case.shape) for case in facts.training)
-    return _side_ratio(facts) <= CUBIC and shortest >= DEEP
-
-
-def _side_ratio(facts: CohortFacts) -> float:
-    """The largest ratio of the sides of a training case's voxels."""
-    return max(max(case.spacing_mm) / min(case.spacing_mm) for case in facts.training)
+    return all(
+        max(case.spacing_mm) <= CUBIC * min(case.spacing_mm) and min(case.shape) >= DEEP
+        for case in facts.training
+    )
 
 
 def patch_sides(facts: CohortFacts, stem: int) -> list[int]:
@@ -330,40 +290,27 @@ def most_items(facts: CohortFacts, times: int = 1) -> int:
 def choose_augmentation(draft: Draft) -> None:
     """Augmentation in training, by the number of passes over the slices and by the anatomy."""
     facts = draft.facts
-    width = f"bodies are at most {facts.wide_mm:.0f} mm wide"
-    flips = PARTS["light"] if facts.wide_mm < TORSO_MM else {}
-    sides = f"left and right change places, because {width}, as heads are"
-    if not flips:
-        sides = f"no flips, because {width}, and organs are on one side"
     how, shapes, greys = next(row[1:] for row in STRENGTHS if draft.passes < row[0])
-    seen = f"training shows each slice of {plural(facts.patients, 'patient')} about {plural(round(draft.passes), 'time')}"
-    why = f"{how} of shape and intensity, because {seen}; {sides}"
+    seen = plural(round(draft.passes), "time")
+    why = f"{how} of shape and intensity, because training shows each slice of {plural(facts.patients, 'patient')} about {seen}"
     sources = [facts.scans[name] for name in draft.roles.source]
-    varied = max(sources, key=lambda scan: scan.contrast)
+    contrast = max(scan.contrast for scan in sources)
     if not all(scan.unit in ("a.u.", "grey") or scan.pictures for scan in sources):
         greys = {}
         why += "; intensities stay as they are, because they have a unit"
-    elif varied.contrast >= SCANNER_CONTRAST:
+    elif contrast >= SCANNER_CONTRAST:
         greys = PARTS["full_grey"]
-        why += f"; strong changes of intensity, because cases differ in {varied.name} by {varied.contrast:.0%} of its range, as those of several scanners do"
+        why += f"; strong changes of intensity, because sources differ between cases by {contrast:.0%} of their range, as those of several scanners do"
+    # organs of a torso are on one side
+    flips = PARTS["light"] if facts.wide_mm < TORSO_MM else {}
+    why += f"; flips {'where' if flips else 'only where'} bodies are less than {TORSO_MM} mm wide, as heads are, found {facts.wide_mm:.0f}"
     draft.set("data.augment", {**flips, **shapes, **greys}, why)
-
-
-def take_gaps(draft: Draft) -> None:
-    """A completion also learns from cases that lack some of the modalities."""
-    facts = draft.facts
-    lack = len(facts.training) - len(facts.with_all(facts.scans))
-    which = ", ".join(f"{name} in {count}" for name, count in facts.gaps.items())
-    why = f"{lack} of {len(facts.training)} training cases lack some ({which})"
-    draft.set("data.allow_missing", True, why)
-    draft.set("task.incomplete", True)
 
 
 def intensity(scan: Scan, side: Literal["source", "target"]) -> Setting:
     """The intensity map of a modality, and its reason."""
     if scan.unit == "grey" or (scan.pictures and scan.unit == "HU"):
-        named = ", not the HU that its name suggests" if scan.unit == "HU" else ""
-        why = f"values of {scan.least:g} to {scan.most:g} are grey values of pictures{named}"
+        why = f"values of {scan.least:g} to {scan.most:g} are grey values of pictures"
         return _window(scan.least, scan.most, GREY_LEVELS), why
     if scan.unit == "a.u.":
         return _percentiles(scan)
@@ -375,8 +322,7 @@ def intensity(scan: Scan, side: Literal["source", "target"]) -> Setting:
 def _soft_tissue(scan: Scan) -> Setting:
     """The window of a source in HU, which need not contain bone."""
     at = scan.inside.at
-    third = at(75)
-    fence = third + REACH * (third - at(25))
+    fence = at(75) + REACH * (at(75) - at(25))
     why = f"soft tissue and vessels, from the 5th percentile to {REACH:g} quartile ranges above the 75th; bone beyond is clipped"
     return _window(at(5), min(fence, at(99.9)), 10), why
 
@@ -390,16 +336,11 @@ def _whole_body(scan: Scan) -> Setting:
 
 def _map_window(scan: Scan) -> Setting:
     """The window of a map with a physical unit, such as perfusion."""
-    step = 10.0 ** math.floor(math.log10(max(scan.reach, -scan.depth, 1e-6))) / 2
-    table = _window(scan.depth, scan.reach, step)
-    table["high"] = max(table["high"], 0.0)
-    if scan.depth >= -NEGATIVE * table["high"]:
-        table["low"] = 0.0
-    usual = scan.inside.at(99.9)
-    why = f"{scan.unit}, the same in every scan: the largest 99.9th percentile of a case is {scan.reach:.3g} (of the median case {usual:.3g})"
-    if table["low"]:
-        why += f", the lowest 0.1st percentile {scan.depth:.3g}"
-    return table, why
+    high = max(scan.reach, 0.0)
+    low = scan.depth if scan.depth < -NEGATIVE * high else 0.0
+    step = 10.0 ** math.floor(math.log10(max(high, -low, 1e-6))) / 2
+    why = f"{scan.unit}, the same in every scan: from {low:.3g} to the largest 99.9th percentile of a case, {scan.reach:.3g}"
+    return _window(low, high, step), why
 
 
 def _window(low: float, high: float, step: float) -> Tables:
@@ -414,38 +355,11 @@ def _percentiles(scan: Scan) -> Setting:
     low, high = scan.inside.at(0.5), scan.inside.at(99.5)
     bright = 99.9 if scan.tail > VESSELS else 99.5
     table: Tables = {"kind": "percentile", "low": 0.5, "high": bright}
-    why = f"the unit is arbitrary, so each scan is scaled by its own {bright}th percentile (median {scan.inside.at(bright):.4g})"
-    if bright > 99.5:
-        why += f", because the brightest 0.05 % reach {scan.tail:.1f} times the 99.5th"
+    why = f"the unit is arbitrary, so each scan is scaled by its own {bright}th percentile (the brightest 0.05 % reach {scan.tail:.1f} times the 99.5th)"
     has_air = scan.least >= 0 or scan.empty
     if has_air and low >= -0.05 * (high - low):
         return {**table, "low": 0, "floor": 0}, f"{why}; air is 0"
-    return table, f"{why}; the floor is the 0.5th percentile, because values begin at {low:.3g}"
-
-
-def plan_regression(draft: Draft) -> None:
-    """Title, network, training and loss of a regression of target images or of missing images."""
-    targets = ", ".join(draft.roles.target)
-    title = f"{_sides(draft)}, planned: a regression"
-    draft.set("title", f"Any missing of {targets}, planned" if draft.completes else title)
-    choose_network(draft)
-    draft.set("train", training(draft.steps, draft.size))
-    draft.why |= reasons_for_training(draft.tables["train"], draft.size.width)
-    choose_loss(draft)
-
-
-def plan_cycles(draft: Draft) -> None:
-    """Title, networks and training of a CycleGAN, which has its generator and the width of the plan."""
-    draft.set("title", f"{_sides(draft)}, planned: CycleGAN, without pairs")
-    why = "no training case has both sides: CycleGAN, which may invent structures where a regression predicts the mean"
-    draft.set("method", PARTS["cycle"], why)
-    draft.set("net", {"kind": "resnet", "width": draft.size.width, "blocks": 6})
-    draft.set("train", training(draft.steps, draft.size) | PARTS["cycle_training"])
-
-
-def _sides(draft: Draft) -> str:
-    roles = draft.roles
-    return f"{' + '.join(roles.source)} to {' + '.join(roles.target)}"
+    return table, f"{why}; values begin at {low:.3g}"
 
 
 def choose_network(draft: Draft) -> None:
@@ -462,8 +376,6 @@ def choose_network(draft: Draft) -> None:
     if least > 16:
         net["middle_attention"] = False
     why = f"a stem of {size.stem} makes features of {size.stem * facts.pixel_mm:.2g} mm, and {levels} levels leave {least:.0f} of them along a side"
-    if facts.apart_mm * BLURRED > FINEST_MM:
-        why += f"; scans are misaligned by {facts.apart_mm:.1f} mm"
     draft.set("net", net, why)
 
 
@@ -494,40 +406,25 @@ def average_decay(steps: int) -> float:
     return round(min(max(1 - 10 / max(steps, 1), 0.9), 0.9995), 4)
 
 
-def reasons_for_training(train: Tables, width: int) -> dict[str, str]:
-    """The reasons for the keys of a table `train`."""
-    share = 1 / (1 - train["ema"]) / train["steps"]
-    return {
-        "train.ema": f"the weights that are kept are an average over the last {share:.0%} of the steps",
-        "train.optimiser.kind": "muon for regressions and adamw for diffusions had the least error (docs/reference/measured.md)",
-        "train.optimiser.lr": f"the rate of width {width} and {train['steps']:,} steps, held over {HELD:.0%} of the steps, then falling to 0",
-    }
-
-
 def choose_loss(draft: Draft) -> None:
     """The loss of a regression: SSIM tolerates small shifts, but costs error without any."""
     apart_mm = draft.facts.apart_mm
     pixels = apart_mm / draft.facts.pixel_mm
-    apart = f"scans are misaligned by {apart_mm:.1f} mm, {pixels:.1f} times the pixel"
-    ssim, why = SSIM, f"L1 and SSIM, which tolerates small shifts: {apart}"
-    if not apart_mm:
-        ssim, why = SSIM / 4, "L1 and a little SSIM: the misalignment of the scans is unknown"
-    elif pixels < EXACT:
-        ssim, why = 0.0, f"L1 alone: {apart}"
-    elif pixels < ALMOST:
-        ssim = SSIM / 4
-        why = f"L1 and a little SSIM: {apart}, which can be an error of the estimate"
+    known = f"{apart_mm:.1f} mm" if apart_mm else "unknown"
+    ssim = SSIM if pixels >= ALMOST else SSIM / 4
     method: Tables = {"kind": "regression", "loss": "l1", "leak": 0.1}
-    draft.set("method", method | ({"ssim": ssim} if ssim else {}), why)
+    if not apart_mm or pixels >= EXACT:
+        method["ssim"] = ssim
+    why = f"L1, with SSIM where scans may be misaligned, which it tolerates: by {known}"
+    draft.set("method", method, why)
 
 
 def finish_images(draft: Draft) -> None:
     """What synthesis adds: the bright end of targets on a scale of their own, and patches where training had patches."""
     maps = draft.tables["intensity"]
-    own = [name for name in draft.roles.target if maps[name]["kind"] == "percentile"]
-    if own:
-        high = f"{' and '.join(own)}: the {maps[own[0]]['high']}th percentile"
-        draft.set("synth.peaks", True, f"{high} is moved near to its value in training scans")
+    if any(maps[name]["kind"] == "percentile" for name in draft.roles.target):
+        why = "the upper percentile of targets is moved near to its value in training scans"
+        draft.set("synth.peaks", True, why)
     if is_part(draft.data["patch"], draft.facts):
         why = "patches as in training, because whole slices hold more air, which changes the norms"
         draft.set("synth.slices", {"kind": "tiled"}, why)

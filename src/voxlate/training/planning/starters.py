@@ -1,8 +1,8 @@
 """Starters in plans: which one fits a cohort, what begins from it, and its race with random weights.
 
 In the race both train side by side for a part of the minutes, each its own recipe with its own rate and average from the
-first step, so that the winner goes on from its state. Their errors on held-out patients are shares of how much the truth
-varies, because candidates may scale a target differently.
+first step. Their errors on held-out patients are shares of how much the truth varies, because candidates may scale a target
+differently. The better one is trained anew for the rest of the minutes.
 """
 
 import copy
@@ -11,18 +11,18 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Literal
+from statistics import fmean
+from typing import Any
 
 import torch
 
 from voxlate.base.errors import plural
 from voxlate.scans.cases.prepared import Cohort
-from voxlate.scans.cohorts.path_names import scans_named
 from voxlate.scans.images.units import unit_of
 from voxlate.training.batches.augment import SHAPES
 from voxlate.training.job import Job
 from voxlate.training.planning.cohort_facts import CohortFacts, Roles, Scan
-from voxlate.training.planning.probe import Candidate, Sizes, TimedSteps
+from voxlate.training.planning.probe import Candidate, Sizes, TimedSteps, candidate
 from voxlate.training.planning.rules import (
     LEAST_STEPS,
     Draft,
@@ -31,7 +31,6 @@ from voxlate.training.planning.rules import (
     first_stage,
     intensity,
     learning_rate,
-    reasons_for_training,
 )
 from voxlate.training.precision import with_precision
 from voxlate.training.processes import processes
@@ -66,166 +65,44 @@ FEWEST_STEPS = 8  # steps of each entrant, before which its error says nothing
 
 @dataclass(frozen=True)
 class Starter:
-    """A starter that fits a cohort: starter:NAME, its recipe for the cohort, and the modalities that keep its intensity maps."""
+    """A starter for a cohort: starter:NAME, its recipe with the cohort's names, and how it was trained.
 
-    start_from: str
+    kept: the modalities that keep its intensity maps; any_sequence: whether its sources were drawn in any sequence.
+    """
+
+    name: str
     tables: Tables
     kept: set[str]
+    any_sequence: bool
 
 
-def roles_of_starter(card: Card, modalities: Sequence[str]) -> Roles:
-    """The roles of a cohort's scans that stand for a starter's modalities; of a modality itself where none does."""
+def fit_starter(name: str, names: Mapping[str, str], facts: CohortFacts, roles: Roles) -> Starter:
+    """A starter for a cohort; names: of the cohort's modalities by the starter's.
 
-    def own_names(names: Sequence[str]) -> tuple[str, ...]:
-        """The cohort's names of these modalities."""
-        found = (scans_named(modalities, card.names_of(name))[:1] or [name] for name in names)
-        return tuple(chain.from_iterable(found))
-
-    pairing: Literal["pairs", "complete"] = "complete" if card.completes else "pairs"
-    return Roles(own_names(card.source), own_names(card.target), "", pairing)
-
-
-def fit_to_cohort(
-    recipe: Tables, names: Mapping[str, str], facts: CohortFacts, roles: Roles
-) -> tuple[Tables, set[str]]:
-    """A starter's recipe for a cohort, and the modalities that keep its intensity maps.
-
-    names: of the cohort's modalities by the starter's. A modality in another unit than the starter's, as pictures are,
-    has the map of a plan.
+    A modality in another unit than the starter's, as pictures are, has the map of a plan. Contrasts and label maps of its
+    synthetic heads are not asked of the cohort.
     """
 
     def by_new_name(table: Mapping[str, Any]) -> dict[str, Any]:
         """A table by the cohort's names."""
-        return {names.get(name, name): value for name, value in table.items()}
+        return {names.get(key, key): value for key, value in table.items()}
 
-    fitted = copy.deepcopy(recipe)
-    for stage in (fitted, *fitted.get("stages", ())):
-        data = stage.get("data", {})
-        if facts.shape[0] == 1:
-            data.pop("planes", None)
-        for side in data.keys() & {"source", "target"}:
-            data[side] = [names.get(name, name) for name in data[side]]
-        if data.get("physics"):
-            data["physics"]["contrasts"] = by_new_name(data["physics"]["contrasts"])
-    maps = fitted["intensity"] = by_new_name(fitted["intensity"])
-    if "peak_shares" in fitted.get("synth", {}):
-        fitted["synth"]["peak_shares"] = by_new_name(fitted["synth"]["peak_shares"])
+    tables = copy.deepcopy(read_header(Run(folder_of(name)).weights())["recipe"])
+    data, synth = tables["data"], tables["synth"]
+    drawn = data.pop("physics", {}).get("contrasts", {})
+    sequences = {drawn.get(source, {}).get("sequence") for source in data["source"]}
+    for key in ("labels", "weigh"):
+        data.pop(key, None)
+    for side in ("source", "target"):
+        data[side] = [names.get(key, key) for key in data[side]]
+    maps = tables["intensity"] = by_new_name(tables["intensity"])
+    if "peak_shares" in synth:
+        synth["peak_shares"] = by_new_name(synth["peak_shares"])
     known = {name for name in (*roles.source, *roles.target) if name in facts.scans}
     kept = {name for name in known if _is_in_usual_unit(facts.scans[name])}
-    for name in known - kept:
-        maps[name], _ = intensity(facts.scans[name], roles.side(name))
-    return fitted, kept
-
-
-def find_starter(facts: CohortFacts, roles: Roles, mode: str) -> tuple[Starter | None, str]:
-    """The starter that fits a cohort and its roles, and the reason for it or against all; "" if none is installed.
-
-    mode: of the plan, whose first stage is a regression, as starters are, unless it draws missing images.
-    """
-    against = []
-    for name in starters_to_run():
-        folder = folder_of(name)
-        recipe = read_header(Run(folder).weights())["recipe"]
-        card = read_card(folder)
-        reason = reason_against(card, facts, roles, mode)
-        if not reason and recipe["net"].get("kind") != "unet":
-            reason = "its network is of another kind than those of plans"
-        if reason:
-            against.append(f"a training cannot start from {name}: {reason}")
-            continue
-        names = card.match(roles.source, roles.target) or {}
-        fitted, kept = fit_to_cohort(recipe, names, facts, roles)
-        others = [
-            f"{own} is taken as {theirs}; "
-            for theirs, own in names.items()
-            if own not in card.names_of(theirs)
-        ]
-        why = f"{name}, because {''.join(others)}it synthesises {roles.task} of {BODIES[card.stripped]} with pixels of {facts.pixel_mm:.2g} mm; it was trained on {card.trained_on}"
-        return Starter(name, fitted, kept), why
-    return None, f"random weights: {'; '.join(against)}" if against else ""
-
-
-def reason_against(card: Card, facts: CohortFacts, roles: Roles, mode: str | None) -> str:
-    """The reason why a starter does not synthesise the targets of a cohort's sources; "" if it does.
-
-    mode: of a plan that would begin from it (see find_starter), else None.
-    """
-    trains, completes = mode is not None, roles.pairing == "complete"
-    targets = {*chain.from_iterable(map(card.names_of, card.target))}
-    missing = [name.upper() for name in sorted({*roles.target} - targets)]
-    finest, coarsest = card.spacing_mm
-    like = finest / MOST_SPACING_RATIO <= facts.pixel_mm <= coarsest * MOST_SPACING_RATIO
-    known = "brain" if card.stripped else "head"
-    reasons = (
-        (trains and roles.pairing == "unpaired", "the plan is for scans without pairs"),
-        (
-            trains and completes and not card.completes,
-            "it translates pairs, and the plan is for any missing contrast",
-        ),
-        (trains and completes and facts.gaps, "it knows no cases that lack contrasts"),
-        (
-            card.match(roles.source, roles.target) is None,
-            f"it synthesises no {' and no '.join(missing)}" if missing else "it reads other scans",
-        ),
-        (
-            facts.bodies not in ("", known),
-            f"it knows {BODIES[card.stripped]}, and most scans here show {BODIES[not card.stripped]}",
-        ),
-        (
-            not like,
-            f"it was trained on pixels of {finest:.2g} to {coarsest:.2g} mm, and pixels here are {facts.pixel_mm:.2g} mm",
-        ),
-        (
-            trains and completes and mode != "mean",
-            "it is a regression: add --mode mean to start from it",
-        ),
-    )
-    return next((reason for holds, reason in reasons if holds), "")
-
-
-def begin_from(starter: Starter, draft: Draft) -> None:
-    """Give the draft of a first stage the starter's network, intensities and at least its changes of shape."""
-    own, tables, facts, data = starter.tables, draft.tables, draft.facts, draft.data
-    name = starter.start_from
-    data.pop("stack", None)
-    draft.why.pop("data.stack", None)
-    data |= {key: own["data"][key] for key in ("stack", "lift") if own["data"].get(key)}
-    tables["intensity"] |= {key: own["intensity"][key] for key in tables["intensity"]}
-    draft.why |= {f"intensity.{key}": f"that of {name}" for key in starter.kept}
-    draft.set("net", own["net"], f"that of {name}")
-    augment, shapes = data["augment"], own["data"].get("augment", {})
-    # The larger ones of both: a starter learns few patients by heart within 200 steps (MAE 0.068 of held-out heads without
-    # the starter's, 0.065 with them; one seed).
-    larger = augment | {
-        key: max(augment.get(key, 0), shapes[key])
-        for key in (*SHAPES, "elastic_points")
-        if shapes.get(key)
-    }
-    why = draft.why["data.augment"]
-    if larger != augment:
-        why = f"changes of shape as strong as those of {name}, whose network learns few patients by heart"
-    if _knows_any_sequence(own["data"]) and "remap" in augment:
-        larger |= ANY_SEQUENCE
-        why += "; bright and dark change places, because the starter knows any sequence"
-    draft.set("data.augment", larger, why)
-    if tuple(data["patch"][1:]) == tuple(facts.shape[1:]):
-        tables["net"] = {**own["net"], "border": "zeros"}
-        draft.why["net.border"] = (
-            "zeros in training and synthesis, because patches are whole slices, and a starter keeps its response to another border"
-        )
-    draft.set("start_from", name)
-    kept = round(COUNTS_AS / (COUNTS_AS + facts.patients), 3)
-    why = f"{kept:.0%} of the starter's weights are kept, unless the error of validation patients is less with all of them: it counts as {plural(COUNTS_AS, 'patient')} beside {facts.patients}"
-    draft.set("train.keep_start", kept, why)
-    tables["train"]["optimiser"]["lr"] = learning_rate(draft.steps, SHORT_STEPS, draft.size)
-    draft.why |= reasons_for_training(tables["train"], draft.size.width)
-
-
-def _knows_any_sequence(data: Tables) -> bool:
-    """Whether the sources of a training were drawn in any sequence."""
-    contrasts = data.get("physics", {}).get("contrasts", {})
-    drawn = [contrasts.get(name, {}).get("sequence") for name in data["source"]]
-    return set(drawn) == {"any"}
+    for other in known - kept:
+        maps[other], _ = intensity(facts.scans[other], roles.side(other))
+    return Starter(name, tables, kept, sequences == {"any"})
 
 
 def _is_in_usual_unit(scan: Scan) -> bool:
@@ -239,11 +116,90 @@ def _is_in_usual_unit(scan: Scan) -> bool:
     return scan.unit == wanted and not scan.pictures
 
 
+def find_starter(facts: CohortFacts, roles: Roles, mode: str) -> tuple[Starter | None, str]:
+    """The starter that fits a cohort and its roles, and the reason for it or against all; "" if none is installed.
+
+    mode: of the plan, whose first stage is a regression, as starters are, unless it draws missing images.
+    """
+    against = []
+    for name in starters_to_run():
+        card = read_card(folder_of(name))
+        if reason := reason_against(card, facts, roles, mode):
+            against.append(f"a training cannot start from {name}: {reason}")
+            continue
+        names = card.match(roles.source, roles.target) or {}
+        others = [
+            f"{own} is taken as {theirs}; "
+            for theirs, own in names.items()
+            if own not in card.names_of(theirs)
+        ]
+        why = f"{name}, because {''.join(others)}it synthesises {roles.task} of {BODIES[card.stripped]} with pixels of {facts.pixel_mm:.2g} mm; it was trained on {card.trained_on}"
+        return fit_starter(name, names, facts, roles), why
+    return None, f"random weights: {'; '.join(against)}" if against else ""
+
+
+def reason_against(card: Card, facts: CohortFacts, roles: Roles, mode: str) -> str:
+    """The reason why a training cannot begin from a starter; "" if it can."""
+    if card.match(roles.source, roles.target) is None:
+        known = {*chain.from_iterable(map(card.names_of, card.target))}
+        missing = [name.upper() for name in sorted({*roles.target} - known)]
+        return (
+            f"it synthesises no {' and no '.join(missing)}" if missing else "it reads other scans"
+        )
+    if roles.completes and facts.gaps:
+        return "it knows no cases that lack contrasts"
+    if roles.completes and mode != "mean":
+        return "it is a regression: add --mode mean to start from it"
+    return other_scans(card, facts)
+
+
+def other_scans(card: Card, facts: CohortFacts) -> str:
+    """How the scans of a cohort differ from those of a starter's training; "" if they do not."""
+    if facts.bodies not in ("", "brain" if card.stripped else "head"):
+        return f"it knows {BODIES[card.stripped]}, and most scans here show {BODIES[not card.stripped]}"
+    finest, coarsest = card.spacing_mm
+    if finest / MOST_SPACING_RATIO <= facts.pixel_mm <= coarsest * MOST_SPACING_RATIO:
+        return ""
+    return f"it was trained on pixels of {finest:.2g} to {coarsest:.2g} mm, and pixels here are {facts.pixel_mm:.2g} mm"
+
+
+def begin_from(starter: Starter, draft: Draft) -> None:
+    """Give the draft of a first stage the starter's network, intensities and at least its changes of shape."""
+    own, tables, facts, data = starter.tables, draft.tables, draft.facts, draft.data
+    name, shapes = starter.name, own["data"].get("augment", {})
+    data.pop("stack", None)
+    draft.why.pop("data.stack", None)
+    data |= {key: own["data"][key] for key in ("stack", "lift") if own["data"].get(key)}
+    tables["intensity"] |= {key: own["intensity"][key] for key in tables["intensity"]}
+    draft.why |= {f"intensity.{key}": f"that of {name}" for key in starter.kept}
+    draft.set("net", own["net"], f"that of {name}")
+    if tuple(data["patch"][1:]) == tuple(facts.shape[1:]):
+        # patches are whole slices, and a starter keeps its response to another border
+        tables["net"] = {**own["net"], "border": "zeros"}
+    # The larger ones of both: a starter learns few patients by heart within 200 steps (MAE 0.068 of held-out heads without
+    # the starter's, 0.065 with them; one seed).
+    augment = data["augment"]
+    augment |= {
+        key: max(augment.get(key, 0), shapes[key])
+        for key in (*SHAPES, "elastic_points")
+        if shapes.get(key)
+    }
+    if starter.any_sequence and "remap" in augment:
+        augment |= ANY_SEQUENCE
+    why = f"changes of shape as strong as those of {name}, whose network learns few patients by heart, and of the intensities that it knows"
+    draft.set("data.augment", augment, why)
+    draft.set("start_from", name)
+    kept = round(COUNTS_AS / (COUNTS_AS + facts.patients), 3)
+    why = f"{kept:.0%} of the starter's weights are kept, unless the error of validation patients is less with all of them: it counts as {plural(COUNTS_AS, 'patient')} beside {facts.patients}"
+    draft.set("train.keep_start", kept, why)
+    tables["train"]["optimiser"]["lr"] = learning_rate(draft.steps, SHORT_STEPS, draft.size)
+
+
 @dataclass
 class Entrant:
-    """A candidate: its name in messages, its network, and its draft, which gets the state from which its training goes on.
+    """A candidate of a race: its name in messages, its network and its draft.
 
-    steps, error: what a race showed; the mean absolute error on held-out items is a share of the truth's mean absolute
+    steps, error: what the race showed; the mean absolute error on held-out items is a share of the truth's mean absolute
     deviation.
     """
 
@@ -271,7 +227,6 @@ def run_race(
         while runner.learner.step < FEWEST_STEPS:
             runner.step()
         entrant.steps, entrant.error = runner.learner.step, _error(runner)
-        entrant.draft.state = {**runner.learner.state(), "seconds": 0.0}
     # A diverged training, whose error is NaN, comes last.
     return sorted(entrants, key=lambda one: (math.isnan(one.error), one.error))
 
@@ -284,8 +239,7 @@ def _begin(tables: Tables, cohort: Cohort, device: str) -> TimedSteps:
     recipe = with_precision(from_dict({**tables, "train": train}, "the plan"), place)
     job = Job(recipe, recipe.all_stages[0], cohort, accelerator, place)
     torch.manual_seed(job.seed)
-    method = initial_method(job.stage, {})
-    runner = TimedSteps(job, method, iter(job.batches()))
+    runner = TimedSteps(job, initial_method(job.stage, {}), iter(job.batches()))
     runner.spent = time.perf_counter() - begun
     return runner
 
@@ -303,10 +257,9 @@ def _error(runner: TimedSteps) -> float:
             for item in range(len(batch))
             for target in find_targets(batch, item)
         ]
-        of_targets = [(values - values.median()).abs().mean() for values in shown]
-        deviations.append(float(torch.stack(of_targets).mean()))
+        deviations.append(fmean(float((one - one.median()).abs().mean()) for one in shown))
     # A constant truth has no deviation.
-    return error / (sum(deviations) / len(deviations) or 1.0)
+    return error / (fmean(deviations) or 1.0)
 
 
 def choose_start(
@@ -321,37 +274,32 @@ def choose_start(
 
     best: the best network from random weights. Without a validation patient, the starter is chosen.
     """
-    facts, probe = sizes.facts, sizes.probe
-    races = bool(facts.cohort.splits["val"])
-    seconds = sizes.seconds(share)
-    raced = SHARE * seconds if races else 0.0
-    seconds -= raced / 2  # the winner keeps its own half
+    facts, probe, net = sizes.facts, sizes.probe, starter.tables["net"]
+    has_race = bool(facts.cohort.splits["val"])
+    whole = probe.seconds(share)
+    raced = SHARE * whole if has_race else 0.0
 
-    def enter(name: str, size: Size, step_seconds: float) -> Entrant:
-        """An entrant with the steps that fit, whose step takes these seconds."""
-        candidate = sizes.candidate(size, step_seconds, seconds, most_items)
-        draft = first_stage(facts, sizes.roles, size, candidate.steps, mean_alone)
-        draft.why["net.width"] = candidate.why
-        if name == starter.start_from:
+    def enter(name: str, one: Candidate) -> Entrant:
+        """An entrant; the draft of the starter begins from it."""
+        draft = first_stage(facts, sizes.roles, one.size, one.steps, mean_alone)
+        if name == starter.name:
             begin_from(starter, draft)
-        return Entrant(name, candidate, draft)
+        return Entrant(name, one, draft)
 
-    net = starter.tables["net"]
     size = Size(net["width"], net.get("patch", 1), best.size.batch)
-    draft = first_stage(facts, sizes.roles, size, LEAST_STEPS, mean_alone)
-    begin_from(starter, draft)
-    step_seconds = probe.measure(draft.tables, 0)
-    random = enter(f"{best.size} from random weights", best.size, best.seconds)
+    trial = enter(starter.name, Candidate(size, 0.0, LEAST_STEPS, 0, 0.0))
+    step_seconds = probe.measure(from_dict(trial.draft.tables, "the plan"), 0)
+    seconds = whole - raced
+    fresh = candidate(best.size, best.seconds, seconds, most_items)
+    random = enter(f"{best.size} from random weights", fresh)
     if step_seconds is None:
         chosen = random
         why = f"{random.name}: the network of the starter needs too much memory"
     else:
-        chosen = enter(starter.start_from, size, step_seconds)
-        why = f"{chosen.name}: there is no validation patient for a race with random weights"
-        if races:
-            begun = time.monotonic()
-            entrants = [chosen, random]
-            chosen, other = run_race(entrants, facts.cohort, raced, probe.device_name)
-            why = f"{chosen}; {other}: errors on validation patients over the mean absolute deviation of the truth, after {time.monotonic() - begun:.0f} s of training side by side; the better one goes on"
+        chosen = enter(starter.name, candidate(size, step_seconds, seconds, most_items))
+        why = f"{starter.name}: there is no validation patient for a race with random weights"
+        if has_race:
+            chosen, other = run_race([chosen, random], facts.cohort, raced, probe.device_name)
+            why = f"{chosen}; {other}: errors on validation patients over the mean absolute deviation of the truth, after {raced:.0f} s of training side by side"
     chosen.draft.why["start_from"] = why
     return chosen.candidate, chosen.draft
