@@ -19,6 +19,7 @@ from voxlate.scans.cases.prepared import Cohort
 from voxlate.science.batch import Batch
 from voxlate.science.methods.method import Method
 from voxlate.training.job import Clock, Job
+from voxlate.training.learner import Learner
 from voxlate.training.loop import begin_learner, take_step
 from voxlate.training.planning import rules
 from voxlate.training.planning.cohort_facts import CohortFacts, Roles
@@ -99,24 +100,14 @@ class Probe:
         return seconds if fits else None
 
 
-class TimedSteps:
-    """The steps of a training, each of which is timed; spent: the seconds of all."""
-
-    def __init__(self, job: Job, method: Method, batches: Iterator[Batch]) -> None:
-        self.job = job
-        self.learner = begin_learner(method, job)
-        self.clock = Clock(job.stage.train)
-        self.batches = batches
-        self.spent = 0.0
-
-    def step(self) -> float:
-        """Train one step; returns its seconds."""
+def timed_steps(learner: Learner, job: Job, batches: Iterator[Batch]) -> Iterator[float]:
+    """The steps of a training without end: the seconds of each."""
+    clock = Clock(job.stage.train)
+    while True:
         begun = time.perf_counter()
-        take_step(self.learner, self.learner.method, self.job, self.batches, self.clock)
-        devices.wait_for(self.job.device)
-        seconds = time.perf_counter() - begun
-        self.spent += seconds
-        return seconds
+        take_step(learner, learner.method, job, batches, clock)
+        devices.wait_for(job.device)
+        yield time.perf_counter() - begun
 
 
 def _seconds(recipe: Recipe, cohort: Cohort, stage: int, device: torch.device) -> float:
@@ -129,9 +120,9 @@ def _seconds(recipe: Recipe, cohort: Cohort, stage: int, device: torch.device) -
     chosen = recipe.all_stages[stage]
     train = replace(chosen.train, steps=max(chosen.train.steps, STEPS + 1))
     job = Job(recipe, replace(chosen, train=train), cohort, accelerator, device)
-    steps = TimedSteps(job, method, _batches(job))
-    steps.step()
-    return median(steps.step() for _ in range(STEPS))
+    steps = timed_steps(begin_learner(method, job), job, _batches(job))
+    next(steps)
+    return median(itertools.islice(steps, STEPS))
 
 
 def _batches(job: Job) -> Iterator[Batch]:

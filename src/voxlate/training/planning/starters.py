@@ -1,16 +1,15 @@
 """Starters in plans: which one fits a cohort, what begins from it, and its race with random weights.
 
-In the race both train side by side for a part of the minutes, each its own recipe with its own rate and average from the
-first step. Their errors on held-out patients are shares of how much the truth varies, because candidates may scale a target
-differently. The better one is trained anew for the rest of the minutes.
+In the race each trains for a part of the minutes, its own recipe with its own rate and average from the first step. The
+better one on held-out patients is trained anew for the rest of the minutes.
 """
 
 import copy
-import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
+from math import isnan
 from statistics import fmean
 from typing import Any
 
@@ -21,8 +20,9 @@ from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.images.units import unit_of
 from voxlate.training.batches.augment import SHAPES
 from voxlate.training.job import Job
+from voxlate.training.loop import begin_learner
 from voxlate.training.planning.cohort_facts import CohortFacts, Roles, Scan
-from voxlate.training.planning.probe import Candidate, Sizes, TimedSteps, candidate
+from voxlate.training.planning.probe import Candidate, Sizes, candidate, timed_steps
 from voxlate.training.planning.rules import (
     LEAST_STEPS,
     Draft,
@@ -195,60 +195,24 @@ def begin_from(starter: Starter, draft: Draft) -> None:
     tables["train"]["optimiser"]["lr"] = learning_rate(draft.steps, SHORT_STEPS, draft.size)
 
 
-@dataclass
-class Entrant:
-    """A candidate of a race: its name in messages, its network and its draft.
+def trial(tables: Tables, cohort: Cohort, seconds: float, device: str) -> tuple[float, int]:
+    """The error of a recipe's first stage on held-out items after these seconds of training, and its steps.
 
-    steps, error: what the race showed; the mean absolute error on held-out items is a share of the truth's mean absolute
-    deviation.
+    The mean absolute error is a share of the truth's mean absolute deviation from its median, because candidates may scale
+    a target differently. cohort: has validation patients.
     """
-
-    name: str
-    candidate: Candidate
-    draft: Draft
-    steps: int = 0
-    error: float = math.nan
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.error:.3f} after {self.steps:,} steps"
-
-
-def run_race(
-    entrants: Sequence[Entrant], cohort: Cohort, seconds: float, device: str
-) -> list[Entrant]:
-    """Train the entrants in turns until they took these seconds in all; returns them, the best first.
-
-    cohort: has validation patients.
-    """
-    runners = [_begin(entrant.draft.tables, cohort, device) for entrant in entrants]
-    while (behind := min(runners, key=lambda one: one.spent)).spent < seconds / len(runners):
-        behind.step()
-    for entrant, runner in zip(entrants, runners):
-        while runner.learner.step < FEWEST_STEPS:
-            runner.step()
-        entrant.steps, entrant.error = runner.learner.step, _error(runner)
-    # A diverged training, whose error is NaN, comes last.
-    return sorted(entrants, key=lambda one: (math.isnan(one.error), one.error))
-
-
-def _begin(tables: Tables, cohort: Cohort, device: str) -> TimedSteps:
-    """The training of a recipe's first stage before its first step."""
     begun = time.perf_counter()
     train = {**tables["train"], "validation_items": ITEMS}
     accelerator, place = processes(device)
     recipe = with_precision(from_dict({**tables, "train": train}, "the plan"), place)
     job = Job(recipe, recipe.all_stages[0], cohort, accelerator, place)
     torch.manual_seed(job.seed)
-    runner = TimedSteps(job, initial_method(job.stage, {}), iter(job.batches()))
-    runner.spent = time.perf_counter() - begun
-    return runner
-
-
-def _error(runner: TimedSteps) -> float:
-    """The error of a training on the held-out items as a share of the truth's mean absolute deviation from its median."""
-    job = runner.job
-    items = validation_items(job.recipe, job.stage, job.cohort)
-    error = validate(runner.learner.averaged, items, job.recipe, job.stage, job.device)["mae"]
+    learner = begin_learner(initial_method(job.stage, {}), job)
+    steps = timed_steps(learner, job, iter(job.batches()))
+    while time.perf_counter() - begun < seconds or learner.step < FEWEST_STEPS:
+        next(steps)
+    items = validation_items(recipe, job.stage, cohort)
+    error = validate(learner.averaged, items, recipe, job.stage, place)["mae"]
     deviations = []
     for batch in items:
         assert batch.target is not None
@@ -259,7 +223,7 @@ def _error(runner: TimedSteps) -> float:
         ]
         deviations.append(fmean(float((one - one.median()).abs().mean()) for one in shown))
     # A constant truth has no deviation.
-    return error / (fmean(deviations) or 1.0)
+    return error / (fmean(deviations) or 1.0), learner.step
 
 
 def choose_start(
@@ -279,27 +243,31 @@ def choose_start(
     whole = probe.seconds(share)
     raced = SHARE * whole if has_race else 0.0
 
-    def enter(name: str, one: Candidate) -> Entrant:
-        """An entrant; the draft of the starter begins from it."""
-        draft = first_stage(facts, sizes.roles, one.size, one.steps, mean_alone)
-        if name == starter.name:
-            begin_from(starter, draft)
-        return Entrant(name, one, draft)
+    def enter(size: Size, each: float) -> tuple[Candidate, Draft]:
+        """A candidate whose step takes `each` seconds, and its draft from random weights."""
+        one = candidate(size, each, whole - raced, most_items)
+        return one, first_stage(facts, sizes.roles, size, one.steps, mean_alone)
 
     size = Size(net["width"], net.get("patch", 1), best.size.batch)
-    trial = enter(starter.name, Candidate(size, 0.0, LEAST_STEPS, 0, 0.0))
-    step_seconds = probe.measure(from_dict(trial.draft.tables, "the plan"), 0)
-    seconds = whole - raced
-    fresh = candidate(best.size, best.seconds, seconds, most_items)
-    random = enter(f"{best.size} from random weights", fresh)
+    draft = first_stage(facts, sizes.roles, size, LEAST_STEPS, mean_alone)
+    begin_from(starter, draft)
+    step_seconds = probe.measure(from_dict(draft.tables, "the plan"), 0)
+    random = enter(best.size, best.seconds)
     if step_seconds is None:
-        chosen = random
-        why = f"{random.name}: the network of the starter needs too much memory"
-    else:
-        chosen = enter(starter.name, candidate(size, step_seconds, seconds, most_items))
-        why = f"{starter.name}: there is no validation patient for a race with random weights"
-        if has_race:
-            chosen, other = run_race([chosen, random], facts.cohort, raced, probe.device_name)
-            why = f"{chosen}; {other}: errors on validation patients over the mean absolute deviation of the truth, after {raced:.0f} s of training side by side"
-    chosen.draft.why["start_from"] = why
-    return chosen.candidate, chosen.draft
+        random[1].why["start_from"] = "random weights: the starter's network needs too much memory"
+        return random
+    own = enter(size, step_seconds)
+    begin_from(starter, own[1])
+    if not has_race:
+        own[1].why["start_from"] = "no validation patient for a race with random weights"
+        return own
+    errors, shown = [], []
+    for name, (_, draft) in ((starter.name, own), (f"{best.size} from random weights", random)):
+        error, steps = trial(draft.tables, facts.cohort, raced / 2, probe.device_name)
+        errors.append(error)
+        shown.append(f"{name}: {error:.3f} after {plural(steps, 'step')}")
+    # An error that is NaN is of a training that diverged.
+    chosen = random if errors[1] < errors[0] or isnan(errors[0]) else own
+    why = f"{'; '.join(shown)}: errors on validation patients over the mean absolute deviation of the truth, after {raced / 2:.0f} s of training each"
+    chosen[1].why["start_from"] = why
+    return chosen
