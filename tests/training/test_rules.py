@@ -98,13 +98,11 @@ def test_fine_pixels_get_a_patch_stem_and_coarse_ones_or_small_slices_none():
         ((scan(), CT), 1, {"flip_lr"}, {"rotate_degrees", "remap"}),
         ((scan(), CT), 10, {"rotate_degrees", "gamma"}, {"remap", "shear"}),
         ((scan(), CT), 100, {"shear", "remap"}, set()),
-        # cases of several scanners
-        ((replace(scan(), contrast=0.1), CT), 2, {"remap"}, {"rotate_degrees"}),
         # values with a unit
         ((scan("cta1", "HU", -100, 600, -1024), scan("tmax", "s", 0, 20)), 100, {"shear"}, {"gamma", "bias", "remap"}),
     ],
 )  # fmt: skip
-def test_augmentation_grows_with_the_passes_and_the_contrast_of_cases(scans, passes, keys, others):
+def test_augmentation_grows_with_the_passes(scans, passes, keys, others):
     found = draft(facts(*scans), passes).data["augment"].keys()
     assert keys <= found
     assert not others & found

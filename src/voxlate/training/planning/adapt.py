@@ -4,12 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from voxlate.base.config import adapter
 from voxlate.base.errors import BadInput
 from voxlate.base.executors.case_work import StepCallback, no_report
 from voxlate.base.messages import Say, message
 from voxlate.base.option import merge
-from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.prepared import Cohort, open_cohort
 from voxlate.scans.cohorts.path_names import scans_named
 from voxlate.training.planning.cohort_facts import CohortFacts, Roles, cohort_facts, is_not_hu
@@ -17,7 +15,6 @@ from voxlate.training.planning.probe import Probe, default_memory_limit
 from voxlate.training.planning.rules import BATCH, Tables, average_decay
 from voxlate.training.planning.starters import Starter, fit_starter, other_scans
 from voxlate.training.recipe import Recipe, from_dict, to_dict, with_tables
-from voxlate.training.recipe.text import first_change
 from voxlate.training.recipe.training_settings import BACKWARD
 from voxlate.training.run import Run, weights_of
 from voxlate.training.starter import run_folder
@@ -66,8 +63,6 @@ def adapt(
         tables, units = starter.tables, {name: facts.scans[name].unit for name in starter.kept}
     recipe = from_dict(tables, f"{weights} (header)", asked.allow_code)
     check_scans(recipe, units, facts)
-    if not is_starter(run):
-        _compare_preparation(header.get("preparation", {}), cohort, say)
     if begun.provenance.exists():
         text = f"{out} is continued as it was begun: minutes and steps stay as they were. Another --out adapts anew."
         say(message("resumed", text))
@@ -105,14 +100,6 @@ def _fit_to(run: Path | str, facts: CohortFacts, say: Say) -> Starter:
         text = f"{run} does not fit these scans: {reason}. Train on them with voxlate train auto."
         say(message("other-preparation", text, grade="caution"))
     return fit_starter(str(run), names, facts, Roles(tuple(source), tuple(target), ""))
-
-
-def _compare_preparation(before: Mapping[str, Any], cohort: Cohort, say: Say) -> None:
-    """State how a cohort was prepared in another way than that of the run."""
-    now = adapter(Preparation).dump_python(cohort.preparation, mode="json")
-    if change := first_change({key: before.get(key) for key in now}, now):
-        text = f"the cohort was prepared in another way than the scans of the run ({change}); prepare it in the same way, if the scans allow it."
-        say(message("other-preparation", text))
 
 
 def check_scans(recipe: Recipe, units: Mapping[str, str], facts: CohortFacts) -> None:

@@ -53,8 +53,6 @@ class Scan:
     inside: the median distribution of the foregrounds; least, most: the extremes of all voxels.
     reach: the largest 99.9th percentile of a foreground, because rare structures such as a stroke are in few cases; depth: the smallest 0.1st percentile.
     empty: whether at least a tenth of every scan is exactly 0, as air or a stripped skull is.
-    contrast: how much the cases differ on one scale. It is the largest standard deviation over cases of the positions
-    of the 5th, 25th, 50th and 75th percentile between the dark end of a foreground and its 99.5th percentile.
     """
 
     name: str
@@ -65,7 +63,6 @@ class Scan:
     most: float
     reach: float
     empty: bool
-    contrast: float = 0.0
     depth: float = 0.0
 
     @property
@@ -224,7 +221,6 @@ def scan_of(name: str, everyone: Sequence[CaseHeader]) -> Scan:
         reach=max(body.at(99.9) for body in bodies),
         depth=min(body.at(0.1) for body in bodies),
         empty=all(map(_shows_nothing, statistics)),
-        contrast=float(np.std([_shape(body) for body in bodies], axis=0).max()),
     )
 
 
@@ -232,13 +228,6 @@ def _shows_nothing(case: Statistics) -> bool:
     """Whether a part of a scan is 0, but for what a program that cuts scans adds."""
     edges = np.abs(case.all.percentiles[EDGE:])
     return bool(edges.min() <= NOTHING * edges.max())
-
-
-def _shape(inside: Distribution) -> list[float]:
-    """Positions of percentiles between the dark end, which is at most 0, and the bright end."""
-    low = min(inside.at(0.5), 0.0)
-    reach = max(inside.at(99.5) - low, 1e-6)
-    return [(inside.at(percent) - low) / reach for percent in (5, 25, 50, 75)]
 
 
 def check_scales(facts: CohortFacts, names: Sequence[str], targets: Sequence[str] = ()) -> None:
@@ -289,21 +278,11 @@ def roles_of(facts: CohortFacts, source: Sequence[str] = (), target: Sequence[st
     where, scans = facts.cohort.folder, facts.scans
     for name in (*source, *target):
         known_name("--source, --target", "modalities of training cases", name, scans)
-    if len(scans) < 2:
+    free = set(scans) - {*source, *target}
+    may_guess = free and 1 < len(scans) <= MOST_GUESSED
+    if not (source and target or may_guess):
         raise BadInput(
-            f"{where}: expected two modalities, a source and a target, found {', '.join(scans)} alone in the training cases. Prepare the cohort with both in the split train."
-        )
-    if both := set(source) & set(target):
-        raise BadInput(
-            f"--source, --target: expected each modality in one of them, found {min(both)} in both. Leave it out of one."
-        )
-    if len(set(source or target)) == len(scans):
-        raise BadInput(
-            f"--source, --target: expected a modality for each of them, found all ({', '.join(scans)}) in one. Drop both options for a model of any missing modality."
-        )
-    if len(scans) > MOST_GUESSED and not (source and target):
-        raise BadInput(
-            f"--source, --target: expected names of both among {len(scans)} modalities, which are too many for a guess ({', '.join(scans)}), found {', '.join((*source, *target)) or 'none'}. Name both."
+            f"{where}: expected --source and --target, or two to {MOST_GUESSED} modalities of which one is in neither, found {', '.join(scans)} in the training cases. Name a modality for both, or prepare the cohort with both in the split train."
         )
     roles = _guess(scans, tuple(source), tuple(target))
     if roles.completes:

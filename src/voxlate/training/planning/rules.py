@@ -43,8 +43,6 @@ TORSO_MM = 300  # a wider body has organs on one side
 # Passes over the slices: below FEW no augmentation helps except flips, above MANY all of it does.
 FEW = 5
 MANY = 30
-# Standard deviation of the contrast of cases (see facts.Scan): 0.03 on one scanner, 0.1 on several.
-SCANNER_CONTRAST = 0.05
 # Trainings with fewer steps take twice the learning rate.
 SHORT = {"muon": 1500, "adamw": 800}
 RESIDUAL = 4.0  # one over the usual standard deviation of a regression's residual, in network units
@@ -294,13 +292,9 @@ def choose_augmentation(draft: Draft) -> None:
     seen = plural(round(draft.passes), "time")
     why = f"{how} of shape and intensity, because training shows each slice of {plural(facts.patients, 'patient')} about {seen}"
     sources = [facts.scans[name] for name in draft.roles.source]
-    contrast = max(scan.contrast for scan in sources)
     if not all(scan.unit in ("a.u.", "grey") or scan.pictures for scan in sources):
         greys = {}
         why += "; intensities stay as they are, because they have a unit"
-    elif contrast >= SCANNER_CONTRAST:
-        greys = PARTS["full_grey"]
-        why += f"; strong changes of intensity, because sources differ between cases by {contrast:.0%} of their range, as those of several scanners do"
     # organs of a torso are on one side
     flips = PARTS["light"] if facts.wide_mm < TORSO_MM else {}
     why += f"; flips {'where' if flips else 'only where'} bodies are less than {TORSO_MM} mm wide, as heads are, found {facts.wide_mm:.0f}"
