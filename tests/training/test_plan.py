@@ -125,7 +125,7 @@ def test_settings_and_options_of_no_recipe_are_refused_before_a_step_is_timed(
         ("--memory 1MB", "expected enough for the smallest network, found 0.00 GiB"),
         ("--memory much", "expected a size such as 8GB, found 'much'"),
         ("--target ct", "found 'ct'"),
-        ("--source t1 --target t1", "expected each modality in one of them, found t1 in both"),
+        ("--source t1 --target t1", "found t1 in both"),
     ],
 )
 def test_a_plan_that_cannot_be_met_is_refused_in_one_sentence(

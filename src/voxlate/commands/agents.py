@@ -123,10 +123,8 @@ class Tools:
                     raise BadInput(
                         f"{name}: expected a place in {', '.join(map(str, self.folders))} without links that lead out, found {text!r}. Name another."
                     )
-                # a recipe NAME_small is a table in NAME
-                for file in {part, re.sub("_small(?=[^/]*$)", "", part)}:
-                    if os.path.isfile(file):
-                        self.check_places(name, _tables(Path(file)))
+                if os.path.isfile(part):
+                    self.check_places(name, _tables(Path(part)))
 
     def holds(self, place: str) -> bool:
         """Whether a path is in one of the folders."""

@@ -159,7 +159,7 @@ def _train_planned(data: Path, run: Path, asked: TrainOptions, report: Reporter)
             say=report.say,
             # A starter has a network of its own.
             from_scratch=asked.from_scratch
-            or any(re.match(r"(stages\.0\.)?net\b", key) for key in changes),
+            or any(re.match(r"(stages\.regression\.)?net\b", key) for key in changes),
         )
         keys = DECISIONS if "start_from" in plan.why else ("--from-scratch", *DECISIONS)
         lines = StringIO()

@@ -280,7 +280,7 @@ def roles_of(facts: CohortFacts, source: Sequence[str] = (), target: Sequence[st
         known_name("--source, --target", "modalities of training cases", name, scans)
     free = set(scans) - {*source, *target}
     may_guess = free and 1 < len(scans) <= MOST_GUESSED
-    if not (source and target or may_guess):
+    if not (may_guess or (source and target)):
         raise BadInput(
             f"{where}: expected --source and --target, or two to {MOST_GUESSED} modalities of which one is in neither, found {', '.join(scans)} in the training cases. Name a modality for both, or prepare the cohort with both in the split train."
         )
