@@ -12,7 +12,7 @@ from voxlate.base.items import BACKGROUND
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.science.batch import Batch
 from voxlate.science.diffusion.noise import Noise
-from voxlate.training.planning import planner, starters
+from voxlate.training.planning import planner
 from voxlate.training.planning.cohort_facts import Roles, cohort_facts, roles_of
 from voxlate.training.planning.rules import Size, first_stage
 from voxlate.training.planning.starters import (
@@ -201,10 +201,10 @@ def winner(monkeypatch):
     """winner(place): the entrant at this place wins races, which a starter trained for seconds may lose."""
 
     def wins(place):
-        def trial(tables, *_):
-            return abs(place - ("start_from" not in tables)), 8
+        def trial(recipe, *_):
+            return abs(place - (recipe.start_from is None)), 8
 
-        monkeypatch.setattr(starters, "trial", trial)
+        monkeypatch.setattr(planner, "trial", trial)
 
     return wins
 

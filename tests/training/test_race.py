@@ -5,9 +5,10 @@ import math
 import pytest
 
 from voxlate.scans.cases.prepared import open_cohort
-from voxlate.training.planning import starters
+from voxlate.training.planning import probe
 from voxlate.training.planning.cohort_facts import cohort_facts, roles_of
 from voxlate.training.planning.rules import Size, first_stage
+from voxlate.training.recipe import from_dict
 
 FEWEST = 4
 
@@ -15,7 +16,7 @@ FEWEST = 4
 @pytest.fixture
 def error_of(prepared, monkeypatch):
     """error_of(rate): the error of random weights that learned at a rate; high: the end of the target's window."""
-    monkeypatch.setattr(starters, "FEWEST_STEPS", FEWEST)
+    monkeypatch.setattr(probe, "FEWEST_STEPS", FEWEST)
     cohort = open_cohort(prepared)
     facts = cohort_facts(cohort)
 
@@ -24,7 +25,7 @@ def error_of(prepared, monkeypatch):
         tables["net"] |= {"groups": 4, "head_width": 8}
         tables["train"]["optimiser"] |= {"lr": rate, "warm_up": 1}
         tables["intensity"]["t2"] = {"kind": "window", "low": -high, "high": high}
-        found, steps = starters.trial(tables, cohort, 0.0, "cpu")
+        found, steps = probe.trial(from_dict(tables, "the plan"), cohort, 0.0, "cpu")
         assert steps == FEWEST
         return found
 

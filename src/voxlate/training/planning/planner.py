@@ -6,14 +6,14 @@ The path of `train auto`, in the order in which these functions are called:
 2. Roles: cohort_facts.choose_roles finds the sources and targets, starters.find_starter a starter that fits.
 3. Network: probe.Sizes times a step and takes the network of the least predicted error;
    rules turns facts into the settings of each stage, each with its reason.
-4. Race: starters.choose_start trains from the starter and from random weights; held-out patients decide.
+4. Race: _choose_start trains from the starter and from random weights; held-out patients decide.
 5. Plan: plan.Plan keeps recipe, reasons and cost; the command writes it into the run.
 6. Training: training.train.train trains each stage by loop.train_stage, for the seconds that the plan gives it (job.Clock).
 7. Verdict: training.verdict compares the validation error with that of naive baselines.
 """
 
 from collections.abc import Mapping
-from math import ceil
+from math import ceil, isnan
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,17 @@ from voxlate.training.planning.probe import (
     Sizes,
     candidate,
     default_memory_limit,
+    trial,
 )
-from voxlate.training.planning.rules import LEAST_STEPS, PREDICTOR, Draft, Size, most_items
-from voxlate.training.planning.starters import Starter, choose_start, find_starter
+from voxlate.training.planning.rules import (
+    LEAST_STEPS,
+    PREDICTOR,
+    Draft,
+    Size,
+    first_stage,
+    most_items,
+)
+from voxlate.training.planning.starters import Starter, begin_from, find_starter
 from voxlate.training.precision import choose
 from voxlate.training.recipe import from_dict
 from voxlate.training.recipe.text import apply_changes
@@ -44,6 +52,7 @@ from voxlate.training.training_options import PlanOptions
 FEWEST_OF_SAMPLES = 200
 ROOM = 1.5  # factor on the advised minutes
 FEW = 2  # passes over the slices below which a training is too short
+SHARE = 0.1  # of the first stage's seconds that a race takes
 # Share of the time for the regression: by the law, an image of both costs it 2 % of its error after 20 minutes.
 SHARES = {"both": 0.75, "samples": 0.4}
 
@@ -99,7 +108,7 @@ def _check_settings(
     """Raise BadInput for settings that fit none of the recipes that may be planned, before a step is timed."""
     # A width that is divisible by most numbers, and patches of the most features.
     size = Size(WIDTHS[-1], rules.stems(facts)[0], rules.BATCH)
-    plain = rules.first_stage(facts, roles, size, LEAST_STEPS).tables
+    plain = first_stage(facts, roles, size, LEAST_STEPS).tables
     if roles.completes:
         other = rules.with_drawing(plain, size, LEAST_STEPS)
     else:
@@ -142,7 +151,7 @@ def _second_stage(sizes: Sizes, asked: str | None) -> tuple[Candidate | None, st
         return None, why
     share = 1 - SHARES[mode]
     size = sizes.best(share, most_items(facts)).size
-    tables = rules.first_stage(facts, sizes.roles, size, LEAST_STEPS).tables
+    tables = first_stage(facts, sizes.roles, size, LEAST_STEPS).tables
     recipe = from_dict(rules.with_samples(tables, size, LEAST_STEPS, mode), "the plan")
     step_seconds = probe.measure(recipe, 1)
     if step_seconds is None:
@@ -169,7 +178,7 @@ def _plan_samples(sizes: Sizes, starter: Starter | None, mode: str, second: Cand
     best, draft = _plan_first(sizes, starter, share, PREDICTOR, most_items(facts))
     left = sizes.probe.seconds() - best.budget.seconds
     second = candidate(second.size, second.seconds, left, most_items(facts, times=2))
-    own = rules.first_stage(facts, sizes.roles, second.size, LEAST_STEPS)
+    own = first_stage(facts, sizes.roles, second.size, LEAST_STEPS)
     net = own.tables["net"]
     draft.tables = rules.with_samples(draft.tables, second.size, second.steps, mode, net)
     draft.budgets["final"] = second.budget
@@ -197,13 +206,61 @@ def _plan_first(
     best = sizes.best(share, most)
     mean_alone = name == "final"
     if starter is None:
-        draft = rules.first_stage(sizes.facts, sizes.roles, best.size, best.steps, mean_alone)
+        draft = first_stage(sizes.facts, sizes.roles, best.size, best.steps, mean_alone)
     else:
-        best, draft = choose_start(sizes, starter, best, share, most, mean_alone)
+        best, draft = _choose_start(sizes, starter, best, share, most, mean_alone)
     draft.why["net.width"] = best.why
     _warn_of_short(draft, best.fitting, sizes.probe.minutes)
     draft.budgets[name] = best.budget
     return best, draft
+
+
+def _choose_start(
+    sizes: Sizes,
+    starter: Starter,
+    best: Candidate,
+    share: float,
+    most: int,
+    mean_alone: bool,
+) -> tuple[Candidate, Draft]:
+    """The first stage from a starter or from random weights, whichever is better after a race.
+
+    best: the best network from random weights. Without a validation patient, the starter is chosen.
+    """
+    facts, probe, net = sizes.facts, sizes.probe, starter.tables["net"]
+    has_race = bool(facts.cohort.splits["val"])
+    whole = probe.seconds(share)
+    raced = SHARE * whole if has_race else 0.0
+
+    def enter(size: Size, each: float) -> tuple[Candidate, Draft]:
+        """A candidate whose step takes `each` seconds, and its draft from random weights."""
+        one = candidate(size, each, whole - raced, most)
+        return one, first_stage(facts, sizes.roles, size, one.steps, mean_alone)
+
+    size = Size(net["width"], net.get("patch", 1), best.size.batch)
+    draft = first_stage(facts, sizes.roles, size, LEAST_STEPS, mean_alone)
+    begin_from(starter, draft)
+    step_seconds = probe.measure(from_dict(draft.tables, "the plan"), 0)
+    random = enter(best.size, best.seconds)
+    if step_seconds is None:
+        random[1].why["start_from"] = "random weights: the starter's network needs too much memory"
+        return random
+    own = enter(size, step_seconds)
+    begin_from(starter, own[1])
+    if not has_race:
+        own[1].why["start_from"] = "no validation patient for a race with random weights"
+        return own
+    errors, shown = [], []
+    for name, (_, draft) in ((starter.name, own), (f"{best.size} from random weights", random)):
+        recipe = from_dict(draft.tables, "the plan")
+        error, steps = trial(recipe, facts.cohort, raced / 2, probe.device_name)
+        errors.append(error)
+        shown.append(f"{name}: {error:.3f} after {plural(steps, 'step')}")
+    # An error that is NaN is of a training that diverged.
+    chosen = random if errors[1] < errors[0] or isnan(errors[0]) else own
+    why = f"{'; '.join(shown)}: errors on validation patients over the mean absolute deviation of the truth, after {raced / 2:.0f} s of training each"
+    chosen[1].why["start_from"] = why
+    return chosen
 
 
 def _warn_of_short(draft: Draft, fitting: int, minutes: float) -> None:

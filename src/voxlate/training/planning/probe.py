@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import product
 from math import ceil, inf, isfinite, log2
-from statistics import median
+from statistics import fmean, median
 
 import torch
 
@@ -28,6 +28,8 @@ from voxlate.training.precision import with_precision
 from voxlate.training.processes import processes
 from voxlate.training.recipe import Recipe, from_dict
 from voxlate.training.recipe.run_provenance import Budget
+from voxlate.training.starter import initial_method
+from voxlate.training.validate import find_targets, validate, validation_items
 
 STEPS = 3  # timed steps of each network that is tried
 FREE = 0.8  # default share of the free memory
@@ -43,6 +45,8 @@ DOUBT = 1.09
 # 8.2 and 16 times as much as of 32 on a CPU (heads, brains and phantoms), and by the law 0.43, 3.1, 7.4 and 15 times.
 WIDE = 68
 FILLED = 1.25  # largest factor of the useful steps up to which all of the time is used
+ITEMS = 16  # of a race, spread over all validation cases
+FEWEST_STEPS = 8  # steps of a trial, before which its error says nothing
 SPARE = 0.04  # share of the time that is reserved for starting, validating, saving
 
 # The law of the error, fitted to trainings of many widths, stems, batches and lengths.
@@ -88,7 +92,7 @@ class Probe:
         device = find_device(self.device_name)
         devices.forget_peak_memory(device)
         try:
-            seconds = _seconds(with_precision(recipe, device), self.cohort, stage, device)
+            seconds = _seconds(*_begin(recipe, stage, self.cohort, self.device_name))
         except (RuntimeError, MemoryError) as error:
             if not devices.is_out_of_memory(error):
                 raise
@@ -98,6 +102,28 @@ class Probe:
         if fits or not self.most:
             self.most = max(self.most, memory)
         return seconds if fits else None
+
+
+def _begin(recipe: Recipe, stage: int, cohort: Cohort, device_name: str) -> tuple[Job, Learner]:
+    """The training of a stage of a recipe before its first step, of at least FEWEST_STEPS."""
+    keep_freed_memory()  # as a training does, which is faster
+    accelerator, device = processes(device_name)
+    recipe = with_precision(recipe, device)
+    chosen = recipe.all_stages[stage]
+    train = replace(chosen.train, steps=max(chosen.train.steps, FEWEST_STEPS))
+    job = Job(recipe, replace(chosen, train=train), cohort, accelerator, device)
+    torch.manual_seed(job.seed)
+    earlier: dict[str, Method] = {}
+    for trained in recipe.all_stages[: stage + 1]:
+        earlier[trained.name] = method = initial_method(trained, earlier).to(device)
+    return job, begin_learner(method, job)
+
+
+def _seconds(job: Job, learner: Learner) -> float:
+    """The median of steps on real data after a first step, which also allocates memory."""
+    steps = timed_steps(learner, job, _batches(job))
+    next(steps)
+    return median(itertools.islice(steps, STEPS))
 
 
 def timed_steps(learner: Learner, job: Job, batches: Iterator[Batch]) -> Iterator[float]:
@@ -110,19 +136,33 @@ def timed_steps(learner: Learner, job: Job, batches: Iterator[Batch]) -> Iterato
         yield time.perf_counter() - begun
 
 
-def _seconds(recipe: Recipe, cohort: Cohort, stage: int, device: torch.device) -> float:
-    """The median of steps on real data after a first step, which also allocates memory."""
-    keep_freed_memory()  # as a training does, which is faster
-    accelerator, _ = processes(str(device))
-    earlier: dict[str, Method] = {}
-    for trained in recipe.all_stages[: stage + 1]:
-        earlier[trained.name] = method = trained.build(earlier).to(device)
-    chosen = recipe.all_stages[stage]
-    train = replace(chosen.train, steps=max(chosen.train.steps, STEPS + 1))
-    job = Job(recipe, replace(chosen, train=train), cohort, accelerator, device)
-    steps = timed_steps(begin_learner(method, job), job, _batches(job))
-    next(steps)
-    return median(itertools.islice(steps, STEPS))
+def trial(recipe: Recipe, cohort: Cohort, seconds: float, device_name: str) -> tuple[float, int]:
+    """The error of a recipe's first stage on held-out items after these seconds of training, and its steps.
+
+    The mean absolute error is a share of the truth's mean absolute deviation from its median, because candidates may scale
+    a target differently. cohort: has validation patients.
+    """
+    begun = time.perf_counter()
+    job, learner = _begin(recipe, 0, cohort, device_name)
+    steps = timed_steps(learner, job, iter(job.batches()))
+    while learner.step < FEWEST_STEPS or (
+        time.perf_counter() - begun < seconds and learner.step < job.stage.train.steps
+    ):
+        next(steps)
+    measured = replace(job.stage, train=replace(job.stage.train, validation_items=ITEMS))
+    items = validation_items(job.recipe, measured, cohort)
+    error = validate(learner.averaged, items, job.recipe, measured, job.device)["mae"]
+    deviations = []
+    for batch in items:
+        assert batch.target is not None
+        shown = [
+            batch.target[item, target]
+            for item in range(len(batch))
+            for target in find_targets(batch, item)
+        ]
+        deviations.append(fmean(float((one - one.median()).abs().mean()) for one in shown))
+    # A constant truth has no deviation.
+    return error / (fmean(deviations) or 1.0), learner.step
 
 
 def _batches(job: Job) -> Iterator[Batch]:

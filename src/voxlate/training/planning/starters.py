@@ -1,45 +1,19 @@
-"""Starters in plans: which one fits a cohort, what begins from it, and its race with random weights.
-
-In the race each trains for a part of the minutes, its own recipe with its own rate and average from the first step. The
-better one on held-out patients is trained anew for the rest of the minutes.
-"""
+"""Starters in plans: which one fits a cohort, and what begins from it."""
 
 import copy
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
-from math import isnan
-from statistics import fmean
 from typing import Any
 
-import torch
-
 from voxlate.base.errors import plural
-from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.images.units import unit_of
 from voxlate.training.batches.augment import SHAPES
-from voxlate.training.job import Job
-from voxlate.training.loop import begin_learner
 from voxlate.training.planning.cohort_facts import CohortFacts, Roles, Scan
-from voxlate.training.planning.probe import Candidate, Sizes, candidate, timed_steps
-from voxlate.training.planning.rules import (
-    LEAST_STEPS,
-    Draft,
-    Size,
-    Tables,
-    first_stage,
-    intensity,
-    learning_rate,
-)
-from voxlate.training.precision import with_precision
-from voxlate.training.processes import processes
-from voxlate.training.recipe import from_dict
+from voxlate.training.planning.rules import Draft, Tables, intensity, learning_rate
 from voxlate.training.run import Run
-from voxlate.training.starter import initial_method
 from voxlate.training.starters.card import Card, read_card
 from voxlate.training.starters.names import folder_of, starters_to_run
-from voxlate.training.validate import find_targets, validate, validation_items
 from voxlate.training.weights import read_header
 
 # Number of patients as which the starter counts in the weights that are kept. MAE of two held-out heads by five patients
@@ -58,9 +32,6 @@ SHORT_STEPS = 500
 ANY_SEQUENCE = {"remap": 1.0, "invert": 0.3}
 MOST_SPACING_RATIO = 1.5  # beyond the pixels of a starter's training
 BODIES = {True: "brains without a skull", False: "heads with their skull"}  # by Card.stripped
-SHARE = 0.1  # of the first stage's seconds that a race takes
-ITEMS = 16  # validation items, spread over all validation cases
-FEWEST_STEPS = 8  # steps of each entrant, before which its error says nothing
 
 
 @dataclass(frozen=True)
@@ -193,81 +164,3 @@ def begin_from(starter: Starter, draft: Draft) -> None:
     why = f"{kept:.0%} of the starter's weights are kept, unless the error of validation patients is less with all of them: it counts as {plural(COUNTS_AS, 'patient')} beside {facts.patients}"
     draft.set("train.keep_start", kept, why)
     tables["train"]["optimiser"]["lr"] = learning_rate(draft.steps, SHORT_STEPS, draft.size)
-
-
-def trial(tables: Tables, cohort: Cohort, seconds: float, device: str) -> tuple[float, int]:
-    """The error of a recipe's first stage on held-out items after these seconds of training, and its steps.
-
-    The mean absolute error is a share of the truth's mean absolute deviation from its median, because candidates may scale
-    a target differently. cohort: has validation patients.
-    """
-    begun = time.perf_counter()
-    train = {**tables["train"], "validation_items": ITEMS}
-    accelerator, place = processes(device)
-    recipe = with_precision(from_dict({**tables, "train": train}, "the plan"), place)
-    job = Job(recipe, recipe.all_stages[0], cohort, accelerator, place)
-    torch.manual_seed(job.seed)
-    learner = begin_learner(initial_method(job.stage, {}), job)
-    steps = timed_steps(learner, job, iter(job.batches()))
-    while time.perf_counter() - begun < seconds or learner.step < FEWEST_STEPS:
-        next(steps)
-    items = validation_items(recipe, job.stage, cohort)
-    error = validate(learner.averaged, items, recipe, job.stage, place)["mae"]
-    deviations = []
-    for batch in items:
-        assert batch.target is not None
-        shown = [
-            batch.target[item, target]
-            for item in range(len(batch))
-            for target in find_targets(batch, item)
-        ]
-        deviations.append(fmean(float((one - one.median()).abs().mean()) for one in shown))
-    # A constant truth has no deviation.
-    return error / (fmean(deviations) or 1.0), learner.step
-
-
-def choose_start(
-    sizes: Sizes,
-    starter: Starter,
-    best: Candidate,
-    share: float,
-    most_items: int,
-    mean_alone: bool,
-) -> tuple[Candidate, Draft]:
-    """The first stage from a starter or from random weights, whichever is better after a race.
-
-    best: the best network from random weights. Without a validation patient, the starter is chosen.
-    """
-    facts, probe, net = sizes.facts, sizes.probe, starter.tables["net"]
-    has_race = bool(facts.cohort.splits["val"])
-    whole = probe.seconds(share)
-    raced = SHARE * whole if has_race else 0.0
-
-    def enter(size: Size, each: float) -> tuple[Candidate, Draft]:
-        """A candidate whose step takes `each` seconds, and its draft from random weights."""
-        one = candidate(size, each, whole - raced, most_items)
-        return one, first_stage(facts, sizes.roles, size, one.steps, mean_alone)
-
-    size = Size(net["width"], net.get("patch", 1), best.size.batch)
-    draft = first_stage(facts, sizes.roles, size, LEAST_STEPS, mean_alone)
-    begin_from(starter, draft)
-    step_seconds = probe.measure(from_dict(draft.tables, "the plan"), 0)
-    random = enter(best.size, best.seconds)
-    if step_seconds is None:
-        random[1].why["start_from"] = "random weights: the starter's network needs too much memory"
-        return random
-    own = enter(size, step_seconds)
-    begin_from(starter, own[1])
-    if not has_race:
-        own[1].why["start_from"] = "no validation patient for a race with random weights"
-        return own
-    errors, shown = [], []
-    for name, (_, draft) in ((starter.name, own), (f"{best.size} from random weights", random)):
-        error, steps = trial(draft.tables, facts.cohort, raced / 2, probe.device_name)
-        errors.append(error)
-        shown.append(f"{name}: {error:.3f} after {plural(steps, 'step')}")
-    # An error that is NaN is of a training that diverged.
-    chosen = random if errors[1] < errors[0] or isnan(errors[0]) else own
-    why = f"{'; '.join(shown)}: errors on validation patients over the mean absolute deviation of the truth, after {raced / 2:.0f} s of training each"
-    chosen[1].why["start_from"] = why
-    return chosen
