@@ -13,13 +13,7 @@ from voxlate.base.files import LOCK, write_json, write_text
 from voxlate.scans.cases.prepared import Cohort, open_cohort
 from voxlate.synthesis.exported import is_exported
 from voxlate.training.log_file import lines_of, read_verdicts
-from voxlate.training.recipe import (
-    Recipe,
-    code_of,
-    stated_keys,
-    to_dict,
-    with_tables,
-)
+from voxlate.training.recipe import Recipe, stated_keys, to_dict, with_tables
 from voxlate.training.recipe.run_provenance import PROVENANCE, read_run, stated_place
 from voxlate.training.recipe.text import as_toml, first_change, stored_recipe, values_of
 from voxlate.training.verdict import Verdict
@@ -160,8 +154,6 @@ def begin_run(
             file.unlink(missing_ok=True)
     else:
         check_free(run)
-    if needed := code_of(wanted["recipe"]):
-        head += f"# Needs code that is no part of voxlate: {', '.join(needed)}. Its models load with --allow-code; what is in __main__, only in a script or notebook that defines it.\n"
     # The recipe comes last: where it is, the provenance is, too, with the budgets of a plan.
     write_json(run.provenance, {**software(), **wanted, **(notes or {})})
     write_text(run.recipe, head + as_toml(stated_keys(recipe)))
