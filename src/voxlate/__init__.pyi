@@ -73,8 +73,8 @@ def plan(
         minutes: Training time on this machine. Default: 60.
         memory: Memory of the training, such as 8GB. Default: most of the free memory.
         mode: Prediction of the model: mean (a regression), both (also a sharp image), or samples (also samples, which show what is uncertain).
-        source: Input modality. One or a list.
-        target: Modality to synthesise. One or a list.
+        source: Input modality, with target. One or a list.
+        target: Modality to synthesise, with source. One or a list.
         from_scratch: Begin from random weights even where a starter fits. Default: False.
         device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
         out: TOML file of the recipe.
@@ -1104,8 +1104,8 @@ def train(
         minutes: Training time of auto on this machine. Default: 60.
         memory: Memory of the training, such as 8GB. Default: most of the free memory.
         mode: Prediction of the model: mean (a regression), both (also a sharp image), or samples (also samples, which show what is uncertain).
-        source: Input modality. One or a list.
-        target: Modality to synthesise. One or a list.
+        source: Input modality, with target. One or a list.
+        target: Modality to synthesise, with source. One or a list.
         from_scratch: Begin from random weights even where a starter fits. Default: False.
         device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
         set: Change of a key of the recipe, such as train.steps=500. A dict.

@@ -124,7 +124,8 @@ def test_settings_and_options_of_no_recipe_are_refused_before_a_step_is_timed(
         ("--minutes 0", "found 0"),
         ("--memory 1MB", "expected enough for the smallest network, found 0.00 GiB"),
         ("--memory much", "expected a size such as 8GB, found 'much'"),
-        ("--target ct", "found 'ct'"),
+        ("--source t1 --target ct", "found 'ct'"),
+        ("--target t2", "expected --source and --target together"),
         ("--source t1 --target t1", "found t1 in both"),
     ],
 )
@@ -319,7 +320,7 @@ def test_mr_targets_of_which_some_are_z_scored_are_refused_by_plan_and_train(
     with refuses(expected):
         check_scales(facts, ["ct", "t1"], ["t1"])
     with refuses("--exclude case1 --exclude case2"):
-        choose_roles(facts.cohort, PlanOptions(target="t1"))
+        choose_roles(facts.cohort, PlanOptions(source="ct", target="t1"))
     check_scales(facts, ["t1", "ct"], ["ct"])  # a source is mapped by its own percentiles
     with refuses(expected):
         train(read_tiny(one_step("ct", "t1")), tmp_path / "ready", tmp_path / "run")

@@ -14,12 +14,12 @@ from voxlate.science.batch import Batch
 from voxlate.science.diffusion.noise import Noise
 from voxlate.training.planning import planner
 from voxlate.training.planning.cohort_facts import Roles, cohort_facts, roles_of
-from voxlate.training.planning.rules import Size, first_stage
-from voxlate.training.planning.starters import (
+from voxlate.training.planning.from_weights import (
     begin_from,
     find_starter,
     reason_against,
 )
+from voxlate.training.planning.rules import Size, first_stage
 from voxlate.training.recipe import from_dict
 from voxlate.training.run import Run
 from voxlate.training.starters import names

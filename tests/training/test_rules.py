@@ -18,7 +18,7 @@ def scan(name="t1", unit="a.u.", low=0.0, high=1000.0, least=None, tail=1.0, rea
     points = [low + (high - low) * at / 100 * (tail if at > 99.8 else 1) for at in PERCENTILES]
     inside = Distribution((low + high) / 2, (high - low) / 12**0.5, tuple(points))
     ends = low if least is None else least, points[-1]
-    return Scan(name, unit, 8, inside, *ends, points[-1] if reach is None else reach, True)
+    return Scan(name, unit, inside, *ends, points[-1] if reach is None else reach, True)
 
 
 def facts(
@@ -202,10 +202,10 @@ def test_roles_are_those_that_are_asked_for_or_a_guess(names, asked, source, tar
     "names, options, asked",
     [
         ("t1", {}, {}),
-        ("t1 ct", {}, {"target": ["pet"]}),
-        ("t1 ct", {}, {"target": ["t1", "ct"]}),
+        ("t1 ct", {}, {"source": ["t1"], "target": ["pet"]}),
+        ("t1 ct", {}, {"target": ["ct"]}),
         ("t1 ct", SPLIT, {}),
-        ("t1 t1c t2 flair pd swi tof ct cbf", {}, {"target": ["ct"]}),
+        ("t1 t1c t2 flair pd swi tof ct cbf", {}, {}),
     ],
 )
 def test_roles_that_cannot_be_are_refused(names, options, asked):

@@ -25,7 +25,7 @@ Value = (
 )
 AUTO = "auto"  # the recipe that is planned for a cohort
 Mode = Literal["both", "mean", "samples"]
-MODALITY = Option("Input modality. Repeatable.", panel=PLAN, metavar="NAME")
+MODALITY = Option("Input modality, with --target. Repeatable.", panel=PLAN, metavar="NAME")
 
 
 @options
@@ -46,7 +46,8 @@ class PlanOptions:
     ] = None
     source: Annotated[Sequence[str] | str, MODALITY] = ()
     target: Annotated[
-        Sequence[str] | str, replace(MODALITY, help="Modality to synthesise. Repeatable.")
+        Sequence[str] | str,
+        replace(MODALITY, help="Modality to synthesise, with --source. Repeatable."),
     ] = ()
     from_scratch: Annotated[
         bool, Option("Begin from random weights even where a starter fits.", panel=PLAN)

@@ -57,7 +57,6 @@ class Scan:
 
     name: str
     unit: str
-    cases: int
     inside: Distribution
     least: float
     most: float
@@ -214,7 +213,6 @@ def scan_of(name: str, everyone: Sequence[CaseHeader]) -> Scan:
     return Scan(
         name=name,
         unit=headers[0].units[name],
-        cases=len(statistics),
         inside=inside,
         least=min(case.all.at(PERCENTILES[0]) for case in statistics),
         most=max(case.all.at(PERCENTILES[-1]) for case in statistics),
@@ -278,13 +276,14 @@ def roles_of(facts: CohortFacts, source: Sequence[str] = (), target: Sequence[st
     where, scans = facts.cohort.folder, facts.scans
     for name in (*source, *target):
         known_name("--source, --target", "modalities of training cases", name, scans)
-    free = set(scans) - {*source, *target}
-    may_guess = free and 1 < len(scans) <= MOST_GUESSED
+    may_guess = 1 < len(scans) <= MOST_GUESSED and not source and not target
     if not (may_guess or (source and target)):
         raise BadInput(
-            f"{where}: expected --source and --target, or two to {MOST_GUESSED} modalities of which one is in neither, found {', '.join(scans)} in the training cases. Name a modality for both, or prepare the cohort with both in the split train."
+            f"{where}: expected --source and --target together, or two to {MOST_GUESSED} modalities for a guess, found {', '.join(scans)} in the training cases. Name both, or prepare the cohort with both in the split train."
         )
-    roles = _guess(scans, tuple(source), tuple(target))
+    roles = Roles(tuple(source), tuple(target), "as asked for")
+    if may_guess:
+        roles = _guess(scans)
     if roles.completes:
         return roles
     pairs = len(facts.with_all([*roles.source, *roles.target]))
@@ -296,17 +295,8 @@ def roles_of(facts: CohortFacts, source: Sequence[str] = (), target: Sequence[st
     return replace(roles, why=why)
 
 
-def _guess(scans: Mapping[str, Scan], source: tuple[str, ...], target: tuple[str, ...]) -> Roles:
-    """The roles of modalities where those that are asked for (none, one side or both) are kept."""
-    if source and target:
-        return Roles(source, target, "as asked for")
-    cases = {name: scan.cases for name, scan in scans.items() if name not in (*source, *target)}
-    most = [name for name, count in cases.items() if 2 * count >= max(cases.values())]
-    if source:
-        last = max(most, key=_rank)
-        return Roles(source, (last,), f"{last} is the target, a guess (--target)")
-    if target:
-        return Roles(tuple(most), target, f"{', '.join(most)} are the sources (--source for fewer)")
+def _guess(scans: Mapping[str, Scan]) -> Roles:
+    """The roles of modalities: what is harder to scan is synthesised from what is easier."""
     maps = [name for name, scan in scans.items() if scan.unit not in SHOW_ANATOMY]
     tomograms = [name for name in scans if name.lower().startswith(HOUNSFIELD)]
     # the plainest CT, which stands first in HOUNSFIELD

@@ -3,7 +3,7 @@
 The path of `train auto`, in the order in which these functions are called:
 
 1. Facts: cohort_facts reads sizes, units and intensities of the cohort from its headers.
-2. Roles: cohort_facts.choose_roles finds the sources and targets, starters.find_starter a starter that fits.
+2. Roles: cohort_facts.choose_roles finds the sources and targets, from_weights.find_starter a starter that fits.
 3. Network: probe.Sizes times a step and takes the network of the least predicted error;
    rules turns facts into the settings of each stage, each with its reason.
 4. Race: _choose_start trains from the starter and from random weights; held-out patients decide.
@@ -24,6 +24,7 @@ from voxlate.base.option import merge
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.training.planning import rules
 from voxlate.training.planning.cohort_facts import CohortFacts, Roles, choose_roles
+from voxlate.training.planning.from_weights import Starter, begin_from, find_starter
 from voxlate.training.planning.plan import Plan
 from voxlate.training.planning.probe import (
     WIDTHS,
@@ -42,7 +43,6 @@ from voxlate.training.planning.rules import (
     first_stage,
     most_items,
 )
-from voxlate.training.planning.starters import Starter, begin_from, find_starter
 from voxlate.training.precision import choose
 from voxlate.training.recipe import from_dict
 from voxlate.training.recipe.text import apply_changes

@@ -30,14 +30,11 @@ RETIRED = {
     "data.augment.intensity_share": 1.0,
     "data.augment.spatial_share": 1.0,
     "data.augment.tilt_degrees": 0.0,
-    "data.level": False,
     "data.physics.contrasts.*.transfer": [0.3, 0.3],
     "data.physics.defaced": 0.0,
     "data.physics.motion_mm": 1.5,
     "data.physics.ringing": 0.5,
     "data.physics.target": "centre",
-    "intensity.*.clips": ANY,
-    "method.lpips": None,
     "method.times.high": 1.0,
     "net.depth_halvings": 0,
     "net.kernel": "1x3x3",
@@ -48,11 +45,7 @@ RETIRED = {
     "task.detach": False,
     "task.predictor_steady": False,
     "train.accumulate": 1,
-    "train.compile": None,
-    "train.more": ANY,
     "train.paced": ANY,
-    "train.replay": ANY,
-    "train.validation": ANY,
 }
 
 
