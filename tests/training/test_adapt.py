@@ -168,15 +168,10 @@ def test_a_starter_of_drawn_contrasts_is_adapted_to_images(tmp_path, monkeypatch
     assert "starter" not in header
 
 
-def test_scans_by_other_names_or_in_other_units_than_those_of_the_run_are_refused(
-    prepared, read_tiny
-):
+def test_scans_in_other_units_than_those_of_the_run_are_refused(prepared, read_tiny):
     made, facts = read_tiny(), cohort_facts(open_cohort(prepared))
     units = {"t1": "a.u.", "t2": "a.u."}
     check_scans(made, units, facts)
-    other = {"data.source": '["mr"]', "intensity.mr": '{ kind = "percentile" }'}
-    with refuses():
-        check_scans(read_tiny(other), {"mr": "a.u.", "t2": "a.u."}, facts)
     with refuses(r"expected t2 in the unit of the run 'tiny' \(HU\), found a\.u\."):
         check_scans(made, units | {"t2": "HU"}, facts)
 

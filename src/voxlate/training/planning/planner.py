@@ -203,8 +203,8 @@ def _plan_first(
 
     name: of the stage, "final" where no second one follows; most: largest useful number of items.
     """
-    best = sizes.best(share, most)
     mean_alone = name == "final"
+    best = sizes.best(share, most)
     if starter is None:
         draft = first_stage(sizes.facts, sizes.roles, best.size, best.steps, mean_alone)
     else:
@@ -228,39 +228,39 @@ def _choose_start(
     best: the best network from random weights. Without a validation patient, the starter is chosen.
     """
     facts, probe, net = sizes.facts, sizes.probe, starter.tables["net"]
-    has_race = bool(facts.cohort.splits["val"])
-    whole = probe.seconds(share)
-    raced = SHARE * whole if has_race else 0.0
-
-    def enter(size: Size, each: float) -> tuple[Candidate, Draft]:
-        """A candidate whose step takes `each` seconds, and its draft from random weights."""
-        one = candidate(size, each, whole - raced, most)
-        return one, first_stage(facts, sizes.roles, size, one.steps, mean_alone)
-
     size = Size(net["width"], net.get("patch", 1), best.size.batch)
     draft = first_stage(facts, sizes.roles, size, LEAST_STEPS, mean_alone)
     begin_from(starter, draft)
     step_seconds = probe.measure(from_dict(draft.tables, "the plan"), 0)
-    random = enter(best.size, best.seconds)
     if step_seconds is None:
-        random[1].why["start_from"] = "random weights: the starter's network needs too much memory"
-        return random
-    own = enter(size, step_seconds)
-    begin_from(starter, own[1])
+        draft = first_stage(facts, sizes.roles, best.size, best.steps, mean_alone)
+        draft.why["start_from"] = "random weights: the starter's network needs too much memory"
+        return best, draft
+    has_race = bool(facts.cohort.splits["val"])
+    raced = SHARE / 2 * probe.seconds(share) if has_race else 0.0  # of each
+    left = probe.seconds(share) - 2 * raced
+    own = candidate(size, step_seconds, left, most)
+    draft = first_stage(facts, sizes.roles, size, own.steps, mean_alone)
+    begin_from(starter, draft)
     if not has_race:
-        own[1].why["start_from"] = "no validation patient for a race with random weights"
-        return own
-    errors, shown = [], []
-    for name, (_, draft) in ((starter.name, own), (f"{best.size} from random weights", random)):
-        recipe = from_dict(draft.tables, "the plan")
-        error, steps = trial(recipe, facts.cohort, raced / 2, probe.device_name)
-        errors.append(error)
-        shown.append(f"{name}: {error:.3f} after {plural(steps, 'step')}")
+        draft.why["start_from"] = "no validation patient for a race with random weights"
+        return own, draft
+    fresh = candidate(best.size, best.seconds, left, most)
+    random = first_stage(facts, sizes.roles, fresh.size, fresh.steps, mean_alone)
+    error, steps = _try(draft, sizes, raced)
+    error_of_random, steps_of_random = _try(random, sizes, raced)
+    why = f"{starter.name}: {error:.3f} after {plural(steps, 'step')}; {fresh.size} from random weights: {error_of_random:.3f} after {plural(steps_of_random, 'step')}: errors on validation patients over the mean absolute deviation of the truth, after {raced:.0f} s of training each"
     # An error that is NaN is of a training that diverged.
-    chosen = random if errors[1] < errors[0] or isnan(errors[0]) else own
-    why = f"{'; '.join(shown)}: errors on validation patients over the mean absolute deviation of the truth, after {raced / 2:.0f} s of training each"
-    chosen[1].why["start_from"] = why
-    return chosen
+    if error_of_random < error or isnan(error):
+        own, draft = fresh, random
+    draft.why["start_from"] = why
+    return own, draft
+
+
+def _try(draft: Draft, sizes: Sizes, seconds: float) -> tuple[float, int]:
+    """The error and the steps of a draft after these seconds of training."""
+    recipe = from_dict(draft.tables, "the plan")
+    return trial(recipe, sizes.facts.cohort, seconds, sizes.probe.device_name)
 
 
 def _warn_of_short(draft: Draft, fitting: int, minutes: float) -> None:
