@@ -23,7 +23,6 @@ from voxlate.training.planning.cohort_facts import (
 )
 from voxlate.training.planning.planner import plan_training
 from voxlate.training.planning.probe import (
-    BATCHES,
     FILLED,
     WIDTHS,
     Probe,
@@ -158,15 +157,15 @@ class Clockwork(Probe):
     tried: ClassVar[list[Size]] = []
 
     def measure(self, recipe, stage):
-        size = Size(recipe.net.width, recipe.net.patch, recipe.train.batch)
+        size = Size(recipe.net.width, recipe.net.patch)
         self.tried.append(size)
         fits = 2**20 * size.load <= self.memory_bytes
-        return step_seconds(size) * (1 + stage) if fits else None
+        return step_seconds(size) * (1 + 3 * stage) if fits else None
 
 
 def step_seconds(size):
     """Of a step on Clockwork's machine; four times as fast with a stem of two times the size."""
-    return 2.5e-6 * (size.width / size.stem) ** 2 * size.batch
+    return 5e-6 * (size.width / size.stem) ** 2
 
 
 @pytest.fixture
@@ -190,10 +189,10 @@ def speed(monkeypatch):
 @pytest.fixture
 def any_length(monkeypatch):
     """However long patients are seen, they are not learned by heart."""
-    monkeypatch.setattr("voxlate.training.planning.planner.most_items", lambda *_, **__: 10**9)
+    monkeypatch.setattr("voxlate.training.planning.planner.most_steps", lambda *_, **__: 10**9)
 
 
-@every_row("minutes, largest", [(0.2, 1000), (1, 1000), (2, 1000), (60, 1000), (60, 160)])
+@every_row("minutes, largest", [(0.2, 500), (1, 500), (2, 500), (60, 500), (60, 80)])
 def test_the_network_that_is_taken_fits_in_memory_and_has_about_the_least_predicted_error(
     prepared, clockwork, any_length, minutes, largest
 ):
@@ -206,12 +205,12 @@ def test_the_network_that_is_taken_fits_in_memory_and_has_about_the_least_predic
         steps = int(minutes * 60 * 0.96 / step_seconds(size))
         doubt = 1.09 ** np.log2(size.stem)
         pixel_mm = size.stem * facts.pixel_mm
-        return doubt * relative_error(size.width, pixel_mm, size.batch, steps)
+        return doubt * relative_error(size.width, pixel_mm, steps)
 
-    every = starmap(Size, product(WIDTHS, rules.stems(facts), BATCHES))
+    every = starmap(Size, product(WIDTHS, rules.stems(facts)))
     least = min(error(size) for size in every if size.load <= largest)
     net, train = made.tables["net"], made.tables["train"]
-    taken = Size(net["width"], net.get("patch", 1), train["batch"])
+    taken = Size(net["width"], net.get("patch", 1))
     assert taken.load <= largest
     assert error(taken) < 1.05 * least
     assert train["steps"] == int(minutes * 60 * 0.96 / step_seconds(taken))
@@ -221,10 +220,9 @@ def test_the_network_that_is_taken_fits_in_memory_and_has_about_the_least_predic
 
 def test_time_beyond_what_few_patients_are_worth_is_filled_up_to_a_quarter(clockwork, monkeypatch):
     for most, filled in ((10**9, True), (10, False)):
-        monkeypatch.setattr(planner, "most_items", lambda *_, most=most, **__: most)
+        monkeypatch.setattr(planner, "most_steps", lambda *_, most=most, **__: most)
         made = clockwork(0.25)
-        train = made.tables["train"]
-        assert train["steps"] * train["batch"] <= FILLED * max(most, train["batch"])
+        assert made.tables["train"]["steps"] <= FILLED * most
         assert (made.seconds > 0.9 * 0.96 * 15) == filled
 
 
@@ -357,6 +355,6 @@ def test_less_than_a_pass_trains_on_a_part_of_the_slices_and_says_so(
     clockwork, speed, monkeypatch, minutes, share
 ):
     """A step of 2 slices takes 1 s: 172 or 28 steps of the about 5,000 slices that contain body."""
-    speed(lambda size: size.batch / 2)
+    speed(lambda size: 1)
     monkeypatch.setattr(CohortFacts, "slices", 10_000)
     assert f"about {share}% of the slices" in clockwork(minutes).why["--minutes"]

@@ -122,7 +122,7 @@ def test_stripped_brains_from_t1_to_t2_begin_from_the_starter_that_completes(
     # Patches smaller than slices leave the starter's padding as it is.
     brains = replace(brains, shape=(6, 48, 40))
     found, _ = find_starter(brains, T1_TO_T2, "both")
-    draft = first_stage(brains, T1_TO_T2, Size(32, 2, 2), 400)
+    draft = first_stage(brains, T1_TO_T2, Size(32, 2), 400)
     begin_from(found, draft)
     assert draft.tables["task"] == {"kind": "translate"}
     assert draft.data["lift"] == 0.12, "as the starter sees fluid"
@@ -167,7 +167,7 @@ def begun(starter, facts):
     def begin(steps=800, any_sequence=False, **changes):
         known = replace(facts, **changes)
         found, _ = find_starter(facts, roles_of(facts), "both")
-        draft = first_stage(known, roles_of(known), Size(64, 1, 4), steps)
+        draft = first_stage(known, roles_of(known), Size(64, 1), steps)
         begin_from(replace(found, any_sequence=any_sequence), draft)
         return draft
 

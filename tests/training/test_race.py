@@ -21,7 +21,7 @@ def error_of(prepared, monkeypatch):
     facts = cohort_facts(cohort)
 
     def error(rate, high=2000.0):
-        tables = first_stage(facts, roles_of(facts), Size(8, 1, 2), 2 * FEWEST).tables
+        tables = first_stage(facts, roles_of(facts), Size(8, 1), 2 * FEWEST).tables
         tables["net"] |= {"groups": 4, "head_width": 8}
         tables["train"]["optimiser"] |= {"lr": rate, "warm_up": 1}
         tables["intensity"]["t2"] = {"kind": "window", "low": -high, "high": high}

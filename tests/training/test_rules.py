@@ -37,12 +37,12 @@ def facts(
 
 
 CT = scan("ct", "HU", -100, 1200, -1024)
-USUAL = rules.Size(16, 2, 4)
+USUAL = rules.Size(16, 2)
 
 
 def draft(known, passes=10, size=USUAL, **options):
     """A recipe after all rules, in whose training each slice is used about so often."""
-    steps = round(passes * known.slices / size.batch)
+    steps = round(passes * known.slices / rules.FIRST_BATCH)
     return rules.first_stage(known, roles_of(known), size, steps, **options)
 
 
@@ -120,7 +120,7 @@ CUBIC = facts(spacing=(1.4, 1.0, 1.0))
 THREE = ["flair", "t1", "t2"]
 GAPS = facts(*map(scan, THREE), present=[THREE] * 5 + [["t1", "t2"]] * 3)
 SMALL = facts(shape=(8, 24, 20), box=(8, 24, 20))
-SINGLE = rules.Size(16, 1, 4)
+SINGLE = rules.Size(16, 1)
 MEAN = {"mean_alone": True}
 
 

@@ -24,7 +24,6 @@ from voxlate.training.planning.cohort_facts import (
 )
 from voxlate.training.planning.probe import Probe, default_memory_limit
 from voxlate.training.planning.rules import (
-    BATCH,
     Draft,
     Tables,
     average_decay,
@@ -193,7 +192,7 @@ def begin_from(starter: Starter, draft: Draft) -> None:
     kept = round(COUNTS_AS / (COUNTS_AS + facts.patients), 3)
     why = f"{kept:.0%} of the starter's weights are kept, unless the error of validation patients is less with all of them: it counts as {plural(COUNTS_AS, 'patient')} beside {facts.patients}"
     draft.set("train.keep_start", kept, why)
-    tables["train"]["optimiser"]["lr"] = learning_rate(draft.steps, SHORT_STEPS, draft.size)
+    tables["train"]["optimiser"]["lr"] = learning_rate(draft.steps, SHORT_STEPS, draft.size.width)
 
 
 def adapt(
@@ -308,7 +307,7 @@ def lower_rate(train: Tables, steps: int) -> Tables:
     warm_up = min(optimiser.get("warm_up", 0), max(steps // 10, 0))
     every = max(steps // VALIDATIONS, 1)
     # Each item of a validation costs a loss and an image.
-    affordable = VALIDATION_COST * BACKWARD * train.get("batch", BATCH) * every / 2
+    affordable = VALIDATION_COST * BACKWARD * train["batch"] * every / 2
     return {
         **kept,
         "steps": steps,

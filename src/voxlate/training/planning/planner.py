@@ -41,7 +41,7 @@ from voxlate.training.planning.rules import (
     Draft,
     Size,
     first_stage,
-    most_items,
+    most_steps,
 )
 from voxlate.training.precision import choose
 from voxlate.training.recipe import from_dict
@@ -107,12 +107,12 @@ def _check_settings(
 ) -> None:
     """Raise BadInput for settings that fit none of the recipes that may be planned, before a step is timed."""
     # A width that is divisible by most numbers, and patches of the most features.
-    size = Size(WIDTHS[-1], rules.stems(facts)[0], rules.BATCH)
+    size = Size(WIDTHS[-1], rules.stems(facts)[0])
     plain = first_stage(facts, roles, size, LEAST_STEPS).tables
     if roles.completes:
-        other = rules.with_drawing(plain, size, LEAST_STEPS)
+        other = rules.with_drawing(plain, LEAST_STEPS)
     else:
-        other = rules.with_samples(plain, size, LEAST_STEPS, "both")
+        other = rules.with_samples(plain, plain["net"], LEAST_STEPS, "both")
     try:
         from_dict(apply_changes(plain, settings), "the plan", allow_code)
     except BadInput:
@@ -128,9 +128,9 @@ def _plan_stages(sizes: Sizes, starter: Starter | None, mode: str | None) -> Dra
         if second is not None:
             return _plan_samples(sizes, starter, mode or "both", second)
     times = 2 if roles.completes else 1
-    best, draft = _plan_first(sizes, starter, 1.0, "final", most_items(facts, times))
+    best, draft = _plan_first(sizes, starter, 1.0, "final", most_steps(facts, times))
     if roles.completes and mode != "mean":
-        draft.tables = rules.with_drawing(draft.tables, best.size, best.steps)
+        draft.tables = rules.with_drawing(draft.tables, best.steps)
         why = "a diffusion of missing images; --samples 8 gives their mean and standard deviation"
         draft.why["method"] = why
         return draft
@@ -150,16 +150,16 @@ def _second_stage(sizes: Sizes, asked: str | None) -> tuple[Candidate | None, st
         why = "a second stage takes slices of one plane, which would cost the mean 5 to 8 % of its error; --mode both gives a sharp image too"
         return None, why
     share = 1 - SHARES[mode]
-    size = sizes.best(share, most_items(facts)).size
+    size = sizes.best(share, most_steps(facts)).size
     tables = first_stage(facts, sizes.roles, size, LEAST_STEPS).tables
-    recipe = from_dict(rules.with_samples(tables, size, LEAST_STEPS, mode), "the plan")
+    tables = rules.with_samples(tables, tables["net"], LEAST_STEPS, mode)
+    recipe = from_dict(tables, "the plan")
     step_seconds = probe.measure(recipe, 1)
     if step_seconds is None:
         raise BadInput(
             f"--memory: expected enough for the second stage too, found {probe.memory_bytes / 2**30:.2f} GiB. Give more, or --mode mean."
         )
-    step = Size(size.width, size.stem, rules.BATCH)
-    second = candidate(step, step_seconds, probe.seconds(share), most_items(facts, times=2))
+    second = candidate(size, step_seconds, probe.seconds(share), most_steps(facts, 2, rules.BATCH))
     steps = second.steps
     if mode == "both" and steps < min(FEWEST_OF_SAMPLES, ceil(second.most_steps)):
         minutes = ceil(ROOM * probe.minutes * FEWEST_OF_SAMPLES / steps)
@@ -175,12 +175,12 @@ def _second_stage(sizes: Sizes, asked: str | None) -> tuple[Candidate | None, st
 def _plan_samples(sizes: Sizes, starter: Starter | None, mode: str, second: Candidate) -> Draft:
     """The plan of a regression and a diffusion of its residual, which has the remaining time."""
     facts, share = sizes.facts, SHARES[mode]
-    best, draft = _plan_first(sizes, starter, share, PREDICTOR, most_items(facts))
+    best, draft = _plan_first(sizes, starter, share, PREDICTOR, most_steps(facts))
     left = sizes.probe.seconds() - best.budget.seconds
-    second = candidate(second.size, second.seconds, left, most_items(facts, times=2))
+    second = candidate(second.size, second.seconds, left, most_steps(facts, 2, rules.BATCH))
     own = first_stage(facts, sizes.roles, second.size, LEAST_STEPS)
     net = own.tables["net"]
-    draft.tables = rules.with_samples(draft.tables, second.size, second.steps, mode, net)
+    draft.tables = rules.with_samples(draft.tables, net, second.steps, mode)
     draft.budgets["final"] = second.budget
     why = {}
     for key, reason in draft.why.items():
@@ -197,11 +197,11 @@ def _plan_samples(sizes: Sizes, starter: Starter | None, mode: str, second: Cand
 
 
 def _plan_first(
-    sizes: Sizes, starter: Starter | None, share: float, name: str, most: int
+    sizes: Sizes, starter: Starter | None, share: float, name: str, most: float
 ) -> tuple[Candidate, Draft]:
     """The network of the first stage, with its draft and its budget.
 
-    name: of the stage, "final" where no second one follows; most: largest useful number of items.
+    name: of the stage, "final" where no second one follows; most: largest useful number of steps.
     """
     mean_alone = name == "final"
     best = sizes.best(share, most)
@@ -220,7 +220,7 @@ def _choose_start(
     starter: Starter,
     best: Candidate,
     share: float,
-    most: int,
+    most: float,
     mean_alone: bool,
 ) -> tuple[Candidate, Draft]:
     """The first stage from a starter or from random weights, whichever is better after a race.
@@ -228,7 +228,7 @@ def _choose_start(
     best: the best network from random weights. Without a validation patient, the starter is chosen.
     """
     facts, probe, net = sizes.facts, sizes.probe, starter.tables["net"]
-    size = Size(net["width"], net.get("patch", 1), best.size.batch)
+    size = Size(net["width"], net.get("patch", 1))
     draft = first_stage(facts, sizes.roles, size, LEAST_STEPS, mean_alone)
     begin_from(starter, draft)
     step_seconds = probe.measure(from_dict(draft.tables, "the plan"), 0)
@@ -265,7 +265,7 @@ def _try(draft: Draft, sizes: Sizes, seconds: float) -> tuple[float, int]:
 
 def _warn_of_short(draft: Draft, fitting: int, minutes: float) -> None:
     """State in a draft that its training is too short; fitting: steps that fit in the minutes of the whole plan."""
-    passes = fitting * draft.size.batch / max(draft.facts.slices, 1)
+    passes = fitting * rules.FIRST_BATCH / max(draft.facts.slices, 1)
     if fitting >= LEAST_STEPS and passes >= FEW:
         return
     # Images will be blurred and lack rare structures such as lesions.

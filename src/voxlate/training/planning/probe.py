@@ -34,7 +34,6 @@ from voxlate.training.validate import find_targets, validate, validation_items
 STEPS = 3  # timed steps of each network that is tried
 FREE = 0.8  # default share of the free memory
 WIDTHS = (16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128)
-BATCHES = (2, 4, 8)
 LESS = 0.75  # factor of the load of a network that needs too much memory
 MOST_TIMED = 4  # networks whose steps are timed for a share of the minutes
 PROBED = 0.05  # share of the minutes after which no other network is timed
@@ -51,11 +50,10 @@ SPARE = 0.04  # share of the time that is reserved for starting, validating, sav
 
 # The law of the error, fitted to trainings of many widths, stems, batches and lengths.
 GAIN = 0.074
-LATE = 42.1
+LATE = 42.1 * 2**0.247  # of two items a step
 DECAY = 0.643
 COARSE = 1.69
 NARROW = 0.409
-FEW = 0.247
 
 
 @dataclass
@@ -203,12 +201,12 @@ class Candidate:
         return why
 
 
-def candidate(size: Size, each: float, seconds: float, most_items: float) -> Candidate:
-    """The network whose step takes `each` seconds, in a training of `seconds`; most_items: largest useful number.
+def candidate(size: Size, each: float, seconds: float, most: float) -> Candidate:
+    """The network whose step takes `each` seconds, in a training of `seconds`; most: largest useful number of steps.
 
     All steps that fit are taken if these are hardly more than the largest useful number, else that number.
     """
-    fitting, most = max(int(seconds / each), 1), most_items / size.batch
+    fitting = max(int(seconds / each), 1)
     steps = fitting if fitting <= FILLED * ceil(most) else ceil(most)
     return Candidate(size, each, steps, fitting, most)
 
@@ -224,13 +222,13 @@ class Sizes:
     timed: dict[Size, float] = field(default_factory=dict)
     most_load: float = inf
 
-    def best(self, share: float, most_items: float) -> Candidate:
+    def best(self, share: float, most: float) -> Candidate:
         """The network of the least predicted error for a share of the time, after its step was timed.
 
-        most_items: largest useful number of training slices. Raises BadInput if nothing fits in memory.
+        most: largest useful number of steps. Raises BadInput if nothing fits in memory.
         """
         probe, most_timed = self.probe, len(self.timed) + MOST_TIMED
-        sizes = [Size(*one) for one in product(WIDTHS, rules.stems(self.facts), BATCHES)]
+        sizes = [Size(*one) for one in product(WIDTHS, rules.stems(self.facts))]
         while len(self.timed) < most_timed or not self.timed:
             fitting = [size for size in sizes if size.load <= self.most_load]
             if not fitting:
@@ -239,14 +237,14 @@ class Sizes:
                 )
             size = fitting[0]
             if self.timed:
-                best = self._least_error(fitting, share, most_items)
+                best = self._least_error(fitting, share, most)
                 if best.size in self.timed:
                     return best
                 if probe.probe_seconds > PROBED * 60 * probe.minutes:
                     break
                 size = best.size
             self._time(size)
-        return self._least_error(self.timed, share, most_items)
+        return self._least_error(self.timed, share, most)
 
     def _time(self, size: Size) -> None:
         """Time a step of a network."""
@@ -260,21 +258,21 @@ class Sizes:
             cost = f"{seconds:.3f} s a step"
         self.say(message("probe", f"probe: {size}: {cost}"))
 
-    def _least_error(self, sizes: Iterable[Size], share: float, most_items: float) -> Candidate:
+    def _least_error(self, sizes: Iterable[Size], share: float, most: float) -> Candidate:
         """The network of the least predicted error; its step takes the measured time, or that of the law."""
         seconds = self.probe.seconds(share)
         candidates = []
         for size in sizes:
             near = min(self.timed, key=size.distance)
             each = self.timed[near] * step_cost(size) / step_cost(near)
-            candidates.append(candidate(size, each, seconds, most_items))
+            candidates.append(candidate(size, each, seconds, most))
 
         def error(one: Candidate) -> float:
             """The predicted error of a candidate."""
             size = one.size
             feature_mm = size.stem * self.facts.pixel_mm
             doubt = DOUBT ** log2(size.stem)
-            return doubt * relative_error(size.width, feature_mm, size.batch, one.steps)
+            return doubt * relative_error(size.width, feature_mm, one.steps)
 
         return min(candidates, key=error)
 
@@ -284,7 +282,7 @@ def step_cost(size: Size) -> float:
     return size.load * (1 + (size.width / WIDE) ** 2)
 
 
-def relative_error(width: int, feature_mm: float, batch: int, steps: float) -> float:
+def relative_error(width: int, feature_mm: float, steps: float) -> float:
     """Predicted error relative to an unlimited training of width 1; feature_mm: side of a feature after the stem."""
-    late = LATE * (feature_mm / 2) ** COARSE * (32 / width) ** NARROW * (4 / batch) ** FEW
+    late = LATE * (feature_mm / 2) ** COARSE * (32 / width) ** NARROW
     return width**-GAIN * (1 + (late / steps) ** DECAY)

@@ -17,6 +17,7 @@ from voxlate.training.recipe.run_provenance import Budget
 
 Tables = dict[str, Any]
 Setting = tuple[Tables, str]  # a table of the recipe and the reason for it
+Optimiser = Literal["muon", "adamw"]
 
 # Features of a patch stem are at most this wide, because small structures are lost otherwise.
 FINEST_MM = 2.1
@@ -46,7 +47,9 @@ MANY = 30
 # Trainings with fewer steps take twice the learning rate.
 SHORT = {"muon": 1500, "adamw": 800}
 RESIDUAL = 4.0  # one over the usual standard deviation of a regression's residual, in network units
-BATCH = 4  # of diffusions and of synthesis
+BATCH = 4  # of diffusions of a residual, and of synthesis
+# Of first stages: by the law of the error, more steps of fewer items are always better.
+FIRST_BATCH = 2
 # Share of the steps with the highest rate.
 HELD = 0.2
 # Passes over the slices per patient; a longer training overfits to few patients.
@@ -125,25 +128,23 @@ STRENGTHS: tuple[tuple[float, str, Tables, Tables], ...] = (
 
 @dataclass(frozen=True)
 class Size:
-    """The size of a step: channels at full resolution, side of the stem in pixels, items per step."""
+    """The size of a network: channels at full resolution, and the side of the stem in pixels."""
 
     width: int
     stem: int
-    batch: int
 
     @property
     def load(self) -> float:
-        """The memory of a step relative to that of one item of width 1 without a stem."""
-        return self.width * self.batch / self.stem**2
+        """The memory of a step relative to that of width 1 without a stem."""
+        return self.width / self.stem**2
 
-    def distance(self, other: "Size") -> tuple[float, ...]:
-        """How far another size is by stem, by batch and by width, as differences of logarithms."""
-        pairs = (self.stem, other.stem), (self.batch, other.batch), (self.width, other.width)
-        return tuple(abs(math.log(a / b)) for a, b in pairs)
+    def distance(self, other: "Size") -> tuple[float, float]:
+        """How far another size is by stem and by width, as differences of logarithms."""
+        return abs(math.log(self.stem / other.stem)), abs(math.log(self.width / other.width))
 
     def __str__(self) -> str:
-        stem = f"{self.stem} x {self.stem} stem, " if self.stem > 1 else ""
-        return f"width {self.width}, {stem}batch {self.batch}"
+        stem = f", {self.stem} x {self.stem} stem" if self.stem > 1 else ""
+        return f"width {self.width}{stem}"
 
 
 @dataclass
@@ -185,7 +186,7 @@ class Draft:
         """Number of passes over the slices in the training."""
         depth, *plane = self.facts.shape
         planes = (depth + sum(plane)) / depth if self.data.get("planes") else 1
-        return self.steps * self.size.batch / max(planes * self.facts.slices, 1)
+        return self.steps * FIRST_BATCH / max(planes * self.facts.slices, 1)
 
 
 def first_stage(
@@ -199,7 +200,7 @@ def first_stage(
         title = f"Any missing of {', '.join(names)}, planned"
     draft.set("title", title)
     draft.set("task.kind", "complete" if roles.completes else "translate")
-    draft.set("train", training(steps, size))
+    draft.set("train", training(steps, size.width))
     draft.set("synth.batch", BATCH)
     choose_slices(draft)
     choose_augmentation(draft)
@@ -280,9 +281,9 @@ def stems(facts: CohortFacts) -> list[int]:
     return [stem for stem in STEMS if finest <= stem <= coarsest]
 
 
-def most_items(facts: CohortFacts, times: int = 1) -> int:
-    """Largest useful number of items, beyond which a training overfits; times: 2 for samples, due to noise."""
-    return max(PASSES * facts.patients, LEAST_PASSES) * times * facts.slices
+def most_steps(facts: CohortFacts, times: int = 1, batch: int = FIRST_BATCH) -> float:
+    """Largest useful number of steps, beyond which a training overfits; times: 2 for samples, due to noise."""
+    return max(PASSES * facts.patients, LEAST_PASSES) * times * facts.slices / batch
 
 
 def choose_augmentation(draft: Draft) -> None:
@@ -373,16 +374,18 @@ def choose_network(draft: Draft) -> None:
     draft.set("net", net, why)
 
 
-def training(steps: int, size: Size, optimiser: Literal["muon", "adamw"] = "muon") -> Tables:
+def training(
+    steps: int, width: int, optimiser: Optimiser = "muon", batch: int = FIRST_BATCH
+) -> Tables:
     """The table `train` of a stage; optimiser: muon of a regression, adamw of a diffusion."""
     return {
         "steps": steps,
-        "batch": size.batch,
+        "batch": batch,
         "ema": average_decay(steps),
         "validate_every": steps // 4 if steps >= 4000 else 0,
         "optimiser": {
             "kind": optimiser,
-            "lr": learning_rate(steps, SHORT[optimiser], size),
+            "lr": learning_rate(steps, SHORT[optimiser], width),
             "betas": [0.9, 0.99],
             "warm_up": min(100, max(steps // 10, 1)),
             "hold": HELD,
@@ -390,9 +393,9 @@ def training(steps: int, size: Size, optimiser: Literal["muon", "adamw"] = "muon
     }
 
 
-def learning_rate(steps: int, short: int, size: Size) -> float:
+def learning_rate(steps: int, short: int, width: int) -> float:
     """The highest rate of a training, which is twice as high below a number of steps."""
-    return 2e-3 if steps < short else 1e-3 if size.width < 96 else 5e-4
+    return 2e-3 if steps < short else 1e-3 if width < 96 else 5e-4
 
 
 def average_decay(steps: int) -> float:
@@ -434,23 +437,21 @@ def mirror(tables: Tables) -> Tables:
     return {"mirror": True} if "flip_lr" in data["augment"] and not data.get("planes") else {}
 
 
-def with_drawing(tables: Tables, size: Size, steps: int) -> Tables:
+def with_drawing(tables: Tables, steps: int) -> Tables:
     """A completion's recipe by a diffusion, which draws the missing images, in place of a regression."""
     times = PARTS["diffusion"]["times"] | {"low": -6}
     return {
         **tables,
         "method": PARTS["diffusion"] | {"times": times},
-        "train": training(steps, size, "adamw"),
+        "train": training(steps, tables["net"]["width"], "adamw"),
         "synth": tables["synth"] | PARTS["sampling"],
     }
 
 
-def with_samples(
-    tables: Tables, size: Size, steps: int, mode: str, net: Tables | None = None
-) -> Tables:
-    """A regression's recipe, extended by a diffusion of its residual with this number of training steps.
+def with_samples(tables: Tables, net: Tables, steps: int, mode: str) -> Tables:
+    """A regression's recipe, extended by a diffusion of its residual by a network with this number of training steps.
 
-    mode: a key of SAMPLING; net: of the diffusion, by default that of the regression.
+    mode: a key of SAMPLING.
     """
     own = {key: tables[key] for key in ("method", "net", "train")}
     stage = {"name": PREDICTOR, **own, **mirror(tables)}
@@ -462,8 +463,8 @@ def with_samples(
         "title": f"{tables['title']}, and samples of its residual",
         "task": {"kind": "residual", "predictor": PREDICTOR, "scale": RESIDUAL},
         "method": PARTS["diffusion"],
-        "net": {**(net or tables["net"]), "modulation": "scale_shift"},
+        "net": {**net, "modulation": "scale_shift"},
         "synth": {**tables["synth"], **SAMPLING[mode]},
-        "train": training(steps, Size(size.width, size.stem, BATCH), "adamw"),
+        "train": training(steps, net["width"], "adamw", BATCH),
         "stages": [stage],
     }
