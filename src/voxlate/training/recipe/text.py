@@ -22,7 +22,6 @@ ALL = "all"  # in place of a paper's name: every recipe
 # Keys of a recipe's file that describe it and set nothing: the paper that it belongs to, and whether it is one to start
 # from. A recipe does not have those of its base.
 DESCRIBING = ("paper", "start")
-LONGEST_VALUE = 80  # characters of a value in a message
 # Keys that this version lacks: the value with which each changes no image (see without_retired).
 RETIRED = {
     "data.any_source": [],
@@ -240,25 +239,16 @@ def _place(values: list[Any], name: str, where: str) -> int:
 
 def first_change(old: Any, new: Any, name: str = "") -> str:
     """The first differing key as a dotted path, with both values; "" if there is none."""
-    if old == new:
-        return ""
-    first, second = _as_table(old), _as_table(new)
-    if isinstance(first, Mapping) and isinstance(second, Mapping):
-        for place in sorted({*first, *second}):
-            inner = f"{name}.{place}" if name else place
-            if change := first_change(first.get(place), second.get(place), inner):
+    if isinstance(old, list) and isinstance(new, list):
+        old, new = dict(enumerate(old)), dict(enumerate(new))
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in sorted({*old, *new}):
+            inner = f"{name}.{key}" if name else f"{key}"
+            if change := first_change(old.get(key), new.get(key), inner):
                 return change
-    shown = [
-        "unset" if value in (None, []) else f"{value!r}"[:LONGEST_VALUE] for value in (old, new)
-    ]
-    return f"{name} is {shown[0]} there and {shown[1]} here"
-
-
-def _as_table(value: Any) -> Any:
-    """A list of tables with names, such as stages, by these names; anything else as it is."""
-    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
-        return value
-    return {str(one.get("name", place)): one for place, one in enumerate(value)}
+    elif old != new:
+        return f"{name} is {old!r:.80} there and {new!r:.80} here"
+    return ""
 
 
 def stored_recipe(tables: Mapping[str, Any]) -> dict[str, Any]:
