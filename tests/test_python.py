@@ -20,7 +20,8 @@ def test_results_show_themselves_as_pictures_and_tables(
     assert set(scores.frame["method"]) > {"synthesis"}
     table = package.compare(["OUT"])
     plan = package.plan("prepared", minutes=0.3, mode="samples", progress=False)
-    for shown, word in ((plan, "data.patch"), (scores, "MAE"), (table, "OUT")):
+    assert plan.rows[0].keys() == {"key", "value", "reason"}
+    for shown, word in ((scores, "MAE"), (table, "OUT")):
         assert word in shown._repr_html_()
         assert word in repr(shown)
     assert plan.change({"train.seed": "1"}).tables["train"]["seed"] == 1

@@ -58,7 +58,6 @@ def plan(
     mode: Literal["both", "mean", "samples"] | None = None,
     source: Sequence[str] | str = (),
     target: Sequence[str] | str = (),
-    unpaired: bool = False,
     from_scratch: bool = False,
     device: str = "auto",
     out: Path | str | None = None,
@@ -74,16 +73,15 @@ def plan(
         minutes: Training time on this machine. Default: 60.
         memory: Memory of the training, such as 8GB. Default: most of the free memory.
         mode: Prediction of the model: mean (a regression), both (also a sharp image), or samples (also samples, which show what is uncertain).
-        source: Input modality. Repeatable.
-        target: Modality to synthesise. Repeatable.
-        unpaired: Plan training without pairs where no case has both source and target. Default: False.
+        source: Input modality, with target. Repeatable.
+        target: Modality to synthesise, with source. Repeatable.
         from_scratch: Begin from random weights even where a starter fits. Default: False.
         device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
         out: TOML file of the recipe.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:
-        Plan: The recipe as `tables`, the fact and the reason of each key (`why`, `rows`), the predicted `seconds` and `memory` (bytes), and
+        Plan: The recipe as `tables`, the reason of each key (`why`, `rows`), the predicted `seconds` and `memory` (bytes), and
             `change` and `save`.
 
     Raises:
@@ -1070,7 +1068,6 @@ def train(
     mode: Literal["both", "mean", "samples"] | None = None,
     source: Sequence[str] | str = (),
     target: Sequence[str] | str = (),
-    unpaired: bool = False,
     from_scratch: bool = False,
     device: str = "auto",
     set: Mapping[str, str | int | float | bool | Sequence[Any] | Mapping[str, Any] | type | Callable[..., Any] | None] | None = None,
@@ -1093,9 +1090,8 @@ def train(
         minutes: Training time of auto on this machine. Default: 60.
         memory: Memory of the training, such as 8GB. Default: most of the free memory.
         mode: Prediction of the model: mean (a regression), both (also a sharp image), or samples (also samples, which show what is uncertain).
-        source: Input modality. Repeatable.
-        target: Modality to synthesise. Repeatable.
-        unpaired: Plan training without pairs where no case has both source and target. Default: False.
+        source: Input modality, with target. Repeatable.
+        target: Modality to synthesise, with source. Repeatable.
         from_scratch: Begin from random weights even where a starter fits. Default: False.
         device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
         set: Change of a key of the recipe, such as train.steps=500. Repeatable.

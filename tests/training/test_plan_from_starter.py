@@ -12,14 +12,14 @@ from voxlate.base.items import BACKGROUND
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.science.batch import Batch
 from voxlate.science.diffusion.noise import Noise
-from voxlate.training.planning import planner, starters
+from voxlate.training.planning import planner
 from voxlate.training.planning.cohort_facts import Roles, cohort_facts, roles_of
-from voxlate.training.planning.rules import Size, first_stage
-from voxlate.training.planning.starters import (
+from voxlate.training.planning.from_weights import (
     begin_from,
     find_starter,
     reason_against,
 )
+from voxlate.training.planning.rules import Size, first_stage
 from voxlate.training.recipe import from_dict
 from voxlate.training.run import Run
 from voxlate.training.starters import names
@@ -32,8 +32,8 @@ SHORT = {"minutes": 0.2, "memory": 8 * 2**30}
 
 @pytest.fixture
 def facts(prepared):
-    """Facts of the small cohort, as if its bodies had a head's width."""
-    return replace(cohort_facts(open_cohort(prepared)), wide_mm=160.0, bodies="head")
+    """Facts of the small cohort, as if it were of heads."""
+    return replace(cohort_facts(open_cohort(prepared)), bodies="head")
 
 
 @every_row(
@@ -63,7 +63,7 @@ def test_a_starter_of_other_scans_or_modalities_is_refused_with_a_reason(
 
 def test_a_starter_is_named_with_its_reason_also_where_names_have_further_words(starter, facts):
     found, why = find_starter(facts, roles_of(facts), "both")
-    assert found.start_from == "starter:tiny"
+    assert found.name == "starter:tiny"
     names = {"t1_gewichtet": "t1", "t2_schädel": "t2"}
     scans = {name: replace(facts.scans[plain], name=name) for name, plain in names.items()}
     roles = Roles(*((name,) for name in names), "")
@@ -122,7 +122,7 @@ def test_stripped_brains_from_t1_to_t2_begin_from_the_starter_that_completes(
     # Patches smaller than slices leave the starter's padding as it is.
     brains = replace(brains, shape=(6, 48, 40))
     found, _ = find_starter(brains, T1_TO_T2, "both")
-    draft = first_stage(brains, T1_TO_T2, Size(32, 2, 2), 400)
+    draft = first_stage(brains, T1_TO_T2, Size(32, 2), 400)
     begin_from(found, draft)
     assert draft.tables["task"] == {"kind": "translate"}
     assert draft.data["lift"] == 0.12, "as the starter sees fluid"
@@ -148,11 +148,9 @@ def test_a_completion_of_some_of_its_modalities_starts_from_the_starter_if_a_reg
     shipped_starters, brains
 ):
     card = read_card(shipped_starters / "brain-mr-to-mr")
-    some = Roles(("t1", "t2"), ("t1", "t2"), "asked", "complete")
+    some = Roles(("t1", "t2"), ("t1", "t2"), "asked", completes=True)
     assert reason_against(card, brains, some, "mean") == ""
     assert "--mode mean" in reason_against(card, brains, some, "both")
-    apart = Roles(("t1",), ("t2",), "asked", "unpaired")
-    assert "without pairs" in reason_against(card, brains, apart, "mean")
 
 
 def _t1(channels):
@@ -166,13 +164,11 @@ def _t1(channels):
 def begun(starter, facts):
     """begun(steps): the draft of a training from the starter, whose patches are whole slices."""
 
-    def begin(steps=800, physics=None, **changes):
+    def begin(steps=800, any_sequence=False, **changes):
         known = replace(facts, **changes)
         found, _ = find_starter(facts, roles_of(facts), "both")
-        if physics:
-            found.tables["data"]["physics"] = physics
-        draft = first_stage(known, roles_of(known), Size(64, 1, 4), steps)
-        begin_from(found, draft)
+        draft = first_stage(known, roles_of(known), Size(64, 1), steps)
+        begin_from(replace(found, any_sequence=any_sequence), draft)
         return draft
 
     return begin
@@ -184,9 +180,8 @@ def test_a_starter_has_the_rate_of_random_weights_for_few_steps_and_half_of_it_f
 
 
 def test_bright_and_dark_change_places_only_for_a_starter_that_knows_any_sequence(begun):
-    drawn = {"contrasts": {"t1": {"sequence": "any"}}}
-    for physics, share in ((None, 0), (drawn, 0.3)):
-        assert begun(physics=physics).data["augment"].get("invert", 0) == share
+    for any_sequence, share in ((False, 0), (True, 0.3)):
+        assert begun(any_sequence=any_sequence).data["augment"].get("invert", 0) == share
 
 
 def test_a_plan_from_a_starter_has_its_network(starter, begun):
@@ -198,7 +193,6 @@ def test_a_plan_from_a_starter_has_its_network(starter, begun):
     assert "stack" not in tables["data"]
     assert tables["intensity"]["t2"] == header["recipe"]["intensity"]["t2"]
     assert tables["start_from"] == "starter:tiny"
-    assert "10%" in why["train.ema"]
     assert "starter:tiny" in why["intensity.t2"]
 
 
@@ -207,12 +201,10 @@ def winner(monkeypatch):
     """winner(place): the entrant at this place wins races, which a starter trained for seconds may lose."""
 
     def wins(place):
-        def run_race(entrants, *_):
-            for entrant in entrants:
-                entrant.steps, entrant.error = 8, 0.1
-            return [entrants[place], entrants[1 - place]]
+        def trial(recipe, *_):
+            return abs(place - (recipe.start_from is None)), 8
 
-        monkeypatch.setattr(starters, "run_race", run_race)
+        monkeypatch.setattr(planner, "trial", trial)
 
     return wins
 
@@ -227,7 +219,7 @@ def test_train_auto_begins_from_the_starter_unless_it_is_switched_off(
     command, run = ("train", "auto", *options, "--out"), Run(tmp_path / "auto")
     voxlate(*command, run.folder).done()
     head = run.recipe.read_text()
-    assert "# starter: starter:tiny" in head
+    assert "# --from-scratch: starter:tiny" in head
     assert "# start_from: starter:tiny" in head
     assert read_json(run.provenance)["recipe"]["start_from"] == "starter:tiny"
     voxlate(*command, run.folder).done()
@@ -243,7 +235,7 @@ def test_random_weights_that_win_the_race_are_trained(install, prepared, winner)
     winner(1)
     made = planner.plan_training(prepared, **SHORT, mode="mean")
     assert made.recipe.start_from is None
-    assert "starter:tiny: 0.100 after 8 steps" in made.why["start_from"]
+    assert "starter:tiny: 1.000 after 8 steps" in made.why["start_from"]
 
 
 @slow

@@ -1,104 +1,42 @@
-"""A race of a plan: candidates train side by side, held-out patients decide, and the winner goes on bit for bit."""
+"""A race of a plan: candidates train for the same seconds, and held-out patients decide."""
 
 import math
-from dataclasses import replace
 
 import pytest
 
-from rows import slow
-from trainings import same_weights
 from voxlate.scans.cases.prepared import open_cohort
-from voxlate.training.planning import starters as races
+from voxlate.training.planning import probe
 from voxlate.training.planning.cohort_facts import cohort_facts, roles_of
-from voxlate.training.planning.planner import plan_training
-from voxlate.training.planning.probe import Candidate
 from voxlate.training.planning.rules import Size, first_stage
-from voxlate.training.planning.starters import Entrant, run_race
-from voxlate.training.train import Beginning
+from voxlate.training.recipe import from_dict
 
-SMALL = Size(8, 1, 2)
-SHORT = {"minutes": 0.2, "memory": 8 * 2**30, "mode": "mean", "device": "cpu"}
 FEWEST = 4
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _short_race():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(races, "FEWEST_STEPS", FEWEST)
-        yield
+@pytest.fixture
+def error_of(prepared, monkeypatch):
+    """error_of(rate): the error of random weights that learned at a rate; high: the end of the target's window."""
+    monkeypatch.setattr(probe, "FEWEST_STEPS", FEWEST)
+    cohort = open_cohort(prepared)
+    facts = cohort_facts(cohort)
+
+    def error(rate, high=2000.0):
+        tables = first_stage(facts, roles_of(facts), Size(8, 1), 2 * FEWEST).tables
+        tables["net"] |= {"groups": 4, "head_width": 8}
+        tables["train"]["optimiser"] |= {"lr": rate, "warm_up": 1}
+        tables["intensity"]["t2"] = {"kind": "window", "low": -high, "high": high}
+        found, steps = probe.trial(from_dict(tables, "the plan"), cohort, 0.0, "cpu")
+        assert steps == FEWEST
+        return found
+
+    return error
 
 
-@pytest.fixture(scope="module")
-def plan(prepared_once):
-    """A plan of the six cases without a starter."""
-    return plan_training(prepared_once, **SHORT, from_scratch=True)
+def test_who_learns_has_less_error_and_who_diverges_has_none(error_of):
+    assert error_of(5e-3) < error_of(1e-12)
+    assert math.isnan(error_of(1e14))
 
 
-@pytest.fixture(scope="module")
-def entrant(prepared_once):
-    """entrant(name, rate): random weights that learn at a rate."""
-    facts = cohort_facts(open_cohort(prepared_once))
-
-    def make(name, rate):
-        draft = first_stage(facts, roles_of(facts), SMALL, 2 * FEWEST)
-        draft.tables["net"] |= {"groups": 4, "head_width": 8}
-        draft.tables["train"]["optimiser"] |= {"lr": rate, "warm_up": 1}
-        return Entrant(name, Candidate(SMALL, 0.01, 2 * FEWEST, 2 * FEWEST), draft)
-
-    return make
-
-
-@pytest.fixture(scope="module")
-def race(prepared_once):
-    """race(entrants): the race of these on the CPU."""
-    cohort = open_cohort(prepared_once)
-    return lambda *entrants: run_race(list(entrants), cohort, 0.0, "cpu")
-
-
-@slow
-def test_the_entrant_that_learns_wins_and_its_state_is_kept(entrant, race):
-    first, second = race(entrant("still", 1e-12), entrant("learns", 5e-3))
-    assert (first.name, second.name) == ("learns", "still")
-    assert first.steps == second.steps == first.draft.state["step"] == FEWEST
-    assert first.error < second.error
-
-
-def test_an_error_is_a_share_of_the_truths_deviation_whatever_the_scale_of_the_target(
-    entrant, race
-):
+def test_an_error_is_a_share_of_the_truths_deviation_whatever_the_scale_of_the_target(error_of):
     """Weights that do not move give zeros. Twice the range of the target halves both the error and the deviation."""
-    plain, wide = entrant("plain", 1e-12), entrant("wide", 1e-12)
-    for one, high in ((plain, 2000.0), (wide, 4000.0)):
-        table = {"kind": "window", "low": -high, "high": high}
-        one.draft.tables["intensity"]["t2"] = table
-    first, second = race(plain, wide)
-    assert first.error == pytest.approx(second.error, rel=1e-4)
-
-
-@pytest.fixture(scope="module")
-def raced(entrant, plan, race):
-    """A plan with the recipe and the state of the winner of a race."""
-    best, _ = race(entrant("one", 1e-3), entrant("two", 2e-3))
-    tables = best.draft.tables
-    tables["train"]["precision"] = "float32"
-    return replace(plan, tables=tables, state={**best.draft.state, "stage": "final"}, budgets={})
-
-
-@slow
-def test_the_winner_goes_on_as_if_its_recipe_had_been_trained_at_once(raced, fit, tmp_path):
-    runs = [
-        fit(raced.recipe, name, beginning=Beginning(state=state))
-        for name, state in (("raced", raced.state), ("at once", None))
-    ]
-    assert same_weights(*runs)
-
-
-def test_a_plan_whose_keys_are_changed_begins_anew(plan):
-    changed = replace(plan, state={"step": 1}).change({"net.width": "8"})
-    assert changed.state is None
-    assert math.isfinite(changed.seconds)
-
-
-def test_a_diverged_entrant_never_wins(entrant, race):
-    best, _ = race(entrant("diverges", 1e14), entrant("learns", 1e-3))
-    assert best.name == "learns"
+    assert error_of(1e-12) == pytest.approx(error_of(1e-12, high=4000.0), rel=1e-4)

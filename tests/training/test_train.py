@@ -90,7 +90,7 @@ def test_a_training_killed_at_a_random_moment_resumes_to_the_same_weights(
     prepared, two_stages, tmp_path
 ):
     line = ["-m", "voxlate", "train", two_stages, "--data", prepared, "--device", "cpu"]
-    for change in ("train.steps=60", "train.save_every=0", "stages.0.train.save_every=0"):
+    for change in ("train.steps=60", "train.save_every=0", "stages.predictor.train.save_every=0"):
         line += ["--set", change]
     whole, parts = Run(tmp_path / "whole"), Run(tmp_path / "parts")
 

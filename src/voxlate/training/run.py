@@ -12,13 +12,7 @@ from voxlate.base.errors import BadInput
 from voxlate.base.files import LOCK, write_json, write_text
 from voxlate.synthesis.exported import is_exported
 from voxlate.training.log_file import lines_of, read_verdicts
-from voxlate.training.recipe import (
-    Recipe,
-    code_of,
-    stated_keys,
-    to_dict,
-    with_tables,
-)
+from voxlate.training.recipe import Recipe, stated_keys, to_dict, with_tables
 from voxlate.training.recipe.run_provenance import PROVENANCE, read_run
 from voxlate.training.recipe.text import as_toml, first_change, stored_recipe, values_of
 from voxlate.training.verdict import Verdict
@@ -149,8 +143,6 @@ def begin_run(
             file.unlink(missing_ok=True)
     else:
         check_free(run)
-    if needed := code_of(wanted["recipe"]):
-        head += f"# Needs code that is no part of voxlate: {', '.join(needed)}. Its models load with --allow-code; what is in __main__, only in a script or notebook that defines it.\n"
     # The recipe comes last: where it is, the provenance is, too, with the budgets of a plan.
     write_json(run.provenance, {**software(), **wanted, **(notes or {})})
     write_text(run.recipe, head + as_toml(stated_keys(recipe)))
@@ -173,7 +165,7 @@ def _check_unedited(run: Run, recipe: Recipe) -> None:
 def check_free(run: Run) -> None:
     """Raise BadInput if a folder that is no run yet holds other files than those of a plan."""
     folder = run.folder
-    of_plan = {run.recipe, run.state, folder / LOCK}
+    of_plan = {run.recipe, folder / LOCK}
     if not folder.exists() or (folder.is_dir() and set(folder.iterdir()) <= of_plan):
         return
     is_run = run.has_begun or run.provenance.is_file()

@@ -5,13 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from voxlate.base.errors import BadInput
 from voxlate.base.hub import download, is_on_hub
 from voxlate.science.methods.method import Method
 from voxlate.science.nets.unet import ResidualUNet, narrow
-from voxlate.training.recipe import FullStage, Recipe
+from voxlate.training.recipe import FullStage
 from voxlate.training.run import Run, weights_of
 from voxlate.training.starters.card import read_card
 from voxlate.training.starters.names import folder_of, is_starter
@@ -26,45 +25,23 @@ def run_folder(run: Path | str) -> Path:
 
 
 def starter_for(source: Path | str, stage: FullStage) -> Method:
-    """The method of a starter with the modalities of a stage alone.
-
-    Where its card matches no names, the order of the modalities decides.
-    """
+    """The method of a starter with the modalities of a stage alone."""
     method, recipe, _ = load_method(folder_of(source))
-    own, data = recipe.data, stage.data
-    names = read_card(folder_of(source)).match(data.source, data.target)
-    if names is None:
-        names = dict(zip([*own.source, *own.target], [*data.source, *data.target]))
-    known = {theirs: name for name, theirs in names.items()}
-    _take_modalities(method, recipe, stage, known)
-    return method
-
-
-def _take_modalities(
-    method: Method, recipe: Recipe, stage: FullStage, known: Mapping[str, str]
-) -> None:
-    """Leave the channels of a stage's modalities in a starter's network; known: its own names by those of the stage."""
     own, data, net = recipe.data, stage.data, method.net
+    names = read_card(folder_of(source)).match(data.source, data.target) or {}
+    known = {theirs: name for name, theirs in names.items()}
     ins = [(known.get(name, name), step) for name, step in data.channels]
     outs = [known.get(name, name) for name in data.target]
+    completes = recipe.task.completes
+    same = (ins, outs, stage.task.completes) == (own.channels, own.target, completes)
     there = {*ins} <= {*own.channels} and {*outs} <= {*own.target}
-    same = (ins, outs) == (
-        own.channels,
-        own.target,
-    ) and recipe.task.completes == stage.task.completes
-    if same or not there or not isinstance(net, ResidualUNet):
-        return
-    places = [own.channels.index(channel) for channel in ins]
-    code = torch.zeros(0)
-    if recipe.task.completes:
-        code = torch.tensor([float(channel not in ins) for channel in own.channels])
-    method.net = narrow(
-        net,
-        places,
-        [own.target.index(name) for name in outs],
-        code,
-        places if stage.task.completes else (),
-    )
+    if there and not same and isinstance(net, ResidualUNet):
+        places = [own.channels.index(channel) for channel in ins]
+        targets = [own.target.index(name) for name in outs]
+        missing = [float(channel not in ins) for channel in own.channels] if completes else []
+        kept = places if stage.task.completes else ()
+        method.net = narrow(net, places, targets, torch.tensor(missing), kept)
+    return method
 
 
 def copy_model(folder: Path, out: Path, name: Path | str) -> Path:
@@ -74,12 +51,11 @@ def copy_model(folder: Path, out: Path, name: Path | str) -> Path:
     """
     weights = weights_of(folder)
     copied = Run(out).weights()
-    is_run = copied.exists()
-    if is_run and read_header(copied)["sha256"] == read_header(weights)["sha256"]:
+    if copied.exists() and read_header(copied)["sha256"] == read_header(weights)["sha256"]:
         return out
-    if is_run or (out.exists() and any(out.iterdir())):
+    if out.exists() and any(out.iterdir()):
         raise BadInput(
-            f"{out}: expected an empty folder or a copy of {name}, found {'another run' if is_run else 'other files'}. Choose another --out."
+            f"{out}: expected an empty folder or a copy of {name}, found other files. Choose another --out."
         )
     out.mkdir(parents=True, exist_ok=True)
     run = Run(folder)
@@ -123,13 +99,7 @@ def train_only(method: Method, part: str) -> None:
     for name, parameter in method.without_opponent.named_parameters():
         parameter.requires_grad_(parameter.requires_grad and f".{part}." in f".{name}.")
         moving += parameter.requires_grad
-    for module in method.without_opponent.modules():
-        frozen = not any(parameter.requires_grad for parameter in module.parameters())
-        if frozen and isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.momentum = 0.0  # its statistics are no parameters, but would move
     if not moving:
-        paths = [name.split(".")[:-1] for name, _ in method.without_opponent.named_parameters()]
-        names = sorted(set[str]().union(*paths))
         raise BadInput(
-            f"train.only: expected a part of the weights' names ({', '.join(names[:12])}, …), found '{part}', which is in none that may move. Change it."
+            f"train.only: expected a part of the weights' names, such as {name}, found '{part}', which is in none that may move. Change it."
         )

@@ -28,7 +28,7 @@ from voxlate.training.batches.data_settings import (
     training_cases,
 )
 from voxlate.training.job import Job
-from voxlate.training.learner import Learner, owner_of, save_state
+from voxlate.training.learner import Learner
 from voxlate.training.loop import finish, train_stage
 from voxlate.training.naive import fit_cohort
 from voxlate.training.precision import choose, stage_precisions, with_precision
@@ -42,7 +42,7 @@ from voxlate.training.recipe import (
     with_steps,
 )
 from voxlate.training.recipe.run_provenance import Budget, Budgets
-from voxlate.training.run import Run, begin_run, check_free, weights_of
+from voxlate.training.run import Run, begin_run, weights_of
 from voxlate.training.starter import initial_method, run_folder
 from voxlate.training.training_options import TrainOptions
 from voxlate.training.validate import paired_patches, validation_split
@@ -62,14 +62,13 @@ class Beginning:
     """How a run begins, beyond its recipe, cohort and options.
 
     head: comment lines of its recipe.toml; budgets: what its plan gives each stage; starts: weights by stage of the run
-    that is adapted, and whether they were calibrated; state: after a race of the plan, from which a new run goes on.
+    that is adapted, and whether they were calibrated.
     """
 
     head: str = ""
     budgets: Budgets = field(default_factory=dict)
     starts: Mapping[str, Path] = field(default_factory=dict)
     calibrated: bool = False
-    state: Mapping[str, Any] | None = None
 
 
 NEW = Beginning()
@@ -114,9 +113,6 @@ def train(
 
         def _begin() -> None:
             held.enter_context(lock(out))
-            if beginning.state is not None and not run.provenance.exists():
-                check_free(run)
-                save_state(run.state, beginning.state, owner_of(jobs[-1].recipe, cohort))
             _begin_run(jobs[-1], data, asked.fold, starts, beginning)
             _say_first(jobs, asked.fold, others)
 
@@ -283,7 +279,7 @@ def _check_stages(jobs: Sequence[Job], starts: Mapping[str, Path]) -> None:
                 f"--init: expected a model without an autoencoder of its own, found '{recipe.title}'. Take the stages of another run with --reuse, or train without --init."
             )
         load_weights(earlier[stage.name], start)
-        check_order(stage, read_header(start)["recipe"]["data"], f"{start}", "--init")
+        check_order(stage, read_header(start)["recipe"]["data"], f"{start}")
 
 
 def check_training(recipe: Recipe, cohort: Cohort) -> list[Message]:

@@ -24,7 +24,7 @@ Value = (
 )
 AUTO = "auto"  # the recipe that is planned for a cohort
 Mode = Literal["both", "mean", "samples"]
-MODALITY = Option("Input modality. Repeatable.", panel=PLAN, metavar="NAME")
+MODALITY = Option("Input modality, with --target. Repeatable.", panel=PLAN, metavar="NAME")
 
 
 @options
@@ -45,12 +45,9 @@ class PlanOptions:
     ] = None
     source: Annotated[Sequence[str] | str, MODALITY] = ()
     target: Annotated[
-        Sequence[str] | str, replace(MODALITY, help="Modality to synthesise. Repeatable.")
+        Sequence[str] | str,
+        replace(MODALITY, help="Modality to synthesise, with --source. Repeatable."),
     ] = ()
-    unpaired: Annotated[
-        bool,
-        Option("Plan training without pairs where no case has both source and target.", panel=PLAN),
-    ] = False
     from_scratch: Annotated[
         bool, Option("Begin from random weights even where a starter fits.", panel=PLAN)
     ] = False

@@ -11,10 +11,10 @@ from rich.text import Text
 
 from voxlate.base.errors import BadInput
 from voxlate.base.groups import grouped
-from voxlate.base.option import AllowCode, MainOption
+from voxlate.base.option import AllowCode, MainOption, flag_of
 from voxlate.commands.api.entry import Argument, Command, Place, plain
 from voxlate.commands.api.progress import Reporter
-from voxlate.training.training_options import AUTO, PlanOptions
+from voxlate.training.training_options import AUTO, OF_PLAN, PlanOptions
 
 if TYPE_CHECKING:
     from voxlate.training.planning.plan import Plan
@@ -169,8 +169,18 @@ def _plan_lines(
     yield chosen.table()
     assumed = "" if options.minutes else " 60 minutes are assumed without --minutes."
     yield f"{chosen.prediction}{assumed}"
-    recipe, same = (AUTO, ", with the same options") if out is None else (quote(str(out)), "")
-    yield f"Next:  voxlate train {recipe} --data {quote(str(data))} --out RUN{same}"
+    recipe = f"{AUTO}{_asked(options)}" if out is None else quote(str(out))
+    yield f"Next:  voxlate train {recipe} --data {quote(str(data))} --out RUN"
+
+
+def _asked(options: PlanOptions) -> str:
+    """The words of a plan's options, for the training that makes the same plan."""
+    words = []
+    for name, value in options.changed_options("minutes", *OF_PLAN).items():
+        flag = f" {flag_of(name)}"
+        each = value if isinstance(value, list | tuple) else [value]
+        words += [flag if one is True else f"{flag} {quote(f'{one}')}" for one in each]
+    return "".join(words)
 
 
 def _plan_document(chosen: "Plan") -> dict[str, Any]:
@@ -198,7 +208,7 @@ def plan(
     A few training steps are timed on this machine. Where a starter fits, networks compete for a tenth of the minutes.
     \f
     Returns:
-        Plan: The recipe as `tables`, the fact and the reason of each key (`why`, `rows`), the predicted `seconds` and `memory` (bytes), and
+        Plan: The recipe as `tables`, the reason of each key (`why`, `rows`), the predicted `seconds` and `memory` (bytes), and
             `change` and `save`.
 
     Raises:

@@ -142,7 +142,7 @@ def adapt(
         >>> adapted.weights().name
         'weights.safetensors'
     """
-    from voxlate.training.planning.adapt import adapt as adapt_run
+    from voxlate.training.planning.from_weights import adapt as adapt_run
 
     return adapt_run(run, data, out, options, progress=progress.step, say=progress.say)
 

@@ -100,7 +100,7 @@ def _planned(
         check_free(run)  # before minutes are spent on a plan
         runs_of(asked.reuse)
         # a starter has a network of its own
-        own_network = any(re.match(r"(stages\.0\.)?net\b", key) for key in changes)
+        own_network = any(re.match(r"(stages\.regression\.)?net\b", key) for key in changes)
         plan = plan_training(
             data,
             asked,
@@ -119,7 +119,7 @@ def _planned(
     plan = by_main(accelerator, make_plan)
     if plan is not None:
         recipe, head = plan.with_head
-        return recipe, Beginning(head, plan.budgets, state=plan.state)
+        return recipe, Beginning(head, plan.budgets)
     text = f"{run.recipe} is resumed as it was planned; options of a plan and --set change nothing (another --out makes another plan)."
     report.say(message("resumed", text))
     return from_dict(run.origin["recipe"], f"{out}", asked.allow_code), Beginning()

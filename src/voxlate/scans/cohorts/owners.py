@@ -159,7 +159,7 @@ def state_pairs(cases: Sequence[CaseFiles], found: CohortFiles, root: Path) -> N
     if len(scans) < 2 or not is_repeated or any(len(case.files) > 1 for case in cases):
         return
     shown = ", ".join(f"{name} in {paths[0]}" for name, paths in scans.items())
-    found.unpaired = f"Expected cases with two modalities, found each modality in cases of its own ({shown}). If equal parts of their paths are of one patient, pass --pattern with {{case}} in their place, such as '{{modality}}/{{case}}_*'; or give the scans of a pair one case in the table of voxlate manifest; without pairs, train auto takes --unpaired."
+    found.unpaired = f"Expected cases with two modalities, found each modality in cases of its own ({shown}). If equal parts of their paths are of one patient, pass --pattern with {{case}} in their place, such as '{{modality}}/{{case}}_*'; or give the scans of a pair one case in the table of voxlate manifest; without pairs, train a recipe with method.kind = 'cycle'."
 
 
 def require_patients(found: CohortFiles) -> None:

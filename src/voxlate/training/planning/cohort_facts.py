@@ -1,9 +1,7 @@
 """What a prepared cohort is for a plan: its numbers, read from headers alone, and the roles of its modalities."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from statistics import median
 from typing import Literal
 
@@ -17,7 +15,7 @@ from voxlate.scans.cases.case import FOREGROUND_OF, CaseHeader
 from voxlate.scans.cases.prepared import CaseEntry, Cohort
 from voxlate.scans.cohorts.case_files import as_names
 from voxlate.scans.images.intensity import PERCENTILES, Distribution, Statistics
-from voxlate.scans.images.units import HOUNSFIELD, SHOW_ANATOMY, TISSUE_MAPS
+from voxlate.scans.images.units import HOUNSFIELD, SHOW_ANATOMY
 from voxlate.training.training_options import PlanOptions
 
 GREY_LEVELS = 255  # largest value of pictures with 8 bits
@@ -54,19 +52,15 @@ class Scan:
     inside: the median distribution of the foregrounds; least, most: the extremes of all voxels.
     reach: the largest 99.9th percentile of a foreground, because rare structures such as a stroke are in few cases; depth: the smallest 0.1st percentile.
     empty: whether at least a tenth of every scan is exactly 0, as air or a stripped skull is.
-    contrast: how much the cases differ on one scale. It is the largest standard deviation over cases of the positions
-    of the 5th, 25th, 50th and 75th percentile between the dark end of a foreground and its 99.5th percentile.
     """
 
     name: str
     unit: str
-    cases: int
     inside: Distribution
     least: float
     most: float
     reach: float
     empty: bool
-    contrast: float = 0.0
     depth: float = 0.0
 
     @property
@@ -77,10 +71,8 @@ class Scan:
     @property
     def tail(self) -> float:
         """Distance of the brightest 0.05 % above the 99.5th percentile, relative to the range below it."""
-        at = self.inside.at
-        low = at(0.5)
-        reach = at(99.5) - low
-        return (at(99.95) - low) / reach if reach > 0 else 1.0
+        low, high, brightest = map(self.inside.at, (0.5, 99.5, 99.95))
+        return (brightest - low) / (high - low) if high > low else 1.0
 
 
 @dataclass(frozen=True)
@@ -88,9 +80,9 @@ class CohortFacts:
     """A prepared cohort in numbers; sizes are along D, H, W.
 
     training: the entries of training cases; box: size in voxels that holds the foreground of 95 % of them; shape: size
-    of the largest; wide_mm: 95th percentile of the bodies' widths; framed: whether
-    each mask is the body that the scans show, as at synthesis; apart_mm: median distance between the scans of a case, without maps, over the cases where it could be estimated (0
-    if there are none); bodies: "head" or "brain" where most scans show no other, as `voxlate check` tells it; unfit: the modalities that prepare grades as not to be trusted in most cases, such as label maps.
+    of the largest; framed: whether each mask is the body that the scans show, as at synthesis; apart_mm: median distance
+    between the scans of a case, without maps, over the cases where it could be estimated (0 if there are none); bodies:
+    "head" or "brain" where most scans show no other, as `voxlate check` tells it.
     """
 
     cohort: Cohort
@@ -99,12 +91,9 @@ class CohortFacts:
     spacing_mm: tuple[float, ...]
     shape: tuple[int, ...]
     box: tuple[int, ...]
-    brain: bool
     framed: bool = False
     apart_mm: float = 0.0
-    wide_mm: float = 0.0
     bodies: str = ""
-    unfit: tuple[str, ...] = ()
 
     @property
     def slices(self) -> int:
@@ -122,16 +111,14 @@ class CohortFacts:
         return float(np.mean(self.spacing_mm[1:]))
 
     @property
-    def thickness(self) -> float:
-        """Distance between slices over the pixel's side."""
-        return self.spacing_mm[0] / self.pixel_mm
+    def wide_mm(self) -> float:
+        """The width of the bodies."""
+        return self.box[2] * self.spacing_mm[2]
 
     @property
-    def gaps(self) -> dict[str, int]:
-        """The number of training cases that lack a modality, for each modality that some lack."""
-        have = Counter(chain.from_iterable(entry.present for entry in self.training))
-        every = len(self.training)
-        return {name: every - have[name] for name in self.scans if have[name] < every}
+    def gaps(self) -> int:
+        """The number of training cases that lack a modality."""
+        return len(self.training) - len(self.with_all(self.scans))
 
     def of_cases_with(self, names: Sequence[str]) -> "CohortFacts":
         """The facts of the training cases alone that have all of these modalities."""
@@ -161,61 +148,50 @@ def _facts(cohort: Cohort, training: tuple[CaseEntry, ...]) -> CohortFacts:
     spacings = np.array([header.spacing_mm for header in headers])
     named = set[str]().union(*(header.statistics for header in headers))
     scans = {name: scan_of(name, headers) for name in cohort.modalities if name in named}
-    stripped = cohort.provenance.get("mask") == "brain"
     return CohortFacts(
         cohort=cohort,
         training=training,
         scans=scans,
         spacing_mm=tuple(map(float, np.median(spacings, axis=0))),
         shape=tuple(map(int, shapes.max(axis=0))),
-        wide_mm=float(np.percentile(boxes[:, 2] * spacings[:, 2], 95)),
         box=tuple(map(int, np.ceil(np.percentile(boxes, 95, axis=0)))),
-        brain=stripped,
-        bodies="brain" if stripped else _bodies(headers),
+        bodies="brain" if cohort.provenance.get("mask") == "brain" else _bodies(headers),
         framed=all(header.mask_from.startswith(FOREGROUND_OF) for header in headers),
-        apart_mm=_apart(
-            training, [name for name, scan in scans.items() if scan.unit in SHOW_ANATOMY]
-        ),
-        unfit=tuple(name for name in scans if is_doubted(name, headers, "slices")),
+        apart_mm=_apart(training, scans),
     )
 
 
 def _bodies(headers: Sequence[CaseHeader]) -> str:
     """Whether most scans show whole heads ("head") or brains without skull ("brain"); "" where neither is certain."""
-    scans = [(header, name) for header in headers for name in header.pictures]
-    others = {"head": "brain", "brain": "head"}
-    for kind, other in others.items():
-        refused = 0
-        for header, name in scans:
-            scan = stored_fingerprint(header, name)
-            if scan is not None and worst_grade(kind_messages(scan, kind, name)) == "do not trust":
-                refused += 1
-        if 2 * refused > len(scans):
+    scans = [
+        (stored_fingerprint(header, name), name) for header in headers for name in header.pictures
+    ]
+    for kind, other in (("head", "brain"), ("brain", "head")):
+        grades = [worst_grade(kind_messages(scan, kind, name)) for scan, name in scans if scan]
+        if 2 * grades.count("do not trust") > len(scans):
             return other
     return ""
 
 
-def is_doubted(name: str, headers: Sequence[CaseHeader], *codes: str) -> bool:
-    """Whether messages of these codes say in most of the cases of a modality that it is not to be trusted."""
-    grades = []
-    for header in headers:
-        if name in header.visible and (scan := stored_fingerprint(header, name)) is not None:
-            said = exact_messages(scan, header.units[name], name)
-            grades.append(worst_grade(one for one in said if one.code in codes))
-    return 2 * grades.count("do not trust") > len(grades)
+def is_not_hu(name: str, header: CaseHeader) -> bool:
+    """Whether a scan's values are certainly no Hounsfield units."""
+    scan = stored_fingerprint(header, name)
+    said = [] if scan is None else exact_messages(scan, header.units[name], name)
+    return any(one.code in NOT_HU and one.grade == "do not trust" for one in said)
 
 
-def _apart(training: Sequence[CaseEntry], names: Sequence[str]) -> float:
+def _apart(training: Sequence[CaseEntry], scans: Mapping[str, Scan]) -> float:
     """How far (mm) these scans lie from the fixed one at most: the median over cases."""
-    known = (
-        [
+    farthest = []
+    for entry in training:
+        known = [
             one.median_mm
             for name, one in entry.misaligned.items()
-            if name in names and one.median_mm is not None
+            if one.median_mm is not None and name in scans and scans[name].unit in SHOW_ANATOMY
         ]
-        for entry in training
-    )
-    return median([*map(max, filter(None, known))] or [0.0])
+        if known:
+            farthest.append(max(known))
+    return median(farthest or [0.0])
 
 
 def scan_of(name: str, everyone: Sequence[CaseHeader]) -> Scan:
@@ -226,23 +202,22 @@ def scan_of(name: str, everyone: Sequence[CaseHeader]) -> Scan:
         raise BadInput(
             f"{name}: expected a training case where it is not blank, found none. Prepare other cases."
         )
-    points = np.median([case.foreground.percentiles for case in statistics], axis=0)
+    bodies = [case.foreground for case in statistics]
+    points = np.median([body.percentiles for body in bodies], axis=0)
     inside = Distribution(
-        mean=median(case.foreground.mean for case in statistics),
-        sd=median(case.foreground.sd for case in statistics),
+        mean=median(body.mean for body in bodies),
+        sd=median(body.sd for body in bodies),
         percentiles=tuple(float(point) for point in points),
     )
     return Scan(
         name=name,
         unit=headers[0].units[name],
-        cases=len(statistics),
         inside=inside,
         least=min(case.all.at(PERCENTILES[0]) for case in statistics),
         most=max(case.all.at(PERCENTILES[-1]) for case in statistics),
-        reach=max(case.foreground.at(99.9) for case in statistics),
-        depth=min(case.foreground.at(0.1) for case in statistics),
+        reach=max(body.at(99.9) for body in bodies),
+        depth=min(body.at(0.1) for body in bodies),
         empty=all(map(_shows_nothing, statistics)),
-        contrast=float(np.std([_shape(case.foreground) for case in statistics], axis=0).max()),
     )
 
 
@@ -252,24 +227,13 @@ def _shows_nothing(case: Statistics) -> bool:
     return bool(edges.min() <= NOTHING * edges.max())
 
 
-def _shape(inside: Distribution) -> list[float]:
-    """Positions of percentiles between the dark end, which is at most 0, and the bright end."""
-    low = min(inside.at(0.5), 0.0)
-    high = inside.at(99.5)
-    return [(inside.at(percent) - low) / max(high - low, 1e-6) for percent in (5, 25, 50, 75)]
-
-
 def check_scales(facts: CohortFacts, names: Sequence[str]) -> None:
     """Raise BadInput if one of these modalities in Hounsfield units is on several scales in the training cases."""
     headers = [facts.cohort.header(entry.case) for entry in facts.training]
     for name in names:
         having = [header for header in headers if name in header.visible]
-        if having[0].units[name] != "HU":
-            continue
-        wrong = [one.case for one in having if is_doubted(name, [one], *NOT_HU)]
-        # pictures, and scans that all lack their offset, are on one scale
-        on_one = len(wrong) == len(having) and facts.scans[name].most > GREY_LEVELS / 2
-        if wrong and not on_one:
+        wrong = [header.case for header in having if is_not_hu(name, header)]
+        if 0 < len(wrong) < len(having):
             raise BadInput(
                 f"{name}: expected Hounsfield units in every scan, found {first_of(wrong, 3)} of {len(having)} on another scale, by the values of soft tissue. Convert all to one scale, leave those cases out, or give the modality another name."
             )
@@ -277,12 +241,12 @@ def check_scales(facts: CohortFacts, names: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class Roles:
-    """Sources and targets; pairing: "pairs", "complete" (any missing modality from the others) or "unpaired"."""
+    """Sources and targets, and the reason; completes: whether any missing modality is synthesised from the others."""
 
     source: tuple[str, ...]
     target: tuple[str, ...]
     why: str
-    pairing: Literal["pairs", "complete", "unpaired"] = "pairs"
+    completes: bool = False
 
     def side(self, name: str) -> Literal["source", "target"]:
         """The side of a modality; a target that is a source too is a target."""
@@ -296,115 +260,60 @@ class Roles:
 
 def choose_roles(cohort: Cohort, asked: PlanOptions) -> tuple[CohortFacts, Roles]:
     """The facts of a cohort, and the roles of its modalities; raises BadInput where they do not fit."""
-    source, target = map(as_names, (asked.source, asked.target))
     facts = cohort_facts(cohort)
-    where = facts.cohort.folder
-    maps = [name for name in facts.scans if name in TISSUE_MAPS]
-    if maps and not (source and target):
-        raise BadInput(
-            f"{where}: expected scans to plan a training for, found tissue-parameter maps ({', '.join(maps)}). Train a recipe that has a [data.physics] table on them, or name both --source and --target."
-        )
-    roles = roles_of(facts, source, target)
+    roles = roles_of(facts, as_names(asked.source), as_names(asked.target))
     names = [*roles.source, *roles.target]
-    if roles.pairing == "unpaired" and not asked.unpaired:
-        raise BadInput(
-            f"{where}: expected training cases with {' and '.join(names)}, found none that has both. Give the scans of a patient one case in the table of voxlate manifest and prepare again, or pass --unpaired for a training without pairs."
-        )
-    for name in roles.target:
-        inside = facts.scans[name].inside
-        if inside.at(1) == inside.at(99):
-            raise BadInput(
-                f"{where}: expected {name} to vary inside the body, found {inside.at(1):g} from the 1st to the 99th percentile. Is it the right file?"
-            )
-    if roles.pairing == "pairs":  # cases without a pair are not used
+    if not roles.completes:  # cases without a pair are not used
         facts = facts.of_cases_with(names)
     check_scales(facts, names)
     return facts, roles
 
 
 def roles_of(facts: CohortFacts, source: Sequence[str] = (), target: Sequence[str] = ()) -> Roles:
-    """The roles as asked for, or a guess with its reason; raises BadInput for unknown names and impossible roles.
-
-    Modalities that prepare does not trust in most cases, such as label maps, have a role where they are named alone.
-    """
-    where = facts.cohort.folder
-    _check_known(facts, (*source, *target), "--source, --target")
-    unfit = sorted({*facts.unfit} - {*source, *target})
-    scans = {name: scan for name, scan in facts.scans.items() if name not in unfit}
-    without = ""
-    if unfit:
-        without = f"; not taken: {', '.join(unfit)}, which prepare grades as not to be trusted in most cases (name both --source and --target to take it)"
-    if len(scans) < 2:
+    """The roles as asked for, or a guess with its reason; raises BadInput for unknown names and impossible roles."""
+    where, scans = facts.cohort.folder, facts.scans
+    for name in (*source, *target):
+        known_name("--source, --target", "modalities of training cases", name, scans)
+    may_guess = 1 < len(scans) <= MOST_GUESSED and not source and not target
+    if not (may_guess or (source and target)):
         raise BadInput(
-            f"{where}: expected two modalities, a source and a target, found {', '.join(scans)} alone in the training cases{without}. Prepare the cohort with both in the split train."
+            f"{where}: expected --source and --target together, or two to {MOST_GUESSED} modalities for a guess, found {', '.join(scans)} in the training cases. Name both, or prepare the cohort with both in the split train."
         )
-    if both := set(source) & set(target):
+    roles = Roles(tuple(source), tuple(target), "as asked for")
+    if may_guess:
+        roles = _guess(scans)
+    if roles.completes:
+        return roles
+    pairs = len(facts.with_all([*roles.source, *roles.target]))
+    if not pairs:
         raise BadInput(
-            f"--source, --target: expected each modality in one of them, found {min(both)} in both. Leave it out of one."
+            f"{where}: expected training cases with {' and '.join(roles.source)} and {' and '.join(roles.target)}, found none that has both. Name others with --source and --target, give the scans of a patient one case in the table of voxlate manifest and prepare again, or train a recipe that needs no pairs (method.kind = 'cycle', data.apart = true)."
         )
-    if len(set(source or target)) == len(scans):
-        raise BadInput(
-            f"--source, --target: expected a modality for each of them, found all ({', '.join(scans)}) in one{without}. Drop both options for a model of any missing modality."
-        )
-    if len(scans) > MOST_GUESSED and not (source and target):
-        raise BadInput(
-            f"--source, --target: expected names of both among {len(scans)} modalities, which are too many for a guess ({', '.join(scans)}), found {', '.join((*source, *target)) or 'none'}. Name both."
-        )
-    guess = _guess(scans, tuple(source), tuple(target))
-    guess = replace(guess, why=f"{guess.why}{without}")
-    if guess.pairing == "complete":
-        return guess
-    pairs = len(facts.with_all([*guess.source, *guess.target]))
-    if pairs:
-        every = f"{pairs} of {len(facts.training)} training cases have all of them"
-        return replace(guess, why=f"{guess.why}; {every}")
-    sides = (guess.source, guess.target)
-    if all(any(facts.with_all([name]) for name in side) for side in sides):
-        why = f"{guess.why}; no training case has both: unpaired"
-        return replace(guess, pairing="unpaired", why=why)
-    raise BadInput(
-        f"{where}: expected training cases with {' and '.join(guess.source)} and with {' and '.join(guess.target)}, found none. Name others with --source and --target."
-    )
+    why = f"{roles.why}; {pairs} of {len(facts.training)} training cases have all of them"
+    return replace(roles, why=why)
 
 
-def _guess(scans: Mapping[str, Scan], source: tuple[str, ...], target: tuple[str, ...]) -> Roles:
-    """The roles of modalities where those that are asked for (none, one side or both) are kept."""
-    if source and target:
-        return Roles(source, target, "as asked for")
-    cases = {name: scan.cases for name, scan in scans.items() if name not in (*source, *target)}
-    most = [name for name, count in cases.items() if count >= max(cases.values()) / 2]
-    if source:
-        first = max(most, key=_rank)
-        return Roles(source, (first,), f"{first} is the target, a guess (--target)")
-    if target:
-        why = f"{', '.join(most)} are the sources (--source for fewer)"
-        return Roles(tuple(most), target, why)
+def _guess(scans: Mapping[str, Scan]) -> Roles:
+    """The roles of modalities: what is harder to scan is synthesised from what is easier."""
     maps = [name for name, scan in scans.items() if scan.unit not in SHOW_ANATOMY]
     tomograms = [name for name in scans if name.lower().startswith(HOUNSFIELD)]
-    others = [name for name in scans if name not in maps and name not in tomograms]
-    targets = maps
-    if maps:
-        others = [*tomograms, *others]
-    elif tomograms:
-        are_named = set(tomograms) <= set(HOUNSFIELD)
-        targets = [min(tomograms, key=HOUNSFIELD.index) if are_named else tomograms[0]]
-    if targets and others:
-        verb = "are" if targets[1:] else "is"
-        why = f"{', '.join(targets)} {verb} synthesised from {', '.join(others)} (change it with --source and --target)"
-        return Roles(tuple(others), tuple(targets), why)
-    names = tuple(scans)
-    if len(names) >= CONTRASTS:
-        why = f"{len(names)} contrasts: any missing contrast is synthesised from the others"
-        return Roles(names, names, why, "complete")
-    given, made = sorted(names, key=_rank)
-    why = f"{made} is synthesised from {given}, a guess (--source {made} --target {given} for the reverse)"
-    return Roles((given,), (made,), why)
+    # the plainest CT, which stands first in HOUNSFIELD
+    plainest = sorted(tomograms, key=_place_of_tomogram)[:1]
+    targets = maps or plainest
+    others = [name for name in scans if name not in (maps or tomograms)]
+    if not targets or not others:
+        names = tuple(sorted(scans, key=_rank))
+        if len(names) >= CONTRASTS:
+            why = f"{len(names)} contrasts: any missing contrast is synthesised from the others"
+            return Roles(tuple(scans), tuple(scans), why, completes=True)
+        others, targets = [names[0]], [names[1]]
+    why = f"{', '.join(targets)} of {', '.join(others)}, a guess (change it with --source and --target)"
+    return Roles(tuple(others), tuple(targets), why)
 
 
-def _check_known(facts: CohortFacts, names: Sequence[str], options: str) -> None:
-    """Raise BadInput for a name that no training case has; options: from which the names are."""
-    for name in names:
-        known_name(options, "modalities of training cases", name, facts.scans)
+def _place_of_tomogram(name: str) -> int:
+    """Index in HOUNSFIELD; other names of tomograms come last."""
+    return HOUNSFIELD.index(name) if name in HOUNSFIELD else len(HOUNSFIELD)
 
 
 def _rank(name: str) -> int:

@@ -12,7 +12,6 @@ from rich.table import Table
 from rich.text import Text
 
 from voxlate.base.files import write_text
-from voxlate.training.planning.probe import Limits
 from voxlate.training.planning.rules import Tables
 from voxlate.training.recipe import Recipe, from_dict, header, stated_keys
 from voxlate.training.recipe.run_provenance import Budgets
@@ -21,45 +20,6 @@ from voxlate.training.recipe.text import apply_changes, as_toml
 # After changes of these keys, steps were set by hand, or a step takes another time than the probed one.
 DECIDES_LENGTH = r"train$|train\.(steps|epochs|stop|ema|optimiser)|opponent|task|method"
 
-COLUMNS = ("setting", "value", "reason", "key")
-SETTINGS = {
-    "data.allow_missing": "cases with gaps",
-    "data.augment": "augmentation",
-    "data.foreground": "least body of a slice",
-    "data.frame": "frame of the body",
-    "data.patch": "patch",
-    "data.planes": "planes",
-    "data.source": "sources, targets",
-    "data.stack": "neighbouring slices",
-    "method": "method and loss",
-    "minutes": "time",
-    "net": "network",
-    "net.border": "border",
-    "net.width": "width, batch, steps",
-    "start_from": "initial weights",
-    "synth.gradient_ratio": "sharpness",
-    "synth.peaks": "bright end",
-    "synth.slices": "slices in synthesis",
-    "synth.steps": "steps of the sampler",
-    "train.ema": "average of weights",
-    "train.keep_start": "kept share of the starter",
-    "train.optimiser.kind": "optimiser",
-    "train.optimiser.lr": "learning rate",
-    "train.precision": "precision",
-    "train.steps": "steps",
-}
-"""The settings of plans in words, by the keys of their reasons."""
-OPTIONS = {
-    "by hand": "",
-    "data.source": "--source, --target",
-    "minutes": "--minutes",
-    "net.width": "net.width, net.patch, train.batch",
-    "stages": "--mode",
-    "start_from": "--from-scratch",
-    "starter": "--from-scratch",
-}
-"""What overrides a setting where it is not the key itself."""
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -67,23 +27,20 @@ class Plan:
 
     Args:
         tables: the recipe as plain tables.
-        why: the reason of each key.
+        why: the reason for each key that a fact decides; an option such as --mode in place of a key that it decides.
         seconds: predicted time of the training.
         memory: predicted memory of the training, in bytes.
-        limits: minutes and bytes that were asked for.
+        minutes: time that was asked for.
         where: the cohort and the machine, in words.
         budgets: what the plan gives each stage, none if a length was set by hand.
         allow_code: import the code outside voxlate that changes of the recipe name.
-        state: of the first stage's training after a race, from which it goes on.
 
     Example:
         >>> import voxlate
         >>> from voxlate.training.planning.plan import Plan
-        >>> from voxlate.training.planning.probe import Limits
         >>> tables = voxlate.recipes("t1_to_t2_brain")
         >>> del tables["name"]
-        >>> why = {"train.steps": "by hand"}
-        >>> plan = Plan(tables, why, 600, 4e9, Limits(10, 8e9), "PREPARED")
+        >>> plan = Plan(tables, {"train.steps": "by hand"}, 600, 4e9, 10, "PREPARED")
         >>> plan.change({"train.steps": 500}).recipe.train.steps
         500
     """
@@ -92,11 +49,10 @@ class Plan:
     why: Mapping[str, str]
     seconds: float
     memory: float
-    limits: Limits
+    minutes: float
     where: str
     budgets: Budgets = field(default_factory=dict)
     allow_code: bool = False
-    state: Mapping[str, Any] | None = None
 
     @property
     def recipe(self) -> Recipe:
@@ -113,62 +69,40 @@ class Plan:
 
         allow_code: import the code outside voxlate that they name.
         """
+        changed = replace(self, allow_code=allow_code or self.allow_code)
         if not changes:
-            return replace(self, allow_code=allow_code or self.allow_code)
-        why = dict(self.why)
-        why |= dict.fromkeys((key for key in why if _concerns(key, changes)), "set by hand")
+            return changed
+        why = {key: reason for key, reason in self.why.items() if not _concerns(key, changes)}
         listed = ", ".join(changes)
-        why["by hand"] = f"{listed}: the other reasons and the prediction do not consider this"
+        why["--set"] = f"{listed}: the other reasons and the prediction do not consider this"
         fixes_length = any(re.search(DECIDES_LENGTH, key) for key in changes)
+        tables = apply_changes(self.tables, changes)
         return replace(
-            self,
-            tables=apply_changes(self.tables, changes),
-            why=why,
-            budgets={} if fixes_length else self.budgets,
-            state=None,
-            allow_code=allow_code or self.allow_code,
+            changed, tables=tables, why=why, budgets={} if fixes_length else self.budgets
         )
 
     def save(self, path: Path | str) -> None:
         """Write the recipe."""
         write_text(path, self.text)
 
-    def _repr_html_(self) -> str:
-        import pandas  # slow to import, and needed by no training
-
-        return str(pandas.DataFrame(self.rows).to_html(index=False))
-
     @property
     def rows(self) -> list[dict[str, str]]:
-        """The settings of the plan: each with its value, its reason, and what overrides it (see COLUMNS)."""
-        rows = []
-        for key, reason in self.why.items():
-            # Keys of a stage and of a modality: "stages.regression.method", "intensity.t1".
-            stage = re.match(r"stages\.(\w+)\.", key)
-            plain = key.removeprefix(stage[0]) if stage else key
-            table, _, name = plain.partition(".")
-            words = f"intensity map, {name}" if table == "intensity" else SETTINGS.get(plain, plain)
-            setting = f"{words} ({stage[1]})" if stage else words
-            cells = (setting, _shown(_value(self.tables, key)), reason, OPTIONS.get(key, key))
-            rows.append(dict(zip(COLUMNS, cells)))
-        return rows
+        """The key of each setting that a fact decides, or its option, with its value and its reason."""
+        return [
+            {"key": key, "value": _shown(_value(self.tables, key)), "reason": reason}
+            for key, reason in self.why.items()
+        ]
 
     def table(self, keys: Collection[str] | None = None) -> Table:
-        """The plan as a table, where a key that overrides a setting follows it. keys: of its rows, by default all.
-
-        Without `keys` the table also has the values.
-        """
+        """The plan as a table. keys: of its rows, by default all."""
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        # Keys and commands are copied, so they are never cut.
-        table.add_column("setting, and its key", no_wrap=True)
-        names = ("value", "reason") if keys is None else ("reason",)
-        for name in names:
-            table.add_column(name, overflow="fold")
-        for key, row in zip(self.why, self.rows):
-            if keys is None or key in keys:
-                options = row["key"].replace(", ", "\n")
-                setting = Text.assemble(row["setting"], "\n", (options, "cyan"))
-                table.add_row(setting, *(Text(row[name]) for name in names))
+        # Keys are copied, so they are never cut.
+        table.add_column("key", no_wrap=True)
+        table.add_column("value", overflow="fold")
+        table.add_column("reason", overflow="fold")
+        for row in self.rows:
+            if keys is None or row["key"] in keys:
+                table.add_row(*map(Text, row.values()))
         return table
 
     @property
@@ -176,12 +110,12 @@ class Plan:
         """What the training will do."""
         task = self.tables["title"].replace(", planned", "")
         start = self.recipe.all_stages[0].start_from or "random weights"
-        return f"This trains {task}, in {self.limits.minutes:g} min, from {start}."
+        return f"This trains {task}, in {self.minutes:g} min, from {start}."
 
     @property
     def prediction(self) -> str:
-        """A sentence on the predicted minutes and memory, with their limits."""
-        return f"Predicted by a probe on this machine: {self.seconds / 60:.1f} of {self.limits.minutes:g} min, {self.memory / 2**30:.2f} of {self.limits.memory_bytes / 2**30:.1f} GiB."
+        """A sentence on the predicted minutes and memory."""
+        return f"Predicted by a probe on this machine: {self.seconds / 60:.1f} of {self.minutes:g} min, {self.memory / 2**30:.2f} GiB."
 
     @property
     def text(self) -> str:
@@ -209,7 +143,7 @@ def _value(tables: Any, key: str) -> Any:
         if isinstance(tables, list):
             tables = {stage["name"]: stage for stage in tables}
         tables = tables.get(part, "") if isinstance(tables, dict) else ""
-    return "" if isinstance(tables, list) and key == "stages" else tables
+    return tables
 
 
 def _shown(value: Any) -> str:

@@ -1,14 +1,12 @@
 """The size of a plan's network: that of the least predicted error, by steps that are timed and a law of their cost."""
 
 import itertools
-import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import product
-from math import ceil, inf, log2
-from statistics import median
-from typing import Any
+from math import ceil, inf, isfinite, log2
+from statistics import fmean, median
 
 import torch
 
@@ -20,6 +18,7 @@ from voxlate.scans.cases.prepared import Cohort
 from voxlate.science.batch import Batch
 from voxlate.science.methods.method import Method
 from voxlate.training.job import Clock, Job
+from voxlate.training.learner import Learner
 from voxlate.training.loop import begin_learner, take_step
 from voxlate.training.planning import rules
 from voxlate.training.planning.cohort_facts import CohortFacts, Roles
@@ -28,13 +27,14 @@ from voxlate.training.precision import with_precision
 from voxlate.training.processes import processes
 from voxlate.training.recipe import Recipe, from_dict
 from voxlate.training.recipe.run_provenance import Budget
+from voxlate.training.starter import initial_method
+from voxlate.training.validate import find_targets, validate, validation_items
 
 STEPS = 3  # timed steps of each network that is tried
 FREE = 0.8  # default share of the free memory
 WIDTHS = (16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128)
-BATCHES = (2, 4, 8)
 LESS = 0.75  # factor of the load of a network that needs too much memory
-MOST_TIMED = 3  # networks whose steps are timed for a share of the minutes
+MOST_TIMED = 4  # networks whose steps are timed for a share of the minutes
 PROBED = 0.05  # share of the minutes after which no other network is timed
 # The law's own error, by which a stem of twice the side must be better: of two stems that it told apart by 2 %, the coarser one
 # had 31 % more error (vessels; 1,080 steps against 392).
@@ -43,102 +43,122 @@ DOUBT = 1.09
 # 8.2 and 16 times as much as of 32 on a CPU (heads, brains and phantoms), and by the law 0.43, 3.1, 7.4 and 15 times.
 WIDE = 68
 FILLED = 1.25  # largest factor of the useful steps up to which all of the time is used
+ITEMS = 16  # of a race, spread over all validation cases
+FEWEST_STEPS = 8  # steps of a trial, before which its error says nothing
 SPARE = 0.04  # share of the time that is reserved for starting, validating, saving
 
 # The law of the error, fitted to trainings of many widths, stems, batches and lengths.
 GAIN = 0.074
-LATE = 42.1
+LATE = 42.1 * 2**0.247  # of two items a step
 DECAY = 0.643
 COARSE = 1.69
 NARROW = 0.409
-FEW = 0.247
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The limits of a training: minutes in total, and bytes of memory (that of the GPU if there is one)."""
-
-    minutes: float
-    memory_bytes: float
-
-    def __post_init__(self) -> None:
-        if not 0 < self.minutes < math.inf:
-            raise BadInput(
-                f"--minutes: expected a number above 0, found {self.minutes:g}. Give a number such as 60."
-            )
 
 
 @dataclass
 class Probe:
-    """Times steps of recipes on a cohort; most: the largest memory that one of them needed."""
+    """Times steps of recipes on a cohort within limits: minutes in total, and bytes of memory (that of the GPU if there is one).
+
+    most: the largest memory that one of them needed.
+    """
 
     cohort: Cohort
-    limits: Limits
+    minutes: float
+    memory_bytes: float
     device_name: str = "auto"
     most: float = 0.0
     begun: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        if not (self.minutes > 0 and isfinite(self.minutes)):
+            raise BadInput(
+                f"--minutes: expected a number above 0, found {self.minutes:g}. Give a number such as 60."
+            )
 
     @property
     def probe_seconds(self) -> float:
         """Seconds that probing has taken from the training's time."""
         return time.monotonic() - self.begun
 
-    @property
-    def seconds(self) -> float:
-        """Seconds that remain for the training."""
-        return max(self.limits.minutes * 60 - self.probe_seconds, 0.0)
+    def seconds(self, share: float = 1.0) -> float:
+        """A share of the seconds that are left for training steps."""
+        return max(self.minutes * 60 - self.probe_seconds, 0.0) * (1 - SPARE) * share
 
-    def measure(self, planned: Mapping[str, Any] | Recipe, stage: int) -> float | None:
+    def measure(self, recipe: Recipe, stage: int) -> float | None:
         """Seconds of a step of the recipe's stage with this index; None if it needs too much memory."""
-        recipe = planned if isinstance(planned, Recipe) else from_dict(dict(planned), "the plan")
         device = find_device(self.device_name)
         devices.forget_peak_memory(device)
         try:
-            seconds = _seconds(with_precision(recipe, device), self.cohort, stage, device)
+            seconds = _seconds(*_begin(recipe, stage, self.cohort, self.device_name))
         except (RuntimeError, MemoryError) as error:
             if not devices.is_out_of_memory(error):
                 raise
             return None
         memory = devices.peak_memory(device)
-        if memory > self.limits.memory_bytes:
-            self.most = self.most or memory
-            return None
-        self.most = max(self.most, memory)
-        return seconds
+        fits = memory <= self.memory_bytes
+        if fits or not self.most:
+            self.most = max(self.most, memory)
+        return seconds if fits else None
 
 
-class TimedSteps:
-    """The steps of a training, each of which is timed; spent: the seconds of all."""
-
-    def __init__(self, job: Job, method: Method, batches: Iterator[Batch]) -> None:
-        self.job = job
-        self.learner = begin_learner(method, job)
-        self.clock = Clock(job)
-        self.batches = batches
-        self.spent = 0.0
-
-    def step(self) -> float:
-        """Train one step; returns its seconds."""
-        begun = time.perf_counter()
-        take_step(self.learner, self.learner.method, self.job, self.batches, self.clock)
-        devices.wait_for(self.job.device)
-        seconds = time.perf_counter() - begun
-        self.spent += seconds
-        return seconds
-
-
-def _seconds(recipe: Recipe, cohort: Cohort, stage: int, device: torch.device) -> float:
-    """The median of steps on real data after a first step, which also allocates memory."""
-    accelerator, _ = processes(str(device))
+def _begin(recipe: Recipe, stage: int, cohort: Cohort, device_name: str) -> tuple[Job, Learner]:
+    """The training of a stage of a recipe before its first step, of at least FEWEST_STEPS."""
+    accelerator, device = processes(device_name)
+    recipe = with_precision(recipe, device)
+    chosen = recipe.all_stages[stage]
+    train = replace(chosen.train, steps=max(chosen.train.steps, FEWEST_STEPS))
+    job = Job(recipe, replace(chosen, train=train), cohort, accelerator, device)
+    torch.manual_seed(job.seed)
     earlier: dict[str, Method] = {}
     for trained in recipe.all_stages[: stage + 1]:
-        earlier[trained.name] = method = trained.build(earlier).to(device)
-    chosen = recipe.all_stages[stage]
-    train = replace(chosen.train, steps=max(chosen.train.steps, STEPS + 1))
-    job = Job(recipe, replace(chosen, train=train), cohort, accelerator, device)
-    steps = TimedSteps(job, method, _batches(job))
-    steps.step()
-    return median(steps.step() for _ in range(STEPS))
+        earlier[trained.name] = method = initial_method(trained, earlier).to(device)
+    return job, begin_learner(method, job)
+
+
+def _seconds(job: Job, learner: Learner) -> float:
+    """The median of steps on real data after a first step, which also allocates memory."""
+    steps = timed_steps(learner, job, _batches(job))
+    next(steps)
+    return median(itertools.islice(steps, STEPS))
+
+
+def timed_steps(learner: Learner, job: Job, batches: Iterator[Batch]) -> Iterator[float]:
+    """The steps of a training without end: the seconds of each."""
+    clock = Clock(job)
+    while True:
+        begun = time.perf_counter()
+        take_step(learner, learner.method, job, batches, clock)
+        devices.wait_for(job.device)
+        yield time.perf_counter() - begun
+
+
+def trial(recipe: Recipe, cohort: Cohort, seconds: float, device_name: str) -> tuple[float, int]:
+    """The error of a recipe's first stage on held-out items after these seconds of training, and its steps.
+
+    The mean absolute error is a share of the truth's mean absolute deviation from its median, because candidates may scale
+    a target differently. cohort: has validation patients.
+    """
+    begun = time.perf_counter()
+    job, learner = _begin(recipe, 0, cohort, device_name)
+    steps = timed_steps(learner, job, iter(job.batches()))
+    while learner.step < FEWEST_STEPS or (
+        time.perf_counter() - begun < seconds and learner.step < job.stage.train.steps
+    ):
+        next(steps)
+    measured = replace(job.stage, train=replace(job.stage.train, validation_items=ITEMS))
+    items = validation_items(job.recipe, measured, cohort)
+    error = validate(learner.averaged, items, job.recipe, measured, job.device)["mae"]
+    deviations = []
+    for batch in items:
+        assert batch.target is not None
+        shown = [
+            batch.target[item, target]
+            for item in range(len(batch))
+            for target in find_targets(batch, item)
+        ]
+        deviations.append(fmean(float((one - one.median()).abs().mean()) for one in shown))
+    # A constant truth has no deviation.
+    return error / (fmean(deviations) or 1.0), learner.step
 
 
 def _batches(job: Job) -> Iterator[Batch]:
@@ -163,7 +183,7 @@ class Candidate:
     seconds: float
     steps: int
     fitting: int
-    most_steps: float = inf
+    most_steps: float
 
     @property
     def budget(self) -> Budget:
@@ -173,7 +193,20 @@ class Candidate:
     @property
     def why(self) -> str:
         """The reason for it."""
-        return f"the least error that is predicted from timed steps: {self.size} gets {plural(self.steps, 'step')} of {self.seconds:.3f} s"
+        why = f"the least error that is predicted from timed steps: {self.size} gets {plural(self.steps, 'step')} of {self.seconds:.3f} s"
+        if self.steps < self.fitting:
+            why += f"; {self.fitting:,} would fit, but overfit to few patients"
+        return why
+
+
+def candidate(size: Size, each: float, seconds: float, most: float) -> Candidate:
+    """The network whose step takes `each` seconds, in a training of `seconds`; most: largest useful number of steps.
+
+    All steps that fit are taken if these are hardly more than the largest useful number, else that number.
+    """
+    fitting = max(int(seconds / each), 1)
+    steps = fitting if fitting <= FILLED * ceil(most) else ceil(most)
+    return Candidate(size, each, steps, fitting, most)
 
 
 @dataclass
@@ -187,48 +220,34 @@ class Sizes:
     timed: dict[Size, float] = field(default_factory=dict)
     most_load: float = inf
 
-    def best(self, share: float, most_items: float) -> Candidate:
+    def best(self, share: float, most: float) -> Candidate:
         """The network of the least predicted error for a share of the time, after its step was timed.
 
-        most_items: largest useful number of training slices. Raises BadInput if nothing fits in memory.
+        most: largest useful number of steps. Raises BadInput if nothing fits in memory.
         """
-        limits = self.probe.limits
-        known = len(self.timed)
-        sizes = [Size(*one) for one in product(WIDTHS, rules.stems(self.facts), BATCHES)]
-        for size in sizes:
-            if not self.timed and size.load <= self.most_load:
-                self._time(size)
-        if not self.timed:
-            raise BadInput(
-                f"--memory: expected enough for the smallest network, found {limits.memory_bytes / 2**30:.2f} GiB; it needs {self.probe.most / 2**30:.2f} GiB. Give more."
-            )
-        while len(self.timed) < known + MOST_TIMED:
-            if self.probe.probe_seconds > PROBED * 60 * limits.minutes:
-                break
+        probe, most_timed = self.probe, len(self.timed) + MOST_TIMED
+        sizes = [Size(*one) for one in product(WIDTHS, rules.stems(self.facts))]
+        while len(self.timed) < most_timed or not self.timed:
             fitting = [size for size in sizes if size.load <= self.most_load]
-            best = self._least_error(fitting, share, most_items)
-            if best.size in self.timed:
-                return best
-            self._time(best.size)
-        return self._least_error(self.timed, share, most_items)
-
-    def seconds(self, share: float = 1.0) -> float:
-        """A share of the seconds that are left for training steps."""
-        return self.probe.seconds * (1 - SPARE) * share
-
-    def candidate(self, size: Size, each: float, seconds: float, most_items: float) -> Candidate:
-        """The network whose step takes `each` seconds, in a training of `seconds`.
-
-        All steps that fit are taken if these are hardly more than the largest useful number, else that number.
-        """
-        fitting, most = max(int(seconds / each), 1), most_items / size.batch
-        steps = fitting if fitting <= FILLED * ceil(most) else ceil(most)
-        return Candidate(size, each, steps, fitting, most)
+            if not fitting:
+                raise BadInput(
+                    f"--memory: expected enough for the smallest network, found {probe.memory_bytes / 2**30:.2f} GiB; it needs {probe.most / 2**30:.2f} GiB. Give more."
+                )
+            size = fitting[0]
+            if self.timed:
+                best = self._least_error(fitting, share, most)
+                if best.size in self.timed:
+                    return best
+                if probe.probe_seconds > PROBED * 60 * probe.minutes:
+                    break
+                size = best.size
+            self._time(size)
+        return self._least_error(self.timed, share, most)
 
     def _time(self, size: Size) -> None:
         """Time a step of a network."""
-        tables = rules.first_stage(self.facts, self.roles, size, LEAST_STEPS).tables
-        seconds = self.probe.measure(tables, 0)
+        draft = rules.first_stage(self.facts, self.roles, size, LEAST_STEPS)
+        seconds = self.probe.measure(from_dict(draft.tables, "the plan"), 0)
         if seconds is None:
             self.most_load = LESS * size.load
             cost = "too much memory"
@@ -237,20 +256,21 @@ class Sizes:
             cost = f"{seconds:.3f} s a step"
         self.say(message("probe", f"probe: {size}: {cost}"))
 
-    def _least_error(self, sizes: Iterable[Size], share: float, most_items: float) -> Candidate:
+    def _least_error(self, sizes: Iterable[Size], share: float, most: float) -> Candidate:
         """The network of the least predicted error; its step takes the measured time, or that of the law."""
+        seconds = self.probe.seconds(share)
         candidates = []
         for size in sizes:
             near = min(self.timed, key=size.distance)
             each = self.timed[near] * step_cost(size) / step_cost(near)
-            candidates.append(self.candidate(size, each, self.seconds(share), most_items))
+            candidates.append(candidate(size, each, seconds, most))
 
         def error(one: Candidate) -> float:
             """The predicted error of a candidate."""
             size = one.size
             feature_mm = size.stem * self.facts.pixel_mm
             doubt = DOUBT ** log2(size.stem)
-            return doubt * relative_error(size.width, feature_mm, size.batch, one.steps)
+            return doubt * relative_error(size.width, feature_mm, one.steps)
 
         return min(candidates, key=error)
 
@@ -260,7 +280,7 @@ def step_cost(size: Size) -> float:
     return size.load * (1 + (size.width / WIDE) ** 2)
 
 
-def relative_error(width: int, feature_mm: float, batch: int, steps: float) -> float:
+def relative_error(width: int, feature_mm: float, steps: float) -> float:
     """Predicted error relative to an unlimited training of width 1; feature_mm: side of a feature after the stem."""
-    late = LATE * (feature_mm / 2) ** COARSE * (32 / width) ** NARROW * (4 / batch) ** FEW
+    late = LATE * (feature_mm / 2) ** COARSE * (32 / width) ** NARROW
     return width**-GAIN * (1 + (late / steps) ** DECAY)

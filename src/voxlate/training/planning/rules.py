@@ -17,6 +17,7 @@ from voxlate.training.recipe.run_provenance import Budget
 
 Tables = dict[str, Any]
 Setting = tuple[Tables, str]  # a table of the recipe and the reason for it
+Optimiser = Literal["muon", "adamw"]
 
 # Features of a patch stem are at most this wide, because small structures are lost otherwise.
 FINEST_MM = 2.1
@@ -43,12 +44,12 @@ TORSO_MM = 300  # a wider body has organs on one side
 # Passes over the slices: below FEW no augmentation helps except flips, above MANY all of it does.
 FEW = 5
 MANY = 30
-# Standard deviation of the contrast of cases (see facts.Scan): 0.03 on one scanner, 0.1 on several.
-SCANNER_CONTRAST = 0.05
 # Trainings with fewer steps take twice the learning rate.
 SHORT = {"muon": 1500, "adamw": 800}
 RESIDUAL = 4.0  # one over the usual standard deviation of a regression's residual, in network units
-BATCH = 4  # of diffusions and of synthesis
+BATCH = 4  # of diffusions of a residual, and of synthesis
+# Of first stages: by the law of the error, more steps of fewer items are always better.
+FIRST_BATCH = 2
 # Share of the steps with the highest rate.
 HELD = 0.2
 # Passes over the slices per patient; a longer training overfits to few patients.
@@ -95,16 +96,6 @@ bias = 0.1
 blur_mm = 0.4
 noise = 0.03
 
-[cycle]
-kind = "cycle"
-critic = { widths = [32, 64, 128], norm = "instance", output = "patches" }
-distance = { kind = "regression", loss = "l1" }
-
-[cycle_training]
-ema = 0
-clip_norm = 0
-optimiser = { kind = "adam", lr = 5e-4, betas = [0.5, 0.999], weight_decay = 0, warm_up = 0, decay = "linear", hold = 0.5 }
-
 [diffusion]
 kind = "diffusion"
 prediction = "x0"
@@ -137,33 +128,31 @@ STRENGTHS: tuple[tuple[float, str, Tables, Tables], ...] = (
 
 @dataclass(frozen=True)
 class Size:
-    """The size of a step: channels at full resolution, side of the stem in pixels, items per step."""
+    """The size of a network: channels at full resolution, and the side of the stem in pixels."""
 
     width: int
     stem: int
-    batch: int
 
     @property
     def load(self) -> float:
-        """The memory of a step relative to that of one item of width 1 without a stem."""
-        return self.width * self.batch / self.stem**2
+        """The memory of a step relative to that of width 1 without a stem."""
+        return self.width / self.stem**2
 
-    def distance(self, other: "Size") -> tuple[float, ...]:
-        """How far another size is by stem, by batch and by width, as differences of logarithms."""
-        pairs = (self.stem, other.stem), (self.batch, other.batch), (self.width, other.width)
-        return tuple(abs(math.log(a / b)) for a, b in pairs)
+    def distance(self, other: "Size") -> tuple[float, float]:
+        """How far another size is by stem and by width, as differences of logarithms."""
+        return abs(math.log(self.stem / other.stem)), abs(math.log(self.width / other.width))
 
     def __str__(self) -> str:
-        stem = f"{self.stem} x {self.stem} stem, " if self.stem > 1 else ""
-        return f"width {self.width}, {stem}batch {self.batch}"
+        stem = f", {self.stem} x {self.stem} stem" if self.stem > 1 else ""
+        return f"width {self.width}{stem}"
 
 
 @dataclass
 class Draft:
-    """A recipe while rules fill its tables, with the reason for each key.
+    """A recipe while rules fill its tables, with the reason for each key that a fact decides.
 
     size, steps: of the first stage; mean_alone: whether no second stage draws samples from its images; budgets: of the
-    stages, in their order; state: of the first stage's training after a race, from which it goes on.
+    stages, in their order.
     """
 
     facts: CohortFacts
@@ -174,7 +163,6 @@ class Draft:
     tables: Tables = field(init=False)
     why: dict[str, str] = field(default_factory=dict)
     budgets: dict[str, Budget] = field(default_factory=dict)
-    state: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         # in the order in which plans state them
@@ -183,26 +171,10 @@ class Draft:
 
     def set(self, key: str, value: Any, why: str = "") -> None:
         """Set a key of a table, such as "data.patch", with the reason for its value."""
-        table, _, name = key.rpartition(".")
-        (self.tables[table] if table else self.tables)[name] = value
+        table, _, name = key.partition(".")
+        (self.tables[table] if name else self.tables)[name or table] = value
         if why:
             self.why[key] = why
-
-    @property
-    def done(self) -> int:
-        """Steps of the first stage that a race has trained."""
-        return self.state["step"] if self.state else 0
-
-    @property
-    def seconds(self) -> float:
-        """Seconds that the training will take, after a race."""
-        first, *others = (budget.seconds for budget in self.budgets.values())
-        return first * (1 - self.done / self.steps) + sum(others)
-
-    @property
-    def completes(self) -> bool:
-        """Whether any missing image is synthesised from the others."""
-        return self.roles.pairing == "complete"
 
     @property
     def data(self) -> Tables:
@@ -214,81 +186,68 @@ class Draft:
         """Number of passes over the slices in the training."""
         depth, *plane = self.facts.shape
         planes = (depth + sum(plane)) / depth if self.data.get("planes") else 1
-        return self.steps * self.size.batch / max(planes * self.facts.slices, 1)
+        return self.steps * FIRST_BATCH / max(planes * self.facts.slices, 1)
 
 
 def first_stage(
     facts: CohortFacts, roles: Roles, size: Size, steps: int, mean_alone: bool = False
 ) -> Draft:
-    """The first stage of every plan, which is a whole recipe: a regression, or cycles if there are no pairs."""
+    """The first stage of every plan, which is a whole recipe: a regression."""
     draft = Draft(facts, roles, size, steps, mean_alone)
-    draft.set("task.kind", "complete" if draft.completes else "translate")
+    names = [*dict.fromkeys([*roles.source, *roles.target])]
+    title = f"{' + '.join(roles.source)} to {' + '.join(roles.target)}, planned: a regression"
+    if roles.completes:
+        title = f"Any missing of {', '.join(names)}, planned"
+    draft.set("title", title)
+    draft.set("task.kind", "complete" if roles.completes else "translate")
+    draft.set("train", training(steps, size.width))
     draft.set("synth.batch", BATCH)
-    choose_patches(draft)
-    if facts.shape[0] > 1:
-        choose_neighbours(draft)
+    choose_slices(draft)
     choose_augmentation(draft)
-    if draft.completes and facts.gaps:
-        take_gaps(draft)
-    for name in dict.fromkeys([*roles.source, *roles.target]):
-        draft.tables["intensity"][name], draft.why[f"intensity.{name}"] = intensity(
-            facts.scans[name], roles.side(name)
-        )
-    if roles.pairing == "unpaired":
-        plan_cycles(draft)
-    else:
-        plan_regression(draft)
+    for name in names:
+        draft.set(f"intensity.{name}", *intensity(facts.scans[name], roles.side(name)))
+    choose_network(draft)
+    choose_loss(draft)
     finish_images(draft)
     return draft
 
 
-def choose_patches(draft: Draft) -> None:
-    """Sources and targets, and patches of whole slices or of the bodies' box."""
+def choose_slices(draft: Draft) -> None:
+    """Sources and targets, patches of whole slices or of the bodies' box, neighbours, planes, and cases with gaps."""
     facts, roles = draft.facts, draft.roles
     draft.set("data.source", list(roles.source), roles.why)
     draft.set("data.target", list(roles.target))
     patch = [1, *patch_sides(facts, draft.size.stem)]
     (tall, wide), slices = facts.box[1:], facts.shape[1:]
-    why = f"whole slices of {patch[1]} x {patch[2]} pixels of {facts.pixel_mm:.2g} mm"
-    if facts.framed or is_part(patch, facts):
-        around = f", with {FRAME_MM:g} mm of air on each side (data.frame)" if facts.framed else ""
-        why = f"the bodies measure at most {tall} x {wide} pixels of {facts.pixel_mm:.2g} mm{around}, in slices of {slices[0]} x {slices[1]}; sides are rounded up to multiples of 8"
+    why = f"the bodies measure at most {tall} x {wide} pixels of {facts.pixel_mm:.2g} mm in slices of {slices[0]} x {slices[1]}; sides of parts are multiples of 8"
     draft.set("data.patch", patch, why)
     if facts.framed:
         why = f"air more than {FRAME_MM:g} mm away from the body's box is not read, so that the size of a file changes no image"
         draft.set("data.frame", FRAME_MM, why)
-    if roles.pairing == "unpaired":
-        draft.set("data.apart", True)
-    if facts.shape[0] == 1 and is_part(patch, facts):
-        draft.set("data.foreground", 0.05)
-
-
-def choose_neighbours(draft: Draft) -> None:
-    """Slices with enough body, one neighbouring slice on each side for pairs, and all planes of nearly cubic voxels."""
-    facts = draft.facts
-    share = 0.03 if facts.brain else 0.05
-    draft.set("data.foreground", share, f"slices with less than {share:.0%} of body teach little")
-    away = f"slices are {facts.spacing_mm[0]:.2g} mm apart, which is {facts.thickness:.1f} times the pixel"
-    if draft.roles.pairing != "pairs":
-        method = "a completion" if draft.completes else "CycleGAN"
-        draft.why["data.stack"] = f"{method} takes single slices; {away}"
+    has_depth = facts.shape[0] > 1
+    if has_depth or is_part(patch, facts):
+        share = 0.03 if facts.bodies == "brain" else 0.05
+        why = f"slices with less than {share:.0%} of body teach little"
+        draft.set("data.foreground", share, why)
+    if roles.completes and facts.gaps:
+        why = f"{facts.gaps} of {len(facts.training)} training cases lack some modalities"
+        draft.set("data.allow_missing", True, why)
+        draft.set("task.incomplete", True)
+    if roles.completes or not has_depth:
         return
-    draft.set("data.stack", 1, f"the slices below and above are inputs, too; {away}")
+    draft.set("data.stack", 1, "pairs: the slices below and above are inputs, too")
     # the mean of samples would be blurred
     if draft.mean_alone and takes_planes(facts):
-        why = f"voxels are nearly cubic (their sides differ by a factor of {_side_ratio(facts):.2g}, at most {CUBIC:g}): the mean of three planes has 5 to 8 % less error than a mirrored average and fewer stripes between slices, at 3 times the synthesis cost of one plane"
+        why = f"voxels are nearly cubic (sides differ by at most {CUBIC:g} times): the mean of three planes has 5 to 8 % less error and fewer stripes, at 3 times the synthesis cost of one plane"
         draft.set("data.planes", "all", why)
 
 
 def takes_planes(facts: CohortFacts) -> bool:
     """Whether voxels are nearly cubic, and each plane of a case has enough slices."""
-    shortest = min(min(case.shape) for case in facts.training)
-    return _side_ratio(facts) <= CUBIC and shortest >= DEEP
-
-
-def _side_ratio(facts: CohortFacts) -> float:
-    """The largest ratio of the sides of a training case's voxels."""
-    return max(max(case.spacing_mm) / min(case.spacing_mm) for case in facts.training)
+    return all(
+        max(case.spacing_mm) <= CUBIC * min(case.spacing_mm) and min(case.shape) >= DEEP
+        for case in facts.training
+    )
 
 
 def patch_sides(facts: CohortFacts, stem: int) -> list[int]:
@@ -322,48 +281,31 @@ def stems(facts: CohortFacts) -> list[int]:
     return [stem for stem in STEMS if finest <= stem <= coarsest]
 
 
-def most_items(facts: CohortFacts, times: int = 1) -> int:
-    """Largest useful number of items, beyond which a training overfits; times: 2 for samples, due to noise."""
-    return max(PASSES * facts.patients, LEAST_PASSES) * times * facts.slices
+def most_steps(facts: CohortFacts, times: int = 1, batch: int = FIRST_BATCH) -> float:
+    """Largest useful number of steps, beyond which a training overfits; times: 2 for samples, due to noise."""
+    return max(PASSES * facts.patients, LEAST_PASSES) * times * facts.slices / batch
 
 
 def choose_augmentation(draft: Draft) -> None:
     """Augmentation in training, by the number of passes over the slices and by the anatomy."""
     facts = draft.facts
-    width = f"bodies are at most {facts.wide_mm:.0f} mm wide"
-    flips = PARTS["light"] if facts.wide_mm < TORSO_MM else {}
-    sides = f"left and right change places, because {width}, as heads are"
-    if not flips:
-        sides = f"no flips, because {width}, and organs are on one side"
     how, shapes, greys = next(row[1:] for row in STRENGTHS if draft.passes < row[0])
-    seen = f"training shows each slice of {plural(facts.patients, 'patient')} about {plural(round(draft.passes), 'time')}"
-    why = f"{how} of shape and intensity, because {seen}; {sides}"
+    seen = plural(round(draft.passes), "time")
+    why = f"{how} of shape and intensity, because training shows each slice of {plural(facts.patients, 'patient')} about {seen}"
     sources = [facts.scans[name] for name in draft.roles.source]
-    varied = max(sources, key=lambda scan: scan.contrast)
     if not all(scan.unit in ("a.u.", "grey") or scan.pictures for scan in sources):
         greys = {}
         why += "; intensities stay as they are, because they have a unit"
-    elif varied.contrast >= SCANNER_CONTRAST:
-        greys = PARTS["full_grey"]
-        why += f"; strong changes of intensity, because cases differ in {varied.name} by {varied.contrast:.0%} of its range, as those of several scanners do"
+    # organs of a torso are on one side
+    flips = PARTS["light"] if facts.wide_mm < TORSO_MM else {}
+    why += f"; flips {'where' if flips else 'only where'} bodies are less than {TORSO_MM} mm wide, as heads are, found {facts.wide_mm:.0f}"
     draft.set("data.augment", {**flips, **shapes, **greys}, why)
-
-
-def take_gaps(draft: Draft) -> None:
-    """A completion also learns from cases that lack some of the modalities."""
-    facts = draft.facts
-    lack = len(facts.training) - len(facts.with_all(facts.scans))
-    which = ", ".join(f"{name} in {count}" for name, count in facts.gaps.items())
-    why = f"{lack} of {len(facts.training)} training cases lack some ({which})"
-    draft.set("data.allow_missing", True, why)
-    draft.set("task.incomplete", True)
 
 
 def intensity(scan: Scan, side: Literal["source", "target"]) -> Setting:
     """The intensity map of a modality, and its reason."""
     if scan.unit == "grey" or (scan.pictures and scan.unit == "HU"):
-        named = ", not the HU that its name suggests" if scan.unit == "HU" else ""
-        why = f"values of {scan.least:g} to {scan.most:g} are grey values of pictures{named}"
+        why = f"values of {scan.least:g} to {scan.most:g} are grey values of pictures"
         return _window(scan.least, scan.most, GREY_LEVELS), why
     if scan.unit == "a.u.":
         return _percentiles(scan)
@@ -375,8 +317,7 @@ def intensity(scan: Scan, side: Literal["source", "target"]) -> Setting:
 def _soft_tissue(scan: Scan) -> Setting:
     """The window of a source in HU, which need not contain bone."""
     at = scan.inside.at
-    third = at(75)
-    fence = third + REACH * (third - at(25))
+    fence = at(75) + REACH * (at(75) - at(25))
     why = f"soft tissue and vessels, from the 5th percentile to {REACH:g} quartile ranges above the 75th; bone beyond is clipped"
     return _window(at(5), min(fence, at(99.9)), 10), why
 
@@ -390,16 +331,11 @@ def _whole_body(scan: Scan) -> Setting:
 
 def _map_window(scan: Scan) -> Setting:
     """The window of a map with a physical unit, such as perfusion."""
-    step = 10.0 ** math.floor(math.log10(max(scan.reach, -scan.depth, 1e-6))) / 2
-    table = _window(scan.depth, scan.reach, step)
-    table["high"] = max(table["high"], 0.0)
-    if scan.depth >= -NEGATIVE * table["high"]:
-        table["low"] = 0.0
-    usual = scan.inside.at(99.9)
-    why = f"{scan.unit}, the same in every scan: the largest 99.9th percentile of a case is {scan.reach:.3g} (of the median case {usual:.3g})"
-    if table["low"]:
-        why += f", the lowest 0.1st percentile {scan.depth:.3g}"
-    return table, why
+    high = max(scan.reach, 0.0)
+    low = scan.depth if scan.depth < -NEGATIVE * high else 0.0
+    step = 10.0 ** math.floor(math.log10(max(high, -low, 1e-6))) / 2
+    why = f"{scan.unit}, the same in every scan: from {low:.3g} to the largest 99.9th percentile of a case, {scan.reach:.3g}"
+    return _window(low, high, step), why
 
 
 def _window(low: float, high: float, step: float) -> Tables:
@@ -414,38 +350,11 @@ def _percentiles(scan: Scan) -> Setting:
     low, high = scan.inside.at(0.5), scan.inside.at(99.5)
     bright = 99.9 if scan.tail > VESSELS else 99.5
     table: Tables = {"kind": "percentile", "low": 0.5, "high": bright}
-    why = f"the unit is arbitrary, so each scan is scaled by its own {bright}th percentile (median {scan.inside.at(bright):.4g})"
-    if bright > 99.5:
-        why += f", because the brightest 0.05 % reach {scan.tail:.1f} times the 99.5th"
+    why = f"the unit is arbitrary, so each scan is scaled by its own {bright}th percentile (the brightest 0.05 % reach {scan.tail:.1f} times the 99.5th)"
     has_air = scan.least >= 0 or scan.empty
     if has_air and low >= -0.05 * (high - low):
         return {**table, "low": 0, "floor": 0}, f"{why}; air is 0"
-    return table, f"{why}; the floor is the 0.5th percentile, because values begin at {low:.3g}"
-
-
-def plan_regression(draft: Draft) -> None:
-    """Title, network, training and loss of a regression of target images or of missing images."""
-    targets = ", ".join(draft.roles.target)
-    title = f"{_sides(draft)}, planned: a regression"
-    draft.set("title", f"Any missing of {targets}, planned" if draft.completes else title)
-    choose_network(draft)
-    draft.set("train", training(draft.steps, draft.size))
-    draft.why |= reasons_for_training(draft.tables["train"], draft.size.width)
-    choose_loss(draft)
-
-
-def plan_cycles(draft: Draft) -> None:
-    """Title, networks and training of a CycleGAN, which has its generator and the width of the plan."""
-    draft.set("title", f"{_sides(draft)}, planned: CycleGAN, without pairs")
-    why = "no training case has both sides: CycleGAN, which may invent structures where a regression predicts the mean"
-    draft.set("method", PARTS["cycle"], why)
-    draft.set("net", {"kind": "resnet", "width": draft.size.width, "blocks": 6})
-    draft.set("train", training(draft.steps, draft.size) | PARTS["cycle_training"])
-
-
-def _sides(draft: Draft) -> str:
-    roles = draft.roles
-    return f"{' + '.join(roles.source)} to {' + '.join(roles.target)}"
+    return table, f"{why}; values begin at {low:.3g}"
 
 
 def choose_network(draft: Draft) -> None:
@@ -462,21 +371,21 @@ def choose_network(draft: Draft) -> None:
     if least > 16:
         net["middle_attention"] = False
     why = f"a stem of {size.stem} makes features of {size.stem * facts.pixel_mm:.2g} mm, and {levels} levels leave {least:.0f} of them along a side"
-    if facts.apart_mm * BLURRED > FINEST_MM:
-        why += f"; scans are misaligned by {facts.apart_mm:.1f} mm"
     draft.set("net", net, why)
 
 
-def training(steps: int, size: Size, optimiser: Literal["muon", "adamw"] = "muon") -> Tables:
+def training(
+    steps: int, width: int, optimiser: Optimiser = "muon", batch: int = FIRST_BATCH
+) -> Tables:
     """The table `train` of a stage; optimiser: muon of a regression, adamw of a diffusion."""
     return {
         "steps": steps,
-        "batch": size.batch,
+        "batch": batch,
         "ema": average_decay(steps),
         "validate_every": steps // 4 if steps >= 4000 else 0,
         "optimiser": {
             "kind": optimiser,
-            "lr": learning_rate(steps, SHORT[optimiser], size),
+            "lr": learning_rate(steps, SHORT[optimiser], width),
             "betas": [0.9, 0.99],
             "warm_up": min(100, max(steps // 10, 1)),
             "hold": HELD,
@@ -484,9 +393,9 @@ def training(steps: int, size: Size, optimiser: Literal["muon", "adamw"] = "muon
     }
 
 
-def learning_rate(steps: int, short: int, size: Size) -> float:
+def learning_rate(steps: int, short: int, width: int) -> float:
     """The highest rate of a training, which is twice as high below a number of steps."""
-    return 2e-3 if steps < short else 1e-3 if size.width < 96 else 5e-4
+    return 2e-3 if steps < short else 1e-3 if width < 96 else 5e-4
 
 
 def average_decay(steps: int) -> float:
@@ -494,40 +403,25 @@ def average_decay(steps: int) -> float:
     return round(min(max(1 - 10 / max(steps, 1), 0.9), 0.9995), 4)
 
 
-def reasons_for_training(train: Tables, width: int) -> dict[str, str]:
-    """The reasons for the keys of a table `train`."""
-    share = 1 / (1 - train["ema"]) / train["steps"]
-    return {
-        "train.ema": f"the weights that are kept are an average over the last {share:.0%} of the steps",
-        "train.optimiser.kind": "muon for regressions and adamw for diffusions had the least error (docs/reference/measured.md)",
-        "train.optimiser.lr": f"the rate of width {width} and {train['steps']:,} steps, held over {HELD:.0%} of the steps, then falling to 0",
-    }
-
-
 def choose_loss(draft: Draft) -> None:
     """The loss of a regression: SSIM tolerates small shifts, but costs error without any."""
     apart_mm = draft.facts.apart_mm
     pixels = apart_mm / draft.facts.pixel_mm
-    apart = f"scans are misaligned by {apart_mm:.1f} mm, {pixels:.1f} times the pixel"
-    ssim, why = SSIM, f"L1 and SSIM, which tolerates small shifts: {apart}"
-    if not apart_mm:
-        ssim, why = SSIM / 4, "L1 and a little SSIM: the misalignment of the scans is unknown"
-    elif pixels < EXACT:
-        ssim, why = 0.0, f"L1 alone: {apart}"
-    elif pixels < ALMOST:
-        ssim = SSIM / 4
-        why = f"L1 and a little SSIM: {apart}, which can be an error of the estimate"
+    known = f"{apart_mm:.1f} mm" if apart_mm else "unknown"
+    ssim = SSIM if pixels >= ALMOST else SSIM / 4
     method: Tables = {"kind": "regression", "loss": "l1", "leak": 0.1}
-    draft.set("method", method | ({"ssim": ssim} if ssim else {}), why)
+    if not apart_mm or pixels >= EXACT:
+        method["ssim"] = ssim
+    why = f"L1, with SSIM where scans may be misaligned, which it tolerates: by {known}"
+    draft.set("method", method, why)
 
 
 def finish_images(draft: Draft) -> None:
     """What synthesis adds: the bright end of targets on a scale of their own, and patches where training had patches."""
     maps = draft.tables["intensity"]
-    own = [name for name in draft.roles.target if maps[name]["kind"] == "percentile"]
-    if own:
-        high = f"{' and '.join(own)}: the {maps[own[0]]['high']}th percentile"
-        draft.set("synth.peaks", True, f"{high} is moved near to its value in training scans")
+    if any(maps[name]["kind"] == "percentile" for name in draft.roles.target):
+        why = "the upper percentile of targets is moved near to its value in training scans"
+        draft.set("synth.peaks", True, why)
     if is_part(draft.data["patch"], draft.facts):
         why = "patches as in training, because whole slices hold more air, which changes the norms"
         draft.set("synth.slices", {"kind": "tiled"}, why)
@@ -543,23 +437,21 @@ def mirror(tables: Tables) -> Tables:
     return {"mirror": True} if "flip_lr" in data["augment"] and not data.get("planes") else {}
 
 
-def with_drawing(tables: Tables, size: Size, steps: int) -> Tables:
+def with_drawing(tables: Tables, steps: int) -> Tables:
     """A completion's recipe by a diffusion, which draws the missing images, in place of a regression."""
     times = PARTS["diffusion"]["times"] | {"low": -6}
     return {
         **tables,
         "method": PARTS["diffusion"] | {"times": times},
-        "train": training(steps, size, "adamw"),
+        "train": training(steps, tables["net"]["width"], "adamw"),
         "synth": tables["synth"] | PARTS["sampling"],
     }
 
 
-def with_samples(
-    tables: Tables, size: Size, steps: int, mode: str, net: Tables | None = None
-) -> Tables:
-    """A regression's recipe, extended by a diffusion of its residual with this number of training steps.
+def with_samples(tables: Tables, net: Tables, steps: int, mode: str) -> Tables:
+    """A regression's recipe, extended by a diffusion of its residual by a network with this number of training steps.
 
-    mode: a key of SAMPLING; net: of the diffusion, by default that of the regression.
+    mode: a key of SAMPLING.
     """
     own = {key: tables[key] for key in ("method", "net", "train")}
     stage = {"name": PREDICTOR, **own, **mirror(tables)}
@@ -571,8 +463,8 @@ def with_samples(
         "title": f"{tables['title']}, and samples of its residual",
         "task": {"kind": "residual", "predictor": PREDICTOR, "scale": RESIDUAL},
         "method": PARTS["diffusion"],
-        "net": {**(net or tables["net"]), "modulation": "scale_shift"},
+        "net": {**net, "modulation": "scale_shift"},
         "synth": {**tables["synth"], **SAMPLING[mode]},
-        "train": training(steps, Size(size.width, size.stem, BATCH), "adamw"),
+        "train": training(steps, net["width"], "adamw", BATCH),
         "stages": [stage],
     }

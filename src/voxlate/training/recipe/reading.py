@@ -90,14 +90,8 @@ def with_trainings(recipe: Recipe, trainings: Sequence[Training]) -> Recipe:
 
 
 def code_of(values: Mapping[str, Any]) -> list[str]:
-    """The "module:name"s outside the package that a recipe's plain tables import; start_from names weights, no code."""
-    plain = {**values, "title": "", "start_from": ""}
-    stages = values.get("stages")
-    if isinstance(stages, list):
-        plain["stages"] = [
-            {**stage, "start_from": ""} if isinstance(stage, dict) else stage for stage in stages
-        ]
-    return imports(plain)
+    """The "module:name"s outside the package that a recipe's plain tables import; starter:NAME names weights, no code."""
+    return [name for name in imports({**values, "title": ""}) if not is_starter(name)]
 
 
 def to_dict(recipe: Recipe) -> Values:
@@ -164,69 +158,36 @@ HOW_TO_SAMPLE = "voxlate train auto --mode both makes a model with samples"
 
 def check_synthesis(recipe: Recipe) -> None:
     """Raise BadInput where [synth] does not fit the rest: its slices, its noise or its sampler."""
-    synth, data = recipe.synth, recipe.data
-    of_volumes = data.patch[0] > 1
-    has_mean = recipe.task.mean_stage is not None
-    own_middle = any(stage.task.whole_slices for stage in recipe.all_stages)
-    for key, wrong, expected in (
-        (
-            "slices",
-            of_volumes and not synth.slices.for_volumes,
-            "kind 'whole' for patches of several slices",
-        ),
-        (
-            "noise",
-            of_volumes and not synth.noise.for_volumes,
-            "kind 'independent' for patches of several slices",
-        ),
-        (
-            "slices",
-            own_middle and not synth.slices.keeps_middle,
-            "whole slices for task.asymmetry, whose middle is the mid-plane",
-        ),
-        (
-            "slices",
-            data.planes and synth.slices.resize_to is not None,
-            "slices as they are, for data.planes",
-        ),
-        ("windows", data.planes and synth.windows is not None, "none for data.planes"),
-        (
-            "peak_shares",
-            {*synth.peak_shares} - {*data.target},
-            f"targets ({', '.join(data.target)})",
-        ),
-        (
-            "sharpness",
-            synth.sharpness < 1 and not has_mean,
-            f"a model with a mean prediction and samples ({HOW_TO_SAMPLE})",
-        ),
-        (
-            "gradient_ratio",
-            synth.gradient_ratio is not None and not has_mean,
-            f"a model with a mean prediction and samples ({HOW_TO_SAMPLE})",
-        ),
-        (
-            "sharpness",
-            synth.sharpness < 1 and synth.samples > 1,
-            "one sample, because the mean of several is blurred",
-        ),
-        (
-            "windows",
-            synth.windows is not None and data.centred,
-            "none for data.centred, whose slices are padded to keep their middle",
-        ),
-        (
-            "windows",
-            synth.windows is not None and not recipe.method.iterates,
-            "none for a method that makes images at once",
-        ),
-    ):
-        if wrong:
-            raise BadInput(
-                f"synth.{key}: expected {expected}, found {getattr(synth, key)} in '{recipe.title}'. Drop it."
-            )
+    for key, expected in _unfit_synthesis(recipe):
+        raise BadInput(
+            f"synth.{key}: expected {expected}, found {getattr(recipe.synth, key)} in '{recipe.title}'. Drop it."
+        )
     for stage in recipe.all_stages:
-        stage.method.check_sampler(synth)
+        stage.method.check_sampler(recipe.synth)
+
+
+def _unfit_synthesis(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """The keys of [synth] that do not fit the rest of a recipe, and what was expected."""
+    synth, data = recipe.synth, recipe.data
+    if data.patch[0] > 1 and not synth.slices.for_volumes:
+        yield "slices", "kind 'whole' for patches of several slices"
+    if data.patch[0] > 1 and not synth.noise.for_volumes:
+        yield "noise", "kind 'independent' for patches of several slices"
+    own_middle = any(stage.task.whole_slices for stage in recipe.all_stages)
+    if own_middle and not synth.slices.keeps_middle:
+        yield "slices", "whole slices for task.asymmetry, whose middle is the mid-plane"
+    if data.planes and synth.slices.resize_to is not None:
+        yield "slices", "slices as they are, for data.planes"
+    at_once = data.planes or data.centred or not recipe.method.iterates
+    if synth.windows is not None and at_once:
+        yield "windows", "none for data.planes, data.centred or a method that makes images at once"
+    if {*synth.peak_shares} - {*data.target}:
+        yield "peak_shares", f"targets ({', '.join(data.target)})"
+    for key in ("sharpness", "gradient_ratio"):
+        if getattr(synth, key) not in (1, None) and recipe.task.mean_stage is None:
+            yield key, f"a model with a mean prediction and samples ({HOW_TO_SAMPLE})"
+    if synth.sharpness < 1 and synth.samples > 1:
+        yield "sharpness", "one sample, because the mean of several is blurred"
 
 
 def check(recipe: Recipe, where: str) -> None:
@@ -236,31 +197,36 @@ def check(recipe: Recipe, where: str) -> None:
         raise BadInput(
             f"{where}: expected an intensity map for every modality, found none for {', '.join(missing)} ({', '.join(recipe.intensity)} have one). Add {keys}, or [intensity] in a recipe of your own."
         )
+    earlier: dict[str, FullStage] = {}
     for stage in recipe.all_stages:
         for name in (stage.name, *stage.data.source, *stage.data.target, *stage.data.labels):
             safe_name(name, where)  # files are called so
-    _check_physics(recipe, where)
-    earlier: dict[str, FullStage] = {}
-    for stage in recipe.all_stages:
-        if stage.name in earlier:
-            raise BadInput(
-                f"{where}: expected stages of different names, found '{stage.name}' twice. Rename one."
-            )
-        if stage.start_from is not None and not is_starter(stage.start_from):
-            _check_start(stage, stage.start_from, earlier, where)
-        for sentence in _contradictions(recipe, stage):
+        for sentence in _contradictions(recipe, stage, earlier):
             raise BadInput(f"{where}: {sentence}")
         stage.task.check(stage, earlier, where)
         stage.method.check(stage, where)
         stage.method.check_sampler(stage.validation_sampling(recipe.synth))
         earlier[stage.name] = stage
+    if recipe.data.physics is not None:
+        recipe.data.physics.check(recipe.targets, recipe.intensity)
     check_synthesis(recipe)
 
 
-def _contradictions(recipe: Recipe, stage: FullStage) -> Iterator[str]:
-    """What does not fit in a stage: its critic, length, patches and planes beside its method and network."""
-    train, data, method = stage.train, stage.data, stage.method
+def _contradictions(
+    recipe: Recipe, stage: FullStage, earlier: Mapping[str, FullStage]
+) -> Iterator[str]:
+    """What does not fit in a stage: its name, start, critic, length, patches, planes and drawn contrasts."""
+    train, data, method, start = stage.train, stage.data, stage.method, stage.start_from
     named = f"the stage '{stage.name}'"
+    if stage.name in earlier:
+        yield f"expected stages of different names, found '{stage.name}' twice. Rename one."
+    if start is not None and not is_starter(start):
+        if start not in earlier:
+            yield f"expected start_from to name an earlier stage ({', '.join(earlier) or 'there is none'}), found '{start}'. Change it."
+        first = earlier[start]
+        yield from _other_order(stage, vars(first.data), f"'{start}'")
+        if other := set(first.task.needs) - set(stage.task.needs):
+            yield f"expected {named} to build on '{min(other)}' as '{start}' does, whose weights it starts from, found {', '.join(stage.task.needs) or 'none'}. Make them equal."
     if stage.opponent and not method.takes_opponent:
         yield f"expected no [opponent] for method.kind = '{kind_of(method)}', found one. Drop it."
     if train.steps == 0 and train.epochs is None and train.best is None:
@@ -272,58 +238,28 @@ def _contradictions(recipe: Recipe, stage: FullStage) -> Iterator[str]:
     if data.planes and (slicewise or not translates):
         found = "an intensity map a slice" if slicewise else f"method.kind = '{kind_of(method)}'"
         yield f"expected a stage that translates pairs slice by slice for data.planes, found {found} in {named}. Drop data.planes."
-
-
-def _check_physics(recipe: Recipe, where: str) -> None:
-    """Raise BadInput where data.physics draws what no stage uses, what it cannot scale, or other things in a stage."""
     physics = recipe.data.physics
-    if any(stage.data.physics != physics for stage in recipe.all_stages):
-        raise BadInput(
-            f"{where}: expected the same data.physics in every stage, found another in one. Drop it from the stage."
-        )
-    if physics is None:
-        return
-    unused = sorted(set(physics.contrasts) - recipe.modalities)
-    if unused:
-        raise BadInput(
-            f"{where}: expected the contrasts of data.physics to be in data.source or data.target, found {unused[0]} in neither. Add it there, or drop data.physics.contrasts.{unused[0]}."
-        )
-    if recipe.data.slices is not None:
-        raise BadInput(
-            f"{where}: expected no data.slices with data.physics, whose images exist only when they are read, found a filter. Drop it."
-        )
-    physics.check(recipe.targets, recipe.intensity)
+    if data.physics != physics:
+        yield f"expected the same data.physics in every stage, found another in {named}. Drop it from the stage."
+    if physics is not None and (unused := sorted(set(physics.contrasts) - recipe.modalities)):
+        yield f"expected the contrasts of data.physics to be in data.source or data.target, found {unused[0]} in neither. Add it there, or drop data.physics.contrasts.{unused[0]}."
+    if physics is not None and data.slices is not None:
+        yield "expected no data.slices with data.physics, whose images exist only when they are read, found a filter. Drop it."
 
 
-def _check_start(
-    stage: FullStage, start: str, earlier: Mapping[str, FullStage], where: str
-) -> None:
-    if start not in earlier:
-        raise BadInput(
-            f"{where}: expected start_from to name an earlier stage ({', '.join(earlier) or 'there is none'}), found '{start}'. Change it."
-        )
-    first = earlier[start]
-    check_order(
-        stage, {"source": first.data.source, "target": first.data.target}, f"'{start}'", where
-    )
-    if other := set(first.task.needs) - set(stage.task.needs):
-        raise BadInput(
-            f"{where}: expected the stage '{stage.name}' to build on '{min(other)}' as '{start}' does, whose weights it starts from, found {', '.join(stage.task.needs) or 'none'}. Make them equal."
-        )
-
-
-def check_order(
-    stage: FullStage, first: Mapping[str, Sequence[str]], whose: str, where: object
-) -> None:
+def check_order(stage: FullStage, first: Mapping[str, Sequence[str]], whose: str) -> None:
     """Raise BadInput where weights that know modalities by their places would see them in others.
 
     first: "source" and "target" of the training that the weights are from; whose: its name.
     """
+    for sentence in _other_order(stage, first, whose):
+        raise BadInput(f"--init: {sentence}")
+
+
+def _other_order(stage: FullStage, first: Mapping[str, Any], whose: str) -> Iterator[str]:
+    """What is wrong with the order of a stage's modalities; see check_order."""
     for key in ("source", "target"):
-        ours = getattr(stage.data, key)
-        theirs = first[key]
+        ours, theirs = getattr(stage.data, key), first[key]
         shared = [name for name in theirs if name in ours]
         if shared != [name for name in ours if name in theirs]:
-            raise BadInput(
-                f"{where}: expected data.{key} of the stage '{stage.name}' in the order of {whose}, whose weights it starts from ({', '.join(theirs)}), found {', '.join(ours)}. Reorder it."
-            )
+            yield f"expected data.{key} of the stage '{stage.name}' in the order of {whose}, whose weights it starts from ({', '.join(theirs)}), found {', '.join(ours)}. Reorder it."

@@ -62,17 +62,6 @@ class _StoredTraining(TypedDict, total=False):
     precision: Text
 
 
-class _StoredSynthesis(TypedDict, total=False):
-    samples: Several
-
-
-class _StoredStage(TypedDict):
-    name: Text
-    net: _Kind
-    method: _Kind
-    train: _StoredTraining
-
-
 class StoredRecipe(TypedDict):
     """The keys of a stored recipe that are read before it checks itself further; its other keys are passed on."""
 
@@ -81,8 +70,6 @@ class StoredRecipe(TypedDict):
     net: _Kind
     method: _Kind
     train: _StoredTraining
-    synth: NotRequired[_StoredSynthesis]
-    stages: NotRequired[list[_StoredStage]]
 
 
 class WithRecipe(TypedDict):

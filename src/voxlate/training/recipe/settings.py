@@ -284,32 +284,23 @@ class FullStage(Stage):
             ) from error
         return method if self.opponent is None else self.opponent.build(method)
 
-    def evaluations(self, sampling: SamplerSettings) -> float:
-        """Network evaluations for an item of a validation: its loss, and its image."""
-        return 1 + (sampling.evaluations if self.method.iterates else 1)
-
-    def validation_share(self, sampling: SamplerSettings) -> float:
-        """Cost of validations with a sampler as a share of the training's, in network evaluations."""
-        # forward and backward, of a step
+    @property
+    def affordable(self) -> float:
+        """Network evaluations that an item of a validation may cost: those of its loss and its image."""
         train = self.train
-        passes = sum(self.turns.values())
-        known = (
-            number for number in (train.validate_every, train.steps) if number
-        )  # epochs are no steps yet
-        cost = BACKWARD * passes * train.batch * min(known, default=1)
-        return train.validation_items * self.evaluations(sampling) / cost
+        # epochs are no steps yet
+        known = [number for number in (train.validate_every, train.steps) if number]
+        trained = sum(self.turns.values()) * train.batch * min(known, default=1)
+        return VALIDATION_SHARE * BACKWARD * trained / train.validation_items
 
     def validation_sampling(self, synth: Synthesis) -> Synthesis:
         """How images are drawn during training: as synth does where that costs little, else by few steps of ddim."""
         synth = replace(synth, keep_states=0)
-        if not self.method.iterates or self.validation_share(synth) <= VALIDATION_SHARE:
+        if not self.method.iterates or 1 + synth.evaluations <= self.affordable:
             return synth
         fewest = 2 if synth.grid == "index" else 1  # an index grid has two ends
-        for steps in range(VALIDATION_STEPS, fewest - 1, -1):
-            cheap = replace(synth, sampler="ddim", steps=steps, eta=0.0, end=None, close=None)
-            if self.validation_share(cheap) <= VALIDATION_SHARE:
-                break
-        return cheap
+        steps = min(max(int(self.affordable) - 1, fewest), VALIDATION_STEPS)
+        return replace(synth, sampler="ddim", steps=steps, eta=0.0, end=None, close=None)
 
 
 SHARED = (

@@ -17,11 +17,11 @@ Values = dict[str, Any]  # plain tables of a recipe
 
 SHIPPED = resources.files("voxlate.training.recipe") / "shipped"
 SMALL = "_small"  # ends the name of the small variant of a recipe, which its table [small] states
+SMALL_TABLE = "\n[small]\n"
 ALL = "all"  # in place of a paper's name: every recipe
 # Keys of a recipe's file that describe it and set nothing: the paper that it belongs to, and whether it is one to start
 # from. A recipe does not have those of its base.
 DESCRIBING = ("paper", "start")
-LONGEST_VALUE = 80  # characters of a value in a message
 # Keys that this version lacks: the value with which each changes no image (see without_retired).
 RETIRED = {
     "data.any_source": [],
@@ -29,14 +29,11 @@ RETIRED = {
     "data.augment.intensity_share": 1.0,
     "data.augment.spatial_share": 1.0,
     "data.augment.tilt_degrees": 0.0,
-    "data.level": False,
     "data.physics.contrasts.*.transfer": [0.3, 0.3],
     "data.physics.defaced": 0.0,
     "data.physics.motion_mm": 1.5,
     "data.physics.ringing": 0.5,
     "data.physics.target": "centre",
-    "intensity.*.clips": ANY,
-    "method.lpips": None,
     "method.times.high": 1.0,
     "net.depth_halvings": 0,
     "net.kernel": "1x3x3",
@@ -47,11 +44,7 @@ RETIRED = {
     "task.detach": False,
     "task.predictor_steady": False,
     "train.accumulate": 1,
-    "train.compile": None,
-    "train.more": ANY,
     "train.paced": ANY,
-    "train.replay": ANY,
-    "train.validation": ANY,
 }
 
 
@@ -62,16 +55,15 @@ def names() -> tuple[str, ...]:
     for file in SHIPPED.iterdir():
         name, _, suffix = file.name.rpartition(".")
         if suffix == "toml":
-            has_small = "\n[small]\n" in file.read_text(encoding="utf-8")
-            shipped += [name, f"{name}{SMALL}"] if has_small else [name]
+            shipped.append(name)
+            if SMALL_TABLE in file.read_text(encoding="utf-8"):
+                shipped.append(f"{name}{SMALL}")
     return tuple(sorted(shipped))
 
 
 def _full_recipe(name: str) -> str:
-    """The recipe that states a small variant; the same name for every other recipe."""
-    stem = name.removesuffix(".toml")
-    is_small = stem.lower().endswith(SMALL) and not Path(name).is_file()
-    return f"{stem[: -len(SMALL)]}{name.removeprefix(stem)}" if is_small else name
+    """The shipped recipe that states a small variant; the same name for every other recipe."""
+    return name.removesuffix(SMALL) if name in names() else name
 
 
 def text_of(name: str) -> str:
@@ -79,12 +71,11 @@ def text_of(name: str) -> str:
 
     The text of a small variant is that of its recipe.
     """
-    full = _full_recipe(name)
-    path = Path(full)
-    if full in names() or (full.lower() in names() and not path.is_file()):
-        return (SHIPPED / f"{full.lower()}.toml").read_text(encoding="utf-8")
+    if name in names():
+        return (SHIPPED / f"{_full_recipe(name)}.toml").read_text(encoding="utf-8")
+    path = Path(name)
     if not path.is_file():
-        hint = did_you_mean(Path(name).name.removesuffix(".toml"), names(), most=4)
+        hint = did_you_mean(path.name.removesuffix(".toml"), names(), most=4)
         raise BadInput(
             f"{name}: expected a recipe file or the name of one that comes with voxlate, found neither. {hint or 'See voxlate recipes, or begin with phantom_t1_to_ct.'}"
         )
@@ -92,23 +83,14 @@ def text_of(name: str) -> str:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise BadInput(
-            f"{full}: expected a TOML text, found bytes that are no text. Check the path."
+            f"{name}: expected a TOML text, found bytes that are no text. Check the path."
         ) from error
-
-
-def paper_of(name: str) -> str:
-    """The paper that a shipped recipe belongs to, such as mrdpm; "" for a recipe of this project."""
-    return str(_stated(name).get("paper", ""))
-
-
-def is_start(name: str) -> bool:
-    """Whether a shipped recipe is one to start from: the system of a paper or of this project, no baseline or ablation."""
-    return bool(_stated(name).get("start", False))
 
 
 def papers() -> list[str]:
     """The papers whose recipes come with the package, and "all"."""
-    return [*sorted({paper_of(name) for name in names()} - {""}), ALL]
+    stated = {_stated(name).get("paper", "") for name in names()}
+    return [*sorted(stated - {""}), ALL]
 
 
 def table_of_recipes(paper: str | None = None) -> list[Values]:
@@ -120,23 +102,20 @@ def table_of_recipes(paper: str | None = None) -> list[Values]:
         known_name("--paper", "a paper with recipes", paper, papers())
     rows = []
     for name in names():
-        if _is_listed(name, paper):
+        stated = _stated(name)
+        own = stated.get("paper", "")
+        is_listed = stated.get("start", False) if paper is None else paper in (ALL, own)
+        if is_listed:
             values = values_of(name)
             sides = {side: values["data"][side] for side in ("source", "target")}
-            rows.append({"name": name, "title": values["title"], "paper": paper_of(name), **sides})
+            rows.append({"name": name, "title": values["title"], "paper": own, **sides})
     return rows
-
-
-def _is_listed(name: str, paper: str | None) -> bool:
-    if paper is None:
-        return is_start(name)
-    return paper in (ALL, paper_of(name))
 
 
 def head_of(name: str) -> str:
     """The comment lines at the head of a recipe, or of its small variant."""
     text = text_of(name)
-    return header(text if _full_recipe(name) == name else text.partition("\n[small]\n")[2])
+    return header(text if _full_recipe(name) == name else text.partition(SMALL_TABLE)[2])
 
 
 def header(text: str) -> str:
@@ -176,16 +155,12 @@ def _values(name: str, before: tuple[str, ...] = ()) -> Values:
         raise BadInput(
             f"{name}: expected bases that end, found {' → '.join((*before, name))}. Change base."
         )
+    stated = _stated(name)
+    small = stated.pop("small", {})
+    for key in DESCRIBING:
+        stated.pop(key, None)
     full = _full_recipe(name)
-    stated = {key: value for key, value in _stated(name).items() if key not in DESCRIBING}
-    small = stated.pop("small", None)
-    if full != name:
-        if not isinstance(small, dict):
-            raise BadInput(
-                f"{full}: expected a recipe with a table [small] for its small variant, found none. Train {full} itself, or add the table."
-            )
-        stated = {"base": full} | small
-    return _over_base(stated, name, before)
+    return _over_base(stated if full == name else {"base": full} | small, name, before)
 
 
 def _stated(name: str) -> Values:
@@ -208,29 +183,20 @@ def _over(below: Any, above: Any) -> Any:
 
     All else is replaced, and so is a table by one of another `kind`.
     """
-    if isinstance(below, list) and isinstance(above, dict):
-        return _update_stages(below, above)
-    if not isinstance(below, dict) or not isinstance(above, dict):
+    if not isinstance(above, dict):
         return above
-    if above.get("kind", below.get("kind")) != below.get("kind"):
+    if isinstance(below, list):
+        merged = list(below)
+        for name, stage in above.items():
+            place = _place(merged, name, "stages")
+            merged[place] = _over(merged[place], stage)
+        return merged
+    if not isinstance(below, dict) or above.get("kind", below.get("kind")) != below.get("kind"):
         return above
-    merged = below | {key: _over(below.get(key), value) for key, value in above.items()}
+    updated = below | {key: _over(below.get(key), value) for key, value in above.items()}
     if len(given := {"steps", "epochs"} & above.keys()) == 1:
-        _drop_other_length(merged, *given)
-    return merged
-
-
-def _update_stages(below: list[Any], above: Values) -> list[Any]:
-    """Stages, of which those that `above` names are updated; raises BadInput for a name that none has."""
-    names = [stage.get("name") if isinstance(stage, dict) else None for stage in below]
-    if unknown := [name for name in above if name not in names]:
-        known = ", ".join(map(str, names))
-        raise BadInput(
-            f"stages.{unknown[0]}: expected a stage of the base ({known}), found another name. Change it, or list all stages."
-        )
-    return [
-        _over(stage, above[name]) if name in above else stage for stage, name in zip(below, names)
-    ]
+        _drop_other_length(updated, *given)
+    return updated
 
 
 def _drop_other_length(table: Values, key: str) -> None:
@@ -238,15 +204,14 @@ def _drop_other_length(table: Values, key: str) -> None:
     table.pop({"steps": "epochs", "epochs": "steps"}.get(key, ""), None)
 
 
-def _change(values: Values, key: str, value: Any) -> None:
+def _change(values: Any, key: str, value: Any) -> None:
     *tables, last = key.split(".")
     for part in tables:
-        values = (
-            values[_place(values, part, key)]
-            if isinstance(values, list)
-            else values.setdefault(part, {})
-        )
-        if not isinstance(values, (dict, list)):
+        if isinstance(values, list):
+            values = values[_place(values, part, f"--set {key}")]
+        else:
+            values = values.setdefault(part, {})
+        if not isinstance(values, dict | list):
             raise BadInput(
                 f"--set {key}: expected '{part}' to be a table, found a value. Check the key."
             )
@@ -255,53 +220,35 @@ def _change(values: Values, key: str, value: Any) -> None:
     if isinstance(parsed, float) and parsed.is_integer():
         parsed = int(parsed)  # --set train.steps=1e5
     if isinstance(values, list):
-        values[_place(values, last, key)] = parsed
+        values[_place(values, last, f"--set {key}")] = parsed
     else:
         values[last] = parsed
         _drop_other_length(values, last)
 
 
-def _place(values: list[Any], part: str, key: str) -> int:
-    """Where a list's entry is, by its number or, of tables such as stages, its name."""
+def _place(values: list[Any], name: str, where: str) -> int:
+    """Where the table of a name, such as a stage, is in a list."""
     called = [entry.get("name") for entry in values if isinstance(entry, dict)]
-    if part in called:
-        return called.index(part)
-    if part.isdigit() and int(part) < len(values):
-        return int(part)
-    known = (
-        f"one of {', '.join(map(str, called))}"
-        if any(called)
-        else f"a number from 0 to {len(values) - 1}"
-    )
-    raise BadInput(f"--set {key}: expected {known}, of a list's entry, found '{part}'. Change it.")
+    if name not in called:
+        known = ", ".join(map(str, called)) or "none"
+        raise BadInput(
+            f"{where}: expected the name of a table in its list ({known}), found '{name}'. Change it."
+        )
+    return called.index(name)
 
 
 def first_change(old: Any, new: Any, name: str = "") -> str:
     """The first differing key as a dotted path, with both values; "" if there is none."""
-    if old == new:
-        return ""
-    first = _as_tables(old)
-    second = _as_tables(new)
-    if first is not None and second is not None:
-        for place in sorted({*first, *second}):
-            inner = f"{name}.{place}" if name else place
-            if change := first_change(first.get(place), second.get(place), inner):
+    if isinstance(old, list) and isinstance(new, list):
+        old, new = dict(enumerate(old)), dict(enumerate(new))
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in sorted({*old, *new}):
+            inner = f"{name}.{key}" if name else f"{key}"
+            if change := first_change(old.get(key), new.get(key), inner):
                 return change
-    return f"{name} is {_describe(old)} there and {_describe(new)} here"
-
-
-def _as_tables(value: Any) -> dict[str, Any] | None:
-    """A table, or a list of tables such as stages by their names; None for anything else."""
-    if isinstance(value, list) and value and all(isinstance(entry, dict) for entry in value):
-        return {str(entry.get("name", place)): entry for place, entry in enumerate(value)}
-    return {str(key): entry for key, entry in value.items()} if isinstance(value, dict) else None
-
-
-def _describe(value: Any) -> str:
-    if value is None or value == []:
-        return "unset"
-    text = repr(value)
-    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
+    elif old != new:
+        return f"{name} is {old!r:.80} there and {new!r:.80} here"
+    return ""
 
 
 def stored_recipe(tables: Mapping[str, Any]) -> dict[str, Any]:
