@@ -25,7 +25,7 @@ from voxlate.base.machine import cores
 from voxlate.base.messages import UNOWNED, Message, Say, by_consequence, message
 from voxlate.base.option import merge
 from voxlate.scans.cases.align import Preparation
-from voxlate.scans.cases.alignment_audit import choose_cases, misalignments
+from voxlate.scans.cases.alignment_audit import misalignments
 from voxlate.scans.cases.case import (
     CaseHeader,
     PreparedCase,
@@ -127,8 +127,7 @@ def prepare(
     for warning in inputs.small:
         say(warning)
     _refuse_other(out, _provenance(inputs, asked), inputs)
-    audited = choose_cases([case.case for case in cases]) if asked.audit else frozenset()
-    work = _Work(out, inputs.preparation, examination, audited)
+    work = _Work(out, inputs.preparation, examination, asked.audit)
     again = list[str]()
     failed = dict[str, Exception]()
     with lock(out):
@@ -324,12 +323,12 @@ def _all_fail(error: Exception, failed: int, cases: int) -> Exception:
 
 @dataclass(frozen=True)
 class _Work:
-    """The work on the cases of a cohort, which is sent to each process; audited: cases whose misalignment is estimated."""
+    """The work on the cases of a cohort, which is sent to each process; audit: whether misalignment is measured."""
 
     out: Path
     preparation: Preparation
     examination: Examination | None
-    audited: frozenset[str]
+    audit: bool
     uses_network: ClassVar[bool] = False
 
     def open(self) -> Work:
@@ -342,27 +341,23 @@ class _Work:
         Gives whether it replaced a file of other inputs or options.
         """
         path = case_path(self.out, files.case)
-        audit = files.case in self.audited
         hashes = [(name, content_hash(place)) for name, place in files.paths.items()]
-        text = repr((VERSION, files.case, files.patient, self.preparation, hashes))
+        text = repr((VERSION, files.case, files.patient, self.preparation, hashes, self.audit))
         inputs = hashlib.sha256(text.encode()).hexdigest()
         was_there = path.exists()
-        earlier = read_header(path) if was_there else None
-        if earlier is not None and earlier.inputs == inputs:
-            is_audited = earlier.misaligned or len(earlier.visible) < 2
-            if is_audited or not audit:
-                return False
+        if was_there and read_header(path).inputs == inputs:
+            return False
         scans = {name: read_volume(place, name) for name, place in files.paths.items()}
         mask = scans.pop("mask", None)
         labels = {name: scans.pop(name) for name in files.labels}
         case = prepare_case(files.case, scans, self.preparation, mask=mask, labels=labels)
-        misaligned = misalignments(case, self.preparation.fixed) if audit else {}
+        misaligned = misalignments(case, self.preparation.fixed) if self.audit else {}
         header = case.header
         if self.examination is not None:
             header = self.examination.measure(case, scans, mask)
         header = replace(header, patient=files.patient, inputs=inputs, misaligned=misaligned)
         for name, transform in case.transforms.items():
-            write_transform(self.out / header.registered[name].transform, transform)
+            write_transform(self.out / "transforms" / files.case / f"{name}.tfm", transform)
         write_case(path, replace(case, header=header))
         return was_there
 

@@ -279,10 +279,7 @@ def preparation_for(facts: ModelFacts, scans: Mapping[str, Volume]) -> Preparati
 
 def _preparation_entries(used: Preparation, prepared: PreparedCase) -> dict[str, Any]:
     """The entries of a provenance on how a case was prepared."""
-    registered = {
-        name: asdict(replace(scanned, transform=""))
-        for name, scanned in prepared.header.registered.items()
-    }
+    registered = {name: asdict(scanned) for name, scanned in prepared.header.registered.items()}
     on_grid = {"on_grid_of": used.fixed} if used.register else {}
     return {**asdict(used), **on_grid, "registered": registered}
 

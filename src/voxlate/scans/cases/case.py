@@ -55,7 +55,7 @@ MASK = "mask"
 PROTONS = "pd_map"  # the tissue-parameter map that shows the outline of the body
 LABEL = "label."  # before a label map's name among the arrays of a case
 MOST_MODALITIES = 64  # the mask has a bit for each
-LEAST_MM = 3.0  # along the longest side of a scan
+LEAST_MM, MOST_MM = 3.0, 10_000.0  # along the longest side of a scan; pictures have pixels of 1 mm
 DIGITS = 16  # of a digest that identifies a scan
 OPEN_FILES = 256  # mapped at a time in each process: each holds a descriptor, of which many systems give 1,024
 DTYPES = {
@@ -225,11 +225,11 @@ class PreparedCase:
 
 
 def check_extent(name: str, scan: Volume, case: str) -> None:
-    """Raise BadInput where a scan is so small that its voxels must be in another unit."""
+    """Raise BadInput where a scan is so small or large that its voxels must be in another unit."""
     longest_mm = max(np.multiply(scan.grid.shape, scan.grid.spacing_mm))
-    if longest_mm < LEAST_MM:
+    if not LEAST_MM <= longest_mm <= MOST_MM:
         raise BadInput(
-            f"{case}: expected {name} to be at least {LEAST_MM:g} mm long, found {longest_mm:.3g} mm: are its voxels in metres? Correct the voxel size in its header."
+            f"{case}: expected {name} to be {LEAST_MM:g} to {MOST_MM:g} mm long, found {longest_mm:.3g} mm. Correct the voxel size in its header, which is in mm."
         )
 
 
