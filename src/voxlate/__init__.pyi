@@ -253,7 +253,7 @@ def prepare(
     max_volume: str | None = None,
     modalities: Sequence[str] | None = None,
     resample: bool = False,
-    register: Literal["rigid", "affine", "bspline"] | None = None,
+    register: Literal["rigid", "bspline"] | None = None,
     spacing_mm: tuple[float, float, float] | None = None,
     matrix: tuple[int, int, int] | tuple[int, int] | None = None,
     fixed: str | None = None,
@@ -282,7 +282,7 @@ def prepare(
         max_volume: Largest scan that is read. Default: 4GB.
         modalities: Modality to keep; cases without any of them are left out. Repeatable. Default: all.
         resample: Resample the scans of a case to the grid with the thinnest slices. Default: False.
-        register: Register the scans of a case: rigid, affine or bspline.
+        register: Register the scans of a case: rigid or bspline.
         spacing_mm: Voxel size in mm to which all scans are resampled (in Python z, y, x).
         matrix: Columns, rows and slices (0: as they are) to which every scan is resized, instead of spacing_mm (in Python z, y, x).
         fixed: Modality whose grid the other scans are resampled to.
@@ -291,7 +291,7 @@ def prepare(
         mask_from: Modality in which the brain is segmented. Default: plain CT if there is one.
         shares: Shares or numbers of patients for train, val and test. Default: 0.7 0.15 0.15, and no test patients if there are fewer than 10. The splits of a manifest take precedence.
         seed: Random seed of the split by patient. Default: 0.
-        audit: Estimate how far the scans of a case are misaligned, in large cohorts of a tenth of the cases. Default: True.
+        audit: Measure how far the scans of a case are misaligned. Default: True.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:

@@ -23,7 +23,7 @@ def jobs(tmp_path):
 
 def waiting(jobs, count=1):
     """The names of new jobs that wait."""
-    return [jobs.add("synthesise", f"job {number}", {}, 100).name for number in range(count)]
+    return [jobs.add("synthesise", f"job {number}", {}).name for number in range(count)]
 
 
 def script(text):
@@ -39,7 +39,7 @@ def script(text):
 def worked(jobs, start, met):
     """A worker works until a condition holds, in at most 20 seconds."""
     stop = threading.Event()
-    worker = Worker(jobs, start, stop)
+    worker = Worker(jobs, start, stop, 3600)
     thread = threading.Thread(target=worker.run, daemon=True)
     thread.start()
     try:
@@ -129,9 +129,9 @@ def test_old_jobs_are_removed_and_those_in_use_are_kept(jobs):
 
 def test_the_page_shows_progress_and_a_way_to_cancel(page):
     made = page()
-    name = made.jobs.add("synthesise", "ct of scan", {"check": "gone"}, 100).name
+    name = made.jobs.add("synthesise", "ct of scan", {"check": "gone"}).name
     made.jobs.take()
-    facts = {"stage": "slices", "done": 25, "total": 100, "seconds_left": 30}
+    facts = {"stage": "synthesising", "percent": 25, "seconds_left": 30}
     write_json(made.jobs.folder(name) / PROGRESS, facts)
     for place in ("/", f"/jobs/{name}"):
         text = made.get(place).text

@@ -65,8 +65,8 @@ def test_every_message_has_words_for_the_page():
 
 
 def test_a_refusal_keeps_what_was_expected_and_found_and_what_can_be_done_on_the_page():
-    refusal = "--workers: expected 0 to 4 (voxlate prepare --workers), found 7. Choose one of these with --workers N."
-    assert in_settings(refusal) == f"workers: expected 0 to 4, found 7. {ADVICE}"
+    refusal = "--workers: expected 0 to 4 (voxlate prepare), found 7. Choose one of these with --workers N."
+    assert in_settings(refusal) == f"workers: expected 0 to 4 (voxlate), found 7. {ADVICE}"
     other = "a.nii: expected a scan, found another. Pass --anyway. Or pass --debug."
     assert in_settings(other) == "a.nii: expected a scan, found another. Pass “Synthesise anyway”."
     name = "head --old t1.nii.gz"  # of a file, which must be found again

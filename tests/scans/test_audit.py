@@ -1,7 +1,6 @@
 """The audit of a cohort: how far the scans of each case lie from each other, and which pairs prepare names."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,16 +11,10 @@ from rows import slow
 from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.checks.case_checks import check_alignment, check_together
 from voxlate.evaluation.reports.cohort_page import alignment_lines, report_prepared
-from voxlate.scans.cases import alignment_audit
 from voxlate.scans.cases.align import Preparation
-from voxlate.scans.cases.alignment_audit import (
-    choose_cases,
-    misalignments,
-)
+from voxlate.scans.cases.alignment_audit import misalignments
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.formats.io import read_volume, write_volume
-from voxlate.scans.images.grid import Volume
-from voxlate.scans.images.misalignment import NOTHING_IN_COMMON, Misalignment
 
 SHIFT_MM = 5.0
 
@@ -85,30 +78,6 @@ def test_a_blank_scan_is_named_and_neither_it_nor_a_case_of_one_scan_is_compared
     assert "blank" in {said.code for said in cohort.warnings}
 
 
-def test_all_of_few_cases_are_examined_and_a_tenth_of_many():
-    few, many = ([f"case{k}" for k in range(count)] for count in (12, 1000))
-    assert choose_cases(few) == {*few}
-    assert len(choose_cases(many)) == 12 + 98
-    assert choose_cases(many[::-1]) == choose_cases(many)
-
-
-@slow
-def test_a_cohort_of_which_a_part_was_examined_says_so_and_the_rest_can_follow(
-    heads, tmp_path, monkeypatch
-):
-    def again():
-        return prepare(heads, tmp_path / "out", fixed="t1", resample=True, workers=1)
-
-    monkeypatch.setattr(alignment_audit, "ALL_OF", 1)
-    cohort = again()
-    assert sorted(bool(one.misaligned) for one in cohort.cases) == [False, True]
-    assert "not-examined" in {one.code for one in cohort.warnings}
-    monkeypatch.undo()
-    cohort = again()
-    assert all(one.misaligned for one in cohort.cases)
-    assert "not-examined" not in {one.code for one in cohort.warnings}
-
-
 @slow
 def test_scans_of_too_large_voxels_cannot_be_measured_and_are_said_to_be_so(prepared):
     case = open_cohort(prepared).case("phantom_000")
@@ -120,31 +89,7 @@ def test_scans_of_too_large_voxels_cannot_be_measured_and_are_said_to_be_so(prep
 
 
 @slow
-def test_a_map_is_neither_compared_nor_what_others_are_compared_with(prepared):
+def test_a_map_is_not_compared(prepared):
     case = open_cohort(prepared).case("phantom_000")
     units = {"t1": "s", "t2": "a.u."}
-    found = misalignments(replace(case, header=replace(case.header, units=units)))
-    assert {name: (one.to, one.median_mm) for name, one in found.items()} == {"t1": ("t2", None)}
-    header = replace(case.header, misaligned=found)
-    assert [*check_alignment([header], Preparation())] == []
-
-
-def test_a_scan_with_too_little_in_common_with_the_first_is_compared_with_another(monkeypatch):
-    names = ("t1", "t1c", "flair")
-
-    def measure(still, moving, *_):
-        if {*still.flat, *moving.flat} == {0, 2}:  # t1 and flair
-            return Misalignment(reason=NOTHING_IN_COMMON)
-        return Misalignment(0.5, 0.9)
-
-    def volume(name):
-        return Volume(np.full((1, 2, 2, 2), names.index(name), np.float32), np.eye(4), "a.u.", name)
-
-    monkeypatch.setattr(alignment_audit, "misalignment", measure)
-    units = dict.fromkeys(names, "a.u.")
-    header = SimpleNamespace(visible=names, units=units, shape=(2, 2, 2), spacing_mm=(1, 1, 1))
-    found = misalignments(SimpleNamespace(header=header, arrays={}, volume=volume))
-    assert {name: (one.to, one.median_mm) for name, one in found.items()} == {
-        "t1c": ("t1", 0.5),
-        "flair": ("t1c", 0.5),
-    }
+    assert misalignments(replace(case, header=replace(case.header, units=units))) == {}

@@ -37,7 +37,7 @@ def turned(head: Volume, turn: float, tilt: float, shift: float) -> Volume:
     """The head as a scanner sees it whose own axes are turned the other way."""
     grid = head.grid
     centre = grid.affine[:3, :3] @ (np.array(grid.shape[::-1]) - 1) / 2 + grid.affine[:3, 3]
-    rotation = Midline(turn, tilt, 0.0, 1.0).rotation.T
+    rotation = Midline(turn, tilt, 0.0).rotation.T
     move = np.eye(4)
     move[:3, :3] = rotation
     move[:3, 3] = centre - rotation @ centre - [shift, 0, 0]
@@ -49,7 +49,6 @@ def test_a_turn_a_tilt_and_a_shift_are_found(head):
     found = find_midline(turned(head, -13.0, 4.0, 9.0))
     assert (found.turn_deg, found.tilt_deg) == pytest.approx((-13.0, 4.0), abs=0.5)
     assert found.shift_mm == pytest.approx(9.0, abs=1.0)
-    assert found.correlation > 0.9
 
 
 @slow

@@ -16,7 +16,6 @@ from voxlate.base.errors import CannotWrite
 from voxlate.base.files import LOCK, lock, read_json
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case import (
-    MOST_MODALITIES,
     OPEN_FILES,
     compact,
     open_case,
@@ -108,16 +107,13 @@ def test_int16_is_used_only_where_it_loses_nothing(values, dtype):
     assert np.array_equal(compact(array).astype(np.float32), array)
 
 
-def test_the_mask_has_a_bit_for_each_of_64_modalities_and_more_are_refused():
+def test_the_mask_has_a_bit_for_each_of_64_modalities():
     rows, columns = np.mgrid[-16:16, -16:16]
     scans = {}
-    for k in range(MOST_MODALITIES + 1):
+    for k in range(64):
         part = (np.hypot(rows, columns) < 10) & (rows < min(k, 8) - 2)
         data = np.repeat(500.0 * part[None, None], 8, axis=1).astype(np.float32)
         scans[f"mr{k:02}"] = Volume(data, np.eye(4), "a.u.", f"mr{k}", f"mr{k}.nii.gz")
-    with refuses("found 65"):
-        prepare_case("case0", scans, Preparation())
-    del scans["mr64"]
     case = prepare_case("case0", scans, Preparation())
     assert case.arrays["mask"][:].dtype == np.uint64
     for name in ("mr00", "mr04", "mr63"):
@@ -168,7 +164,7 @@ UNFIT = [  # scans of each case, options of prepare, and what its refusal says
         {"resample": True},
         "expected it to overlap",
     ),
-    ({"ct": ALIKE, "t1": np.ones((8, 8, 9))}, {}, "first 3 of 4 cases"),
+    ({"ct": ALIKE, "t1": np.ones((8, 8, 9))}, {}, "4 that cannot"),
     ({"ct": ALIKE}, {"matrix": (6, 4), "spacing_mm": (1, 1, 1)}, "matrix"),
     ({"ct": ALIKE}, {"matrix": (0, 4)}, "matrix"),
     ({"ct": ALIKE}, {"spacing_mm": (2, -1, 1)}, "spacing"),
@@ -231,19 +227,14 @@ def test_one_modality_in_two_units_is_refused(put, prepare_here, save, tmp_path)
 
 
 def test_prepared_again_nothing_is_rewritten_but_what_changed(cohort_folder, save, out):
-    messages = []
-    again = partial(prepare_serially, cohort_folder, out, say=messages.append)
+    again = partial(prepare_serially, cohort_folder, out)
     first = again()
     before, text = stamps(out), (out / "cohort.json").read_text()
     assert again() == first
     assert stamps(out) == before
     assert (out / "cohort.json").read_text() == text
-    del messages[1:]
     save(cohort_folder / "case2/t1.nii.gz", np.ones((4, 6, 8)) * 3)
     cohort = again()
-    split, *_, said = (one.text for one in messages)
-    assert split.startswith("6 patients: 5 for training, 1 for validation, none for test")
-    assert said.endswith("changed: case2.")
     assert [name for name, stamp in stamps(out).items() if stamp != before[name]] == [
         "case2.safetensors"
     ]
@@ -317,8 +308,6 @@ def test_what_is_not_prepared_or_damaged_is_refused(patients, copied):
     (copied / "cases/case0.safetensors").write_bytes(b"damaged")
     with refuses():
         cohort.header("case0")
-    with refuses():
-        cohort.case("case1").volume("ct")
     write_cohort(cohort)
     assert open_cohort(copied) == cohort
 

@@ -15,7 +15,6 @@ from rows import every_row
 from scans import SHEARED as AFFINE
 from voxlate.base.errors import BadInput
 from voxlate.checks.case_checks import check_guesses
-from voxlate.scans.cases.align import Preparation, find_common_grid
 from voxlate.scans.cases.case import Origin
 from voxlate.scans.formats.io import content_hash, read_volume, write_volume
 from voxlate.scans.images.grid import Volume, canonical, return_to
@@ -249,9 +248,3 @@ def test_a_path_that_is_not_utf8_is_refused(tmp_path, voxlate):
     stored(folder / "t1.nii", SHARES)
     for root in (folder.parent, tmp_path):
         voxlate("prepare", root, "--out", tmp_path / "out").refusal  # noqa: B018
-
-
-def test_a_scan_of_a_voxel_size_in_another_unit_is_refused_before_memory_is_taken():
-    scan = Volume(np.ones((1, 20, 30, 40), np.float32), np.diag([1000.0, 1000, 1000, 1]), "", "t1")
-    with refuses("found 40 m"):
-        find_common_grid("case", {"t1": scan}, Preparation(spacing_mm=(2.0, 2.0, 2.0)))

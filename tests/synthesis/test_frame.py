@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from refusals import refuses
-from rows import slow
+from rows import every_row, slow
 from voxlate.base.executors.case_work import no_report
 from voxlate.base.items import BACKGROUND
 from voxlate.scans.cases.align import Preparation
@@ -173,9 +173,9 @@ def test_an_edge_is_hard_where_it_cuts_a_body_and_not_where_a_round_body_ends():
     assert cut.tolist() == [[False, True], [True, False], [False, False]]
 
 
-def test_a_scan_whose_voxels_are_in_metres_is_refused_before_memory_is_taken(framed):
+@every_row("factor", [1e-3, 1e3])
+def test_a_scan_whose_voxels_are_not_in_mm_is_refused_before_memory_is_taken(framed, factor):
     whole, _ = in_noise()
-    small = replace(whole, affine=whole.affine @ np.diag([1e-3, 1e-3, 1e-3, 1.0]))
-    with refuses() as no:
-        framed.check({"t1": small}, "a")
-    assert "metres" in str(no.value)
+    wrong = replace(whole, affine=whole.affine @ np.diag([factor, factor, factor, 1.0]))
+    with refuses(" mm long"):
+        framed.check({"t1": wrong}, "a")

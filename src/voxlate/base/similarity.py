@@ -57,6 +57,14 @@ def mutual_information(
     return float((of_a + of_b) / both) if both > 0 else float("nan")
 
 
+def bin_range(values: AnyArray, unit: str) -> tuple[float, float]:
+    """The ends of a histogram's bins for values of a unit; both are equal where all values are."""
+    if unit == "HU":
+        return RANGE_HU
+    low, high = np.nanpercentile(values, PERCENTILES).tolist()
+    return (low, high) if low < high else (float(np.nanmin(values)), float(np.nanmax(values)))
+
+
 def dice(a: Bool, b: Bool) -> float:
     """Overlap of two masks, twice the intersection over the sum of both; NaN where both are empty."""
     total = int(a.sum()) + int(b.sum())

@@ -1,6 +1,5 @@
 """Messages on prepared cases without their voxels: guesses, failed registrations, exchanged axes, scans that lie apart."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -12,12 +11,12 @@ from voxlate.base.array_types import Bool, Float64
 from voxlate.base.errors import BadInput
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, message
-from voxlate.checks.check_table import Numbers, ask
+from voxlate.checks.check_table import ask
 from voxlate.scans.cases.align import Preparation
-from voxlate.scans.cases.alignment_audit import MAPS, misalignments, worst_first
+from voxlate.scans.cases.alignment_audit import misalignments
 from voxlate.scans.cases.case import CaseHeader, PreparedCase
 from voxlate.scans.images.grid import Grid, Volume, share_inside
-from voxlate.scans.images.misalignment import NOTHING_IN_COMMON, Misalignment
+from voxlate.scans.images.misalignment import Misalignment, is_resolved
 
 LEAST_SLICES = 4  # along each axis, as registration asks for
 COARSER = 1.2  # times: a smaller difference of voxels is not reported
@@ -46,37 +45,27 @@ def check_apart(
 
     advice: what to do, beside looking at it; of_input: 1 for scans that are given to a model.
     """
-    numbers = {**_apart_numbers(header, found), "advice": advice, "of_input": of_input}
+    apart_mm = found.median_mm or 0.0
+    seen = np.array(header.spacing_mm)[is_resolved(header.shape, header.spacing_mm)]
+    numbers = {
+        "apart_mm": apart_mm,
+        "voxels": apart_mm / seen.max() if apart_mm else 0.0,
+        "unmeasured": found.median_mm is None,
+        "reason": found.reason,
+        "to": found.to,
+        "advice": advice,
+        "of_input": of_input,
+    }
     return [*ask("apart", numbers, name), *ask("unmeasured", numbers, name)]
 
 
-def _apart_numbers(header: CaseHeader, found: Misalignment) -> Numbers:
-    resolved = [mm for axis, mm in zip("DHW", header.spacing_mm) if axis not in found.unseen]
-    apart_mm = found.median_mm or 0.0
-    return {
-        "apart_mm": apart_mm,
-        "p95_mm": found.p95_mm or 0.0,
-        "voxels": apart_mm / max(resolved, default=math.inf),
-        "unmeasured": found.median_mm is None and found.reason != MAPS,
-        "reason": found.reason or NOTHING_IN_COMMON,
-        "to": found.to,
-    }
-
-
 def check_alignment(headers: Sequence[CaseHeader], preparation: Preparation) -> Iterator[Message]:
-    """A message on each misaligned pair, the worst first, on what cannot be measured, and on what was not examined."""
-    for header, name, found in worst_first(headers):
+    """A message on each misaligned pair, the worst first, and on what cannot be measured."""
+    pairs = [(header, *scan) for header in headers for scan in header.misaligned.items()]
+    for header, name, found in sorted(pairs, key=lambda pair: -(pair[-1].median_mm or 0.0)):
         may_register = preparation.register is None and min(header.shape) >= LEAST_SLICES
         advice = " Register (--register rigid)." if may_register else ""
         yield from (said.on(header.case) for said in check_apart(header, name, found, advice))
-    several = [header for header in headers if len(header.visible) > 1]
-    left = sum(not header.misaligned for header in several)
-    if 0 < left < len(several):
-        yield message(
-            "not-examined",
-            f"How far scans lie from each other was examined in {len(several) - left} of {len(several)} cases; of the other {left} it is not known.",
-            cases=left,
-        )
 
 
 def check_origins(headers: Sequence[CaseHeader]) -> Iterator[Message]:
@@ -86,7 +75,7 @@ def check_origins(headers: Sequence[CaseHeader]) -> Iterator[Message]:
             yield from check_guesses(name, origin.guesses, header.case)
         for name, scan in header.registered.items():
             if scan.kept != scan.asked:
-                gain = f"{scan.before.mutual_information:.4f} before, {scan.after.mutual_information:.4f} after"
+                gain = f"{scan.before:.4f} before, {scan.after:.4f} after"
                 left = "resampled by its header" if scan.kept == "none" else f"kept {scan.kept}"
                 yield message(
                     "not-registered",

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from voxlate.page.api import wants_json
-from voxlate.page.page_settings import Limits, Settings
+from voxlate.page.page_settings import Settings
 
 CONTENT_POLICY = "; ".join(
     (
@@ -36,10 +36,7 @@ HEADERS = {
     "permissions-policy": "camera=(), microphone=(), geolocation=()",
     "cache-control": "no-store",
 }
-ENTER, STATIC, UPLOAD = "/enter", "/static/", "/uploads"
-# Scripts and styles hold nothing of a patient. The browser keeps them, and asks by their ETag whether they have changed:
-# after an update of voxlate, an old script beside a new page would not work.
-STATIC_CACHE = "private, no-cache"
+OPEN = ("/enter", "/static/")  # without a session
 READING = ("GET", "HEAD")
 
 
@@ -57,58 +54,51 @@ class Access:
             return  # the page has no web sockets
         request = Request(scope)
         app: ASGIApp = self.app
-        path = scope["path"]
 
         async def send_with_headers(message: Message) -> None:
             """Add the headers that a response does not have."""
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                if path.startswith(STATIC):
-                    headers.setdefault("cache-control", STATIC_CACHE)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)
 
         try:
-            self._check(request, path)
+            check_access(request, self.settings)
         except HTTPException as refusal:
             app = PlainTextResponse(f"{refusal.detail}\n", refusal.status_code)
             if wants_json(request):
                 app = JSONResponse({"error": refusal.detail}, refusal.status_code)
         await app(scope, receive, send_with_headers)
 
-    def _check(self, request: Request, path: str) -> None:
-        """Raise HTTPException with one sentence for a request that may not pass."""
-        headers = request.headers
-        if _host_name(headers) not in self.settings.host_names:
-            raise HTTPException(
-                421, "host: expected a name of this server, found another. Use the printed URL."
-            )
-        session = request.cookies.get(self.settings.cookie, "")
-        is_in = hmac.compare_digest(session.encode(), self.settings.session.encode())
-        is_reading = request.method in READING
-        if not is_reading and not _is_own_origin(headers):
-            raise HTTPException(
-                403, "origin: expected a form of this page, found another. Use the page itself."
-            )
-        if not is_in and not path.startswith((ENTER, STATIC)):
-            raise HTTPException(
-                401,
-                "session: expected a browser that the token let in, found another. Open the address that the server printed.",
-            )
-        if not is_reading:
-            _check_length(headers, path, self.settings.limits)
 
-
-def _check_length(headers: Headers, path: str, limits: Limits) -> None:
-    """Raise HTTPException for a body without a stated length, or with one above the limit."""
+def check_access(request: Request, settings: Settings) -> None:
+    """Raise HTTPException with one sentence for a request that may not pass."""
+    headers = request.headers
+    if _host_name(headers) not in settings.host_names:
+        raise HTTPException(
+            421, "host: expected a name of this server, found another. Use the printed URL."
+        )
+    is_writing = request.method not in READING
+    host = headers.get("host")
+    if is_writing and headers.get("origin") not in (f"http://{host}", f"https://{host}"):
+        raise HTTPException(
+            403, "origin: expected a form of this page, found another. Use the page itself."
+        )
+    session = request.cookies.get(settings.cookie, "")
+    is_in = hmac.compare_digest(session.encode(), settings.session.encode())
+    if not is_in and not request.scope["path"].startswith(OPEN):
+        raise HTTPException(
+            401,
+            "session: expected a browser that the token let in, found another. Open the address that the server printed.",
+        )
     length = headers.get("content-length", "")
-    if "transfer-encoding" in headers or not length.isascii() or not length.isdecimal():
+    if is_writing and not (length.isascii() and length.isdecimal()):
         raise HTTPException(
             411, "request: expected a stated length, found none. Use the page itself."
         )
-    most = limits.upload_bytes if path == UPLOAD else limits.form_bytes
-    if int(length[:20]) > most:
+    most = settings.limits.upload_bytes
+    if is_writing and int(length[:20]) > most:
         raise HTTPException(
             413, f"request: expected at most {most} bytes, found more. Choose fewer files."
         )
@@ -121,10 +111,3 @@ def _host_name(headers: Headers) -> str:
         return (urlsplit(f"//{hosts[0]}").hostname or "").lower() if len(hosts) == 1 else ""
     except ValueError:
         return ""
-
-
-def _is_own_origin(headers: Headers) -> bool:
-    """Whether a form was sent by a page of this server: its origin has the host of the request."""
-    origin = headers.get("origin")
-    host = headers.get("host")
-    return origin in (f"http://{host}", f"https://{host}")

@@ -11,17 +11,10 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request
 
 from voxlate.base.messages import Grade
-from voxlate.page.words import LABELS
+from voxlate.page.words import ANYWAY
 
 JSON = "application/json"
 OPENAPI = "/openapi.json"
-
-
-@dataclass(frozen=True)
-class Entered:
-    """The token was right; the cookie of the response is the session."""
-
-    entered: bool = True
 
 
 @dataclass(frozen=True)
@@ -109,7 +102,7 @@ class SynthesisForm(BaseModel, extra="forbid"):
     run: str = Field(description="Label of the model.")
     anyway: bool = Field(
         False,
-        title=LABELS["--anyway"],
+        title=ANYWAY,
         description="Also synthesise a case that is graded “do not trust”.",
     )
 

@@ -9,12 +9,12 @@ DATA/jobs/<job>/scans, out    uploaded scans of a check; images of a synthesis
 A check finds which models fit scans; a synthesis refers to the check whose scans it takes.
 """
 
-import os
 import secrets
 import shutil
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -87,16 +87,10 @@ class Jobs:
         kind: Kind,
         title: str,
         request: Asked,
-        most: int,
         reserved: Path | None = None,
     ) -> Job:
-        """Put a job into the queue; raises BadInput where `most` jobs wait or run already."""
+        """Put a job into the queue."""
         with self._lock:
-            waiting = sum(not job.has_ended for job in self._jobs.values())
-            if waiting >= most:
-                raise BadInput(
-                    f"queue: expected fewer than {most} jobs that wait or run, found {waiting}. Wait until one has ended, or cancel one."
-                )
             folder = reserved or self.reserve()
             job = Job(folder.name, kind, title, {**request}, created=time.time())
             return self._keep(job)
@@ -197,12 +191,9 @@ class Jobs:
     def bytes(self) -> int:
         """The size of all files below the data folder."""
         total = 0
-        for place, _, files in os.walk(self.data):
-            for file in files:
-                try:
-                    total += os.lstat(os.path.join(place, file)).st_size
-                except FileNotFoundError:
-                    continue  # removed in the meantime
+        for path in self.data.rglob("*"):
+            with suppress(FileNotFoundError):  # removed in the meantime
+                total += path.lstat().st_size
         return total
 
 

@@ -1,13 +1,13 @@
 """The work of a check: which models fit uploaded scans, and why, by the functions of `voxlate check`."""
 
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
 
-from voxlate.base.errors import BadInput, first_of, plural
+from voxlate.base.errors import BadInput, plural
 from voxlate.base.messages import GRADES, worst_grade
 from voxlate.commands.api.images import CheckedCase, check_case
 from voxlate.commands.api.progress import Reporter
@@ -19,12 +19,7 @@ from voxlate.scans.cohorts.owners import person_in
 from voxlate.scans.cohorts.path_names import modality_by_name
 from voxlate.scans.cohorts.presets import modality_of
 from voxlate.scans.formats.dicom import is_dicom_folder, list_series
-from voxlate.scans.formats.io import (
-    format_by_ending,
-    is_picture,
-    is_there,
-    location_of,
-)
+from voxlate.scans.formats.io import format_by_ending, is_picture
 from voxlate.synthesis.cohort import select
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.scans import why_excluded
@@ -33,7 +28,6 @@ from voxlate.training.load import load
 from voxlate.training.starters.card import read_card
 from voxlate.training.starters.names import name_of
 
-MOST_ENTRIES = 200  # files and series that are listed
 ORDER = (None, *GRADES)  # of the worst warning
 
 
@@ -76,7 +70,6 @@ def check(folder: Path, request: Asked, reporter: Reporter) -> Json:
     return {
         "entries": [asdict(entry) for entry in entries],
         "fits": [asdict(fit) for fit in fits],
-        "others": [*_others(scans, entries)],
         "names": names,
     }
 
@@ -90,20 +83,8 @@ def _check_patients(scans: Path, entries: Sequence[Entry]) -> None:
         )
 
 
-def _others(scans: Path, entries: Sequence[Entry]) -> Iterator[str]:
-    """Sentences on the files of an upload that are not used; those among DICOM files are left to the series."""
-    listed = {location_of(scans / entry.place) for entry in entries}
-    others = [
-        path.name
-        for path in sorted(scans.rglob("*"))
-        if path.is_file() and listed.isdisjoint((path, path.parent))
-    ]
-    if others:
-        yield f"Not used, because they are no scans: {first_of(others)}."
-
-
 def list_entries(scans: Path) -> list[Entry]:
-    """The files and series of an upload, in the order of their places; raises BadInput for none and for too many.
+    """The files and series of an upload, in the order of their places; raises BadInput for none.
 
     Pictures beside DICOM series are those of a disc's viewer.
     """
@@ -112,15 +93,10 @@ def list_entries(scans: Path) -> list[Entry]:
         if is_dicom_folder(folder):
             entries += _series_in(folder, scans)
             continue
-        files = sorted(path for path in folder.iterdir() if path.is_file())
-        for path in files:
-            if format_by_ending(path.name):
+        for path in sorted(folder.iterdir()):
+            if path.is_file() and format_by_ending(path.name):
                 contrast = contrast_of(modality_by_name(path))
                 entries.append(Entry(place_in(path, scans), path.name, contrast=contrast))
-        if len(entries) > MOST_ENTRIES:
-            raise BadInput(
-                f"upload: expected the scans of one case, found more than {MOST_ENTRIES} files and series. Choose one case."
-            )
     if any(entry.study for entry in entries):
         entries = [entry for entry in entries if not is_picture(scans / entry.place)]
     if len(entries) == 1 and entries[0].study:
@@ -259,7 +235,7 @@ def absolute_inputs(inputs: Sequence[str], scans: Path) -> list[str]:
     """Inputs with the upload's folder, as `voxlate synth` takes them."""
     texts = []
     for text in inputs:
-        name, mark, place = ("", "", text) if is_there(scans / text) else text.partition("=")
+        name, mark, place = text.rpartition("=")  # no name of an uploaded file has this sign
         texts.append(f"{name}{mark}{scans / place}")
     return texts
 

@@ -15,17 +15,13 @@ WILDCARDS = ("0.0.0.0", "::", "")
 class Limits:
     """What the page accepts at most.
 
-    upload_bytes: of one upload, and of the files that its archives unpack to; files: of one upload; ratio: of unpacked
-    to packed bytes of an archive; disk_bytes: of the whole data folder; queue: jobs that wait or run; form_bytes: of a
-    form without files; keep_hours: after which uploads and results are removed.
+    upload_bytes: of one upload, and of the files that its archives unpack to; files: of one upload; disk_bytes: of the
+    whole data folder; keep_hours: after which uploads and results are removed.
     """
 
     upload_bytes: int = 2 * GB
     files: int = 5000
-    ratio: float = 200.0
     disk_bytes: int = 20 * GB
-    queue: int = 20
-    form_bytes: int = 64 * 2**10
     keep_hours: float = 24.0
 
 

@@ -21,7 +21,6 @@ from fastapi.responses import (
 from voxlate.base.errors import BadInput
 from voxlate.page.api import (
     UPLOAD,
-    Entered,
     JobState,
     Listed,
     SynthesisForm,
@@ -34,14 +33,13 @@ from voxlate.page.jobs import (
     PROGRESS,
     REPORT,
     SCANS,
-    VIEWS,
     Job,
     Jobs,
     Json,
     Kind,
 )
 from voxlate.page.page_settings import Settings
-from voxlate.page.uploads import Space, receive
+from voxlate.page.uploads import check_room, receive
 from voxlate.page.words import CONTRASTS, for_page
 from voxlate.scans.formats.io import without_ending
 
@@ -52,21 +50,14 @@ DOWNLOADS = {DICOM_ZIP: "DICOM series (zip)", REPORT: "Report (HTML)"}
 NO_PAGE = "page: expected one that exists, found none. Go to the list."
 # of what a job has found, the parts of its state
 SHOWN = ("fits", "warnings", "expected", "verdict", "summary", "windows", "descriptions")
-STAGES = {
-    "models": "comparing the scan with the models",
-    "cases": "reading and preparing the scan",
-    "slices": "synthesising",
-    "views": "writing the report and the images of the viewer",
-}
 
 
 @dataclass(frozen=True)
 class Site:
-    """What the pages need: settings, jobs, and free disk space."""
+    """What the pages need."""
 
     settings: Settings
     jobs: Jobs
-    space: Space
     templates: jinja2.Environment
 
     def page(self, template: str, status: int = 200, **values: Any) -> HTMLResponse:
@@ -101,12 +92,7 @@ class Site:
         folder = self.jobs.folder(job.name)
         url = url_of(job)
         found = self.found(job)
-        moved = self.jobs.read_file(job.name, PROGRESS) if job.state == "running" else {}
-        stage, percent, left = moved.get("stage", ""), None, None
-        # all but one step may be short: before the first and after the last, the rest is unknown
-        if moved and 0 < moved["done"] < moved["total"]:
-            percent = round(100 * moved["done"] / moved["total"])
-            left = moved.get("seconds_left")
+        progress = self.jobs.read_file(job.name, PROGRESS) if job.state == "running" else {}
         return JobState(
             job.name,
             url,
@@ -114,14 +100,12 @@ class Site:
             job.title,
             job.state,
             time.strftime("%d %b %H:%M", time.localtime(job.created)),
-            stage=STAGES.get(stage, stage),
-            percent=percent,
-            seconds_left=left,
             why=job.why,
             images={
                 without_ending(file): f"{url}/images/{file}" for file in found.get("images", ())
             },
             files={file: f"{url}/{file}" for file in DOWNLOADS if (folder / file).is_file()},
+            **progress,
             **{key: found[key] for key in SHOWN if key in found},
         )
 
@@ -134,8 +118,7 @@ class Site:
 
     def add(self, kind: Kind, title: str, request: Json, reserved: Path | None = None) -> Response:
         """Put a job into the queue, and go to its page."""
-        most = self.settings.limits.queue
-        return self.go_to(self.jobs.add(kind, title[:LONGEST_TITLE], request, most, reserved))
+        return self.go_to(self.jobs.add(kind, title[:LONGEST_TITLE], request, reserved))
 
     def go_to(self, job: Job) -> Response:
         """Lead the browser to the page of a job."""
@@ -163,7 +146,7 @@ def site_of(request: Request) -> Site:
 OfSite = Annotated[Site, Depends(site_of)]
 
 
-@router.get("/enter", response_model=Entered)
+@router.get("/enter")
 async def enter(request: Request, site: OfSite, token: str = "") -> Response:
     """Exchange the token of the printed URL for a session. The page leads on by itself.
 
@@ -199,27 +182,24 @@ def index(request: Request, site: OfSite) -> Response:
 @router.post("/uploads", response_model=JobState, openapi_extra=UPLOAD)
 async def upload(request: Request, site: OfSite) -> Response:
     """Take files, and put the check of which models fit them into the queue."""
+    settings = site.settings
     size = 2 * int(request.headers["content-length"])  # the form, and its files
-    used = await run_in_threadpool(site.jobs.bytes)
-    with site.space.reserve(size, used, site.settings.data):
-        folder = site.jobs.reserve()
-        scans = folder / SCANS
-        scans.mkdir()
-        try:
-            await receive(request, scans, site.settings.limits)
-            files = sorted(path for path in scans.rglob("*") if path.is_file())
-            if not files:
-                raise BadInput("upload: expected files, found none. Choose a scan first.")
-            name = files[0].relative_to(scans).parts[0][:LONGEST_TITLE]
-            title = name if len(files) == 1 else f"{name} ({len(files)} files)"
-            asked = {
-                "runs": site.settings.runs,
-                "device": site.settings.device,
-            }
-            return await run_in_threadpool(site.add, "check", title, asked, folder)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+    check_room(size, await run_in_threadpool(site.jobs.bytes), settings.data, settings.limits)
+    folder = site.jobs.reserve()
+    scans = folder / SCANS
+    scans.mkdir()
+    try:
+        await receive(request, scans, settings.limits)
+        files = sorted(path for path in scans.rglob("*") if path.is_file())
+        if not files:
+            raise BadInput("upload: expected files, found none. Choose a scan first.")
+        name = files[0].relative_to(scans).parts[0][:LONGEST_TITLE]
+        title = name if len(files) == 1 else f"{name} ({len(files)} files)"
+        asked = {"runs": settings.runs, "device": settings.device}
+        return await run_in_threadpool(site.add, "check", title, asked, folder)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 @router.get("/uploads/{name}", response_model=JobState)
@@ -228,8 +208,7 @@ def upload_page(request: Request, site: OfSite, name: str) -> Response:
     job = site.jobs.read(name)
     if job.kind != "check":
         return site.go_to(job)
-    said = job.request.get("names")
-    return site.job_page(request, job, said=said)
+    return site.job_page(request, job, said=job.request.get("names"))
 
 
 @router.post("/uploads/{name}/names", include_in_schema=False)
@@ -248,21 +227,17 @@ def check_again(site: OfSite, name: str, names: Annotated[list[str], Form()]) ->
 def synthesise(site: OfSite, name: str, form: Annotated[SynthesisForm, Form()]) -> Response:
     """Put a synthesis into the queue: of the inputs that the check found for this model."""
     job, checked = site.finished(name, "check")
-    label = form.run
-    run = site.settings.runs.get(label)
+    run = site.settings.runs.get(form.run)
     fits = {fit["label"]: fit for fit in checked["fits"] if not fit["why_not"]}
-    if run is None or label not in fits:
+    if run is None or form.run not in fits:
         raise BadInput("model: expected one that fits the scan, found another. Choose one.")
-    fit = fits[label]
+    fit = fits[form.run]
     asked = {
         "run": run,
-        "label": label,
+        "label": form.run,
         "check": name,
         "inputs": fit["inputs"],
-        "options": {
-            "anyway": form.anyway,
-            "device": site.settings.device,
-        },
+        "options": {"anyway": form.anyway, "device": site.settings.device},
     }
     return site.add("synthesise", f"{', '.join(fit['targets']).upper()} of {job.title}", asked)
 
@@ -278,7 +253,7 @@ def result_page(request: Request, site: OfSite, name: str) -> Response:
         request,
         job,
         downloads=DOWNLOADS,
-        images=[{**view, "url": f"/jobs/{name}/{VIEWS}/{view['file']}"} for view in views],
+        images=[{**view, "url": f"/jobs/{name}/{view['file']}"} for view in views],
         expires=site.settings.limits.keep_hours,
     )
 
@@ -304,10 +279,8 @@ def file(request: Request, site: OfSite, name: str, place: str) -> Response:
     The report is saved and not shown: its styles are inline.
     """
     _, found = site.finished(name, "synthesise")
-    offered = {file: file for file in DOWNLOADS}
+    offered = {file: file for file in (*DOWNLOADS, *(view["file"] for view in found["views"]))}
     offered |= {f"images/{image}": f"{OUT}/{found['case']}/{image}" for image in found["images"]}
-    for view in found["views"]:
-        offered[f"{VIEWS}/{view['file']}"] = f"{VIEWS}/{view['file']}"
     path = site.jobs.folder(name) / offered.get(place, "none")
     if not path.is_file():
         return site.error(request, 404, NO_PAGE)

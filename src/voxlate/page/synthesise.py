@@ -4,7 +4,7 @@ The viewer reads NIfTI files, each with its role and its display window.
 """
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -136,27 +136,22 @@ def write_views(case: Path, sources: Mapping[str, Path], folder: Path) -> list[V
 
     sources: the scans from which it was synthesised, by modality.
     """
-    target = folder / VIEWS
-    target.mkdir(exist_ok=True)
-    views = []
-    for number, (role, label, volume, low, high) in enumerate(_volumes(case, sources)):
-        file = f"{number}_{role}{ENDINGS[0]}"
-        write_volume(target / file, volume, f"voxlate: {role}")
+    (folder / VIEWS).mkdir(exist_ok=True)
+    views = list[View]()
+
+    def add(role: Role, label: str, volume: Volume, low: float, high: float) -> None:
+        """Write an image; low, high: shown as black and white."""
+        file = f"{VIEWS}/{len(views)}_{role}{ENDINGS[0]}"
+        write_volume(folder / file, volume, f"voxlate: {role}")
         views.append(View(volume.modality, label, role, volume.unit, low, high, file))
-    return views
 
-
-def _volumes(
-    case: Path, sources: Mapping[str, Path]
-) -> Iterator[tuple[Role, str, Volume, float, float]]:
-    """The sources of a case, then each synthesised image with its maps: role, label, volume, black and white."""
     for name, path in sources.items():
         if is_there(path):
             volume = read_volume(path, name)
-            yield "source", name, volume, *window_of(volume)
+            add("source", name, volume, *window_of(volume))
     stated = provenance_of(case)
     images = images_in(case)
-    for name, unit in stated.get("units", {}).items():
+    for name, unit in stated["units"].items():
         if name not in images:
             continue
 
@@ -166,17 +161,18 @@ def _volumes(
 
         image = read(images[name])
         low, high = window_of(image)
-        yield "synthesis", f"{name}, synthesised", image, low, high
+        add("synthesis", f"{name}, synthesised", image, low, high)
         interval = interval_of(images, name, stated)
         if interval is not None:
             lower, upper = read(interval.low), read(interval.high)
             share = percent(interval.coverage)
-            yield "lower", f"lower end of the {share} interval", lower, low, high
-            yield "upper", f"upper end of the {share} interval", upper, low, high
+            add("lower", f"lower end of the {share} interval", lower, low, high)
+            add("upper", f"upper end of the {share} interval", upper, low, high)
             width = replace(upper, data=upper.data - lower.data)
-            yield "width", f"width of the {share} interval", width, 0.0, top_of(width, image)
+            add("width", f"width of the {share} interval", width, 0.0, top_of(width, image))
         spread = spread_of(name, images)
         if spread is not None:
             volume = read(spread)
             label = "standard deviation of the samples"
-            yield "spread", label, volume, 0.0, top_of(volume, image)
+            add("spread", label, volume, 0.0, top_of(volume, image))
+    return views

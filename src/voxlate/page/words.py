@@ -1,7 +1,6 @@
 """Texts of voxlate in the words of the page, which has no command line and states no absolute path.
 
-A refusal is a finding ("expected …, found …") and a fix. Where the fix names an option that the page has as a setting, it
-names the setting; what only a command line can do is left out.
+A refusal is a finding ("expected …, found …") and a fix; a fix that only a command line has is left out.
 """
 
 import re
@@ -12,8 +11,6 @@ from voxlate.base.messages import reworded, without_names
 from voxlate.base.option import FLAG
 from voxlate.commands.api.entry import HOMES
 
-# The settings of the page by the options that they are on the command line.
-LABELS = {"--anyway": "Synthesise anyway"}
 # What a scan may be.
 CONTRASTS = {
     "t1": "T1",
@@ -43,12 +40,10 @@ SAME = {
 }
 OPTION = re.compile(rf"(?<![\w-]){FLAG.pattern}")
 ON_LINE = re.compile(rf"{OPTION.pattern}|\bvoxlate (?:{'|'.join(HOMES)})\b")  # or a command
-PARENTHESIS = re.compile(r" ?\([^()]*\)")
-
-REFUSAL = re.compile(r"(.*?\bfound:? .*?[.?]) ([^a-z].*)", re.DOTALL)  # a finding and its fix
 END = re.compile(r"(?<=[.!?]) (?=[A-Z])")
 LEAST_WORDS = 4  # fewer are a name, not a sentence
 ADVICE = "Choose other files or settings."
+ANYWAY = "Synthesise anyway"  # the only option of the page
 
 
 def contrast_of(name: str) -> str:
@@ -66,21 +61,18 @@ def for_page(value: Any, places: Mapping[str, str]) -> Any:
 
 
 def in_settings(text: str) -> str:
-    """A text that names settings of the page in place of options, without what only a command line can do."""
+    """A text without the sentences that name an option or a command; its first, which says what was found, keeps only names of options."""
+    text = text.replace("--anyway", f"“{ANYWAY}”")
     if len(text.split()) < LEAST_WORDS or not ON_LINE.search(text):
         return text
-    text = PARENTHESIS.sub(lambda part: "" if ON_LINE.search(part[0]) else part[0], text)
-    refusal = REFUSAL.fullmatch(text)
-    finding, *advice = [refusal[1], *END.split(refusal[2])] if refusal else END.split(text)
-    advice = [OPTION.sub(_setting, sentence) for sentence in advice]
+    finding, *advice = END.split(text)
+    finding = ON_LINE.sub(_without_command, finding)
     advice = [sentence for sentence in advice if not ON_LINE.search(sentence)]
-    finding = ON_LINE.sub("voxlate", OPTION.sub(lambda part: part[0][2:], finding))
     if not advice and "expected" in finding:
         advice = [ADVICE]
     return " ".join([finding, *advice])
 
 
-def _setting(option: re.Match[str]) -> str:
-    """The setting of an option, or the option itself where the page has none."""
-    name = LABELS.get(option[0])
-    return f"“{name}”" if name else option[0]
+def _without_command(part: re.Match[str]) -> str:
+    """The name of an option, or of the program in place of a command."""
+    return part[0][2:] if part[0].startswith("--") else "voxlate"

@@ -35,10 +35,15 @@ from voxlate.page.words import for_page
 _log = logging.getLogger(__name__)
 LOOK_SECONDS = 0.2  # between two looks at the queue, and at a process
 RETRY_SECONDS = 5.0  # after a fault of the disk
-CLEAN_SECONDS = 60.0  # between two removals of old jobs
 MESSAGES = "messages.txt"  # what the process of a job prints, for whoever runs the server
 EVERY_SECONDS = 0.5  # between two writings of the progress
 STDIN = 0  # file descriptor
+STAGES = {
+    "models": "comparing the scan with the models",
+    "cases": "reading and preparing the scan",
+    "slices": "synthesising",
+    "views": "writing the report and the images of the viewer",
+}
 
 
 def start_process(folder: Path) -> subprocess.Popen[bytes]:
@@ -59,16 +64,18 @@ Start = Callable[[Path], "subprocess.Popen[bytes]"]
 
 @dataclass
 class Worker:
-    """A thread that works on the waiting jobs until `stop` is set."""
+    """What works on the waiting jobs, and removes those that ended `keep_seconds` ago, until `stop` is set."""
 
     jobs: Jobs
     start: Start
     stop: threading.Event
+    keep_seconds: float
 
     def run(self) -> None:
         """Work on jobs until the worker is stopped."""
         while not self.stop.is_set():
             try:
+                self.jobs.remove_old(self.keep_seconds, time.time())
                 job = self.jobs.take()
                 if job is not None:
                     self._work_on(job)
@@ -79,41 +86,21 @@ class Worker:
             self.stop.wait(LOOK_SECONDS)
 
     def _work_on(self, job: Job) -> None:
+        """Wait until the job's process ends, the job is cancelled, or the worker is to stop; note which."""
+        process = self.start(self.jobs.folder(job.name))
         try:
-            process = self.start(self.jobs.folder(job.name))
-        except OSError as error:
-            why = f"process: expected a new process for the job, found '{error.strerror}'. Try again later."
-            self.jobs.end(job.name, "failed", why)
-            return
-        try:
-            self._wait(job, process)
+            while process.poll() is None:
+                if self.jobs.read(job.name).has_ended or self.stop.wait(LOOK_SECONDS):
+                    return
+            none = f"This should not happen: the process of the job ended without a result (exit code {process.poll()}). The reason may be too little memory; the server's folder has {MESSAGES} with its messages."
+            why = self.jobs.read_file(job.name, OUTCOME).get("why", none)
+            self.jobs.end(job.name, "failed" if why else "done", why)
         finally:
-            end(process)
-
-    def _wait(self, job: Job, process: subprocess.Popen[bytes]) -> None:
-        """Wait until the process ends, the job is cancelled, or the worker is to stop; note which."""
-        while process.poll() is None:
-            if self.jobs.read(job.name).has_ended or self.stop.wait(LOOK_SECONDS):
-                return
-        none = f"This should not happen: the process of the job ended without a result (exit code {process.poll()}). The reason may be too little memory; the server's folder has {MESSAGES} with its messages."
-        why = self.jobs.read_file(job.name, OUTCOME).get("why", none)
-        self.jobs.end(job.name, "failed" if why else "done", why)
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    """End a process that may have ended; a job keeps nothing of its unfinished work."""
-    if process.poll() is None:
-        process.kill()
-        process.wait()
-    if process.stdin is not None:
-        process.stdin.close()
-
-
-def clean_regularly(jobs: Jobs, keep_seconds: float, stop: threading.Event) -> None:
-    """Remove old uploads and results until `stop` is set."""
-    while not stop.is_set():
-        jobs.remove_old(keep_seconds, time.time())
-        stop.wait(CLEAN_SECONDS)
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
 
 
 def writes_progress(folder: Path) -> Callable[..., None]:
@@ -127,8 +114,11 @@ def writes_progress(folder: Path) -> Callable[..., None]:
         since = begun.setdefault(stage, now)
         if now - written >= EVERY_SECONDS or done >= total:
             written = now
-            left = (now - since) / max(done - 1, 1) * (total - done)
-            facts = {"stage": stage, "done": done, "total": total, "seconds_left": round(left)}
+            facts: dict[str, str | int] = {"stage": STAGES.get(stage, stage)}
+            # all but one step may be short: before the first and after the last, the rest is unknown
+            if 0 < done < total:
+                facts["percent"] = round(100 * done / total)
+                facts["seconds_left"] = round((now - since) / max(done - 1, 1) * (total - done))
             write_json(folder / PROGRESS, facts)
 
     return step

@@ -3,14 +3,13 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from voxlate import __version__
-from voxlate.base.errors import BadInput, CannotWrite, first_of
+from voxlate.base.errors import BadInput, CannotWrite
 from voxlate.base.executors.case_work import (
     Executor,
     InProcess,
@@ -18,6 +17,7 @@ from voxlate.base.executors.case_work import (
     Work,
     case_sentence,
     no_report,
+    run_cases,
 )
 from voxlate.base.executors.workers import LocalExecutor, choose_executor
 from voxlate.base.files import is_scaffold, lock
@@ -25,7 +25,7 @@ from voxlate.base.machine import cores
 from voxlate.base.messages import UNOWNED, Message, Say, by_consequence, message
 from voxlate.base.option import merge
 from voxlate.scans.cases.align import Preparation
-from voxlate.scans.cases.alignment_audit import choose_cases, misalignments
+from voxlate.scans.cases.alignment_audit import misalignments
 from voxlate.scans.cases.case import (
     CaseHeader,
     PreparedCase,
@@ -60,9 +60,10 @@ OWN_NAMES = "transforms", "latents", "report.html", "messages.jsonl"
 # of cohort.json's provenance; they may differ
 NO_OPTIONS = ("unread", "failed", "left_out", "voxlate")
 
-# Cases that fail before any succeeds, after which the others are not tried; the share of failed cases from which no
-# cohort is written; cases whose errors are printed then.
-HOPELESS, MOST_FAILED, MOST_SENTENCES = 3, 0.5, 10
+MOST_FAILED, MOST_SENTENCES = (
+    0.5,
+    10,
+)  # share of failed cases from which no cohort is written; errors printed then
 
 
 @dataclass(frozen=True)
@@ -122,51 +123,42 @@ def prepare(
     asked = merge(PrepareOptions, options, changes)
     inputs = read_inputs(root, asked)
     out = Path(out)
-    cases = inputs.found.cases
-    executor = _executor_of(asked, len(cases))
     for warning in inputs.small:
         say(warning)
-    _refuse_other(out, _provenance(inputs, asked), inputs)
-    audited = choose_cases([case.case for case in cases]) if asked.audit else frozenset()
-    work = _Work(out, inputs.preparation, examination, audited)
-    again = list[str]()
-    failed = dict[str, Exception]()
-    with lock(out):
-        outcomes = _each(work, cases, executor)
-        for done, (case, result) in enumerate(outcomes, start=1):
-            if isinstance(result, Exception):
-                failed[case] = result
-            elif result:
-                again.append(case)
-            progress(done, len(cases))
-        inputs = _without(inputs, failed)
-        cases = inputs.found.cases
-    if again:
-        say(
-            message(
-                "prepared-again",
-                f"{len(again)} cases were prepared again, because their files or the options have changed: {first_of(sorted(again))}.",
-                cases=len(again),
-            )
-        )
-    headers = [read_header(case_path(out, case.case)) for case in cases]
     made = _provenance(inputs, asked)
-    if failed:
-        made["failed"] = sorted(failed)
+    _refuse_other(out, made, inputs)
+    work = _Work(out, inputs.preparation, examination, asked.audit)
+    cases = inputs.found.cases
+
+    def step(_: str, done: int, total: int) -> None:
+        """Report a finished case."""
+        progress(done, total)
+
+    with lock(out):
+        executor = _executor_of(asked, len(cases))
+        outcomes = run_cases(executor, work, cases, step, no_report, CannotWrite)
+    failed = {
+        case.case: case_sentence(case.case, outcome.error)
+        for case, outcome in zip(cases, outcomes)
+        if outcome.error is not None
+    }
+    inputs = _without(inputs, failed)
+    headers = [read_header(case_path(out, case.case)) for case in inputs.found.cases]
+    made |= {"unread": inputs.found.unread, "failed": sorted(failed)}
     write_cohort(_cohort(out, inputs, headers, made, examination))
     return open_cohort(out)
 
 
-def _without(inputs: Inputs, failed: dict[str, Exception]) -> Inputs:
-    """The inputs without the cases that cannot be prepared; raises BadInput where these are half of all."""
+def _without(inputs: Inputs, failed: Mapping[str, str]) -> Inputs:
+    """The inputs without the cases that cannot be prepared, for these reasons; raises BadInput where these are half of all."""
     found = inputs.found
-    sentences = [case_sentence(case, failed[case]) for case in sorted(failed)]
     if len(failed) >= MOST_FAILED * len(found.cases):
+        sentences = [failed[case] for case in sorted(failed)][:MOST_SENTENCES]
         raise BadInput(
-            f"prepare: expected {len(found.cases)} cases that can be prepared, found {len(failed)} that cannot. Correct or exclude them (--exclude), and run the same command again: {' '.join(sentences[:MOST_SENTENCES])}"
+            f"prepare: expected {len(found.cases)} cases that can be prepared, found {len(failed)} that cannot. Correct or exclude them (--exclude), and run the same command again: {' '.join(sentences)}"
         )
     cases = [case for case in found.cases if case.case not in failed]
-    unread = [*found.unread, *(sentence.removesuffix(".") for sentence in sentences)]
+    unread = [*found.unread, *(failed[case].removesuffix(".") for case in sorted(failed))]
     return replace(inputs, found=replace(found, cases=cases, unread=unread))
 
 
@@ -192,7 +184,7 @@ def _cohort(
                 )
         entries.append(
             CaseEntry(
-                **{name: getattr(header, name) for name in (*SHARED, "registered", "misaligned")},
+                **{name: getattr(header, name) for name in SHARED},
                 split=inputs.splits[case.patient],
                 present=header.visible,
                 mask_ml=round(header.mask_ml, 3),
@@ -291,80 +283,40 @@ def _executor_of(asked: PrepareOptions, cases: int) -> Executor:
     return LocalExecutor(processes) if processes > 1 else InProcess()
 
 
-def _each(
-    work: "_Work", cases: list[CaseFiles], executor: Executor
-) -> Iterator[tuple[str, bool | Exception]]:
-    """The name of each case and the result of `work` on it, or its error, in the order in which they finish.
-
-    Raises an error where folders cannot be written, or none of the first cases succeeds.
-    """
-    failed = 0
-    succeeds = False
-    with closing(executor.run(work, cases)) as outcomes:
-        for number, outcome in outcomes:
-            if outcome.error is None:
-                succeeds = True
-            elif isinstance(outcome.error, CannotWrite):
-                raise outcome.error
-            else:
-                failed += 1
-                if not succeeds and failed == min(HOPELESS, len(cases)):
-                    raise _all_fail(outcome.error, failed, len(cases))
-            yield cases[number].case, outcome.error or outcome.result
-
-
-def _all_fail(error: Exception, failed: int, cases: int) -> Exception:
-    """The error of the last of several cases, all of which fail, with their number."""
-    if not isinstance(error, BadInput) or failed == 1:
-        return error
-    return BadInput(
-        f"{error} None of the first {failed} of {cases} cases can be prepared; the others were not tried."
-    )
-
-
 @dataclass(frozen=True)
 class _Work:
-    """The work on the cases of a cohort, which is sent to each process; audited: cases whose misalignment is estimated."""
+    """The work on the cases of a cohort, which is sent to each process; audit: whether misalignment is measured."""
 
     out: Path
     preparation: Preparation
     examination: Examination | None
-    audited: frozenset[str]
+    audit: bool
     uses_network: ClassVar[bool] = False
 
     def open(self) -> Work:
         """See Job.open."""
         return lambda files, _: self.prepare(files)
 
-    def prepare(self, files: CaseFiles) -> bool:
-        """Prepare one case, unless its file exists and has the same inputs and options.
-
-        Gives whether it replaced a file of other inputs or options.
-        """
+    def prepare(self, files: CaseFiles) -> None:
+        """Prepare one case, unless its file exists and has the same inputs and options."""
         path = case_path(self.out, files.case)
-        audit = files.case in self.audited
         hashes = [(name, content_hash(place)) for name, place in files.paths.items()]
-        text = repr((VERSION, files.case, files.patient, self.preparation, hashes))
+        text = repr((VERSION, files.case, files.patient, self.preparation, hashes, self.audit))
         inputs = hashlib.sha256(text.encode()).hexdigest()
-        was_there = path.exists()
-        earlier = read_header(path) if was_there else None
-        if earlier is not None and earlier.inputs == inputs:
-            is_audited = earlier.misaligned or len(earlier.visible) < 2
-            if is_audited or not audit:
-                return False
+        if path.exists() and read_header(path).inputs == inputs:
+            return
         scans = {name: read_volume(place, name) for name, place in files.paths.items()}
         mask = scans.pop("mask", None)
         labels = {name: scans.pop(name) for name in files.labels}
         case = prepare_case(files.case, scans, self.preparation, mask=mask, labels=labels)
-        misaligned = misalignments(case, self.preparation.fixed) if audit else {}
+        misaligned = misalignments(case, self.preparation.fixed) if self.audit else {}
         header = case.header
         if self.examination is not None:
             header = self.examination.measure(case, scans, mask)
         header = replace(header, patient=files.patient, inputs=inputs, misaligned=misaligned)
         for name, transform in case.transforms.items():
-            write_transform(self.out / header.registered[name].transform, transform)
+            write_transform(self.out / "transforms" / files.case / f"{name}.tfm", transform)
         write_case(path, replace(case, header=header))
-        return was_there
 
 
 def read_inputs(cohort: Path | str, options: PrepareOptions) -> Inputs:

@@ -37,8 +37,8 @@ class PrepareOptions(Layout, ExecutorOptions):
         Option("Resample the scans of a case to the grid with the thinnest slices.", panel=MAIN),
     ] = False
     register: Annotated[
-        Literal["rigid", "affine", "bspline"] | None,
-        Option("Register the scans of a case: rigid, affine or bspline.", panel=MAIN),
+        Literal["rigid", "bspline"] | None,
+        Option("Register the scans of a case: rigid or bspline.", panel=MAIN),
     ] = None
     spacing_mm: Annotated[
         tuple[float, float, float] | None,
@@ -91,7 +91,7 @@ class PrepareOptions(Layout, ExecutorOptions):
     audit: Annotated[
         bool,
         Option(
-            "Estimate how far the scans of a case are misaligned, in large cohorts of a tenth of the cases.",
+            "Measure how far the scans of a case are misaligned.",
             panel=ADVANCED,
         ),
     ] = True

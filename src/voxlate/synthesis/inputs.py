@@ -138,10 +138,7 @@ def prepare_inputs(
         text = f"{' and '.join(facts.data.target)} is reconstructed from itself: the bound of models with this autoencoder, no synthesis."
         warnings.append(message("reconstruction", text))
     on_grid = {"on_grid_of": used.fixed} if used.register else {}
-    registered = {
-        name: asdict(replace(scanned, transform=""))
-        for name, scanned in prepared.header.registered.items()
-    }
+    registered = {name: asdict(scanned) for name, scanned in prepared.header.registered.items()}
     return Checked(
         lay_out(prepared, facts.data.axes),  # its affine leads the images back to the scans
         key,

@@ -10,8 +10,6 @@ from voxlate.base.messages import summarise
 from voxlate.evaluation.reports.case_pictures import evenly, scan_sheets
 from voxlate.evaluation.reports.page import write_report
 from voxlate.scans.cases.prepared import CaseEntry, Cohort, open_cohort
-from voxlate.scans.images.misalignment import NOTHING_IN_COMMON
-from voxlate.scans.images.units import TISSUE_MAPS
 
 MOST_CASES = 12
 
@@ -70,16 +68,13 @@ def alignment_lines(cohort: Cohort) -> dict[str, str]:
         ((name, estimate.to), (entry.case, estimate))
         for entry in cohort.cases
         for name, estimate in entry.misaligned.items()
-        if name not in TISSUE_MAPS  # computed from the same head: there is nothing to measure
     )
     for (name, to), scans in pairs.items():
         known = {case: one.median_mm for case, one in scans if one.median_mm is not None}
-        line = scans[0][1].reason or NOTHING_IN_COMMON
+        line = scans[0][1].reason
         if known:
             worst = max(known, key=known.__getitem__)
-            in_plane = any("D" in one.unseen for _, one in scans)
-            plane = " in the plane of the slices" if in_plane else ""
-            line = f"{median(known.values()):.1f} mm{plane} in the median case, {known[worst]:.1f} mm in the worst ({worst})"
+            line = f"{median(known.values()):.1f} mm in the median case, {known[worst]:.1f} mm in the worst ({worst})"
         measured = f"measured in {len(known)} of {plural(len(scans), 'case')}"
         lines[f"{name} against {to}"] = f"{line}; {measured}"
     return lines

@@ -112,7 +112,7 @@ def _between(to_truth: Path | Literal[""], to_image: Path | Literal[""], method:
         steps += [read_transform(to_truth).GetInverse()] if to_truth else []
     except RuntimeError as error:
         raise BadInput(
-            f"{to_truth}: expected a rigid or affine transform, which can be inverted to score on the truth's own grid, found a {method} one. Score prepared truths, or prepare with --register affine."
+            f"{to_truth}: expected a rigid transform, which can be inverted to score on the truth's own grid, found a {method} one. Score prepared truths, or prepare with --register rigid."
         ) from error
     return itk.CompositeTransform(steps)  # the last one is applied first
 

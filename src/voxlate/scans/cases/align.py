@@ -13,7 +13,6 @@ from voxlate.scans.images.grid import (
     Volume,
     resample,
     same_grid,
-    share_inside,
     with_matrix,
     with_spacing,
 )
@@ -27,9 +26,7 @@ from voxlate.scans.images.register import (
     register,
 )
 
-SHARED_FRAME = 0.1  # least share of the smaller scan inside the other, if headers share a frame
 MOST_VOXELS = 4096  # voxels along an axis; more is a typing error
-LONGEST_MM = 3000.0  # a body; a longer scan has another unit in its header
 Align = Literal["midline"]
 Mask = Literal["body", "brain"]
 
@@ -142,7 +139,10 @@ def find_common_grid(case: str, scans: dict[str, Volume], preparation: Preparati
         )
     fixed = scans[name]
     grid = midline_grid(fixed) if preparation.align == "midline" else fixed.grid
-    grid = _resize(grid, preparation, f"{case}: {name}")
+    if preparation.matrix:
+        grid = with_matrix(grid, preparation.matrix)
+    elif preparation.spacing_mm:
+        grid = with_spacing(grid, preparation.spacing_mm)
     grids = {other: volume.grid for other, volume in scans.items()}
     resized = fixed.unit == "grey" and preparation.matrix is not None
     may_resample = preparation.resample or preparation.register is not None or resized
@@ -151,38 +151,15 @@ def find_common_grid(case: str, scans: dict[str, Volume], preparation: Preparati
     if method is None:
         return common
     for other in [other for other in scans if other != name]:
-        found, transform = register(scans[other], fixed, method)
-        file = ""
-        if found.kept != "none":
+        common.registered[other], transform = register(scans[other], fixed, method)
+        if common.registered[other].kept != "none":
             common.transforms[other] = transform
-            file = f"transforms/{case}/{other}.tfm"
-        common.registered[other] = replace(found, to=name, transform=file)
     return common
 
 
-def _resize(grid: Grid, preparation: Preparation, scan: str) -> Grid:
-    """The grid in the size of voxels that is asked for; raises BadInput where that of the scan cannot be in mm."""
-    if preparation.matrix:
-        return with_matrix(grid, preparation.matrix)
-    if not preparation.spacing_mm:
-        return grid
-    longest_mm = max(length * side for length, side in zip(grid.shape, grid.spacing_mm))
-    if longest_mm > LONGEST_MM:
-        raise BadInput(
-            f"{scan}: expected a scan of at most {LONGEST_MM / 1000:g} m, as a body is, found {longest_mm / 1000:.3g} m of {max(grid.shape)} voxels. Check the unit of the voxel size in its header, which is mm."
-        )
-    return with_spacing(grid, preparation.spacing_mm)
-
-
 def _other_grid(volume: Volume, fixed_grid: Grid, file: str) -> BadInput:
-    """The error of a scan on another grid than the fixed one, with the remedy."""
+    """The error of a scan on another grid than the fixed one."""
     apart_mm = np.linalg.norm(volume.affine[:3, 3] - fixed_grid.affine[:3, 3])
-    advice = "Give scans on one grid, or prepare them with --resample (by headers) or --register (by content), which synth of the run repeats."
-    shared = max(share_inside(volume.grid, fixed_grid), share_inside(fixed_grid, volume.grid))
-    if shared < SHARED_FRAME:
-        advice = "Their headers share no frame: align the two by their content (--register rigid), and look at the result."
-    elif volume.unit == "grey":
-        advice = "Pass --matrix 256 256 0, for instance, which resizes every picture."
     return BadInput(
-        f"{volume.origin or volume.modality}: expected the grid of {file} ({fixed_grid}), found {volume.grid}, its first voxel {apart_mm:.2f} mm away. {advice}"
+        f"{volume.origin or volume.modality}: expected the grid of {file} ({fixed_grid}), found {volume.grid}, its first voxel {apart_mm:.2f} mm away. Prepare with --resample (by headers), --register rigid (by content, where headers share no frame), or, for pictures, --matrix 256 256 0; synth of the run repeats it."
     )

@@ -4,7 +4,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -48,7 +47,7 @@ from voxlate.scans.images.register import Registered
 FORMAT = "voxlate prepared cohort"
 VERSION = 4
 # facts of a case that its file and the list of cases state
-SHARED = ("case", "patient", "labels", "shape", "spacing_mm")
+SHARED = ("case", "patient", "labels", "shape", "spacing_mm", "registered", "misaligned")
 Fold = Annotated[int, Field(ge=0, lt=FOLDS)]
 DRAWN_UNIT = "a.u."  # of modalities that are computed
 
@@ -133,7 +132,7 @@ class Cohort:
     @property
     def digest(self) -> str:
         """16 hexadecimal digits of cohort.json and of the inputs of every case, which change with any voxel."""
-        inputs = [self._header(case).inputs for case in self._entries]
+        inputs = [self._header(entry.case).inputs for entry in self.cases]
         record = (self.folder / "cohort.json").read_bytes()
         return hashlib.sha256(record + repr(inputs).encode()).hexdigest()[:16]
 
@@ -204,28 +203,11 @@ class Cohort:
 
     def _header(self, case: str) -> CaseHeader:
         """The header of a case on disk."""
-        return self._check_listed(read_header(case_path(self.folder, case)), case)
+        return read_header(case_path(self.folder, case))
 
     def _open(self, case: str) -> PreparedCase:
         """A case on disk."""
-        prepared = open_case(case_path(self.folder, case))
-        self._check_listed(prepared.header, case)
-        return prepared
-
-    @cached_property
-    def _entries(self) -> dict[str, CaseEntry]:
-        return {case.case: case for case in self.cases}
-
-    def _check_listed(self, header: CaseHeader, case: str) -> CaseHeader:
-        """The header of a case; raises BadInput where it is not the one that the list of cases describes."""
-        entry = self._entries.get(case)
-        if entry is None:
-            return header
-        if any(getattr(entry, name) != getattr(header, name) for name in SHARED):
-            raise BadInput(
-                f"{case_path(self.folder, case)}: expected the case that cohort.json describes, found another one. Prepare the cohort again."
-            )
-        return header
+        return open_case(case_path(self.folder, case))
 
     def target_scale(self, spec: IntensityMap, modality: str, cases: Collection[str]) -> Scale:
         """The typical scale of a modality over training cases (see intensity.typical_scale)."""
@@ -310,9 +292,6 @@ def write_cohort(cohort: Cohort) -> None:
     value = asdict(replace(cohort, drawn=None))
     del value["folder"], value["drawn"]
     value["warnings"] = [warning.table for warning in cohort.warnings]
-    for case in value["cases"]:
-        if case["fold"] is None:
-            del case["fold"]
     write_json(cohort.folder / "cohort.json", {"format": FORMAT, "version": VERSION, **value})
 
 

@@ -153,11 +153,10 @@ def same_grid(a: Grid, b: Grid, tolerance_mm: float = 0.01) -> bool:
     return bool(np.linalg.norm(apart[:3], axis=0).max() <= tolerance_mm)
 
 
-def share_inside(a: Grid, b: Grid, voxels: np.ndarray | None = None) -> float:
-    """The share of voxels (x, y, z) of `a`, [N, 3], that are inside the box of `b`; default: 729 voxels all over `a`."""
-    if voxels is None:
-        along = (np.linspace(0, length - 1, 9) for length in a.shape[::-1])
-        voxels = np.stack(np.meshgrid(*along, indexing="ij"), axis=-1).reshape(-1, 3)
+def share_inside(a: Grid, b: Grid) -> float:
+    """The share of 729 voxels all over `a` that are inside the box of `b`."""
+    along = (np.linspace(0, length - 1, 9) for length in a.shape[::-1])
+    voxels = np.stack(np.meshgrid(*along, indexing="ij"), axis=-1).reshape(-1, 3)
     there = apply_affine(np.linalg.inv(b.affine) @ a.affine, voxels)
     inside = (there > -0.5) & (there < np.array(b.shape[::-1]) - 0.5)
     return float(inside.all(axis=1).mean())

@@ -1,7 +1,6 @@
 """The mid-sagittal plane of a head, found as the plane about which it is most similar to its mirror image."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 
@@ -16,7 +15,10 @@ from voxlate.scans.images.misalignment import downhill
 
 COARSE_MM = 4.0  # spacing of the search; interpolation between smooth voxels resolves a tenth of it
 MOST_POINTS = 20_000
-TURNS_DEG = np.arange(-24.0, 25.0, 4.0)  # where the search begins
+TURNS_DEG = np.arange(
+    -24.0, 25.0, 4.0
+)  # where the search begins, with these shifts from the head's middle
+ASIDE_MM = (-8.0, 0.0, 8.0)
 STEPS = np.array([3.0, 3.0, 4.0])  # degrees, degrees, mm: of the simplex
 RIM_MM = 80.0  # half the width of a head, where a turn moves most
 LEAST_MOVE = 0.25  # voxels at the rim; less is not worth the blur of an interpolation
@@ -31,18 +33,17 @@ class Midline:
     """The plane n · p = shift_mm, of points p = (right, anterior, superior) in mm from the grid's centre.
 
     n = (cos turn cos tilt, sin turn cos tilt, sin tilt): a positive turn rotates the right side to the front, a
-    positive tilt upwards. correlation: of the head with its mirror image.
+    positive tilt upwards.
     """
 
     turn_deg: float
     tilt_deg: float
     shift_mm: float
-    correlation: float
 
     @property
     def rotation(self) -> np.ndarray:
         """The 3x3 rotation of (x, y, z) that turns the x axis into the plane's normal."""
-        from scipy.spatial.transform import Rotation  # slow to import, here and below
+        from scipy.spatial.transform import Rotation  # slow to import
 
         turns = [self.turn_deg, -self.tilt_deg]
         return Rotation.from_euler("ZY", turns, degrees=True).as_matrix()
@@ -65,12 +66,12 @@ def find_midline(volume: Volume) -> Midline:
     inside = inside[:: max(1, round(len(inside) / MOST_POINTS))]
     points = ((inside - centre) * spacing)[:, ::-1]  # x, y, z in mm
     values = image[tuple(inside.T)]
+    free = [0, 1, 2] if len(image) * spacing[0] >= LEAST_HEIGHT_MM else [0, 2]
 
     def mirrored(plane: np.ndarray) -> np.ndarray:
         """The values at the mirror images of all points; beyond the top and bottom slices these are repeated."""
-        turn, tilt, shift = plane
-        normal = _normal(turn, tilt)
-        mirror = points - 2 * (points @ normal - shift)[:, None] * normal
+        normal = Midline(*plane).rotation[:, 0]
+        mirror = points - 2 * (points @ normal - plane[2])[:, None] * normal
         places = (mirror[:, ::-1] / spacing + centre).T
         places[0] = places[0].clip(0, len(image) - 1)
         return ndimage.map_coordinates(image, places, order=1, mode="constant")
@@ -79,42 +80,29 @@ def find_midline(volume: Volume) -> Midline:
         """The mean squared difference of the head and its mirror image."""
         return float(np.mean((mirrored(plane) - values) ** 2))
 
-    correlation, best = 0.0, np.zeros(3)
-    if len(points):
-        has_height = len(image) * spacing[0] >= LEAST_HEIGHT_MM
-        best = _minimise(cost, points.mean(axis=0), [0, 1, 2] if has_height else [0, 2])
-        other = mirrored(best)
-        if other.std() and values.std():
-            correlation = float(np.corrcoef(other, values)[0, 1])
+    def with_free(plane: np.ndarray, found: np.ndarray) -> np.ndarray:
+        """A plane with other values of what is sought."""
+        moved = plane.copy()
+        moved[free] = found
+        return moved
+
+    starts = []
+    for turn, aside in product(TURNS_DEG, ASIDE_MM):
+        shift = points.mean(axis=0) @ Midline(turn, 0.0, 0.0).rotation[:, 0] + aside
+        starts.append(np.array([turn, 0.0, shift]))
+    start = min(starts, key=cost)
+    found = downhill(
+        lambda values: cost(with_free(start, values)), start[free], STEPS[free], 0.02, 1e-9
+    )
+    best = with_free(start, found)
+    # not a number where the head or its mirror image has one value
+    with np.errstate(invalid="ignore"):
+        correlation = float(np.corrcoef(mirrored(best), values)[0, 1])
     if not correlation >= LEAST_CORRELATION:
         raise BadInput(
             f"{volume.origin or volume.modality}: expected a head whose sides mirror each other, found a correlation of {correlation:.2f} at best. Align this case by another scan (--fixed), or leave --align out."
         )
-    turn, tilt, shift = best.tolist()
-    return Midline(turn, tilt, shift, correlation)
-
-
-def _normal(turn_deg: float, tilt_deg: float) -> np.ndarray:
-    return Midline(turn_deg, tilt_deg, 0.0, 1.0).rotation[:, 0]
-
-
-def _minimise(
-    cost: Callable[[np.ndarray], float], middle: np.ndarray, free: list[int]
-) -> np.ndarray:
-    """Turn, tilt and shift of the plane with the least cost; middle: of the head; free: which of the three are sought."""
-    starts = [
-        np.array([turn, 0.0, middle @ _normal(turn, 0.0) + aside])
-        for turn, aside in product(TURNS_DEG, (-8.0, 0.0, 8.0))
-    ]
-    best = min(starts, key=cost)
-
-    def at(values: np.ndarray) -> np.ndarray:
-        """The plane of the free parameters."""
-        plane = best.copy()
-        plane[free] = values
-        return plane
-
-    return at(downhill(lambda values: cost(at(values)), best[free], STEPS[free], 0.02, 1e-9))
+    return Midline(*best.tolist())
 
 
 def midline_grid(volume: Volume) -> Grid:
@@ -143,10 +131,8 @@ def _simplify(volume: Volume) -> Volume:
     scaled = np.clip((image - low) / max(high - low, 1e-9), 0, 1)
     shades = np.where(inside, scaled + 1e-3, 0).astype(np.float32)
     spacing = volume.grid.spacing_mm
-    least = (0.0, COARSE_MM / 2, COARSE_MM / 2) if len(shades) == 1 else (COARSE_MM,) * 3
-    depth, height, width = map(max, spacing, least)
+    depth, height, width = np.maximum(spacing, COARSE_MM).tolist()
     blur = [0.5 * new / old for new, old in zip((depth, height, width), spacing)]
-    blur = [sigma if size > 1 else 0 for sigma, size in zip(blur, shades.shape)]
     smooth = ndimage.gaussian_filter(shades, blur)
     smooth[~inside] = 0
     straight = Volume(smooth[None], np.diag([*spacing[::-1], 1.0]), "", "")

@@ -1,10 +1,10 @@
-"""Registration of two scans of a patient: rigid, affine or free-form, as far as each stage makes them more similar.
+"""Registration of two scans of a patient: rigid, then free-form, as far as each stage makes them more similar.
 
 SimpleITK's transforms take points of the fixed scan (LPS, mm) to points of the moving one.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -17,8 +17,8 @@ from scipy import ndimage
 from voxlate.base.errors import BadInput
 from voxlate.base.files import sha256_of, whole_file
 from voxlate.base.optional import Package
-from voxlate.base.records import Name, Number, Record, Text
-from voxlate.base.similarity import PERCENTILES, RANGE_HU, mutual_information
+from voxlate.base.records import Name, Number, Record
+from voxlate.base.similarity import bin_range, mutual_information
 from voxlate.scans.images.grid import LPS_TO_RAS, Grid, Order, Volume, with_voxels
 from voxlate.scans.images.mask import foreground
 
@@ -72,7 +72,7 @@ def folds(transform: Transform) -> bool:
     return not LEAST_VOLUME <= volume <= 1 / LEAST_VOLUME
 
 
-RegistrationMethod = Literal["rigid", "affine", "bspline"]
+RegistrationMethod = Literal["rigid", "bspline"]
 
 COARSE_VOXELS = 500_000  # a head at about 2.5 mm: finer takes longer and changes the result by less than a voxel
 FINE_VOXELS = 1_500_000  # for splines, whose error is a part of a voxel
@@ -91,39 +91,21 @@ LEAST_SLICES = 4
 PYRAMID_VOXELS = 16  # along an axis; with a coarser image the first steps go wrong
 LEAST_SHARED = 0.25  # of the smaller scan's box; with less in common, similarity says nothing
 SEED = 1
-NO_OVERLAP = (
-    "map outside moving image",
-    "outside the image",
-    "No valid points",
-    "VirtualSampledPointSet",
-)  # ITK says
-
-
-@dataclass(frozen=True)
-class Similarity:
-    """How similar two scans are where both have voxels: mutual_information from 1 (unrelated) to 2 (the same picture).
-
-    mutual_information: normalised, (H(a) + H(b)) / H(a, b) on 32 bins (Studholme et al. 1999, eq. 4); covered: share of
-    the fixed scan's voxels that the moving one reaches.
-    """
-
-    mutual_information: Number
-    covered: Number
 
 
 @dataclass(frozen=True)
 class Registered:
-    """How a scan was registered to another: the method asked for, the one kept, and the similarity of the two.
+    """How a scan was registered to another: the method asked for, and the last step that made the two more similar.
 
-    kept: the last step that increased the similarity, "none" where no step did; transform: its ITK file in the cohort.
+    kept: "none" where no step did; before, after: normalised mutual information, from 1 (unrelated) to 2 (the same
+    picture), (H(a) + H(b)) / H(a, b) on 32 bins (Studholme et al. 1999, eq. 4).
     """
 
     to: Name
     asked: RegistrationMethod
     kept: RegistrationMethod | Literal["none"]
-    before: Similarity
-    after: Similarity
-    transform: Text = ""
+    before: Number
+    after: Number
 
 
 def register(
@@ -131,34 +113,33 @@ def register(
 ) -> tuple[Registered, Transform]:
     """Register `moving` to `fixed` by mutual information on coarse copies of both; the same call gives the same result.
 
-    Each stage (rigid, then affine or splines) is kept only if it makes the two more similar and does not fold space; the
+    Each stage (rigid, then splines) is kept only if it makes the two more similar and does not fold space; the
     transform is the identity where none is.
     Raises BadInput where a scan has too few slices, a library is missing, or nothing makes the two overlap.
     """
-    flat = [scan for scan in (moving, fixed) if min(scan.grid.shape) < LEAST_SLICES]
-    if flat:
-        raise BadInput(
-            f"{flat[0].origin}: expected at least {LEAST_SLICES} voxels along each axis to register, found {flat[0].grid}. Prepare without --register."
-        )
+    for scan in (moving, fixed):
+        if min(scan.grid.shape) < LEAST_SLICES:
+            raise BadInput(
+                f"{scan.origin}: expected at least {LEAST_SLICES} voxels along each axis to register, found {scan.grid}. Prepare without --register."
+            )
     with _one_thread():
         pair = CoarsePair(coarse(moving), coarse(fixed))
         transform: Transform = itk.Euler3DTransform(pair.centre.tolist())
         kept: RegistrationMethod | Literal["none"] = "none"
-        after = before = pair.compare(transform)
+        before = after = pair.similarity(transform)
         stages: list[RegistrationMethod] = ["rigid"] if method == "rigid" else ["rigid", method]
         for name in stages:
             if name == "bspline":
                 pair = CoarsePair(coarse(moving, FINE_VOXELS), coarse(fixed, FINE_VOXELS))
-                after = pair.compare(transform)
-            new = _STAGES[name](pair, transform)
-            if new is None:
-                continue
-            similarity = pair.compare(new)
-            if similarity.mutual_information > after.mutual_information and not folds(new):
+                after = pair.similarity(transform)
+            new = _rigid(pair) if name == "rigid" else _bspline(pair, transform)
+            similarity = 0.0 if new is None or folds(new) else pair.similarity(new)
+            if similarity > after:
                 kept = name
                 transform = new
                 after = similarity
-    if kept == "none" and before.covered == 0:
+        overlaps = kept != "none" or pair.shared(transform).any()
+    if not overlaps:
         raise BadInput(
             f"{moving.origin}: expected a scan of the same part of the body as {fixed.origin}, found no transform that makes them overlap. Look at the two, or leave the case out by a manifest."
         )
@@ -225,60 +206,50 @@ def coarse(volume: Volume, voxels: int = COARSE_VOXELS) -> Volume:
 
 
 class CoarsePair:
-    """Two coarse scans with their outlines and intensity ranges, as all stages need them."""
+    """Two coarse scans with their intensity ranges and the middle of the fixed body, as all stages need them."""
 
     def __init__(self, moving: Volume, fixed: Volume) -> None:
         self.moving = moving
         self.fixed = fixed
         self.centre = centre_mm(fixed.grid, foreground(fixed))
-        self.ranges = _range(moving), _range(fixed)
-        self.images = tuple(
-            to_image(volume.data[0].clip(*ends).astype(np.float32), volume.grid)
-            for volume, ends in zip((moving, fixed), self.ranges)
-        )
+        self.ranges = bin_range(moving.data, moving.unit), bin_range(fixed.data, fixed.unit)
+        self.images = [
+            to_image(scan.data[0].clip(*ends).astype(np.float32), scan.grid)
+            for scan, ends in zip((moving, fixed), self.ranges)
+        ]
 
-    def compare(self, transform: Transform) -> Similarity:
-        """How similar the scans are through a transform."""
+    def shared(self, transform: Transform) -> np.ndarray:
+        """Which voxels of the fixed scan the moving one reaches: bool [D, H, W]."""
+        return cover(self.moving.grid, self.fixed.grid, transform)
+
+    def similarity(self, transform: Transform) -> float:
+        """The normalised mutual information of the scans through a transform; 1 where they share too little."""
         grid = self.fixed.grid
-        shared = cover(self.moving.grid, grid, transform)
+        shared = self.shared(transform)
         boxes = [np.prod(box.shape) * np.prod(box.spacing_mm) for box in (self.moving.grid, grid)]
-        share = float(shared.mean())
-        if share * boxes[1] < LEAST_SHARED * min(boxes):
-            return Similarity(1.0, share)
+        if shared.mean() * boxes[1] < LEAST_SHARED * min(boxes):
+            return 1.0
         moving = apply_transform(self.moving, grid, transform).data[0]
         fixed = self.fixed.data[0][shared]
         information = mutual_information(moving[shared], fixed, *self.ranges, BINS)
-        return Similarity(float(np.nan_to_num(information, nan=1.0)), share)
+        return float(np.nan_to_num(information, nan=1.0))
 
 
-def _range(volume: Volume) -> tuple[float, float]:
-    if volume.unit == "HU":
-        return RANGE_HU
-    low, high = np.percentile(volume.data, PERCENTILES).tolist()
-    return (low, high) if low < high else (float(volume.data.min()), float(volume.data.max()))
-
-
-def _rigid(pair: CoarsePair, start: Transform) -> Transform | None:
+def _rigid(pair: CoarsePair) -> Transform | None:
     """The best of several starts: the headers', the boxes' centres, the bodies' centres."""
     moving = pair.moving.grid
     by_boxes = centre_mm(moving) - centre_mm(pair.fixed.grid)
     by_bodies = centre_mm(moving, foreground(pair.moving)) - pair.centre
-    results: list[tuple[float, int, Transform]] = []
+    roughly = []
     for shift in np.unique((np.zeros(3), by_boxes, by_bodies), axis=0):
         begin = itk.Euler3DTransform(pair.centre.tolist(), 0.0, 0.0, 0.0, shift.tolist())
-        rough = _linear(pair, begin, (4,))
-        if rough is not None:
-            results.append((pair.compare(rough).mutual_information, len(results), rough))
-    return _linear(pair, max(results)[2], (2, 1)) if results else None
-
-
-def _affine(pair: CoarsePair, start: Transform) -> Transform | None:
-    begin = itk.AffineTransform(start.GetMatrix(), start.GetTranslation(), start.GetCenter())
-    return _linear(pair, begin, (2, 1))
+        roughly.append(_linear(pair, begin, (4,)))
+    found = [transform for transform in roughly if transform is not None]
+    return _linear(pair, max(found, key=pair.similarity), (2, 1)) if found else None
 
 
 def _linear(pair: CoarsePair, begin: Transform, levels: tuple[int, ...]) -> Transform | None:
-    """Optimise `begin`, which keeps its kind (rigid or affine)."""
+    """Optimise a rigid transform."""
     registration = _registration(pair, levels)
     # a line search: steps of a fixed length stop early or leave for another optimum
     registration.SetOptimizerAsGradientDescentLineSearch(
@@ -300,11 +271,10 @@ def _bspline(pair: CoarsePair, start: Transform) -> Transform | None:
     """
     moving, fixed = pair.images
     grid = pair.fixed.grid
-    lengths_mm = [n * mm for n, mm in zip(grid.shape, grid.spacing_mm)]
-    cells = [max(1, round(length / KNOTS_MM)) for length in reversed(lengths_mm)]
+    lengths_mm = np.multiply(grid.shape, grid.spacing_mm)[::-1]
+    cells = [max(1, round(length / KNOTS_MM)) for length in lengths_mm]
     registration = _registration(pair, (4, 2))
-    covered = cover(pair.moving.grid, grid, start)
-    registration.SetMetricMovingMask(to_image(covered.astype(np.uint8), grid))
+    registration.SetMetricMovingMask(to_image(pair.shared(start).astype(np.uint8), grid))
     registration.SetOptimizerAsLBFGSB(
         numberOfIterations=20,
         maximumNumberOfFunctionEvaluations=30,
@@ -312,12 +282,8 @@ def _bspline(pair: CoarsePair, start: Transform) -> Transform | None:
         upperBound=MOST_MM,
     )
     moved = itk.Resample(moving, fixed, start, itk.sitkLinear, pair.ranges[0][0])
-    spline = _optimise(
-        registration,
-        itk.BSplineTransformInitializer(fixed, cells, order=3),
-        moved,
-        fixed,
-    )
+    begin = itk.BSplineTransformInitializer(fixed, cells, order=3)
+    spline = _optimise(registration, begin, moved, fixed)
     return None if spline is None else itk.CompositeTransform([start, spline])
 
 
@@ -343,26 +309,11 @@ def _registration(pair: CoarsePair, levels: tuple[int, ...]) -> Any:
     return registration
 
 
-def _optimise(
-    registration: Any,
-    transform: Transform,
-    moving: Any,
-    fixed: Any,
-) -> Transform | None:
-    """The transform after its optimisation, in place; None where the two no longer overlap."""
+def _optimise(registration: Any, transform: Transform, moving: Any, fixed: Any) -> Transform | None:
+    """The transform after its optimisation, in place; None where ITK fails, as where the two no longer overlap."""
     registration.SetInitialTransform(transform)
     try:
         registration.Execute(fixed, moving)
-    except RuntimeError as error:
-        if any(words in str(error) for words in NO_OVERLAP):
-            return None
-        raise
+    except RuntimeError:
+        return None
     return transform
-
-
-Stage = Callable[[CoarsePair, Transform], Transform | None]
-_STAGES: dict[RegistrationMethod, Stage] = {
-    "rigid": _rigid,
-    "affine": _affine,
-    "bspline": _bspline,
-}
