@@ -15,6 +15,7 @@ import numpy as np
 from nibabel.affines import apply_affine
 
 from voxlate.base.errors import BadInput
+from voxlate.base.optional import pydicom
 from voxlate.clinic.dicom_series import (
     SYNTHESIS,
     Code,
@@ -30,7 +31,7 @@ from voxlate.clinic.dicom_series import (
     write_objects,
 )
 from voxlate.scans.formats.dicom import images_of
-from voxlate.scans.formats.dicom_file import Image, read_dicom
+from voxlate.scans.formats.dicom_file import Image
 from voxlate.scans.formats.dicom_stack import stack_of
 from voxlate.scans.images.grid import LPS_TO_RAS, Grid, Volume, flip_onto, share_inside
 
@@ -164,7 +165,7 @@ class Placement:
     @cached_property
     def template(self) -> Any:
         """The header of one source image, with all its attributes."""
-        return read_dicom(self.sources[0].image.file, stop_before_pixels=True)
+        return pydicom.dcmread(self.sources[0].image.file, stop_before_pixels=True, force=True)
 
     def series_uid(self) -> str:
         """The series to which objects of frames refer; raises BadInput where the source states none."""

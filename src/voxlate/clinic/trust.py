@@ -11,6 +11,7 @@ from typing import Any
 from voxlate.base.errors import BadInput, DoNotTrust
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Grade, Message, message, read_messages
+from voxlate.base.optional import pydicom
 from voxlate.clinic.dicom_images import refer
 from voxlate.clinic.dicom_series import (
     PRIVATE_SCHEME,
@@ -26,7 +27,6 @@ from voxlate.clinic.dicom_series import (
 from voxlate.evaluation.intervals.summary import error_lines
 from voxlate.evaluation.scoring.interval_scores import describe_coverage, is_changed, percent
 from voxlate.scans.formats.dicom import images_of
-from voxlate.scans.formats.dicom_file import read_dicom
 from voxlate.synthesis.provenance import OF_TRAINING, provenance_of
 
 NO_INTERVALS = "No prediction intervals: the model is not calibrated."
@@ -134,8 +134,8 @@ def write_report(
     a source that is no series, and a folder that holds anything but this document.
     """
     first = images_of(like)[0]
-    template = read_dicom(first.file, stop_before_pixels=True)
-    evidence = [read_dicom(file, specific_tags=REFERENCED) for file in images]
+    template = pydicom.dcmread(first.file, stop_before_pixels=True, force=True)
+    evidence = [pydicom.dcmread(file, specific_tags=REFERENCED) for file in images]
     content = [text for _, text in sentences] + [image.SOPInstanceUID for image in evidence]
     report = new_series(template, "summary of trust", origin, "\n".join(content).encode(), "report")
     for keyword in OF_IMAGES:
