@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.base.errors import BadInput, DoNotTrust
-from voxlate.base.groups import grouped
 from voxlate.base.messages import Grade, Message, message, read_messages
 from voxlate.base.optional import pydicom
 from voxlate.clinic.dicom_images import refer
@@ -39,9 +38,8 @@ HEADINGS = {
     "WARNING": "Warning",
 }
 TITLE: Code = ("TRUST", PRIVATE_SCHEME, "Summary of trust in synthetic images")
-IMAGE: Code = ("IMAGE", PRIVATE_SCHEME, "Middle image of a series that the summary is about")
+IMAGE: Code = ("IMAGE", PRIVATE_SCHEME, "First image of a series that the summary is about")
 BASIC_TEXT = "1.2.840.10008.5.1.4.1.1.88.11"
-REFERENCED = ["SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"]
 UTF_8 = "ISO_IR 192"
 # Attributes of images, which a document does not have.
 OF_IMAGES = (
@@ -130,18 +128,22 @@ def write_report(
 ) -> list[Path]:
     """Write sentences, each under the code of its heading, as one document into the new folder `out`; returns the file.
 
-    images: the DICOM files that the document is about; like: the series from which they were made. Raises BadInput for
-    a source that is no series, and a folder that holds anything but this document.
+    images: the first DICOM file of each series that the document is about; like: the series from which they were made.
+    Raises BadInput for a source that is no series, and a folder that holds anything but this document.
     """
-    first = images_of(like)[0]
-    template = pydicom.dcmread(first.file, stop_before_pixels=True, force=True)
-    evidence = [pydicom.dcmread(file, specific_tags=REFERENCED) for file in images]
+    template, *evidence = (
+        pydicom.dcmread(file, stop_before_pixels=True, force=True)
+        for file in (images_of(like)[0].file, *images)
+    )
     content = [text for _, text in sentences] + [image.SOPInstanceUID for image in evidence]
     report = new_series(template, "summary of trust", origin, "\n".join(content).encode(), "report")
     for keyword in OF_IMAGES:
         report.pop(keyword, None)
-    by_series = grouped((image.SeriesInstanceUID, image) for image in evidence)
-    middles = [group[len(group) // 2] for group in by_series.values()]
+    series = [
+        item(SeriesInstanceUID=image.SeriesInstanceUID, ReferencedSOPSequence=[refer(image)])
+        for image in evidence
+    ]
+    study = item(StudyInstanceUID=report.StudyInstanceUID, ReferencedSeriesSequence=series)
     fill(
         report,
         SpecificCharacterSet=UTF_8,
@@ -155,21 +157,13 @@ def write_report(
         ValueType="CONTAINER",
         ContinuityOfContent="SEPARATE",
         ConceptNameCodeSequence=[code(*TITLE)],
+        CurrentRequestedProcedureEvidenceSequence=[study],
         ContentSequence=[
             *(_entry("TEXT", heading, TextValue=text) for heading, text in sentences),
-            *(_entry("IMAGE", IMAGE, ReferencedSOPSequence=[refer(image)]) for image in middles),
+            *(_entry("IMAGE", IMAGE, ReferencedSOPSequence=[refer(image)]) for image in evidence),
         ],
     )
-    if evidence:
-        report.StudyInstanceUID = evidence[0].StudyInstanceUID
-        series = [
-            item(SeriesInstanceUID=uid, ReferencedSOPSequence=[*map(refer, images)])
-            for uid, images in by_series.items()
-        ]
-        study = item(StudyInstanceUID=report.StudyInstanceUID, ReferencedSeriesSequence=series)
-        report.CurrentRequestedProcedureEvidenceSequence = [study]
-    as_file(report)
-    return write_objects(out, report, 1, [report])
+    return write_objects(out, report, 1, [as_file(report)])
 
 
 def _entry(kind: str, heading: Code, **content: Any) -> Any:
