@@ -103,6 +103,9 @@ def write_derived(
         WindowWidth=decimal_string(high - low),
         **OF_MODALITY[modality],
     )
+    side = placement.template.get("Laterality") or ""
+    if side or "BodyPartExamined" not in series:  # parts such as a head have no side
+        series.Laterality = side
 
     def objects() -> Iterator[Any]:
         """The objects, of which each is the one before with other attributes."""

@@ -65,7 +65,6 @@ KEPT = [
     "StudyDescription",
     "FrameOfReferenceUID",
     "BodyPartExamined",
-    "Laterality",
     "ClinicalTrialSponsorName",
     "ClinicalTrialProtocolID",
     "ClinicalTrialSubjectID",

@@ -36,7 +36,7 @@ STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 STUDY = "1.2.840.10008.3.1.2.3.1"  # the class of a study, which a structure set must name
 MOST_BYTES = 65534  # of an attribute with a length of 16 bits; longer contours are written as UN, which few systems read
 # Attributes of images, which a structure set does not have.
-OF_IMAGES = ("PatientPosition", "Laterality", "BodyPartExamined", "ContentDate", "ContentTime")
+OF_IMAGES = ("PatientPosition", "BodyPartExamined", "ContentDate", "ContentTime")
 
 
 def write_planning(ct: Volume, like: Path, series: Path, structure: Path, origin: Origin) -> None:

@@ -46,7 +46,6 @@ OF_IMAGES = (
     "FrameOfReferenceUID",
     "PositionReferenceIndicator",
     "PatientPosition",
-    "Laterality",
     "BodyPartExamined",
 )
 
