@@ -13,6 +13,7 @@ from voxlate.base.messages import Grade, Message, message, read_messages
 from voxlate.base.optional import pydicom
 from voxlate.clinic.dicom_images import refer
 from voxlate.clinic.dicom_series import (
+    COMMENTS,
     PRIVATE_SCHEME,
     Code,
     Origin,
@@ -79,24 +80,26 @@ def withheld(
 
 def trust_summary(provenance: Mapping[str, Any]) -> list[tuple[Code, str]]:
     """Sentences on the images of a case, each under the code of its heading; provenance: that of the case."""
-    model = provenance.get("model", {})
-    inputs = provenance.get("inputs", {})
-    scans = [f"{name} (hash {scan.get('sha256', '')})" for name, scan in inputs.items()]
+    model = provenance["model"]
+    units = provenance.get("units", {})
+    calibration = provenance.get("calibration")
+    scans = [f"{name} (hash {scan['sha256']})" for name, scan in provenance["inputs"].items()]
     warnings = dict.fromkeys(map(str, read_messages(provenance)))
     if provenance.get("in_training"):
         warnings[OF_TRAINING] = None
+    level = percent(1 - calibration["coverage"]) if calibration else ""
+    bounds = [
+        f"The mean absolute error of {name} inside the body exceeds {bound['mae']:g} {units[name]} with a probability of at most {level}."
+        for name, bound in provenance.get("bounds", {}).items()
+    ]
     sentences = {
-        "NOTICE": [str(provenance.get("notice") or "Research software, not a medical device.")],
+        "NOTICE": [str(provenance.get("notice") or COMMENTS)],
         "MODEL": [
-            f"Recipe: {model.get('title', 'not stated')}. Hash of the weights: {model.get('weights', 'not stated')}. Seed {provenance.get('seed', 'not stated')}, voxlate {provenance.get('voxlate', 'not stated')}."
+            f"Recipe: {model['title']}. Hash of the weights: {model.get('weights')}. Seed {provenance.get('seed')}, voxlate {provenance.get('voxlate')}."
         ],
-        "SOURCE": [f"{', '.join(scans)}."] if scans else [],
-        "ERROR": [*error_lines(provenance), *_errors(provenance)],
-        "COVERAGE": [
-            describe_coverage(provenance["calibration"])
-            if "calibration" in provenance
-            else NO_INTERVALS
-        ],
+        "SOURCE": [f"{', '.join(scans)}."],
+        "ERROR": [*error_lines(provenance), *bounds],
+        "COVERAGE": [describe_coverage(calibration) if calibration else NO_INTERVALS],
         "WARNING": [*warnings] or ["None."],
     }
     return [
@@ -104,18 +107,6 @@ def trust_summary(provenance: Mapping[str, Any]) -> list[tuple[Code, str]]:
         for key, texts in sentences.items()
         for text in texts
     ]
-
-
-def _errors(provenance: Mapping[str, Any]) -> list[str]:
-    """A sentence for each bound on the error of this case."""
-    units = provenance.get("units", {})
-    level = percent(1 - provenance.get("calibration", {}).get("coverage", 0))
-    sentences = []
-    for name, bounds in provenance.get("bounds", {}).items():
-        sentences.append(
-            f"The mean absolute error of {name} inside the body exceeds {bounds['mae']:g} {units.get(name, '')} with a probability of at most {level}."
-        )
-    return sentences
 
 
 def write_report(
