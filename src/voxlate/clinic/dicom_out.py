@@ -23,7 +23,7 @@ from voxlate.clinic.planning_slices import write_planning
 from voxlate.clinic.trust import refuse_changed, trust_summary, why_not, withheld, write_report
 from voxlate.evaluation.scoring.scored_images import is_map, modality_of
 from voxlate.scans.formats.dicom import folder_and_key, images_of, is_dicom_folder
-from voxlate.scans.formats.io import content_hash, is_picture, is_there, read_volume
+from voxlate.scans.formats.io import content_hash, is_picture, read_volume
 from voxlate.scans.images.grid import Grid, canonical, same_grid
 from voxlate.scans.images.units import unit_of
 from voxlate.synthesis.provenance import SHARED_SECONDS, provenance_of, source_paths
@@ -102,29 +102,26 @@ def export_dicom(
     images). rtstruct: CTs are written on transverse slices of square pixels, with the body as contours,
     TO/<case>/<image>_rtstruct. Images that no object can hold are left out and listed, and so are cases that are graded
     "do not trust", unless they are accepted; DoNotTrust is raised where there are no others. Raises BadInput for a
-    folder without images, or without one that DICOM can hold, cases that were not made of DICOM, and a `like` for
-    several cases. A series that is there, of the same image and source, is kept.
+    folder without images, cases that were not made of DICOM, and a `like` for several cases. A series that is there, of the same image and source, is kept.
     """
-    cases = _case_folders(out) if isinstance(out, Path) else [*out]
-    where = out if isinstance(out, Path) else cases[0]
-    if like is not None and len(cases) > 1:
+    if isinstance(out, Path):
+        out = sorted(path.parent for path in out.glob(f"*/{PROVENANCE}")) or [out]
+    if like is not None and len(out) > 1:
         raise BadInput(
-            f"--like: expected one case in {where}, of which {like} is the source, found {len(cases)}. Name the folder of one case."
+            f"--like: expected one case, of which {like} is the source, found {len(out)}. Name the folder of one case."
         )
-    names = {case: image_files(case) for case in cases}
+    names = {case: image_files(case) for case in out}
     every = [modality_of(name) for files in names.values() for name in files]
     if not every:
-        raise BadInput(f"{where}: expected images that synth wrote, found none. Name its --out.")
+        raise BadInput(f"{out[0]}: expected images that synth wrote, found none. Name its --out.")
     if rtstruct and "HU" not in map(unit_of, every):
-        raise BadInput(
-            f"--rtstruct: expected a CT in HU in {where}, found none. Leave --rtstruct out."
-        )
+        raise BadInput("--rtstruct: expected a CT in HU, found none. Leave --rtstruct out.")
     exported = Exported()
     done = 0
     with lock(to, SHARED_SECONDS):
         for case, files in names.items():
             stated = provenance_of(case)
-            if left := withheld(case.name, stated, accept_untrusted, len(cases) == 1):
+            if left := withheld(case.name, stated, accept_untrusted, len(out) == 1):
                 exported.messages.append(left)
                 continue
             source = check_source(case, like, exported.messages)
@@ -133,10 +130,6 @@ def export_dicom(
                 done += 1
                 _export_image(case / name, source, to, exported, rtstruct)
             _export_report(case, source, to, exported)
-    if not exported.folders:
-        raise BadInput(
-            f"{where}: expected an image that a DICOM object can carry, found none ({exported.messages[-1].text.rstrip('.')}). Keep the images in their own files."
-        )
     progress(done, len(every))
     return exported
 
@@ -201,13 +194,6 @@ def is_series(path: Path) -> bool:
     return folder.is_dir() and is_dicom_folder(folder)
 
 
-def _case_folders(out: Path) -> list[Path]:
-    """The case folders of a synthesis; of a case folder, itself."""
-    if not out.is_dir():
-        raise BadInput(f"{out}: expected a folder that synth wrote, found none. Name its --out.")
-    return sorted(path.parent for path in out.glob(f"*/{PROVENANCE}")) or [out]
-
-
 def image_files(case: Path) -> list[str]:
     """The images of a case, as its provenance records them and synth wrote them; pictures are left out."""
     listed = provenance_of(case).get("images", ())
@@ -219,10 +205,6 @@ def image_files(case: Path) -> list[str]:
 def check_source(case: Path, like: Path | None, messages: list[Message]) -> Path:
     """The series whose patient and study the images of a case get; raises BadInput where it is not that of the case."""
     provenance = provenance_of(case)
-    if like is not None and not is_there(like):
-        raise BadInput(
-            f"--like: expected the DICOM series of the source, found nothing at {like}. Check the path."
-        )
     source = like or _source_of(case)
     hashes = {scan.get("sha256") for scan in provenance.get("inputs", {}).values()}
     if content_hash(source) in hashes:

@@ -48,7 +48,7 @@ SCANNER = 1
 ALIGNED = 2  # code of an affine that leads to the space of another file
 APART_MM = 0.1  # of a corner by two affines: float32 headers differ by less
 
-NiftiImage = nib.nifti1.Nifti1Pair
+NiftiImage = nib.nifti1.Nifti1Image
 
 
 def description_of(file: str, grades: Collection[Grade] = ()) -> str:
@@ -96,9 +96,7 @@ def grid_of(image: Any, path: Path | str) -> tuple[Grid, tuple[Message, ...]]:
     check_numbers(image.get_data_dtype(), path)
     width, height, depth = (*sizes, 1)[:3]
     shape = depth, height, width
-    # the header of an image in memory holds three rows of its affine
-    last_row = tuple(np.ravel(image.affine)[12:])
-    if not isinstance(image, NiftiImage) or last_row not in ((), (0, 0, 0, 1)):
+    if not isinstance(image, NiftiImage):
         return Grid(shape, check_affine(image.affine, path)), ()
     header = image.header
     codes = (int(header[key]) for key in ("qform_code", "sform_code"))
@@ -173,20 +171,18 @@ def _times(image: Any, count: int) -> np.ndarray | None:
 def _frames(image: Any, grid: Grid, path: Path, numbers: list[int]) -> Iterator[np.ndarray]:
     """The voxels [D, H, W] of frames, scaled: x grows fastest in these files, then y, z and time."""
     stored = image.dataobj
-    file_of_voxels = Path(stored.file_like)
     size = prod(grid.shape) * stored.dtype.itemsize
-    is_single = isinstance(image, nib.nifti1.Nifti1Image)
-    first_byte = max(int(stored.offset), image.header.single_vox_offset if is_single else 0)
+    least = image.header.single_vox_offset if isinstance(image, NiftiImage) else 0
     slope, intercept = np.float64(stored.slope), float(stored.inter)
     scaled = (slope, intercept) != (1.0, 0.0)
     with (
         errors_as(
-            f"{path}: expected voxels for {grid} in {file_of_voxels.name}, found them missing, damaged or cut short",
+            f"{path}: expected voxels for {grid}, found them damaged or cut short",
             AGAIN,
         ),
-        open_packed(file_of_voxels) as file,
+        open_packed(path) as file,
     ):
-        file.seek(first_byte + numbers[0] * size)
+        file.seek(max(int(stored.offset), least) + numbers[0] * size)
         for _ in numbers:
             raw = file.read(size)
             frame = np.frombuffer(raw, stored.dtype).reshape(grid.shape)
@@ -256,9 +252,7 @@ def read_start(path: Path) -> bytes:
 NIFTI = Format(
     read_nifti,
     endings=(".nii.gz", ".nii", ".mgz", ".mgh"),
-    named_endings=(".hdr", ".img"),  # a pair of files; searching a folder would find both as scans
     is_part=is_frame,
     written_endings=(".nii", ".nii.gz"),
     write=write_nifti,
-    partners={".hdr": ("*.img",), ".img": ("*.hdr",)},
 )
