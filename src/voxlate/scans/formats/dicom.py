@@ -431,5 +431,4 @@ DICOM = Format(
     read_dicom,
     named_endings=ENDINGS,
     is_part=is_frame,
-    recognises=looks_like_dicom,
 )  # a folder without an ending holds a series too

@@ -71,7 +71,6 @@ class Format:
     read(path, part): the image in a file; part: the text after '#' in a path ("" for none), which is_part(text) knows.
     endings: of files that count as scans wherever a cohort's folder holds them.
     named_endings: of files that are read only where a path or a pattern names them.
-    recognises(path): whether a file without a known ending has this format, by its content.
     written_endings, write(path, volume, description): for formats that voxlate writes; volumes have one channel.
     partners: patterns of further files of the same image by its ending; '*' is the file's name without the ending.
     """
@@ -80,7 +79,6 @@ class Format:
     endings: tuple[str, ...] = ()
     named_endings: tuple[str, ...] = ()
     is_part: Callable[[str], bool] | None = None
-    recognises: Callable[[Path], bool] | None = None
     written_endings: tuple[str, ...] = ()
     write: Callable[[Path, Volume, str], None] | None = None
     partners: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

@@ -17,6 +17,7 @@ from voxlate.base.messages import message
 from voxlate.base.records import LARGEST
 from voxlate.scans.formats.array_files import ARRAY
 from voxlate.scans.formats.dicom import DICOM, entries_in, folder_and_key, images_of
+from voxlate.scans.formats.dicom_file import looks_like_dicom
 from voxlate.scans.formats.format import Format, KeptByFile, check_fetched
 from voxlate.scans.formats.itk import ITK
 from voxlate.scans.formats.nifti import NIFTI, SYNTHETIC, read_start
@@ -66,9 +67,8 @@ def format_of(path: Path) -> Format:
     by_ending = format_by_ending(file.name)
     if by_ending is not None:
         return by_ending
-    for kind in FORMATS:
-        if kind.recognises is not None and kind.recognises(file):
-            return kind
+    if looks_like_dicom(file):
+        return DICOM
     known = ", ".join(scan_endings() + endings_by_name())
     found = file.suffix.lower() or file.name
     raise BadInput(
