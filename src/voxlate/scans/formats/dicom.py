@@ -19,7 +19,6 @@ from voxlate.scans.formats.dicom_file import (
     SHARED,
     Image,
     by_text,
-    fill_padding,
     images_in,
     kind_of,
     looks_like_dicom,
@@ -53,6 +52,9 @@ RESCALE = ("RescaleSlope", "RescaleIntercept")
 TABLE = "ModalityLUTSequence"
 HU_TYPES = {"HU", "US", ""}  # US: unspecified, as many scanners write
 CLEARLY_HU = -500.0  # no other scale of a CT goes so far below 0; air is -1000
+LEAST_HU = (
+    -1024.0
+)  # of twelve bits; what is lower is no tissue but padding, as around a round field of view
 NO_SCALE = "neither RescaleSlope nor RescaleIntercept"
 # Segmentation Storage and Label Map Segmentation Storage
 SEGMENTATIONS = {"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"}
@@ -360,9 +362,9 @@ def _find_scale(images: Sequence[Image]) -> tuple[bool, str]:
 def _read_stack(stack: Stack, info: SeriesInfo, is_scaled: bool, not_hu: str) -> Stored:
     """The slices of a stack as one image, upright where a gantry tilt shears its grid."""
     _check_kinds(stack.images)
-    data, padded = (np.zeros(stack.grid.shape, kind) for kind in (np.float32, bool))
+    data = np.zeros(stack.grid.shape, np.float32)
     for k, image in enumerate(stack.images):
-        data[k], padded[k] = read_slice(image, data[k].shape)
+        data[k] = read_slice(image, data[k].shape)
     modality = info.modality.lower()
     is_ct = modality == "ct"
     said = [
@@ -371,9 +373,14 @@ def _read_stack(stack: Stack, info: SeriesInfo, is_scaled: bool, not_hu: str) ->
         # an inverted display has no meaning in a CT
         if value in by_text(stack.images, tag) and not (is_ct and value == GREY[0])
     ]
-    said += [stack.guess, fill_padding(data, padded, is_scaled and is_ct)]
+    said.append(stack.guess)
+    lowest = float(data.min())
+    if is_scaled and is_ct and lowest < LEAST_HU:
+        np.maximum(data, LEAST_HU, out=data)
+        said.append(
+            f"Its values below {LEAST_HU:g} HU, the lowest of which is {lowest:g}, were set to it: they are padding."
+        )
     if not is_scaled:
-        lowest = float(data.min())
         if lowest > CLEARLY_HU:
             not_hu = not_hu or f"{NO_SCALE}, and no value below {CLEARLY_HU:g}"
         elif is_ct:

@@ -49,9 +49,6 @@ KINDS = {
 AGAIN = "Get the file again."
 SERIES_AGAIN = "Export the series again, or convert it with dcm2niix."
 DECODER = "Get the file again, store it uncompressed, or install a decoder: pip install 'voxlate[dicom-compressed]' installs gdcm."
-PADDING = ("PixelPaddingValue", "PixelPaddingRangeLimit")
-AIR_HU = -1000.0
-PADDING_APART = 0.1  # share of the other voxels' range: nearer padding is background
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,8 +179,8 @@ def by_text(images: Iterable[Image], tag: str) -> dict[str, list[Image]]:
     return grouped((image.text(tag), image) for image in images)
 
 
-def read_slice(image: Image, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """One slice [H, W] in physical values, and which of its pixels are padding.
+def read_slice(image: Image, shape: tuple[int, ...]) -> np.ndarray:
+    """One slice [H, W] in physical values.
 
     Raises BadInput for damaged files, another shape, and bits that pydicom does not find.
     """
@@ -210,20 +207,7 @@ def read_slice(image: Image, shape: tuple[int, ...]) -> tuple[np.ndarray, np.nda
         values = pydicom.pixels.apply_rescale(stored, image.header)
     if stored.shape != shape:
         raise BadInput(f"{expected} shape {stored.shape}. {AGAIN}")
-    return np.asarray(values, np.float32), _find_padding(stored, data, bits)
-
-
-def _find_padding(values: np.ndarray, data: Any, bits: int) -> np.ndarray:
-    """Which stored values are padding, whose value scanners write signed or unsigned, whatever the pixels are."""
-    ends = [_word(data[name].value) & (1 << bits) - 1 for name in PADDING if name in data]
-    if not ends or values.dtype.kind == "f":
-        return np.zeros(values.shape, bool)
-    words = values.astype(np.int64) & (1 << bits) - 1
-    return (words >= min(ends)) & (words <= max(ends))
-
-
-def _word(value: Any) -> int:
-    return int.from_bytes(value, "little") if isinstance(value, bytes) else int(value)
+    return np.asarray(values, np.float32)
 
 
 @partial(KeptByFile, most=1)
@@ -235,19 +219,3 @@ def open_object(file: Path) -> Any:
         kind = "ImplicitVRLittleEndian" if is_implicit else "ExplicitVRLittleEndian"
         data.file_meta.TransferSyntaxUID = getattr(pydicom.uid, kind)
     return data
-
-
-def fill_padding(data: np.ndarray, padded: np.ndarray, hounsfield: bool) -> str:
-    """Give padding, which is no tissue, the value of air, or the lowest of the other voxels; returns a sentence on it, or ''.
-
-    Where padding is about as low as other voxels, or among them, it is left as it is.
-    """
-    if padded.all() or not padded.any():
-        return ""
-    others, least, most = data[~padded], float(data[padded].min()), float(data[padded].max())
-    low, high = float(others.min()), float(others.max())
-    fill = min(low, AIR_HU) if hounsfield else low
-    if least >= fill - PADDING_APART * (high - low) and most <= high:
-        return ""
-    data[padded] = fill
-    return f"{padded.mean():.0%} of its voxels are padding (PixelPaddingValue, {least:g}), and were set to {fill:g}."
