@@ -103,7 +103,7 @@ def test_values_of_one_file_are_its_stored_bits_by_the_name_of_the_user(
 ):
     # bits above may hold anything
     words = np.random.default_rng(1).integers(0, 2**allocated, (3, 4), f"u{allocated // 8}")
-    tags = {"BitsAllocated": allocated, "BitsStored": stored, "HighBit": high}
+    tags = {"Modality": "PT", "BitsAllocated": allocated, "BitsStored": stored, "HighBit": high}
     write_slice(tmp_path, "a", 0, PixelRepresentation=signed, PixelData=words.tobytes(), **tags)
     values = words.astype(int) % 2**stored
     values -= signed * (values >> stored - 1) * 2**stored
