@@ -127,10 +127,9 @@ def read_header(file: Path, tags: list[str]) -> Any:
             return header
         uid = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID", "")
         kind = pydicom.uid.UID(str(uid))
-        # contours, reports, registrations, vendors' own; a file cut short in its UID has no modality
-        whole = "Modality" in header or kind == pydicom.uid.MediaStorageDirectoryStorage
-        known = kind.is_private or kind.name != kind
-        if whole and known and "Image" not in kind.name:
+        # contours, reports, registrations, vendors' own; a file cut short before or in its UID has no modality
+        is_whole = "Modality" in header or kind == pydicom.uid.MediaStorageDirectoryStorage
+        if is_whole and "Image" not in kind.name:
             return None
     raise BadInput(f"{expected} one without the size of its pixels (cut short?). {advice}")
 

@@ -12,8 +12,7 @@ from voxlate.scans.formats.format import Format, Stored, check_volume, errors_as
 from voxlate.scans.formats.nifti import describe
 from voxlate.scans.images.grid import LPS_TO_RAS, Volume, orient
 
-# modes of PIL
-CONVERTED = {"1": "L", "LA": "L", **dict.fromkeys(("P", "PA", "CMYK", "YCbCr"), "RGB")}
+GREY = ("L", "I", "F", "I;16", "I;16B", "I;16L")  # modes of PIL
 PHOTOMETRIC = 262  # a tag of TIFF
 DARK = 0.1  # of the range of a picture's values: its background
 SIDES = ("frame=1", "frame=2")  # of two pictures side by side
@@ -63,11 +62,9 @@ def read_picture(path: Path, part: str) -> Stored:
 
 def _grey(page: Any, path: Path) -> np.ndarray:
     """The grey values [H, W] of a page; raises BadInput for real colour."""
-    grey = page.convert(CONVERTED[page.mode]) if page.mode in CONVERTED else page
-    pixels = np.array(grey)
-    if pixels.ndim < 3:
-        return pixels
-    colour = pixels[..., :3]
+    if page.mode in GREY:
+        return np.array(page)
+    colour = np.array(page.convert("RGB"))
     if (colour != colour[..., :1]).any():
         raise BadInput(
             f"{path}: expected grey values, found a colour picture. Save it as greyscale."
