@@ -4,6 +4,7 @@ import csv
 import gzip
 import re
 import struct
+import zlib
 
 import h5py
 import nibabel as nib
@@ -42,6 +43,7 @@ VOXELS = np.random.default_rng(3).integers(0, 400, (4, 5, 6)).astype(np.int16)
 NOISE = np.random.default_rng(0).normal(size=(9, 9, 9)).astype(np.float32)
 AFFINE = np.diag([-1.2, 1.1, 3.0, 1.0])
 HU = 2.0 * STORED - 1024
+PARTS = [f"1.{k}" for k in range(5)]
 RAW = VOXELS.T.tobytes()  # x grows fastest
 NRRD = "NRRD0005\ntype: short\ndimension: 3\nsizes: 4 5 6\nspace: left-posterior-superior\nspace directions: (1,0,0) (0,1,0) (0,0,2)\nendian: little\n"
 META = "ObjectType = Image\nNDims = 3\nBinaryData = True\nElementSpacing = 1 1 2\nDimSize = 4 5 6\nElementType = MET_SHORT\nElementDataFile = "
@@ -111,6 +113,14 @@ def mat(path, **arrays):
     return path
 
 
+def gzipped(folder, ending):
+    for file in [*write(folder).iterdir()]:
+        put(file.with_suffix(ending), gzip.compress(file.read_bytes()))
+        if ending != ".dcm":
+            file.unlink()
+    return folder
+
+
 def bare(folder, implicit):
     """The series in files without the mark of DICOM and without an ending."""
     for file in [*write(folder).iterdir()]:
@@ -147,8 +157,16 @@ def plainly_hounsfield(folder):
     return folder
 
 
-def segmentation(folder, masks):
-    """A DICOM SEG of masks [segment, D, H, W] on the series, without empty slices."""
+SYNTAXES = {
+    "": "1.2.840.10008.1.2.1",
+    "deflated": "1.2.840.10008.1.2.8.1",
+    "runs": "1.2.840.10008.1.2.5",
+    "xl": "1.2.840.10008.1.2.4.110",
+}
+
+
+def segmentation(folder, masks, packed=""):
+    """A DICOM SEG of masks [segment, D, H, W] on the series, without empty slices; packed: how its frames are."""
     highdicom = pytest.importorskip("highdicom")
     series = write(folder / "series", *each("InstanceNumber", *ALL), SliceThickness=2.5, **EMPTY)
     sources = sorted(map(pydicom.dcmread, series.iterdir()), key=lambda one: one.InstanceNumber)
@@ -160,7 +178,22 @@ def segmentation(folder, masks):
     pixels = np.moveaxis(masks, 0, -1)
     stated = ["1.2.9", 1, "1.2.9.1", 1, "maker", "model", "1", "1"]
     dataset = highdicom.seg.Segmentation(sources, pixels, "BINARY", segments, *stated)
-    dataset.save_as(folder / "a.dcm", enforce_file_format=True)
+    if packed:
+        bits = np.unpackbits(np.frombuffer(dataset.PixelData, np.uint8), bitorder="little")
+        frames = bits[: dataset.NumberOfFrames * 12].reshape(-1, 12)
+        bytes_of = [row.tobytes() for row in np.packbits(frames, axis=1, bitorder="little")]
+        head = struct.pack("<16I", 1, 64, *[0] * 14) + b"\1"  # of two bytes as they are
+        pack = {"deflated": lambda f: zlib.compress(f, wbits=-15)}.get(packed, lambda f: head + f)
+        dataset.PixelData = pydicom.encaps.encapsulate([*map(pack, bytes_of)])
+        dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True
+    dataset.file_meta.TransferSyntaxUID = SYNTAXES[packed]
+    body = pydicom.filebase.DicomBytesIO()  # pydicom does not write all of these
+    body.is_little_endian, body.is_implicit_VR = True, False
+    pydicom.filewriter.write_dataset(body, dataset)
+    with (folder / "a.dcm").open("wb") as file:
+        file.write(bytes(128) + b"DICM")
+        pydicom.filewriter.write_file_meta_info(file, dataset.file_meta)
+        file.write(body.getvalue())
     return folder / "a.dcm"
 
 
@@ -217,14 +250,22 @@ READ = {  # what is written, its name, its voxels, and how many messages it gets
         (of(RealWorldValueMappingSequence=[item(RealWorldValueSlope=9.0)]), SERIES, 0),
         (with_neighbours, SERIES, 0),
         *((lambda d, kind=kind: bare(d, kind), SERIES, 0) for kind in (True, False, None)),
+        (lambda d: gzipped(d, ".dcm.gz"), SERIES, 0),
+        (lambda d: gzipped(d, ".dcm"), SERIES, 0),
         (lambda d: overwrite_tag(write(d), "PixelSpacing", b"UT", b"0.5\\0.8"), SERIES, 0),
         (plainly_hounsfield, STORED - 1000, 1),
         (of(Modality="MR", **NO_RESCALE), STORED, 0),
+        # what differs in a series is said, by the first tag of slice 2
         (of(Modality="MR", PhotometricInterpretation="MONOCHROME1"), SERIES, 1),
         (of(*some([2], BurnedInAnnotation="YES")), SERIES, 1),
-        (of(*some([2], PatientID="")), SERIES, 0),
+        (of(*each("FrameOfReferenceUID", *PARTS)), SERIES, 1),
+        (of(*each("SeriesInstanceUID", *PARTS)), SERIES, 1),
+        (of(*each("SeriesDescription", *"aaabb")), SERIES, 1),
+        (of(*some([2], PatientID="")), SERIES, 1),
+        (of(*({"SeriesInstanceUID": p, "SeriesDescription": p} for p in PARTS)), SERIES, 2),
         # other formats
         (nii((108, "<f", 0.0)), VOXELS.T, 0),  # voxels in the header
+        (nii((76, "<f", -2.0)), VOXELS.T, 0),  # a mirrored stack
         (nii(voxels=VOXELS * np.int32(200_000)), VOXELS.T * 2e5, 0),
         (
             header("a.nrrd", f"{NRRD}encoding: gzip\nline skip: 1\n\nnote\n", gzip.compress(RAW)),
@@ -240,6 +281,14 @@ READ = {  # what is written, its name, its voxels, and how many messages it gets
             VOXELS,
             1,
         ),
+        *(
+            (
+                tif((VOXELS[0] % 200).astype(most), photometric="miniswhite"),
+                float(np.iinfo(most).max) - VOXELS[:1] % 200,
+                1,
+            )
+            for most in (np.uint8, np.uint16)
+        ),
         # arrays
         (h5(reconstruction_rss=STACK, kspace=STACK * 1j), STACK, 1),
         (h5(**{"x/y": STACK, "z": STACK}, part="#array=x/y"), STACK, 1),
@@ -254,6 +303,8 @@ READ = {  # what is written, its name, its voxels, and how many messages it gets
         (seg(MASKS[:1]), MASKS[0], 1),
         (seg(GAP), GAP[0] + 2 * GAP[1], 1),
         (seg(EVEN), EVEN[0], 1),
+        (seg(MASKS[:1], "deflated"), MASKS[0], 1),
+        (seg(GAP, "runs"), GAP[0] + 2 * GAP[1], 1),
     ],
 }
 
@@ -309,6 +360,7 @@ REFUSED = {  # what is written, its name, and what the sentence names
         (more("x", 2), "stored twice"),
         (more("x", 9, **LOCALISER), "x.dcm"),
         (more("x", 9, ImagePositionPatient=None), "ImagePositionPatient"),
+        (of(ImagesInAcquisition=7), "ImagesInAcquisition"),
         # tags of its slices
         (of(*some([0], ImageType=["ORIGINAL", "PRIMARY", "MOSAIC"])), "mosaic"),
         (of(PixelSpacing=[0, 0.8]), "PixelSpacing"),
@@ -317,7 +369,7 @@ REFUSED = {  # what is written, its name, and what the sentence names
         (of(HighBit=16), "3.dcm"),
         *(
             (lambda d, tag=tag: write(d, *some([2], **{tag: "19500102"})), f"{tag}.*6.dcm")
-            for tag in ("PatientID", "PatientBirthDate", "StudyInstanceUID", "FrameOfReferenceUID")
+            for tag in ("PatientID", "PatientBirthDate", "StudyInstanceUID")
         ),
         # values
         (of(PhotometricInterpretation="PALETTE COLOR"), "PALETTE COLOR"),
@@ -329,6 +381,7 @@ REFUSED = {  # what is written, its name, and what the sentence names
         (tag("ImagePositionPatient", b"1,5\\2\\3"), "ImagePositionPatient.*1,5"),
         (tag("RescaleIntercept", b"-1,024"), "RescaleIntercept.*-1,024"),
         (tag("PixelSpacing", b"0.5", b"UT"), "2 numbers in PixelSpacing"),
+        (seg(MASKS[:1], "xl"), "JPEG XL|4\\.110"),
         # of another patient at the same place
         (more("x", 2, PatientID="P2"), "PatientID.*x.dcm"),
         # segmentations and pointers
@@ -353,7 +406,6 @@ REFUSED = {  # what is written, its name, and what the sentence names
         (header("a.mha", f"{META}LOCAL\n", RAW[:-9]), ""),
         (header("a.mha", f"{META}LOCAL\n".replace("DimSize", "Size"), RAW), ""),
         (png(np.arange(192).reshape(8, 8, 3)), "colour"),
-        (tif(VOXELS[0].astype(np.uint16), photometric="miniswhite"), "WhiteIsZero"),
         # arrays
         (array(STACK), r"5×6×7.*#slices=0"),
         (lambda d: cut(npy(d / "a.npy", STACK[0]), 0.6), "damage"),
@@ -365,6 +417,7 @@ REFUSED = {  # what is written, its name, and what the sentence names
     "t1": [
         (of(*some([3], RescaleSlope="-2")), "-2"),
         (of(*some([2], **NO_RESCALE)), "6.dcm"),
+        (of(ModalityLUTSequence=table([1, 2])), "LUTSequence"),
     ],
     "ct": [
         (of(**NO_RESCALE), "neither"),

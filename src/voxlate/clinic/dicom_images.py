@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from voxlate.base.errors import BadInput
-from voxlate.base.optional import pydicom
 from voxlate.clinic.dicom_series import (
     NEEDED,
     SYNTHESIS,
@@ -29,7 +28,7 @@ from voxlate.clinic.dicom_series import (
     write_objects,
 )
 from voxlate.scans.formats.dicom import images_of
-from voxlate.scans.formats.dicom_file import Image
+from voxlate.scans.formats.dicom_file import Image, read_dicom
 from voxlate.scans.formats.dicom_stack import stack_of
 from voxlate.scans.images.grid import LPS_TO_RAS, Grid, Volume, flip_onto
 
@@ -158,7 +157,7 @@ class Placement:
         headers = []
         for file in dict.fromkeys(source.file for source in self.sources):
             header = item(**dict.fromkeys(NEEDED, ""))
-            header.update(pydicom.dcmread(file, stop_before_pixels=True, force=True))
+            header.update(read_dicom(file, stop_before_pixels=True))
             header.filename = file
             headers.append(header)
         return headers

@@ -10,7 +10,6 @@ from typing import Any
 
 from voxlate.base.errors import BadInput, DoNotTrust
 from voxlate.base.messages import Grade, Message, message, read_messages
-from voxlate.base.optional import pydicom
 from voxlate.clinic.dicom_images import refer
 from voxlate.clinic.dicom_series import (
     COMMENTS,
@@ -27,6 +26,7 @@ from voxlate.clinic.dicom_series import (
 from voxlate.evaluation.intervals.summary import error_lines
 from voxlate.evaluation.scoring.interval_scores import describe_coverage, is_changed, percent
 from voxlate.scans.formats.dicom import images_of
+from voxlate.scans.formats.dicom_file import read_dicom
 from voxlate.synthesis.provenance import OF_TRAINING, provenance_of
 
 NO_INTERVALS = "No prediction intervals: the model is not calibrated."
@@ -122,8 +122,7 @@ def write_report(
     Raises BadInput for a source that is no series, and a folder that holds anything but this document.
     """
     template, *evidence = (
-        pydicom.dcmread(file, stop_before_pixels=True, force=True)
-        for file in (images_of(like)[0].file, *images)
+        read_dicom(file, stop_before_pixels=True) for file in (images_of(like)[0].file, *images)
     )
     content = [text for _, text in sentences] + [image.SOPInstanceUID for image in evidence]
     report = new_series(template, "summary of trust", origin, "\n".join(content).encode(), "report")

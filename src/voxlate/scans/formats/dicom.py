@@ -45,27 +45,27 @@ from voxlate.scans.formats.format import DynamicScan, Format, Stored, check_volu
 from voxlate.scans.images.grid import LPS_TO_RAS, Grid, Volume, check_affine, resample, same_grid
 
 MOST_LISTED = 8
-ENDINGS = (".dcm", ".ima")
+ENDINGS = (".dcm", ".ima", ".dcm.gz", ".ima.gz")
 OTHER_FILES = ("version", "lockfile", "readme", "license", "notice", "changes")
 GREY = ("MONOCHROME1", "MONOCHROME2")
 RESCALE = ("RescaleSlope", "RescaleIntercept")
 TABLE = "ModalityLUTSequence"
 HU_TYPES = {"HU", "US", ""}  # US: unspecified, as many scanners write
 CLEARLY_HU = -500.0  # no other scale of a CT goes so far below 0; air is -1000
-LEAST_HU = (
-    -1024.0
-)  # of twelve bits; what is lower is no tissue but padding, as around a round field of view
+AIR_HU = -1000.0
+LEAST_HU = -1024.0  # of twelve bits; what is lower is padding around a round field of view
 NO_SCALE = "neither RescaleSlope nor RescaleIntercept"
+IMAGES_STATED = ("ImagesInAcquisition", "NumberOfSlices")
 # Segmentation Storage and Label Map Segmentation Storage
 SEGMENTATIONS = {"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"}
 KEY = ("SeriesInstanceUID", "SeriesNumber", "Modality", "SeriesDescription")
-# of whom and of which scan the images of a series are: two values are refused, and never shown
-IDENTITY = (
-    "PatientID",
-    "PatientBirthDate",
-    "StudyInstanceUID",
-    "FrameOfReferenceUID",
-)
+# what the images of one stack share
+FORM = ("SeriesNumber", "Modality", "Rows", "Columns", "PixelSpacing", "ImageOrientationPatient")
+FEWEST_IMAGES = 3  # images whose steps can be compared
+# of whom the images of a series are, and of which scan: two values are refused, and never shown
+PATIENT = ("PatientID", "PatientBirthDate")
+SCAN = ("StudyInstanceUID", "FrameOfReferenceUID")  # more than two were written by an anonymiser
+IDENTITY = (*PATIENT, *SCAN, "SeriesInstanceUID", "SeriesDescription")
 # what is said of a series if any image states it
 STATED = {
     ("PhotometricInterpretation", "MONOCHROME1"): (
@@ -104,6 +104,7 @@ TAGS = [
     *ORDERS,
     *IDENTITY,
     *(name for name, _ in STATED),
+    *IMAGES_STATED,
     "StackID",
     "SOPClassUID",
     "SOPInstanceUID",
@@ -172,7 +173,7 @@ def entries_in(place: Path) -> list[Path]:
 
 def _suffix_of_images(file: Path) -> str:
     """The suffix of a file, '' where it is a number: 'IM.0001' and 'IM.0002' are images of one series."""
-    suffix = file.suffix.lower()
+    suffix = Path(file.name.lower().removesuffix(".gz")).suffix
     return "" if suffix[1:].isdigit() else suffix
 
 
@@ -183,7 +184,7 @@ def _read_images(place: Path) -> Iterator[Image]:
     if it were skipped, the volume would lack a slice and nobody would notice.
     """
     optional_package("pydicom", "dicom", place, "pydicom to read DICOM files")
-    suffixes = {*ENDINGS}
+    suffixes = {*ENDINGS[:2]}
     unreadable = {}
     for file in entries_in(place):
         try:
@@ -208,7 +209,7 @@ def images_of(path: Path) -> list[Image]:
     place, key = folder_and_key(path)
     with no_warnings():
         images = [*_read_images(place)]
-        series = grouped((_key(image), image) for image in images) if key else {"": images}
+        series = _images_by_key(images) if key else {"": images}
         if key not in series:
             raise BadInput(
                 f"{path}: expected a series of that key, found only {_describe(_infos(series))}. Name another."
@@ -228,7 +229,30 @@ def holds_image(folder: Path) -> bool:
 def list_series(folder: Path) -> list[SeriesInfo]:
     """The image series in a folder, by one pass over its headers; contours, reports and notes are skipped."""
     with no_warnings():
-        return _infos(grouped((_key(image), image) for image in _read_images(folder)))
+        return _infos(_images_by_key([*_read_images(folder)]))
+
+
+def _images_by_key(images: Sequence[Image]) -> dict[str, list[Image]]:
+    """The images of each series by its key.
+
+    Series are joined where their images have one form and together are one even stack: scanners and anonymisers change
+    UID or description image by image.
+    """
+    keys = {image: _key(image) for image in images}
+    for form in grouped((tuple(map(image.text, FORM)), image) for image in images).values():
+        joined = {keys[image] for image in form}
+        if len(joined) > 1 and _is_stack(form):
+            keys |= dict.fromkeys(form, min(joined))
+    return grouped((key, image) for image, key in keys.items())
+
+
+def _is_stack(images: list[Image]) -> bool:
+    """Whether images of one form are one even stack."""
+    with suppress(BadInput):
+        frames, *_ = frames_of(images, Path())
+        stack_of(images, Path())
+        return len(frames) == 1 and len(images) >= FEWEST_IMAGES
+    return False
 
 
 def _key(image: Image) -> str:
@@ -279,7 +303,7 @@ def open_series(path: Path) -> DynamicScan:
     colour, damaged files, and scales that headers do not state.
     """
     images = images_of(path)
-    infos = _infos(grouped((_key(image), image) for image in images))
+    infos = _infos(_images_by_key(images))
     if len(infos) != 1:
         raise BadInput(
             f"{path}: expected one DICOM series, found {_describe(infos)}. Name one of them by such a path, put it in its own folder, or choose the series of a cohort by tags (--preset FILE.toml: docs/guides/dicom.md)."
@@ -287,7 +311,7 @@ def open_series(path: Path) -> DynamicScan:
     (info,) = infos
     if by_text(images, "SOPClassUID").keys() <= SEGMENTATIONS:
         return _open_segmentation(images[0], path)
-    _check_images(images, path)
+    guesses = _check_images(images, path)
     is_scaled, not_hu = _find_scale(images)
     frames, apart, times = frames_of(images, path)
     stacks = [stack_of(frame, path) for frame in frames]
@@ -303,17 +327,25 @@ def open_series(path: Path) -> DynamicScan:
 
     def read(numbers: Iterable[int]) -> Iterator[Stored]:
         """Frames, counted from 0."""
-        return (_read_stack(stacks[number], info, is_scaled, not_hu) for number in numbers)
+        return (_read_stack(stacks[number], info, guesses, is_scaled, not_hu) for number in numbers)
 
     return DynamicScan(shown, len(frames), times, read, f", told apart by {apart}")
 
 
-def _check_images(images: Sequence[Image], path: Path) -> None:
-    """Raise BadInput for images of two patients or scans, and for such as are no slices of grey values."""
+def _check_images(images: Sequence[Image], path: Path) -> list[str]:
+    """Compare images of a series; returns what is said of each difference that is no error.
+
+    Raises BadInput for images of two patients or scans, and for such as are no slices of grey values.
+    """
+    said = []
     for tag in IDENTITY:
         values = by_text(images, tag)
-        values.pop("", None)
         if len(values) > 1:
+            said.append(
+                f"Its images have {len(values)} values of {tag}, or none; they are taken as one series."
+            )
+        values.pop("", None)
+        if (tag in PATIENT and len(values) > 1) or (tag in SCAN and len(values) == 2):
             one, other, *_ = values.values()
             raise BadInput(
                 f"{path}: expected one series to be of one patient and scan, found {len(values)} values of {tag}: one in {one[0].name}, another in {other[0].name}. Put the images of each into a folder of its own, or convert the series with dcm2niix."
@@ -326,6 +358,18 @@ def _check_images(images: Sequence[Image], path: Path) -> None:
             raise BadInput(
                 f"{image}: expected one slice of grey values ({' or '.join(GREY)}), found {kind}. Convert it with dcm2niix to NIfTI, or move it elsewhere."
             )
+    for tag in IMAGES_STATED:
+        stated = {image.number(tag) or 0 for image in images}
+        if len(stated) == 1 and len(images) < max(stated):
+            raise BadInput(
+                f"{path}: expected the {max(stated):g} images that their headers state ({tag}), found {len(images)}. Copy the missing ones, or convert what there is with dcm2niix."
+            )
+    for (tag, value), sentence in STATED.items():
+        # an inverted display has no meaning in a CT
+        is_usual = value == GREY[0] and images[0].text("Modality") == "CT"
+        if value in by_text(images, tag) and not is_usual:
+            said.append(sentence)
+    return said
 
 
 def _check_kinds(images: Sequence[Image]) -> None:
@@ -359,7 +403,9 @@ def _find_scale(images: Sequence[Image]) -> tuple[bool, str]:
     return first, f"RescaleType {min(odd)}" if odd else ""
 
 
-def _read_stack(stack: Stack, info: SeriesInfo, is_scaled: bool, not_hu: str) -> Stored:
+def _read_stack(
+    stack: Stack, info: SeriesInfo, of_series: list[str], is_scaled: bool, not_hu: str
+) -> Stored:
     """The slices of a stack as one image, upright where a gantry tilt shears its grid."""
     _check_kinds(stack.images)
     data = np.zeros(stack.grid.shape, np.float32)
@@ -367,18 +413,14 @@ def _read_stack(stack: Stack, info: SeriesInfo, is_scaled: bool, not_hu: str) ->
         data[k] = read_slice(image, data[k].shape)
     modality = info.modality.lower()
     is_ct = modality == "ct"
-    said = [
-        sentence
-        for (tag, value), sentence in STATED.items()
-        # an inverted display has no meaning in a CT
-        if value in by_text(stack.images, tag) and not (is_ct and value == GREY[0])
-    ]
-    said.append(stack.guess)
+    said = [*of_series, stack.guess]
     lowest = float(data.min())
     if is_scaled and is_ct and lowest < LEAST_HU:
-        np.maximum(data, LEAST_HU, out=data)
+        padded = data < LEAST_HU
+        fill = float(data.min(where=~padded, initial=AIR_HU))
+        data[padded] = fill
         said.append(
-            f"Its values below {LEAST_HU:g} HU, the lowest of which is {lowest:g}, were set to it: they are padding."
+            f"{padded.mean():.0%} of its voxels are padding (below {LEAST_HU:g} HU, as low as {lowest:g}), and were set to {fill:g}."
         )
     if not is_scaled:
         if lowest > CLEARLY_HU:
@@ -413,11 +455,12 @@ def _open_segmentation(image: Image, path: Path) -> DynamicScan:
     Raises BadInput where slices have no even steps, and where segments overlap.
     """
     highdicom = optional_package("highdicom", "dicom", path, "highdicom to read segmentations")
+    data = open_object(image.file)
     with errors_as(
-        f"{path}: expected a whole segmentation of segments on even slices that do not overlap, found another",
+        f"{path}: expected a whole segmentation of segments on even slices that do not overlap, found another ({data.file_meta.TransferSyntaxUID.name})",
         "Save it as NIfTI.",
     ):
-        segmentation = highdicom.seg.Segmentation.from_dataset(open_object(image.file))
+        segmentation = highdicom.seg.Segmentation.from_dataset(data)
         geometry = segmentation.get_volume_geometry()
         check_volume(geometry.spatial_shape, path)
         volume = segmentation.get_volume(dtype=np.float32, combine_segments=True)

@@ -1,21 +1,24 @@
 """DICOM: the headers of files and of the frames in them, their tags, and pixel values."""
 
+import gzip
 import re
 import warnings
+import zlib
 from collections.abc import Iterable, Iterator, MutableSequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from voxlate.base.errors import BadInput
 from voxlate.base.groups import grouped
 from voxlate.base.optional import pydicom
-from voxlate.scans.formats.format import KeptByFile, check_fetched, errors_as
+from voxlate.scans.formats.format import GZIP, KeptByFile, check_fetched, errors_as
 
 MARK_AT, MARK = 128, b"DICM"
+DEFLATED_FRAMES = "1.2.840.10008.1.2.8.1"  # each frame is deflated; newer than pydicom 3.0
 SHARED = "SharedFunctionalGroupsSequence"
 PER_FRAME = "PerFrameFunctionalGroupsSequence"
 # attributes of functional groups that have another name in a file of one image
@@ -32,6 +35,8 @@ OF_THE_OBJECT = (
     PER_FRAME,
     "NumberOfFrames",
     "InstanceNumber",
+    "ImagesInAcquisition",
+    "NumberOfSlices",
     "ContentTime",
     "AcquisitionTime",
     "AcquisitionDateTime",
@@ -72,12 +77,16 @@ class Image:
 
         Raises BadInput for a value that its type does not allow.
         """
-        # pydicom converts values when they are asked for
-        with errors_as(f"{self}: expected a sound value of {tag}, found another", SERIES_AGAIN):
+        try:
             value = self.header.get(tag)
-            if isinstance(value, MutableSequence):
-                value = "\\".join(map(str, value))
-            return "" if value is None else " ".join(str(value).split())
+        except Exception as error:  # pydicom converts values when they are asked for
+            stored = str(self.header.get_item(tag).value)[:80]
+            raise BadInput(
+                f"{self}: expected a sound value of {tag}, found {stored}. {SERIES_AGAIN}"
+            ) from error
+        if isinstance(value, MutableSequence):
+            value = "\\".join(map(str, value))
+        return "" if value is None else " ".join(str(value).split())
 
     def numbers(self, tag: str, count: int = 0) -> list[float]:
         """The numbers of a tag; [] where it states none.
@@ -105,12 +114,31 @@ def no_warnings() -> warnings.catch_warnings:
 
 
 def looks_like_dicom(path: Path) -> bool:
-    """Whether a file has the mark of DICOM, or begins as one without the mark and all before it."""
-    with path.open("rb") as file:
-        start = file.read(MARK_AT + len(MARK))
+    """Whether a file, or what gzip packed in it, has the mark of DICOM, or begins as one without the mark and all before it."""
+    try:
+        with _unpacked(path) as file:
+            start = file.read(MARK_AT + len(MARK))
+    except (OSError, EOFError, zlib.error):
+        return False
     # its first element, of group 2 or 8, is short
     bare = start[:2] in (b"\2\0", b"\b\0") and start[3:8:4] == b"\0\0"
     return start[MARK_AT:] == MARK or bare
+
+
+def _unpacked(path: Path) -> BinaryIO | gzip.GzipFile:
+    """A file, or what gzip packed in it."""
+    file = path.open("rb")
+    start = file.read(len(GZIP))
+    file.seek(0)
+    return gzip.open(file) if start == GZIP else file
+
+
+def read_dicom(path: Path, **options: Any) -> Any:
+    """The data set of a DICOM file, with or without its mark, or packed by gzip; options: those of pydicom.dcmread."""
+    with _unpacked(path) as file:
+        data = pydicom.dcmread(file, **{"force": True} | options)
+    data.filename = path
+    return data
 
 
 def read_header(file: Path, tags: list[str]) -> Any:
@@ -122,7 +150,7 @@ def read_header(file: Path, tags: list[str]) -> Any:
         raise BadInput(f"{expected} nothing, or a folder, in the place of a file. {advice}")
     with errors_as(f"{expected} something else, or a damaged file", advice):
         bare = looks_like_dicom(file)
-        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags, force=bare)
+        header = read_dicom(file, stop_before_pixels=True, specific_tags=tags, force=bare)
         if "Rows" in header and "Columns" in header:
             return header
         uid = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID", "")
@@ -187,12 +215,9 @@ def read_slice(image: Image, shape: tuple[int, ...]) -> np.ndarray:
     with errors_as(f"{expected} none that can be read", AGAIN):
         data = open_object(image.file)
         syntax = data.file_meta.TransferSyntaxUID
-        bits = int(data.get("BitsStored", data.BitsAllocated))
-        is_packed = syntax.is_encapsulated and syntax != pydicom.uid.RLELossless
-    if not is_packed and int(data.get("HighBit", bits - 1)) != bits - 1:
-        raise BadInput(
-            f"{expected} them in other bits (HighBit {data.HighBit}, BitsStored {bits}). {SERIES_AGAIN}"
-        )
+        bits = end = int(data.get("BitsStored", data.BitsAllocated))
+        if not syntax.is_encapsulated or syntax == pydicom.uid.RLELossless:
+            end = int(data.get("HighBit", bits - 1)) + 1
     with (
         errors_as(
             f"{expected} none that can be read ({syntax.name})",
@@ -202,7 +227,12 @@ def read_slice(image: Image, shape: tuple[int, ...]) -> np.ndarray:
     ):
         warnings.filterwarnings("error", "The decoded RLE segment")
         frame = image.frame - 1 if image.frame else None
-        stored: np.ndarray = pydicom.pixels.pixel_array(data, index=frame)
+        # bits above may hold an overlay of old scanners
+        stored: np.ndarray = pydicom.pixels.pixel_array(data, index=frame, bits_stored=end)
+        below = end - bits
+        if below and (stored & ((1 << below) - 1)).any():
+            raise ValueError("values below the stored bits")
+        stored = stored >> below if below else stored
         values = pydicom.pixels.apply_rescale(stored, image.header)
     if stored.shape != shape:
         raise BadInput(f"{expected} shape {stored.shape}. {AGAIN}")
@@ -211,10 +241,35 @@ def read_slice(image: Image, shape: tuple[int, ...]) -> np.ndarray:
 
 @partial(KeptByFile, most=1)
 def open_object(file: Path) -> Any:
-    """The data set in a file, with or without its mark, which is read once for all frames of it."""
-    data = pydicom.dcmread(file, force=True)
+    """The data set in a file, which is read once for all frames of it; frames that pydicom cannot unpack are unpacked."""
+    data = read_dicom(file)
     if "TransferSyntaxUID" not in data.file_meta:
         is_implicit, _ = data.original_encoding
         kind = "ImplicitVRLittleEndian" if is_implicit else "ExplicitVRLittleEndian"
         data.file_meta.TransferSyntaxUID = getattr(pydicom.uid, kind)
+    syntax = data.file_meta.TransferSyntaxUID
+    is_mask_in_runs = syntax == pydicom.uid.RLELossless and data.get("BitsAllocated") == 1
+    if syntax == DEFLATED_FRAMES or is_mask_in_runs:
+        _unpack_frames(data, is_mask_in_runs)
     return data
+
+
+def _unpack_frames(data: Any, in_runs: bool) -> None:
+    """Replace deflated frames, or the run lengths of a mask's bits, which pydicom does not read, by plain pixel data."""
+    count = int(data.get("NumberOfFrames") or 1)
+    bits = int(data.BitsAllocated) * int(data.Rows) * int(data.Columns)
+    size = (bits + 7) // 8
+    if in_runs:  # of bytes that hold eight pixels each
+        as_bytes = {"rows": 1, "columns": size, "bits_allocated": 8, "bits_stored": 8}
+        packed = pydicom.pixels.pixel_array(data, **as_bytes).reshape(count, size)
+    else:
+        frames = pydicom.encaps.generate_frames(data.PixelData, number_of_frames=count)
+        inflated = [zlib.decompress(frame, -zlib.MAX_WBITS)[:size] for frame in frames]
+        packed = np.frombuffer(b"".join(inflated), np.uint8).reshape(count, size)
+    # the frames of plain pixel data follow each other bit by bit
+    each = np.unpackbits(packed, axis=1, bitorder="little")[:, :bits]
+    plain = np.packbits(each, bitorder="little")
+    data.PixelData = plain.tobytes() + bytes(plain.size % 2)
+    data["PixelData"].VR = "OB"
+    data["PixelData"].is_undefined_length = False
+    data.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian

@@ -16,6 +16,7 @@ from voxlate.base.files import HIGH, LOW, STD, UNCALIBRATED
 from voxlate.base.messages import Grade, Message, graded, message
 from voxlate.scans.formats.dynamic import is_frame, read_frame
 from voxlate.scans.formats.format import (
+    GZIP,
     DynamicScan,
     Format,
     Stored,
@@ -29,7 +30,6 @@ from voxlate.scans.images.grid import Grid, Volume, check_affine, same_grid
 
 logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # what it says is said here
 SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}  # xyzt_units; an unknown unit is not guessed
-GZIP = b"\x1f\x8b"
 PACKED = (".gz", ".mgz")
 READ_BYTES = 1 << 20
 START_BYTES = 1 << 12  # in which the description is
@@ -74,6 +74,12 @@ def _load(path: Path) -> Any:
         raise BadInput(
             f"{path}: expected a NIfTI or FreeSurfer volume, found {type(image).__name__}, which does not state which side is left. Convert it to NIfTI."
         )
+    if isinstance(image, NiftiImage):
+        # any negative number mirrors the slices, as the standard's own reader takes it; nibabel mends them
+        kind = type(image.header)
+        start = read_start(path)[: kind.template_dtype.itemsize]
+        if kind(start, check=False)["pixdim"][0] < 0:
+            image.header["pixdim"][0] = -1
     unit, _ = _units(image)
     if unit in ("meter", "micron"):
         raise BadInput(

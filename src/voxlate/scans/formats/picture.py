@@ -22,7 +22,7 @@ def read_picture(path: Path, part: str) -> Stored:
     """A picture as one slice, values as stored, so that 0 is black: pixel [row, column] is data[0, row, column].
 
     part: one of SIDES. The pages of a TIFF are slices from bottom to top. Raises BadInput for damaged files, real colour,
-    inverted values, and a side of what is no two pictures.
+    and a side of what is no two pictures.
     """
     from PIL import Image, ImageSequence  # here and below, because most scans are no pictures
 
@@ -33,23 +33,19 @@ def read_picture(path: Path, part: str) -> Stored:
     ):
         pages = getattr(picture, "n_frames", 1)
         check_volume((pages, picture.height, picture.width), path)
-        if picture.format == "TIFF" and picture.getexif().get(PHOTOMETRIC) == 0:
-            raise BadInput(
-                f"{path}: expected a picture in which 0 is black, found white (WhiteIsZero). Save it again."
-            )
+        white_is_zero = picture.format == "TIFF" and picture.getexif().get(PHOTOMETRIC) == 0
         with Image.open(path) as checked:
             checked.verify()  # the checksums of a PNG, which reading its pixels does not compare
         slices = [_grey(page, path) for page in ImageSequence.Iterator(picture)]
-        pixels = np.stack(slices).astype(np.float32)
-    guesses = (
-        (
-            message(
-                "guess", f"Its {pages} pages are taken as slices from bottom to top, 1 mm apart."
-            ),
-        )
-        if pages > 1
-        else ()
-    )
+        pixels = np.stack(slices)
+    said = []
+    if pages > 1:
+        said.append(f"Its {pages} pages are taken as slices from bottom to top, 1 mm apart.")
+    if white_is_zero:
+        if pixels.dtype == np.uint16:  # of 8 bits, pillow has inverted them
+            pixels = np.iinfo(np.uint16).max - pixels
+        said.append("In this TIFF, 0 is white (WhiteIsZero); whole numbers are inverted.")
+    pixels = pixels.astype(np.float32)
     if part:
         sides = halves(pixels)
         if not sides:
@@ -57,7 +53,9 @@ def read_picture(path: Path, part: str) -> Stored:
                 f"{path}: expected two pictures side by side, found one. Name it without '#' and what follows."
             )
         pixels = sides[SIDES.index(part)]
-    return Stored(pixels, LPS_TO_RAS, unit="grey", guesses=guesses)
+    return Stored(
+        pixels, LPS_TO_RAS, unit="grey", guesses=tuple(message("guess", text) for text in said)
+    )
 
 
 def _grey(page: Any, path: Path) -> np.ndarray:
