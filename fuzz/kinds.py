@@ -41,7 +41,6 @@ class Kind:
 SCANS = (
     ("NIfTI", "scans/a.nii", "", False),
     ("NIfTI, gzip", "scans/a.nii.gz", "", True),
-    ("NIfTI pair, header", "scans/pair.hdr", "", False),
     ("MGH", "scans/a.mgh", "", False),
     ("MGZ", "scans/a.mgz", "", True),
     ("MetaImage, packed", "scans/a.mha", "", False),
@@ -182,7 +181,6 @@ def write_scans() -> None:
     whole = t1.astype(np.int16)
     for suffix in ("nii", "nii.gz"):
         nib.save(nib.Nifti1Image(whole, affine), f"scans/a.{suffix}")
-    nib.save(nib.Nifti1Pair(whole, affine), "scans/pair.img")
     for suffix in ("mgh", "mgz"):
         nib.save(nib.MGHImage(whole, affine), f"scans/a.{suffix}")
     for suffix in ("png", "tif"):

@@ -52,7 +52,7 @@ def test_the_page_of_recipe_keys_has_every_key_of_every_settings_class():
 def test_each_fault_names_a_test_file_that_exists():
     table = (ROOT / "docs" / "reliability.md").read_text()
     files = re.findall(r"\| `([a-z_/]+\.py)` \|$", table, flags=re.M)
-    assert len(files) > 20
+    assert len(files) > 15
     assert [path for path in set(files) if not (ROOT / "tests" / path).is_file()] == []
 
 

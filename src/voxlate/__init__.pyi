@@ -357,7 +357,7 @@ def export(
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:
-        Exported: The folders of the new series (`series`, `maps`, `masks`, `reports`), all `files`, and `messages`.
+        Exported: The folders of the new series (`series`, `maps`, `structures`, `reports`), all `files`, and `messages`.
 
     Raises:
         BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.

@@ -9,12 +9,12 @@ import pydicom
 
 from dicom_slices import write_series
 from voxlate.clinic.dicom_images import write_derived
-from voxlate.clinic.dicom_objects import Quantity, write_map, write_mask
+from voxlate.clinic.dicom_objects import Quantity, write_map
 from voxlate.clinic.dicom_series import Origin
 from voxlate.clinic.trust import write_report
 from voxlate.scans.images.grid import LPS_TO_RAS, Volume
 
-ORIGIN = Origin("MR to CT", "0.7.0", (("weights", "0123456789abcdef"), ("seed", "0")))
+ORIGIN = Origin("MR to CT", "0.7.0", ("weights=0123456789abcdef", "seed=0"))
 SHAPE = (4, 6, 5)  # z, y, x
 SPACING = (0.7, 0.9, 3.0)  # of columns, rows and slices
 ORDERS = [
@@ -93,22 +93,17 @@ def frames_of(datasets) -> Iterator[tuple[np.ndarray, list[str]]]:
         for frame in getattr(one, "PerFrameFunctionalGroupsSequence", [one]):
             place, derivation = frame, frame
             if frame is not one:
-                place, derivation = frame.PlanePositionSequence[0], frame.DerivationImageSequence[0]
-            references = derivation.SourceImageSequence
+                place = frame.PlanePositionSequence[0]
+                derivation = next(iter(frame.get("DerivationImageSequence", [])), {})
+            references = derivation.get("SourceImageSequence", [])
             uids = [reference.ReferencedSOPInstanceUID for reference in references]
             yield np.array(place.ImagePositionPatient, float), uids
-
-
-def upper_half(volume: Volume) -> Volume:
-    """The voxels above the mean of a volume as a mask."""
-    return Volume((volume.data > volume.data.mean()).astype(np.float32), volume.affine, "", "mask")
 
 
 def objects(like: Path, affine: np.ndarray, to: Path) -> dict[str, list[pydicom.Dataset]]:
     """The files of each kind of object, by kind."""
     volume = numbered(affine)
     found = {kind: write(volume, like, to / kind, ORIGIN) for kind, write in WRITE.items()}
-    found["mask"] = write_mask(upper_half(volume), "mask", like, to / "mask", ORIGIN)
-    images = list(itertools.chain.from_iterable(found.values()))
+    images = [files[0] for files in found.values()]
     found["report"] = write_report(SENTENCES, images, like, to / "report", ORIGIN)
     return {kind: headers(files) for kind, files in found.items()}

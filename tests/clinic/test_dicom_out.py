@@ -11,7 +11,7 @@ from refusals import refuses
 from rows import slow
 from voxlate.clinic.archives import Ledger, StudyAddress, WebArchive, send
 from voxlate.clinic.dicom_out import export_dicom
-from voxlate.clinic.studies import export_once, store_answers
+from voxlate.clinic.studies import export_anew, store_answers
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.scans.images.grid import Volume
 from voxlate.synthesis.result import Synthesised
@@ -19,7 +19,6 @@ from voxlate.training.load import load
 
 pydicom = pytest.importorskip("pydicom")
 from dicom_slices import change, write_series  # noqa: E402 - needs pydicom
-from made_volumes import save  # noqa: E402 - reads DICOM
 
 
 @pytest.fixture
@@ -99,7 +98,7 @@ def test_images_of_a_file_are_exported_by_like_on_the_grid_and_of_the_patient_of
 
 @pytest.fixture
 def case(series, tmp_path):
-    """A case with a CT, its interval, a perfusion map, and a mask beside them."""
+    """A case with a CT, its interval and a perfusion map."""
     scan = read_volume(series)
     folder, hu = tmp_path / "case", scan.data - 900
 
@@ -113,15 +112,10 @@ def case(series, tmp_path):
         low=of(hu - 50),
         high=of(hu + 50),
     ).write(folder)
-    save_mask_of(scan, folder)
     return folder
 
 
-def save_mask_of(scan, folder):
-    save(folder / "mask.nii.gz", scan.data[0] > scan.data.mean(), "mask", "", scan.affine)
-
-
-def test_maps_masks_and_the_summary_of_trust_go_beside_the_series(case, series, tmp_path):
+def test_maps_and_the_summary_of_trust_go_beside_the_series(case, series, tmp_path):
     pytest.importorskip("highdicom")
     to = tmp_path / "dicom"
     done = export_dicom(case, to, series)
@@ -131,10 +125,9 @@ def test_maps_masks_and_the_summary_of_trust_go_beside_the_series(case, series, 
     assert np.array_equal(back.data, read_volume(case / "ct.nii.gz").data)
     maps = {"ct_high", "ct_low", "ct_std", "tmax"}
     assert {path.name for path in done.maps} == maps
-    assert [path.name for path in done.masks] == ["mask"]
     assert [path.name for path in done.reports] == ["report"]
     assert not any(told.code == "no-dicom" for told in done.messages)
-    assert "1 series, 4 maps, 1 mask, 1 report" in done.summary
+    assert "1 series, 4 maps, 1 report" in done.summary
     units = {"ct_low": "[hnsf'U]", "tmax": "s"}
     for name, unit in units.items():
         one = pydicom.dcmread(to / "case" / name / "0001.dcm")
@@ -145,7 +138,7 @@ def test_maps_masks_and_the_summary_of_trust_go_beside_the_series(case, series, 
         assert np.array_equal(np.sort(values), np.sort(stored.ravel()))
     report = pydicom.dcmread(to / "case/report/0001.dcm")
     (evidence,) = report.CurrentRequestedProcedureEvidenceSequence
-    assert len(evidence.ReferencedSeriesSequence) == 6
+    assert len(evidence.ReferencedSeriesSequence) == 5
     # The same command again keeps everything.
     assert export_dicom(case, to, series).summary == done.summary
 
@@ -163,40 +156,24 @@ def test_an_image_that_was_changed_after_the_synthesis_leaves_by_no_exit(case, s
     to = tmp_path / "new"
     for leave in (
         lambda: export_dicom(case, to, series),
-        lambda: export_once([case], to, print),
+        lambda: export_anew([case], to, print),
     ):
         with refuses("checksum"):
             leave()
     assert not [*to.rglob("*.*")]
 
 
-def test_what_was_sent_in_part_keeps_its_uids_where_voxlate_changes_in_between(
-    out, tmp_path, monkeypatch
-):
-    case = out / "head"
-    cases, to, sent = [case], tmp_path / "derived", []
+def test_images_that_are_exported_anew_keep_their_uids_and_are_sent_once(out, tmp_path):
+    sent = []
 
     class Archive:
         def store(self, dataset):
             sent.append(dataset.SOPInstanceUID)
 
-    def send_them(count=None):
-        files = export_once(cases, to, print)[:count]
+    for count in (3, None, None):
+        files = export_anew([out / "head"], tmp_path / "derived", print)[:count]
         send(files, Archive(), Ledger(tmp_path / "sent.txt"), "archive")
-
-    send_them(3)
-    monkeypatch.setattr("voxlate.clinic.dicom_series._facts", lambda origin: ["of another version"])
-    send_them()
     assert len(sent) == len(set(sent)) == 7
-    save(
-        case / "mask.nii.gz",
-        read_volume(case / "t2.nii.gz").data[0] > 0,
-        "mask",
-        "",
-        read_volume(case / "t2.nii.gz").affine,
-    )
-    send_them()
-    assert len(sent) >= 14  # all anew, with the mask
 
 
 @slow

@@ -1,14 +1,10 @@
 """Receiving by C-STORE, on this machine: when a study is complete, and who is let in."""
 
-import socket
 import time
-from contextlib import ExitStack
 
 import pytest
 
 from refusals import refuses
-from rows import slow
-from voxlate.clinic import listen
 from voxlate.clinic.archives import Ledger, Node, NodeArchive, Refused, WebArchive, send, study_name
 from voxlate.clinic.listen import Queue, receive_images
 from waiting import free_port
@@ -52,10 +48,8 @@ def test_a_study_is_complete_when_its_association_has_ended_and_nothing_came(
     sender.store(datasets[1])
     time.sleep(1.5 * IDLE_SECONDS)
     assert queue.next_study() is None
-    ended = time.monotonic()
     sender.close()
     assert complete(queue) == study
-    assert time.monotonic() - ended > 0.9 * IDLE_SECONDS
     assert len([*(queue.take(study) / "scans").iterdir()]) == 2
 
 
@@ -69,26 +63,12 @@ def test_a_stranger_is_rejected_and_a_sender_that_is_cut_off_keeps_no_study_open
     assert complete(queue) == study_name(str(datasets[0].StudyInstanceUID))
 
 
-@slow
-def test_connections_that_ask_for_nothing_lock_no_sender_out(queue, sender, datasets, monkeypatch):
-    monkeypatch.setattr(listen, "MOST_WAITING", 4)
-    with ExitStack() as held:
-        place = (HOST, sender.node.port)
-        for number in range(8):
-            idle = held.enter_context(socket.create_connection(place, timeout=5))
-            if number % 2:
-                idle.sendall(b"\x01\x00\x00\x00\x10")  # the beginning of a request
-        sender.store(datasets[0])
-    sender.close()
-    assert complete(queue) == study_name(str(datasets[0].StudyInstanceUID))
-
-
 def test_a_server_that_is_away_is_one_sentence(series, tmp_path):
-    files, waits = sorted(series.iterdir()), []
+    files, ledger = sorted(series.iterdir()), Ledger(tmp_path / "sent.txt")
     archive = WebArchive.connect(f"http://127.0.0.1:{free_port()}/dicom-web")
+    archive.client.set_http_retry_params(retry=False)
     with refuses("after 0 of"):
-        send(files, archive, Ledger(tmp_path / "sent.txt"), "archive", waits.append)
-    assert waits == [1.0, 2.0, 4.0, 8.0]
+        send(files, archive, ledger, "archive")
     node = NodeArchive(Node("AWAY", "127.0.0.1", free_port()), "VOXLATE")
     with refuses("after 0 of"):
-        send(files, node, Ledger(tmp_path / "sent.txt"), "archive", waits.append)
+        send(files, node, ledger, "archive")

@@ -10,7 +10,7 @@ from rows import every_row
 from voxlate.base.errors import DoNotTrust
 from voxlate.base.messages import message
 from voxlate.clinic.dicom_out import export_dicom
-from voxlate.clinic.studies import export_once
+from voxlate.clinic.studies import export_anew
 from voxlate.evaluation.intervals.summary import error_lines
 from voxlate.evaluation.reports.page import report as write_report
 from voxlate.scans.formats.io import content_hash
@@ -104,7 +104,7 @@ def test_no_study_gets_it_unless_it_is_accepted(series, tmp_path):
     with pytest.raises(DoNotTrust):
         export_dicom(bad, to, series)
     with pytest.raises(DoNotTrust):
-        export_once([bad], to, print)
+        export_anew([bad], to, print)
     assert not [*to.rglob("*.dcm")]
     export_dicom(bad, to, series, accept_untrusted=True)
     first = pydicom.dcmread(to / "bob/ct/0001.dcm")

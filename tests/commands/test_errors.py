@@ -79,7 +79,6 @@ LINES = [  # with the words that the refusal has besides
     "phantom --cases 1 --out bad.toml",
     "recipes deep.toml",
     "recipes loop.toml | base",
-    "info t1.hdr",  # which has no voxels
     "info '[/] [bold]:x:' | [/] [bold]:x:",
 ]
 
@@ -91,13 +90,11 @@ def here(cohort, prepared, run, tiny, tmp_path):
     (tmp_path / "loop.toml").write_text('base = "loop.toml"')
     (tmp_path / "deep.toml").write_text(f"a = {DEEP}")
     (tmp_path / "other.toml").write_text(tiny.read_text().replace("t2", "ct"))
-    (tmp_path / "masks.csv").write_text("case,mask\na,t1.hdr\n")
+    (tmp_path / "masks.csv").write_text("case,mask\na,t1.xyz\n")
     rows = [
         f"case{k},{'anna' if k in (0, 5) else k},{'val' if k == 5 else 'train'}" for k in range(6)
     ]
     (tmp_path / "cases.csv").write_text("\n".join(["case,patient,split", *rows]))
-    nib.save(nib.Nifti1Pair(np.zeros((4, 4, 4), np.float32), np.eye(4)), tmp_path / "t1.img")
-    (tmp_path / "t1.img").unlink()
     (tmp_path / "empty").mkdir()
     (tmp_path / "lacking/case").mkdir(parents=True)
     shutil.copy(cohort / "case3" / "t2.nii.gz", tmp_path / "lacking/case")

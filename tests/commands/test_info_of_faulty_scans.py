@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 import voxlate
-from refusals import refuses
 from rows import every_row
 from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.scans.formats.io import read_volume, write_volume
@@ -58,10 +57,3 @@ def test_info_of_a_scan_with_voxels_that_are_not_finite_counts_them_alone(ct, tm
     facts = voxlate.info(tmp_path / "ct.nii.gz")
     assert facts["not_finite"] == 1
     assert facts["warnings"] == []
-
-
-def test_a_web_page_that_was_saved_as_a_scan_is_named_as_one(tmp_path):
-    path = tmp_path / "t1.nii.gz"
-    path.write_text(f"<!DOCTYPE html><html>{' ' * 2000}</html>")
-    with refuses("found a web page"):
-        voxlate.info(path)

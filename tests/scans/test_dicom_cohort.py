@@ -201,7 +201,7 @@ def damaged(folder):
     [
         (second_t2, 2, "one t2 of case 1_01_P, found also MR"),
         (other_origin, 3, "first voxel 0.40 mm away"),
-        (damaged, 3, "MRT2.3.dcm: expected whole pixel data"),
+        (damaged, 3, "MRT2.3.dcm: expected 20×16 whole pixels"),
     ],
 )
 def test_what_is_wrong_with_a_mixed_folder_is_one_sentence(

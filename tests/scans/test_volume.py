@@ -40,14 +40,12 @@ def volume_of(array, affine=AFFINE, unit="a.u.") -> Volume:
     return Volume(np.asarray(array, np.float32), affine, unit, "t1")
 
 
-@every_row("unit, factor", [("unknown", 1), ("micron", 0.001)])
-def test_spacing_comes_in_millimetres(tmp_path, unit, factor):
+def test_sizes_in_another_unit_than_millimetres_are_refused(tmp_path):
     image = nib.Nifti1Image(np.ones((2, 2, 2), np.int16), np.diag([1.0, 2.0, 3.0, 1.0]))
-    image.header.set_xyzt_units(unit)
+    image.header.set_xyzt_units("micron")
     nib.save(image, tmp_path / "a.nii")
-    volume = read_volume(tmp_path / "a.nii")
-    assert_allclose(volume.grid.spacing_mm, np.array([3, 2, 1]) * factor, rtol=1e-6)
-    assert len(volume.guesses) == (factor != 1)
+    with refuses("micron"):
+        read_volume(tmp_path / "a.nii")
 
 
 @every_row(
@@ -115,7 +113,7 @@ def test_what_cannot_be_written_is_refused(tmp_path, name, sentence):
     assert list(tmp_path.iterdir()) == []
 
 
-@every_row("suffix", [".nii.gz", ".mha", ".nrrd", ".png", ".npz"])
+@every_row("suffix", [".nii.gz", ".png", ".npz"])
 def test_a_flipped_bit_in_compressed_voxels_is_never_read_as_voxels(tmp_path, suffix):
     draw = np.random.default_rng(0)
     voxels = draw.integers(0, 200, (6, 20, 24)).astype(np.int16 if suffix != ".png" else np.uint8)
@@ -127,9 +125,8 @@ def test_a_flipped_bit_in_compressed_voxels_is_never_read_as_voxels(tmp_path, su
     else:
         write_volume(good, volume_of(voxels[None]))
     whole, true = good.read_bytes(), read_volume(good).data
-    plain = 600 if suffix in (".mha", ".nrrd") else 0  # text, which has no checksum
     read = 0
-    for place in draw.integers(plain, len(whole), 20):
+    for place in draw.integers(0, len(whole), 20):
         bad.write_bytes(whole)
         overwrite(bad, place, bytes([whole[place] ^ 1 << draw.integers(8)]))
         with contextlib.suppress(BadInput):
@@ -138,13 +135,12 @@ def test_a_flipped_bit_in_compressed_voxels_is_never_read_as_voxels(tmp_path, su
     assert read < (8 if suffix == ".npz" else 5)  # a few bits of headers mean nothing
 
 
-def test_the_hash_of_an_image_is_that_of_all_its_files_whatever_they_are_called(tmp_path):
-    pair = nib.Nifti1Pair(np.zeros((4, 5, 6), np.int16), AFFINE)
-    nib.save(pair, tmp_path / "a.img")
-    nib.save(pair, tmp_path / "b.img")
-    (before,) = {content_hash(tmp_path / name) for name in ("a.hdr", "a.img", "b.hdr")}
-    overwrite(tmp_path / "a.img", 0, b"\1")
-    assert content_hash(tmp_path / "a.hdr") != before
+def test_the_hash_of_an_image_is_that_of_all_its_files(tmp_path):
+    itk = pytest.importorskip("SimpleITK")
+    itk.WriteImage(itk.Image(4, 5, 6, itk.sitkInt16), str(tmp_path / "a.mhd"))
+    before = content_hash(tmp_path / "a.mhd")
+    overwrite(tmp_path / "a.raw", 0, b"\1")
+    assert content_hash(tmp_path / "a.mhd") != before
 
 
 def nifti_with(path: Path, qform: tuple[float, int], sform: tuple[float, int]) -> Path:
@@ -232,19 +228,3 @@ def test_a_ct_that_is_a_windowed_picture_has_grey_values(tmp_path, modality, vox
     volume = read_volume(tmp_path / "a.nii", modality)
     assert volume.unit == unit
     assert [said.code for said in volume.guesses] == ["grey-ct"] * (unit == "grey")
-
-
-def test_an_mgh_file_without_a_place_is_said_to_be_of_one_millimetre(tmp_path):
-    path = tmp_path / "a.mgh"
-    nib.save(nib.MGHImage(SHARES.astype(np.float32), AFFINE), path)
-    assert read_volume(path).guesses == ()
-    (said,) = read_volume(overwrite(path, 28, b"\0\0")).guesses
-    assert said.code == "guess"
-
-
-def test_a_path_that_is_not_utf8_is_refused(tmp_path, voxlate):
-    folder = tmp_path / "f\udcfc" / "a"
-    folder.mkdir(parents=True)
-    stored(folder / "t1.nii", SHARES)
-    for root in (folder.parent, tmp_path):
-        voxlate("prepare", root, "--out", tmp_path / "out").refusal  # noqa: B018

@@ -89,7 +89,7 @@ def of_the_archive(run, scans, out, anyway):
 
 @every_row("door", [by_command, in_memory, by_ensemble, of_the_archive])
 def test_a_single_case_is_an_error_at_every_door(door, run, mixed, tmp_path, monkeypatch):
-    monkeypatch.setattr("voxlate.clinic.listen.export_once", lambda *_: [])
+    monkeypatch.setattr("voxlate.clinic.listen.export_anew", lambda *_: [])
     with pytest.raises(DoNotTrust):
         door(run, mixed / "case1", tmp_path / "out", False)
     assert not [*tmp_path.rglob("*.nii.gz")]

@@ -1,18 +1,15 @@
 """Archives that studies are fetched from and images are sent to: DICOMweb servers (QIDO, WADO, STOW) and DICOM nodes (C-STORE); their
 addresses, and names of studies that lead back to no patient.
 
-Lost connections are opened again, and a record on disk names what an archive has acknowledged; an image whose acknowledgement was
-lost is sent again under the same UID.
+A record on disk names what an archive has acknowledged; an image whose acknowledgement was lost is sent again under the same UID.
 """
 
 import hashlib
 import os
 import re
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,26 +24,21 @@ UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 AE_TITLE = re.compile(r"[\x21-\x5b\x5d-\x7e]{1,16}")  # printable, without spaces and backslashes
 EXAMPLE = "https://HOST/dicom-web/studies/UID"
 NAME_DIGITS = 16
-WAIT_SECONDS = (1.0, 2.0, 4.0, 8.0)  # before each further attempt after a lost connection
 TIMEOUT_SECONDS = 60
-Sleep = Callable[[float], None]
 # What goes beside images, by its SOP class; many archives do not take all of them.
 COMPANIONS = {
     "1.2.840.10008.5.1.4.1.1.30": "Parametric Map",
-    "1.2.840.10008.5.1.4.1.1.66.4": "Segmentation",
     "1.2.840.10008.5.1.4.1.1.88.11": "report",
 }
+# CT, MR and companions: what is sent to a node
+SENT_CLASSES = ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4", *COMPANIONS)
 # DICOMweb
 SERIES_UID, INSTANCE_UID, DESCRIPTION = "0020000E", "00080018", "0008103E"
-FAILED = "FailedSOPSequence"
 SYNTHETIC = "SYNTHETIC"  # with which the description of a synthesised series begins
-TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504)  # HTTP states that pass
 NO_ACCESS = (401, 403)
 # C-STORE
 SUCCESS = 0x0000
 WARNINGS = range(0xB000, 0xC000)  # the image is stored, with a remark (PS3.4, B.2.3)
-OUT_OF_RESOURCES = range(0xA700, 0xA800)  # passes
-MOST_CONTEXTS = 128  # presentation contexts of an association
 pynetdicom = Package("pynetdicom", "pacs", "DICOM", "pynetdicom to talk to a DICOM node")
 
 
@@ -129,12 +121,8 @@ def study_name(uid: str) -> str:
     return f"study-{hashlib.sha256(uid.encode()).hexdigest()[:NAME_DIGITS]}"
 
 
-class Lost(Exception):
-    """The connection to the archive was lost, or it is too busy: another attempt may succeed."""
-
-
 class Refused(Exception):
-    """The archive refused a file for good, with a reason."""
+    """The archive refused a file, with a reason. An OSError says that the connection was lost."""
 
 
 @dataclass(frozen=True)
@@ -150,55 +138,46 @@ class WebArchive:
         api = optional_package(
             "dicomweb_client.api", "pacs", url, "dicomweb-client to talk to a DICOMweb server"
         )
-        client = api.DICOMwebClient(url, timeout=TIMEOUT_SECONDS, permissive_uid=True)
-        client.set_http_retry_params(retry=False)
-        return cls(url, client)
+        return cls(url, api.DICOMwebClient(url, timeout=TIMEOUT_SECONDS, permissive_uid=True))
 
     def instances(self, address: StudyAddress) -> list[tuple[str, str]]:
         """Series and instance UID of each image of a study or series, without series that voxlate synthesised: they are no input."""
         listed = []
-        with self._errors():
-            series = [address.series]
-            if not address.series:
-                found = self.client.search_for_series(
-                    address.study, fields=["SeriesDescription"], get_remaining=True
-                )
-                series = sorted(one[SERIES_UID]["Value"][0] for one in found if _is_scanned(one))
-            for uid in series:
-                images = self.client.search_for_instances(address.study, uid, get_remaining=True)
-                uids = [image[INSTANCE_UID]["Value"][0] for image in images]
-                listed += [(uid, check_uid(instance, self.url)) for instance in uids]
+        series = [address.series]
+        if not address.series:
+            found = self.client.search_for_series(
+                address.study, fields=["SeriesDescription"], get_remaining=True
+            )
+            series = sorted(one[SERIES_UID]["Value"][0] for one in found if _is_scanned(one))
+        for uid in series:
+            images = self.client.search_for_instances(address.study, uid, get_remaining=True)
+            uids = [image[INSTANCE_UID]["Value"][0] for image in images]
+            listed += [(uid, check_uid(instance, self.url)) for instance in uids]
         return listed
 
-    def fetch(self, study: str, series: str) -> Iterator[Any]:
-        """The images of a series, one after the other."""
-        with self._errors():
-            yield from self.client.iter_series(study, series)
-
     def store(self, dataset: Any) -> None:
-        """Store one image; raises Lost and Refused."""
-        with self._errors():
+        """Store one image; raises Refused, and OSError for a lost connection."""
+        with _errors():
             answer = self.client.store_instances([dataset])
-        if failed := answer.get(FAILED):
+        if failed := answer.get("FailedSOPSequence"):
             raise Refused(f"FailureReason 0x{failed[0].get('FailureReason', 0):04X}")
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        """Lost or Refused in place of the errors of HTTP."""
-        import requests
 
-        try:
-            yield
-        except requests.HTTPError as error:
-            state = error.response.status_code if error.response is not None else 0
-            if state in TRY_AGAIN:
-                raise Lost(f"HTTP {state}") from error
-            why = f"HTTP {state}"
-            if state in NO_ACCESS:
-                why += ", no access: put name and password into .netrc"
-            raise Refused(why) from error
-        except OSError as error:  # as those of requests are, whose text is long
-            raise Lost(type(error).__name__) from error
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Refused or a short OSError in place of the errors of HTTP, after the client's own attempts."""
+    import requests
+    import retrying
+
+    try:
+        yield
+    except requests.HTTPError as error:
+        answer: Any = error.response
+        state = answer.status_code
+        access = ", no access: put name and password into .netrc" if state in NO_ACCESS else ""
+        raise Refused(f"HTTP {state}{access}") from error
+    except (OSError, retrying.RetryError) as error:  # as those of requests are, whose text is long
+        raise OSError(type(error).__name__) from error
 
 
 def _is_scanned(series: Any) -> bool:
@@ -209,26 +188,24 @@ def _is_scanned(series: Any) -> bool:
 
 @dataclass
 class NodeArchive:
-    """A DICOM node that stores images. The association is opened for the first image and again after it was lost."""
+    """A DICOM node that stores images, by an association that is opened for the first of them."""
 
     node: Node
     own_title: str
     association: Any = field(default=None, repr=False)
 
     def store(self, dataset: Any) -> None:
-        """Store one image; raises Lost and Refused."""
-        association = self._open(dataset)
+        """Store one image; raises Refused, and OSError for a lost connection."""
+        if self.association is None:
+            self.association = self._open()
         try:
-            status = association.send_c_store(dataset)
+            status = self.association.send_c_store(dataset)
         except ValueError as error:  # no presentation context for this kind of image
             raise Refused(f"the node does not take it: {error}") from error
         except RuntimeError as error:
-            raise Lost(str(error)) from error
+            raise OSError(str(error)) from error
         if "Status" not in status:
-            self.close()
-            raise Lost("no answer")
-        if status.Status in OUT_OF_RESOURCES:
-            raise Lost(f"status 0x{status.Status:04X}, out of resources")
+            raise OSError("no answer")
         if status.Status != SUCCESS and status.Status not in WARNINGS:
             raise Refused(f"status 0x{status.Status:04X}")
 
@@ -238,27 +215,16 @@ class NodeArchive:
             self.association.release()
         self.association = None
 
-    def _open(self, dataset: Any) -> Any:
-        if self.association is not None and self.association.is_established:
-            return self.association
+    def _open(self) -> Any:
         entity = pynetdicom.AE(ae_title=self.own_title)
-        entity.add_requested_context(dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID)
-        if not dataset.file_meta.TransferSyntaxUID.is_compressed:
-            entity.add_requested_context(dataset.SOPClassUID)
-        for kind in pynetdicom.StoragePresentationContexts[: MOST_CONTEXTS - 8]:
-            entity.add_requested_context(kind.abstract_syntax)
-        for companion in COMPANIONS:  # not all of them are among the usual ones
-            entity.add_requested_context(companion)
+        for kind in SENT_CLASSES:
+            entity.add_requested_context(kind)
         association = entity.associate(self.node.host, self.node.port, ae_title=self.node.title)
         if association.is_rejected:
             raise Refused(f"the node rejects {self.own_title}, or is not called {self.node.title}")
         if not association.is_established:
-            raise Lost("no connection")
-        self.association = association
+            raise OSError("no connection")
         return association
-
-
-Archive = WebArchive | NodeArchive
 
 
 @dataclass(frozen=True)
@@ -268,35 +234,30 @@ class Ledger:
     path: Path
 
     def instances(self) -> set[str]:
-        """The acknowledged instances; a line that was cut short counts as none."""
-        if not self.path.is_file():
-            return set()
-        text = self.path.read_text(encoding="ascii")
-        return {line for line in text.split("\n")[:-1] if line}
+        """The acknowledged instances; a line that was cut short is no instance's."""
+        return {*self.path.read_text(encoding="ascii").split()} if self.path.is_file() else set()
 
     def add(self, instance: str) -> None:
         """Record an instance; returns when the disk has it."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        is_cut = self.path.is_file() and not self.path.read_bytes().endswith(b"\n")
         with self.path.open("a", encoding="ascii", newline="\n") as file:
-            file.write("\n" * is_cut + f"{instance}\n")
+            file.write(f"\n{instance}")  # a line behind one that was cut short
             file.flush()
             os.fsync(file.fileno())
 
 
 def send(
     files: Sequence[Path],
-    archive: Archive,
+    archive: WebArchive | NodeArchive,
     ledger: Ledger,
     where: object,
-    sleep: Sleep = time.sleep,
     say: Say | None = None,
 ) -> int:
     """Send the files that the ledger lacks, in their order; returns their number. where: names the archive in errors.
 
-    say: is called with a message on each map, mask or report that the archive refuses, as many do; it is left out.
-    Raises BadInput where the archive refuses an image (without `say`, any file), or cannot be reached in several
-    attempts. The same call then goes on where it stopped.
+    say: is called with a message on each map or report that the archive refuses, as many do; it is left out.
+    Raises BadInput where the archive refuses an image (without `say`, any file), or cannot be reached. The same call then
+    goes on where it stopped.
     """
     sent = ledger.instances()
     count = 0
@@ -310,8 +271,8 @@ def send(
             continue
         kind = COMPANIONS.get(str(dataset.get("SOPClassUID", "")))
         try:
-            _try(partial(archive.store, dataset), sleep)
-        except Lost as error:
+            archive.store(dataset)
+        except OSError as error:
             raise BadInput(
                 f"{where}: expected an archive that takes {len(files)} images, found the connection lost after {number} of them ({first_line(error)}). Run the same command again: it sends the rest."
             ) from error
@@ -329,51 +290,27 @@ def send(
     return count
 
 
-def _try(work: Callable[[], None], sleep: Sleep) -> None:
-    """Do some work, again after each lost connection; raises the Lost of the last attempt."""
-    for wait in WAIT_SECONDS:
-        try:
-            return work()
-        except Lost:
-            sleep(wait)
-    return work()
-
-
 def fetch_study(archive: WebArchive, address: StudyAddress, folder: Path) -> None:
-    """Write the images of a study or series to FOLDER/<instance>.dcm; images that are there already are not fetched.
+    """Write the images of a study or series to FOLDER/<instance>.dcm; series whose images are there already are not fetched.
 
-    After a lost connection only the missing images are fetched. Raises BadInput where the study has no image, or the
-    archive cannot be reached in several attempts.
+    Raises BadInput where the study has no image, or the archive does not give all of them; the same call then fetches the rest.
     """
     try:
-        _try(partial(_fetch_missing, archive, address, folder), time.sleep)
-    except Refused as error:
+        with _errors():
+            listed = archive.instances(address)
+            places = {instance: folder / f"{instance}.dcm" for _, instance in listed}
+            for series, instances in sorted(grouped(listed).items()):
+                if all(places[instance].is_file() for instance in instances):
+                    continue
+                for dataset in archive.client.iter_series(address.study, series):
+                    place = places.get(str(dataset.SOPInstanceUID))
+                    if place is not None and not place.is_file():
+                        with whole_file(place) as temporary:
+                            dataset.save_as(temporary, enforce_file_format=True)
+        missing = sum(not place.is_file() for place in places.values())
+        if missing or not listed:
+            raise OSError(f"{missing} of {len(listed)} images did not come")
+    except (Refused, OSError) as error:
         raise BadInput(
-            f"{archive.url}: expected a DICOMweb server that gives the study, found it refused ({first_line(error)}). Check the address and your rights."
+            f"{archive.url}: expected a DICOMweb server that gives the study {address.study}, found it failing ({first_line(error)}). Check the address, your rights and that the server runs; the same command fetches the rest."
         ) from error
-    except Lost as error:
-        raise BadInput(
-            f"{archive.url}: expected a DICOMweb server, found the connection lost {len(WAIT_SECONDS) + 1} times ({first_line(error)}). Check that it runs; the same command fetches the rest."
-        ) from error
-
-
-def _fetch_missing(archive: WebArchive, address: StudyAddress, folder: Path) -> None:
-    """Fetch each series that lacks images; raises Lost where it lacks some afterwards."""
-    listed = archive.instances(address)
-    if not listed:
-        raise BadInput(
-            f"{archive.url}: expected images of the study {address.study}, found none. Check the UIDs in the address."
-        )
-    places = {instance: folder / f"{instance}.dcm" for _, instance in listed}
-    for series, instances in sorted(grouped(listed).items()):
-        if all(places[instance].is_file() for instance in instances):
-            continue
-        for dataset in archive.fetch(address.study, series):
-            place = places.get(str(dataset.SOPInstanceUID))
-            if place is None or place.is_file():
-                continue
-            with whole_file(place) as temporary:
-                dataset.save_as(temporary, enforce_file_format=True)
-    missing = sum(not place.is_file() for place in places.values())
-    if missing:
-        raise Lost(f"{missing} of {len(places)} images did not come")

@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +17,13 @@ from voxlate.clinic.dicom_objects import (
     Quantity,
     quantity_of,
     write_map,
-    write_mask,
 )
 from voxlate.clinic.dicom_series import Origin
 from voxlate.clinic.planning_slices import write_planning
 from voxlate.clinic.trust import refuse_changed, trust_summary, why_not, withheld, write_report
 from voxlate.evaluation.scoring.scored_images import is_map, modality_of
-from voxlate.scans.cohorts.case_files import LABELS, MASKS
 from voxlate.scans.formats.dicom import folder_and_key, images_of, is_dicom_folder
-from voxlate.scans.formats.io import (
-    content_hash,
-    is_picture,
-    is_there,
-    read_volume,
-    scan_endings,
-)
+from voxlate.scans.formats.io import content_hash, is_picture, read_volume
 from voxlate.scans.images.grid import Grid, canonical, same_grid
 from voxlate.scans.images.units import unit_of
 from voxlate.synthesis.provenance import SHARED_SECONDS, provenance_of, source_paths
@@ -40,7 +31,6 @@ from voxlate.synthesis.provenance import SHARED_SECONDS, provenance_of, source_p
 PROVENANCE = "provenance.json"
 REPORT = "report"  # the folder of the summary of trust
 STRUCTURE = "rtstruct"  # the end of the folder of a CT's structure set
-MASK_NAMES = (*MASKS, *LABELS)
 SAME_PLACE_MM = 0.1  # converters round headers
 # What the headers state of a provenance: no path, and no name of a case.
 IN_HEADER = ("model", "seed", "synth", "units", "warnings", "notice")
@@ -53,7 +43,6 @@ class Exported:
     Args:
         series: CT and MR images.
         maps: Parametric Maps.
-        masks: Segmentations.
         structures: RT Structure Sets.
         reports: summaries of trust.
         messages: why images have no object, and what was taken on the user's word.
@@ -68,7 +57,6 @@ class Exported:
 
     series: list[Path] = field(default_factory=list)
     maps: list[Path] = field(default_factory=list)
-    masks: list[Path] = field(default_factory=list)
     structures: list[Path] = field(default_factory=list)
     reports: list[Path] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
@@ -76,7 +64,7 @@ class Exported:
     @property
     def folders(self) -> list[Path]:
         """All images."""
-        return [*self.series, *self.maps, *self.masks]
+        return [*self.series, *self.maps]
 
     @property
     def files(self) -> list[Path]:
@@ -88,7 +76,6 @@ class Exported:
         """The numbers of files, and of folders of each kind, such as '9 DICOM files (2 series, 1 map, 1 report)'."""
         counts = {
             "map": len(self.maps),
-            "mask": len(self.masks),
             "structure set": len(self.structures),
             "report": len(self.reports),
         }
@@ -107,103 +94,83 @@ def export_dicom(
 ) -> Exported:
     """Write TO/<case>/<image>/0001.dcm … for every image in a folder that synth wrote, or in one of its case folders.
 
-    Images in HU and of MR become CT and MR series; other images, spreads and interval bounds become Parametric Maps;
-    masks and label maps that lie beside them (mask, brainmask, seg, lesion, labels) become Segmentations; the summary of
-    trust of each case becomes a document, TO/<case>/report.
+    Images in HU and of MR become CT and MR series; other images, spreads and interval bounds become Parametric Maps; the
+    summary of trust of each case becomes a document, TO/<case>/report.
 
     out: the folder, or the folders of its cases. like: the DICOM series of the source, where OUT holds one case; by
     default that from which each case was made, as its provenance states it. progress is called with (images done,
     images). rtstruct: CTs are written on transverse slices of square pixels, with the body as contours,
     TO/<case>/<image>_rtstruct. Images that no object can hold are left out and listed, and so are cases that are graded
     "do not trust", unless they are accepted; DoNotTrust is raised where there are no others. Raises BadInput for a
-    folder without images, or without one that DICOM can hold, cases that were not made of DICOM, and a `like` for
-    several cases. A series that is there, of the same image and source, is kept.
+    folder without images, cases that were not made of DICOM, and a `like` for several cases. A series that is there, of the same image and source, is kept.
     """
-    cases = _case_folders(out) if isinstance(out, Path) else [*out]
-    where = out if isinstance(out, Path) else cases[0]
-    if like is not None and len(cases) > 1:
+    if isinstance(out, Path):
+        out = sorted(path.parent for path in out.glob(f"*/{PROVENANCE}")) or [out]
+    if like is not None and len(out) > 1:
         raise BadInput(
-            f"--like: expected one case in {where}, of which {like} is the source, found {len(cases)}. Name the folder of one case."
+            f"--like: expected one case, of which {like} is the source, found {len(out)}. Name the folder of one case."
         )
-    names = {case: image_files(case) for case in cases}
-    count = sum(map(len, names.values()))
-    if not any(map(_images, cases)):
-        raise BadInput(f"{where}: expected images that synth wrote, found none. Name its --out.")
-    units = (unit_of(modality_of(name)) for name in chain.from_iterable(names.values()))
-    if rtstruct and "HU" not in units:
-        raise BadInput(
-            f"--rtstruct: expected a CT in HU in {where}, found none. Leave --rtstruct out."
-        )
+    names = {case: image_files(case) for case in out}
+    every = [modality_of(name) for files in names.values() for name in files]
+    if not every:
+        raise BadInput(f"{out[0]}: expected images that synth wrote, found none. Name its --out.")
+    if rtstruct and "HU" not in map(unit_of, every):
+        raise BadInput("--rtstruct: expected a CT in HU, found none. Leave --rtstruct out.")
     exported = Exported()
     done = 0
     with lock(to, SHARED_SECONDS):
         for case, files in names.items():
             stated = provenance_of(case)
-            if left := withheld(case.name, stated, accept_untrusted, len(cases) == 1):
+            if left := withheld(case.name, stated, accept_untrusted, len(out) == 1):
                 exported.messages.append(left)
                 continue
             source = check_source(case, like, exported.messages)
             for name in files:
-                progress(done, count)
+                progress(done, len(every))
                 done += 1
                 _export_image(case / name, source, to, exported, rtstruct)
             _export_report(case, source, to, exported)
-    if not exported.folders:
-        raise BadInput(
-            f"{where}: expected an image that a DICOM object can carry, found none ({exported.messages[-1].text.rstrip('.')}). Keep the images in their own files."
-        )
-    progress(count, count)
+    progress(done, len(every))
     return exported
 
 
-def _export_image(
-    path: Path,
-    source: Path,
-    to: Path,
-    exported: Exported,
-    rtstruct: bool,
-) -> None:
-    """Write an image, map or mask as the object that can carry it, or note why there is none."""
+def _export_image(path: Path, source: Path, to: Path, exported: Exported, rtstruct: bool) -> None:
+    """Write an image or map as the object that can carry it, or note why there is none."""
     case = path.parent
+    modality = modality_of(path.name)
     name = path.name.split(".")[0]
     folder = to / case.name / name
-    origin = origin_of(provenance_of(case))
-    modality = modality_of(path.name)
+    provenance = provenance_of(case)
+    origin = origin_of(provenance)
     volume = read_volume(path, modality)
     quantity = Quantity(modality, volume.unit)  # a scan may be called ct_low
-    if is_map(modality, [modality_of(other) for other in _images(case)]):
+    if is_map(modality, [*map(modality_of, provenance["images"])]):
         quantity = quantity_of(modality, volume.unit)
-    is_mask = name in MASK_NAMES
-    if volume.unit in UNITS and not quantity.statistic and not is_mask:
-        if rtstruct and volume.unit == "HU":
-            structure = to / case.name / f"{name}_{STRUCTURE}"
-            said = write_planning(volume, source, folder, structure, origin, case.name)
-            exported.structures.append(structure)
-            exported.messages += said
-        else:
-            write_derived(volume, source, folder, origin)
-        exported.series.append(folder)
-        return
-    if quantity.unit not in UNIT_CODES:
-        text = f"{case.name}/{path.name} has no DICOM object: DICOM has no code for the unit {quantity.unit!r}."
-        exported.messages.append(message("no-dicom", text))
-    elif is_mask:
-        write_mask(volume, name, source, folder, origin)
-        exported.masks.append(folder)
-    else:
+    if quantity.statistic or volume.unit not in UNITS:
+        if quantity.unit not in UNIT_CODES:
+            text = f"{case.name}/{path.name} has no DICOM object: DICOM has no code for the unit {quantity.unit!r}."
+            exported.messages.append(message("no-dicom", text))
+            return
         write_map(volume, quantity, source, folder, origin)
         exported.maps.append(folder)
+        return
+    if rtstruct and volume.unit == "HU":
+        structure = to / case.name / f"{name}_{STRUCTURE}"
+        write_planning(volume, source, folder, structure, origin)
+        exported.structures.append(structure)
+    else:
+        write_derived(volume, source, folder, origin)
+    exported.series.append(folder)
 
 
 def _export_report(case: Path, source: Path, to: Path, exported: Exported) -> None:
     """Write the summary of trust of a case beside its images, if there are any."""
     folders = [folder for folder in exported.folders if folder.is_relative_to(to / case.name)]
-    images = _dicom_files(folders)
-    if images:
+    if folders:
+        images = [_dicom_files([folder])[0] for folder in folders]
         provenance = provenance_of(case)
         folder = to / case.name / REPORT
-        said = trust_summary(provenance)
-        write_report(said, images, source, folder, origin_of(provenance))
+        write_report(trust_summary(provenance), images, source, folder, origin_of(provenance))
         exported.reports.append(folder)
 
 
@@ -227,36 +194,18 @@ def is_series(path: Path) -> bool:
     return folder.is_dir() and is_dicom_folder(folder)
 
 
-def _case_folders(out: Path) -> list[Path]:
-    """The case folders of a synthesis; of a case folder, itself."""
-    if not out.is_dir():
-        raise BadInput(f"{out}: expected a folder that synth wrote, found none. Name its --out.")
-    return sorted(path.parent for path in out.glob(f"*/{PROVENANCE}")) or [out]
-
-
-def _images(case: Path) -> list[str]:
-    """The names of a case's images, as its provenance records them; pictures are left out."""
-    listed = provenance_of(case).get("images", ())
-    return [name for name in listed if not is_picture(Path(name)) and (case / name).is_file()]
-
-
 def image_files(case: Path) -> list[str]:
-    """The images of a case, which must be as synth wrote them, and the masks and label maps beside them; synth itself writes none."""
-    images = _images(case)
+    """The images of a case, as its provenance records them and synth wrote them; pictures are left out."""
+    listed = provenance_of(case).get("images", ())
+    images = [name for name in listed if not is_picture(Path(name)) and (case / name).is_file()]
     refuse_changed(case / name for name in images)
-    masks = map("".join, product(MASK_NAMES, scan_endings()))
-    return images + [name for name in masks if name not in images and (case / name).is_file()]
+    return images
 
 
 def check_source(case: Path, like: Path | None, messages: list[Message]) -> Path:
     """The series whose patient and study the images of a case get; raises BadInput where it is not that of the case."""
     provenance = provenance_of(case)
-    if like is not None and not is_there(like):
-        raise BadInput(
-            f"--like: expected the DICOM series of the source, found nothing at {like}. Check the path."
-        )
     source = like or _source_of(case)
-    patients = _patients(source)
     hashes = {scan.get("sha256") for scan in provenance.get("inputs", {}).values()}
     if content_hash(source) in hashes:
         return source
@@ -269,7 +218,7 @@ def check_source(case: Path, like: Path | None, messages: list[Message]) -> Path
             f"--like: expected the series from which the source of {case.name} was converted, on whose grid the images are ({_grid_of(case)}), found {like} on another grid ({read_volume(like).grid}), as of another scan or patient. Name the right series, or synthesise from the series itself."
         )
     for path in source_paths(provenance).values():
-        if is_series(path) and _patients(path) != patients:
+        if is_series(path) and _patient(path) != _patient(like):
             raise BadInput(
                 f"--like: expected a series of the patient and frame of reference from which {case.name} was synthesised, found another in {like}. Name the right series, or leave --like out."
             )
@@ -284,25 +233,13 @@ def _is_on_grid(case: Path, series: Path) -> bool:
 
 
 def _grid_of(case: Path) -> Grid:
-    return canonical(read_volume(case / _images(case)[0])).grid
+    return canonical(read_volume(case / image_files(case)[0])).grid
 
 
-def _patients(series: Path) -> set[tuple[str, str]]:
-    """Patient and frame of reference of a series; raises BadInput for no image, and for images of several patients."""
-    images = images_of(series)
-    if not images:
-        raise BadInput(
-            f"{series}: expected a DICOM series, found no image in it. Name the folder of the series."
-        )
-    patients = {
-        (str(image.header.get("PatientID", "")), str(image.header.get("FrameOfReferenceUID", "")))
-        for image in images
-    }
-    if len(dict(patients)) > 1:
-        raise BadInput(
-            f"{series}: expected images of one patient, found several PatientIDs. Separate them."
-        )
-    return patients
+def _patient(series: Path) -> tuple[str, str]:
+    """Patient and frame of reference of a series."""
+    first = images_of(series)[0]
+    return first.text("PatientID"), first.text("FrameOfReferenceUID")
 
 
 def _source_of(case: Path) -> Path:
@@ -314,7 +251,7 @@ def _source_of(case: Path) -> Path:
         raise BadInput(
             f"{case}: expected a synthesis of a DICOM series that is still in its place, found one of {stated[0]}. Name the series, from which a file may have been converted, by --like."
         )
-    if len(series) == 1 or not _images(case):
+    if len(series) == 1:
         return series[0]
     return next((path for path in series if _is_on_grid(case, path)), series[0])
 
@@ -323,17 +260,17 @@ def origin_of(provenance: Mapping[str, Any]) -> Origin:
     """The provenance as headers state it, and the hash of the whole."""
     model = provenance.get("model", {})
     whole = json.dumps({key: provenance.get(key) for key in IN_HEADER}, sort_keys=True, default=str)
-    facts = (
-        ("weights", str(model.get("weights", ""))),
-        ("seed", str(provenance.get("seed", ""))),
-        ("provenance", hashlib.sha256(whole.encode()).hexdigest()[:16]),
-        *(("warning", str(warning)) for warning in read_messages(provenance)),
-        ("notice", str(provenance.get("notice", ""))),
-    )
+    facts = [
+        f"weights={model.get('weights', '')}",
+        f"seed={provenance.get('seed', '')}",
+        f"provenance={hashlib.sha256(whole.encode()).hexdigest()[:16]}",
+        *(f"warning={warning}" for warning in read_messages(provenance)),
+        f"notice={provenance.get('notice', '')}",
+    ]
     return Origin(
-        title=str(model.get("title", "")),
-        version=str(provenance.get("voxlate", "")),
-        facts=facts,
-        distrust=why_not(provenance),
-        cautions=why_not(provenance, "caution"),
+        str(model.get("title", "")),
+        str(provenance.get("voxlate", "")),
+        facts,
+        why_not(provenance),
+        why_not(provenance, "caution"),
     )

@@ -4,11 +4,9 @@ Source: DICOM PS3.3 (2024), C.7.6.1 (general image), C.7.6.16.2.21 (derivation).
 """
 
 import hashlib
-import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,6 @@ NOT_FOR_DIAGNOSIS, DO_NOT_TRUST = "NOT FOR DIAGNOSIS", "DO NOT TRUST"
 SERIES_OFFSETS = {
     "": 9000,
     "map": 9100,
-    "mask": 9200,
     "report": 9300,
     "structure": 9400,
     f"map{LOW}": 9500,
@@ -32,7 +29,6 @@ SERIES_OFFSETS = {
     f"map{UNCALIBRATED}": 9700,
 }
 MOST_COMMENTS = 10240  # characters of a long text
-MOST_NUMBER = 2**31 - 1  # of an integer string
 UNKNOWN = "unknown"  # where a provenance states no model or version
 PRIVATE_GROUP = 0x0091
 PRIVATE_CREATOR = "VOXLATE"
@@ -69,44 +65,24 @@ KEPT = [
     "StudyDescription",
     "FrameOfReferenceUID",
     "BodyPartExamined",
-    "Laterality",
     "ClinicalTrialSponsorName",
     "ClinicalTrialProtocolID",
     "ClinicalTrialSubjectID",
 ]
-# Parts of the body (PS3.16, annex L) that have no side, so that their series must not state one.
-UNPAIRED = [
-    "HEAD",
-    "BRAIN",
-    "SKULL",
-    "NECK",
-    "HEADNECK",
-    "CHEST",
-    "ABDOMEN",
-    "PELVIS",
-    "HEART",
-    "LIVER",
-    "PROSTATE",
-    "SPINE",
-    "CSPINE",
-    "TSPINE",
-    "LSPINE",
-    "WHOLEBODY",
-]
-# Attributes that distinguish a source without a study or frame of reference from others.
-OF_SOURCE = ("PatientID", "StudyDate", "StudyID", "SeriesInstanceUID")
+# What a source must state, because every object that is made of it refers to it.
+OF_SOURCE = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
 
 
 @dataclass(frozen=True)
 class Origin:
-    """How an image was made, as its headers state it: a title of one line, sentences, and numbers as (name, value).
+    """How an image was made, as its headers state it: a title of one line, and facts as "name=value".
 
     distrust: why it is graded "do not trust", "" where it is not; cautions: the texts of its cautions.
     """
 
     title: str
     version: str
-    facts: Sequence[tuple[str, str]] = field(default=())
+    facts: Sequence[str] = ()
     distrust: str = ""
     cautions: str = ""
 
@@ -123,9 +99,8 @@ class Origin:
     @property
     def comments(self) -> str:
         """What every image says of itself."""
-        return f"{self.graded}{COMMENTS}{self.cautions and f' Caution: {self.cautions}'}"[
-            :MOST_COMMENTS
-        ]
+        cautions = f" Caution: {self.cautions}" if self.cautions else ""
+        return f"{self.graded}{COMMENTS}{cautions}"[:MOST_COMMENTS]
 
 
 def fill(dataset: Any, **attributes: Any) -> Any:
@@ -156,21 +131,22 @@ def new_series(
     """The attributes that all objects of a new series share: patient, study, series, equipment and origin.
 
     source: the header of one source image. name, content and kind: modality, voxels or text and kind of object; with
-    the origin and the source's series they decide the UIDs.
+    the origin and the source's series they decide the UIDs. Raises BadInput for a source that states no UIDs of its own.
     """
+    missing = [keyword for keyword in OF_SOURCE if not source.get(keyword)]
+    if missing:
+        raise BadInput(
+            f"{source.filename}: expected a {missing[0]}, to which derived objects refer, found none. Export the series from its scanner or archive again."
+        )
     series = item(**dict.fromkeys(NEEDED, ""))
     for keyword in KEPT:
-        if keyword in source:
+        if source.get(keyword):
             series[keyword] = source[keyword]
-    if not re.fullmatch(r"(\d{3}[DWMY])?", str(series.get("PatientAge") or "")):
-        del series.PatientAge  # an age such as 42 without a unit
-    part = str(series.get("BodyPartExamined", "")).upper()
-    if part in UNPAIRED and not series.get("Laterality"):
-        series.pop("Laterality", None)
-    elif "Laterality" not in series:
-        series.Laterality = ""
+    of_source = [source.StudyInstanceUID, source.SeriesInstanceUID]
     digest = hashlib.sha256(content).hexdigest()
-    _write_uids(series, source, [digest, name, *_facts(origin), *([kind] if kind else [])])
+    series.SeriesInstanceUID = uid_of(
+        *of_source, digest, name, *origin.facts, *filter(None, [kind])
+    )
     now = datetime.now()
     for event in ("Series", "Content", "InstanceCreation"):
         setattr(series, f"{event}Date", now.strftime("%Y%m%d"))
@@ -178,13 +154,11 @@ def new_series(
     block = series.private_block(PRIVATE_GROUP, PRIVATE_CREATOR, create=True)
     block.add_new(0x01, "LO", origin.version[:64])
     block.add_new(0x02, "LO", origin.title[:64])
-    block.add_new(0x03, "UT", "\n".join(_facts(origin)))
-    offset = SERIES_OFFSETS[kind]
-    number = offset + int(source.get("SeriesNumber", 0) or 0)
+    block.add_new(0x03, "UT", "\n".join(origin.facts))
     use = DO_NOT_TRUST if origin.distrust else NOT_FOR_DIAGNOSIS
     return fill(
         series,
-        SeriesNumber=number if number <= MOST_NUMBER else offset,
+        SeriesNumber=SERIES_OFFSETS[kind] + int(source.get("SeriesNumber") or 0),
         SeriesDescription=f"SYNTHETIC {name.upper()[:24]} - {use}",
         Manufacturer="voxlate",
         ManufacturerModelName=origin.title[:64] or UNKNOWN,
@@ -192,26 +166,8 @@ def new_series(
     )
 
 
-def _facts(origin: Origin) -> list[str]:
-    return [f"{key}={value}" for key, value in origin.facts]
-
-
-def _write_uids(series: Any, source: Any, content: Sequence[str]) -> None:
-    """Write the UID of the series, and of its study and frame of reference where the source states none."""
-    study = str(source.get("StudyInstanceUID", ""))
-    series.SeriesInstanceUID = uid_of(study, str(source.get("SeriesInstanceUID", "")), *content)
-    # Of the source alone, so that all objects that are made of it share them.
-    of_source = [str(source.get(name, "")) for name in OF_SOURCE]
-    if "SeriesInstanceUID" not in source:
-        of_source.append(str(source.get("SOPInstanceUID", "")))
-    if not study:
-        series.StudyInstanceUID = uid_of(*of_source, "study")
-    if "FrameOfReferenceUID" not in series:
-        series.FrameOfReferenceUID = uid_of(*of_source, "frame")
-
-
-def as_file(series: Any, level: int = 0) -> None:
-    """Complete an object to a file in Explicit VR Little Endian, with the UID of the level in its series."""
+def as_file(series: Any, level: int = 0) -> Any:
+    """Complete an object to a file in Explicit VR Little Endian, with the UID of the level in its series; returns it."""
     series.SOPInstanceUID = uid_of(series.SeriesInstanceUID, str(level))
     series.file_meta = pydicom.dataset.FileMetaDataset()
     fill(
@@ -220,15 +176,7 @@ def as_file(series: Any, level: int = 0) -> None:
         MediaStorageSOPClassUID=series.SOPClassUID,
         MediaStorageSOPInstanceUID=series.SOPInstanceUID,
     )
-
-
-def encode(series: Any) -> Any:
-    """The same object with its attributes as bytes, which pydicom writes without encoding them again."""
-    as_file(series)
-    buffer = BytesIO()
-    series.save_as(buffer, enforce_file_format=True)
-    buffer.seek(0)
-    return pydicom.dcmread(buffer)
+    return series
 
 
 def source_decimal(value: Any) -> str:

@@ -11,11 +11,9 @@ A study's folder is named by a hash of its UID, which leads back to no patient.
 """
 
 import os
-import socket
-import threading
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import disk_usage, rmtree
@@ -37,7 +35,7 @@ from voxlate.clinic.archives import (
     study_name,
 )
 from voxlate.clinic.share_options import ListenOptions
-from voxlate.clinic.studies import DERIVED, SENT, export_once
+from voxlate.clinic.studies import DERIVED, SENT, export_anew
 from voxlate.synthesis.cohort import select, synthesise_cases
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.synth_options import SynthOptions
@@ -46,15 +44,12 @@ from voxlate.training.load import load
 LOOK_SECONDS = 1.0  # between two looks for a complete study
 RETRY_SECONDS = 60.0  # after an answer that could not be sent
 CANNOT_UNDERSTAND, NO_ROOM = 0xC000, 0xA700
-# connections that have not asked for an association yet; the oldest is closed for one more
-MOST_WAITING = 20
-MOST_ASSOCIATIONS = 1000  # counts closed connections, too, until their threads have ended
 ASK_SECONDS = 10.0  # in which a new connection asks for an association
 # after which an association without a message ends: senders pause between series
 SILENT_SECONDS = 300.0
+MOST_ASSOCIATIONS = 100
 ECHO = "1.2.840.10008.1.1"
 GB = 2**30
-MOST_BYTES = 16 * GB  # of one study: a long series of functional MR has a few
 SPARE_BYTES = 2 * GB  # of the queue's disk, which answers need
 INCOMING, WORK, DONE, FAILED = "incoming", "work", "done", "failed"
 SCANS, IMAGES, WHY = "scans", "images", "why.txt"
@@ -109,30 +104,9 @@ def answer_by(model: Model, asked: ListenOptions, say: Say) -> Answer:
         """The files of the images of a study."""
         selected = select(model, [str(scans)], options)
         folders, *_ = synthesise_cases(selected, images / "out", options, say=say)
-        return export_once(folders, images / DERIVED, say, asked.accept_untrusted)
+        return export_anew(folders, images / DERIVED, say, asked.accept_untrusted)
 
     return answer
-
-
-@dataclass
-class _Waiting:
-    """Connections that have not asked for an association yet; the oldest are closed for new ones."""
-
-    associations: list[Any] = field(default_factory=list)
-    alone: threading.Lock = field(default_factory=threading.Lock)
-
-    def add(self, event: Any) -> None:
-        """Add a new connection."""
-        with self.alone:
-            self.associations = [
-                waiting
-                for waiting in self.associations
-                if waiting.dul.socket.socket is not None and not waiting.is_established
-            ]
-            for oldest in self.associations[: max(0, len(self.associations) + 1 - MOST_WAITING)]:
-                with suppress(OSError, AttributeError):  # it has ended meanwhile
-                    oldest.dul.socket.socket.shutdown(socket.SHUT_RDWR)
-            self.associations.append(event.assoc)
 
 
 def _store(event: Any, receive: Receive) -> int:
@@ -168,10 +142,7 @@ def receive_images(
     for kind in pynetdicom.AllStoragePresentationContexts:
         entity.add_supported_context(kind.abstract_syntax, pynetdicom.ALL_TRANSFER_SYNTAXES)
     entity.add_supported_context(ECHO)
-    handlers = [
-        (pynetdicom.evt.EVT_C_STORE, _store, [receive]),
-        (pynetdicom.evt.EVT_CONN_OPEN, _Waiting().add),
-    ]
+    handlers = [(pynetdicom.evt.EVT_C_STORE, _store, [receive])]
     try:
         server = entity.start_server((host, port), block=False, evt_handlers=handlers)
     except OSError as error:
@@ -184,97 +155,56 @@ def receive_images(
         server.shutdown()
 
 
-@dataclass
-class _Arriving:
-    """A study that arrives.
-
-    size: its bytes; senders: the associations that sent its images; heard: when one of them was last open; refused: images
-    that it lacks.
-    """
-
-    size: int
-    senders: set[Any] = field(default_factory=set)
-    heard: float = 0.0
-    refused: set[str] = field(default_factory=set)
-
-
 @dataclass(frozen=True)
 class Queue:
     """The studies below a folder.
 
     idle_seconds: after which a study is complete, without a new image or an open association that has sent one;
-    most_bytes: of one study; spare_bytes: of the disk that stay free; arriving: what is known of the studies in `incoming`.
+    spare_bytes: of the disk that stay free; senders: the associations that sent images of the studies in `incoming`.
     """
 
     path: Path
     idle_seconds: float = 10.0
-    most_bytes: int = MOST_BYTES
     spare_bytes: int = SPARE_BYTES
-    arriving: dict[str, _Arriving] = field(default_factory=dict)
+    senders: dict[str, set[Any]] = field(default_factory=dict)
 
     def receive(self, dataset: Any, sender: Any) -> None:
         """Keep an image; returns when the disk has it. An image that is there already is replaced.
 
-        Raises BadInput for a study that is too large, and OSError where the disk has no room; such a study lacks images,
-        and is put aside when no more of them come. sender: the association, which states `is_established`.
+        Raises OSError where the disk has no room; such a study lacks images, and is put aside when no more of them come.
+        sender: the association, which states `is_established`.
         """
         study = study_name(str(dataset.StudyInstanceUID))
         instance = check_uid(str(dataset.SOPInstanceUID), "received image")
         folder = self.path / INCOMING / study
         folder.mkdir(parents=True, exist_ok=True)
-        if study not in self.arriving:
-            size = sum(file.stat().st_size for file in folder.glob("*.dcm"))
-            self.arriving.setdefault(study, _Arriving(size))  # another sender may have been faster
-        arriving = self.arriving[study]
-        arriving.senders.add(sender)
-        if error := self._refusal(study, arriving.size, folder):
-            arriving.refused.add(instance)
-            write_text(folder / WHY, str(error))
-            raise error
-        file = folder / f"{instance}.dcm"
-        arriving.size -= file.stat().st_size if file.is_file() else 0
-        with whole_file(file) as temporary:
-            dataset.save_as(temporary, enforce_file_format=True)
-        arriving.size += file.stat().st_size
-        if arriving.refused == {instance}:  # the last one, which was sent again
-            (folder / WHY).unlink()
-        arriving.refused.discard(instance)
-
-    def _refusal(self, study: str, size: int, folder: Path) -> BadInput | OSError | None:
-        """Why no image of a study can be kept now: it is too large, or the disk is nearly full."""
-        if size >= self.most_bytes:
-            return BadInput(
-                f"{study}: expected a study of at most {self.most_bytes / GB:.3g} GB, found more. Send the series that the model needs alone."
-            )
+        self.senders.setdefault(study, set()).add(sender)
         free = disk_usage(folder).free
         if free < self.spare_bytes:
-            return OSError(
-                f"{study}: expected {self.spare_bytes / GB:.3g} GB of free disk for the queue, found {free / GB:.3g} GB: images were refused. Remove what is not needed from {self.path / FAILED} and from the disk, and send the study again."
-            )
-        return None
+            why = f"{study}: expected {self.spare_bytes / GB:.3g} GB of free disk for the queue, found {free / GB:.3g} GB: images were refused. Remove what is not needed from {self.path / FAILED} and from the disk, and send the study again."
+            write_text(folder / WHY, why)
+            raise OSError(why)
+        with whole_file(folder / f"{instance}.dcm") as temporary:
+            dataset.save_as(temporary, enforce_file_format=True)
 
     def next_study(self) -> str | None:
         """The next study to work on: one that was begun, else the complete one whose last image is the oldest."""
         begun = sorted(self.path.glob(f"{WORK}/[!.]*/{SCANS}"))
         if begun:
             return begun[0].parent.name
-        at = time.time()
         complete = []
         for folder in self.path.glob(f"{INCOMING}/*"):
-            files = (*folder.glob("*.dcm"), *folder.glob(WHY))
-            arrivals = [file.stat().st_mtime for file in files]
-            arriving = self.arriving.get(folder.name, _Arriving(0))
-            if any(sender.is_established for sender in tuple(arriving.senders)):
-                arriving.heard = at
-            last = max([arriving.heard, *arrivals])
-            if arrivals and at - last >= self.idle_seconds:
-                complete.append((last, folder.name))
+            senders = tuple(self.senders.get(folder.name, ()))
+            arrivals = [file.stat().st_mtime for file in (*folder.glob("*.dcm"), *folder.glob(WHY))]
+            is_open = any(sender.is_established for sender in senders)
+            if arrivals and not is_open and time.time() - max(arrivals) >= self.idle_seconds:
+                complete.append((max(arrivals), folder.name))
         return min(complete)[1] if complete else None
 
     def take(self, study: str) -> Path:
         """The folder of a study's work, into which its images are moved unless they are there."""
         work = self.path / WORK / study
-        self.arriving.pop(study, None)
+        self.senders.pop(study, None)
         work.mkdir(parents=True, exist_ok=True)
         if not (work / SCANS).is_dir():
             os.replace(self.path / INCOMING / study, work / SCANS)

@@ -15,7 +15,6 @@ from nibabel.affines import apply_affine
 
 from voxlate.base.array_types import AnyArray
 from voxlate.base.errors import BadInput
-from voxlate.base.messages import Message, message
 from voxlate.clinic.dicom_images import Placement, place_volume, refer, write_derived
 from voxlate.clinic.dicom_series import (
     NOT_FOR_DIAGNOSIS,
@@ -26,44 +25,31 @@ from voxlate.clinic.dicom_series import (
     new_series,
     write_objects,
 )
-from voxlate.scans.formats.dicom import images_of
 from voxlate.scans.images.grid import LPS_TO_RAS, Grid, Volume, orient, resample
 from voxlate.scans.images.mask import foreground
 
 AIR_HU = -1000.0
 STRAIGHT = 1e-3  # the largest cosine between an axis of the grid and another axis of the patient
 BODY = "BODY"  # the name of the structure
-CUT_MM = 20.0  # of the outline of a slice; a nose may touch the border
 AXES = "LPS"  # of transverse slices from feet to head, as planning systems store them
 STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 STUDY = "1.2.840.10008.3.1.2.3.1"  # the class of a study, which a structure set must name
 MOST_BYTES = 65534  # of an attribute with a length of 16 bits; longer contours are written as UN, which few systems read
 # Attributes of images, which a structure set does not have.
-OF_IMAGES = ("PatientPosition", "Laterality", "BodyPartExamined", "ContentDate", "ContentTime")
+OF_IMAGES = ("PatientPosition", "BodyPartExamined", "ContentDate", "ContentTime")
 
 
-def write_planning(
-    ct: Volume, like: Path, series: Path, structure: Path, origin: Origin, case: str
-) -> list[Message]:
+def write_planning(ct: Volume, like: Path, series: Path, structure: Path, origin: Origin) -> None:
     """Write a CT in HU as a derived series of transverse slices, and its body on them as an RT Structure Set.
 
-    like: the series from which the CT was made; series, structure: the new folders. Returns messages where the scan cuts
-    off the body, and where the source states no patient position.
+    like: the series from which the CT was made; series, structure: the new folders.
     """
     slices = squared(transverse(ct))
-    body = foreground(slices)
-    write_derived(slices, like, series, origin, slices="own")
-    mask = replace(slices, data=body[None].astype(np.float32), unit="1", modality="mask")
-    write_structure(mask, series, structure, origin)
-    messages = []
-    cut = cut_slices(body, _within(ct, slices.grid), slices.grid.spacing_mm[2])
-    if cut:
-        text = f"the scan cuts the body off in {cut} of {len(body)} slices: beyond it they show air where the patient is."
-        messages.append(message("cut-outline", text, case=case))
-    if not all(image.header.get("PatientPosition") for image in images_of(like)):
-        text = "the source states no patient position, and neither does the series."
-        messages.append(message("no-position", text, case=case))
-    return messages
+    write_derived(slices, like, series, origin, own_slices=True)
+    body = foreground(slices)[None].astype(np.float32)
+    write_structure(
+        replace(slices, data=body, unit="1", modality="mask"), series, structure, origin
+    )
 
 
 def transverse(ct: Volume) -> Volume:
@@ -107,21 +93,6 @@ def squared(ct: Volume) -> Volume:
     return replace(ct, data=data)
 
 
-def cut_slices(body: AnyArray, scanned: AnyArray, spacing_mm: float) -> int:
-    """The number of slices in which a body [D, H, W] ends where the scan does, over CUT_MM or more: it goes on in the patient."""
-    beyond = np.pad(~scanned, ((0, 0), (1, 1), (1, 1)), constant_values=True)
-    rows = beyond[:, :-2, 1:-1] | beyond[:, 2:, 1:-1]
-    columns = beyond[:, 1:-1, :-2] | beyond[:, 1:-1, 2:]
-    cut = np.count_nonzero((rows | columns) & body, axis=(1, 2))
-    return int((cut * spacing_mm >= CUT_MM).sum())
-
-
-def _within(ct: Volume, grid: Grid) -> AnyArray:
-    """The voxels of a grid, bool [D, H, W], that lie within a CT."""
-    ones = replace(ct, data=np.ones_like(ct.data))
-    return resample(ones, grid, order=0, fill=0.0).data[0] > 0
-
-
 def write_structure(mask: Volume, like: Path, out: Path, origin: Origin) -> list[Path]:
     """Write the mask of a body as one structure of closed contours into the new folder `out`; returns the file.
 
@@ -136,7 +107,8 @@ def write_structure(mask: Volume, like: Path, out: Path, origin: Origin) -> list
         series.pop(keyword, None)
     frame = series.FrameOfReferenceUID
     images = item(
-        SeriesInstanceUID=placement.series_uid(), ContourImageSequence=placement.evidence()
+        SeriesInstanceUID=placement.template.SeriesInstanceUID,
+        ContourImageSequence=[refer(source.header) for source in placement.sources],
     )
     study = item(
         ReferencedSOPClassUID=STUDY,
@@ -175,8 +147,7 @@ def write_structure(mask: Volume, like: Path, out: Path, origin: Origin) -> list
             )
         ],
     )
-    as_file(series)
-    return write_objects(out, series, 1, [series])
+    return write_objects(out, series, 1, [as_file(series)])
 
 
 def _contours(placement: Placement, out: Path) -> list[Any]:
@@ -192,9 +163,7 @@ def _contours(placement: Placement, out: Path) -> list[Any]:
                     f"{out}: expected contours of at most {MOST_BYTES} bytes, which DICOM holds as numbers (about 2,400 points), found {len(points)} points in slice {level + 1}. Smooth the outline of the body, or leave --rtstruct out."
                 )
             contour = item(
-                ContourImageSequence=[
-                    refer(source.image.header) for source in placement.nearby(level)
-                ],
+                ContourImageSequence=[refer(placement.sources[level].header)],
                 ContourGeometricType="CLOSED_PLANAR",
                 NumberOfContourPoints=len(points),
                 ContourData=text,

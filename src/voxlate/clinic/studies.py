@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from voxlate.base.errors import BadInput, plural
-from voxlate.base.files import read_json, relative_to, write_json
-from voxlate.base.messages import Say, read_messages
+from voxlate.base.messages import Say
 from voxlate.clinic.archives import (
     EXAMPLE,
     Ledger,
@@ -18,13 +17,13 @@ from voxlate.clinic.archives import (
     study_address,
     study_name,
 )
-from voxlate.clinic.dicom_out import export_dicom, image_files
-from voxlate.scans.formats.io import content_hash, location_of
+from voxlate.clinic.dicom_out import export_dicom
+from voxlate.scans.formats.io import location_of
 from voxlate.synthesis.provenance import provenance_of, source_paths
 from voxlate.synthesis.synth_options import SynthOptions
 
 FETCHED = "dicom"  # the folder of fetched studies in OUT
-DERIVED, SENT, READY = "derived", "sent.txt", "ready.json"
+DERIVED, SENT = "derived", "sent.txt"
 Studies = dict[Path, StudyAddress]  # that were fetched, by their folders
 
 
@@ -71,33 +70,19 @@ def store_answers(
                 cases.append(folder)
         if not cases:
             continue
-        files = export_once(cases, study.parent / DERIVED, say, accept_untrusted)
+        files = export_anew(cases, study.parent / DERIVED, say, accept_untrusted)
         archive = WebArchive.connect(address.url)
         count += send(files, archive, Ledger(study.parent / SENT), address.url, say=say)
         total += len(files)
     return f"{count} of {plural(total, 'file')} stored in the study now."
 
 
-def export_once(
+def export_anew(
     cases: Sequence[Path], to: Path, say: Say, accept_untrusted: bool = False
 ) -> list[Path]:
-    """The DICOM files of cases for an archive; say: with each message on them. They replace those of other images.
-
-    Files of the same images are kept and not written again: where voxlate was changed since a part of them was sent, they
-    would have other UIDs, and the archive would get both.
-    """
-    images = {
-        f"{case}/{name}": content_hash(case / name) for case in cases for name in image_files(case)
-    }
-    key = {"images": images, "accept_untrusted": accept_untrusted}
-    record = to / READY
-    if not (record.is_file() and read_json(record)["of"] == key):
-        shutil.rmtree(to, ignore_errors=True)
-        written = export_dicom(cases, to, accept_untrusted=accept_untrusted)
-        names = [relative_to(to, file) for file in written.files]
-        warnings = [told.table for told in written.messages]
-        write_json(record, {"of": key, "files": names, "warnings": warnings})
-    stated = read_json(record)
-    for told in read_messages(stated):
+    """The DICOM files of cases for an archive, which have the UIDs of earlier ones of the same images; say: with each message on them."""
+    shutil.rmtree(to, ignore_errors=True)
+    written = export_dicom(cases, to, accept_untrusted=accept_untrusted)
+    for told in written.messages:
         say(told)
-    return [to / name for name in stated["files"]]
+    return written.files

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.base.errors import BadInput, DoNotTrust
-from voxlate.base.groups import grouped
 from voxlate.base.messages import Grade, Message, message, read_messages
 from voxlate.clinic.dicom_images import refer
 from voxlate.clinic.dicom_series import (
+    COMMENTS,
     PRIVATE_SCHEME,
     Code,
     Origin,
@@ -39,16 +39,14 @@ HEADINGS = {
     "WARNING": "Warning",
 }
 TITLE: Code = ("TRUST", PRIVATE_SCHEME, "Summary of trust in synthetic images")
-IMAGE: Code = ("IMAGE", PRIVATE_SCHEME, "Middle image of a series that the summary is about")
+IMAGE: Code = ("IMAGE", PRIVATE_SCHEME, "First image of a series that the summary is about")
 BASIC_TEXT = "1.2.840.10008.5.1.4.1.1.88.11"
-REFERENCED = ["SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"]
 UTF_8 = "ISO_IR 192"
 # Attributes of images, which a document does not have.
 OF_IMAGES = (
     "FrameOfReferenceUID",
     "PositionReferenceIndicator",
     "PatientPosition",
-    "Laterality",
     "BodyPartExamined",
 )
 
@@ -82,24 +80,26 @@ def withheld(
 
 def trust_summary(provenance: Mapping[str, Any]) -> list[tuple[Code, str]]:
     """Sentences on the images of a case, each under the code of its heading; provenance: that of the case."""
-    model = provenance.get("model", {})
-    inputs = provenance.get("inputs", {})
-    scans = [f"{name} (hash {scan.get('sha256', '')})" for name, scan in inputs.items()]
+    model = provenance["model"]
+    units = provenance.get("units", {})
+    calibration = provenance.get("calibration")
+    scans = [f"{name} (hash {scan['sha256']})" for name, scan in provenance["inputs"].items()]
     warnings = dict.fromkeys(map(str, read_messages(provenance)))
     if provenance.get("in_training"):
         warnings[OF_TRAINING] = None
+    level = percent(1 - calibration["coverage"]) if calibration else ""
+    bounds = [
+        f"The mean absolute error of {name} inside the body exceeds {bound['mae']:g} {units[name]} with a probability of at most {level}."
+        for name, bound in provenance.get("bounds", {}).items()
+    ]
     sentences = {
-        "NOTICE": [str(provenance.get("notice") or "Research software, not a medical device.")],
+        "NOTICE": [str(provenance.get("notice") or COMMENTS)],
         "MODEL": [
-            f"Recipe: {model.get('title', 'not stated')}. Hash of the weights: {model.get('weights', 'not stated')}. Seed {provenance.get('seed', 'not stated')}, voxlate {provenance.get('voxlate', 'not stated')}."
+            f"Recipe: {model['title']}. Hash of the weights: {model.get('weights')}. Seed {provenance.get('seed')}, voxlate {provenance.get('voxlate')}."
         ],
-        "SOURCE": [f"{', '.join(scans)}."] if scans else [],
-        "ERROR": [*error_lines(provenance), *_errors(provenance)],
-        "COVERAGE": [
-            describe_coverage(provenance["calibration"])
-            if "calibration" in provenance
-            else NO_INTERVALS
-        ],
+        "SOURCE": [f"{', '.join(scans)}."],
+        "ERROR": [*error_lines(provenance), *bounds],
+        "COVERAGE": [describe_coverage(calibration) if calibration else NO_INTERVALS],
         "WARNING": [*warnings] or ["None."],
     }
     return [
@@ -107,18 +107,6 @@ def trust_summary(provenance: Mapping[str, Any]) -> list[tuple[Code, str]]:
         for key, texts in sentences.items()
         for text in texts
     ]
-
-
-def _errors(provenance: Mapping[str, Any]) -> list[str]:
-    """A sentence for each bound on the error of this case."""
-    units = provenance.get("units", {})
-    level = percent(1 - provenance.get("calibration", {}).get("coverage", 0))
-    sentences = []
-    for name, bounds in provenance.get("bounds", {}).items():
-        sentences.append(
-            f"The mean absolute error of {name} inside the body exceeds {bounds['mae']:g} {units.get(name, '')} with a probability of at most {level}."
-        )
-    return sentences
 
 
 def write_report(
@@ -130,18 +118,21 @@ def write_report(
 ) -> list[Path]:
     """Write sentences, each under the code of its heading, as one document into the new folder `out`; returns the file.
 
-    images: the DICOM files that the document is about; like: the series from which they were made. Raises BadInput for
-    a source that is no series, and a folder that holds anything but this document.
+    images: the first DICOM file of each series that the document is about; like: the series from which they were made.
+    Raises BadInput for a source that is no series, and a folder that holds anything but this document.
     """
-    first = images_of(like)[0]
-    template = read_dicom(first.file, stop_before_pixels=True)
-    evidence = [read_dicom(file, specific_tags=REFERENCED) for file in images]
+    template, *evidence = (
+        read_dicom(file, stop_before_pixels=True) for file in (images_of(like)[0].file, *images)
+    )
     content = [text for _, text in sentences] + [image.SOPInstanceUID for image in evidence]
     report = new_series(template, "summary of trust", origin, "\n".join(content).encode(), "report")
     for keyword in OF_IMAGES:
         report.pop(keyword, None)
-    by_series = grouped((image.SeriesInstanceUID, image) for image in evidence)
-    middles = [group[len(group) // 2] for group in by_series.values()]
+    series = [
+        item(SeriesInstanceUID=image.SeriesInstanceUID, ReferencedSOPSequence=[refer(image)])
+        for image in evidence
+    ]
+    study = item(StudyInstanceUID=report.StudyInstanceUID, ReferencedSeriesSequence=series)
     fill(
         report,
         SpecificCharacterSet=UTF_8,
@@ -155,21 +146,13 @@ def write_report(
         ValueType="CONTAINER",
         ContinuityOfContent="SEPARATE",
         ConceptNameCodeSequence=[code(*TITLE)],
+        CurrentRequestedProcedureEvidenceSequence=[study],
         ContentSequence=[
             *(_entry("TEXT", heading, TextValue=text) for heading, text in sentences),
-            *(_entry("IMAGE", IMAGE, ReferencedSOPSequence=[refer(image)]) for image in middles),
+            *(_entry("IMAGE", IMAGE, ReferencedSOPSequence=[refer(image)]) for image in evidence),
         ],
     )
-    if evidence:
-        report.StudyInstanceUID = evidence[0].StudyInstanceUID
-        series = [
-            item(SeriesInstanceUID=uid, ReferencedSOPSequence=[*map(refer, images)])
-            for uid, images in by_series.items()
-        ]
-        study = item(StudyInstanceUID=report.StudyInstanceUID, ReferencedSeriesSequence=series)
-        report.CurrentRequestedProcedureEvidenceSequence = [study]
-    as_file(report)
-    return write_objects(out, report, 1, [report])
+    return write_objects(out, report, 1, [as_file(report)])
 
 
 def _entry(kind: str, heading: Code, **content: Any) -> Any:

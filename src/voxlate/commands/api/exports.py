@@ -50,7 +50,7 @@ def export(
     """Write synthesised images as derived DICOM series in the study of their source (research use only).
     \f
     Returns:
-        Exported: The folders of the new series (`series`, `maps`, `masks`, `reports`), all `files`, and `messages`.
+        Exported: The folders of the new series (`series`, `maps`, `structures`, `reports`), all `files`, and `messages`.
 
     Raises:
         BadInput: the folder has no images of synth; the source is no DICOM series and `like` names none; or a series is of

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from voxlate.base.errors import BadInput, first_of
+from voxlate.base.messages import message
 from voxlate.base.optional import optional_package
 from voxlate.scans.formats.format import (
     Format,
@@ -61,27 +62,26 @@ def read_array(path: Path, text: str = "") -> Stored:
     settings = _settings(path, text)
     with _chosen(path, settings) as (name, array):
         check_numbers(array.dtype, f"{path}, array '{name}'")
-        slices, axis = _axes(path, name, array, settings)
-        shape = array.shape if slices is None else array.shape[:axis] + array.shape[axis + 1 :]
+        number, axis = _axes(path, name, array, settings)
+        shape = array.shape if number is None else array.shape[:axis] + array.shape[axis + 1 :]
         check_volume(shape, path)
         with errors_as(f"{path}: expected whole numbers of '{name}', found them damaged", AGAIN):
-            if slices is None:
+            if number is None:
                 stack = np.moveaxis(np.asarray(array[()]), axis, 0)
             else:
-                stack = np.asarray(array[(slice(None),) * axis + (slices,)])
+                stack = np.asarray(array[(slice(None),) * axis + (number,)])
         data = to_float32(stack if stack.ndim == 3 else stack[None])
     axes = settings.get("axes", "PL")
     lengths = [float(length) for length in settings.get("mm", "1").split("x")]
     rows, columns, between = lengths if len(lengths) == 3 else (*lengths * 2, 1.0)
     affine = directions(f"{axes[1]}{axes[0]}S") @ np.diag([columns, rows, between, 1.0])
-    assumed = "" if "mm" in settings else ", spacing not stated: 1 mm assumed"
-    guesses: tuple[str, ...] = ()
-    if assumed and len(data) > 1:
-        guesses = (
-            f"Arrays state no spacing and no orientation: 1 mm and slices from bottom to top are assumed. State them, for instance by {path.name}#axes=PL,mm=0.9x0.9x3.",
-        )
-    note = f"array, axes {axes}{assumed}"
-    return Stored(data, affine, unit=settings.get("unit", ""), note=note, guesses=guesses)
+    note, guesses = f"array, axes {axes}", []
+    if "mm" not in settings:
+        note += ", spacing not stated: 1 mm assumed"
+        if len(data) > 1:
+            said = f"Arrays state no spacing and no orientation: 1 mm and slices from bottom to top are assumed. State them, for instance by {path.name}#axes=PL,mm=0.9x0.9x3."
+            guesses.append(message("guess", said))
+    return Stored(data, affine, settings.get("unit", ""), note=note, guesses=tuple(guesses))
 
 
 def stack_shape(path: Path, text: str) -> tuple[int, int, int]:
@@ -95,12 +95,7 @@ def stack_shape(path: Path, text: str) -> tuple[int, int, int]:
 
 def _images_in(path: Path) -> dict[str, tuple[int, ...]]:
     """The shapes of the slices and stacks of real numbers in an array file, by the names of their arrays; {} for damaged files."""
-    what = f"{path}: expected a file of arrays, found another or damage"
-    with (
-        contextlib.suppress(BadInput, OSError),
-        contextlib.ExitStack() as opened,
-        errors_as(what, AGAIN),
-    ):
+    with contextlib.suppress(BadInput, OSError), contextlib.ExitStack() as opened:
         arrays = _open(path, opened)
         return {name: tuple(array.shape) for name, array in arrays.items() if _is_image(array)}
     return {}
@@ -129,23 +124,19 @@ def _axes(path: Path, name: str, array: Any, settings: Mapping[str, str]) -> tup
     if array.ndim == 2 and number is None:
         return None, 0
     if array.ndim != 3 or axis is None or min(array.shape) < 1:
-        raise _no_stack(path, name, array)
+        raise BadInput(
+            f"{path}: expected a slice [H, W] or a stack of slices, found array {_describe(name, array)}. Say what its axes are: {path.name}#slices=0 (slices along the first), #channel=0 (of [H, W, C]), or save a volume of 3 axes."
+        )
     count = array.shape[int(axis)]
     if number is not None and number >= count:
         raise BadInput(
-            f"{path}: expected {what} 0 to {count - 1} of array '{name}' {_describe(array)}, found {what} {number}. Name one that it has."
+            f"{path}: expected {what} 0 to {count - 1} of array {_describe(name, array)}, found {what} {number}. Name one that it has."
         )
     return number, int(axis)
 
 
-def _no_stack(path: Path, name: str, array: Any) -> BadInput:
-    return BadInput(
-        f"{path}: expected a slice [H, W] or a stack of slices, found array '{name}' {_describe(array)}. Say what its axes are: {path.name}#slices=0 (slices along the first), #channel=0 (of [H, W, C]), or save a volume of 3 axes."
-    )
-
-
-def _describe(array: Any) -> str:
-    return f"({'×'.join(map(str, array.shape))}, {array.dtype})"
+def _describe(name: str, array: Any) -> str:
+    return f"'{name}' ({'×'.join(map(str, array.shape))}, {array.dtype})"
 
 
 @contextlib.contextmanager
@@ -155,19 +146,13 @@ def _chosen(path: Path, settings: Mapping[str, str]) -> Iterator[tuple[str, Any]
     Raises BadInput where that leaves several or none.
     """
     with contextlib.ExitStack() as opened:
-        ending = path.suffix.lower()
-        with errors_as(
-            f"{path}: expected a whole {ending} file of numbers without objects, found another or damage",
-            AGAIN,
-        ):
-            arrays = _open(path, opened)
+        arrays = _open(path, opened)
         images = [name for name, array in arrays.items() if _is_image(array)]
         name = settings.get("array") or (images[0] if len(images) == 1 else DATASET)
         if name not in arrays:
-            listed = first_of([f"'{one}' {_describe(array)}" for one, array in arrays.items()])
-            example = images[0] if images else "NAME"
+            listed = first_of([_describe(*one) for one in arrays.items()]) or "none"
             raise BadInput(
-                f"{path}: expected one array of numbers, or '{name}', found {listed or 'none'}. Name one: {path.name}#array={example}."
+                f"{path}: expected one array of numbers, or '{name}', found {listed}. Name one: {path.name}#array={images[0] if images else 'NAME'}."
             )
         yield name, arrays[name]
 
@@ -181,34 +166,34 @@ def _is_image(array: Any) -> bool:
 def _open(path: Path, opened: contextlib.ExitStack) -> Mapping[str, Any]:
     """The arrays in a file by their names; links of HDF5 to other files are not followed."""
     ending = path.suffix.lower()
-    if ending == ".npy":
-        return {DATASET: np.load(path, mmap_mode="r", allow_pickle=False)}
-    if ending == ".npz":
-        with zipfile.ZipFile(path) as file:
-            check_bytes(sum(member.file_size for member in file.infolist()), path, "arrays")
-        return dict(np.load(path, allow_pickle=False))
-    with path.open("rb") as start:
-        in_hdf5 = ending != ".mat" or start.read(len(MATLAB_HDF5)) == MATLAB_HDF5
-    if not in_hdf5:
-        from scipy.io import loadmat, whosmat  # here, because most scans are no MATLAB files
+    with errors_as(
+        f"{path}: expected a whole {ending} file of numbers without objects, found another or damage",
+        AGAIN,
+    ):
+        if ending == ".npy":
+            return {DATASET: np.load(path, mmap_mode="r", allow_pickle=False)}
+        if ending == ".npz":
+            with zipfile.ZipFile(path) as file:
+                check_bytes(sum(member.file_size for member in file.infolist()), path, "arrays")
+            return dict(np.load(path, allow_pickle=False))
+        with path.open("rb") as start:
+            in_hdf5 = ending != ".mat" or start.read(len(MATLAB_HDF5)) == MATLAB_HDF5
+        if not in_hdf5:
+            from scipy.io import loadmat  # here, because most scans are no MATLAB files
 
-        for _, shape, _ in whosmat(path):
-            check_volume(shape, path)
-        arrays = loadmat(path)
-        return {name: array for name, array in arrays.items() if isinstance(array, np.ndarray)}
-    h5py = optional_package("h5py", "hdf5", path, "h5py to read HDF5 files")
-    found = {}
+            arrays = loadmat(path)
+            return {name: array for name, array in arrays.items() if isinstance(array, np.ndarray)}
+        h5py = optional_package("h5py", "hdf5", path, "h5py to read HDF5 files")
+        found = {}
 
-    def note(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset) and not (item.external or item.is_virtual):
-            found[name] = item
-            if ending == ".mat":  # whose axes HDF5 states in reverse
-                check_volume(item.shape, path)
-                found[name] = item[()].T
+        def note(name: str, item: Any) -> None:
+            if isinstance(item, h5py.Dataset) and not (item.external or item.is_virtual):
+                # MATLAB's axes are stated in reverse
+                found[name] = item[()].T if ending == ".mat" else item
 
-    # which follows no soft and no external links
-    opened.enter_context(h5py.File(path, "r")).visititems(note)
-    return found
+        # which follows no soft and no external links
+        opened.enter_context(h5py.File(path, "r")).visititems(note)
+        return found
 
 
 ARRAY = Format(

@@ -2,10 +2,9 @@
 
 import hashlib
 import re
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +12,13 @@ import numpy as np
 
 from voxlate.base.errors import BadInput, first_of
 from voxlate.base.groups import grouped
-from voxlate.base.messages import Message, message
+from voxlate.base.messages import Grade, message
 from voxlate.base.optional import optional_package
 from voxlate.scans.formats.dicom_file import (
-    GREY,
     PER_FRAME,
     SHARED,
-    VALUE_TAGS,
     Image,
-    fill_padding,
-    find_meaning,
+    by_text,
     images_in,
     kind_of,
     looks_like_dicom,
@@ -32,36 +28,32 @@ from voxlate.scans.formats.dicom_file import (
     read_slice,
 )
 from voxlate.scans.formats.dicom_stack import (
-    IDENTITY,
     ORDERS,
     PLACE,
     SIZE,
-    STATED,
+    SPACING,
     THICKNESS,
     TILT_DEGREES,
     Stack,
-    check_agreement,
-    check_patient,
     frames_of,
     stack_of,
-    thickness_mm,
     tilt_of,
     upright,
 )
-from voxlate.scans.formats.format import (
-    DynamicScan,
-    Format,
-    Stored,
-    check_volume,
-    errors_as,
-)
+from voxlate.scans.formats.dynamic import is_frame, read_frame
+from voxlate.scans.formats.format import DynamicScan, Format, Stored, check_volume, errors_as
 from voxlate.scans.images.grid import LPS_TO_RAS, Grid, Volume, check_affine, resample, same_grid
 
 MOST_LISTED = 8
-AS_NIFTI = "Save it as NIfTI."
 ENDINGS = (".dcm", ".ima", ".dcm.gz", ".ima.gz")
 OTHER_FILES = ("version", "lockfile", "readme", "license", "notice", "changes")
+GREY = ("MONOCHROME1", "MONOCHROME2")
+RESCALE = ("RescaleSlope", "RescaleIntercept")
+TABLE = "ModalityLUTSequence"
+HU_TYPES = {"HU", "US", ""}  # US: unspecified, as many scanners write
 CLEARLY_HU = -500.0  # no other scale of a CT goes so far below 0; air is -1000
+AIR_HU = -1000.0
+LEAST_HU = -1024.0  # of twelve bits; what is lower is padding around a round field of view
 NO_SCALE = "neither RescaleSlope nor RescaleIntercept"
 IMAGES_STATED = ("ImagesInAcquisition", "NumberOfSlices")
 # Segmentation Storage and Label Map Segmentation Storage
@@ -70,6 +62,23 @@ KEY = ("SeriesInstanceUID", "SeriesNumber", "Modality", "SeriesDescription")
 # what the images of one stack share
 FORM = ("SeriesNumber", "Modality", "Rows", "Columns", "PixelSpacing", "ImageOrientationPatient")
 FEWEST_IMAGES = 3  # images whose steps can be compared
+# of whom the images of a series are, and of which scan: two values are refused, and never shown
+PATIENT = ("PatientID", "PatientBirthDate")
+SCAN = ("StudyInstanceUID", "FrameOfReferenceUID")  # more than two were written by an anonymiser
+IDENTITY = (*PATIENT, *SCAN, "SeriesInstanceUID", "SeriesDescription")
+# what is said of a series if any image states it
+STATED = {
+    ("PhotometricInterpretation", "MONOCHROME1"): (
+        "Its display is inverted (MONOCHROME1); its values are taken as stored. Check that large ones are bright."
+    ),
+    ("LossyImageCompression", "01"): (
+        "It was compressed with loss (LossyImageCompression); fine structures may be lost. Take the original."
+    ),
+    ("BurnedInAnnotation", "YES"): (
+        "Text is written into its pixels (BurnedInAnnotation). Look whether it names the patient or hides tissue."
+    ),
+}
+COMPLEX = {"M", "P", "R", "I", "MAGNITUDE", "PHASE", "REAL", "IMAGINARY"}
 MOVED_MM = 0.5  # of a frame on a moving table against the first
 # the tags that describe a series, by the fields of SeriesInfo
 DESCRIBING = {
@@ -86,8 +95,11 @@ DESCRIBING = {
 TAGS = [
     *PLACE,
     *SIZE,
-    *THICKNESS,
-    *VALUE_TAGS,
+    SPACING,
+    THICKNESS,
+    *RESCALE,
+    "RescaleType",
+    TABLE,
     *DESCRIBING.values(),
     *ORDERS,
     *IDENTITY,
@@ -96,9 +108,9 @@ TAGS = [
     "StackID",
     "SOPClassUID",
     "SOPInstanceUID",
+    "PatientName",
     "PatientPosition",
     "NumberOfFrames",
-    "GantryDetectorTilt",
     SHARED,
     PER_FRAME,
 ]
@@ -172,7 +184,7 @@ def _read_images(place: Path) -> Iterator[Image]:
     if it were skipped, the volume would lack a slice and nobody would notice.
     """
     optional_package("pydicom", "dicom", place, "pydicom to read DICOM files")
-    suffixes = {".dcm", ".ima"}
+    suffixes = {*ENDINGS[:2]}
     unreadable = {}
     for file in entries_in(place):
         try:
@@ -200,7 +212,7 @@ def images_of(path: Path) -> list[Image]:
         series = _images_by_key(images) if key else {"": images}
         if key not in series:
             raise BadInput(
-                f"{path}: expected a series of that key, found only {describe_series(_infos(series))}. Name another."
+                f"{path}: expected a series of that key, found only {_describe(_infos(series))}. Name another."
             )
         return series[key]
 
@@ -227,15 +239,20 @@ def _images_by_key(images: Sequence[Image]) -> dict[str, list[Image]]:
     UID or description image by image.
     """
     keys = {image: _key(image) for image in images}
-    alike = defaultdict[tuple[str, ...], list[Image]](list)
-    for image in images:
-        with suppress(BadInput):  # which is raised when the series is read
-            alike[tuple(map(image.text, FORM))].append(image)
-    for form in alike.values():
+    for form in grouped((tuple(map(image.text, FORM)), image) for image in images).values():
         joined = {keys[image] for image in form}
         if len(joined) > 1 and _is_stack(form):
             keys |= dict.fromkeys(form, min(joined))
     return grouped((key, image) for image, key in keys.items())
+
+
+def _is_stack(images: list[Image]) -> bool:
+    """Whether images of one form are one even stack."""
+    with suppress(BadInput):
+        frames, *_ = frames_of(images, Path())
+        stack_of(images, Path())
+        return len(frames) == 1 and len(images) >= FEWEST_IMAGES
+    return False
 
 
 def _key(image: Image) -> str:
@@ -245,16 +262,6 @@ def _key(image: Image) -> str:
     if stack not in ("", "1"):
         lines.append(stack)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:8]
-
-
-def _is_stack(images: list[Image]) -> bool:
-    """Whether images of one form are one even stack."""
-    try:
-        frames, *_ = frames_of(images, Path())
-        stack_of(images, Path())
-    except BadInput:
-        return False
-    return len(frames) == 1 and len(images) >= FEWEST_IMAGES
 
 
 def _infos(series: Mapping[str, Sequence[Image]]) -> list[SeriesInfo]:
@@ -278,35 +285,36 @@ def _direction(image: Image) -> str:
     return ""
 
 
-def describe_series(series: list[SeriesInfo]) -> str:
+def _describe(series: list[SeriesInfo]) -> str:
     """Series as a part of a sentence: their descriptions, and the paths that name them."""
-    return f"{len(series)} ({first_of(series, MOST_LISTED, '; ')})"
+    return f"{len(series)} ({first_of(series, MOST_LISTED, '; ')})" if series else "no image"
+
+
+def read_dicom(path: Path, part: str) -> Stored:
+    """The only series in a folder, the one that 'FOLDER#key' names, or one file; part: names a frame of it."""
+    with no_warnings():
+        return read_frame(path, part, open_series)
 
 
 def open_series(path: Path) -> DynamicScan:
-    """The frames of the only series in a folder, of the one that 'FOLDER#key' names, or of one file.
+    """The frames of a series; a segmentation has one, the map of its segments' numbers.
 
-    A series that shows each place several times has as many frames, those of a segmentation are its segments. Raises
-    BadInput for several series, missing slices, colour, damaged files, and scales that headers do not state.
+    A series that shows each place several times has as many frames. Raises BadInput for several series, missing slices,
+    colour, damaged files, and scales that headers do not state.
     """
-    with no_warnings():
-        images = images_of(path)
-        if not images:
-            raise BadInput(
-                f"{path}: expected a DICOM series, found no DICOM image here. Name the folder of its files; 'voxlate manifest FOLDER' lists the series of a cohort."
-            )
-        info, *others = _infos(_images_by_key(images))
-        if others:
-            raise BadInput(
-                f"{path}: expected one DICOM series, found {describe_series([info, *others])}. Name one of them by such a path, put it in its own folder, or choose the series of a cohort by tags (--preset FILE.toml: docs/guides/dicom.md)."
-            )
-        if {str(image.header.get("SOPClassUID", "")) for image in images} <= SEGMENTATIONS:
-            return _open_segments(images[0], path)
-        check_patient(images, path)
-        _check_images(images, path)
-        frames, apart, times = frames_of(images, path)
-        scaling = find_meaning(images)
-        stacks = [stack_of(frame, path, numbered=len(frames) == 1) for frame in frames]
+    images = images_of(path)
+    infos = _infos(_images_by_key(images))
+    if len(infos) != 1:
+        raise BadInput(
+            f"{path}: expected one DICOM series, found {_describe(infos)}. Name one of them by such a path, put it in its own folder, or choose the series of a cohort by tags (--preset FILE.toml: docs/guides/dicom.md)."
+        )
+    (info,) = infos
+    if by_text(images, "SOPClassUID").keys() <= SEGMENTATIONS:
+        return _open_segmentation(images[0], path)
+    guesses = _check_images(images, path)
+    is_scaled, not_hu = _find_scale(images)
+    frames, apart, times = frames_of(images, path)
+    stacks = [stack_of(frame, path) for frame in frames]
     grid = stacks[0].grid
     for number, stack in enumerate(stacks, start=1):
         if not same_grid(stack.grid, grid, MOVED_MM):
@@ -316,129 +324,161 @@ def open_series(path: Path) -> DynamicScan:
     shown = upright(grid) if tilt_of(grid) > TILT_DEGREES else grid
     for shape in (grid.shape, shown.shape):
         check_volume(shape, path)
-    kind = kind_of(info.image_type, info.description)
 
-    def read(number: int) -> Stored:
-        """A frame, counted from 0."""
-        with no_warnings():
-            agreeing = check_agreement(stacks[number].images, path)
-            stored = _read_stack(stacks[number], info.modality.lower(), *scaling)
-        guesses = (*agreeing, *stored.guesses)
-        return replace(stored, guesses=guesses, kind=kind, body_part=info.body_part)
+    def read(numbers: Iterable[int]) -> Iterator[Stored]:
+        """Frames, counted from 0."""
+        return (_read_stack(stacks[number], info, guesses, is_scaled, not_hu) for number in numbers)
 
     return DynamicScan(shown, len(frames), times, read, f", told apart by {apart}")
 
 
-def _read_stack(stack: Stack, modality: str, scaled: bool, not_hu: str) -> Stored:
-    """The slices of a stack as one image, upright where a gantry tilt shears its grid."""
-    data, padded = (np.zeros(stack.grid.shape, kind) for kind in (np.float32, bool))
-    for k, image in enumerate(stack.images):
-        data[k], padded[k] = read_slice(image, data[k].shape)
-    filled = fill_padding(data, padded, scaled and modality == "ct")
-    guesses: tuple[str | Message, ...] = (*stack.guesses, *filled)
-    as_hu = ""
-    if not not_hu and not scaled:
-        lowest = float(data.min())
-        as_hu = (
-            f"It states {NO_SCALE}; its values, from {lowest:g} on, are taken as Hounsfield units."
-        )
-        if lowest > CLEARLY_HU:
-            not_hu, as_hu = f"{NO_SCALE}, and no value below {CLEARLY_HU:g}", ""
-    affine = stack.grid.affine
-    tilt = tilt_of(stack.grid)
-    if tilt > TILT_DEGREES:
-        text = f"Its gantry was tilted by {tilt:.1f} degrees; its slices are resampled to an upright grid."
-        said = message("guess", text, grade="note")
-        if modality == "mr":
-            text += " No gantry of an MR tilts: look whether the head is sheared."
-            said = message("guess", text, grade="caution")
-        straight = resample(Volume(data[None], affine, "", ""), upright(stack.grid))
-        data, affine, guesses = straight.data[0], straight.affine, (*guesses, said)
-    return Stored(data, affine, "", modality, "", guesses, not_hu=not_hu, as_hu=as_hu)
+def _check_images(images: Sequence[Image], path: Path) -> list[str]:
+    """Compare images of a series; returns what is said of each difference that is no error.
 
-
-def _check_images(images: Sequence[Image], path: Path) -> None:
-    """Raise BadInput for images that are no slices of grey values with a place, or fewer than they state."""
+    Raises BadInput for images of two patients or scans, and for such as are no slices of grey values.
+    """
+    said = []
+    for tag in IDENTITY:
+        values = by_text(images, tag)
+        if len(values) > 1:
+            said.append(
+                f"Its images have {len(values)} values of {tag}, or none; they are taken as one series."
+            )
+        values.pop("", None)
+        if (tag in PATIENT and len(values) > 1) or (tag in SCAN and len(values) == 2):
+            one, other, *_ = values.values()
+            raise BadInput(
+                f"{path}: expected one series to be of one patient and scan, found {len(values)} values of {tag}: one in {one[0].name}, another in {other[0].name}. Put the images of each into a folder of its own, or convert the series with dcm2niix."
+            )
     for image in images:
         kind = image.text("PhotometricInterpretation") or "no kind of pixels"
-        frames, *_ = image.numbers("NumberOfFrames") or (1,)
-        missing = [tag for tag in PLACE if not image.text(tag)]
-        advice = "Convert it with dcm2niix to NIfTI."
+        if "MOSAIC" in image.text("ImageType"):
+            kind = "the slices of a volume side by side (a Siemens mosaic)"
         if kind not in GREY:
-            found = kind
-            advice = "Save it as grey values, not in colour, or move it elsewhere."
-        elif "MOSAIC" in image.text("ImageType"):
-            found = "the slices of a volume side by side (a Siemens mosaic)"
-        elif frames > 1:
-            found = f"{frames:g} frames without groups of attributes"
-        elif missing:
-            found = f"no {missing[0]}"
-        else:
-            check_volume((1, *(int(image.numbers(tag, 1)[0]) for tag in SIZE)), image)
-            continue
-        raise BadInput(
-            f"{image}: expected one slice of grey values ({' or '.join(GREY)}) with its place in the patient, found {found}. {advice}"
-        )
+            raise BadInput(
+                f"{image}: expected one slice of grey values ({' or '.join(GREY)}), found {kind}. Convert it with dcm2niix to NIfTI, or move it elsewhere."
+            )
     for tag in IMAGES_STATED:
         stated = {image.number(tag) or 0 for image in images}
         if len(stated) == 1 and len(images) < max(stated):
             raise BadInput(
                 f"{path}: expected the {max(stated):g} images that their headers state ({tag}), found {len(images)}. Copy the missing ones, or convert what there is with dcm2niix."
             )
+    for (tag, value), sentence in STATED.items():
+        # an inverted display has no meaning in a CT
+        is_usual = value == GREY[0] and images[0].text("Modality") == "CT"
+        if value in by_text(images, tag) and not is_usual:
+            said.append(sentence)
+    return said
 
 
-def _open_segments(image: Image, path: Path) -> DynamicScan:
-    """The segments of an object as frames, and their numbers as a map where there are several.
-
-    Slices that it leaves out, as most writers do with empty ones, are 0. Raises BadInput where slices have no even steps.
-    """
-    highdicom = optional_package("highdicom", "dicom", path, "highdicom to read segmentations")
-    data = open_object(image.file)
-    syntax = data.file_meta.TransferSyntaxUID.name
-    with errors_as(f"{path}: expected a whole segmentation, found {syntax}", AS_NIFTI):
-        segmentation = highdicom.seg.Segmentation.from_dataset(data)
-        numbers = list(segmentation.segment_numbers)
-        listed = [
-            f"{number} {segmentation.get_segment_description(number).segment_label}"
-            for number in numbers
-        ]
-        geometry = segmentation.get_volume_geometry()
-    if geometry is None:
+def _check_kinds(images: Sequence[Image]) -> None:
+    """Raise BadInput for magnitude and phase in one volume."""
+    kinds = grouped(
+        (frozenset(COMPLEX & {*image.text("ImageType").upper().split("\\")}), image)
+        for image in images
+    )
+    if len(kinds) > 1:
+        named = [f"{'/'.join(kind) or 'none'} in {some[0].name}" for kind, some in kinds.items()]
         raise BadInput(
-            f"{path}: expected segments on slices at even steps, found others. {AS_NIFTI}"
+            f"{images[0]}: expected one kind of image in a volume, found several in ImageType ({first_of(named)}). Put the images of each kind into a folder of its own."
         )
-    shape = geometry.spatial_shape
-    check_volume(shape, path)
-    # highdicom orders slices against the normal of their planes, series are read along it;
-    # its axes are slices, rows and columns
-    affine = check_affine(LPS_TO_RAS @ geometry.flip_spatial(0).affine[:, [2, 1, 0, 3]], path)
-    if shape[0] == 1:  # highdicom takes 1 mm
-        affine[:3, 2] *= thickness_mm(image) or 1.0
 
-    def read(chosen: list[int], said: str) -> Stored:
-        """Some segments: one with its values, several as a map of their numbers."""
-        with errors_as(
-            f"{path}: expected whole segments that do not overlap, found others among {first_of(listed)} ({syntax})",
-            f"Name one of them: {path.name}#frame=1 to #frame={len(listed)}.",
-        ):
-            volume = segmentation.get_volume(
-                dtype=np.float32, segment_numbers=chosen, combine_segments=len(chosen) > 1
+
+def _find_scale(images: Sequence[Image]) -> tuple[bool, str]:
+    """Whether headers scale stored values, and why these cannot be Hounsfield units ('' where they can).
+
+    Raises BadInput for a scale that is not whole, not above 0, not that of all images, or a table.
+    """
+    first = bool(images[0].text(RESCALE[0]))
+    for image in images:
+        slope, intercept = map(image.numbers, RESCALE)
+        is_whole = bool(slope and intercept and slope[0] > 0) or not slope + intercept
+        if not is_whole or bool(slope) != first or TABLE in image.header:
+            table = f" and a {TABLE}" if TABLE in image.header else ""
+            raise BadInput(
+                f"{image}: expected a RescaleSlope above 0 with a RescaleIntercept, or neither of both, as in the other images, found slope {slope}, intercept {intercept}{table}. Get the series again."
             )
-        data = np.ascontiguousarray(volume.flip_spatial(0).array.reshape(shape))
-        return Stored(data, affine, "", "seg", guesses=(said,))
+    odd = {kind.upper() for kind in by_text(images, "RescaleType")} - HU_TYPES
+    return first, f"RescaleType {min(odd)}" if odd else ""
 
-    said = f"Its values are the numbers of segments: {first_of(listed)}."
-    return DynamicScan(
-        Grid(shape, affine),
-        len(listed),
-        None,
-        lambda k: read([numbers[k]], f"It is the segment {listed[k]}."),
-        whole=(lambda: read(numbers, said)) if len(listed) > 1 else None,
+
+def _read_stack(
+    stack: Stack, info: SeriesInfo, of_series: list[str], is_scaled: bool, not_hu: str
+) -> Stored:
+    """The slices of a stack as one image, upright where a gantry tilt shears its grid."""
+    _check_kinds(stack.images)
+    data = np.zeros(stack.grid.shape, np.float32)
+    for k, image in enumerate(stack.images):
+        data[k] = read_slice(image, data[k].shape)
+    modality = info.modality.lower()
+    is_ct = modality == "ct"
+    said = [*of_series, stack.guess]
+    lowest = float(data.min())
+    if is_scaled and is_ct and lowest < LEAST_HU:
+        padded = data < LEAST_HU
+        fill = float(data.min(where=~padded, initial=AIR_HU))
+        data[padded] = fill
+        said.append(
+            f"{padded.mean():.0%} of its voxels are padding (below {LEAST_HU:g} HU, as low as {lowest:g}), and were set to {fill:g}."
+        )
+    if not is_scaled:
+        if lowest > CLEARLY_HU:
+            not_hu = not_hu or f"{NO_SCALE}, and no value below {CLEARLY_HU:g}"
+        elif is_ct:
+            said.append(f"It states {NO_SCALE}; its values are taken as Hounsfield units.")
+    guesses = [message("guess", sentence) for sentence in said if sentence]
+    grid = stack.grid
+    tilt = tilt_of(grid)
+    if tilt > TILT_DEGREES:
+        text = f"Its gantry was tilted by {tilt:.1f} degrees; its slices are resampled to an upright grid."
+        grade: Grade = "caution" if modality == "mr" else "note"  # no gantry of an MR tilts
+        guesses.append(message("guess", text, grade=grade))
+        straight = resample(Volume(data[None], grid.affine, "", ""), upright(grid))
+        data, grid = straight.data[0], straight.grid
+    return Stored(
+        data,
+        grid.affine,
+        "",
+        modality,
+        "",
+        tuple(guesses),
+        not_hu=not_hu,
+        kind=kind_of(info.image_type, info.description),
+        body_part=info.body_part,
     )
 
 
+def _open_segmentation(image: Image, path: Path) -> DynamicScan:
+    """The numbers of an object's segments as a map, 0 in the slices that it leaves out, as most writers do with empty ones.
+
+    Raises BadInput where slices have no even steps, and where segments overlap.
+    """
+    highdicom = optional_package("highdicom", "dicom", path, "highdicom to read segmentations")
+    data = open_object(image.file)
+    with errors_as(
+        f"{path}: expected a whole segmentation of segments on even slices that do not overlap, found another ({data.file_meta.TransferSyntaxUID.name})",
+        "Save it as NIfTI.",
+    ):
+        segmentation = highdicom.seg.Segmentation.from_dataset(data)
+        geometry = segmentation.get_volume_geometry()
+        check_volume(geometry.spatial_shape, path)
+        volume = segmentation.get_volume(dtype=np.float32, combine_segments=True)
+        listed = [
+            f"{number} {segmentation.get_segment_description(number).segment_label}"
+            for number in segmentation.segment_numbers
+        ]
+    # highdicom orders slices against the normal of their planes, series are read along it;
+    # its axes are slices, rows and columns
+    volume = volume.flip_spatial(0)
+    affine = check_affine(LPS_TO_RAS @ volume.affine[:, [2, 1, 0, 3]], path)
+    said = message("guess", f"Its values are the numbers of segments: {first_of(listed)}.")
+    stored = Stored(np.ascontiguousarray(volume.array), affine, "", "seg", guesses=(said,))
+    return DynamicScan(Grid(geometry.spatial_shape, affine), 1, None, lambda _: iter([stored]))
+
+
 DICOM = Format(
-    open_series,
+    read_dicom,
     named_endings=ENDINGS,
-    recognises=looks_like_dicom,
+    is_part=is_frame,
 )  # a folder without an ending holds a series too

@@ -29,7 +29,7 @@ EARLIEST = 0.05
 WASHED_OUT = 0.7
 STANDS_OUT = 2.0  # times the noise of the baseline
 
-Reader = Callable[[Path], DynamicScan]
+Open = Callable[[Path], DynamicScan]
 
 
 def is_frame(text: str) -> bool:
@@ -37,41 +37,39 @@ def is_frame(text: str) -> bool:
     return FRAME.fullmatch(text) is not None
 
 
-def read_frame(path: Path, frame: str, read_frames: Reader) -> Stored:
-    """A frame of a dynamic scan, with a note of which one it is, or its only volume where `frame` is "".
+def read_frame(path: Path, part: str, open_scan: Open) -> Stored:
+    """A frame of a dynamic scan, with a note of which one it is, or its only volume where `part` is "".
 
-    read_frames: opens the scan behind the path. Frames count from 1. 'peak' is the arterial peak (see `peak_frame`), 'peak+8s' the frame nearest to 8 s after it, by
+    open_scan: opens the scan behind the path. Frames count from 1. 'peak' is the arterial peak (see `peak_frame`), 'peak+8s' the frame nearest to 8 s after it, by
     the header's times or, with '@1.5s' at the end, by frames 1.5 s apart.
-    Raises BadInput for a file of one frame, a frame that does not exist, and a time that nothing states.
+    Raises BadInput for a file of one frame that is named, or of several without a name, a frame that does not exist, and a time that nothing states.
     """
-    if not frame:
-        return read_frames(path).only(path)
-    scan = _scan(path, read_frames)
-    number, note = _number(path, frame, scan, read_frames)
-    return replace(scan.read(number), note=note)
-
-
-def _scan(path: Path, read_frames: Reader) -> DynamicScan:
-    scan = read_frames(path)
-    if scan.count == 1:
+    scan = open_scan(path)
+    if part and scan.count == 1:
         raise BadInput(
             f"{path}: expected several frames, found one volume ({scan.grid}). Name it without '#' and what follows."
         )
-    return scan
+    if scan.count > 1 and not part:
+        raise BadInput(
+            f"{path}: expected one 3-D volume, found {scan.count} frames ({scan.grid}{scan.apart}). Name one of them, {path.name}#frame=1 to #frame={scan.count}, or #peak for the arterial peak of a bolus."
+        )
+    number, note = _number(path, part, scan, open_scan) if part else (0, "")
+    (stored,) = scan.read([number])  # to the end of the file, where its checksum is
+    return replace(stored, note=note)
 
 
-def _number(path: Path, frame: str, scan: DynamicScan, read_frames: Reader) -> tuple[int, str]:
+def _number(path: Path, part: str, scan: DynamicScan, open_scan: Open) -> tuple[int, str]:
     """Which frame is meant, from 0, and the note on it."""
-    wanted = FRAME.fullmatch(frame)
+    wanted = FRAME.fullmatch(part)
     assert wanted is not None
     if wanted["number"]:
         number = int(wanted["number"]) - 1
         if not 0 <= number < scan.count:
             raise BadInput(
-                f"{path}: expected a frame from 1 to {scan.count}, found #{frame}. Name one of these."
+                f"{path}: expected a frame from 1 to {scan.count}, found #{part}. Name one of these."
             )
         return number, f"frame {number + 1} of {scan.count}"
-    peak = _peak(path, read_frames)
+    peak = _peak(path, open_scan)
     if wanted["after"] is None:
         return peak, f"pseudo: CTP frame {peak + 1} of {scan.count}, arterial peak"
     after_s = float(wanted["after"])
@@ -80,7 +78,7 @@ def _number(path: Path, frame: str, scan: DynamicScan, read_frames: Reader) -> t
         raise BadInput(
             f"{path}: expected the times of its frames in the header, found none. Say how far they are apart: #peak{wanted['after']}s@1.5s, for instance."
         )
-    number = _nearest(times, times[peak] + after_s, f"{path}#{frame}", peak)
+    number = _nearest(times, times[peak] + after_s, f"{path}#{part}", peak)
     apart_s = float(times[number] - times[peak])
     nearest = "" if abs(apart_s - after_s) < 0.05 else f" (nearest: {apart_s:+.1f} s)"
     sign = "+" if after_s >= 0 else "-"
@@ -101,19 +99,15 @@ def _nearest(times: np.ndarray, moment: float, where: str, peak: int) -> int:
 
 
 @partial(KeptByFile, most=64)
-def _peak(path: Path, read_frames: Reader) -> int:
+def _peak(path: Path, open_scan: Open) -> int:
     """The peak, computed once for the three frames of a pseudo-multiphase CTA."""
-    scan = _scan(path, read_frames)
+    scan = open_scan(path)
+    sizes = [-(-length // most) for length, most in zip(scan.grid.shape, MOST_BLOCKS)]
+    blocks = [block_means(frame.data, sizes) for frame in scan.read(range(scan.count))]
     try:
-        return peak_frame(_blocks(scan))
+        return peak_frame(np.stack(blocks))
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from error
-
-
-def _blocks(scan: DynamicScan) -> np.ndarray:
-    """Means over blocks of voxels, [frame, D', H', W'], at most MOST_BLOCKS, frame by frame."""
-    sizes = [-(-length // most) for length, most in zip(scan.grid.shape, MOST_BLOCKS)]
-    return np.stack([block_means(frame, sizes) for frame in scan.frames()])
 
 
 def peak_frame(frames: np.ndarray) -> int:

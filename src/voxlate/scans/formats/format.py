@@ -3,7 +3,6 @@
 import contextlib
 import math
 import os
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -21,9 +20,8 @@ from voxlate.scans.layout_options import LARGEST_VOLUME
 Result = TypeVar("Result")
 
 GZIP = b"\x1f\x8b"
-ANNEX = "annex/objects/"
 POINTERS = {
-    ANNEX: ("git-annex (DataLad)", "datalad get (or git annex get)"),
+    "annex/objects/": ("git-annex (DataLad)", "datalad get (or git annex get)"),
     "version https://git-lfs.github.com/": ("Git LFS", "git lfs pull"),
 }
 POINTER_BYTES = 1024  # pointers are shorter
@@ -34,7 +32,7 @@ class Stored:
     """The image in a file: data [D, H, W] float32, affine to RAS millimetres, unit and modality where stated.
 
     note: which part of the file was read; guesses: on each assumption about what the file does not state;
-    codes: as those of Grid; not_hu: why the values cannot be Hounsfield units; as_hu: the assumption behind reading them as Hounsfield units;
+    codes: as those of Grid; not_hu: why the values cannot be Hounsfield units;
     kind: of a DICOM series that is no ordinary scan; body_part: as that of Volume.
     """
 
@@ -43,10 +41,9 @@ class Stored:
     unit: str = ""
     modality: str = ""
     note: str = ""
-    guesses: tuple[str | Message, ...] = ()
+    guesses: tuple[Message, ...] = ()
     codes: Codes = (1, 1)
     not_hu: str = ""
-    as_hu: str = ""
     kind: str = ""
     body_part: str = ""
 
@@ -55,63 +52,34 @@ class Stored:
 class DynamicScan:
     """A scan of several frames on one grid.
 
-    times_s: [count], seconds since the first frame; None where the file does not state them. read(k): frame k, counted
-    from 0. apart: what tells the frames apart, after "found 3 frames". every(): the voxels [D, H, W] of all frames, where
-    a file gives them faster than one by one; whole(): all frames in one volume, where that is one.
+    times_s: [count], seconds since the first frame; None where the file does not state them. read(numbers): the frames of
+    these numbers, counted from 0, one after the other. apart: what tells the frames apart, after "found 3 frames".
     """
 
     grid: Grid
     count: int
     times_s: np.ndarray | None
-    read: Callable[[int], Stored]
+    read: Callable[[Iterable[int]], Iterator[Stored]]
     apart: str = ""
-    every: Callable[[], Iterator[np.ndarray]] | None = None
-    whole: Callable[[], Stored] | None = None
-
-    def frames(self) -> Iterator[np.ndarray]:
-        """The voxels [D, H, W] of all frames."""
-        if self.every is not None:
-            return self.every()
-        return (self.read(number).data for number in range(self.count))
-
-    def only(self, path: Path) -> Stored:
-        """The only frame, or all in one volume; raises BadInput where there are several."""
-        if self.count == 1:
-            return self.read(0)
-        if self.whole is not None:
-            return self.whole()
-        raise BadInput(
-            f"{path}: expected one 3-D volume, found {self.count} frames ({self.grid}{self.apart}). Name one of them, {path.name}#frame=1 to #frame={self.count}, or #peak for a bolus' arterial peak."
-        )
-
-
-def one_frame(stored: Stored) -> DynamicScan:
-    """An image that is read already, as a scan of one frame."""
-    depth, height, width = stored.data.shape
-    return DynamicScan(Grid((depth, height, width), stored.affine), 1, None, lambda _: stored)
 
 
 @dataclass(frozen=True)
 class Format:
     """A file format. To add one, write its file in this folder and name it in FORMATS of voxlate/scans/formats/io.py.
 
-    Endings are in lower case and begin with '.'; '.nii.gz' is one ending. `read` and the others raise BadInput.
+    Endings are in lower case and begin with '.'; '.nii.gz' is one ending. Its functions raise BadInput.
 
+    read(path, part): the image in a file; part: the text after '#' in a path ("" for none), which is_part(text) knows.
     endings: of files that count as scans wherever a cohort's folder holds them.
     named_endings: of files that are read only where a path or a pattern names them.
-    open(path): the frames of a file, of which the text after '#' in a path names one; or
-    read(path, part): the image in a file by such a text ("" for none) of its own, which is_part(text) knows.
-    recognises(path): whether a file without a known ending has this format, by its content.
     written_endings, write(path, volume, description): for formats that voxlate writes; volumes have one channel.
     partners: patterns of further files of the same image by its ending; '*' is the file's name without the ending.
     """
 
-    open: Callable[[Path], DynamicScan] | None = None
-    read: Callable[[Path, str], Stored] | None = None
+    read: Callable[[Path, str], Stored]
     endings: tuple[str, ...] = ()
     named_endings: tuple[str, ...] = ()
     is_part: Callable[[str], bool] | None = None
-    recognises: Callable[[Path], bool] | None = None
     written_endings: tuple[str, ...] = ()
     write: Callable[[Path, Volume, str], None] | None = None
     partners: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -170,22 +138,12 @@ def errors_as(sentence: str, advice: str) -> Iterator[None]:
 
 
 def check_fetched(path: Path) -> None:
-    """Raise BadInput for a pointer to a file that was not fetched, and for a link that leads nowhere."""
+    """Raise BadInput for a pointer to a file that was not fetched."""
     found = ""
     if path.is_symlink() and not path.exists():
         found = str(path.readlink())
-        if ANNEX not in found:
-            raise BadInput(
-                f"{path}: expected a file, found a link to {found}, where nothing is. Copy the file itself."
-            )
-    elif path.is_file():
-        with path.open("rb") as file:
-            begin = file.read(POINTER_BYTES).decode("latin-1")
-        if begin.lstrip().lower().startswith(("<!doctype html", "<html")):
-            raise BadInput(
-                f"{path}: expected an image, found a web page, such as a server's error or login. Download the image again."
-            )
-        found = begin if path.stat().st_size <= POINTER_BYTES else ""
+    elif path.is_file() and path.stat().st_size <= POINTER_BYTES:
+        found = path.read_text(encoding="latin-1")
     for mark, (owner, command) in POINTERS.items():
         if mark in found:
             raise BadInput(
@@ -195,17 +153,11 @@ def check_fetched(path: Path) -> None:
 
 DEFAULT = "4GB"
 BYTES_A_VOXEL = 4  # float32
-CHUNK = 1 << 20
-
-
-def most_bytes() -> float:
-    """The size of the largest volume that is read, in bytes of its float32 voxels."""
-    return bytes_of(os.environ.get(LARGEST_VOLUME, DEFAULT), f"{LARGEST_VOLUME}: ")
 
 
 def check_bytes(count: float, where: object, what: str = "data") -> None:
     """Raise BadInput for more bytes than the largest volume has; what: is found."""
-    most = most_bytes()
+    most = bytes_of(os.environ.get(LARGEST_VOLUME, DEFAULT), f"{LARGEST_VOLUME}: ")
     if count > most:
         raise BadInput(
             f"{where}: expected at most {most / 2**30:.3g} GB, found {what} of {count / 2**30:.3g} GB or more. If the file is sound, pass --max-volume {math.ceil(count / 2**30)}GB."
@@ -217,22 +169,3 @@ def check_volume(shape: Iterable[int], where: object) -> None:
     sizes = tuple(shape)
     size = "×".join(map(str, reversed(sizes)))
     check_bytes(math.prod(sizes) * BYTES_A_VOXEL, where, f"a volume of {size} voxels")
-
-
-def check_expansion(chunks: Iterable[bytes], wbits: int, where: object) -> int:
-    """The bytes to which compressed chunks expand, without keeping them; raises BadInput beyond the largest volume.
-
-    wbits: as those of zlib. Raises zlib.error where the data are damaged, and EOFError where they are cut short.
-    """
-    stream = zlib.decompressobj(wbits)
-    total = 0
-    for chunk in chunks:
-        left = chunk
-        while left and not stream.eof:
-            total += len(stream.decompress(left, CHUNK))
-            left = stream.unconsumed_tail
-            check_bytes(total, where)
-    total += len(stream.flush())
-    if not stream.eof:
-        raise EOFError("the compressed data are cut short")
-    return total

@@ -5,7 +5,6 @@ a frame ('FILE#frame=12', see dynamic.py), or a slice of an array file ('FILE.np
 """
 
 import hashlib
-import re
 import zlib
 from itertools import chain
 from pathlib import Path
@@ -14,11 +13,11 @@ import numpy as np
 
 from voxlate.base.errors import BadInput
 from voxlate.base.files import sha256_of, whole_file
-from voxlate.base.messages import Message, message
+from voxlate.base.messages import message
 from voxlate.base.records import LARGEST
 from voxlate.scans.formats.array_files import ARRAY
 from voxlate.scans.formats.dicom import DICOM, entries_in, folder_and_key, images_of
-from voxlate.scans.formats.dynamic import is_frame, read_frame
+from voxlate.scans.formats.dicom_file import looks_like_dicom
 from voxlate.scans.formats.format import Format, KeptByFile, check_fetched
 from voxlate.scans.formats.itk import ITK
 from voxlate.scans.formats.nifti import NIFTI, SYNTHETIC, read_start
@@ -26,7 +25,6 @@ from voxlate.scans.formats.picture import PICTURE
 from voxlate.scans.images.grid import Volume, check_affine, orient
 from voxlate.scans.images.units import HOUNSFIELD, MR, unit_of
 
-NOT_UTF8 = re.compile("[\ud800-\udfff]")  # by which Python states such bytes
 WHITE = 250  # the least largest value of a windowed CT of 8 bits
 # Where a folder holds an image in several formats, the first of them is read: pictures, which lose most, come last.
 FORMATS: tuple[Format, ...] = (NIFTI, ITK, PICTURE, DICOM, ARRAY)
@@ -58,31 +56,19 @@ def format_by_ending(name: str) -> Format | None:
 def format_of(path: Path) -> Format:
     """The format of the file or DICOM folder behind a path; raises BadInput where it is absent, empty or unknown."""
     file, _ = file_and_part(path)
-    if NOT_UTF8.search(str(file)):  # records of what was read could not name it
-        raise BadInput(
-            f"{file}: expected a path in UTF-8, found bytes of another encoding in it. Rename its files and folders."
-        )
     if location_of(file).is_dir():
         return DICOM
     check_fetched(file)
-    if not file.exists():
-        whole, mark, _ = str(file).rpartition("#")
-        advice = "Check the path."
-        if mark and is_there(Path(whole)):
-            advice = "After '#' goes a series' key, frame=N, peak or peak+8s; of arrays channel=N, slice=N or array=NAME."
+    if not file.is_file() or file.stat().st_size == 0:
+        found = "an empty file" if file.is_file() else "nothing there"
         raise BadInput(
-            f"{file}: expected an image file or a DICOM folder, found nothing there. {advice}"
-        )
-    if file.stat().st_size == 0:
-        raise BadInput(
-            f"{file}: expected an image, found an empty file. Copy or download it again."
+            f"{file}: expected an image file or a DICOM folder, found {found}. Check the path; after '#' goes a series' key, frame=N, peak or peak+8s, and of arrays channel=N, slice=N or array=NAME."
         )
     by_ending = format_by_ending(file.name)
     if by_ending is not None:
         return by_ending
-    for kind in FORMATS:
-        if kind.recognises is not None and kind.recognises(file):
-            return kind
+    if looks_like_dicom(file):
+        return DICOM
     known = ", ".join(scan_endings() + endings_by_name())
     found = file.suffix.lower() or file.name
     raise BadInput(
@@ -95,9 +81,8 @@ def file_and_part(path: Path) -> tuple[Path, str]:
     whole, mark, part = str(path).rpartition("#")
     if not mark or path.exists() or not folder_and_key(Path(whole))[0].exists():
         return path, ""
-    by_ending = format_by_ending(whole)
-    is_part = (by_ending and by_ending.is_part) or is_frame
-    return (Path(whole), part) if is_part(part) else (path, "")
+    is_part = (format_by_ending(whole) or DICOM).is_part
+    return (Path(whole), part) if is_part is not None and is_part(part) else (path, "")
 
 
 def location_of(path: Path) -> Path:
@@ -127,18 +112,12 @@ def read_volume(path: Path | str, modality: str = "", allow_nan: bool = False) -
     3-D volume.
     """
     path = Path(path)
-    kind = format_of(path)
-    file, part = file_and_part(path)
-    if kind.read is not None:
-        stored = kind.read(file, part)
-    else:
-        assert kind.open is not None
-        stored = read_frame(file, part, kind.open)
+    stored = format_of(path).read(*file_and_part(path))
     if not allow_nan:
         _check_finite(stored.data, path)
     modality = modality or stored.modality
     unit = stored.unit or unit_of(modality)
-    guesses = stored.guesses
+    guesses = [*stored.guesses]
     if stored.modality.lower() == "ct" and modality.lower() in MR:
         raise BadInput(
             f"{path}: expected an MR scan as {modality}, found a CT series (DICOM's Modality is CT). Name the MR series, or name this one ct."
@@ -147,15 +126,13 @@ def read_volume(path: Path | str, modality: str = "", allow_nan: bool = False) -
         raise BadInput(
             f"{path}: expected Hounsfield units, found {stored.not_hu}. Get the series again as the scanner made it, or name it by what else it shows (cbf=PATH)."
         )
-    if unit == "HU" and stored.as_hu:
-        guesses = (*guesses, stored.as_hu)
     if stored.kind and modality.lower() in (*MR, *HOUNSFIELD):
         text = f"By its tags the series is no ordinary scan ({stored.kind}): among others it would be left out. Take another one."
-        guesses = (*guesses, message("taken-as", text, grade="caution"))
+        guesses.append(message("taken-as", text, grade="caution"))
     if unit == "HU" and not stored.unit and _is_window(stored.data):
         unit = "grey"
         text = "It is read as grey values of a window, not as Hounsfield units: all are whole numbers from 0 to 255. Its images will have such values, too."
-        guesses = (*guesses, message("grey-ct", text, grade="caution"))
+        guesses.append(message("grey-ct", text, grade="caution"))
     return Volume(
         stored.data[None],
         stored.affine,
@@ -163,7 +140,7 @@ def read_volume(path: Path | str, modality: str = "", allow_nan: bool = False) -
         modality,
         str(path),
         stored.note,
-        tuple(said if isinstance(said, Message) else message("guess", said) for said in guesses),
+        tuple(guesses),
         stored.codes,
         stored.body_part,
     )
@@ -215,14 +192,10 @@ def _check_finite(data: np.ndarray, path: Path) -> None:
     """
     if data.min(initial=0) >= -LARGEST and data.max(initial=0) <= LARGEST:  # NaN is neither
         return
-    finite = np.isfinite(data)
-    found = f"{np.isnan(data).sum()} NaN and {np.isinf(data).sum()} infinite ones of {data.size}"
-    advice = "Replace them, by the background value for instance, and save the file again."
-    if finite.all():
-        found, advice = f"up to {np.abs(data).max():.2g}", "Scale them, and save the file again."
-    elif not finite.any():
-        advice = "The file holds no image: the step that wrote it has failed. Repeat that step, or take the file from which it was made."
-    raise BadInput(f"{path}: expected finite voxels below {LARGEST:g}, found {found}. {advice}")
+    bad, high = data.size - np.isfinite(data).sum(), np.abs(data).max(initial=0)
+    raise BadInput(
+        f"{path}: expected finite voxels below {LARGEST:g}, found {bad} NaN or infinite ones of {data.size}, and values up to {high:.2g}. Replace them, or repeat the step that wrote the file."
+    )
 
 
 def files_of(path: Path) -> list[Path]:

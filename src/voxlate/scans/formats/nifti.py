@@ -3,7 +3,7 @@
 import gzip
 import logging
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from math import inf, prod
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,6 +14,7 @@ import numpy as np
 from voxlate.base.errors import BadInput
 from voxlate.base.files import HIGH, LOW, STD, UNCALIBRATED
 from voxlate.base.messages import Grade, Message, graded, message
+from voxlate.scans.formats.dynamic import is_frame, read_frame
 from voxlate.scans.formats.format import (
     GZIP,
     DynamicScan,
@@ -27,12 +28,8 @@ from voxlate.scans.formats.format import (
 )
 from voxlate.scans.images.grid import Grid, Volume, check_affine, same_grid
 
-MGH_PLACE = slice(28, 30)  # whether the header states a place
-NO_PLACE_IN_MGH = "Its header states neither voxel size nor orientation (goodRASFlag is 0): 1 mm and a coronal stack are assumed. Check both."
 logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # what it says is said here
 SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}  # xyzt_units; an unknown unit is not guessed
-# xyzt_units; "mm" and "unknown" are taken as millimetres
-MILLIMETRES = {"meter": 1000.0, "micron": 0.001}
 PACKED = (".gz", ".mgz")
 READ_BYTES = 1 << 20
 START_BYTES = 1 << 12  # in which the description is
@@ -51,7 +48,7 @@ SCANNER = 1
 ALIGNED = 2  # code of an affine that leads to the space of another file
 APART_MM = 0.1  # of a corner by two affines: float32 headers differ by less
 
-NiftiImage = nib.nifti1.Nifti1Pair
+NiftiImage = nib.nifti1.Nifti1Image
 
 
 def description_of(file: str, grades: Collection[Grade] = ()) -> str:
@@ -62,58 +59,40 @@ def description_of(file: str, grades: Collection[Grade] = ()) -> str:
     return graded(next(texts, plain), grades)
 
 
-def _load(path: Path) -> tuple[Any, list[str]]:
-    """The nibabel image behind a path, of which only the header has been read and checked; and what is to be said of it."""
+def _load(path: Path) -> Any:
+    """The nibabel image behind a path, of which only the header has been read and checked."""
     is_packed = path.suffix.lower() in PACKED
-    expected = "gzip data that are compressed once" if is_packed else "data that are not compressed"
-    misnamed = BadInput(
-        f"{path}: expected {expected} by its name, found others. Rename it, or decompress it: only compressed files end with .gz or .mgz."
-    )
     with path.open("rb") as file:
-        if (file.read(2) == GZIP) != is_packed:
-            raise misnamed
+        if (file.read(len(GZIP)) == GZIP) != is_packed:
+            raise BadInput(
+                f"{path}: expected compressed data where the name ends with .gz or .mgz, and others elsewhere, found the opposite. Rename it, or decompress it."
+            )
     sentence = f"{path}: expected a NIfTI or FreeSurfer volume, found none"
     with errors_as(sentence, AGAIN), warnings.catch_warnings(action="ignore"):
-        start = read_start(path)
-        if start[:2] == GZIP:
-            raise misnamed
         image = nib.load(path)
-    if isinstance(image, nib.freesurfer.mghformat.MGHImage):
-        return image, [] if any(start[MGH_PLACE]) else [NO_PLACE_IN_MGH]
-    if not isinstance(image, NiftiImage):
+    if not isinstance(image, NiftiImage | nib.freesurfer.mghformat.MGHImage):
         raise BadInput(
             f"{path}: expected a NIfTI or FreeSurfer volume, found {type(image).__name__}, which does not state which side is left. Convert it to NIfTI."
         )
-    said = list[str]()
-    # any negative number mirrors the slices, as the standard's own reader takes it; nibabel mends them
-    kind = type(image.header)
-    as_written = kind(start[: kind.template_dtype.itemsize], check=False)
-    if path.suffix.lower() != ".img":
-        if as_written["pixdim"][0] < 0:
+    if isinstance(image, NiftiImage):
+        # any negative number mirrors the slices, as the standard's own reader takes it; nibabel mends them
+        kind = type(image.header)
+        start = read_start(path)[: kind.template_dtype.itemsize]
+        if kind(start, check=False)["pixdim"][0] < 0:
             image.header["pixdim"][0] = -1
-        if np.isinf(as_written["scl_slope"]):
-            raise BadInput(
-                f"{path}: expected a finite scale, found an infinite scl_slope. Convert its source again."
-            )
-    unit = _units(image)[0]
-    if unit in MILLIMETRES:
-        said.append(
-            f"Its header states sizes in {unit}s (xyzt_units); they are multiplied by {MILLIMETRES[unit]:g} to millimetres. Check the size of its voxels."
+    unit, _ = _units(image)
+    if unit in ("meter", "micron"):
+        raise BadInput(
+            f"{path}: expected sizes in millimetres, found {unit}s (xyzt_units). Write the header again in millimetres."
         )
-    return image, said
-
-
-def _first_byte(image: Any) -> int:
-    """The byte of a file at which its voxels begin."""
-    is_single = isinstance(image, nib.nifti1.Nifti1Image)
-    return max(int(image.dataobj.offset), image.header.single_vox_offset if is_single else 0)
+    return image
 
 
 def grid_of(image: Any, path: Path | str) -> tuple[Grid, tuple[Message, ...]]:
     """The grid of a loaded header, and a message where it states no orientation, or two.
 
-    The affine is the sform where its code is set, else the qform, else the header's sizes; in millimetres. Raises
-    BadInput for colour, complex voxels and bad affines.
+    The affine is the sform where its code is set, else the qform, else the header's sizes. Raises BadInput for colour,
+    complex voxels and bad affines.
     """
     sizes = tuple(int(n) for n in image.shape)
     if len(sizes) < 2 or min(sizes) < 1:
@@ -123,20 +102,17 @@ def grid_of(image: Any, path: Path | str) -> tuple[Grid, tuple[Message, ...]]:
     check_numbers(image.get_data_dtype(), path)
     width, height, depth = (*sizes, 1)[:3]
     shape = depth, height, width
-    # the header of an image in memory holds three rows of its affine
-    last_row = tuple(np.ravel(image.affine)[12:])
-    if not isinstance(image, NiftiImage) or last_row not in ((), (0, 0, 0, 1)):
+    if not isinstance(image, NiftiImage):
         return Grid(shape, check_affine(image.affine, path)), ()
     header = image.header
-    scale = np.diag([*[MILLIMETRES.get(_units(image)[0], 1.0)] * 3, 1.0])
     codes = (int(header[key]) for key in ("qform_code", "sform_code"))
     # of a code that the standard lacks it is known that the file states a place
     q, s = (code if code in nib.nifti1.xform_codes.code else SCANNER for code in codes)
     if not q and not s:
         guess = "its header states no orientation (the codes of qform and sform are 0), so rows were taken to run from right to left, columns to the front and slices to the top. Check left and right."
-        affine = check_affine(scale @ header.get_base_affine(), path)
+        affine = check_affine(header.get_base_affine(), path)
         return Grid(shape, affine, (0, 0)), (message("guess", guess),)
-    of_q, of_s = (scale @ _stated(read) for read in (header.get_qform, header.get_sform))
+    of_q, of_s = _stated(header.get_qform), _stated(header.get_sform)
     if not of_s[:3].any() and q:  # a set sform may be all zero
         s = 0
     affine = check_affine(of_s if s else of_q, path)
@@ -160,36 +136,34 @@ def _stated(read: Callable[[], np.ndarray]) -> np.ndarray:
 
 
 def _units(image: Any) -> tuple[str, str]:
-    """The units of space and time in a header; "unknown" where it has a code that the standard does not define."""
+    """The units of space and time in a header; "unknown" where it states none that the standard defines."""
     try:
         return image.header.get_xyzt_units()
-    except KeyError:
+    except (AttributeError, KeyError):
         return "unknown", "unknown"
 
 
-def open_nifti(path: Path) -> DynamicScan:
-    """The frames of a .nii, .nii.gz, .mgh or .mgz file, read lazily; a 3-D file has one.
+def read_nifti(path: Path, part: str) -> Stored:
+    """The volume in a .nii, .nii.gz, .mgh or .mgz file, or the frame that the part of its path names.
 
     Raises BadInput for damaged files, colour, complex voxels and singular affines.
     """
-    image, said = _load(path)
+    return read_frame(path, part, open_nifti)
+
+
+def open_nifti(path: Path) -> DynamicScan:
+    """The frames of a file, read lazily; a 3-D file has one."""
+    image = _load(path)
     grid, guesses = grid_of(image, path)
     check_volume(grid.shape, path)
     count = prod(image.shape[3:])
 
-    def read(number: int) -> Stored:
-        """A frame, counted from 0."""
-        (frame,) = _frames(image, grid, path, range(number, number + 1))
-        data = to_float32(frame)
-        return Stored(data, grid.affine, guesses=(*said, *guesses), codes=grid.codes)
+    def read(numbers: Iterable[int]) -> Iterator[Stored]:
+        """Frames that follow each other, counted from 0."""
+        for voxels in _frames(image, grid, path, [*numbers]):
+            yield Stored(to_float32(voxels), grid.affine, guesses=guesses, codes=grid.codes)
 
-    return DynamicScan(
-        grid,
-        count,
-        _times(image, count),
-        read,
-        every=lambda: _frames(image, grid, path, range(count)),
-    )
+    return DynamicScan(grid, count, _times(image, count), read)
 
 
 def _times(image: Any, count: int) -> np.ndarray | None:
@@ -200,21 +174,21 @@ def _times(image: Any, count: int) -> np.ndarray | None:
     return np.arange(count) * step if 0 < step < inf else None
 
 
-def _frames(image: Any, grid: Grid, path: Path, numbers: range) -> Iterator[np.ndarray]:
+def _frames(image: Any, grid: Grid, path: Path, numbers: list[int]) -> Iterator[np.ndarray]:
     """The voxels [D, H, W] of frames, scaled: x grows fastest in these files, then y, z and time."""
     stored = image.dataobj
-    file_of_voxels = Path(stored.file_like)
     size = prod(grid.shape) * stored.dtype.itemsize
+    least = image.header.single_vox_offset if isinstance(image, NiftiImage) else 0
     slope, intercept = np.float64(stored.slope), float(stored.inter)
     scaled = (slope, intercept) != (1.0, 0.0)
     with (
         errors_as(
-            f"{path}: expected voxels for {grid} in {file_of_voxels.name}, found them missing, damaged or cut short",
+            f"{path}: expected voxels for {grid}, found them damaged or cut short",
             AGAIN,
         ),
-        open_packed(file_of_voxels) as file,
+        open_packed(path) as file,
     ):
-        file.seek(_first_byte(image) + numbers.start * size)
+        file.seek(max(int(stored.offset), least) + numbers[0] * size)
         for _ in numbers:
             raw = file.read(size)
             frame = np.frombuffer(raw, stored.dtype).reshape(grid.shape)
@@ -282,10 +256,9 @@ def read_start(path: Path) -> bytes:
 
 
 NIFTI = Format(
-    open_nifti,
+    read_nifti,
     endings=(".nii.gz", ".nii", ".mgz", ".mgh"),
-    named_endings=(".hdr", ".img"),  # a pair of files; searching a folder would find both as scans
+    is_part=is_frame,
     written_endings=(".nii", ".nii.gz"),
     write=write_nifti,
-    partners={".hdr": ("*.img",), ".img": ("*.hdr",)},
 )
