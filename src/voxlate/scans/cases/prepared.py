@@ -40,7 +40,7 @@ from voxlate.scans.cases.case import (
     open_case,
     read_header,
 )
-from voxlate.scans.cohorts.manifest_search import root_and_manifest
+from voxlate.scans.cohorts.manifest import root_and_manifest
 from voxlate.scans.cohorts.split import FOLDS, SPLITS, fold_splits, refuse_leak
 from voxlate.scans.images.intensity import IntensityMap, Scale, Statistics, typical_scale
 from voxlate.scans.images.misalignment import Misalignment
@@ -138,7 +138,7 @@ class Cohort:
         if self.root is None:
             return COHORT + layout_options(layout)
         found = root_and_manifest(self.root)[1]
-        if found and f"{found.resolve()}" == layout.get("manifest"):
+        if found and f"{found.path.resolve()}" == layout.get("manifest"):
             layout["manifest"] = None
         return quote_path(self.root) + layout_options(layout)
 

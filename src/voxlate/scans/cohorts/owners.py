@@ -229,7 +229,9 @@ def _owners_in_file(path: Path) -> dict[str, str]:
     """The patient of each case in a text file with 'CASE PATIENT' a line."""
     owners = dict[str, str]()
     for number, line in read_lines(path).items():
-        row = [safe_name(word, f"{path}, line {number}") for word in re.split(r"[\s,;]+", line)]
+        row = [
+            safe_name(word, f"{path}, line {number}") for word in re.split(r"[\s,;]+", line.strip())
+        ]
         if len(row) > 2 or owners.setdefault(row[0], row[-1]) != row[-1]:
             raise BadInput(
                 f"{path}, line {number}: expected 'CASE PATIENT', each case once, found '{line}'. Fix the line."
