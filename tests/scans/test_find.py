@@ -104,7 +104,7 @@ def test_scans_right_in_the_folder_are_refused_and_cases_of_their_own_by_the_pat
     ("lost", "said"),
     [
         ("c/scan.mat", "c: no image of a kind that is read ('scan.mat')"),
-        ("c/t1.jpg", "c: no image of a kind that is read ('t1.jpg')"),
+        ("c/t1.bin", "c: no image of a kind that is read ('t1.bin')"),
         ("c/seg.nii.gz", "cases of label maps or a mask without a scan: 'c'"),
     ],
 )
@@ -118,8 +118,8 @@ def test_what_is_lost_is_listed(tmp_path, lost, said):
 def test_previews_beside_scans_are_left_out_and_no_doubt(tmp_path):
     touch(tmp_path, "{a,b}/t1.nii.gz", "previews/{a,b}.jpg")
     found = find_cohort(tmp_path)
+    assert names(found.cases) == {"a": ["t1"], "b": ["t1"]}
     assert found.unread == []
-    assert any("previews/a.jpg" in sentence for sentence in found.unclaimed)
 
 
 def test_a_folder_that_may_not_be_read_is_listed(tmp_path, monkeypatch):
@@ -214,9 +214,11 @@ def test_two_files_of_one_modality_are_refused_and_of_runs_the_first_counts_and_
 
 def test_the_images_that_a_provenance_lists_are_no_scans_and_others_beside_them_are(tmp_path):
     touch(tmp_path, "a/t1.nii.gz", "a/t2.nii.gz", "OUT/a/ct.nii.gz", "OUT/b/t1.nii.gz")
+    touch(tmp_path, "a/desc-synthetic_mine.nii.gz")
     stated = {"voxlate": "0.8", "images": {"ct.nii.gz": "0123"}}
     (tmp_path / "OUT/a/provenance.json").write_text(json.dumps(stated))
     (tmp_path / "OUT/b/provenance.json").write_text(json.dumps({"images": {"t1.nii.gz": ""}}))
     found = find_cohort(tmp_path)
     assert names(found.cases) == {"a": ["t1", "t2"], "OUT": ["t1"]}
-    assert sum("OUT/a/ct.nii.gz" in said for said in found.unclaimed) == 1
+    (said,) = found.unclaimed
+    assert re.findall("'(.*?)'", said) == ["OUT/a/ct.nii.gz", "a/desc-synthetic_mine.nii.gz"]

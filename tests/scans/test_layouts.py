@@ -73,18 +73,6 @@ def test_the_splits_of_others_fill_the_split_of_each_case(tmp_path, line):
     assert not found.unread
 
 
-def test_a_table_that_states_the_patient_of_every_case_answers_who_they_are(tmp_path):
-    touch(tmp_path, "100{1,2,3}/{BL,M12}/{t1,ct}.png")
-    (tmp_path / "who.csv").write_text("PatientID,Dataset\n1001,train\n1002,val\n1003,test\n")
-    found = find_cohort(tmp_path)
-    assert not found.questions
-    assert {(case.patient, case.split) for case in found.cases} == {
-        ("1001", "train"),
-        ("1002", "val"),
-        ("1003", "test"),
-    }
-
-
 def test_files_that_speak_of_no_splits_are_no_doubts(tmp_path):
     (tmp_path / "test_0001").write_bytes(bytes(200))
     lists = 'run.json {"train_loss": [0.5], "mode": "train"} | environment.yml name: test | train.py x_1 | clinical.csv id,note\\nx_1,test dose\\n'
@@ -96,6 +84,8 @@ def test_files_that_speak_of_no_splits_are_no_doubts(tmp_path):
     [
         'splits.json {"train": ["nobody"]}',
         "my_split.yaml train: [x_1]",
+        "my_split.toml train = ['x_1']",
+        "split.csv id,set\\n01,train\\n02,val",
         "train.txt nobody",
         "split.bin x",
         "val_ids.npy x",
@@ -115,6 +105,7 @@ def test_a_list_that_is_not_read_is_a_doubt_that_is_named(tmp_path, lists):
         ("0/train.txt x_1\\nx_2 | 0/val.txt x_3 | 1/train.txt x_2\\nx_3", "x_3"),
         ("train.txt x_1\\nx_2 | val.txt x_2\\nx_3", "val.txt, line 1: .*x_2 .*train.txt, line 2"),
         ("a.csv case,fold\\nx_1,0\\nx_2,1\\nx_3,5", "x_3 in fold 5"),
+        ("folds.csv case,fold\\nx_1,0\\nx_2,1\\nx_3,test", "line 4: .*'test'"),
         ("fold1/val.txt x_1 | fold2/val.txt x_1\\nx_2", "one fold"),
         ("a_split.csv case,teil\\nx_1,Training\\nx_2,Vali\\nx_3,Test", "line 3: .*'Vali'"),
         ('splits.json {"train": ["x_1", "x_2"], "test": ["x_1", "x_3"]}', "x_1"),
@@ -128,19 +119,10 @@ def test_lists_that_contradict_each_other_or_the_names_of_scans_are_refused(tmp_
         find_cohort(write_lists(tmp_path, lists))
 
 
-def test_numbers_in_a_list_may_lack_their_zeros(tmp_path):
-    touch(tmp_path, "MR/00{1,2}.nii.gz", "CT/00{1,2}.nii.gz")
-    (tmp_path / "who.csv").write_text("ID,Group\n1,val\n2,train\n")
-    assert [case.split for case in find_cohort(tmp_path).cases] == ["val", "train"]
-
-
-def test_files_that_state_no_split_are_named_as_not_read(tmp_path):
-    lists = "ages.csv case,age\\nx_1,4 | a.csv case,split\\nx_1,train\\nx_2,exam | README.md x | x_1_t1.json x"
-    found = find_cohort(write_lists(tmp_path, lists))
-    (said,) = (one for one in found.guessed if "ages.csv" in one)
-    assert "README" not in said
-    assert "x_1_t1" not in said
-    assert "a.csv" in "".join(found.unread)
+def test_a_table_with_an_unknown_split_is_a_doubt(tmp_path):
+    lists = "ages.csv case,age\\nx_1,4 | a.csv case,split\\nx_1,train\\nx_2,exam"
+    (doubt,) = find_cohort(write_lists(tmp_path, lists)).unread
+    assert "a.csv" in doubt
 
 
 def test_a_list_in_a_folder_that_the_layout_skips_is_none(tmp_path):

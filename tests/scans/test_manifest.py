@@ -70,7 +70,6 @@ def test_a_table_states_the_scans_and_patients_of_its_cases(root, text, encoding
         for one in found.cases
     ]
     assert ", ".join(lines) == expected
-    assert any("1252" in one for one in found.guessed) == (encoding == "cp1252")
 
 
 def test_a_table_by_patient_takes_all_cases_of_each(root):
@@ -84,11 +83,9 @@ case,patient,split a,p,train b,p,val -> p in train and val
 case,split a,train b,exam -> 'exam'
 case,split a,train b, -> line 3
 case,split a,train a,val -> case a
-case,split a,train z,train -> files of z
 case,mr a,a/mr.png b,b/gone.png -> b/gone.png
 case,modality,path a,mr,a/mr.png a,MR,b/mr.png -> one mr of case a
 case,modality,path,split a,mr,a/mr.png,val a,ct,a/ct.png,test -> one split of case a
-case,split ../../etc,train -> files of
 name,split a,train -> found name, split
 case,split -> an empty cohort
 case,patient,split a,p0,train b,P0,test -> 'P0' and 'p0'
@@ -104,8 +101,6 @@ case,path,kind a,a/mr.png,x a,a/ct.png,y -> column 'modality'
 case,subject_id,patient_id a,p1,p2 -> subject_id and patient_id
 case,pateint,split a,p1,train -> 'pateint'
 case,mr a,a/mr.png b,C:\\data\\b\\mr.png -> line 3
-case,mr,t1 a,a/mr.png,scans/a/mr.png.bak -> mr.png.bak
-case,mr,t1 a,a/mr.png,gone/a.nii.bak -> gone
 case,patient,fold a,p,1 b,q,6 -> folds 0 to 4 or 1 to 5
 case,patient,fold a,p,1 b,q,x -> line 3: expected the number of a fold
 case,patient,fold a,p,1 b,p,2 -> one fold, found p in
@@ -114,7 +109,6 @@ case,patient,fold a,p,1 b,p,2 -> one fold, found p in
 
 @every_row("line", REFUSED.strip().splitlines())
 def test_a_manifest_that_cannot_be_meant_is_refused_by_the_name_of_its_fault(root, line):
-    touch(root, "a/mr.png.bak")
     text, words = line.split(" -> ")
     with refuses(re.escape(words)):
         listed(root, "\n".join(row.replace("~", " ") for row in text.split(" ")))
@@ -184,42 +178,29 @@ def test_scans_beside_those_of_a_manifest_are_counted(root, rows, unlisted):
 
 
 @every_row(
-    ("files", "expected"),
+    ("text", "expected"),
     [
-        ("train.csv mr,ct|a/x.png,a/y.png \\ test.csv mr|b/x.png", "a train ct+mr, b test mr"),
-        (
-            "all.csv id,mr,ct|1,a/x.png,a/y.png|2,b/x.png,b/y.png \\ train.csv mr,ct|a/x.png,a/y.png \\ val.csv mr,ct|b/x.png,b/y.png",
-            "a train ct+mr, b val ct+mr",
-        ),
-        # without a column of cases, they are called as their first scans
-        ("m.csv age,mri,ct|61,a/x.png,a/y.png|62,b/x.png,b/y.png", "a None ct+mri, b None ct+mri"),
-        (
-            "m.csv no,ct,fine,pet|1,a/x.png,a/y.png,yes|2,b/x.png,b/y.png,",
-            "a None ct+fine, b None ct+fine",
-        ),
-        ("m.csv mri,ct|s1_a,s1_b|s2_a,s2_b", "s1_a None ct+mri, s2_a None ct+mri"),
-        ("m.csv mr_path,ct_path|s1_a.png,s2_a.png|s1_b.png,", "s1_a None ct+mr, s1_b None mr"),
-        (
-            "m.csv pid,kind,bild|p,CT,a/x.png|p,T1,a/y.png|q,CT,b/x.png|q,T1,b/y.png",
-            "p None ct+t1, q None ct+t1",
-        ),
-        ("m.csv file,pid,sequence,stage|a/x.png,p,CT,train|a/y.png,p,T1,train", "p None ct+t1"),
-        (
-            "train.csv mr,ct|a/x.png,a/y.png \\ test.csv mr,ct|b/x.png,b/y.png",
-            "a train ct+mr, b test ct+mr",
-        ),
-        (
-            "m.csv mr,ct|a/x.png,a/y.png|b/x.png,b/y.png \\ test.txt b",
-            "a train ct+mr, b test ct+mr",
-        ),
+        ("pid,mri,ct|p,a/x.png,a/y.png|q,b/x.png,", "p train ct+mri, q test mri"),
+        ("file,pid,sequence,stage|a/x.png,p,CT,train|a/y.png,p,T1,train", "p None ct+t1"),
+        ("case,t1_path,ct_path|a,a/x.png,a/y.png|b,b/x.png,b/y.png", "a train ct+t1, b test ct+t1"),
     ],
 )
-def test_a_table_of_scans_of_known_modalities_is_the_manifest(tmp_path, files, expected):
-    touch(tmp_path, "{a,b}/{x,y}.png", "img/s{1,2}_{a,b}.png")
-    for file in files.split(" \\ "):
-        name, _, text = file.partition(" ")
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text.replace("|", "\n"))
+def test_the_only_table_of_scans_is_the_manifest(tmp_path, text, expected):
+    touch(tmp_path, "{a,b}/{x,y}.png")
+    (tmp_path / "m.csv").write_text(text.replace("|", "\n"))
+    (tmp_path / "test.txt").write_text("b")
     cases = find_cohort(tmp_path).cases
     lines = [f"{one.case} {one.split} {'+'.join(one.files)}" for one in cases]
     assert ", ".join(lines) == expected
+
+
+def test_a_table_of_scans_without_their_cases_is_asked_about_and_one_that_has_them_answers(
+    tmp_path,
+):
+    touch(tmp_path, "{a,b}/{x,y}.png")
+    rows = ["a/x.png,a/y.png", "b/x.png,b/y.png"]
+    (tmp_path / "m.csv").write_text("\n".join(["mr,ct", *rows]))
+    with refuses("'case'"):
+        find_cohort(tmp_path)
+    (tmp_path / "m.csv").write_text("\n".join(["case,mr,ct", f"1,{rows[0]}", f"2,{rows[1]}"]))
+    assert [[*one.files] for one in find_cohort(tmp_path).cases] == [["ct", "mr"]] * 2

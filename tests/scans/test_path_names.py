@@ -13,7 +13,6 @@ from refusals import refuses
 from rows import every_row
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.formats.io import read_volume, write_volume
-from voxlate.scans.formats.nifti import description_of
 from voxlate.scans.images.grid import Volume
 
 
@@ -101,19 +100,6 @@ def test_labels_are_a_label_map_or_an_image_by_their_values(tmp_path, labels, na
     assert all({"t1", "flair", name} == {*case.files, *case.labels} for case in cases)
     assert ("seg" in cases[0].labels) == (name == "seg")
     assert [case.split == "test" for case in cases] == [False, False, False, True]
-
-
-def test_only_images_that_voxlate_wrote_are_left_out_and_they_are_listed(tmp_path):
-    """FSL calls images resampled to the standard brain t1_std."""
-    values = np.ones((4, 4, 4))
-    for case in "ab":
-        write(tmp_path / case / "t1_std.nii.gz", values)
-        write(tmp_path / case / "ct_unfamiliar.nii.gz", values)
-        write(tmp_path / case / "ct_std.nii.gz", values, description_of("ct_std.nii.gz"))
-    lay_out(tmp_path, "a/desc-synthetic_mine.png")
-    found = find_cohort(tmp_path)
-    assert [[*case.files] for case in found.cases] == [["ct_unfamiliar", "t1_std"]] * 2
-    assert "a/ct_std.nii.gz" in found.unclaimed[0]
 
 
 OWN = [

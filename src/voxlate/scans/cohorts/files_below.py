@@ -6,13 +6,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from voxlate.base.errors import BadInput
-from voxlate.base.files import MAPS, SYNTHETIC, read_json
+from voxlate.base.files import SYNTHETIC, read_json
 from voxlate.base.groups import grouped
 from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, quote_some
-from voxlate.scans.cohorts.manifest import NOTES
 from voxlate.scans.cohorts.path_names import split_folders
 from voxlate.scans.cohorts.presets import Preset, is_skipped
-from voxlate.scans.cohorts.split_lists import may_be_list
+from voxlate.scans.cohorts.split_lists import NO_LISTS, NOTES, may_be_list
 from voxlate.scans.formats.dicom import (
     entries_in,
     folder_and_key,
@@ -23,7 +22,6 @@ from voxlate.scans.formats.dicom import (
 from voxlate.scans.formats.io import (
     endings_by_name,
     holds_slices,
-    is_picture,
     is_synthetic,
     location_of,
     scan_endings,
@@ -32,12 +30,6 @@ from voxlate.scans.formats.io import (
 
 Folders = Sequence[tuple[Path, list[str]]]  # each with the names of its files
 SYNTHESISED = "SYNTHETIC "  # with which the descriptions of exported DICOM series begin
-LISTS = (
-    *NOTES,
-    ".xlsx",
-    ".pkl",
-)  # endings of files that may be lists, or that say something of scans
-PROGRAMS = (".py", ".ipynb", ".sh", ".m", ".r")
 PROVENANCE = "provenance.json"
 SKIPPED = "images of names or folders that the layout skips"
 OF_VOXLATE = "images that were synthesised"
@@ -80,7 +72,7 @@ def folders_below(root: Path, found: CohortFiles) -> Folders:
         f"{folder / name}: expected a folder or file, found a link that leads nowhere"
         for folder, files in folders
         for name in files
-        if not name.lower().endswith((*scan_endings(), *NOTES)) and not (folder / name).exists()
+        if not (name.lower().endswith((*scan_endings(), *NOTES)) or (folder / name).exists())
     ]
     return folders
 
@@ -96,37 +88,35 @@ def images_below(base: Path, folders: Folders, layout: Preset, found: CohortFile
     if not every and not layout.series:
         # folders of scans have previews and tables of these endings
         every = _paths_of(base, folders, endings_by_name())
-    pictures = [
-        (folder / name).relative_to(base).as_posix()
-        for folder, names in folders
-        for name in names
-        if is_picture(Path(name)) and name.lower().endswith(endings_by_name())
-    ]
-    found.note(found.unclaimed, {*pictures} - {*every}, "pictures beside scans")
     outputs = {folder / name for folder, names in folders for name in _outputs_in(folder, names)}
-    if len(outputs) == len(every):  # nothing else is there: refuse_synthetic says what it is
-        outputs = set()
-    paths = grouped((_why_not(base / path, path, layout, outputs), path) for path in every)
-    for reason in (SKIPPED, OF_VOXLATE, NO_IMAGES):
-        found.note(found.unclaimed, paths.get(reason, ()), reason)
+    reasons = dict.fromkeys(every, "")
+    for path in every:
+        scan = base / path
+        if is_skipped(path, layout):
+            reasons[path] = SKIPPED
+        elif scan in outputs or scan.name.startswith(SYNTHETIC):
+            reasons[path] = OF_VOXLATE
+        elif scan.is_dir() and not holds_image(scan):
+            reasons[path] = NO_IMAGES
+    paths = grouped((reason, path) for path, reason in reasons.items())
     if "" not in paths:
         raise BadInput(
-            f"{base}: expected images ({', '.join((*scan_endings(), *endings_by_name()))}) or DICOM folders, found none: an empty cohort. Check the path, or name the layout by --preset or --pattern."
+            f"{base}: expected images ({', '.join((*scan_endings(), *endings_by_name()))}) or DICOM folders, found {' and '.join(paths) or 'none'}: an empty cohort. Check the path, or name the layout by --preset or --pattern."
         )
-    return paths[""]
+    taken = paths.pop("")
+    for reason, others in paths.items():
+        found.note(found.unclaimed, others, reason)
+    return taken
 
 
-def note_unlisted(root: Path, listed: Sequence[Path], found: CohortFiles) -> None:
+def note_unlisted(root: Path, folders: Folders, listed: Sequence[Path], found: CohortFiles) -> None:
     """Note the scans of a cohort's folder beside those that a manifest lists, of the same formats, which are not read."""
     places = {location_of(path).resolve() for path in listed}
     kinds = tuple({place.name.removeprefix(without_ending(place.name)).lower() for place in places})
     others = [
-        path
-        for path in _paths_of(root, folders_below(root, CohortFiles()), kinds)
-        if (root / path).resolve() not in places
+        path for path in _paths_of(root, folders, kinds) if (root / path).resolve() not in places
     ]
-    what = f"scans beside those that {found.manifest and found.manifest.name} lists"
-    found.note(found.unclaimed, others, what)
+    found.note(found.unclaimed, others, "scans beside those that the manifest lists")
 
 
 def _paths_of(base: Path, folders: Folders, kinds: tuple[str, ...]) -> list[str]:
@@ -147,24 +137,6 @@ def _outputs_in(folder: Path, names: Collection[str]) -> Collection[str]:
             if isinstance(stated, dict) and "voxlate" in stated:
                 return {*stated.get("images", ())} & {*names}
     return ()
-
-
-def _why_not(scan: Path, path: str, layout: Preset, outputs: Collection[Path]) -> str:
-    """Why a path below the root is not looked at; "" where it is.
-
-    An image is of voxlate where the provenance beside it, its prefix, or a map's ending and its header, say so. Others call their
-    scans t1_std, too.
-    """
-    stem = without_ending(scan.name)
-    if is_skipped(path, layout):
-        return SKIPPED
-    if (
-        scan in outputs
-        or stem.startswith(SYNTHETIC)
-        or (stem.endswith(MAPS) and is_synthetic(scan))
-    ):
-        return OF_VOXLATE
-    return NO_IMAGES if scan.is_dir() and not holds_image(scan) else ""
 
 
 def refuse_synthetic(cases: Iterable[CaseFiles], names: Collection[str] | None = None) -> None:
@@ -189,19 +161,16 @@ def _states_synthesis(path: Path) -> bool:
 
 
 def folders_without_images(root: Path, cases: Sequence[CaseFiles], folders: Folders) -> list[str]:
-    """Sentences on folders beside those of cases that hold files but no image of a known format, nor previews alone."""
+    """Sentences on folders beside those of cases that hold files but no image of a known format, nor notes."""
     paths = [path for case in cases for path in case.paths.values()]
     levels = {path.parent.parent for path in paths if path.parent != root}
     with_cases = {folder for path in paths for folder in path.parents}
-    scans = {name for case in cases for name in case.paths}
+    known = (*NOTES, *NO_LISTS, *scan_endings())
     return [
         f"{folder.relative_to(root)}: no image of a kind that is read ({quote_some(files)})"
         for folder, files in folders
-        if files
-        and folder.parent in levels
-        and folder not in with_cases
-        and not any(name.lower().endswith((*NOTES, *PROGRAMS, *scan_endings())) for name in files)
-        and not all(is_picture(Path(name)) and without_ending(name) not in scans for name in files)
+        if files and folder.parent in levels and folder not in with_cases
+        if not any(name.lower().endswith(known) for name in files)
     ]
 
 
@@ -215,7 +184,7 @@ def lists_below(root: Path, folders: Folders, layout: Preset) -> list[Path]:
     return [
         path
         for path in files
-        if (path.name.lower().endswith(LISTS) or (may_be_list(path.name) and _is_readable(path)))
+        if (path.suffix.lower() in NOTES or (may_be_list(path.name) and _is_readable(path)))
         and not is_skipped(path.relative_to(root).as_posix(), layout)
     ] + [path for path in above if path.is_file() and not (root / path.name).is_file()]
 

@@ -24,6 +24,7 @@ from voxlate.scans.cohorts.case_files import (
     quote_some,
 )
 from voxlate.scans.cohorts.files_below import (
+    Folders,
     folders_below,
     folders_without_images,
     images_below,
@@ -31,13 +32,11 @@ from voxlate.scans.cohorts.files_below import (
     note_unlisted,
 )
 from voxlate.scans.cohorts.manifest import (
-    OWN_NAMES,
     case_in,
     check_manifest,
-    read_table,
+    root_and_manifest,
     rows_of,
 )
-from voxlate.scans.cohorts.manifest_search import root_and_manifest
 from voxlate.scans.cohorts.owners import (
     join_by_person,
     owners_by,
@@ -102,47 +101,46 @@ def find_cohort(
     Raises BadInput for an empty cohort, a pattern that matches nothing, two files of one name.
     """
     asked = merge(Layout, options, changes)
-    root, place, tables = root_and_manifest(root, asked.manifest)
+    root, table = root_and_manifest(root, asked.manifest)
     if not root.is_dir():
         raise BadInput(
             f"{root}: expected a folder of cases, found {'a file' if root.exists() else 'nothing'}. Check the path."
         )
     exclusion = Exclusion(as_names(asked.exclude))
-    found = CohortFiles(root=root, manifest=place)
+    found = CohortFiles(root=root)
     layout = load_preset(asked.preset) if asked.preset else None
-    table = None
     rows = []
-    is_chosen = asked.manifest is not None or (place is not None and place.name in OWN_NAMES)
-    if place is not None:
-        table = tables.get(place) or read_table(place)
+    columns = set[str]()
+    if table is not None:
+        found.manifest = table.path
+        columns = {*table.columns}
         check_manifest(table)
         found.guessed += table.assumed
-        if not is_chosen:
-            found.guessed.append(f"{place.name} is the manifest of the cohort")
         for line, row in [*table.rows.items()]:
             if not exclusion.keep_case(case_in(row), row.get("patient")):
                 del table.rows[line]
-        rows = [*rows_of(table, (place.parent, root), asked.allow_outside, found)]
-    states_splits = table is not None and {"split", "fold"} & {*table.columns}
+        rows = [*rows_of(table, (table.path.parent, root), asked.allow_outside, found)]
     patients = asked.patients
     if patients is None and (root / PATIENTS).is_file():
         patients = root / PATIENTS
     if rows:
+        folders = folders_below(root, CohortFiles())
         layout = layout or BY_NAMES
         rows = [replace(row, modality=layout.modality_of(row.modality)) for row in rows]
-        note_unlisted(root, [row.path for row in rows], found)
-        rows = _with_folder_splits(rows, root)
-        cases = cases_of(rows, exclusion, layout.runs, found)
-        files = lists_below(root, folders_below(root, CohortFiles()), layout)
+        note_unlisted(root, folders, [row.path for row in rows], found)
+        cases = cases_of(_with_folder_splits(rows, root), exclusion, layout.runs, found)
     else:
-        layout, cases, files = _cases_below(root, layout, asked.pattern, exclusion, found)
-        if patients is not None:  # whose names lists may hold
-            owners = owners_by(cases, patients)
-            cases = [replace(case, patient=owners.get(case.case, case.patient)) for case in cases]
-    if states_splits or (rows and is_chosen):
-        files = []
-    lists = {path: tables.get(path) for path in files if path != place}
-    cases = take_lists(root, lists, cases, found, None if rows else table)
+        folders = folders_below(root, found)
+        layout, cases = _cases_below(root, folders, layout, asked.pattern, exclusion, found)
+    if patients is not None:  # whose names lists may hold
+        owners = owners_by(cases, patients)
+        cases = [replace(case, patient=owners.get(case.case, case.patient)) for case in cases]
+    files = {*lists_below(root, folders, layout)}
+    if {"split", "fold"} & columns:
+        files.clear()
+    if table is not None:
+        files = files - {table.path} if rows else files | {table.path}
+    cases = take_lists(root, files, cases, found)
     state_pairs(cases, found, root)
     is_stated = patients is not None or all(case.patient for case in cases)
     if patients is not None:
@@ -150,9 +148,9 @@ def find_cohort(
     elif not (layout.arrays and layout.arrays.anonymous):
         cases = state_owners(cases, found)
     cases = join_by_person(cases, found, is_stated, found.guessed if rows else found.unread)
-    where = place or patients or root
+    where = found.manifest or patients or root
     cases = _settle_folds(cases, where, found)
-    if table is None or "split" not in table.columns:
+    if "split" not in columns:
         cases = _settle_splits(cases, layout, found)
     refuse_leak(cases, where)
     # lists and names have stated the patients only now
@@ -161,7 +159,7 @@ def find_cohort(
     found.note(found.unclaimed, exclusion.left_out, "cases that --exclude names")
     if not any(case.files for case in cases):
         raise BadInput(
-            f"{place or root}: expected at least one case with an image, found none but masks and label maps: an empty cohort. Add the path of a scan, or exclude fewer cases."
+            f"{where}: expected at least one case with an image, found none but masks and label maps: an empty cohort. Add the path of a scan, or exclude fewer cases."
         )
     refuse_similar_names((case.case for case in cases), "case", where)
     refuse_similar_names((case.patient for case in cases), "patient", where)
@@ -170,27 +168,26 @@ def find_cohort(
         found.cases = _take_modalities(modalities, layout, root, found)
     if all(case.patient for case in found.cases):
         found.questions.clear()
-    _state_assumptions(found, layout, is_stated=table is not None)
+    _state_assumptions(found, layout)
     state_pairs(found.cases, found, root)
     return found
 
 
 def _cases_below(
     root: Path,
+    folders: Folders,
     layout: Preset | None,
     pattern: str | None,
     exclusion: Exclusion,
     found: CohortFiles,
-) -> tuple[Preset, list[CaseFiles], list[Path]]:
-    """The layout of a folder, the cases on disk, and the files beside them that may be lists.
+) -> tuple[Preset, list[CaseFiles]]:
+    """The layout of a folder, and the cases on disk.
 
     A path belongs to the first pattern that it matches; paths that match none, and cases without a scan, are noted.
     """
     base = root
     if layout is not None and layout.series and is_dicom_folder(root):  # root is itself one case
-        root = root.resolve()
         base = root.parent
-    folders = folders_below(root, found)
     if layout is None and pattern is None:
         every = [(folder / name).relative_to(base) for folder, names in folders for name in names]
         layout = recognise(root, [path.as_posix() for path in every])
@@ -221,7 +218,7 @@ def _cases_below(
     cases = [case for case in cases if case.files]
     if layout.arrays is not None:
         _refuse_unequal_stacks(cases)
-    return layout, cases, lists_below(root, folders, layout)
+    return layout, cases
 
 
 def _none_fits(root: Path, paths: Sequence[str], layout: Preset) -> BadInput:
@@ -300,7 +297,7 @@ def _settle_folds(cases: list[CaseFiles], where: Path | str, found: CohortFiles)
     ]
 
 
-def _state_assumptions(found: CohortFiles, layout: Preset, is_stated: bool) -> None:
+def _state_assumptions(found: CohortFiles, layout: Preset) -> None:
     """Note what is assumed of the cases, whose files a manifest may state."""
     if layout.arrays is not None:
         found.guessed += layout.arrays.guessed
@@ -314,7 +311,7 @@ def _state_assumptions(found: CohortFiles, layout: Preset, is_stated: bool) -> N
         found.guessed.append(
             f"{plural(len(pictures), 'picture')} without voxel size and orientation: pixels of 1 mm, rows that run to the back and columns to the left, so that mm mean pixels, and left and right are a guess"
         )
-    if not is_stated:
+    if found.manifest is None:
         labels = Counter(chain.from_iterable(case.labels for case in found.cases))
         found.guessed += (
             f"{name} in {plural(labels[name], 'case')} is a label map, and no scan"

@@ -3,7 +3,8 @@
 import csv
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -11,19 +12,14 @@ from pathlib import Path
 from voxlate.base.errors import BadInput, first_of, nearest
 from voxlate.base.files import inside, whole_file
 from voxlate.base.groups import grouped
-from voxlate.scans.cohorts.case_files import KNOWN, CaseFiles, CohortFiles, Row, is_known
+from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, Row, is_known
 from voxlate.scans.cohorts.path_names import split_named
 from voxlate.scans.formats.dicom import is_dicom_folder
 from voxlate.scans.formats.io import format_by_ending, location_of, scan_endings
 
 OWN_NAMES = ("cases.csv", "cohort.csv", "cases.tsv", "cohort.tsv")
 TABLES = (".csv", ".tsv")
-NOTES = (
-    *TABLES,
-    *[".txt", ".md", ".rst", ".json", ".pdf", ".xml", ".html", ".log", ".yaml", ".yml", ".toml"],
-)
-COLUMNS = ("patient", "case", "modality", "path", "split", "fold", "slice", "time")
-OF_CASE = ("patient", "split", "fold")  # columns that state one thing of all rows of a case
+COLUMNS = ("patient", "case", "modality", "path", "split", "fold", "slice")
 SAME = {  # other names of our columns, their letters alone
     "patient": "patientid patientname subject subjects subjectid participant participantid pid mrn original originalid",
     "case": "cases caseid casename accession accessionnumber anonid id",
@@ -35,7 +31,7 @@ SAME = {  # other names of our columns, their letters alone
 OF_KEYS = frozenset(  # words of keys beside that of a split
     f"is in my s list set split data dataset sample samples name names key keys ids mrns patient patients case file path scan scans image images volume volumes {SAME['patient']} {SAME['case']} {SAME['path']}".split()
 )
-YES, NO = ("1", "1.0", "true", "yes", "y", "x"), ("0", "0.0", "false", "no")
+YES, NO = ("1", "1.0", "true", "yes", "y", "x"), ("0", "0.0", "false", "no", "")
 OF_PATHS = re.compile(r"[ _-](?:path|file|filename|image|scan)s?$")  # mri_path is a column of mri
 NOTHING = ("na", "n/a", "nan", "none", "null", "-", "")  # cells that state nothing
 
@@ -63,79 +59,60 @@ def case_in(row: Mapping[str, str]) -> str:
     return row.get("case") or "_".join(filter(None, map(row.get, ("patient", "slice"))))
 
 
-def read_text(path: Path) -> tuple[str, str]:
-    """The text of a file in UTF-8 or UTF-16, else in Windows-1252, and the encoding; raises BadInput where it is none of them."""
+def read_lines(path: Path) -> dict[int, str]:
+    """The lines of a text file by their numbers, without empty ones: in UTF-8 or UTF-16, else in Windows-1252."""
     try:
         raw = path.read_bytes()
     except OSError as error:
         raise BadInput(
             f"{path}: expected a text file, found none that can be read. Check the path."
         ) from error
-    is_wide = raw[:2] in (b"\xff\xfe", b"\xfe\xff")
-    for encoding in ("utf-16" if is_wide else "utf-8-sig", "cp1252"):
-        try:
-            return raw.decode(encoding), encoding
-        except UnicodeDecodeError as error:
-            line = raw[: error.start].count(b"\n") + 1
-    raise BadInput(
-        f"{path}, line {line}: expected text in UTF-8, found another encoding. Save it as UTF-8."
-    )
-
-
-def read_lines(path: Path) -> dict[int, str]:
-    """The lines of a text file by their numbers, without empty ones; raises BadInput where it has none."""
-    numbered = enumerate(read_text(path)[0].splitlines(), start=1)
-    lines = {number: line.strip() for number, line in numbered if line.strip()}
-    if not lines:
-        raise BadInput(f"{path}: expected a line for each case, found an empty file. Fill it.")
-    return lines
+    encoding = "utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    try:
+        text = raw.decode(encoding)
+    except UnicodeDecodeError:
+        text = raw.decode("cp1252", "replace")
+    return {number: line for number, line in enumerate(text.splitlines(), 1) if line.strip()}
 
 
 def read_table(path: Path) -> Table:
     """A table in a CSV or TSV file, under our names of columns where theirs mean the same, which is noted.
 
     Commas, semicolons or tabs. Cells such as 'n/a' become ''; rows and columns without any cell are left out. No row or
-    cell is lost or put under another column: raises BadInput for a file that is no such text, a name twice, quotes that a
-    line opens and does not close, and rows with more or fewer cells than names.
+    cell is lost or put under another column: raises BadInput for a name twice, quotes that a line opens and does not
+    close, and rows with more or fewer cells than names.
     """
-    text, encoding = read_text(path)
-    lines = {k: line for k, line in enumerate(text.splitlines(), start=1) if line.strip()}
+    lines = read_lines(path)
     separator = max("\t;,", key=next(iter(lines.values()), "").count)
-    read = {k: _cells(f"{path}, line {k}", line, separator) for k, line in lines.items()}
-    heads = read.pop(min(read), []) if read else []
+    read = dict[str, list[str]]()
+    for number, line in lines.items():
+        where = f"{path}, line {number}"
+        read[where] = _cells(where, line, separator)
+    heads = read.pop(next(iter(read), ""), [])
     names = [head.lower() or f"column {place}" for place, head in enumerate(heads, start=1)]
     if len({*names}) < len(names):
         raise BadInput(
             f"{path}: expected each column once, found '{max(names, key=names.count)}' twice. Rename or remove one of them."
         )
-    for number, row in read.items():
+    for where, row in read.items():
         if len(row) != len(names):
             raise BadInput(
-                f"{path}, line {number}: expected {len(names)} cells, as in the first line, found {len(row)}. Add or remove cells; put quotes around one that holds '{separator}'."
+                f"{where}: expected {len(names)} cells, as in the first line, found {len(row)}. Add or remove cells; put quotes around one that holds '{separator}'."
             )
-    filled = {number: dict(zip(names, row)) for number, row in read.items() if any(row)}
+    filled = {where: dict(zip(names, row)) for where, row in read.items() if any(row)}
     of_names = {name: [row[name] for row in filled.values()] for name in names}
     columns = {name: column for name, column in of_names.items() if any(column)}
     renamed = _our_names(path, columns)
-    assumed = [
-        f"the column '{name}' of {path.name} is the {ours}" for name, ours in renamed.items()
-    ]
-    if encoding == "cp1252":
-        assumed.append(f"{path.name} is text in Windows-1252, as it is none in UTF-8")
     rows = {
-        f"{path}, line {number}": {renamed.get(name, name): row[name] for name in columns}
-        for number, row in filled.items()
+        where: {renamed.get(name, name): row[name] for name in columns}
+        for where, row in filled.items()
     }
-    as_written = dict(zip(names, heads))  # isTest
-    flags = {name: split for name in columns if (split := split_of_key(as_written[name]))}
-    if flags and "split" not in (*columns, *renamed.values()):
-        assumed += _take_flags(path, rows, flags)
-    if any(split_named(cells.get("fold", "")) for cells in rows.values()):
-        for cells in rows.values():  # folds 0, 1, 2 and test
-            word = cells["fold"] if split_named(cells["fold"]) else ""
-            cells["split"] = cells.get("split") or word
-            cells["fold"] = "" if word else cells["fold"]
-    return Table(path, rows, assumed)
+    table = Table(path, rows)
+    table.assumed += (
+        f"the column '{name}' of {path.name} is the {ours}" for name, ours in renamed.items()
+    )
+    _take_flags(table, [head for head in heads if head.lower() in columns])
+    return table
 
 
 def _cells(where: str, line: str, separator: str) -> list[str]:
@@ -149,25 +126,8 @@ def _cells(where: str, line: str, separator: str) -> list[str]:
     return ["" if cell.strip().lower() in NOTHING else cell.strip() for cell in cells]
 
 
-def _take_flags(
-    path: Path, rows: Mapping[str, dict[str, str]], flags: Mapping[str, str]
-) -> list[str]:
-    """Put the split into rows with columns such as is_test, which hold yes or no alone; what was assumed of them."""
-    cells = {row[name].lower() for row in rows.values() for name in flags}
-    if not cells <= {*YES, *NO, ""} or not cells & {*YES}:
-        return []
-    for where, row in rows.items():
-        named = {split for name, split in flags.items() if row[name].lower() in YES}
-        if len(named) > 1:
-            raise BadInput(
-                f"{where}: expected one split, found {' and '.join(sorted(named))}. Leave one of them."
-            )
-        row["split"] = named.pop() if named else ("" if "train" in flags.values() else "train")
-    return [f"the columns {first_of([*flags])} of {path.name} state the splits"]
-
-
 def _our_names(path: Path, columns: Mapping[str, list[str]]) -> dict[str, str]:
-    """Our names of columns whose own names mean the same, and of columns of words of splits, of modalities, and of their paths."""
+    """Our names of columns whose own names mean the same, and of one with words of splits under any name."""
     renamed = dict[str, str]()
     for ours in [ours for ours in SAME if ours not in columns]:
         fitting = [
@@ -180,41 +140,43 @@ def _our_names(path: Path, columns: Mapping[str, list[str]]) -> dict[str, str]:
                 f"{path}: expected one column of each {ours}, found {' and '.join(fitting)}, which differ. Rename the right one to '{ours}'."
             )
         renamed |= dict.fromkeys(fitting[:1], ours)
-    for ours in ("split", "modality", "path"):
-        stated = {*columns, *renamed.values()}
-        unnamed = [
+    if "split" not in {*columns, *renamed.values()}:
+        of_splits = [
             name
             for name, cells in columns.items()
-            if name not in (*COLUMNS, *renamed) and _is_surely(ours, cells)
+            if name not in (*COLUMNS, *renamed)
+            and len({*cells}) > 1
+            and "train" in map(split_named, cells)
+            and _may_be("split", cells)
         ]
-        if ours not in stated and (ours != "path" or "modality" in stated):
-            renamed |= dict.fromkeys(unnamed[:1], ours)
+        renamed |= dict.fromkeys(of_splits[:1], "split")
     return renamed
 
 
 def _may_be(ours: str, cells: Sequence[str]) -> bool:
-    """Whether a column whose name means ours may be it."""
-    if ours == "split":
-        return _may_be_splits(cells)
-    if ours == "fold":
-        return all(cell.isdecimal() or split_named(cell) for cell in cells if cell)
-    return ours != "modality" or any(map(is_known, cells))
-
-
-def _is_surely(ours: str, cells: Sequence[str]) -> bool:
-    """Whether a column of any name is one of splits, of modalities or of the paths of scans."""
-    if ours == "split":
-        return "train" in map(split_named, cells) and len({*cells}) > 1 and _may_be_splits(cells)
-    if ours == "modality":
-        return {cell.lower() for cell in cells} <= KNOWN
-    return all(map(names_scan, cells))
-
-
-def _may_be_splits(cells: Collection[str]) -> bool:
-    """Whether all words of a column are splits, or training and at least a half; the others are then refused as misspelled."""
+    """Whether a column may be ours: folds are numbers, and at least half of the words of splits with training are such words; the others are then refused as misspelled."""
     words = {cell.lower() for cell in cells if cell}
+    if ours == "fold":
+        return all(map(str.isdecimal, words))
+    if ours == "modality":
+        return any(map(is_known, words))
     splits = [*filter(None, map(split_named, words))]
-    return 0 < len(words) <= len(splits) or ("train" in splits and len(words) <= 2 * len(splits))
+    least = len(words) / 2 if "train" in splits else len(words)
+    return ours != "split" or len(splits) >= least
+
+
+def _take_flags(table: Table, heads: Sequence[str]) -> None:
+    """Put the split into rows with columns such as is_test, which hold answers alone; heads: the columns as written."""
+    flags = {head.lower(): split for head in heads if (split := split_of_key(head))}
+    if not flags or "split" in table.columns or not flags.keys() <= {*table.columns}:
+        return
+    cells = {row[name].lower() for row in table.rows.values() for name in flags}
+    if not cells <= {*YES, *NO} or not cells & {*YES}:
+        return
+    table.assumed.append(f"the columns {first_of([*flags])} of {table.path.name} state the splits")
+    for row in table.rows.values():
+        named = [split for name, split in flags.items() if row[name].lower() in YES]
+        row["split"] = "/".join(named) or ("" if "train" in flags.values() else "train")
 
 
 def split_in(name: str) -> str:
@@ -234,14 +196,56 @@ def _words_of(name: str) -> list[str]:
     return re.findall("[A-Z]?[a-z]+|[A-Z]+", name)
 
 
-def modality_in(column: str) -> str:
-    """The modality of a column of scans: mri of mri_path."""
-    return OF_PATHS.sub("", column) or column
-
-
 def names_scan(text: str) -> bool:
     """Whether a text ends as the name of a scan does."""
     return text.lower().endswith(scan_endings())
+
+
+def root_and_manifest(
+    root: Path | str, manifest: Path | str | None = None
+) -> tuple[Path, Table | None]:
+    """The folder of a cohort, and its manifest (None: there is none).
+
+    `root` may itself be the manifest. By default that is a file of the folder with one of OWN_NAMES, or its only table that
+    lists scans by modality.
+    """
+    root = Path(root)
+    place = None if manifest is None else Path(manifest)
+    if root.suffix.lower() in TABLES and not root.is_dir():
+        if place is not None:
+            raise BadInput(
+                f"{root}: expected one manifest, found also {manifest} (--manifest). Give one of the two."
+            )
+        root, place = root.parent, root
+    place = place or next((root / name for name in OWN_NAMES if (root / name).is_file()), None)
+    if place is not None:
+        return root, read_table(place)
+    listing = []
+    for path in sorted(root.glob("*.[ct]sv")):
+        with suppress(BadInput):  # which is said of it as of a list of splits
+            listing.append(read_table(path))
+    listing = [table for table in listing if _lists_scans(table, root)]
+    if len(listing) != 1:
+        return root, None
+    listing[0].assumed.append(f"{listing[0].path.name} is the manifest of the cohort")
+    return root, listing[0]
+
+
+def _lists_scans(table: Table, root: Path) -> bool:
+    """Whether a table lists scans that are there; raises BadInput for one of modalities that lacks the case of each row."""
+    columns = {*table.columns}
+    if {"modality", "path"} <= columns:
+        return True
+    scans = [
+        name
+        for name in scan_columns(table, [root])
+        if any(places(cell, [root]) for cell in table.column(name))
+    ]
+    if len(scans) > 1 and any(map(is_known, scans)) and not {"case", "patient"} & columns:
+        raise BadInput(
+            f"{table.path}: expected a column 'case' beside the scans of {first_of(scans)}, found none. Name the column of cases so, or add one; or move the file away."
+        )
+    return len(scans) > 1 and bool({"case", "patient"} & columns)
 
 
 def write_manifest(path: Path, root: Path, cases: Sequence[CaseFiles]) -> None:
@@ -272,6 +276,10 @@ def check_manifest(table: Table) -> None:
         raise BadInput(
             f"{path}: expected a column 'case' or 'patient', found {', '.join(columns)}. Name the columns so."
         )
+    if "path" in columns and "modality" not in columns:
+        raise BadInput(
+            f"{path}: expected a column 'modality' beside the paths, found {', '.join(columns)}. Rename the column that names the kind of scan to 'modality'."
+        )
     for ours in {"patient", "split"} - {*columns}:
         if near := nearest(ours, [name for name in columns if name not in COLUMNS]):
             raise BadInput(
@@ -283,13 +291,7 @@ def check_manifest(table: Table) -> None:
                 raise BadInput(
                     f"{where}: expected a {name} in every row or in none, found both. Fill the column."
                 )
-        checked_split(where, row.get("split", ""))
-        fold = row.get("fold", "")
-        if fold and not fold.isdecimal():
-            raise BadInput(
-                f"{where}: expected the number of a fold, found '{fold}'. Number the folds, or rename the column."
-            )
-    for column in OF_CASE:
+    for column in ("patient", "split", "fold"):
         stated = grouped((case_in(row), row.get(column)) for row in table.rows.values())
         for case, values in stated.items():
             if len({*values}) > 1:
@@ -298,13 +300,19 @@ def check_manifest(table: Table) -> None:
                 )
 
 
-def checked_split(where: str, word: str) -> str | None:
-    """The split that a cell names, None for an empty one; raises BadInput for another word."""
+def split_and_fold(where: str, row: Mapping[str, str]) -> tuple[str | None, int | None]:
+    """The split and the fold that a row states, None for none; raises BadInput for other words."""
+    word = row.get("split", "")
     if word and not split_named(word):
         raise BadInput(
             f"{where}: expected a split train, val or test, found '{word}'. Write one of these words in its place."
         )
-    return split_named(word) or None
+    fold = row.get("fold", "")
+    if fold and not fold.isdecimal():
+        raise BadInput(
+            f"{where}: expected the number of a fold, found '{fold}'. Number the folds, or rename the column."
+        )
+    return split_named(word) or None, int(fold) if fold else None
 
 
 def rows_of(
@@ -315,55 +323,43 @@ def rows_of(
     bases: folders to which its paths are relative. Columns that name no scan, and cases without a file, are noted.
     Raises BadInput for a file that is missing, of no known format, or outside of bases.
     """
-    columns = table.columns
-    others = [name for name in columns if name not in COLUMNS]
-    if "path" in columns and "modality" not in columns:
-        others.append("path")
-    scans = [
-        name for name in sorted(others) if any(_is_file(cell, bases) for cell in table.column(name))
-    ]
-    found.note(
-        found.unclaimed, {*others} - {*scans}, f"columns of {table.path.name} that name no scans"
-    )
-    if not scans and not {"modality", "path"} <= {*columns}:
-        return
-    if "path" in scans:
-        cases = [case_in(row) for row in table.rows.values() if row["path"]]
-        if len({*cases}) < len(cases):
-            raise BadInput(
-                f"{table.path}: expected a column 'modality' beside the paths, as cases have several rows, found {', '.join(columns)}. Rename the column that names the kind of scan to 'modality'."
-            )
+    scans = scan_columns(table, bases)
+    others = {*table.columns} - {*COLUMNS, *scans}
+    found.note(found.unclaimed, others, f"columns of {table.path.name} that name no scans")
     without = []
     for line, row in table.rows.items():
-        named = {modality_in(name): row[name] for name in scans if row[name]}
+        case = case_in(row)
+        split, fold = split_and_fold(line, row)
+        named = {OF_PATHS.sub("", name) or name: row[name] for name in scans if row[name]}
         if row.get("modality") and row.get("path"):
             named[row["modality"]] = row["path"]
-        case = case_in(row)
-        parts = {"slice": row.get("slice"), "frame": row.get("time")}
-        part = ",".join(f"{key}={value}" for key, value in parts.items() if value)
         for modality, value in named.items():
-            where = f"{line}, {modality} of case {case}"
-            place = _place(where, value, bases, allow_outside)
-            yield Row(
-                row.get("patient"),
-                case,
-                modality,
-                Path(f"{place}#{part}") if part else place,
-                split_named(row.get("split", "")) or None,
-                int(row["fold"]) if row.get("fold") else None,
-            )
+            place = _place(f"{line}, {modality} of case {case}", value, bases, allow_outside)
+            path = Path(f"{place}#slice={row['slice']}") if row.get("slice") else place
+            yield Row(row.get("patient"), case, modality, path, split, fold)
         without += [] if named else [case]
-    found.note(found.unclaimed, without, f"cases of {table.path.name} that have no scan in it")
+    if scans or "path" in table.columns:
+        found.note(found.unclaimed, without, f"cases of {table.path.name} that have no scan in it")
 
 
-def _is_file(value: str, bases: Sequence[Path]) -> bool:
-    """Whether a cell names a file or DICOM folder that may be a scan, there or not."""
-    if "://" in value or value.lower().endswith(NOTES):
-        return False
-    if names_scan(value) or re.search(r"[/\\].*\.\w+$", value):
-        return True
-    is_path = re.search(r"[/\\#]", value)
-    return any(is_path or location_of(place).is_file() for place in places(value, bases))
+def scan_columns(table: Table, bases: Sequence[Path]) -> list[str]:
+    """The columns beside ours in which a cell names a scan, there or not."""
+    return [
+        name
+        for name in table.columns
+        if name not in COLUMNS
+        and any(
+            names_scan(cell)
+            or (re.search(r"[/\\#]", cell) and any(map(_is_scan, places(cell, bases))))
+            for cell in table.column(name)
+        )
+    ]
+
+
+def _is_scan(place: Path) -> bool:
+    """Whether a path is that of a DICOM folder, or ends as one of a scan."""
+    file = location_of(place)
+    return is_dicom_folder(file) if file.is_dir() else format_by_ending(file.name) is not None
 
 
 def places(value: str, bases: Sequence[Path]) -> list[Path]:
@@ -379,13 +375,11 @@ def places(value: str, bases: Sequence[Path]) -> list[Path]:
 def _place(where: str, value: str, bases: Sequence[Path], allow_outside: bool) -> Path:
     """The scan that a cell names; raises BadInput where it is missing, or outside of the cohort's folders."""
     place = next(iter(places(value, bases)), None)
-    file = location_of(place or bases[0])
-    is_scan = is_dicom_folder(file) if file.is_dir() else format_by_ending(file.name)
-    if place is None or not is_scan:
+    if place is None or not _is_scan(place):
         raise BadInput(
             f"{where}: expected a scan, as a path relative to {bases[-1]}, found {value}{' of another format' if place else ', which is not there'}. Correct the path, or remove the column."
         )
-    if not allow_outside and not any(inside(base, file) for base in bases):
+    if not allow_outside and not any(inside(base, location_of(place)) for base in bases):
         raise BadInput(
             f"{where}: expected paths below {bases[-1]} or the manifest, found {value}, which leads out of them. Pass --allow-outside if it is meant."
         )

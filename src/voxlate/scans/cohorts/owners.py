@@ -9,8 +9,7 @@ import hashlib
 import os
 import re
 import shlex
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
@@ -21,7 +20,7 @@ from voxlate.base.files import safe_name
 from voxlate.base.groups import grouped
 from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, plain_name
 from voxlate.scans.cohorts.manifest import read_lines
-from voxlate.scans.cohorts.path_names import DATE, PERSON, PUBLIC, is_person
+from voxlate.scans.cohorts.path_names import DATE, PERSON, PUBLIC, is_person, patient_of
 from voxlate.scans.cohorts.split_lists import PATIENTS
 from voxlate.scans.formats.array_files import images_in
 from voxlate.scans.formats.dicom import entries_in, folder_and_key, images_of, is_dicom_folder
@@ -55,46 +54,35 @@ NOBODY = re.compile(
 )
 
 
-def shared_parts(names: Iterable[str], are_numbers_plain: bool = False) -> dict[str, list[str]]:
+def shared_parts(names: Sequence[str]) -> dict[str, list[str]]:
     """The names that are alike but for one part, by what they share, where they may be of one patient.
 
-    They may where they share a person, where that part is a date, a word or a short number at the end, or where it comes
-    again in names that are not asked about already; not where all names differ in that part alone.
-    are_numbers_plain: whether several words before numbers are those of modalities (scan_1, image_1).
+    They may not where they share dates alone, or that part is a person or one of many numbers; nor where all names share
+    the rest, unless words follow its number.
     """
-    names = sorted({*names})
-    of_names = {name: tuple(match[0] for match in PART.finditer(name)) for name in names}
+    of_names = {name: tuple(match[0] for match in PART.finditer(name)) for name in sorted(names)}
     whole = {parts: name for name, parts in of_names.items()}
-    # the groups of names that differ at their ends come first
-    cut = grouped(
-        ((*parts[: -1 - behind], *parts[len(parts) - behind :]), (behind, parts[-1 - behind], name))
-        for behind in range(max(map(len, whole), default=0))
+    groups = grouped(
+        ((parts[:place], parts[place + 1 :]), (parts[place], name))
         for name, parts in of_names.items()
-        if behind < len(parts)
+        for place in reversed(range(len(parts)))
     )
-    counts = Counter((behind, part) for group in cut.values() for behind, part, _ in group)
     shared = dict[str, list[str]]()
-    for rest, group in cut.items():
-        several = sorted({*(name for *_, name in group), whole.get(rest, group[0][2])})
-        words = [part for _, part, _ in group]
-        are_named = all(map(_is_date, rest)) or any(map(PERSON.fullmatch, words))
-        if are_named or len(several) < 2:
+    for (before, behind), group in groups.items():
+        rest = (*before, *behind)
+        words = [word for word, _ in group]
+        several = sorted({name for _, name in group} | {whole.get(rest, group[0][1])})
+        if len(several) < 2 or all(map(_is_date, rest)) or any(map(PERSON.fullmatch, words)):
             continue
         are_numbers = all(map(str.isdecimal, words))
-        is_last = group[0][0] == 0
-        is_behind_number = is_last and rest[-1][-1].isdigit()
-        new = {*several}.difference(*shared.values())
         if any(map(PERSON.fullmatch, rest)) or any(map(_is_date, words)):
             may_be_one = True
-        elif len(several) == len(names) or are_numbers_plain:
-            may_be_one = is_behind_number and not (are_numbers and len(several) == len(names))
-        elif is_last:
-            is_short = len(words) <= MOST_SESSIONS and all(word[0] != "0" for word in words)
-            may_be_one = is_short or is_behind_number or not are_numbers
+        elif len(several) == len(of_names):
+            may_be_one = not (are_numbers or behind) and rest[-1][-1].isdigit()
         else:
-            again = [name for behind, part, name in group if counts[behind, part] > 1]
-            may_be_one = len(new) > 1 and not new.isdisjoint(again)
-        if may_be_one and new:
+            may_be_one = len(words) <= MOST_SESSIONS and all(word[0] != "0" for word in words)
+            may_be_one = may_be_one or not are_numbers
+        if may_be_one and not {*several} <= {*chain.from_iterable(shared.values())}:
             shared["_".join(rest)] = several
     return shared
 
@@ -109,34 +97,31 @@ def state_owners(cases: Sequence[CaseFiles], found: CohortFiles) -> list[CaseFil
 
     The patient is '' where it must be asked for; `found.questions` then holds why.
     """
-    unstated = [case.case for case in cases if not case.patient]
-    owners = {name: match[0] for name in unstated if (match := PUBLIC.match(name))}
-    if several := {owner for owner, count in Counter(owners.values()).items() if count > 1}:
-        found.guessed.append(
-            f"{plural(len(several), 'patient')} by public identifiers ({first_of(sorted(several))})"
-        )
-    others = [name for name in unstated if name not in owners and name not in found.undecided]
+    owners = {case.case: case.patient or patient_of(case.case) for case in cases}
+    asked = {case.case for case in cases if not (case.patient or PUBLIC.match(case.case))}
+    others = sorted(asked - found.undecided)
     are_pictures = all(_is_slice(path) for case in cases for path in case.files.values())
     slices = [SLICE.fullmatch(name) for name in others if are_pictures]
     of_slices = {match[0]: match["patient"] for match in slices if match}
-    if len(of_slices) == len(others) and 1 < len({*of_slices.values()}) < len(others):
-        count = len({*of_slices.values()})
-        found.guessed.append(f"pictures are slices of {plural(count, 'patient')} by their names")
+    count = len({*of_slices.values()})
+    if len(of_slices) == len(others) > count > 1:
+        found.guessed.append(f"pictures are slices of {count} patients by their names")
         owners |= of_slices
         others = []
-    if shared := shared_parts(others, bool(found.unpaired)):
+    if shared := shared_parts(others):
         shown = [f"{stem}: {first_of(group, 3)}" for stem, group in shared.items()]
+        several = {*chain.from_iterable(shared.values())}
         found.questions.append(
-            f"{plural(sum(map(len, shared.values())), 'case')} that share a part of their names ({first_of(shown, 3, '; ')}), and may be sessions of one patient"
+            f"{plural(len(several), 'case')} that share a part of their names ({first_of(shown, 3, '; ')}), and may be sessions of one patient"
         )
-        found.undecided |= {*chain.from_iterable(shared.values())}
+        found.undecided |= several
     numbered = [name for name in others if NUMBERED.fullmatch(name) and not is_person(name)]
-    if are_pictures and len(numbered) > 1:
+    if len(numbered) > 1 and are_pictures:
         sentence = f"the names of {len(numbered)} pictures state a number and no patient ({first_of(numbered, 3)}), so that each counts as a patient; --patients FILE states whose they are"
         found.guessed.append(sentence)
         found.unowned.append(sentence)
-    owners = {name: name for name in others if name not in found.undecided} | owners
-    return [replace(case, patient=case.patient or owners.get(case.case, "")) for case in cases]
+    owners |= dict.fromkeys(asked & found.undecided, "")
+    return [replace(case, patient=owners[case.case]) for case in cases]
 
 
 def _is_slice(path: Path) -> bool:
@@ -174,21 +159,17 @@ def require_patients(found: CohortFiles) -> None:
 
 def answers(found: CohortFiles) -> str:
     """The options that state the patients of the cases that lack one, each with the patients that it makes of them."""
-    cases = found.cases
-    asked = [case.case for case in cases if not case.patient]
+    asked = [case.case for case in found.cases if not case.patient]
     offered = dict[frozenset[tuple[str, ...]], str]()
     for option in (EACH, *EXPRESSIONS):
-        owners = owners_by(cases, option)
+        owners = owners_by(found.cases, option)
         patients = grouped((owner, case) for case, owner in owners.items())
-        partition = frozenset(map(tuple, patients.values()))
-        if not _is_date(owners[asked[0]]) and (option == EACH or 1 < len(patients) < len(cases)):
+        joins_some = 1 < len(patients) < len(owners) and not _is_date(owners[asked[0]])
+        if option == EACH or joins_some:
             shown = first_of([*dict.fromkeys(map(owners.__getitem__, asked))], 2)
             text = f"--patients {shlex.quote(option)} if they are {plural(len(patients), 'patient')} ({shown})"
-            offered.setdefault(partition, text)
-    options = [*offered.values()]
-    if len({*chain.from_iterable(case.files for case in cases)}) == 1:
-        options.append("--pattern such as '{modality}/{case}_*' if their folders are modalities")
-    return f"{', '.join(options)}, or --patients FILE (by default {PATIENTS} there) with 'CASE PATIENT' a line"
+            offered.setdefault(frozenset(map(tuple, patients.values())), text)
+    return f"{', '.join(offered.values())}, or --patients FILE (by default {PATIENTS} there) with 'CASE PATIENT' a line"
 
 
 def take_patients(cases: Sequence[CaseFiles], patients: Path | str) -> list[CaseFiles]:
@@ -229,7 +210,9 @@ def _owners_in_file(path: Path) -> dict[str, str]:
     """The patient of each case in a text file with 'CASE PATIENT' a line."""
     owners = dict[str, str]()
     for number, line in read_lines(path).items():
-        row = [safe_name(word, f"{path}, line {number}") for word in re.split(r"[\s,;]+", line)]
+        row = [
+            safe_name(word, f"{path}, line {number}") for word in re.split(r"[\s,;]+", line.strip())
+        ]
         if len(row) > 2 or owners.setdefault(row[0], row[-1]) != row[-1]:
             raise BadInput(
                 f"{path}, line {number}: expected 'CASE PATIENT', each case once, found '{line}'. Fix the line."
@@ -242,36 +225,33 @@ def join_by_person(
 ) -> list[CaseFiles]:
     """The cases, those of one person with the patient of the first where nobody states the patients; what was joined is noted.
 
-    So is a case of several persons: as assumed where its own folder holds all its scans, else among the doubts.
-    Where all patients have one person's tags, as those of an anonymiser, nobody is known: found.questions has it.
+    A case of several persons is a doubt. Where all patients have one person's tags, as those of an anonymiser, nobody is
+    known: found.questions has it.
     """
     owners = dict[str, str]()  # by a patient of the cases, the patient that it is
     of_persons = dict[str, str]()
-    mixed = dict[bool, list[str]]()  # by whether a folder of the case holds its scans
+    mixed = []
     for case in cases:
-        persons = {person_in(path) for path in case.files.values()} - {""}
+        persons = {*map(person_in, case.files.values())} - {""}
         if len(persons) > 1:
-            folder = plain_name(Path(os.path.commonpath(case.files.values())).name)
-            mixed.setdefault(folder in case.case, []).append(case.case)
-        elif persons:
+            mixed.append(case.case)
+        for person in [*persons] if len(persons) == 1 else []:
             name = case.patient or case.case
-            owner = of_persons.setdefault(persons.pop(), owners.get(name, name))
+            owner = of_persons.setdefault(person, owners.get(name, name))
             owners.setdefault(name, owner)
-    what = "cases of several patients by their DICOM tags"
-    found.note(found.guessed, mixed.get(True, ()), what)
-    found.note(doubts, mixed.get(False, ()), f"{what} (--pattern or --manifest pairs others)")
+    what = "cases of several patients by their DICOM tags (--pattern or --manifest pairs others)"
+    found.note(doubts, mixed, what)
     joined = [name for name, owner in owners.items() if name != owner]
-    if is_stated:
+    if is_stated or not joined:
         return [*cases]
-    if joined and len({*owners.values()}) == 1:
+    if len({*owners.values()}) == 1:
         found.questions.append(
             f"one person by the DICOM tags of all {len(owners)} patients, as an anonymiser may write them"
         )
         return [replace(case, patient="") for case in cases]
-    if joined:
-        found.guessed.append(
-            f"{plural(len(joined) + 1, 'patient')} are fewer persons by PatientID and name of their DICOM files ({first_of([owners[joined[0]], *joined])})"
-        )
+    found.guessed.append(
+        f"{plural(len(joined) + 1, 'patient')} are fewer persons by PatientID and name of their DICOM files ({first_of([owners[joined[0]], *joined])})"
+    )
     return [replace(case, patient=owners.get(case.patient, case.patient)) for case in cases]
 
 

@@ -4,14 +4,14 @@ Whose patient it is, a word before a number or a public identifier states; see o
 """
 
 import re
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path, PurePosixPath
 
+from voxlate.base.errors import BadInput
 from voxlate.base.groups import grouped
-from voxlate.scans.cohorts.case_files import KNOWN, CohortFiles, is_known, is_of_mask, kind_of
+from voxlate.scans.cohorts.case_files import KNOWN, is_known, is_of_mask, kind_of
 from voxlate.scans.formats.dicom import SeriesInfo
 from voxlate.scans.formats.io import location_of, without_ending
 from voxlate.scans.images.units import COUNTS, UNITS, plain_modality
@@ -102,8 +102,7 @@ def split_of_name(case: str) -> str | None:
 class Names:
     """What a path states; ids: names of groups, the patient and studies, from the outermost; modality: "" if unstated.
 
-    repeats: whether the name of the file begins with that of its folder, which then is that of its patient. is_guess:
-    whether the modality is any name of a file. series: of DICOM, whose tags state the modality.
+    is_guess: whether the modality is any name of a file. series, person: of DICOM, whose tags state the modality, and a hash of the person.
     """
 
     path: str
@@ -111,9 +110,9 @@ class Names:
     ids: tuple[str, ...]
     modality: str
     is_dicom: bool = False
-    repeats: bool = False
     is_guess: bool = False
     series: SeriesInfo | None = None
+    person: str = ""
 
     @property
     def first(self) -> int:
@@ -138,11 +137,10 @@ def read_names(
     rest = stem
     for folder in others:
         rest = re.sub(rf"^{re.escape(folder)}[-_]+", "", rest)
-    repeats = rest != stem
     own, modality = _cut(rest, in_folder=bool(names))
     if side:
         own, modality = own if modality.lower() == side else rest, side
-    if not modality and (others or own or is_dicom):
+    if not modality:
         of_modality = [name for name in names if name not in others and name.lower() not in SILENT]
         modality = of_modality[-1] if of_modality else ""
     if others or (own and modality):
@@ -158,35 +156,22 @@ def read_names(
         own, modality = "", rest if own or is_guess else modality
     if is_dicom and NUMBERED_SERIES.match(stem):
         own, modality = "", ""  # which the tags state
+    if own:
+        own = f"{stem[: len(stem) - len(rest)]}{own}"  # pat01/pat01_tp2_t1
     ids = [*names, own] if own and own not in names else names
     plain = tuple(name.replace(" ", "_") for name in ids)
-    is_repeated = bool(own) and repeats
-    return Names(path, split, plain, modality.replace(" ", "_"), is_dicom, is_repeated, is_guess)
+    return Names(path, split, plain, modality.replace(" ", "_"), is_dicom, is_guess)
 
 
-def number_cases(every: Sequence[Names], found: CohortFiles) -> list[Names]:
-    """The names, of which 'ct10' is that of a ct in case 10 where two modalities have the same numbers; found gets a note."""
-    cut = {}
-    for names in every:
-        match = NUMBERED.fullmatch(names.modality)
-        if match and is_known(match[1]):
-            above = tuple(name for name in names.ids if not _is_of_modality(name))
-            cut[names.path] = replace(names, ids=(*above, match[2]), modality=match[1] + match[3])
-    of_cases = grouped(((one.split, one.ids), one.modality.lower()) for one in cut.values())
-    pairs = Counter(
-        (split, ids[:-1], pair)
-        for (split, ids), own in of_cases.items()
-        for pair in combinations(sorted({*own}), 2)
-    )
-    modalities = {
-        modality
-        for (_, _, pair), count in pairs.items()
-        if count >= FEWEST_CASES
-        for modality in pair
-    }
-    taken = {path: names for path, names in cut.items() if names.modality.lower() in modalities}
-    found.note(found.guessed, taken, "scans named by a modality and the number of a case")
-    return [taken.get(names.path, names) for names in every]
+def refuse_numbers(root: Path, every: Sequence[Names]) -> None:
+    """Raise BadInput where two modalities have the same numbers, as 'ct10' and 'mr10', which may be those of cases."""
+    matches = [NUMBERED.fullmatch(names.modality) for names in every]
+    numbers = grouped((match[1].lower(), match[2]) for match in matches if match)
+    known = [{*several} for word, several in numbers.items() if is_known(word)]
+    if any(len(one & other) >= FEWEST_CASES for one, other in combinations(known, 2)):
+        raise BadInput(
+            f"{root}: expected names of cases beside those of modalities, found modalities with the same numbers, such as '{every[0].path}'. Pass --pattern '**/{{modality}}{{case}}' if these number the cases, or '**/{{case}}/{{modality}}' if they are of one case."
+        )
 
 
 def _is_of_modality(folder: str) -> bool:
@@ -206,8 +191,8 @@ def _cut_folder(folder: str) -> tuple[str, str]:
 
 def _cut(stem: str, in_folder: bool) -> tuple[str, str]:
     """What a file's name states of its case, and of its modality, at its end or else its start; "" for nothing."""
-    own = r"\d\d(?!\d*[A-Za-z]{2})" if in_folder else r"\d|(?:pat|p|sub)\w*[-_]?\d"
-    number = rf"(?i)[-_](?:{own}|(?:slice|slc|sl|z|frame)[-_]?\d)"
+    own = r"\d\d(?!\d*[A-Za-z]{2})" if in_folder else r"\d"
+    number = rf"(?i)[-_](?:{own}|(?:slice|p)\w*[-_]?\d)"
     pieces = re.split("([-_])", stem)
     for start in range(len(pieces) - 1, -1, -2):
         name = "".join(pieces[start:])

@@ -16,9 +16,9 @@ from voxlate.scans.cohorts.owners import person_in
 from voxlate.scans.cohorts.path_names import (
     Names,
     is_person,
-    number_cases,
     patient_of,
     read_names,
+    refuse_numbers,
     split_folders,
 )
 from voxlate.scans.cohorts.presets import (
@@ -71,11 +71,17 @@ def rows_by_names(
             ]
         elif names.is_dicom and not names.modality:
             parts = [
-                replace(names, path=f"{row.path}", modality=row.modality, series=row.series)
+                replace(
+                    names,
+                    path=f"{row.path}",
+                    modality=row.modality,
+                    series=row.series,
+                    person=person_in(row.path),
+                )
                 for row in rows_by_tags(root, path)
             ]
         every += [replace(one, path=with_part(one.path, arrays)) for one in parts]
-    every = number_cases(every, found)
+    refuse_numbers(root, every)
     return _name_cases(root, _by_persons(root, every), found)
 
 
@@ -84,14 +90,11 @@ def _by_persons(root: Path, every: Sequence[Names]) -> list[Names]:
 
     Where several persons or studies share that folder, its name gets a number.
     """
-    series = [(names.series.study, names) for names in every if names.series]
-    persons = grouped((person_in(Path(names.path)), (study, names)) for study, names in series)
-    persons.pop("", None)
     groups = list[list[Names]]()
-    for of_person in persons.values():
-        names = [names for _, names in of_person]
-        groups += [names] if _are_apart(names) else grouped(of_person).values()
-    groups = [*filter(_are_apart, groups)]
+    for scans in grouped((one.person, one) for one in every if one.person).values():
+        are_apart = len({one.modality for one in scans}) == len(scans)
+        studies = grouped((one.series and one.series.study, one) for one in scans)
+        groups += [scans] if are_apart else studies.values()
     common = [posixpath.commonpath(["/".join(names.ids) for names in own]) for own in groups]
     placed = dict[str, Names]()
     for place, (folder, group) in enumerate(zip(common, groups)):
@@ -100,11 +103,6 @@ def _by_persons(root: Path, every: Sequence[Names]) -> list[Names]:
             name = f"{name}_{common[: place + 1].count(folder)}"
         placed |= {names.path: replace(names, ids=(*above, name)) for names in group}
     return [placed.get(names.path, names) for names in every]
-
-
-def _are_apart(names: Sequence[Names]) -> bool:
-    """Whether scans are of one modality each."""
-    return len({one.modality for one in names}) == len(names)
 
 
 def _name_cases(
@@ -126,7 +124,11 @@ def _name_cases(
     has_studies = _differ(
         (one.ids[: one.first + 1], one.ids[: one.first + levels]) for one in every
     )
-    owned = _owned_by_persons(every)
+    people = grouped((names.ids[:1], names.person) for names in every)
+    persons = {person for own in people.values() for person in own}
+    # the folder of a patient holds the series of one person
+    are_owned = "" not in persons and len(persons) == len(people) > 1
+    are_owned = are_owned and all(len({*own}) == 1 for own in people.values())
     rows = []
     undecided = set[str]()
     for names in every:
@@ -136,9 +138,7 @@ def _name_cases(
         repeats = bool(studies) and studies[-1].startswith((f"{owner}_", f"{owner}-"))
         case = studies[-1] if repeats else "_".join(ids)  # pat01/pat01_tp2
         case = case or root.resolve().name
-        is_stated = bool(studies) and (
-            repeats or names.repeats or is_person(owner) or owner in owned
-        )
+        is_stated = bool(studies) and (repeats or is_person(owner) or are_owned)
         patient = patient_of(owner) if is_stated and not with_groups else None
         if with_groups or (has_studies and studies and not is_stated):
             undecided.add(plain_name(case))
@@ -146,33 +146,12 @@ def _name_cases(
         rows.append(
             Row(patient, case, names.modality.lower(), place, names.split, series=names.series)
         )
-    folders = grouped((row.case, row.path.parent) for row in rows if row.case.isdecimal())
-    numbered = [
-        case
-        for case, own in folders.items()
-        if len({*own}) > 1 and not any(case in folder.parts for folder in own)
-    ]
-    found.note(found.guessed, numbered, "cases by equal numbers of files in several folders")
     if undecided:
         found.undecided |= undecided
         found.questions.append(
             f"folders in folders ({first_of(sorted(undecided), 3)}), of which any may be that of a patient"
         )
     return rows, below
-
-
-def _owned_by_persons(every: Sequence[Names]) -> set[str]:
-    """The names of patients' folders where each holds the DICOM series of one person, and each person has one."""
-    persons = grouped(
-        (names.ids[names.first], person_in(Path(names.path)) if names.series else "")
-        for names in every
-        if names.ids
-    )
-    people = {person for own in persons.values() for person in own}
-    are_single = all(len({*own}) == 1 for own in persons.values())
-    return (
-        {*persons} if are_single and "" not in people and len(people) == len(persons) > 1 else set()
-    )
 
 
 def _differ(pairs: Iterable[tuple[Hashable, Hashable]]) -> bool:
@@ -193,8 +172,7 @@ def _with_names_of_cases(every: Sequence[Names]) -> list[Names]:
         or is_known(plain_modality(names.modality))
     }
     guesses = [names for names in every if names.ids not in known]
-    are_more = len({names.modality for names in guesses}) > len({names.ids for names in guesses})
-    if not (are_more or _differ((Path(one.path).parent, one.ids in known) for one in every)):
+    if len({names.modality for names in guesses}) <= len({names.ids for names in guesses}):
         return [*every]
     others = [names for names in every if names.ids in known]
     return others + [replace(one, ids=(*one.ids, one.modality), modality="") for one in guesses]

@@ -1,14 +1,14 @@
 """Lists of splits and patients that lie beside scans: of nnU-Net, MONAI, BIDS, KonfAI, text files and tables of any name.
 
-Each becomes patients, splits and folds of cases. What lies beside scans and is not read is named.
+Each becomes patients, splits and folds of cases. What may state a split and is not read is named.
 """
 
 import json
 import re
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,13 +16,11 @@ from voxlate.base.errors import BadInput, first_of
 from voxlate.base.groups import grouped
 from voxlate.scans.cohorts.case_files import FOLD, CaseFiles, CohortFiles
 from voxlate.scans.cohorts.manifest import (
-    OWN_NAMES,
     TABLES,
-    Table,
-    checked_split,
     names_scan,
     read_lines,
     read_table,
+    split_and_fold,
     split_in,
     split_of_key,
 )
@@ -30,150 +28,115 @@ from voxlate.scans.cohorts.path_names import split_named
 from voxlate.scans.formats.io import file_and_part, without_ending
 
 PATIENTS = "patients.txt"  # in a cohort's folder: read where no other list of patients is named
-# Files that state nothing of splits or patients by their usual names.
-SILENT = re.compile(
-    r"readme.*|licen[cs]e.*|changes.*|changelog.*|citation.*|dataset_description.*|dataset\.json|\._.*|provenance\.json|phantom\.json|messages\.jsonl|checksum.*|md5.*|.*\.(?:md|rst|pdf|html|log)",
-    re.IGNORECASE,
-)
+SILENT = ("dataset.json", "provenance.json", PATIENTS)  # which state no split of these cases
 SPLITTING = re.compile(r"split|fold|partition|train|valid|test|subset|data_?list", re.IGNORECASE)
-# Endings of files beside scans that are no lists, whatever their names: programs, weights, pictures, archives.
-NO_LIST = re.compile(
-    r"\.(?:py|ipynb|sh|bat|m|r|pth?|ckpt|onnx|png|jpe?g|gif|svg|tiff?|bmp|zip|tar|t?gz|7z)$",
-    re.IGNORECASE,
-)
-DOCUMENTS = {".json": json.loads, ".toml": tomllib.loads}
+# endings of files that may say something of the scans beside them, and of others that are no lists whatever their names
+NOTES = (*TABLES, ".txt", ".json", ".xml", ".yaml", ".yml", ".toml", ".xlsx", ".pkl")
+TEXTS = (".md", ".rst", ".pdf", ".html", ".log", ".py", ".ipynb", ".sh", ".bat", ".m", ".r")
+NO_LISTS = (*TEXTS, ".pt", ".pth", ".ckpt", ".onnx", ".jpg", ".jpeg", ".gif", ".svg", ".zip", ".gz")
+LISTED = {"listed": "yes"}  # what a manifest states of its cases
 LARGEST_BYTES = 2**24  # of a list; a larger file is none
 CHANNEL = re.compile(r"_\d{4}$")
 OURS = ("case", "patient", "path")  # columns that name cases
 
 Keys = Mapping[str, Sequence[str]]  # by a text that a list may hold, the cases that it names
-Stated = dict[
-    str, tuple[str, str, str]
-]  # split, fold, patient: each with its list, and where in it
+# a row of a list: where it is, its cells, and what the list states of all its rows
+ListRow = tuple[str, Mapping[str, str], Mapping[str, str]]
 
 
 @dataclass(frozen=True)
 class Statement:
-    """What an entry of a list states of the cases that it names.
+    """What an entry of a list states of the cases that it names: split, fold, and patient.
 
-    where: the file, with the line; values: split, fold, patient, and the owner, whose cases it names; others: the other
-    files of its row.
+    where: the file, with the line; others: the other files of its row; group: of lists that are one, as train.txt and val.txt.
     """
 
     where: str
     entry: str
     values: Mapping[str, str]
     others: Sequence[str] = ()
+    group: Path | None = None
 
 
-@dataclass(frozen=True)
-class Place:
-    """The split and the fold that a list, or a key in it, states of its cases ("", None: none); first: the first fold of all."""
-
-    split: str
-    fold: int | None
-    first: int
-
-    @property
-    def values(self) -> dict[str, str]:
-        """What it states of a case: only the first fold says who trains and validates without folds."""
-        if self.fold is None or not self.split:
-            return {"split": self.split} if self.split else {}
-        values = {"fold": f"{self.fold}"} if self.split == "val" else {}
-        is_stated = self.split == "test" or self.fold == self.first
-        return values | ({"split": self.split} if is_stated else {})
+Stated = dict[str, tuple[str, Statement]]  # split, fold, patient of a case, each with the statement
 
 
 def may_be_list(name: str) -> bool:
     """Whether the name of a file of any ending speaks of splits."""
-    is_of_kind = names_scan(name) or NO_LIST.search(name)
+    is_of_kind = names_scan(name) or name.lower().endswith(NO_LISTS)
     return not is_of_kind and bool(SPLITTING.search(name) or split_in(name))
 
 
 def take_lists(
     root: Path,
-    tables: Mapping[Path, Table | None],
+    files: Iterable[Path],
     cases: Sequence[CaseFiles],
     found: CohortFiles,
-    notes: Table | None = None,
 ) -> list[CaseFiles]:
-    """The cases with what a table of notes, and lists beside the scans, state.
+    """The cases with what lists beside the scans state; files: all that may be lists.
 
-    tables: all files below root that may be lists, with the table of those that were read; notes: a manifest without
-    paths, which lists all cases that count. Cases that the notes, or lists of training, leave out are left out, and noted.
-    Raises BadInput where lists, or a list and folders, contradict each other, and for notes on cases that are not there.
+    Cases that lists of training leave out are left out, and noted. Raises BadInput where lists, or a list and folders,
+    contradict each other.
     """
     keys = _keys(root, cases)
-    stated: dict[str, Stated] = {case.case: {} for case in cases}
-    for case in cases:
-        if case.split:
-            stated[case.case]["split"] = case.split, "", "its folder"
-    folds = [int(match[1]) for path in tables if (match := _fold_of(path))]
-    lists = dict(sorted(tables.items()))
+    by_folder = Statement("its folder", "", {})
+    stated: dict[str, Stated] = {
+        case.case: {"split": (case.split, by_folder)} if case.split else {} for case in cases
+    }
+    has_folds = len({match[1] for path in files if (match := _fold_of(path))}) > 1
     used = dict[str, bool]()  # by the names of lists, whether they state who trains
-    listed = set[str]()
-    unread = dict[Path, list[Statement]]()
-    for path, table in (lists if notes is None else {notes.path: notes, **lists}).items():
-        is_list = path in lists
+    for path in sorted(files):
         try:
-            every = _statements(path, table, keys, min(folds, default=0), found)
+            statements = _statements(path, [*_rows_in(path, has_folds, found)], keys)
         except BadInput as error:
             if SPLITTING.search(path.name):
                 raise
             found.unread.append(str(error))
             continue
-        _refuse_other_pairs(every, keys)
-        wanted = [one for one in every if one.values or not is_list]
-        missing = [one for one in wanted if not _named(one.entry, keys)]
-        if missing and not is_list:
-            raise BadInput(
-                f"{missing[0].where}: expected files of {missing[0].entry}, found only others ({first_of(sorted(stated))}). Fix the manifest."
-            )
+        if path == found.manifest:  # which names all cases that count
+            statements = [replace(one, values={**LISTED, **one.values}) for one in statements]
+        _refuse_other_pairs(statements, keys)
+        wanted = [one for one in statements if one.values]
+        missing = [one.entry for one in wanted if not _named(one.entry, keys)]
         if len(missing) == len(wanted):
-            # further folds' training cases state nothing
-            unread |= {} if every and _fold_of(path) else {path: missing}
+            _name_unread(path, wanted, cases, found)
             continue
-        used[path.name] = any(one.values.get("split") == "train" for one in wanted)
-        what = f"entries of {path.name} without scans"
-        found.note(found.unclaimed, [one.entry for one in missing], what)
-        # train.txt and val.txt are one list
-        group = f"{path.parent if split_in(path.stem) else path}"
+        used[path.name] = any({"train", "yes"} & {*one.values.values()} for one in wanted)
+        doubts = found.unread if path == found.manifest else found.unclaimed
+        found.note(doubts, missing, f"entries of {path.name} without scans")
         for one in wanted:
             for name in _named(one.entry, keys):
-                listed.add(name)
-                _state(stated[name], one, group, name)
-    _name_unread(unread, cases, found)
+                _state(stated[name], one, name)
     if not used:
         return [*cases]
-    if notes is None:
-        found.guessed.append(f"splits, folds or patients are those of {first_of([*used])}")
-        placed = {name for name, values in stated.items() if "split" in values}
-        listed = placed if any(used.values()) else {*stated}
-    found.note(found.unclaimed, stated.keys() - listed, f"cases not listed by {first_of([*used])}")
+    found.guessed.append(f"splits, folds or patients are those of {first_of([*used])}")
     taken = []
+    left_out = []
     for case in cases:
-        values = {what: value for what, (value, *_) in stated[case.case].items()}
-        if case.case in listed:
-            fold = int(values["fold"]) if "fold" in values else case.fold
-            patient = values.get("patient") or case.patient or values.get("owner", "")
-            taken.append(replace(case, split=values.get("split"), patient=patient, fold=fold))
+        values = {what: value for what, (value, _) in stated[case.case].items()}
+        if any(used.values()) and not values.keys() - {"patient"}:
+            left_out.append(case.case)
+            continue
+        fold = int(values["fold"]) if "fold" in values else case.fold
+        patient = values.get("patient", case.patient)
+        taken.append(replace(case, split=values.get("split"), patient=patient, fold=fold))
+    found.note(found.unclaimed, left_out, f"cases not listed by {first_of([*used])}")
     return taken
 
 
-def _state(stated: Stated, statement: Statement, group: str, case: str) -> None:
+def _state(stated: Stated, statement: Statement, case: str) -> None:
     """Add what a list states of a case; raises BadInput where its folder or another list states something else.
 
     A list may say which of the cases that train by their folder, or by lists of another group, validate.
     """
     for what, value in statement.values.items():
-        before, other, place = stated.get(what, (value, group, ""))
-        if what == "owner" and before != value:  # then nobody knows
-            value = before = ""
-        if before != value and (group == other or (before, value) != ("train", "val")):
+        before, other = stated.setdefault(what, (value, statement))
+        is_refined = (before, value) == ("train", "val") and statement.group != other.group
+        if before != value and not is_refined:
             raise BadInput(
-                f"{statement.where}: expected one {what} of each case, found {case} in {value}, and in {before} by {place}. Remove one of the entries, or move the file away."
+                f"{statement.where}: expected one {what} of each case, found {case} in {value}, and in {before} by {other.where}. Remove one of the entries, or move the file away."
             )
-        stated[what] = value, group, statement.where
+        stated[what] = value, statement
 
 
 def _refuse_other_pairs(statements: Iterable[Statement], keys: Keys) -> None:
@@ -208,9 +171,7 @@ def _keys(root: Path, cases: Sequence[CaseFiles]) -> Keys:
     # t1 in the folder of every case names none of them
     named = {key: own for key, own in by_file.items() if key.endswith("/") or len(own) == 1}
     owners = [(name, case.case) for case in cases for name in {case.case, case.patient} if name]
-    # spreadsheets write 001 as 1
-    numbers = [(f"{int(name)}", case) for name, case in owners if name.isdecimal()]
-    return grouped(numbers) | named | grouped(owners)
+    return named | grouped(owners)
 
 
 def _named(entry: str, keys: Keys) -> Sequence[str]:
@@ -227,64 +188,66 @@ def _fold_of(path: Path) -> re.Match[str] | None:
     return FOLD.search(path.stem) or FOLD.fullmatch(path.parent.name)
 
 
-def _statements(
-    path: Path, table: Table | None, keys: Keys, first: int, found: CohortFiles
-) -> list[Statement]:
-    """What a file states; nothing for a file of another kind; first: the first fold of all lists."""
+def _rows_in(path: Path, has_folds: bool, found: CohortFiles) -> Iterator[ListRow]:
+    """The rows of a file; none of one of another kind."""
     split = split_in(path.stem)
-    number = _fold_of(path)
-    place = Place(split, int(number[1]) if number else None, first)
-    ending = path.suffix.lower()
-    if table is None and (not path.is_file() or path.stat().st_size > LARGEST_BYTES):
-        return []
-    if ending in DOCUMENTS:
+    match = _fold_of(path) if has_folds else None
+    fold = match[1] if match else ""
+    if not path.is_file() or path.stat().st_size > LARGEST_BYTES:
+        return
+    if path.suffix.lower() == ".json":
         with suppress(ValueError):
-            document = DOCUMENTS[ending](path.read_text(encoding="utf-8-sig"))
-            return [*_in_document(f"{path}", document, place, keys)]
-        return []
-    if table is None and ending in TABLES:
+            document = json.loads(path.read_text(encoding="utf-8-sig"))
+            yield from _in_document(f"{path}", document, split, fold)
+    elif path.suffix.lower() in TABLES:
         table = read_table(path)
-    if table is None:
-        if not split or b"\0" in path.read_bytes()[:1024]:
-            return []
-        rows = []
+        # not numbers of rows
+        named = [name for name in table.columns if not name.startswith("column ")]
+        if named and all(map(split_of_key, named)):
+            lists = {name: [*filter(None, table.column(name))] for name in named}
+            yield from _in_document(f"{path}", lists, split, fold)
+            return
+        if {"split", "fold"} & {*table.columns}:
+            found.guessed += table.assumed
+        for where, row in table.rows.items():
+            yield where, row, _place(split, fold)
+    elif split and b"\0" not in path.read_bytes()[:1024]:
         for at, line in read_lines(path).items():
             paths = [word for word in re.split(r"[\s,;]+", line) if names_scan(word)]
             cells = enumerate(paths if len(paths) > 1 else [line])
-            rows.append((f"{path}, line {at}", {f"column {k}": cell for k, cell in cells}))
-        return [*_in_rows(rows, place, keys)]
-    named = [name for name in table.columns if not name.startswith("column ")]  # numbers of rows
-    if named and all(map(split_of_key, named)):
-        lists = {name: [*filter(None, table.column(name))] for name in named}
-        return [*_in_document(f"{path}", lists, place, keys)]
-    statements = [*_in_rows([*table.rows.items()], place, keys)]
-    if any(one.values and _named(one.entry, keys) for one in statements):
-        found.guessed += [one for one in table.assumed if one not in found.guessed]
-    return statements
+            row = {f"column {place}": cell for place, cell in cells}
+            yield f"{path}, line {at}", row, _place(split, fold)
 
 
-def _in_document(where: str, document: Any, place: Place, keys: Keys) -> Iterator[Statement]:
-    """What a JSON document states: folds by numbers, lists under words of splits as MONAI has them, or one list."""
+def _place(split: str, fold: str) -> dict[str, str]:
+    """What a list of a split, or of that of a fold, states of its cases: of folds, those that validate in it."""
+    if not fold or split == "test":
+        return {"split": split} if split else {}
+    number = f"{int(fold)}"
+    return {f"fold {number}": split} | ({"fold": number} if split == "val" else {})
+
+
+def _in_document(where: str, document: Any, split: str, fold: str) -> Iterator[ListRow]:
+    """The rows of a JSON document: folds by numbers, lists under words of splits as MONAI has them, or one list."""
     items = document if isinstance(document, list) else []
     if items and all(isinstance(item, dict) and {"train", "val"} <= item.keys() for item in items):
         document = {f"fold {number}": item for number, item in enumerate(items)}  # of nnU-Net
     if isinstance(document, dict):
-        numbers = {word: int(match[1]) for word in document if (match := FOLD.fullmatch(word))}
-        first = min(numbers.values(), default=place.first)
-        of_cases = sum(isinstance(one, str) and bool(split_named(one)) for one in document.values())
-        for word, value in document.items():
-            if isinstance(value, str) and of_cases < 2 <= len(document):
-                continue  # {"mode": "train", "lr": 0.1}
-            if isinstance(value, str):  # {"case": "train"}
-                word, value = value, [word]
-            below = Place(split_of_key(word), numbers.get(word, place.fold), first)
-            if word in numbers and isinstance(value, list):  # {"fold_0": ["case"]}
-                below = replace(below, split="val", first=below.first - 1)
-            yield from _in_document(where, value, below, keys)
-    elif place.split:
-        rows = [item if isinstance(item, dict) else {"case": item} for item in items]
-        cells = [{key: _first_of(value) for key, value in row.items()} for row in rows]
-        yield from _in_rows([(where, row) for row in cells], place, keys)
+        folds = {word: match[1] for word in document if (match := FOLD.fullmatch(word))}
+        words = {word: text for word, text in document.items() if isinstance(text, str)}
+        if sum(map(bool, map(split_named, words.values()))) > 1:  # {"case": "train"}
+            for word, text in words.items():
+                yield where, {"case": word}, _place(split_named(text), "")
+        for word in document:
+            number = folds.get(word, "") if len(folds) > 1 else fold
+            is_fold = word in folds and isinstance(document[word], list)  # {"fold_0": ["case"]}
+            below = "val" if is_fold else split_of_key(word)
+            yield from _in_document(where, document[word], below, number)
+    elif split:
+        for item in items:
+            row = item if isinstance(item, dict) else {"case": item}
+            cells = {key: _first_of(value) for key, value in row.items()}
+            yield where, cells, _place(split, fold)
 
 
 def _first_of(value: Any) -> str:
@@ -293,57 +256,42 @@ def _first_of(value: Any) -> str:
     return f"{value}" if isinstance(value, str | int) else ""
 
 
-def _in_rows(
-    rows: Sequence[tuple[str, Mapping[str, str]]], place: Place, keys: Keys
-) -> Iterator[Statement]:
-    """What rows, each with where it is, state of the cases, patients or files in the column that names most of them."""
-    names = dict.fromkeys(name for _, row in rows for name in row)
+def _statements(path: Path, rows: Sequence[ListRow], keys: Keys) -> list[Statement]:
+    """What rows state of the cases, patients or files in the column that names most of them."""
+    names = dict.fromkeys(chain.from_iterable(row for _, row, _ in rows))
     counts = {
-        name: (sum(bool(_named(row.get(name, ""), keys)) for _, row in rows), name in OURS)
+        name: (sum(bool(_named(row.get(name, ""), keys)) for _, row, _ in rows), name in OURS)
         for name in names
         if name not in ("split", "fold")  # a folder may be called as a split
     }
     ids = max(counts, key=counts.__getitem__, default="")
-    for where, row in rows:
-        entry = row.get(ids, "")
-        number = row.get("fold", "")
+    statements = []
+    for where, row, place in rows:
+        split, fold = split_and_fold(where, row)
         values = {
-            "split": checked_split(where, row.get("split", "")),
-            "fold": number if number.isdecimal() else "",
-            "patient": row.get("patient") if ids != "patient" else "",
-            "owner": _owner(entry, keys) if ids == "patient" else "",
+            "split": split or "",
+            "fold": "" if fold is None else f"{fold}",
+            "patient": row.get("patient", "") if ids != "patient" else "",
         }
-        stated = place.values | {what: value for what, value in values.items() if value}
-        if entry:
-            yield Statement(where, entry, stated, [*filter(names_scan, row.values())])
-
-
-def _owner(patient: str, keys: Keys) -> str:
-    """The patient by whose name or folder a table names cases; "" where it is written otherwise, as 001 is 1 in spreadsheets."""
-    cases = keys.get(patient, keys.get(f"{patient}/", ()))
-    is_short = patient.isdecimal() and any(case.isdecimal() and case != patient for case in cases)
-    return patient if cases and not is_short else ""
+        stated = {**place} | {what: value for what, value in values.items() if value}
+        if entry := row.get(ids) or row.get("case", ""):
+            others = [*filter(names_scan, row.values())]
+            group = path.parent if split_in(path.stem) else path
+            statements.append(Statement(where, entry, stated, others, group))
+    return statements
 
 
 def _name_unread(
-    files: Mapping[Path, Sequence[Statement]], cases: Sequence[CaseFiles], found: CohortFiles
+    path: Path, missing: Sequence[Statement], cases: Sequence[CaseFiles], found: CohortFiles
 ) -> None:
-    """Note the files of which nothing was taken; those that state a split, or may do so by their names, are doubts with their cause."""
+    """Note a file of which nothing was taken as a doubt with its cause, where it states a split, or may do so by its name."""
     paths = [path for case in cases for path in case.paths.values()]
     stems = {without_ending(file_and_part(path)[0].name) for path in paths}
-    others = []
-    for path, statements in files.items():
-        is_silent = SILENT.fullmatch(path.name) or path.name in (*OWN_NAMES, PATIENTS)
-        if is_silent or path.stem in stems:
-            continue
-        states = any({"split", "fold"} & {*one.values} for one in statements)
-        if not (states or may_be_list(path.name)):
-            others.append(path.name)
-            continue
-        cause = f"{path}: expected a list or table (.txt, .json, .csv) of the splits or folds of cases, found none"
-        if statements:
-            entry = statements[0]
-            cause = f"{entry.where}: expected cases such as {cases[0].case}, found '{entry.entry}', which is none"
-        found.ignored = f"{cause}. Correct the file, write the splits into the table of voxlate manifest (--manifest), or move the file away."
-        found.unread.append(found.ignored)
-    found.note(found.guessed, others, "files beside the scans not read")
+    if path.name in SILENT or path.stem in stems or not (missing or may_be_list(path.name)):
+        return
+    cause = f"{path}: expected a list or table (.txt, .json, .csv) of the splits or folds of cases, found none"
+    if missing:
+        entry = missing[0]
+        cause = f"{entry.where}: expected cases such as {cases[0].case}, found '{entry.entry}', which is none"
+    found.ignored = f"{cause}. Correct the file, write the splits into the table of voxlate manifest (--manifest), or move the file away."
+    found.unread.append(found.ignored)
