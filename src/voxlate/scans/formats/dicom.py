@@ -239,11 +239,18 @@ def _images_by_key(images: Sequence[Image]) -> dict[str, list[Image]]:
     UID or description image by image.
     """
     keys = {image: _key(image) for image in images}
-    for form in grouped((tuple(map(image.text, FORM)), image) for image in images).values():
+    for form in grouped((_form(image), image) for image in images).values():
         joined = {keys[image] for image in form}
         if len(joined) > 1 and _is_stack(form):
             keys |= dict.fromkeys(form, min(joined))
     return grouped((key, image) for image, key in keys.items())
+
+
+def _form(image: Image) -> tuple[str, ...]:
+    """What the images of one stack share; () where a tag cannot be read, as the reader of the series says."""
+    with suppress(BadInput):
+        return tuple(map(image.text, FORM))
+    return ()
 
 
 def _is_stack(images: list[Image]) -> bool:
@@ -290,7 +297,7 @@ def _describe(series: list[SeriesInfo]) -> str:
     return f"{len(series)} ({first_of(series, MOST_LISTED, '; ')})" if series else "no image"
 
 
-def read_dicom(path: Path, part: str) -> Stored:
+def read_series(path: Path, part: str) -> Stored:
     """The only series in a folder, the one that 'FOLDER#key' names, or one file; part: names a frame of it."""
     with no_warnings():
         return read_frame(path, part, open_series)
@@ -478,7 +485,7 @@ def _open_segmentation(image: Image, path: Path) -> DynamicScan:
 
 
 DICOM = Format(
-    read_dicom,
+    read_series,
     named_endings=ENDINGS,
     is_part=is_frame,
 )  # a folder without an ending holds a series too
