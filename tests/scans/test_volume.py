@@ -41,14 +41,6 @@ def volume_of(array, affine=AFFINE, unit="a.u.") -> Volume:
     return Volume(np.asarray(array, np.float32), affine, unit, "t1")
 
 
-def test_sizes_in_another_unit_than_millimetres_are_refused(tmp_path):
-    image = nib.Nifti1Image(np.ones((2, 2, 2), np.int16), np.diag([1.0, 2.0, 3.0, 1.0]))
-    image.header.set_xyzt_units("micron")
-    nib.save(image, tmp_path / "a.nii")
-    with refuses("micron"):
-        read_volume(tmp_path / "a.nii")
-
-
 @every_row(
     "shape, kind",
     [
