@@ -1,6 +1,5 @@
 """Frames of dynamic scans: their numbers, the arterial peak of a made-up bolus, and what cannot be had."""
 
-import gzip
 from pathlib import Path
 
 import nibabel as nib
@@ -131,15 +130,10 @@ def test_an_unavailable_frame_is_refused_in_one_sentence(tmp_path, frames, frame
         read_volume(f"{path}{frame}")
 
 
-def test_a_scan_without_times_and_damaged_ones_are_refused(tmp_path):
-    stored(tmp_path / "a.nii", bolus(), step=None, unit=None)
-    whole = stored(tmp_path / "b.nii", bolus(count=9, noise=9)).read_bytes()
-    (tmp_path / "b.nii").write_bytes(whole[:-5000])
-    (tmp_path / "c.nii.gz").write_bytes(gzip.compress(whole, 1)[:-5000])
-    for path, words in (
-        ("a.nii#peak+8s", "times of its frames in the header, found none"),
-        ("b.nii#frame=9", "cut short"),
-        ("c.nii.gz#peak", "cut short"),
-    ):
-        with refuses(words):
-            read_volume(tmp_path / path)
+def test_a_scan_without_times_or_all_of_its_frames_is_refused(tmp_path):
+    path = stored(tmp_path / "a.nii", bolus(), step=None, unit=None)
+    with refuses("times of its frames in the header, found none"):
+        read_volume(f"{path}#peak+8s")
+    path.write_bytes(path.read_bytes()[:-5000])
+    with refuses("cut short"):
+        read_volume(f"{path}#peak")

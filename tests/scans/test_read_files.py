@@ -398,6 +398,7 @@ REFUSED = {  # what is written, its name, and what the sentence names
         (nii(voxels=NOISE.astype(np.complex64)), "complex64"),
         (nii(voxels=np.full((2, 2, 2), 1e30)), "1e"),
         (nii((108, "<f", 100.0)), "a.nii"),
+        (nii((123, "B", 3)), "micron"),
         (lambda d: packed(d / "a.nii", 1), "compressed"),
         (lambda d: packed(d / "a.nii.gz", 2), ""),
         (header("a.nrrd", f"{NRRD}encoding: bzip2\n\n"), "compressed"),

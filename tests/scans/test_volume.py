@@ -40,14 +40,6 @@ def volume_of(array, affine=AFFINE, unit="a.u.") -> Volume:
     return Volume(np.asarray(array, np.float32), affine, unit, "t1")
 
 
-def test_sizes_in_another_unit_than_millimetres_are_refused(tmp_path):
-    image = nib.Nifti1Image(np.ones((2, 2, 2), np.int16), np.diag([1.0, 2.0, 3.0, 1.0]))
-    image.header.set_xyzt_units("micron")
-    nib.save(image, tmp_path / "a.nii")
-    with refuses("micron"):
-        read_volume(tmp_path / "a.nii")
-
-
 @every_row(
     "shape, kind",
     [
@@ -156,18 +148,6 @@ def nifti_with(path: Path, qform: tuple[float, int], sform: tuple[float, int]) -
 
 
 @every_row(
-    "place, content, codes", [(280, bytes(48), (1, 0)), (256, np.float32(5).tobytes(), (0, 1))]
-)
-def test_an_empty_sform_and_a_qform_that_is_no_rotation_yield_to_the_other(
-    tmp_path, place, content, codes
-):
-    path = nifti_with(tmp_path / "t1.nii", (5, 1), (5, 1))
-    scan = read_volume(overwrite(path, place, content))  # srow_x, y and z; quatern_b
-    assert scan.codes == codes
-    assert scan.grid.spacing_mm == pytest.approx((2, 2, 2))
-
-
-@every_row(
     "qform, sform, codes, said",
     [
         ((5, 1), (5, 4), (1, 4), ""),
@@ -190,12 +170,24 @@ def test_an_image_states_no_orientation_that_its_source_did_not(
     assert_array_equal(written.get_fdata(), source.get_fdata())
 
 
-@every_row("side, grade", [(2.0, "note"), (-2.0, "caution")])
-def test_affines_that_may_exchange_left_and_right_are_a_caution(tmp_path, side, grade):
-    path = nifti_with(tmp_path / "t1.nii", (5, 1), (9, 1))
-    overwrite(path, 280, np.float32(side).tobytes())  # srow_x
-    guesses = Origin.of(read_volume(path, "t1")).guesses
-    assert [said.grade for said in check_guesses("t1", guesses)] == [grade]
+@every_row(
+    "place, content, codes, grades",
+    [
+        # an empty sform, and a qform that is no rotation: srow_x, y and z; quatern_b
+        (280, bytes(48), (1, 0), []),
+        (256, np.float32(5).tobytes(), (0, 1), ["note"]),
+        # srow_x, by which left and right may be exchanged
+        (280, np.float32(2).tobytes(), (0, 1), ["note"]),
+        (280, np.float32(-2).tobytes(), (0, 1), ["caution"]),
+    ],
+)
+def test_of_two_affines_one_counts_and_the_other_is_said(tmp_path, place, content, codes, grades):
+    path = nifti_with(tmp_path / "t1.nii", (5, 1), (9 if grades else 5, 1))
+    scan = read_volume(overwrite(path, place, content), "t1")
+    assert scan.codes == codes
+    assert scan.grid.spacing_mm == pytest.approx((2, 2, 2))
+    guesses = Origin.of(scan).guesses
+    assert [said.grade for said in check_guesses("t1", guesses)] == grades
 
 
 def test_a_grid_that_a_header_without_codes_cannot_state_is_written_as_that_of_another_file(

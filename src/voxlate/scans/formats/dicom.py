@@ -28,13 +28,21 @@ from voxlate.scans.formats.dicom_file import (
     read_slice,
 )
 from voxlate.scans.formats.dicom_stack import (
+    IDENTITY,
+    IMAGES_STATED,
     ORDERS,
     PLACE,
+    RESCALE,
     SIZE,
     SPACING,
+    STATED,
+    TABLE,
     THICKNESS,
     TILT_DEGREES,
     Stack,
+    check_images,
+    check_kinds,
+    find_scale,
     frames_of,
     stack_of,
     tilt_of,
@@ -47,38 +55,16 @@ from voxlate.scans.images.grid import LPS_TO_RAS, Grid, Volume, check_affine, re
 MOST_LISTED = 8
 ENDINGS = (".dcm", ".ima", ".dcm.gz", ".ima.gz")
 OTHER_FILES = ("version", "lockfile", "readme", "license", "notice", "changes")
-GREY = ("MONOCHROME1", "MONOCHROME2")
-RESCALE = ("RescaleSlope", "RescaleIntercept")
-TABLE = "ModalityLUTSequence"
-HU_TYPES = {"HU", "US", ""}  # US: unspecified, as many scanners write
 CLEARLY_HU = -500.0  # no other scale of a CT goes so far below 0; air is -1000
 AIR_HU = -1000.0
 LEAST_HU = -1024.0  # of twelve bits; what is lower is padding around a round field of view
 NO_SCALE = "neither RescaleSlope nor RescaleIntercept"
-IMAGES_STATED = ("ImagesInAcquisition", "NumberOfSlices")
 # Segmentation Storage and Label Map Segmentation Storage
 SEGMENTATIONS = {"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"}
 KEY = ("SeriesInstanceUID", "SeriesNumber", "Modality", "SeriesDescription")
 # what the images of one stack share
 FORM = ("SeriesNumber", "Modality", "Rows", "Columns", "PixelSpacing", "ImageOrientationPatient")
 FEWEST_IMAGES = 3  # images whose steps can be compared
-# of whom the images of a series are, and of which scan: two values are refused, and never shown
-PATIENT = ("PatientID", "PatientBirthDate")
-SCAN = ("StudyInstanceUID", "FrameOfReferenceUID")  # more than two were written by an anonymiser
-IDENTITY = (*PATIENT, *SCAN, "SeriesInstanceUID", "SeriesDescription")
-# what is said of a series if any image states it
-STATED = {
-    ("PhotometricInterpretation", "MONOCHROME1"): (
-        "Its display is inverted (MONOCHROME1); its values are taken as stored. Check that large ones are bright."
-    ),
-    ("LossyImageCompression", "01"): (
-        "It was compressed with loss (LossyImageCompression); fine structures may be lost. Take the original."
-    ),
-    ("BurnedInAnnotation", "YES"): (
-        "Text is written into its pixels (BurnedInAnnotation). Look whether it names the patient or hides tissue."
-    ),
-}
-COMPLEX = {"M", "P", "R", "I", "MAGNITUDE", "PHASE", "REAL", "IMAGINARY"}
 MOVED_MM = 0.5  # of a frame on a moving table against the first
 # the tags that describe a series, by the fields of SeriesInfo
 DESCRIBING = {
@@ -239,11 +225,18 @@ def _images_by_key(images: Sequence[Image]) -> dict[str, list[Image]]:
     UID or description image by image.
     """
     keys = {image: _key(image) for image in images}
-    for form in grouped((tuple(map(image.text, FORM)), image) for image in images).values():
+    for form in grouped((_form(image), image) for image in images).values():
         joined = {keys[image] for image in form}
         if len(joined) > 1 and _is_stack(form):
             keys |= dict.fromkeys(form, min(joined))
     return grouped((key, image) for image, key in keys.items())
+
+
+def _form(image: Image) -> tuple[str, ...]:
+    """What the images of one stack share; () where a tag cannot be read, as the reader of the series says."""
+    with suppress(BadInput):
+        return tuple(map(image.text, FORM))
+    return ()
 
 
 def _is_stack(images: list[Image]) -> bool:
@@ -290,7 +283,7 @@ def _describe(series: list[SeriesInfo]) -> str:
     return f"{len(series)} ({first_of(series, MOST_LISTED, '; ')})" if series else "no image"
 
 
-def read_dicom(path: Path, part: str) -> Stored:
+def read_series(path: Path, part: str) -> Stored:
     """The only series in a folder, the one that 'FOLDER#key' names, or one file; part: names a frame of it."""
     with no_warnings():
         return read_frame(path, part, open_series)
@@ -311,8 +304,8 @@ def open_series(path: Path) -> DynamicScan:
     (info,) = infos
     if by_text(images, "SOPClassUID").keys() <= SEGMENTATIONS:
         return _open_segmentation(images[0], path)
-    guesses = _check_images(images, path)
-    is_scaled, not_hu = _find_scale(images)
+    guesses = check_images(images, path)
+    is_scaled, not_hu = find_scale(images)
     frames, apart, times = frames_of(images, path)
     stacks = [stack_of(frame, path) for frame in frames]
     grid = stacks[0].grid
@@ -332,82 +325,11 @@ def open_series(path: Path) -> DynamicScan:
     return DynamicScan(shown, len(frames), times, read, f", told apart by {apart}")
 
 
-def _check_images(images: Sequence[Image], path: Path) -> list[str]:
-    """Compare images of a series; returns what is said of each difference that is no error.
-
-    Raises BadInput for images of two patients or scans, and for such as are no slices of grey values.
-    """
-    said = []
-    for tag in IDENTITY:
-        values = by_text(images, tag)
-        if len(values) > 1:
-            said.append(
-                f"Its images have {len(values)} values of {tag}, or none; they are taken as one series."
-            )
-        values.pop("", None)
-        if (tag in PATIENT and len(values) > 1) or (tag in SCAN and len(values) == 2):
-            one, other, *_ = values.values()
-            raise BadInput(
-                f"{path}: expected one series to be of one patient and scan, found {len(values)} values of {tag}: one in {one[0].name}, another in {other[0].name}. Put the images of each into a folder of its own, or convert the series with dcm2niix."
-            )
-    for image in images:
-        kind = image.text("PhotometricInterpretation") or "no kind of pixels"
-        if "MOSAIC" in image.text("ImageType"):
-            kind = "the slices of a volume side by side (a Siemens mosaic)"
-        if kind not in GREY:
-            raise BadInput(
-                f"{image}: expected one slice of grey values ({' or '.join(GREY)}), found {kind}. Convert it with dcm2niix to NIfTI, or move it elsewhere."
-            )
-    for tag in IMAGES_STATED:
-        stated = {image.number(tag) or 0 for image in images}
-        if len(stated) == 1 and len(images) < max(stated):
-            raise BadInput(
-                f"{path}: expected the {max(stated):g} images that their headers state ({tag}), found {len(images)}. Copy the missing ones, or convert what there is with dcm2niix."
-            )
-    for (tag, value), sentence in STATED.items():
-        # an inverted display has no meaning in a CT
-        is_usual = value == GREY[0] and images[0].text("Modality") == "CT"
-        if value in by_text(images, tag) and not is_usual:
-            said.append(sentence)
-    return said
-
-
-def _check_kinds(images: Sequence[Image]) -> None:
-    """Raise BadInput for magnitude and phase in one volume."""
-    kinds = grouped(
-        (frozenset(COMPLEX & {*image.text("ImageType").upper().split("\\")}), image)
-        for image in images
-    )
-    if len(kinds) > 1:
-        named = [f"{'/'.join(kind) or 'none'} in {some[0].name}" for kind, some in kinds.items()]
-        raise BadInput(
-            f"{images[0]}: expected one kind of image in a volume, found several in ImageType ({first_of(named)}). Put the images of each kind into a folder of its own."
-        )
-
-
-def _find_scale(images: Sequence[Image]) -> tuple[bool, str]:
-    """Whether headers scale stored values, and why these cannot be Hounsfield units ('' where they can).
-
-    Raises BadInput for a scale that is not whole, not above 0, not that of all images, or a table.
-    """
-    first = bool(images[0].text(RESCALE[0]))
-    for image in images:
-        slope, intercept = map(image.numbers, RESCALE)
-        is_whole = bool(slope and intercept and slope[0] > 0) or not slope + intercept
-        if not is_whole or bool(slope) != first or TABLE in image.header:
-            table = f" and a {TABLE}" if TABLE in image.header else ""
-            raise BadInput(
-                f"{image}: expected a RescaleSlope above 0 with a RescaleIntercept, or neither of both, as in the other images, found slope {slope}, intercept {intercept}{table}. Get the series again."
-            )
-    odd = {kind.upper() for kind in by_text(images, "RescaleType")} - HU_TYPES
-    return first, f"RescaleType {min(odd)}" if odd else ""
-
-
 def _read_stack(
     stack: Stack, info: SeriesInfo, of_series: list[str], is_scaled: bool, not_hu: str
 ) -> Stored:
     """The slices of a stack as one image, upright where a gantry tilt shears its grid."""
-    _check_kinds(stack.images)
+    check_kinds(stack.images)
     data = np.zeros(stack.grid.shape, np.float32)
     for k, image in enumerate(stack.images):
         data[k] = read_slice(image, data[k].shape)
@@ -478,7 +400,7 @@ def _open_segmentation(image: Image, path: Path) -> DynamicScan:
 
 
 DICOM = Format(
-    read_dicom,
+    read_series,
     named_endings=ENDINGS,
     is_part=is_frame,
 )  # a folder without an ending holds a series too

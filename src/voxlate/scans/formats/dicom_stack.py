@@ -1,4 +1,4 @@
-"""DICOM: the images of a series as frames in time, and as the slices of a volume."""
+"""DICOM: the images of a series as those of one scan, as frames in time, and as the slices of a volume."""
 
 import re
 from collections.abc import Sequence
@@ -9,8 +9,9 @@ import numpy as np
 from nibabel.affines import from_matvec
 from numpy.linalg import norm
 
-from voxlate.base.errors import BadInput
-from voxlate.scans.formats.dicom_file import Image
+from voxlate.base.errors import BadInput, first_of
+from voxlate.base.groups import grouped
+from voxlate.scans.formats.dicom_file import Image, by_text
 from voxlate.scans.images.grid import LPS_TO_RAS, Grid, check_affine
 
 TILT_DEGREES = 0.5  # positions are rounded in headers; a real gantry tilt is degrees
@@ -38,6 +39,28 @@ CLOCK = re.compile(
     r"(?:\d{8})?(\d\d)(\d\d)(\d\d(?:\.\d*)?)(?:[+-]\d{4})?"
 )  # a date, and a time of the day
 DAY_S = 86400.0
+GREY = ("MONOCHROME1", "MONOCHROME2")
+RESCALE = ("RescaleSlope", "RescaleIntercept")
+TABLE = "ModalityLUTSequence"
+HU_TYPES = {"HU", "US", ""}  # US: unspecified, as many scanners write
+IMAGES_STATED = ("ImagesInAcquisition", "NumberOfSlices")
+# of whom the images of a series are, and of which scan: two values are refused, and never shown
+PATIENT = ("PatientID", "PatientBirthDate")
+SCAN = ("StudyInstanceUID", "FrameOfReferenceUID")  # more than two were written by an anonymiser
+IDENTITY = (*PATIENT, *SCAN, "SeriesInstanceUID", "SeriesDescription")
+# what is said of a series if any image states it
+STATED = {
+    ("PhotometricInterpretation", "MONOCHROME1"): (
+        "Its display is inverted (MONOCHROME1); its values are taken as stored. Check that large ones are bright."
+    ),
+    ("LossyImageCompression", "01"): (
+        "It was compressed with loss (LossyImageCompression); fine structures may be lost. Take the original."
+    ),
+    ("BurnedInAnnotation", "YES"): (
+        "Text is written into its pixels (BurnedInAnnotation). Look whether it names the patient or hides tissue."
+    ),
+}
+COMPLEX = {"M", "P", "R", "I", "MAGNITUDE", "PHASE", "REAL", "IMAGINARY"}
 
 
 @dataclass(frozen=True)
@@ -195,6 +218,77 @@ def _check_step(step_mm: float, spacing_mm: float, thickness_mm: float, path: Pa
             f"{path}: expected slices {stated:g} mm apart, as their headers state, found every step {step_mm:.2f} mm: only one of {round(step_mm / stated)} is here. Copy the missing ones, or, if none are, convert the series with dcm2niix."
         )
     return f"Slices {stated:g} mm thick are {step_mm:.2f} mm apart; it is assumed that none is missing. Look whether some are."
+
+
+def check_images(images: Sequence[Image], path: Path) -> list[str]:
+    """Compare images of a series; returns what is said of each difference that is no error.
+
+    Raises BadInput for images of two patients or scans, and for such as are no slices of grey values.
+    """
+    said = []
+    for tag in IDENTITY:
+        values = by_text(images, tag)
+        if len(values) > 1:
+            said.append(
+                f"Its images have {len(values)} values of {tag}, or none; they are taken as one series."
+            )
+        values.pop("", None)
+        if (tag in PATIENT and len(values) > 1) or (tag in SCAN and len(values) == 2):
+            one, other, *_ = values.values()
+            raise BadInput(
+                f"{path}: expected one series to be of one patient and scan, found {len(values)} values of {tag}: one in {one[0].name}, another in {other[0].name}. Put the images of each into a folder of its own, or convert the series with dcm2niix."
+            )
+    for image in images:
+        kind = image.text("PhotometricInterpretation") or "no kind of pixels"
+        if "MOSAIC" in image.text("ImageType"):
+            kind = "the slices of a volume side by side (a Siemens mosaic)"
+        if kind not in GREY:
+            raise BadInput(
+                f"{image}: expected one slice of grey values ({' or '.join(GREY)}), found {kind}. Convert it with dcm2niix to NIfTI, or move it elsewhere."
+            )
+    for tag in IMAGES_STATED:
+        stated = {image.number(tag) or 0 for image in images}
+        if len(stated) == 1 and len(images) < max(stated):
+            raise BadInput(
+                f"{path}: expected the {max(stated):g} images that their headers state ({tag}), found {len(images)}. Copy the missing ones, or convert what there is with dcm2niix."
+            )
+    for (tag, value), sentence in STATED.items():
+        # an inverted display has no meaning in a CT
+        is_usual = value == GREY[0] and images[0].text("Modality") == "CT"
+        if value in by_text(images, tag) and not is_usual:
+            said.append(sentence)
+    return said
+
+
+def check_kinds(images: Sequence[Image]) -> None:
+    """Raise BadInput for magnitude and phase in one volume."""
+    kinds = grouped(
+        (frozenset(COMPLEX & {*image.text("ImageType").upper().split("\\")}), image)
+        for image in images
+    )
+    if len(kinds) > 1:
+        named = [f"{'/'.join(kind) or 'none'} in {some[0].name}" for kind, some in kinds.items()]
+        raise BadInput(
+            f"{images[0]}: expected one kind of image in a volume, found several in ImageType ({first_of(named)}). Put the images of each kind into a folder of its own."
+        )
+
+
+def find_scale(images: Sequence[Image]) -> tuple[bool, str]:
+    """Whether headers scale stored values, and why these cannot be Hounsfield units ('' where they can).
+
+    Raises BadInput for a scale that is not whole, not above 0, not that of all images, or a table.
+    """
+    first = bool(images[0].text(RESCALE[0]))
+    for image in images:
+        slope, intercept = map(image.numbers, RESCALE)
+        is_whole = bool(slope and intercept and slope[0] > 0) or not slope + intercept
+        if not is_whole or bool(slope) != first or TABLE in image.header:
+            table = f" and a {TABLE}" if TABLE in image.header else ""
+            raise BadInput(
+                f"{image}: expected a RescaleSlope above 0 with a RescaleIntercept, or neither of both, as in the other images, found slope {slope}, intercept {intercept}{table}. Get the series again."
+            )
+    odd = {kind.upper() for kind in by_text(images, "RescaleType")} - HU_TYPES
+    return first, f"RescaleType {min(odd)}" if odd else ""
 
 
 def tilt_of(grid: Grid) -> float:
