@@ -263,6 +263,7 @@ READ = {  # what is written, its name, its voxels, and how many messages it gets
         (of(*each("SeriesDescription", *"aaabb")), SERIES, 1),
         (of(*some([2], PatientID="")), SERIES, 1),
         (of(*({"SeriesInstanceUID": p, "SeriesDescription": p} for p in PARTS)), SERIES, 2),
+        (of(*each("RescaleSlope", *"12345"), Modality="MR"), STORED * (K + 1) - 1024, 1),
         # other formats
         (nii((108, "<f", 0.0)), VOXELS.T, 0),  # voxels in the header
         (nii((76, "<f", -2.0)), VOXELS.T, 0),  # a mirrored stack

@@ -350,6 +350,11 @@ def _read_stack(
         elif is_ct:
             said.append(f"It states {NO_SCALE}; its values are taken as Hounsfield units.")
     guesses = [message("guess", sentence) for sentence in said if sentence]
+    slopes = [image.number("RescaleSlope") or 1.0 for image in stack.images]
+    first, last = slopes[0], slopes[-1]
+    if first != last and slopes == sorted(slopes, reverse=first > last):
+        text = f"Its RescaleSlope drifts along the slices, from {first:g} to {last:g}. Look whether tissue keeps its brightness."
+        guesses.append(message("guess", text, grade="caution"))
     grid = stack.grid
     tilt = tilt_of(grid)
     if tilt > TILT_DEGREES:
