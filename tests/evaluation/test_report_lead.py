@@ -29,7 +29,7 @@ def on(outcome, modality="ct"):
     ("warnings", "verdicts", "outcome", "reason"),
     [
         ({"a": [NOTE, refused(), careful()]}, [on("better")], "worse", TURNED),
-        ({"a": [refused()], "b": [refused("b.")]}, [], "worse", f"a: {TURNED}"),
+        ({"a": [refused()], "b": [refused("b.")]}, [], "worse", TURNED),
         ({"a": [refused()], "b": [NOTE], "c": []}, [on("better")], "unclear", f"a: {TURNED}"),
         ({"a": [careful()], "b": [DIM]}, [], "unclear", "1 other"),
         ({"a": [careful()]}, [on("better")], "unclear", DARK),

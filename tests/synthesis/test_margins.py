@@ -148,11 +148,8 @@ def test_an_empty_mask_gives_the_lowest_value_everywhere(monkeypatch):
         ({"centred": False}, "data.centred = true"),
         ({"patch": [1, 64, 72]}, "multiple of 16 columns"),
         ({"patch": [4, 64, 64]}, "one slice"),
-        (
-            {"augment": {"rotate_degrees": 5}},
-            "data.augment: expected no changes with data.centred",
-        ),
-        ({"augment": {"elastic_mm": 2}}, "that move the mid-plane"),
+        ({"augment": {"rotate_degrees": 5}}, "data.augment.*rotate_degrees.*data.centred"),
+        ({"augment": {"elastic_mm": 2}}, "data.augment.*elastic_mm.*data.centred"),
     ],
 )
 def test_data_that_move_the_mid_plane_are_refused_before_training(data, words):
