@@ -44,11 +44,13 @@ def test_every_preset_loads_and_says_where_its_layout_is_from():
         ("a/t1.png", {"modalities": ["ct"]}, "found 'ct'. They are t1."),
         ("images/a{1,2}_{ct,vibe}.nii.gz", {}, "found 2 scans of another form ('images/a1_vibe."),
         ("D{1,2}/imagesTr/x_1_000{0,1}.nii.gz", {}, "2 folders imagesTr"),
+        ("{mr,ct}{1,2,3}.nii.gz", {}, "--pattern '**/{modality}{case}'"),
+        ("MR/mr{1,2,3}_reg.nii.gz CT/ct{1,2,3}.nii.gz", {}, "--pattern '**/{modality}{case}'"),
     ],
 )
 def test_a_folder_that_is_not_a_cohort_is_refused_in_one_sentence(tmp_path, path, options, words):
     with refuses(re.escape(words)):
-        find_cohort(touch(tmp_path, path), **options)
+        find_cohort(touch(tmp_path, *path.split()), **options)
 
 
 def test_the_development_scans_are_found_without_an_option(shared):
@@ -137,13 +139,10 @@ def test_a_folder_that_may_not_be_read_is_listed(tmp_path, monkeypatch):
     assert "found 'Permission denied'" in found.unread[0]
 
 
-def test_a_linked_case_is_read_once_links_upwards_do_not_go_round_and_one_to_nothing_is_listed(
-    tmp_path,
-):
+def test_a_linked_case_is_read_once_and_links_upwards_do_not_go_round(tmp_path):
     touch(tmp_path, "a/t1.nii.gz", "z/t1.nii.gz")
     for link, to in (
         ("alpha", "z"),
-        ("a/ct", "/lost/ct"),
         ("a/notes.txt", "/lost/notes.txt"),
         ("a/up", ".."),
         ("z/up", ".."),
@@ -151,8 +150,7 @@ def test_a_linked_case_is_read_once_links_upwards_do_not_go_round_and_one_to_not
         (tmp_path / link).symlink_to(to)
     found = find_cohort(tmp_path)
     assert names(found.cases) == {"a": ["t1"], "z": ["t1"]}
-    (lost,) = found.unread
-    assert lost.startswith(f"{tmp_path}/a/ct: ")
+    assert not found.unread
 
 
 @every_row(

@@ -6,7 +6,6 @@ Of the tags of a person, hashes alone are kept, and none is shown.
 """
 
 import hashlib
-import os
 import re
 import shlex
 from collections.abc import Sequence
@@ -132,19 +131,13 @@ def _is_slice(path: Path) -> bool:
     )
 
 
-def state_pairs(cases: Sequence[CaseFiles], found: CohortFiles, root: Path) -> None:
+def state_pairs(found: CohortFiles) -> None:
     """State in `found.unpaired` that each modality is in cases of its own, where the cohort has several."""
-    found.unpaired = ""
-    scans = grouped(
-        (name, os.path.relpath(path, root).replace(os.sep, "/"))
-        for case in cases
-        for name, path in case.files.items()
-    )
+    scans = grouped((name, path) for case in found.cases for name, path in case.files.items())
     is_repeated = any(len(paths) > 1 for paths in scans.values())
-    if len(scans) < 2 or not is_repeated or any(len(case.files) > 1 for case in cases):
-        return
-    shown = ", ".join(f"{name} in {paths[0]}" for name, paths in scans.items())
-    found.unpaired = f"Expected cases with two modalities, found each modality in cases of its own ({shown}). If equal parts of their paths are of one patient, pass --pattern with {{case}} in their place, such as '{{modality}}/{{case}}_*'; or give the scans of a pair one case in the table of voxlate manifest; without pairs, train auto takes --unpaired."
+    if len(scans) > 1 and is_repeated and all(len(case.files) == 1 for case in found.cases):
+        shown = first_of([f"{name} in {paths[0]}" for name, paths in scans.items()])
+        found.unpaired = f"Expected cases with two modalities, found each modality in cases of its own ({shown}). If equal parts of their paths are of one patient, pass --pattern with {{case}} in their place, such as '{{modality}}/{{case}}_*'; or give the scans of a pair one case in the table of voxlate manifest; without pairs, train auto takes --unpaired."
 
 
 def require_patients(found: CohortFiles) -> None:
@@ -169,7 +162,9 @@ def answers(found: CohortFiles) -> str:
             shown = first_of([*dict.fromkeys(map(owners.__getitem__, asked))], 2)
             text = f"--patients {shlex.quote(option)} if they are {plural(len(patients), 'patient')} ({shown})"
             offered.setdefault(frozenset(map(tuple, patients.values())), text)
-    return f"{', '.join(offered.values())}, or --patients FILE (by default {PATIENTS} there) with 'CASE PATIENT' a line"
+    one_kind = len({*chain.from_iterable(case.files for case in found.cases)}) == 1
+    pattern = ", --pattern such as '{modality}_{case}/*' if folders are modalities"
+    return f"{', '.join(offered.values())}{pattern if one_kind else ''}, or --patients FILE (by default {PATIENTS} there) with 'CASE PATIENT' a line"
 
 
 def take_patients(cases: Sequence[CaseFiles], patients: Path | str) -> list[CaseFiles]:
