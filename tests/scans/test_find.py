@@ -42,7 +42,7 @@ def test_every_preset_loads_and_says_where_its_layout_is_from():
         ("a/t1.png", {"pattern": "{case}/{contrast}.png"}, "found 'contrast'."),
         ("a/t1.png", {"pattern": "{case}/t1.png"}, "expected {modality} in it"),
         ("a/t1.png", {"modalities": ["ct"]}, "found 'ct'. They are t1."),
-        ("images/a{1,2}_{ct,vibe}.nii.gz", {}, "found 2 scans of another form ('images/a1_vibe."),
+        ("images/a{1,2}_{ct,vibe}.nii.gz", {}, "of another form ('images/a1_vibe."),
         ("D{1,2}/imagesTr/x_1_000{0,1}.nii.gz", {}, "2 folders imagesTr"),
         ("{mr,ct}{1,2,3}.nii.gz", {}, "--pattern '**/{modality}{case}'"),
         ("MR/mr{1,2,3}_reg.nii.gz CT/ct{1,2,3}.nii.gz", {}, "--pattern '**/{modality}{case}'"),

@@ -92,7 +92,7 @@ def test_labels_are_a_label_map_or_an_image_by_their_values(tmp_path, labels, na
         write(tmp_path / f"labels{case}.nii.gz", labels(values))
         write(tmp_path / "others/labels" / f"{case[-1]}.nii.gz", labels(values))
         write(tmp_path / "others/images" / f"{case[-1]}.nii.gz", values)
-    for case in find_cohort(tmp_path / "others").cases:
+    for case in find_cohort(tmp_path / "others", pattern="{modality}/{case}").cases:
         assert {*case.files, *case.labels} == {"images", "labels" if name == "seg" else name}
     shutil.rmtree(tmp_path / "others")
     (tmp_path / "dataset.json").write_text('{"channel_names": {"0": "T1w", "1": "FLAIR"}}')

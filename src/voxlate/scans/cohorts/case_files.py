@@ -196,9 +196,9 @@ def cases_of(
         for name, of_name in grouped((plain_name(row.modality), row) for row in of_case).items():
             by_path = {row.path: row for row in of_name}  # a row may be repeated
             if len(by_path) > 1 and not runs:
-                (first, one), *further = by_path.items()
+                (first, one), *again = by_path.items()
                 raise BadInput(
-                    f"{first}: expected one {one.modality} of case {case}, found also {first_of([row.series or path for path, row in further])}. Name one in a table (--manifest), skip the others or narrow the series' tags in a preset file (--preset, keys skip and series), or leave the case out (--exclude {case}). Of sessions in folders of their own: --pattern '**/{{patient}}/{{case}}/{{modality}}'."
+                    f"{first}: expected one {one.modality} of case {case}, found also {first_of([row.series or path for path, row in again])}. Name one in a table (--manifest), skip the others or narrow the series' tags in a preset file (--preset, keys skip and series), or leave the case out (--exclude {case}). Of sessions in folders of their own: --pattern '**/{{patient}}/{{case}}/{{modality}}'."
                 )
             files[name], *further = sorted(by_path, key=str)
             others += [path.name for path in further]

@@ -241,11 +241,9 @@ def _settle_folds(cases: list[CaseFiles], where: Path | str) -> list[CaseFiles]:
         raise BadInput(
             f"{where}: expected folds 0 to {FOLDS - 1} or 1 to {FOLDS}, as --fold takes, found fold {max(folds)}. Number at most {FOLDS} folds, or state the split of each case in their place."
         )
-    numbers = {fold: fold - first for fold in folds if len(folds) > 1}
-    return [
-        replace(case, fold=None if case.split == "test" else numbers.get(case.fold))
-        for case in cases
-    ]
+    learning = [case for case in cases if case.split != "test" and len(folds) > 1]
+    numbers = {case.case: case.fold - first for case in learning if case.fold is not None}
+    return [replace(case, fold=numbers.get(case.case)) for case in cases]
 
 
 def _settle_splits(cases: list[CaseFiles], layout: Preset, found: CohortFiles) -> list[CaseFiles]:
