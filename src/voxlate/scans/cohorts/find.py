@@ -252,16 +252,15 @@ def _settle_splits(cases: list[CaseFiles], layout: Preset, found: CohortFiles) -
     Training alone states no split. The cases of fold 0 validate where folds alone say so, some training cases where nothing
     does, and cases outside of all folders train.
     """
-    if any(case.fold is not None for case in cases) and "val" not in {one.split for one in cases}:
-        by_fold = {case.case: "val" if case.fold == 0 else "train" for case in cases}
-        by_fold |= {case.case: "test" for case in cases if case.split == "test"}
-        cases = [replace(case, split=by_fold[case.case]) for case in cases]
     named = grouped((case.patient or case.case, split_of_name(case.case)) for case in cases)
     by_name = {owner: words[0] for owner, words in named.items() if len({*words}) == 1}
     # test_p4 beside p1; not a cohort of test_p1 and test_p2, nor P1_test and P1_retest
     if len({*by_name.values()}) < 2:
         by_name = {}
     stated = {case.case: case.split or by_name.get(case.patient or case.case) for case in cases}
+    if any(case.fold is not None for case in cases) and "val" not in stated.values():
+        learning = [case for case in cases if case.split != "test"]
+        stated |= {case.case: "val" if case.fold == 0 else "train" for case in learning}
     if {*stated.values()} <= {None, "train"}:
         return [replace(case, split=None) for case in cases]
     placed = [replace(case, split=stated[case.case] or "train") for case in cases]
@@ -300,14 +299,14 @@ def _refuse_unequal_stacks(cases: Iterable[CaseFiles]) -> None:
     if len(shapes) > 1:
         (first, one), (second, other), *_ = shapes.items()
         raise BadInput(
-            f"{other}: expected the slices, height and width of {one.name}, as the two are paired by index ({'×'.join(map(str, first))}), found {'×'.join(map(str, second))}. Save them on one grid, slice by slice."
+            f"{other}: expected the slices, height and width of {one.name}, as the two are paired by index {first}, found {second}. Save them on one grid, slice by slice."
         )
 
 
 def _take_modalities(
     modalities: Sequence[str], layout: Preset, root: Path, found: CohortFiles
 ) -> list[CaseFiles]:
-    """The cases with these modalities alone, without those that have none; a layout with gaps asks for all, if some cases have all."""
+    """The cases with these modalities alone, without those that have none; a layout with gaps takes those with the most."""
     known = sorted({*chain.from_iterable(case.files for case in found.cases)})
     for wanted in modalities:
         known_name(root, "a modality of its cases", wanted, known)
@@ -315,9 +314,7 @@ def _take_modalities(
         replace(case, files={name: case.files[name] for name in modalities if name in case.files})
         for case in found.cases
     ]
-    count = len({*modalities})
-    are_whole = layout.gaps and any(len(case.files) == count for case in taken)
-    least = count if are_whole else 1
+    least = max(len(case.files) for case in taken) if layout.gaps else 1
     lacking = [case.case for case in taken if len(case.files) < least]
     found.note(found.unclaimed, lacking, "cases that lack a modality which is asked for")
     return [case for case in taken if len(case.files) >= least]

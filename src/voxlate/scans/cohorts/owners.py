@@ -57,7 +57,7 @@ def shared_parts(names: Sequence[str]) -> dict[str, list[str]]:
     """The names that are alike but for one part, by what they share, where they may be of one patient.
 
     They may not where they share dates alone, or that part is a person or one of many numbers; nor where all names share
-    the rest, unless words follow its number.
+    the rest, unless it is a person or that part a date.
     """
     of_names = {name: tuple(match[0] for match in PART.finditer(name)) for name in sorted(names)}
     whole = {parts: name for name, parts in of_names.items()}
@@ -73,15 +73,12 @@ def shared_parts(names: Sequence[str]) -> dict[str, list[str]]:
         several = sorted({name for _, name in group} | {whole.get(rest, group[0][1])})
         if len(several) < 2 or all(map(_is_date, rest)) or any(map(PERSON.fullmatch, words)):
             continue
-        are_numbers = all(map(str.isdecimal, words))
-        if any(map(PERSON.fullmatch, rest)) or any(map(_is_date, words)):
-            may_be_one = True
-        elif len(several) == len(of_names):
-            may_be_one = not (are_numbers or behind) and rest[-1][-1].isdigit()
-        else:
-            may_be_one = len(words) <= MOST_SESSIONS and all(word[0] != "0" for word in words)
-            may_be_one = may_be_one or not are_numbers
-        if may_be_one and not {*several} <= {*chain.from_iterable(shared.values())}:
+        if not any(map(PERSON.fullmatch, rest)) and not any(map(_is_date, words)):
+            are_numbers = all(map(str.isdecimal, words))
+            is_short = len(words) <= MOST_SESSIONS and all(word[0] != "0" for word in words)
+            if len(several) == len(of_names) or (are_numbers and not is_short):
+                continue
+        if not {*several} <= {*chain.from_iterable(shared.values())}:
             shared["_".join(rest)] = several
     return shared
 

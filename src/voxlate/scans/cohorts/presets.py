@@ -75,12 +75,8 @@ class Tags:
     def fits(self, series: SeriesInfo) -> bool:
         """Whether a series has all these tags."""
         is_modality = self.modality.upper() in ("", series.modality.upper())
-        found = (
-            self.description.search(series.description),
-            self.protocol.search(series.protocol),
-            self.image_type.search(series.image_type),
-        )
-        return is_modality and all(found)
+        keys = ("description", "protocol", "image_type")
+        return is_modality and all(getattr(self, key).search(getattr(series, key)) for key in keys)
 
 
 @settings

@@ -132,7 +132,7 @@ def list_held_out(splits: Mapping[str, str]) -> dict[str, list[str]]:
 def describe_held_out(splits: Mapping[str, str]) -> str:
     """Which patients are held out from training, in a line; "" where none is."""
     parts = [
-        f"{name} {first_of(patients)} ({len(patients)})"
+        f"{'validation' if name == 'val' else name} {first_of(patients)} ({len(patients)})"
         for name, patients in list_held_out(splits).items()
         if patients
     ]
