@@ -319,9 +319,13 @@ def rows_of(
     scans = scan_columns(table, bases)
     others = {*table.columns} - {*COLUMNS, *scans}
     found.note(found.unclaimed, others, f"columns of {table.path.name} that name no scans")
+    cases = [case_in(row) for row in table.rows.values()]
+    if "path" not in table.columns and scans and len({*cases}) < len(cases):
+        raise BadInput(
+            f"{table.path}: expected a row for each case, found several of {max(cases, key=cases.count)}. Add a column 'case' with another name in each row."
+        )
     without = []
-    for line, row in table.rows.items():
-        case = case_in(row)
+    for case, (line, row) in zip(cases, table.rows.items()):
         split, fold = split_and_fold(line, row)
         named = {OF_PATHS.sub("", name) or name: row[name] for name in scans if row[name]}
         if row.get("modality") and row.get("path"):

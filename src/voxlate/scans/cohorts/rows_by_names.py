@@ -40,15 +40,12 @@ def rows_by_names(
     arrays: what is assumed of array files, of which each array is a scan. Pictures beside scans are noted. found.questions gets why patients are not known. Raises BadInput for scans whose
     names state no modality.
     """
-    # pictures whose names are those of no modality
-    pictures = [
-        path
-        for path in paths
-        if is_picture(Path(path)) and not is_known(without_ending(Path(path).name))
-    ]
-    if any(not is_picture(Path(path)) for path in paths):
-        found.note(found.unclaimed, pictures, "pictures beside scans")
-        paths = sorted({*paths} - {*pictures})
+    pictures = {path for path in paths if is_picture(Path(path))}
+    if pictures != {*paths}:
+        # whose names are those of no modality
+        unknown = [path for path in pictures if not is_known(without_ending(Path(path).name))]
+        found.note(found.unclaimed, unknown, "pictures beside scans")
+        paths = sorted({*paths}.difference(unknown))
     inside = {
         path: {f"{without_ending(path)}/{name}": name for name in images_in(root / path)}
         for path in paths

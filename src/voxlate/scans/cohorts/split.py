@@ -42,11 +42,8 @@ def check_size(splits: Mapping[str, str]) -> list[Message]:
     if count == 1:
         text = "Expected two patients or more, found one, who trains: none is held out for validation or test, so no image of a training can be scored. Add patients."
         return [message("few-patients", text, grade="caution", patients=1)]
-    validation = placed.count("val")
-    train = count - validation
+    train, validation = placed.count("train"), placed.count("val")
     text = f"{count} patients: {train} for training, {validation} for validation, none for test, because there are fewer than {SMALL}"
-    if validation < 2 < count:
-        text += f"; for intervals, which need two:  --shares {count - 2} 2 0"
     if train > 1:
         text += f"; for a test patient:  --shares {train - 1} {validation} 1"
     return [message("few-patients", text, patients=count)]

@@ -286,9 +286,6 @@ def _name_unread(
     stems = {without_ending(file_and_part(path)[0].name) for path in paths}
     if path.name in SILENT or path.stem in stems or not (missing or may_be_list(path.name)):
         return
-    cause = f"{path}: expected a list or table (.txt, .json, .csv) of the splits or folds of cases, found none"
-    if missing:
-        entry = missing[0]
-        cause = f"{entry.where}: expected cases such as {cases[0].case}, found '{entry.entry}', which is none"
-    found.ignored = f"{cause}. Correct the file, write the splits into the table of voxlate manifest (--manifest), or move the file away."
+    entries = [f"{one.where}: '{one.entry}'" for one in missing]
+    found.ignored = f"{path}: expected a list or table (.txt, .json, .csv) of the splits or folds of cases such as {cases[0].case}, found {first_of(entries, 1) or 'none'}. Correct the file, write the splits into the table of voxlate manifest (--manifest), or move the file away."
     found.unread.append(found.ignored)
