@@ -179,11 +179,10 @@ def cases_of(
         ((row.split, row.patient and plain_name(row.patient), plain_name(row.case)), row)
         for row in rows
     )
-    # Studies often have one name in every patient ('baseline'): then only patient and study together name a case.
-    studies = Counter(study for _, study in {(owner, study) for _, owner, study in by_case})
-    is_ambiguous = max(studies.values(), default=1) > 1
     splits = Counter((owner, study) for _, owner, study in by_case)
-    begin_anew = max(splits.values(), default=1) > 1
+    begin_anew = len(splits) < len(by_case)
+    # Studies often have one name in every patient ('baseline'): then only patient and study together name a case.
+    is_ambiguous = len({study for _, study in splits}) < len(splits)
     cases = []
     others = []
     asked = []
