@@ -104,7 +104,9 @@ def test_a_list_that_is_not_read_is_a_doubt_that_is_named(tmp_path, lists):
     [
         ("0/train.txt x_1\\nx_2 | 0/val.txt x_3 | 1/train.txt x_2\\nx_3", "x_3"),
         ("train.txt x_1\\nx_2 | val.txt x_2\\nx_3", "val.txt, line 1: .*x_2 .*train.txt, line 2"),
-        ("a.csv case,fold\\nx_1,0\\nx_2,1\\nx_3,5", "x_3 in fold 5"),
+        ("a.csv case,fold\\nx_1,0\\nx_2,1\\nx_3,5", "fold 5"),
+        ("a.csv case,split\\nx_1,train\\nx_2,exam", "line 3: .*'exam'"),
+        ("s.csv id,isTrain,isTest\\nx_1,1,0\\nx_2,1,0\\nx_3,0,1", "line 2: .*'1'"),
         ("folds.csv case,fold\\nx_1,0\\nx_2,1\\nx_3,test", "line 4: .*'test'"),
         ("fold1/val.txt x_1 | fold2/val.txt x_1\\nx_2", "one fold"),
         ("a_split.csv case,teil\\nx_1,Training\\nx_2,Vali\\nx_3,Test", "line 3: .*'Vali'"),
@@ -117,12 +119,6 @@ def test_a_list_that_is_not_read_is_a_doubt_that_is_named(tmp_path, lists):
 def test_lists_that_contradict_each_other_or_the_names_of_scans_are_refused(tmp_path, lists, words):
     with refuses(words):
         find_cohort(write_lists(tmp_path, lists))
-
-
-def test_a_table_with_an_unknown_split_is_a_doubt(tmp_path):
-    lists = "ages.csv case,age\\nx_1,4 | a.csv case,split\\nx_1,train\\nx_2,exam"
-    (doubt,) = find_cohort(write_lists(tmp_path, lists)).unread
-    assert "a.csv" in doubt
 
 
 def test_a_list_in_a_folder_that_the_layout_skips_is_none(tmp_path):
@@ -283,7 +279,6 @@ def test_plain_numbers_and_names_of_patients_are_not_asked_about(tmp_path, names
 def test_modalities_in_cases_of_their_own_are_a_doubt(tmp_path, words):
     found = find_cohort(lay_out(tmp_path, words))
     assert found.unpaired
-    assert not found.questions
 
 
 VOLUME, SLICE = np.ones((6, 8, 8)), np.ones((6, 8))

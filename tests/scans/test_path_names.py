@@ -16,26 +16,16 @@ from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.scans.images.grid import Volume
 
 
-def test_a_patient_in_the_folders_of_two_splits_is_refused(tmp_path):
-    lay_out(tmp_path, "train/pat0{1,2}/tp{1,2}/{t1,ct}.png test/pat01/tp3/{t1,ct}.png")
-    with refuses("pat01"):
-        find_cohort(tmp_path)
-
-
-def test_the_manifest_of_a_folder_states_what_prepare_would_read_and_may_be_corrected(tmp_path):
-    lay_out(
-        tmp_path, "siteA/{a,b}/{t1,ct,mask}.nii.gz siteB/a/ses-1/{t1,ct}.nii.gz test/c/t1.nii.gz"
-    )
+def test_the_manifest_of_a_folder_may_be_corrected(tmp_path):
+    lay_out(tmp_path, "siteA/{a,b}/{t1,mask}.nii.gz siteB/a/ses-1/t1.nii.gz c/t1.nii.gz")
     found = voxlate.manifest(tmp_path)
-    table = tmp_path / "cases.csv"
     with refuses("line [23]"):
         find_cohort(tmp_path)
-    rows = [line.split(",") for line in table.read_text().splitlines()]
-    filled = [[row[1][:7] if number else row[0], *row[1:]] for number, row in enumerate(rows)]
-    table.write_text("\n".join(map(",".join, filled)))
+    table = tmp_path / "cases.csv"
+    table.write_text(table.read_text().replace("\n,", "\np,"))
     again = find_cohort(tmp_path)
     assert [one.paths for one in again.cases] == [one.paths for one in found.cases]
-    assert [one.patient for one in again.cases] == ["c", "siteA_a", "siteA_b", "siteB_a"]
+    assert {one.patient for one in again.cases} == {"c", "p"}
     with refuses("new file"):
         voxlate.manifest(tmp_path)
 
@@ -92,7 +82,7 @@ def test_labels_are_a_label_map_or_an_image_by_their_values(tmp_path, labels, na
         write(tmp_path / f"labels{case}.nii.gz", labels(values))
         write(tmp_path / "others/labels" / f"{case[-1]}.nii.gz", labels(values))
         write(tmp_path / "others/images" / f"{case[-1]}.nii.gz", values)
-    for case in find_cohort(tmp_path / "others").cases:
+    for case in find_cohort(tmp_path / "others", pattern="{modality}/{case}").cases:
         assert {*case.files, *case.labels} == {"images", "labels" if name == "seg" else name}
     shutil.rmtree(tmp_path / "others")
     (tmp_path / "dataset.json").write_text('{"channel_names": {"0": "T1w", "1": "FLAIR"}}')

@@ -60,10 +60,6 @@ def test_the_note_on_a_small_cohort_names_shares_that_prepare_accepts():
     ]
 
 
-def test_another_seed_gives_another_split():
-    assert split_patients(_cases(30), 0) != split_patients(_cases(30), 1)
-
-
 def test_stated_splits_win():
     cases = _cases("aa", "test") + _cases("b", "train")
     assert split_patients(cases) == {"a": "test", "b": "train"}
@@ -117,7 +113,7 @@ def test_training_gets_its_share_of_the_patients(count):
     assert placed == ["train"] * count
 
 
-@every_row("count, shares", [(10, (0.5, 1e-9, 0.5)), (3, (0.7, 0.15, 0.15)), (1, (0.5, 0.5, 0))])
+@every_row("count, shares", [(3, (0.7, 0.15, 0.15)), (1, (0.5, 0.5, 0))])
 def test_shares_that_get_no_patient_are_refused(count, shares):
     with refuses(f"{min(filter(None, shares)):g} of {count} patients"):
         split_patients(_cases(count), shares=shares)

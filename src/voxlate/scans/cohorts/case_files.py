@@ -74,14 +74,6 @@ def as_names(names: Sequence[str] | str | None) -> tuple[str, ...]:
     return tuple(filter(None, map(str.strip, words)))
 
 
-def several_files(rows: Sequence[Row]) -> BadInput:
-    """The error of a case with several files of one modality."""
-    first, *others = rows
-    return BadInput(
-        f"{first.path}: expected one {first.modality} of case {first.case}, found also {first_of([row.series or row.path for row in others])}. Name one in a table (--manifest), skip the others or narrow the series' tags in a preset file (--preset, keys skip and series), or leave the case out (--exclude {first.case}). Of sessions in folders of their own: --pattern '**/{{patient}}/{{case}}/{{modality}}'."
-    )
-
-
 MASKS = ("mask", "brainmask")
 LABELS = ("seg", "lesion", "labels", "label", "segmentation")
 # Words of names, without accents. MASK: in English, German, French, Spanish and Italian, also behind a word (hirnmaske).
@@ -187,11 +179,10 @@ def cases_of(
         ((row.split, row.patient and plain_name(row.patient), plain_name(row.case)), row)
         for row in rows
     )
-    # Studies often have one name in every patient ('baseline'): then only patient and study together name a case.
-    studies = Counter(study for _, study in {(owner, study) for _, owner, study in by_case})
-    is_ambiguous = max(studies.values(), default=1) > 1
     splits = Counter((owner, study) for _, owner, study in by_case)
-    begin_anew = max(splits.values(), default=1) > 1
+    begin_anew = len(splits) < len(by_case)
+    # Studies often have one name in every patient ('baseline'): then only patient and study together name a case.
+    is_ambiguous = len({study for _, study in splits}) < len(splits)
     cases = []
     others = []
     asked = []
@@ -204,7 +195,10 @@ def cases_of(
         for name, of_name in grouped((plain_name(row.modality), row) for row in of_case).items():
             by_path = {row.path: row for row in of_name}  # a row may be repeated
             if len(by_path) > 1 and not runs:
-                raise several_files([replace(row, case=case) for row in by_path.values()])
+                (first, one), *again = by_path.items()
+                raise BadInput(
+                    f"{first}: expected one {one.modality} of case {case}, found also {first_of([row.series or path for path, row in again])}. Name one in a table (--manifest), skip the others or narrow the series' tags in a preset file (--preset, keys skip and series), or leave the case out (--exclude {case}). Of sessions in folders of their own: --pattern '**/{{patient}}/{{case}}/{{modality}}'."
+                )
             files[name], *further = sorted(by_path, key=str)
             others += [path.name for path in further]
         if split and not owner and splits[owner, study] > 1:
@@ -282,7 +276,8 @@ def _with_images(cases: Sequence[CaseFiles], found: CohortFiles) -> list[CaseFil
     for name, path in firsts.items():
         kind = kind_by_values(path)
         if kind != "seg":
-            images[name] = name if kind in {*named, *images.values()} else kind
+            images[name] = name if kind in named else kind
+            named.add(images[name])
             found.guessed.append(f"{name} is {images[name]}, and no label map, by its values")
     taken = []
     for case in cases:

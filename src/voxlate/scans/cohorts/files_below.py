@@ -68,12 +68,6 @@ def folders_below(root: Path, found: CohortFiles) -> Folders:
         f"{error.filename}: expected a folder that may be read, found '{error.strerror}'"
         for error in closed
     ]
-    found.unread += [
-        f"{folder / name}: expected a folder or file, found a link that leads nowhere"
-        for folder, files in folders
-        for name in files
-        if not (name.lower().endswith((*scan_endings(), *NOTES)) or (folder / name).exists())
-    ]
     return folders
 
 

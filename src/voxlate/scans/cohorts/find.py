@@ -66,7 +66,6 @@ from voxlate.scans.formats.dicom import (
 )
 from voxlate.scans.formats.io import (
     file_and_part,
-    holds_slices,
     is_picture,
     location_of,
 )
@@ -141,7 +140,6 @@ def find_cohort(
     if table is not None:
         files = files - {table.path} if rows else files | {table.path}
     cases = take_lists(root, files, cases, found)
-    state_pairs(cases, found, root)
     is_stated = patients is not None or all(case.patient for case in cases)
     if patients is not None:
         cases = take_patients(cases, patients)
@@ -149,7 +147,7 @@ def find_cohort(
         cases = state_owners(cases, found)
     cases = join_by_person(cases, found, is_stated, found.guessed if rows else found.unread)
     where = found.manifest or patients or root
-    cases = _settle_folds(cases, where, found)
+    cases = _settle_folds(cases, where)
     if "split" not in columns:
         cases = _settle_splits(cases, layout, found)
     refuse_leak(cases, where)
@@ -161,15 +159,14 @@ def find_cohort(
         raise BadInput(
             f"{where}: expected at least one case with an image, found none but masks and label maps: an empty cohort. Add the path of a scan, or exclude fewer cases."
         )
-    refuse_similar_names((case.case for case in cases), "case", where)
-    refuse_similar_names((case.patient for case in cases), "patient", where)
+    refuse_similar_names((case.patient or case.case for case in cases), where)
     found.cases = _unify_spelling(sorted(cases, key=attrgetter("case")), found)
     if modalities is not None:
         found.cases = _take_modalities(modalities, layout, root, found)
     if all(case.patient for case in found.cases):
         found.questions.clear()
     _state_assumptions(found, layout)
-    state_pairs(found.cases, found, root)
+    state_pairs(found)
     return found
 
 
@@ -209,7 +206,11 @@ def _cases_below(
         )
     cases = cases_of(rows, exclusion, layout.runs, found)
     if not cases:
-        raise _none_fits(base, images, layout)
+        expected = "' or '".join(pattern for _, pattern in layout.forms)
+        what = "DICOM series in folders" if layout.series else "paths"
+        raise BadInput(
+            f"{base}: expected {what} like '{expected}', found {len(images)} of another form ({quote_some(images)}; voxlate info lists the series of a folder). Pass --pattern with {{patient}}, {{case}} and {{modality}} where they stand in the path, or change the preset."
+        )
     found.note(found.unclaimed, unmatched, "scans that no pattern claims")
     found.without_scan += [case.case for case in cases if not case.files]
     what = "cases of label maps or a mask without a scan"
@@ -219,17 +220,6 @@ def _cases_below(
     if layout.arrays is not None:
         _refuse_unequal_stacks(cases)
     return layout, cases
-
-
-def _none_fits(root: Path, paths: Sequence[str], layout: Preset) -> BadInput:
-    """The error of a cohort none of whose paths, or series, have the layout's form."""
-    expected = "' or '".join(pattern for _, pattern in layout.forms)
-    what = "paths"
-    if layout.series:
-        what = f"DICOM series with the tags of {' or '.join(layout.series)} in folders"
-    return BadInput(
-        f"{root}: expected {what} like '{expected}', found {len(paths)} of another form ({quote_some(paths)}; voxlate info lists the series of a folder). Pass --pattern with {{patient}}, {{case}} and {{modality}} where they stand in the path, or change the preset."
-    )
 
 
 def _with_folder_splits(rows: list[Row], root: Path) -> list[Row]:
@@ -243,25 +233,34 @@ def _with_folder_splits(rows: list[Row], root: Path) -> list[Row]:
     return [replace(row, split=row.split or stated.get(row.case)) for row in rows]
 
 
+def _settle_folds(cases: list[CaseFiles], where: Path | str) -> list[CaseFiles]:
+    """The cases with folds that count from 0; one fold alone is none. Raises BadInput for more than FOLDS of them."""
+    folds = {case.fold for case in cases if case.fold is not None and case.split != "test"}
+    first = min(1, *folds) if folds else 0
+    if len(folds) > 1 and max(folds) >= first + FOLDS:
+        raise BadInput(
+            f"{where}: expected folds 0 to {FOLDS - 1} or 1 to {FOLDS}, as --fold takes, found fold {max(folds)}. Number at most {FOLDS} folds, or state the split of each case in their place."
+        )
+    learning = [case for case in cases if case.split != "test" and len(folds) > 1]
+    numbers = {case.case: case.fold - first for case in learning if case.fold is not None}
+    return [replace(case, fold=numbers.get(case.case)) for case in cases]
+
+
 def _settle_splits(cases: list[CaseFiles], layout: Preset, found: CohortFiles) -> list[CaseFiles]:
     """The cases with the splits that folds, lists, folders or names state, which are noted.
 
     Training alone states no split. The cases of fold 0 validate where folds alone say so, some training cases where nothing
     does, and cases outside of all folders train.
     """
-    are_in_folds = any(case.fold is not None for case in cases)
-    if are_in_folds and "val" not in {case.split for case in cases}:
-        by_fold = {case.case: "val" if case.fold == 0 else "train" for case in cases}
-        cases = [
-            case if case.split == "test" else replace(case, split=by_fold[case.case])
-            for case in cases
-        ]
     named = grouped((case.patient or case.case, split_of_name(case.case)) for case in cases)
     by_name = {owner: words[0] for owner, words in named.items() if len({*words}) == 1}
     # test_p4 beside p1; not a cohort of test_p1 and test_p2, nor P1_test and P1_retest
     if len({*by_name.values()}) < 2:
         by_name = {}
     stated = {case.case: case.split or by_name.get(case.patient or case.case) for case in cases}
+    if any(case.fold is not None for case in cases) and "val" not in stated.values():
+        learning = [case for case in cases if case.split != "test"]
+        stated |= {case.case: "val" if case.fold == 0 else "train" for case in learning}
     if {*stated.values()} <= {None, "train"}:
         return [replace(case, split=None) for case in cases]
     placed = [replace(case, split=stated[case.case] or "train") for case in cases]
@@ -275,39 +274,13 @@ def _settle_splits(cases: list[CaseFiles], layout: Preset, found: CohortFiles) -
     return placed
 
 
-def _settle_folds(cases: list[CaseFiles], where: Path | str, found: CohortFiles) -> list[CaseFiles]:
-    """The cases with folds that count from 0; one fold alone is none. Raises BadInput for more than FOLDS of them."""
-    learning = [case for case in cases if case.split != "test"]
-    numbers = {case.case: case.fold for case in learning if case.fold is not None}
-    if len({*numbers.values()}) < 2:
-        return [replace(case, fold=None) for case in cases]
-    first = min(1, *numbers.values())
-    last = max(numbers, key=numbers.__getitem__)
-    if numbers[last] >= first + FOLDS:
-        raise BadInput(
-            f"{where}: expected folds 0 to {FOLDS - 1} or 1 to {FOLDS}, as --fold takes, found {last} in fold {numbers[last]}. Number at most {FOLDS} folds, or state the split of each case in their place."
-        )
-    if first:
-        found.guessed.append("folds that count from 1 are counted from 0, as --fold does")
-    without = [case.case for case in learning if case.case not in numbers]
-    found.note(found.guessed, without, "cases without a fold train in every fold")
-    return [
-        replace(case, fold=numbers[case.case] - first if case.case in numbers else None)
-        for case in cases
-    ]
-
-
 def _state_assumptions(found: CohortFiles, layout: Preset) -> None:
     """Note what is assumed of the cases, whose files a manifest may state."""
     if layout.arrays is not None:
         found.guessed += layout.arrays.guessed
         found.heads = layout.arrays.heads
-    parts = [file_and_part(path) for case in found.cases for path in case.files.values()]
-    if any(holds_slices(path) and ",mm=" not in f",{part}" for path, part in parts):
-        found.guessed.append(
-            "spacing is 1 mm: nothing states it (a preset of your own may: a base, and [arrays] part = 'mm=0.6x0.6x5')"
-        )
-    if pictures := [path for path, _ in parts if is_picture(path)]:
+    paths = [path for case in found.cases for path in case.files.values()]
+    if pictures := [path for path in paths if is_picture(path)]:
         found.guessed.append(
             f"{plural(len(pictures), 'picture')} without voxel size and orientation: pixels of 1 mm, rows that run to the back and columns to the left, so that mm mean pixels, and left and right are a guess"
         )
@@ -326,14 +299,14 @@ def _refuse_unequal_stacks(cases: Iterable[CaseFiles]) -> None:
     if len(shapes) > 1:
         (first, one), (second, other), *_ = shapes.items()
         raise BadInput(
-            f"{other}: expected the slices, height and width of {one.name}, as the two are paired by index ({'×'.join(map(str, first))}), found {'×'.join(map(str, second))}. Save them on one grid, slice by slice."
+            f"{other}: expected the slices, height and width of {one.name}, as the two are paired by index {first}, found {second}. Save them on one grid, slice by slice."
         )
 
 
 def _take_modalities(
     modalities: Sequence[str], layout: Preset, root: Path, found: CohortFiles
 ) -> list[CaseFiles]:
-    """The cases with these modalities alone, without those that have none; a layout with gaps asks for all, if some cases have all."""
+    """The cases with these modalities alone, without those that have none; a layout with gaps takes those with the most."""
     known = sorted({*chain.from_iterable(case.files for case in found.cases)})
     for wanted in modalities:
         known_name(root, "a modality of its cases", wanted, known)
@@ -341,9 +314,7 @@ def _take_modalities(
         replace(case, files={name: case.files[name] for name in modalities if name in case.files})
         for case in found.cases
     ]
-    count = len({*modalities})
-    are_whole = layout.gaps and any(len(case.files) == count for case in taken)
-    least = count if are_whole else 1
+    least = max(len(case.files) for case in taken) if layout.gaps else 1
     lacking = [case.case for case in taken if len(case.files) < least]
     found.note(found.unclaimed, lacking, "cases that lack a modality which is asked for")
     return [case for case in taken if len(case.files) >= least]
@@ -365,5 +336,9 @@ def _unify_spelling(cases: list[CaseFiles], found: CohortFiles) -> list[CaseFile
             elif name != plain and not in_one_case and not is_usual:
                 renamed[name] = plain
                 found.guessed.append(f"{name} in {several} is {plain}")
+    others = {"ct", "ct2", "t1c"} & counts.keys()
+    if {"ct1", "t1", "t2", "flair"} <= counts.keys() and not others:
+        renamed["ct1"] = "t1c"
+        found.guessed.append("ct1 beside t1, t2 and flair is t1c, and no CT")
     named = [{renamed.get(name, name): case.files[name] for name in case.files} for case in cases]
     return [replace(case, files=dict(sorted(files.items()))) for case, files in zip(cases, named)]

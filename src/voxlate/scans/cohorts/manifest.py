@@ -31,7 +31,7 @@ SAME = {  # other names of our columns, their letters alone
 OF_KEYS = frozenset(  # words of keys beside that of a split
     f"is in my s list set split data dataset sample samples name names key keys ids mrns patient patients case file path scan scans image images volume volumes {SAME['patient']} {SAME['case']} {SAME['path']}".split()
 )
-YES, NO = ("1", "1.0", "true", "yes", "y", "x"), ("0", "0.0", "false", "no", "")
+ANSWERS = {"1", "1.0", "true", "yes", "y", "x", "0", "0.0", "false", "no", ""}
 OF_PATHS = re.compile(r"[ _-](?:path|file|filename|image|scan)s?$")  # mri_path is a column of mri
 NOTHING = ("na", "n/a", "nan", "none", "null", "-", "")  # cells that state nothing
 
@@ -103,6 +103,14 @@ def read_table(path: Path) -> Table:
     of_names = {name: [row[name] for row in filled.values()] for name in names}
     columns = {name: column for name, column in of_names.items() if any(column)}
     renamed = _our_names(path, columns)
+    written = dict(zip(names, heads))
+    flags = [
+        name
+        for name, column in columns.items()
+        if split_of_key(written[name]) and {cell.lower() for cell in column} <= ANSWERS
+    ]
+    if "split" not in {*columns, *renamed.values()}:
+        renamed |= dict.fromkeys(flags[:1], "split")  # isTest, whose answers are no words of splits
     rows = {
         where: {renamed.get(name, name): row[name] for name in columns}
         for where, row in filled.items()
@@ -111,7 +119,6 @@ def read_table(path: Path) -> Table:
     table.assumed += (
         f"the column '{name}' of {path.name} is the {ours}" for name, ours in renamed.items()
     )
-    _take_flags(table, [head for head in heads if head.lower() in columns])
     return table
 
 
@@ -163,20 +170,6 @@ def _may_be(ours: str, cells: Sequence[str]) -> bool:
     splits = [*filter(None, map(split_named, words))]
     least = len(words) / 2 if "train" in splits else len(words)
     return ours != "split" or len(splits) >= least
-
-
-def _take_flags(table: Table, heads: Sequence[str]) -> None:
-    """Put the split into rows with columns such as is_test, which hold answers alone; heads: the columns as written."""
-    flags = {head.lower(): split for head in heads if (split := split_of_key(head))}
-    if not flags or "split" in table.columns or not flags.keys() <= {*table.columns}:
-        return
-    cells = {row[name].lower() for row in table.rows.values() for name in flags}
-    if not cells <= {*YES, *NO} or not cells & {*YES}:
-        return
-    table.assumed.append(f"the columns {first_of([*flags])} of {table.path.name} state the splits")
-    for row in table.rows.values():
-        named = [split for name, split in flags.items() if row[name].lower() in YES]
-        row["split"] = "/".join(named) or ("" if "train" in flags.values() else "train")
 
 
 def split_in(name: str) -> str:
@@ -326,9 +319,13 @@ def rows_of(
     scans = scan_columns(table, bases)
     others = {*table.columns} - {*COLUMNS, *scans}
     found.note(found.unclaimed, others, f"columns of {table.path.name} that name no scans")
+    cases = [case_in(row) for row in table.rows.values()]
+    if "path" not in table.columns and scans and len({*cases}) < len(cases):
+        raise BadInput(
+            f"{table.path}: expected a row for each case, found several of {max(cases, key=cases.count)}. Add a column 'case' with another name in each row."
+        )
     without = []
-    for line, row in table.rows.items():
-        case = case_in(row)
+    for case, (line, row) in zip(cases, table.rows.items()):
         split, fold = split_and_fold(line, row)
         named = {OF_PATHS.sub("", name) or name: row[name] for name in scans if row[name]}
         if row.get("modality") and row.get("path"):

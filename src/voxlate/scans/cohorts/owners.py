@@ -6,7 +6,6 @@ Of the tags of a person, hashes alone are kept, and none is shown.
 """
 
 import hashlib
-import os
 import re
 import shlex
 from collections.abc import Sequence
@@ -58,7 +57,7 @@ def shared_parts(names: Sequence[str]) -> dict[str, list[str]]:
     """The names that are alike but for one part, by what they share, where they may be of one patient.
 
     They may not where they share dates alone, or that part is a person or one of many numbers; nor where all names share
-    the rest, unless words follow its number.
+    the rest, unless it is a person or that part a date.
     """
     of_names = {name: tuple(match[0] for match in PART.finditer(name)) for name in sorted(names)}
     whole = {parts: name for name, parts in of_names.items()}
@@ -74,15 +73,12 @@ def shared_parts(names: Sequence[str]) -> dict[str, list[str]]:
         several = sorted({name for _, name in group} | {whole.get(rest, group[0][1])})
         if len(several) < 2 or all(map(_is_date, rest)) or any(map(PERSON.fullmatch, words)):
             continue
-        are_numbers = all(map(str.isdecimal, words))
-        if any(map(PERSON.fullmatch, rest)) or any(map(_is_date, words)):
-            may_be_one = True
-        elif len(several) == len(of_names):
-            may_be_one = not (are_numbers or behind) and rest[-1][-1].isdigit()
-        else:
-            may_be_one = len(words) <= MOST_SESSIONS and all(word[0] != "0" for word in words)
-            may_be_one = may_be_one or not are_numbers
-        if may_be_one and not {*several} <= {*chain.from_iterable(shared.values())}:
+        if not any(map(PERSON.fullmatch, rest)) and not any(map(_is_date, words)):
+            are_numbers = all(map(str.isdecimal, words))
+            is_short = len(words) <= MOST_SESSIONS and all(word[0] != "0" for word in words)
+            if len(several) == len(of_names) or (are_numbers and not is_short):
+                continue
+        if not {*several} <= {*chain.from_iterable(shared.values())}:
             shared["_".join(rest)] = several
     return shared
 
@@ -132,19 +128,13 @@ def _is_slice(path: Path) -> bool:
     )
 
 
-def state_pairs(cases: Sequence[CaseFiles], found: CohortFiles, root: Path) -> None:
+def state_pairs(found: CohortFiles) -> None:
     """State in `found.unpaired` that each modality is in cases of its own, where the cohort has several."""
-    found.unpaired = ""
-    scans = grouped(
-        (name, os.path.relpath(path, root).replace(os.sep, "/"))
-        for case in cases
-        for name, path in case.files.items()
-    )
+    scans = grouped((name, path) for case in found.cases for name, path in case.files.items())
     is_repeated = any(len(paths) > 1 for paths in scans.values())
-    if len(scans) < 2 or not is_repeated or any(len(case.files) > 1 for case in cases):
-        return
-    shown = ", ".join(f"{name} in {paths[0]}" for name, paths in scans.items())
-    found.unpaired = f"Expected cases with two modalities, found each modality in cases of its own ({shown}). If equal parts of their paths are of one patient, pass --pattern with {{case}} in their place, such as '{{modality}}/{{case}}_*'; or give the scans of a pair one case in the table of voxlate manifest; without pairs, train a recipe with method.kind = 'cycle'."
+    if len(scans) > 1 and is_repeated and all(len(case.files) == 1 for case in found.cases):
+        shown = first_of([f"{name} in {paths[0]}" for name, paths in scans.items()])
+        found.unpaired = f"Expected cases with two modalities, found each modality in cases of its own ({shown}). If equal parts of their paths are of one patient, pass --pattern with {{case}} in their place, such as '{{modality}}/{{case}}_*'; or give the scans of a pair one case in the table of voxlate manifest; without pairs, train a recipe with method.kind = 'cycle'."
 
 
 def require_patients(found: CohortFiles) -> None:
@@ -169,7 +159,9 @@ def answers(found: CohortFiles) -> str:
             shown = first_of([*dict.fromkeys(map(owners.__getitem__, asked))], 2)
             text = f"--patients {shlex.quote(option)} if they are {plural(len(patients), 'patient')} ({shown})"
             offered.setdefault(frozenset(map(tuple, patients.values())), text)
-    return f"{', '.join(offered.values())}, or --patients FILE (by default {PATIENTS} there) with 'CASE PATIENT' a line"
+    one_kind = len({*chain.from_iterable(case.files for case in found.cases)}) == 1
+    pattern = ", --pattern such as '{modality}_{case}/*' if folders are modalities"
+    return f"{', '.join(offered.values())}{pattern if one_kind else ''}, or --patients FILE (by default {PATIENTS} there) with 'CASE PATIENT' a line"
 
 
 def take_patients(cases: Sequence[CaseFiles], patients: Path | str) -> list[CaseFiles]:

@@ -145,10 +145,6 @@ def read_names(
         modality = of_modality[-1] if of_modality else ""
     if others or (own and modality):
         names = others
-    if names and not modality and not is_dicom:
-        names[-1], modality = _cut_folder(names[-1])
-        if modality and own.lower() in SILENT:
-            own = ""
     is_guess = bool(names) and not modality and not is_dicom and not re.fullmatch(r"\d+", own)
     is_whole = any(map(is_person, names)) and not re.search(r"\d", own) and rest.endswith(modality)
     # the default layout: CASE/ANY_NAME, and in a patient's folder 'Tumor T1'
@@ -178,15 +174,11 @@ def _is_of_modality(folder: str) -> bool:
     """Whether a folder holds scans of one modality, as MR does; MR_d0129 is a study, and MR_p1 that of a patient."""
     if folder.lower() in SILENT | KNOWN:
         return True
-    return is_known(folder) and not re.search(r"\d\d", folder) and not _cut_folder(folder)[1]
-
-
-def _cut_folder(folder: str) -> tuple[str, str]:
-    """The patient and the modality of a folder such as MR_p1 or p1_CT; any other folder, and ""."""
-    for modality, _, rest in (folder.partition("_"), folder.rpartition("_")[::-1]):
-        if modality.lower() in KNOWN and is_person(rest):
-            return rest, modality
-    return folder, ""
+    return (
+        is_known(folder)
+        and not re.search(r"\d\d", folder)
+        and not is_person(folder.partition("_")[2])
+    )
 
 
 def _cut(stem: str, in_folder: bool) -> tuple[str, str]:

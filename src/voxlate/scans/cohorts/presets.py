@@ -43,7 +43,6 @@ MR = {
 }
 AS_PICTURES = "rows run to the back and columns to the left (axes=PL)"  # assumed for arrays of unknown orientation
 UNSTATED_AXIS = (".npy", ".npz")  # whose volumes have slices along any axis
-FEW = 8  # array files whose shapes are read
 LEAST_SIDE = 5  # of a volume; an array with a shorter side may be a picture of several channels
 MOST_NAMES = 2000  # paths that are compared with those of public data sets
 WILDCARDS = {"*": "[^/]*", "**/": "(?:.*/)?"}
@@ -76,12 +75,8 @@ class Tags:
     def fits(self, series: SeriesInfo) -> bool:
         """Whether a series has all these tags."""
         is_modality = self.modality.upper() in ("", series.modality.upper())
-        found = (
-            self.description.search(series.description),
-            self.protocol.search(series.protocol),
-            self.image_type.search(series.image_type),
-        )
-        return is_modality and all(found)
+        keys = ("description", "protocol", "image_type")
+        return is_modality and all(getattr(self, key).search(getattr(series, key)) for key in keys)
 
 
 @settings
@@ -194,25 +189,20 @@ def _numbered(root: Path, inputs: str, targets: Mapping[str, str]) -> Preset:
     stated = read_json(file) if file.is_file() else None
     named = stated if isinstance(stated, dict) else {}
     channels = named.get("channel_names") or named.get("modality")
-    stems = [without_ending(file.name) for file in root.glob(f"{inputs}/*")]
-    marked = [match for stem in stems if (match := re.fullmatch(r"(.+)_(\d{4})", stem))]
-    numbers = sorted({match[2] for match in marked})
-    cases = {match[1] for match in marked}
+    scans = sorted(root.glob(f"{inputs}/*"))
+    marked = [re.fullmatch(r"(.+)_(\d{4})", without_ending(scan.name)) for scan in scans]
+    numbers = sorted({match[2] for match in marked if match})
+    cases = {match[1] for match in marked if match}
     # p_0001 and p_0002 are cases; of channels, every case has the same
-    is_whole = len(cases) * len(numbers) == len(stems) == len(marked)
-    if not is_whole or ("0000" not in numbers and len(cases) == 1):
+    if "0000" not in numbers or len(cases) * len(numbers) < len(scans):
         numbers = []
     title = "nnU-Net" if inputs == "imagesTr" else "nnsyn"
     if not isinstance(channels, dict) or not channels:
         channels = {number: number for number in numbers}
         if len(numbers) < 2:
             is_source = inputs != "imagesTr" or (root / "targetsTr").is_dir()
-            kind = (
-                "ct"
-                if kind_by_values(min(root.glob(f"{inputs}/*"))) == "ct"
-                else ("source" if is_source else "image")
-            )
-            channels = dict.fromkeys(numbers or ["0"], kind)
+            is_ct = kind_by_values(scans[0]) == "ct"
+            channels = {"0": "ct" if is_ct else "source" if is_source else "image"}
         title += f", whose channels nothing names ({', '.join(channels.values())})"
     place = f"**/{inputs.replace('Tr', '{split}')}/{{case}}"
     files = {}
@@ -223,8 +213,7 @@ def _numbered(root: Path, inputs: str, targets: Mapping[str, str]) -> Preset:
     for folder, role in targets.items():
         if (root / folder).is_dir():
             beside = f"**/{folder.replace('Tr', '{split}')}/{{case}}"
-            marks = [*(f"_{number}" for number in numbers), ""]
-            files[role] = [f"{beside}{mark}" for mark in marks]
+            files[role] = [f"{beside}_{number}" for number in numbers] + [beside]
     return Preset(title=title, files=files)
 
 
@@ -252,23 +241,22 @@ def path_expression(pattern: str) -> re.Pattern[str]:
 def arrays_of(files: Sequence[Path]) -> Arrays | None:
     """What is assumed of the array files among some files, which state no geometry; None where there are none.
 
-    Slices follow each other along the axis whose length differs from those of the other two, if one does, else the first.
+    Slices follow each other along the last axis where the first volume is as high as wide along the others, else the first.
     """
     arrays = [file for file in files if holds_slices(file)]
     if not arrays:
         return None
-    unstated = [file for file in arrays if file.suffix.lower() in UNSTATED_AXIS]
-    some = {*unstated[:: max(1, len(unstated) // FEW)]}
-    shapes = {shape for file in some for shape in images_in(file).values() if len(shape) == 3}
     guessed = [AS_PICTURES]
     part = ""
-    if shapes and unstated == arrays and min(map(min, shapes)) >= LEAST_SIDE:
-        across = all(rows == columns for rows, columns, _ in shapes)
-        axis = 2 if across and any(rows != slices for rows, _, slices in shapes) else 0
-        part = f"slices={axis}"
-        guessed.append(
-            f"slices of arrays such as {'×'.join(map(str, max(shapes)))} follow each other along their {'last' if axis else 'first'} axis (a pattern that ends with #slices={2 - axis} states the other)"
-        )
+    if all(file.suffix.lower() in UNSTATED_AXIS for file in arrays):
+        shapes = [shape for shape in images_in(arrays[0]).values() if len(shape) == 3]
+        if shapes and min(shapes[0]) >= LEAST_SIDE:
+            rows, columns, slices = shapes[0]
+            axis = 2 if rows == columns != slices else 0
+            part = f"slices={axis}"
+            guessed.append(
+                f"slices of arrays such as {'×'.join(map(str, shapes[0]))} follow each other along their {'last' if axis else 'first'} axis (a pattern that ends with #slices={2 - axis} states the other)"
+            )
     return Arrays(part=part, anonymous=False, guessed=guessed)
 
 

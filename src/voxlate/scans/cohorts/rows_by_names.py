@@ -31,8 +31,6 @@ from voxlate.scans.formats.io import holds_slices, is_picture, read_volume, with
 from voxlate.scans.formats.picture import halves
 from voxlate.scans.images.units import plain_modality
 
-MOST_MODALITIES = 8  # folders of modalities side by side
-
 
 def rows_by_names(
     root: Path, paths: Sequence[str], arrays: Arrays | None, found: CohortFiles
@@ -42,15 +40,12 @@ def rows_by_names(
     arrays: what is assumed of array files, of which each array is a scan. Pictures beside scans are noted. found.questions gets why patients are not known. Raises BadInput for scans whose
     names state no modality.
     """
-    # pictures whose names are those of no modality
-    pictures = [
-        path
-        for path in paths
-        if is_picture(Path(path)) and not is_known(without_ending(Path(path).name))
-    ]
-    if any(not is_picture(Path(path)) for path in paths):
-        found.note(found.unclaimed, pictures, "pictures beside scans")
-        paths = sorted({*paths} - {*pictures})
+    pictures = {path for path in paths if is_picture(Path(path))}
+    if pictures != {*paths}:
+        # whose names are those of no modality
+        unknown = [path for path in pictures if not is_known(without_ending(Path(path).name))]
+        found.note(found.unclaimed, unknown, "pictures beside scans")
+        paths = sorted({*paths}.difference(unknown))
     inside = {
         path: {f"{without_ending(path)}/{name}": name for name in images_in(root / path)}
         for path in paths
@@ -109,7 +104,7 @@ def _name_cases(
     root: Path, every: Sequence[Names], found: CohortFiles
 ) -> tuple[list[Row], list[str]]:
     """The rows, and the paths in folders below a case."""
-    every = _without_outermost(_with_names_of_cases(every))
+    every = _without_outermost(every)
     cases = {names.ids for names in every if names.modality}
     below = [
         names.path
@@ -117,8 +112,8 @@ def _name_cases(
         if any(names.ids[:end] in cases for end in range(1, len(names.ids)))
     ]
     every = [names for names in every if names.path not in below]
-    if not all(names.modality for names in every):
-        every = _with_modalities(root, every, found)
+    if _are_unclear(every) or not all(names.modality for names in every):
+        every = _with_halves(root, every, found)
     levels = _levels(every)
     with_groups = _differ((one.ids[one.first :][:levels], one.ids[: one.first]) for one in every)
     has_studies = _differ(
@@ -159,11 +154,8 @@ def _differ(pairs: Iterable[tuple[Hashable, Hashable]]) -> bool:
     return any(len({*several}) > 1 for several in grouped(pairs).values())
 
 
-def _with_names_of_cases(every: Sequence[Names]) -> list[Names]:
-    """The names, of which those of files in folders of unknown names alone are of cases, where they are more than their folders.
-
-    So are those beside files that name cases of their own.
-    """
+def _are_unclear(every: Sequence[Names]) -> bool:
+    """Whether files of unknown names in folders of unknown names may be of cases: where they are more than their folders."""
     known = {
         names.ids
         for names in every
@@ -172,10 +164,7 @@ def _with_names_of_cases(every: Sequence[Names]) -> list[Names]:
         or is_known(plain_modality(names.modality))
     }
     guesses = [names for names in every if names.ids not in known]
-    if len({names.modality for names in guesses}) <= len({names.ids for names in guesses}):
-        return [*every]
-    others = [names for names in every if names.ids in known]
-    return others + [replace(one, ids=(*one.ids, one.modality), modality="") for one in guesses]
+    return len({names.modality for names in guesses}) > len({names.ids for names in guesses})
 
 
 def _without_outermost(every: Sequence[Names]) -> list[Names]:
@@ -206,29 +195,13 @@ def _levels(every: Sequence[Names]) -> int:
     return max(most, 1)
 
 
-def _with_modalities(root: Path, every: Sequence[Names], found: CohortFiles) -> list[Names]:
-    """The names, those without a modality with that of a folder beside folders with the same scans, or of a side of a picture."""
-    named = [names for names in every if names.modality]
-    nameless = [names for names in every if not names.modality]
-    others = {(names.split, names.ids) for names in named}
-    for level in range(min(len(names.ids) for names in nameless) - 1):
-        moved = [
-            replace(one, ids=one.ids[:level] + one.ids[level + 1 :], modality=one.ids[level])
-            for one in nameless
-        ]
-        sides = {one.modality for one in moved}
-        scans = grouped(((one.split, one.ids), one.modality) for one in moved)
-        partners = sum(len({*own}) + (key in others) > 1 for key, own in scans.items())
-        if len(sides) <= MOST_MODALITIES and 2 * partners > len(scans):
-            found.guessed.append(
-                f"folders with the same scans are modalities ({quote_some(sorted(sides))})"
-            )
-            return named + moved
-    first = root / nameless[0].path
-    if named or not is_picture(first) or not halves(read_volume(first).data[0]):
-        shown = quote_some([names.path for names in nameless])
+def _with_halves(root: Path, every: Sequence[Names], found: CohortFiles) -> list[Names]:
+    """The two sides of each picture, where all are two side by side; raises BadInput for scans whose names state no modality."""
+    first = root / every[0].path
+    if not is_picture(first) or not halves(read_volume(first).data[0]):
+        shown = quote_some([names.path for names in every if names.is_guess or not names.modality])
         raise BadInput(
-            f"{root}: expected a folder for each case, or names that end with a modality, found {len(nameless)} scans of another form ({shown}). Rename them; or pass --pattern '**/{{case}}' if each is the one scan of a case, '**/{{case}}_{{modality}}' if their ends are modalities, --manifest with a table of case, modality and path, or --preset FILE.toml (docs/guides/own_data.md)."
+            f"{root}: expected a folder for each case, or names that end with a modality, found scans of another form ({shown}). Rename them; or pass --pattern '**/{{case}}' if each is the one scan of a case, '**/{{case}}_{{modality}}' if their ends are modalities, '**/{{modality}}/{{case}}' (or '{{modality}}/**/{{case}}') if their folders are, --manifest with a table of case, modality and path, or --preset FILE.toml (docs/guides/own_data.md)."
         )
     found.guessed.append(
         "pictures are two side by side: their left half is the modality a, their right half b"

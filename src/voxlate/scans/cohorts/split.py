@@ -22,7 +22,6 @@ USUAL: Shares = (0.7, 0.15, 0.15)
 LARGEST_HELD_OUT = 4  # at most one in so many training items is held out
 WITHOUT_TEST: Shares = (0.8, 0.2, 0.0)
 SMALL = 10  # patients; with fewer, a test patient is more useful in training
-LEAST_SHARE = 0.1  # of a patient; a smaller share is a typing error
 SMALLEST = 6  # patients below which one validates, whatever the shares
 
 
@@ -43,11 +42,8 @@ def check_size(splits: Mapping[str, str]) -> list[Message]:
     if count == 1:
         text = "Expected two patients or more, found one, who trains: none is held out for validation or test, so no image of a training can be scored. Add patients."
         return [message("few-patients", text, grade="caution", patients=1)]
-    validation = placed.count("val")
-    train = count - validation
+    train, validation = placed.count("train"), placed.count("val")
     text = f"{count} patients: {train} for training, {validation} for validation, none for test, because there are fewer than {SMALL}"
-    if validation < 2 < count:
-        text += f"; for intervals, which need two:  --shares {count - 2} 2 0"
     if train > 1:
         text += f"; for a test patient:  --shares {train - 1} {validation} 1"
     return [message("few-patients", text, patients=count)]
@@ -64,16 +60,11 @@ def check_modalities(cases: Iterable[CaseFiles], splits: Mapping[str, str]) -> l
     messages = []
     for split in sorted(names_in, key=SPLITS.index):
         others = [names_in[name] for name in names_in if "train" in (split, name)]
-        lacking = {*chain.from_iterable(others)}.difference(names_in[split])
-        # two together are named where neither is lacking
-        named = sorted(
-            names for names in lacking if len(names) == 1 or not lacking & {names[:1], names[1:]}
-        )
-        if named:
+        lacking = sorted({*chain.from_iterable(others)}.difference(names_in[split]))
+        # two together are named where no one is lacking
+        if named := [names for names in lacking if len(names) == 1] or lacking:
             shown = first_of([" with ".join(names) for names in named], separator=" or ")
-            then = (
-                "a model cannot learn from it" if split == "train" else "it cannot be scored there"
-            )
+            then = "a model cannot learn from it" if split == "train" else "it cannot be scored"
             text = f"No case of the split {split} has {shown}: {then}."
             messages.append(message("split-lacks-modality", text))
     return messages
@@ -138,8 +129,8 @@ def list_held_out(splits: Mapping[str, str]) -> dict[str, list[str]]:
 def describe_held_out(splits: Mapping[str, str]) -> str:
     """Which patients are held out from training, in a line; "" where none is."""
     parts = [
-        f"{'validation' if split == 'val' else split} {first_of(patients)} ({len(patients)})"
-        for split, patients in list_held_out(splits).items()
+        f"{'validation' if name == 'val' else name} {first_of(patients)} ({len(patients)})"
+        for name, patients in list_held_out(splits).items()
         if patients
     ]
     return f"held out from training: {'; '.join(parts)}" if parts else ""
@@ -175,7 +166,7 @@ def split_patients(
         )
     numbers = [round(share) for share in wanted] if are_counts else _numbers(wanted, count)
     for name, share, number in zip(SPLITS, shares or (), numbers):
-        if share > 0 and (number == 0 or share * count < LEAST_SHARE):
+        if share > 0 and number == 0:
             raise BadInput(
                 f"--shares: expected 0 for a split, or a share that gets a patient, found {share:g} of {count} patients for {name}. Write 0, or numbers of patients."
             )
@@ -251,12 +242,12 @@ def refuse_leak(cases: Iterable[Any], where: Path | str) -> None:
             )
 
 
-def refuse_similar_names(names: Iterable[str], what: str, where: Path | str) -> None:
+def refuse_similar_names(names: Iterable[str], where: Path | str) -> None:
     """Raise BadInput where two names of patients, or of cases, differ by case or blanks alone: they may be the same."""
     spellings: dict[str, str] = {}
     for name in sorted(set(names)):
         plain = "".join(unicodedata.normalize("NFKC", name).casefold().split())
         if spellings.setdefault(plain, name) != name:
             raise BadInput(
-                f"{where}: expected one spelling of a {what}, found '{spellings[plain]}' and '{name}'. Write both the same way, or rename one if they are two {what}s."
+                f"{where}: expected one spelling of a patient, found '{spellings[plain]}' and '{name}'. Write both the same way, or rename one if they are two."
             )

@@ -36,7 +36,6 @@ TEXTS = (".md", ".rst", ".pdf", ".html", ".log", ".py", ".ipynb", ".sh", ".bat",
 NO_LISTS = (*TEXTS, ".pt", ".pth", ".ckpt", ".onnx", ".jpg", ".jpeg", ".gif", ".svg", ".zip", ".gz")
 LISTED = {"listed": "yes"}  # what a manifest states of its cases
 LARGEST_BYTES = 2**24  # of a list; a larger file is none
-CHANNEL = re.compile(r"_\d{4}$")
 OURS = ("case", "patient", "path")  # columns that name cases
 
 Keys = Mapping[str, Sequence[str]]  # by a text that a list may hold, the cases that it names
@@ -48,17 +47,17 @@ ListRow = tuple[str, Mapping[str, str], Mapping[str, str]]
 class Statement:
     """What an entry of a list states of the cases that it names: split, fold, and patient.
 
-    where: the file, with the line; others: the other files of its row; group: of lists that are one, as train.txt and val.txt.
+    where: the file, with the line; others: the other files of its row.
     """
 
     where: str
     entry: str
     values: Mapping[str, str]
     others: Sequence[str] = ()
-    group: Path | None = None
 
 
-Stated = dict[str, tuple[str, Statement]]  # split, fold, patient of a case, each with the statement
+# split, fold, patient of a case, each with the list, and where in it
+Stated = dict[str, tuple[str, str, str]]
 
 
 def may_be_list(name: str) -> bool:
@@ -79,20 +78,20 @@ def take_lists(
     contradict each other.
     """
     keys = _keys(root, cases)
-    by_folder = Statement("its folder", "", {})
     stated: dict[str, Stated] = {
-        case.case: {"split": (case.split, by_folder)} if case.split else {} for case in cases
+        case.case: {"split": (case.split, "", "its folder")} if case.split else {} for case in cases
     }
     has_folds = len({match[1] for path in files if (match := _fold_of(path))}) > 1
     used = dict[str, bool]()  # by the names of lists, whether they state who trains
     for path in sorted(files):
         try:
-            statements = _statements(path, [*_rows_in(path, has_folds, found)], keys)
+            rows = [*_rows_in(path, has_folds, found)]
         except BadInput as error:
             if SPLITTING.search(path.name):
                 raise
             found.unread.append(str(error))
             continue
+        statements = _statements(rows, keys)
         if path == found.manifest:  # which names all cases that count
             statements = [replace(one, values={**LISTED, **one.values}) for one in statements]
         _refuse_other_pairs(statements, keys)
@@ -106,14 +105,16 @@ def take_lists(
         found.note(doubts, missing, f"entries of {path.name} without scans")
         for one in wanted:
             for name in _named(one.entry, keys):
-                _state(stated[name], one, name)
+                # train.txt and val.txt are one list
+                group = f"{path.parent if split_in(path.stem) else path}"
+                _state(stated[name], one, group, name)
     if not used:
         return [*cases]
     found.guessed.append(f"splits, folds or patients are those of {first_of([*used])}")
     taken = []
     left_out = []
     for case in cases:
-        values = {what: value for what, (value, _) in stated[case.case].items()}
+        values = {what: value for what, (value, *_) in stated[case.case].items()}
         if any(used.values()) and not values.keys() - {"patient"}:
             left_out.append(case.case)
             continue
@@ -124,19 +125,18 @@ def take_lists(
     return taken
 
 
-def _state(stated: Stated, statement: Statement, case: str) -> None:
+def _state(stated: Stated, statement: Statement, group: str, case: str) -> None:
     """Add what a list states of a case; raises BadInput where its folder or another list states something else.
 
     A list may say which of the cases that train by their folder, or by lists of another group, validate.
     """
     for what, value in statement.values.items():
-        before, other = stated.setdefault(what, (value, statement))
-        is_refined = (before, value) == ("train", "val") and statement.group != other.group
-        if before != value and not is_refined:
+        before, other, place = stated.get(what, (value, group, ""))
+        if before != value and (group == other or (before, value) != ("train", "val")):
             raise BadInput(
-                f"{statement.where}: expected one {what} of each case, found {case} in {value}, and in {before} by {other.where}. Remove one of the entries, or move the file away."
+                f"{statement.where}: expected one {what} of each case, found {case} in {value}, and in {before} by {place}. Remove one of the entries, or move the file away."
             )
-        stated[what] = value, statement
+        stated[what] = value, group, statement.where
 
 
 def _refuse_other_pairs(statements: Iterable[Statement], keys: Keys) -> None:
@@ -152,35 +152,33 @@ def _refuse_other_pairs(statements: Iterable[Statement], keys: Keys) -> None:
 
 
 def _tails(path: str) -> list[str]:
-    """The ends of a path from each of its folders, without the ending of a scan, and the last without the number of a channel."""
+    """The ends of a path from each of its folders, without the ending of a scan."""
     parts = without_ending(path).split("/")
-    tails = ["/".join(parts[start:]) for start in range(len(parts))]
-    return [*tails, CHANNEL.sub("", parts[-1])]
+    return ["/".join(parts[start:]) for start in range(len(parts))]
 
 
 def _keys(root: Path, cases: Sequence[CaseFiles]) -> Keys:
-    """The cases that a text may name: by case or patient, by a file of one case alone, or by a folder (with '/')."""
+    """The cases that a text may name: by case or patient, or by a file or folder of one case alone."""
     pairs = []
     for case in cases:
         for path in case.paths.values():
             file = file_and_part(path)[0]
             below = file.relative_to(root) if file.is_relative_to(root) else Path(file.name)
-            folders = [f"{folder.name}/" for folder in below.parents if folder.name]
-            pairs += [(name, case.case) for name in (*_tails(below.as_posix()), *folders)]
+            for place in (below, below.parent):
+                pairs += [(name, case.case) for name in _tails(place.as_posix())]
     by_file = grouped(dict.fromkeys(pairs))
     # t1 in the folder of every case names none of them
-    named = {key: own for key, own in by_file.items() if key.endswith("/") or len(own) == 1}
+    named = {key: own for key, own in by_file.items() if len(own) == 1}
     owners = [(name, case.case) for case in cases for name in {case.case, case.patient} if name]
     return named | grouped(owners)
 
 
 def _named(entry: str, keys: Keys) -> Sequence[str]:
-    """The cases that an entry of a list means, by a name or path, a case or patient in it, or a folder."""
+    """The cases that an entry of a list means, by a name or path, or by a case or patient in it."""
     path = entry.strip().replace("\\", "/").removeprefix("./")
-    *tails, stem = _tails(path)
+    tails = _tails(path)
     folders = reversed(PurePosixPath(path).parts[:-1])
-    others = (stem, f"sub-{tails[-1]}", *folders, f"{path}/")
-    return next((keys[key] for key in (*tails, *others) if key in keys), ())
+    return next((keys[key] for key in (*tails, f"sub-{tails[-1]}", *folders) if key in keys), ())
 
 
 def _fold_of(path: Path) -> re.Match[str] | None:
@@ -256,7 +254,7 @@ def _first_of(value: Any) -> str:
     return f"{value}" if isinstance(value, str | int) else ""
 
 
-def _statements(path: Path, rows: Sequence[ListRow], keys: Keys) -> list[Statement]:
+def _statements(rows: Sequence[ListRow], keys: Keys) -> list[Statement]:
     """What rows state of the cases, patients or files in the column that names most of them."""
     names = dict.fromkeys(chain.from_iterable(row for _, row, _ in rows))
     counts = {
@@ -276,8 +274,7 @@ def _statements(path: Path, rows: Sequence[ListRow], keys: Keys) -> list[Stateme
         stated = {**place} | {what: value for what, value in values.items() if value}
         if entry := row.get(ids) or row.get("case", ""):
             others = [*filter(names_scan, row.values())]
-            group = path.parent if split_in(path.stem) else path
-            statements.append(Statement(where, entry, stated, others, group))
+            statements.append(Statement(where, entry, stated, others))
     return statements
 
 
@@ -289,9 +286,6 @@ def _name_unread(
     stems = {without_ending(file_and_part(path)[0].name) for path in paths}
     if path.name in SILENT or path.stem in stems or not (missing or may_be_list(path.name)):
         return
-    cause = f"{path}: expected a list or table (.txt, .json, .csv) of the splits or folds of cases, found none"
-    if missing:
-        entry = missing[0]
-        cause = f"{entry.where}: expected cases such as {cases[0].case}, found '{entry.entry}', which is none"
-    found.ignored = f"{cause}. Correct the file, write the splits into the table of voxlate manifest (--manifest), or move the file away."
+    entries = [f"{one.where}: '{one.entry}'" for one in missing]
+    found.ignored = f"{path}: expected a list or table (.txt, .json, .csv) of the splits or folds of cases such as {cases[0].case}, found {first_of(entries, 1) or 'none'}. Correct the file, write the splits into the table of voxlate manifest (--manifest), or move the file away."
     found.unread.append(found.ignored)
