@@ -120,7 +120,7 @@ def test_settings_and_options_of_no_recipe_are_refused_before_a_step_is_timed(
 @every_row(
     "options, words",
     [
-        ("--minutes 0", "found 0"),
+        ("--minutes 0", "at least 0.01"),
         ("--memory 1MB", "expected enough for the smallest network, found 0.00 GiB"),
         ("--memory much", "expected a size such as 8GB, found 'much'"),
         ("--source t1 --target ct", "found 'ct'"),

@@ -34,7 +34,7 @@ class PlanOptions:
 
     minutes: Annotated[
         float | None,
-        Option("Training time on this machine. Default: 60.", panel=MAIN, least=0),
+        Option("Training time on this machine. Default: 60.", panel=MAIN, least=0.01),
     ] = None
     memory: Annotated[str | float | None, MEMORY] = None
     mode: Annotated[
@@ -74,7 +74,7 @@ class TrainOptions(PlanOptions, ExecutorOptions):
 
     minutes: Annotated[
         float | None,
-        Option("Training time of auto on this machine. Default: 60.", panel=MAIN, least=0),
+        Option("Training time of auto on this machine. Default: 60.", panel=MAIN, least=0.01),
     ] = None
     set: Annotated[Mapping[str, Value] | None, CHANGES] = None
     init: Annotated[
@@ -123,7 +123,7 @@ class TrainOptions(PlanOptions, ExecutorOptions):
 class AdaptOptions:
     """Options of `voxlate adapt` and voxlate.adapt."""
 
-    minutes: Annotated[float, Option("Training time on this machine.", panel=MAIN)] = 5
+    minutes: Annotated[float, Option("Training time on this machine.", panel=MAIN, least=0.01)] = 5
     steps: Annotated[
         int | None, Option("Number of steps instead of minutes.", panel=MAIN, least=1)
     ] = None

@@ -299,9 +299,7 @@ def _guess(scans: Mapping[str, Scan]) -> Roles:
     """The roles of modalities: what is harder to scan is synthesised from what is easier."""
     maps = [name for name, scan in scans.items() if scan.unit not in SHOW_ANATOMY]
     tomograms = [name for name in scans if name.lower().startswith(HOUNSFIELD)]
-    # the plainest CT, which stands first in HOUNSFIELD
-    plainest = sorted(tomograms, key=_place_of_tomogram)[:1]
-    targets = maps or plainest
+    targets = maps or tomograms[:1]
     others = [name for name in scans if name not in (maps or tomograms)]
     if not targets or not others:
         names = tuple(sorted(scans, key=_rank))
@@ -311,11 +309,6 @@ def _guess(scans: Mapping[str, Scan]) -> Roles:
         others, targets = [names[0]], [names[1]]
     why = f"{', '.join(targets)} of {', '.join(others)}, a guess (change it with --source and --target)"
     return Roles(tuple(others), tuple(targets), why)
-
-
-def _place_of_tomogram(name: str) -> int:
-    """Index in HOUNSFIELD; other names of tomograms come last."""
-    return HOUNSFIELD.index(name) if name in HOUNSFIELD else len(HOUNSFIELD)
 
 
 def _rank(name: str) -> int:

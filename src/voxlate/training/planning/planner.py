@@ -156,9 +156,7 @@ def _second_stage(sizes: Sizes, asked: str | None) -> tuple[Candidate | None, st
     recipe = from_dict(tables, "the plan")
     step_seconds = probe.measure(recipe, 1)
     if step_seconds is None:
-        raise BadInput(
-            f"--memory: expected enough for the second stage too, found {probe.memory_bytes / 2**30:.2f} GiB. Give more, or --mode mean."
-        )
+        return None, "a second stage needs more --memory"
     second = candidate(size, step_seconds, probe.seconds(share), most_steps(facts, 2, rules.BATCH))
     steps = second.steps
     if mode == "both" and steps < min(FEWEST_OF_SAMPLES, ceil(second.most_steps)):
@@ -270,9 +268,7 @@ def _warn_of_short(draft: Draft, fitting: int, minutes: float) -> None:
         return
     # Images will be blurred and lack rare structures such as lesions.
     enough = minutes * max(2 * LEAST_STEPS / fitting, 2 * FEW / passes)
-    shown = f"each slice about {plural(round(2 * passes), 'time')}"
-    if passes < 0.5:  # about half of the slices contain body
-        shown = f"about {2 * passes:.0%} of the slices, drawn at random, once each"
+    share = min(2 * passes, 1)  # about half of the slices contain body
     draft.why["--minutes"] = (
-        f"{plural(fitting, 'step')} show {shown}: EXPECT BLUR, AND LESIONS THAT ARE MISSING; give {plural(ceil(enough), 'minute')}"
+        f"{plural(fitting, 'step')} on about {share:.0%} of the slices, drawn at random: EXPECT BLUR, AND LESIONS THAT ARE MISSING; give {plural(ceil(enough), 'minute')}"
     )

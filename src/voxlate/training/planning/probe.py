@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import product
-from math import ceil, inf, isfinite, log2
+from math import ceil, inf, log2
 from statistics import fmean, median
 
 import torch
@@ -69,12 +69,6 @@ class Probe:
     device_name: str = "auto"
     most: float = 0.0
     begun: float = field(default_factory=time.monotonic)
-
-    def __post_init__(self) -> None:
-        if not (self.minutes > 0 and isfinite(self.minutes)):
-            raise BadInput(
-                f"--minutes: expected a number above 0, found {self.minutes:g}. Give a number such as 60."
-            )
 
     @property
     def probe_seconds(self) -> float:
