@@ -62,7 +62,7 @@ PATIENCE = 3  # validations without a lower error after which an adaptation ends
 # Items of each validation: as many as cost this share of the training's network evaluations, within bounds.
 VALIDATION_COST = 0.15
 FEWEST_ITEMS, MOST_ITEMS = 4, 32
-SPARE = 0.15  # share of the minutes for validations and saving
+SPARE = 0.11  # share of the minutes for validations
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Starter:
     any_sequence: bool
 
 
-def fit_starter(name: str, names: Mapping[str, str], facts: CohortFacts, roles: Roles) -> Starter:
+def fit_starter(name: str, names: Mapping[str, str], facts: CohortFacts) -> Starter:
     """A starter for a cohort; names: of the cohort's modalities by the starter's.
 
     A modality in another unit than the starter's, as pictures are, has the map of a plan. Contrasts and label maps of its
@@ -100,10 +100,14 @@ def fit_starter(name: str, names: Mapping[str, str], facts: CohortFacts, roles: 
     maps = tables["intensity"] = by_new_name(tables["intensity"])
     if "peak_shares" in synth:
         synth["peak_shares"] = by_new_name(synth["peak_shares"])
-    known = {name for name in (*roles.source, *roles.target) if name in facts.scans}
-    kept = {name for name in known if _is_in_usual_unit(facts.scans[name])}
-    for other in known - kept:
-        maps[other], _ = intensity(facts.scans[other], roles.side(other))
+    kept = set()
+    for modality in facts.scans.keys() & names.values():
+        scan = facts.scans[modality]
+        if _is_in_usual_unit(scan):
+            kept.add(modality)
+        else:
+            own = "target" if modality in data["target"] else "source"
+            maps[modality], _ = intensity(scan, own)
     return Starter(name, tables, kept, sequences == {"any"})
 
 
@@ -136,7 +140,7 @@ def find_starter(facts: CohortFacts, roles: Roles, mode: str) -> tuple[Starter |
             if own not in card.names_of(theirs)
         ]
         why = f"{name}, because {''.join(others)}it synthesises {roles.task} of {BODIES[card.stripped]} with pixels of {facts.pixel_mm:.2g} mm; it was trained on {card.trained_on}"
-        return fit_starter(name, names, facts, roles), why
+        return fit_starter(name, names, facts), why
     return None, f"random weights: {'; '.join(against)}" if against else ""
 
 
@@ -257,11 +261,10 @@ def _fit_to(run: Path | str, facts: CohortFacts, say: Say) -> Starter:
     for own in (*card.source, *card.target):
         stated = scans_named(facts.cohort.modalities, card.names_of(own))
         names[own] = stated[0] if stated else own
-    source, target = ([names[own] for own in side] for side in (card.source, card.target))
     if reason := other_scans(card, facts):
         text = f"{run} does not fit these scans: {reason}. Train on them with voxlate train auto."
         say(message("other-preparation", text, grade="caution"))
-    return fit_starter(str(run), names, facts, Roles(tuple(source), tuple(target), ""))
+    return fit_starter(str(run), names, facts)
 
 
 def check_scans(recipe: Recipe, units: Mapping[str, str], facts: CohortFacts) -> None:
@@ -333,5 +336,5 @@ def _steps(recipe: Recipe, cohort: Cohort, asked: AdaptOptions) -> list[int]:
                 f"adapt: expected enough free memory for a step of the run, found {probe.memory_bytes / 2**30:.2f} GiB. Free some memory."
             )
         whole += count * seconds
-    factor = (probe.minutes * 60 - probe.probe_seconds) * (1 - SPARE) / whole
+    factor = probe.seconds(1 - SPARE) / whole
     return [max(int(count * factor), 1) for count in lengths]
