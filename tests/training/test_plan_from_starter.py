@@ -148,7 +148,7 @@ def test_a_completion_of_some_of_its_modalities_starts_from_the_starter_if_a_reg
     shipped_starters, brains
 ):
     card = read_card(shipped_starters / "brain-mr-to-mr")
-    some = Roles(("t1", "t2"), ("t1", "t2"), "asked", completes=True)
+    some = Roles(("t1", "t2"), ("t1", "t2"), "asked")
     assert reason_against(card, brains, some, "mean") == ""
     assert "--mode mean" in reason_against(card, brains, some, "both")
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import Literal
 
 import numpy as np
 
@@ -243,21 +242,16 @@ def check_scales(facts: CohortFacts, names: Sequence[str], targets: Sequence[str
 
 @dataclass(frozen=True)
 class Roles:
-    """Sources and targets, and the reason; completes: whether any missing modality is synthesised from the others."""
+    """Sources and targets, and the reason."""
 
     source: tuple[str, ...]
     target: tuple[str, ...]
     why: str
-    completes: bool = False
-
-    def side(self, name: str) -> Literal["source", "target"]:
-        """The side of a modality; a target that is a source too is a target."""
-        return "target" if name in self.target else "source"
 
     @property
-    def task(self) -> str:
-        """The targets of the sources, as "ct of t1 and t2"."""
-        return f"{' and '.join(self.target)} of {' and '.join(self.source)}"
+    def completes(self) -> bool:
+        """Whether any missing modality is synthesised from the others."""
+        return self.source == self.target
 
 
 def choose_roles(cohort: Cohort, asked: PlanOptions) -> tuple[CohortFacts, Roles]:
@@ -305,7 +299,7 @@ def _guess(scans: Mapping[str, Scan]) -> Roles:
         names = tuple(sorted(scans, key=_rank))
         if len(names) >= CONTRASTS:
             why = f"{len(names)} contrasts: any missing contrast is synthesised from the others"
-            return Roles(tuple(scans), tuple(scans), why, completes=True)
+            return Roles(tuple(scans), tuple(scans), why)
         others, targets = [names[0]], [names[1]]
     why = f"{', '.join(targets)} of {', '.join(others)}, a guess (change it with --source and --target)"
     return Roles(tuple(others), tuple(targets), why)

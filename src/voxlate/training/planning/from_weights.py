@@ -106,8 +106,9 @@ def fit_starter(name: str, names: Mapping[str, str], facts: CohortFacts) -> Star
         if _is_in_usual_unit(scan):
             kept.add(modality)
         else:
-            own = "target" if modality in data["target"] else "source"
-            maps[modality], _ = intensity(scan, own)
+            maps[modality], _ = intensity(
+                scan, "target" if modality in data["target"] else "source"
+            )
     return Starter(name, tables, kept, sequences == {"any"})
 
 
@@ -139,7 +140,7 @@ def find_starter(facts: CohortFacts, roles: Roles, mode: str) -> tuple[Starter |
             for theirs, own in names.items()
             if own not in card.names_of(theirs)
         ]
-        why = f"{name}, because {''.join(others)}it synthesises {roles.task} of {BODIES[card.stripped]} with pixels of {facts.pixel_mm:.2g} mm; it was trained on {card.trained_on}"
+        why = f"{name}, because {''.join(others)}it synthesises {' and '.join(roles.target)} of {' and '.join(roles.source)} of {BODIES[card.stripped]} with pixels of {facts.pixel_mm:.2g} mm; it was trained on {card.trained_on}"
         return fit_starter(name, names, facts), why
     return None, f"random weights: {'; '.join(against)}" if against else ""
 

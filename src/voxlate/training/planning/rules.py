@@ -18,6 +18,7 @@ from voxlate.training.recipe.run_provenance import Budget
 Tables = dict[str, Any]
 Setting = tuple[Tables, str]  # a table of the recipe and the reason for it
 Optimiser = Literal["muon", "adamw"]
+Side = Literal["source", "target"]
 
 # Features of a patch stem are at most this wide, because small structures are lost otherwise.
 FINEST_MM = 2.1
@@ -205,7 +206,8 @@ def first_stage(
     choose_slices(draft)
     choose_augmentation(draft)
     for name in names:
-        draft.set(f"intensity.{name}", *intensity(facts.scans[name], roles.side(name)))
+        side: Side = "target" if name in roles.target else "source"
+        draft.set(f"intensity.{name}", *intensity(facts.scans[name], side))
     choose_network(draft)
     choose_loss(draft)
     finish_images(draft)
@@ -302,7 +304,7 @@ def choose_augmentation(draft: Draft) -> None:
     draft.set("data.augment", {**flips, **shapes, **greys}, why)
 
 
-def intensity(scan: Scan, side: Literal["source", "target"]) -> Setting:
+def intensity(scan: Scan, side: Side) -> Setting:
     """The intensity map of a modality, and its reason."""
     if scan.unit == "grey" or (scan.pictures and scan.unit == "HU"):
         why = f"values of {scan.least:g} to {scan.most:g} are grey values of pictures"
