@@ -125,7 +125,7 @@ def test_settings_and_options_of_no_recipe_are_refused_before_a_step_is_timed(
         ("--memory much", "expected a size such as 8GB, found 'much'"),
         ("--source t1 --target ct", "found 'ct'"),
         ("--target t2", "expected --source and --target together"),
-        ("--source t1 --target t1", "found t1 in both"),
+        ("--source t1 --target t1", "expected two modalities or more"),
     ],
 )
 def test_a_plan_that_cannot_be_met_is_refused_in_one_sentence(

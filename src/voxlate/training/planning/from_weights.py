@@ -123,15 +123,12 @@ def _is_in_usual_unit(scan: Scan) -> bool:
     return scan.unit == wanted and not scan.pictures
 
 
-def find_starter(facts: CohortFacts, roles: Roles, mode: str) -> tuple[Starter | None, str]:
-    """The starter that fits a cohort and its roles, and the reason for it or against all; "" if none is installed.
-
-    mode: of the plan, whose first stage is a regression, as starters are, unless it draws missing images.
-    """
+def find_starter(facts: CohortFacts, roles: Roles) -> tuple[Starter | None, str]:
+    """The starter that fits a cohort and its roles, and the reason for it or against all; "" if none is installed."""
     against = []
     for name in starters_to_run():
         card = read_card(folder_of(name))
-        if reason := reason_against(card, facts, roles, mode):
+        if reason := reason_against(card, facts, roles):
             against.append(f"a training cannot start from {name}: {reason}")
             continue
         names = card.match(roles.source, roles.target) or {}
@@ -145,7 +142,7 @@ def find_starter(facts: CohortFacts, roles: Roles, mode: str) -> tuple[Starter |
     return None, f"random weights: {'; '.join(against)}" if against else ""
 
 
-def reason_against(card: Card, facts: CohortFacts, roles: Roles, mode: str) -> str:
+def reason_against(card: Card, facts: CohortFacts, roles: Roles) -> str:
     """The reason why a training cannot begin from a starter; "" if it can."""
     if card.match(roles.source, roles.target) is None:
         known = {*chain.from_iterable(map(card.names_of, card.target))}
@@ -155,8 +152,6 @@ def reason_against(card: Card, facts: CohortFacts, roles: Roles, mode: str) -> s
         )
     if roles.completes and facts.gaps:
         return "it knows no cases that lack contrasts"
-    if roles.completes and mode != "mean":
-        return "it is a regression: add --mode mean to start from it"
     return other_scans(card, facts)
 
 

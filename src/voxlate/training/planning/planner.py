@@ -84,7 +84,7 @@ def plan_training(
     sizes = Sizes(facts, roles, Probe(cohort, minutes, memory, asked.device), say)
     starter, about = None, ""
     if not asked.from_scratch:
-        starter, about = find_starter(facts, roles, asked.mode or "both")
+        starter, about = find_starter(facts, roles)
     draft = _plan_stages(sizes, starter, asked.mode)
     why = {"--from-scratch": about, **draft.why} if about else draft.why
     precision, why["train.precision"] = choose(find_device(asked.device))
@@ -109,31 +109,25 @@ def _check_settings(
     # A width that is divisible by most numbers, and patches of the most features.
     size = Size(WIDTHS[-1], rules.stems(facts)[0])
     plain = first_stage(facts, roles, size, LEAST_STEPS).tables
-    if roles.completes:
-        other = rules.with_drawing(plain, LEAST_STEPS)
-    else:
-        other = rules.with_samples(plain, plain["net"], LEAST_STEPS, "both")
+    both = rules.with_samples(plain, plain["net"], LEAST_STEPS, "both")
     try:
         from_dict(apply_changes(plain, settings), "the plan", allow_code)
     except BadInput:
-        from_dict(apply_changes(other, settings), "the plan", allow_code)
+        if roles.completes:
+            raise
+        from_dict(apply_changes(both, settings), "the plan", allow_code)
 
 
 def _plan_stages(sizes: Sizes, starter: Starter | None, mode: str | None) -> Draft:
-    """The stages of a plan: a completion, a regression, or a regression and a diffusion of its residual."""
-    facts, roles = sizes.facts, sizes.roles
-    alone = ""
-    if not roles.completes and mode != "mean":
+    """The stages of a plan: a regression, or a regression and a diffusion of its residual."""
+    facts, completes = sizes.facts, sizes.roles.completes
+    alone = "the recipe umm_csgm samples missing images" if completes else ""
+    if not completes and mode != "mean":
         second, alone = _second_stage(sizes, mode)
         if second is not None:
             return _plan_samples(sizes, starter, mode or "both", second)
-    times = 2 if roles.completes else 1
-    best, draft = _plan_first(sizes, starter, 1.0, "final", most_steps(facts, times))
-    if roles.completes and mode != "mean":
-        draft.tables = rules.with_drawing(draft.tables, best.steps)
-        why = "a diffusion of missing images; --samples 8 gives their mean and standard deviation"
-        draft.why["method"] = why
-        return draft
+    most = most_steps(facts, times=2 if completes else 1)
+    _, draft = _plan_first(sizes, starter, 1.0, "final", most)
     draft.tables["synth"] |= rules.mirror(draft.tables)
     if alone:
         draft.why["--mode"] = f"the mean prediction alone: {alone}"

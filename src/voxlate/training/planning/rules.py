@@ -104,20 +104,19 @@ schedule = { kind = "cosine" }
 times = { kind = "uniform_log_snr", low = -3.5, high = 5.5 }
 weight = { kind = "table", of = "x0", log_snr = [-4, -2, -1, 0, 1, 1.61, 6], weight = [1.02, 1.14, 1.37, 2, 3.72, 6, 6] }
 
-[sampling]
+[samples]
 sampler = "ddim"
 steps = 8
 eta = 1.0
 grid = "log_snr"
 end = 0.0518
+start = 0.8605
 """)
-# Sampling starts at log-SNR -3, because the regression is close to the truth.
-FROM_REGRESSION: Tables = {**PARTS["sampling"], "start": 0.8605}
-# Keys of the sampling by mode: one sharp image, whose sharpness is chosen on held-out patients, or samples. Two steps have
+# Keys of the sampling by mode, which starts at log-SNR -3, because the regression is close to the truth: one sharp image, whose sharpness is chosen on held-out patients, or samples. Two steps have
 # the least error at a gradient ratio of 1 (docs/papers/dial.md).
 SAMPLING: dict[str, Tables] = {
-    "both": {**FROM_REGRESSION, "steps": 2, "gradient_ratio": 1.0},
-    "samples": FROM_REGRESSION,
+    "both": {**PARTS["samples"], "steps": 2, "gradient_ratio": 1.0},
+    "samples": PARTS["samples"],
 }
 # Augmentation up to a number of passes over the slices: of shapes and of intensities.
 STRENGTHS: tuple[tuple[float, str, Tables, Tables], ...] = (
@@ -437,17 +436,6 @@ def mirror(tables: Tables) -> Tables:
     """
     data = tables["data"]
     return {"mirror": True} if "flip_lr" in data["augment"] and not data.get("planes") else {}
-
-
-def with_drawing(tables: Tables, steps: int) -> Tables:
-    """A completion's recipe by a diffusion, which draws the missing images, in place of a regression."""
-    times = PARTS["diffusion"]["times"] | {"low": -6}
-    return {
-        **tables,
-        "method": PARTS["diffusion"] | {"times": times},
-        "train": training(steps, tables["net"]["width"], "adamw"),
-        "synth": tables["synth"] | PARTS["sampling"],
-    }
 
 
 def with_samples(tables: Tables, net: Tables, steps: int, mode: str) -> Tables:
