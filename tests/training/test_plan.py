@@ -63,7 +63,7 @@ def test_what_a_plan_predicts_lies_within_what_it_may_take_and_a_single_step_is_
     assert planned.memory <= 2**33
     assert "start_from" not in planned.text, "no starter is installed"
     made = planned.change({"train.steps": 1}).recipe
-    assert Probe(open_cohort(prepared), 1, 2**33).measure(made, 0) > 0
+    assert Probe(open_cohort(prepared), 1).measure(made, 0) > 0
 
 
 @slow

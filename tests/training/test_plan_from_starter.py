@@ -198,10 +198,10 @@ def winner(monkeypatch):
     """winner(place): the entrant at this place wins races, which a starter trained for seconds may lose."""
 
     def wins(place):
-        def trial(recipe, *_):
+        def trial(_, recipe, *__):
             return abs(place - (recipe.start_from is None)), 8
 
-        monkeypatch.setattr(planner, "trial", trial)
+        monkeypatch.setattr(planner.Probe, "trial", trial)
 
     return wins
 

@@ -22,7 +22,7 @@ from voxlate.training.planning.cohort_facts import (
     cohort_facts,
     is_not_hu,
 )
-from voxlate.training.planning.probe import Probe, default_memory_limit
+from voxlate.training.planning.probe import Probe
 from voxlate.training.planning.rules import (
     Draft,
     Tables,
@@ -323,7 +323,7 @@ def _steps(recipe: Recipe, cohort: Cohort, asked: AdaptOptions) -> list[int]:
     lengths = [stage.train.steps for stage in recipe.all_stages]
     if asked.steps is not None:
         return [round(asked.steps * count / lengths[-1]) for count in lengths]
-    probe = Probe(cohort, asked.minutes, default_memory_limit(asked.device), asked.device)
+    probe = Probe(cohort, asked.minutes, asked.device)
     whole = 0.0
     for stage, count in enumerate(lengths):
         seconds = probe.measure(recipe, stage)

@@ -32,8 +32,6 @@ from voxlate.training.planning.probe import (
     Probe,
     Sizes,
     candidate,
-    default_memory_limit,
-    trial,
 )
 from voxlate.training.planning.rules import (
     LEAST_STEPS,
@@ -76,12 +74,12 @@ def plan_training(
     """
     asked = merge(PlanOptions, options, changes)
     minutes = 60.0 if asked.minutes is None else float(asked.minutes)
-    memory = default_memory_limit(asked.device) if asked.memory is None else float(asked.memory)
     cohort = open_cohort(data) if fold is None else open_cohort(data).in_fold(fold)
     facts, roles = choose_roles(cohort, asked)
     if settings:
         _check_settings(facts, roles, settings, allow_code)
-    sizes = Sizes(facts, roles, Probe(cohort, minutes, memory, asked.device), say)
+    probe = Probe(cohort, minutes, asked.device, float(asked.memory or 0))
+    sizes = Sizes(facts, roles, probe, say)
     starter, about = None, ""
     if not asked.from_scratch:
         starter, about = find_starter(facts, roles)
@@ -93,8 +91,8 @@ def plan_training(
     planned = Plan(
         tables=draft.tables,
         why=why,
-        seconds=sum(one.seconds for one in draft.budgets.values()) + sizes.probe.probe_seconds,
-        memory=sizes.probe.most,
+        seconds=sum(one.seconds for one in draft.budgets.values()) + probe.probe_seconds,
+        memory=probe.most,
         minutes=minutes,
         where=str(cohort.folder),
         budgets=draft.budgets,
@@ -223,7 +221,7 @@ def _choose_start(
     size = Size(net["width"], net.get("patch", 1))
     draft = first_stage(facts, sizes.roles, size, LEAST_STEPS, mean_alone)
     begin_from(starter, draft)
-    step_seconds = probe.measure(from_dict(draft.tables, "the plan"), 0)
+    step_seconds = probe.measure(draft.recipe, 0)
     if step_seconds is None:
         draft = first_stage(facts, sizes.roles, best.size, best.steps, mean_alone)
         draft.why["start_from"] = "random weights: the starter's network needs too much memory"
@@ -239,20 +237,14 @@ def _choose_start(
         return own, draft
     fresh = candidate(best.size, best.seconds, left, most)
     random = first_stage(facts, sizes.roles, fresh.size, fresh.steps, mean_alone)
-    error, steps = _try(draft, sizes, raced)
-    error_of_random, steps_of_random = _try(random, sizes, raced)
+    error, steps = probe.trial(draft.recipe, raced)
+    error_of_random, steps_of_random = probe.trial(random.recipe, raced)
     why = f"{starter.name}: {error:.3f} after {plural(steps, 'step')}; {fresh.size} from random weights: {error_of_random:.3f} after {plural(steps_of_random, 'step')}: errors on validation patients over the mean absolute deviation of the truth, after {raced:.0f} s of training each"
     # An error that is NaN is of a training that diverged.
     if error_of_random < error or isnan(error):
         own, draft = fresh, random
     draft.why["start_from"] = why
     return own, draft
-
-
-def _try(draft: Draft, sizes: Sizes, seconds: float) -> tuple[float, int]:
-    """The error and the steps of a draft after these seconds of training."""
-    recipe = from_dict(draft.tables, "the plan")
-    return trial(recipe, sizes.facts.cohort, seconds, sizes.probe.device_name)
 
 
 def _warn_of_short(draft: Draft, fitting: int, minutes: float) -> None:

@@ -26,7 +26,7 @@ from voxlate.training.planning.cohort_facts import CohortFacts, Roles
 from voxlate.training.planning.rules import LEAST_STEPS, Size
 from voxlate.training.precision import with_precision
 from voxlate.training.processes import processes
-from voxlate.training.recipe import Recipe, from_dict
+from voxlate.training.recipe import Recipe
 from voxlate.training.recipe.run_provenance import Budget
 from voxlate.training.starter import initial_method
 from voxlate.training.validate import find_targets, validate, validation_items
@@ -60,15 +60,19 @@ NARROW = 0.409
 class Probe:
     """Times steps of recipes on a cohort within limits: minutes in total, and bytes of memory (that of the GPU if there is one).
 
-    most: the largest memory that one of them needed.
+    memory_bytes: by default most of what is free on the device now; most: the largest memory that one of them needed.
     """
 
     cohort: Cohort
     minutes: float
-    memory_bytes: float
     device_name: str = "auto"
+    memory_bytes: float = 0.0
     most: float = 0.0
     begun: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        if not self.memory_bytes:
+            self.memory_bytes = FREE * devices.free_memory(find_device(self.device_name))
 
     @property
     def probe_seconds(self) -> float:
@@ -94,6 +98,34 @@ class Probe:
         if fits or not self.most:
             self.most = max(self.most, memory)
         return seconds if fits else None
+
+    def trial(self, recipe: Recipe, seconds: float) -> tuple[float, int]:
+        """The error of a recipe's first stage on held-out items after these seconds of training, and its steps.
+
+        The mean absolute error is a share of the truth's mean absolute deviation from its median, because candidates may
+        scale a target differently. The cohort has validation patients.
+        """
+        begun = time.perf_counter()
+        job, learner = _begin(recipe, 0, self.cohort, self.device_name)
+        steps = timed_steps(learner, job, iter(job.batches()))
+        while learner.step < FEWEST_STEPS or (
+            time.perf_counter() - begun < seconds and learner.step < job.stage.train.steps
+        ):
+            next(steps)
+        measured = replace(job.stage, train=replace(job.stage.train, validation_items=ITEMS))
+        items = validation_items(job.recipe, measured, self.cohort)
+        error = validate(learner.averaged, items, job.recipe, measured, job.device)["mae"]
+        deviations = []
+        for batch in items:
+            assert batch.target is not None
+            shown = [
+                batch.target[item, target]
+                for item in range(len(batch))
+                for target in find_targets(batch, item)
+            ]
+            deviations.append(fmean(float((one - one.median()).abs().mean()) for one in shown))
+        # A constant truth has no deviation.
+        return error / (fmean(deviations) or 1.0), learner.step
 
 
 def _begin(recipe: Recipe, stage: int, cohort: Cohort, device_name: str) -> tuple[Job, Learner]:
@@ -128,35 +160,6 @@ def timed_steps(learner: Learner, job: Job, batches: Iterator[Batch]) -> Iterato
         yield time.perf_counter() - begun
 
 
-def trial(recipe: Recipe, cohort: Cohort, seconds: float, device_name: str) -> tuple[float, int]:
-    """The error of a recipe's first stage on held-out items after these seconds of training, and its steps.
-
-    The mean absolute error is a share of the truth's mean absolute deviation from its median, because candidates may scale
-    a target differently. cohort: has validation patients.
-    """
-    begun = time.perf_counter()
-    job, learner = _begin(recipe, 0, cohort, device_name)
-    steps = timed_steps(learner, job, iter(job.batches()))
-    while learner.step < FEWEST_STEPS or (
-        time.perf_counter() - begun < seconds and learner.step < job.stage.train.steps
-    ):
-        next(steps)
-    measured = replace(job.stage, train=replace(job.stage.train, validation_items=ITEMS))
-    items = validation_items(job.recipe, measured, cohort)
-    error = validate(learner.averaged, items, job.recipe, measured, job.device)["mae"]
-    deviations = []
-    for batch in items:
-        assert batch.target is not None
-        shown = [
-            batch.target[item, target]
-            for item in range(len(batch))
-            for target in find_targets(batch, item)
-        ]
-        deviations.append(fmean(float((one - one.median()).abs().mean()) for one in shown))
-    # A constant truth has no deviation.
-    return error / (fmean(deviations) or 1.0), learner.step
-
-
 def _batches(job: Job) -> Iterator[Batch]:
     """The batches of the timed steps; for a GPU they are read in advance, because readers take seconds to start."""
     if job.device.type == "cpu":
@@ -164,11 +167,6 @@ def _batches(job: Job) -> Iterator[Batch]:
     stage = replace(job.stage, train=replace(job.stage.train, workers=0))
     count = (STEPS + 1) * sum(stage.turns.values())
     return iter(list(itertools.islice(replace(job, stage=stage).batches(), count)))
-
-
-def default_memory_limit(device: str) -> float:
-    """The default limit of a training's memory in bytes: most of the memory that is free on the device now."""
-    return FREE * devices.free_memory(find_device(device))
 
 
 @dataclass(frozen=True)
@@ -243,7 +241,7 @@ class Sizes:
     def _time(self, size: Size) -> None:
         """Time a step of a network."""
         draft = rules.first_stage(self.facts, self.roles, size, LEAST_STEPS)
-        seconds = self.probe.measure(from_dict(draft.tables, "the plan"), 0)
+        seconds = self.probe.measure(draft.recipe, 0)
         if seconds is None:
             self.most_load = LESS * size.load
             cost = "too much memory"

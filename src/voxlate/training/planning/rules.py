@@ -13,6 +13,7 @@ from voxlate.training.planning.cohort_facts import (
     Roles,
     Scan,
 )
+from voxlate.training.recipe import Recipe, from_dict
 from voxlate.training.recipe.run_provenance import Budget
 
 Tables = dict[str, Any]
@@ -175,6 +176,11 @@ class Draft:
         (self.tables[table] if name else self.tables)[name or table] = value
         if why:
             self.why[key] = why
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe of its tables."""
+        return from_dict(self.tables, "the plan")
 
     @property
     def data(self) -> Tables:
