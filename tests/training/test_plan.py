@@ -5,7 +5,6 @@ import tomllib
 from itertools import product, starmap
 from typing import ClassVar
 
-import numpy as np
 import pytest
 
 from preparing import prepare
@@ -20,10 +19,9 @@ from voxlate.training.planning.cohort_facts import (
     choose_roles,
     cohort_facts,
 )
-from voxlate.training.planning.planner import plan_training
+from voxlate.training.planning.planner import WIDTHS, plan_training
 from voxlate.training.planning.probe import (
     FILLED,
-    WIDTHS,
     Probe,
     relative_error,
 )
@@ -202,9 +200,7 @@ def test_the_network_that_is_taken_fits_in_memory_and_has_about_the_least_predic
 
     def error(size):
         steps = int(minutes * 60 * 0.96 / step_seconds(size))
-        doubt = 1.09 ** np.log2(size.stem)
-        pixel_mm = size.stem * facts.pixel_mm
-        return doubt * relative_error(size.width, pixel_mm, steps)
+        return relative_error(size, facts.pixel_mm, steps)
 
     every = starmap(Size, product(WIDTHS, rules.stems(facts)))
     least = min(error(size) for size in every if size.load <= largest)
