@@ -233,8 +233,7 @@ def _contradictions(
     slicewise = any(recipe.intensity[name].slicewise for name in data.modalities)
     translates = method.needs_pairs and method.makes_targets and not stage.task.encodes
     if data.planes and (slicewise or not translates):
-        found = "an intensity map a slice" if slicewise else f"method.kind = '{kind_of(method)}'"
-        yield f"expected a stage that translates pairs slice by slice for data.planes, found {found} in {named}. Drop data.planes."
+        yield f"expected a stage that translates pairs slice by slice for data.planes, without an intensity map a slice, found another in {named}. Drop data.planes."
     physics = recipe.data.physics
     if data.physics != physics:
         yield f"expected the same data.physics in every stage, found another in {named}. Drop it from the stage."
@@ -244,13 +243,15 @@ def _contradictions(
         yield "expected no data.slices with data.physics, whose images exist only when they are read, found a filter. Drop it."
 
 
-def check_order(stage: FullStage, first: Mapping[str, Sequence[str]], whose: str) -> None:
+def check_order(
+    stage: FullStage, first: Mapping[str, Sequence[str]], whose: str, where: str
+) -> None:
     """Raise BadInput where weights that know modalities by their places would see them in others.
 
     first: "source" and "target" of the training that the weights are from; whose: its name.
     """
     for sentence in _other_order(stage, first, whose):
-        raise BadInput(f"--init: {sentence}")
+        raise BadInput(f"{where}: {sentence}")
 
 
 def _other_order(stage: FullStage, first: Mapping[str, Any], whose: str) -> Iterator[str]:
