@@ -247,12 +247,14 @@ class Planner:
         random = self.draft(fresh.size, fresh.steps, random.mean_alone)
         error, steps = probe.trial(draft.recipe, raced)
         error_of_random, steps_of_random = probe.trial(random.recipe, raced)
-        why = f"{starter.name}: {error:.3f} after {plural(steps, 'step')}; {fresh.size} from random weights: {error_of_random:.3f} after {plural(steps_of_random, 'step')}: errors on validation patients over the mean absolute deviation of the truth, after {raced:.0f} s of training each"
+        why = f"{starter.name}: {error:.3f} after {plural(steps, 'step')}; {fresh.size} from random weights: {error_of_random:.3f} after {plural(steps_of_random, 'step')}: errors on validation patients over the mean absolute deviation of the truth, after the same seconds of training"
         # An error that is NaN is of a training that diverged.
         if error_of_random < error or isnan(error):
             own, draft = fresh, random
         draft.why["start_from"] = why
-        return own, draft
+        # the fewest steps of a race may have taken longer
+        left = min(left, probe.seconds(share))
+        return candidate(own.size, own.seconds, left, own.most_steps), draft
 
     def best(self, share: float, most: float) -> Candidate:
         """The network of the least predicted error for a share of the time, after its step was timed.
