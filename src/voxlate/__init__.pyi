@@ -70,7 +70,7 @@ def plan(
 
     Args:
         data: Prepared cohort.
-        minutes: Training time on this machine. Default: 60.
+        minutes: Training time on this machine. Default: 60. At least 0.01.
         memory: Memory of the training, such as 8GB. Default: most of the free memory.
         mode: Prediction of the model: mean (a regression), both (also a sharp image), or samples (also samples, which show what is uncertain).
         source: Input modality, with target. Repeatable.
@@ -934,7 +934,7 @@ def adapt(
         run: Run folder, exported model, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
         data: Prepared cohort of the other site, with a held-out case.
         out: Output folder.
-        minutes: Training time on this machine. Default: 5.
+        minutes: Training time on this machine. At least 0.01. Default: 5.
         steps: Number of steps instead of minutes.
         device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
         allow_code: Import and run the model's own Python code. Default: False.
@@ -1087,7 +1087,7 @@ def train(
         recipe: auto (planned for the cohort), a shipped recipe (NAME_small: its small variant), or a TOML file.
         data: Prepared cohort.
         out: Output folder.
-        minutes: Training time of auto on this machine. Default: 60.
+        minutes: Training time of auto on this machine. Default: 60. At least 0.01.
         memory: Memory of the training, such as 8GB. Default: most of the free memory.
         mode: Prediction of the model: mean (a regression), both (also a sharp image), or samples (also samples, which show what is uncertain).
         source: Input modality, with target. Repeatable.

@@ -97,7 +97,7 @@ def test_a_network_for_which_memory_does_not_suffice_is_passed_over(prepared, ti
         raise errors.pop()
 
     monkeypatch.setattr(probe, "take_step", raising)
-    tried = Probe(open_cohort(prepared), 1, 1e12, "cpu")
+    tried = Probe(open_cohort(prepared), 1, "cpu", 1e12)
     made = read(str(tiny))
     assert tried.measure(made, 0) is None
     with pytest.raises(RuntimeError, match="mat1"):  # another error is none of memory

@@ -5,7 +5,6 @@ import tomllib
 from itertools import product, starmap
 from typing import ClassVar
 
-import numpy as np
 import pytest
 
 from preparing import prepare
@@ -19,15 +18,13 @@ from voxlate.training.planning.cohort_facts import (
     CohortFacts,
     cohort_facts,
 )
-from voxlate.training.planning.planner import plan_training
+from voxlate.training.planning.planner import WIDTHS, plan_training
 from voxlate.training.planning.probe import (
     FILLED,
-    WIDTHS,
     Probe,
     relative_error,
 )
 from voxlate.training.planning.rules import Size
-from voxlate.training.train import train
 
 SHORT = ("--minutes", 0.2, "--set", "train.steps=4")  # planned, and cut
 
@@ -61,7 +58,7 @@ def test_what_a_plan_predicts_lies_within_what_it_may_take_and_a_single_step_is_
     assert planned.memory <= 2**33
     assert "start_from" not in planned.text, "no starter is installed"
     made = planned.change({"train.steps": 1}).recipe
-    assert Probe(open_cohort(prepared), 1, 2**33).measure(made, 0) > 0
+    assert Probe(open_cohort(prepared), 1).measure(made, 0) > 0
 
 
 @slow
@@ -117,12 +114,12 @@ def test_settings_and_options_of_no_recipe_are_refused_before_a_step_is_timed(
 @every_row(
     "options, words",
     [
-        ("--minutes 0", "found 0"),
+        ("--minutes 0", "at least 0.01"),
         ("--memory 1MB", "expected enough for the smallest network, found 0.00 GiB"),
         ("--memory much", "expected a size such as 8GB, found 'much'"),
         ("--source t1 --target ct", "found 'ct'"),
         ("--target t2", "expected --source and --target together"),
-        ("--source t1 --target t1", "found t1 in both"),
+        ("--source t1 --target t1", "expected two modalities or more"),
     ],
 )
 def test_a_plan_that_cannot_be_met_is_refused_in_one_sentence(
@@ -200,9 +197,7 @@ def test_the_network_that_is_taken_fits_in_memory_and_has_about_the_least_predic
 
     def error(size):
         steps = int(minutes * 60 * 0.96 / step_seconds(size))
-        doubt = 1.09 ** np.log2(size.stem)
-        pixel_mm = size.stem * facts.pixel_mm
-        return doubt * relative_error(size.width, pixel_mm, steps)
+        return relative_error(size, facts.pixel_mm, steps)
 
     every = starmap(Size, product(WIDTHS, rules.stems(facts)))
     least = min(error(size) for size in every if size.load <= largest)
@@ -271,49 +266,11 @@ def ct_cohort(tmp_path, small_head):
     return scans
 
 
-def one_step(source, target, floor=""):
-    """Changes of `tiny` to a single step from a scan to another, by percentiles; floor: a key of the CT's."""
-    return {
-        "data.source": f'["{source}"]',
-        "data.target": f'["{target}"]',
-        "train.steps": "1",
-        "intensity.t1": '{kind = "percentile"}',
-        "intensity.ct": f'{{kind = "percentile"{floor}}}',
-    }
-
-
-def padded(ct):
-    """Without its offset, in a first column of air as it should be."""
-    values = ct + 1024
-    values[0] = -1024
-    return values
-
-
-@pytest.mark.parametrize(
-    ("cases", "change", "words"),
-    [
-        (range(1, 4), lambda ct: ct + 1024, "case1, case2, case3 of 5"),
-        ([1], padded, "case1 of 5"),
-    ],
-)
-def test_hounsfield_units_on_several_scales_or_without_their_offset_are_refused(
-    ct_cohort, tmp_path, cases, change, words
-):
-    rescaled(ct_cohort, cases, change)
+def test_hounsfield_units_on_several_scales_are_refused(ct_cohort, tmp_path):
+    rescaled(ct_cohort, range(1, 4), lambda ct: ct + 1024)
     prepare(ct_cohort, tmp_path / "ready", audit=False)
-    with refuses(f"ct: expected Hounsfield units in every scan, found.*{words}"):
+    with refuses("case1, case2, case3 of 5"):
         plan_training(tmp_path / "ready", **LIMITS)
-
-
-def test_a_case_without_the_source_stops_no_training_for_its_floor(ct_cohort, read_tiny, tmp_path):
-    """Case1 has no t1, and a CT with another offset, and is for training."""
-    rescaled(ct_cohort, [1], lambda ct: ct - 1024)
-    (ct_cohort / "case1/t1.nii.gz").unlink()
-    ready = prepare(ct_cohort, tmp_path / "ready", audit=False, workers=1).folder
-    made, other = (read_tiny(one_step("t1", "ct", f", floor = {floor}")) for floor in (0, 100))
-    assert train(made, ready, tmp_path / "run", device="cpu").weights().is_file()
-    with refuses(r"case\d: expected ct to be above 100"):
-        train(other, ready, tmp_path / "other", device="cpu")
 
 
 def test_cases_that_teach_nothing_decide_nothing(tmp_path, small_head):

@@ -56,18 +56,18 @@ def test_a_starter_of_other_scans_or_modalities_is_refused_with_a_reason(
     starter, facts, changed, roles, reason
 ):
     facts = replace(facts, **changed)
-    found, why = find_starter(facts, roles or roles_of(facts), "both")
+    found, why = find_starter(facts, roles or roles_of(facts))
     assert found is None
     assert reason in why
 
 
 def test_a_starter_is_named_with_its_reason_also_where_names_have_further_words(starter, facts):
-    found, why = find_starter(facts, roles_of(facts), "both")
+    found, why = find_starter(facts, roles_of(facts))
     assert found.name == "starter:tiny"
     names = {"t1_gewichtet": "t1", "t2_schädel": "t2"}
     scans = {name: replace(facts.scans[plain], name=name) for name, plain in names.items()}
     roles = Roles(*((name,) for name in names), "")
-    found, why = find_starter(replace(facts, scans=scans), roles, "mean")
+    found, why = find_starter(replace(facts, scans=scans), roles)
     assert found.tables["data"]["target"] == ["t2_schädel"]
     assert "t1_gewichtet is taken as t1" in why
 
@@ -75,7 +75,7 @@ def test_a_starter_is_named_with_its_reason_also_where_names_have_further_words(
 def test_scans_in_another_unit_than_the_starters_have_the_map_of_a_plan(starter, facts):
     pictures = replace(facts.scans["t2"], unit="HU", least=0.0, most=255.0)
     changed = replace(facts, scans=facts.scans | {"t2": pictures})
-    found, _ = find_starter(changed, roles_of(changed), "mean")
+    found, _ = find_starter(changed, roles_of(changed))
     assert found.kept == {"t1"}
     assert found.tables["intensity"]["t2"] == {"kind": "window", "low": 0.0, "high": 255.0}
 
@@ -121,7 +121,7 @@ def test_stripped_brains_from_t1_to_t2_begin_from_the_starter_that_completes(
     monkeypatch.setattr(names, "FOLDER", shipped_starters)
     # Patches smaller than slices leave the starter's padding as it is.
     brains = replace(brains, shape=(6, 48, 40))
-    found, _ = find_starter(brains, T1_TO_T2, "both")
+    found, _ = find_starter(brains, T1_TO_T2)
     draft = first_stage(brains, T1_TO_T2, Size(32, 2), 400)
     begin_from(found, draft)
     assert draft.tables["task"] == {"kind": "translate"}
@@ -144,13 +144,10 @@ def test_stripped_brains_from_t1_to_t2_begin_from_the_starter_that_completes(
     torch.testing.assert_close(images[0], images[1][:, 2:3], rtol=0, atol=1e-3)
 
 
-def test_a_completion_of_some_of_its_modalities_starts_from_the_starter_if_a_regression_is_planned(
-    shipped_starters, brains
-):
+def test_a_completion_of_some_of_its_modalities_starts_from_the_starter(shipped_starters, brains):
     card = read_card(shipped_starters / "brain-mr-to-mr")
-    some = Roles(("t1", "t2"), ("t1", "t2"), "asked", completes=True)
-    assert reason_against(card, brains, some, "mean") == ""
-    assert "--mode mean" in reason_against(card, brains, some, "both")
+    some = Roles(("t1", "t2"), ("t1", "t2"), "asked")
+    assert reason_against(card, brains, some) == ""
 
 
 def _t1(channels):
@@ -166,7 +163,7 @@ def begun(starter, facts):
 
     def begin(steps=800, any_sequence=False, **changes):
         known = replace(facts, **changes)
-        found, _ = find_starter(facts, roles_of(facts), "both")
+        found, _ = find_starter(facts, roles_of(facts))
         draft = first_stage(known, roles_of(known), Size(64, 1), steps)
         begin_from(replace(found, any_sequence=any_sequence), draft)
         return draft
@@ -201,10 +198,10 @@ def winner(monkeypatch):
     """winner(place): the entrant at this place wins races, which a starter trained for seconds may lose."""
 
     def wins(place):
-        def trial(recipe, *_):
+        def trial(_, recipe, *__):
             return abs(place - (recipe.start_from is None)), 8
 
-        monkeypatch.setattr(planner, "trial", trial)
+        monkeypatch.setattr(planner.Probe, "trial", trial)
 
     return wins
 

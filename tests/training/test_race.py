@@ -25,7 +25,7 @@ def error_of(prepared, monkeypatch):
         tables["net"] |= {"groups": 4, "head_width": 8}
         tables["train"]["optimiser"] |= {"lr": rate, "warm_up": 1}
         tables["intensity"]["t2"] = {"kind": "window", "low": -high, "high": high}
-        found, steps = probe.trial(from_dict(tables, "the plan"), cohort, 0.0, "cpu")
+        found, steps = probe.Probe(cohort, 1, "cpu").trial(from_dict(tables, "the plan"), 0.0)
         assert steps == FEWEST
         return found
 

@@ -279,7 +279,7 @@ def _check_stages(jobs: Sequence[Job], starts: Mapping[str, Path]) -> None:
                 f"--init: expected a model without an autoencoder of its own, found '{recipe.title}'. Take the stages of another run with --reuse, or train without --init."
             )
         load_weights(earlier[stage.name], start)
-        check_order(stage, read_header(start)["recipe"]["data"], f"{start}")
+        check_order(stage, read_header(start)["recipe"]["data"], f"{start}", "--init")
 
 
 def check_training(recipe: Recipe, cohort: Cohort) -> list[Message]:

@@ -33,7 +33,7 @@ class PlanOptions:
 
     minutes: Annotated[
         float | None,
-        Option("Training time on this machine. Default: 60.", panel=MAIN, least=0),
+        Option("Training time on this machine. Default: 60.", panel=MAIN, least=0.01),
     ] = None
     memory: Annotated[str | float | None, MEMORY] = None
     mode: Annotated[
@@ -73,7 +73,7 @@ class TrainOptions(PlanOptions):
 
     minutes: Annotated[
         float | None,
-        Option("Training time of auto on this machine. Default: 60.", panel=MAIN, least=0),
+        Option("Training time of auto on this machine. Default: 60.", panel=MAIN, least=0.01),
     ] = None
     set: Annotated[Mapping[str, Value] | None, CHANGES] = None
     init: Annotated[
@@ -122,7 +122,7 @@ class TrainOptions(PlanOptions):
 class AdaptOptions:
     """Options of `voxlate adapt` and voxlate.adapt."""
 
-    minutes: Annotated[float, Option("Training time on this machine.", panel=MAIN)] = 5
+    minutes: Annotated[float, Option("Training time on this machine.", panel=MAIN, least=0.01)] = 5
     steps: Annotated[
         int | None, Option("Number of steps instead of minutes.", panel=MAIN, least=1)
     ] = None

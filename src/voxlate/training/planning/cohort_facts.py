@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import Literal
 
 import numpy as np
 
@@ -241,21 +240,16 @@ def check_scales(facts: CohortFacts, names: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class Roles:
-    """Sources and targets, and the reason; completes: whether any missing modality is synthesised from the others."""
+    """Sources and targets, and the reason."""
 
     source: tuple[str, ...]
     target: tuple[str, ...]
     why: str
-    completes: bool = False
-
-    def side(self, name: str) -> Literal["source", "target"]:
-        """The side of a modality; a target that is a source too is a target."""
-        return "target" if name in self.target else "source"
 
     @property
-    def task(self) -> str:
-        """The targets of the sources, as "ct of t1 and t2"."""
-        return f"{' and '.join(self.target)} of {' and '.join(self.source)}"
+    def completes(self) -> bool:
+        """Whether any missing modality is synthesised from the others."""
+        return self.source == self.target
 
 
 def choose_roles(cohort: Cohort, asked: PlanOptions) -> tuple[CohortFacts, Roles]:
@@ -297,23 +291,16 @@ def _guess(scans: Mapping[str, Scan]) -> Roles:
     """The roles of modalities: what is harder to scan is synthesised from what is easier."""
     maps = [name for name, scan in scans.items() if scan.unit not in SHOW_ANATOMY]
     tomograms = [name for name in scans if name.lower().startswith(HOUNSFIELD)]
-    # the plainest CT, which stands first in HOUNSFIELD
-    plainest = sorted(tomograms, key=_place_of_tomogram)[:1]
-    targets = maps or plainest
+    targets = maps or tomograms[:1]
     others = [name for name in scans if name not in (maps or tomograms)]
     if not targets or not others:
         names = tuple(sorted(scans, key=_rank))
         if len(names) >= CONTRASTS:
             why = f"{len(names)} contrasts: any missing contrast is synthesised from the others"
-            return Roles(tuple(scans), tuple(scans), why, completes=True)
+            return Roles(tuple(scans), tuple(scans), why)
         others, targets = [names[0]], [names[1]]
     why = f"{', '.join(targets)} of {', '.join(others)}, a guess (change it with --source and --target)"
     return Roles(tuple(others), tuple(targets), why)
-
-
-def _place_of_tomogram(name: str) -> int:
-    """Index in HOUNSFIELD; other names of tomograms come last."""
-    return HOUNSFIELD.index(name) if name in HOUNSFIELD else len(HOUNSFIELD)
 
 
 def _rank(name: str) -> int:

@@ -22,7 +22,7 @@ from voxlate.training.planning.cohort_facts import (
     cohort_facts,
     is_not_hu,
 )
-from voxlate.training.planning.probe import Probe, default_memory_limit
+from voxlate.training.planning.probe import Probe
 from voxlate.training.planning.rules import (
     Draft,
     Tables,
@@ -62,7 +62,7 @@ PATIENCE = 3  # validations without a lower error after which an adaptation ends
 # Items of each validation: as many as cost this share of the training's network evaluations, within bounds.
 VALIDATION_COST = 0.15
 FEWEST_ITEMS, MOST_ITEMS = 4, 32
-SPARE = 0.15  # share of the minutes for validations and saving
+SPARE = 0.11  # share of the minutes for validations
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Starter:
     any_sequence: bool
 
 
-def fit_starter(name: str, names: Mapping[str, str], facts: CohortFacts, roles: Roles) -> Starter:
+def fit_starter(name: str, names: Mapping[str, str], facts: CohortFacts) -> Starter:
     """A starter for a cohort; names: of the cohort's modalities by the starter's.
 
     A modality in another unit than the starter's, as pictures are, has the map of a plan. Contrasts and label maps of its
@@ -100,10 +100,15 @@ def fit_starter(name: str, names: Mapping[str, str], facts: CohortFacts, roles: 
     maps = tables["intensity"] = by_new_name(tables["intensity"])
     if "peak_shares" in synth:
         synth["peak_shares"] = by_new_name(synth["peak_shares"])
-    known = {name for name in (*roles.source, *roles.target) if name in facts.scans}
-    kept = {name for name in known if _is_in_usual_unit(facts.scans[name])}
-    for other in known - kept:
-        maps[other], _ = intensity(facts.scans[other], roles.side(other))
+    kept = set()
+    for modality in facts.scans.keys() & names.values():
+        scan = facts.scans[modality]
+        if _is_in_usual_unit(scan):
+            kept.add(modality)
+        else:
+            maps[modality], _ = intensity(
+                scan, "target" if modality in data["target"] else "source"
+            )
     return Starter(name, tables, kept, sequences == {"any"})
 
 
@@ -118,15 +123,12 @@ def _is_in_usual_unit(scan: Scan) -> bool:
     return scan.unit == wanted and not scan.pictures
 
 
-def find_starter(facts: CohortFacts, roles: Roles, mode: str) -> tuple[Starter | None, str]:
-    """The starter that fits a cohort and its roles, and the reason for it or against all; "" if none is installed.
-
-    mode: of the plan, whose first stage is a regression, as starters are, unless it draws missing images.
-    """
+def find_starter(facts: CohortFacts, roles: Roles) -> tuple[Starter | None, str]:
+    """The starter that fits a cohort and its roles, and the reason for it or against all; "" if none is installed."""
     against = []
     for name in starters_to_run():
         card = read_card(folder_of(name))
-        if reason := reason_against(card, facts, roles, mode):
+        if reason := reason_against(card, facts, roles):
             against.append(f"a training cannot start from {name}: {reason}")
             continue
         names = card.match(roles.source, roles.target) or {}
@@ -135,12 +137,12 @@ def find_starter(facts: CohortFacts, roles: Roles, mode: str) -> tuple[Starter |
             for theirs, own in names.items()
             if own not in card.names_of(theirs)
         ]
-        why = f"{name}, because {''.join(others)}it synthesises {roles.task} of {BODIES[card.stripped]} with pixels of {facts.pixel_mm:.2g} mm; it was trained on {card.trained_on}"
-        return fit_starter(name, names, facts, roles), why
+        why = f"{name}, because {''.join(others)}it synthesises {' and '.join(roles.target)} of {' and '.join(roles.source)} of {BODIES[card.stripped]} with pixels of {facts.pixel_mm:.2g} mm; it was trained on {card.trained_on}"
+        return fit_starter(name, names, facts), why
     return None, f"random weights: {'; '.join(against)}" if against else ""
 
 
-def reason_against(card: Card, facts: CohortFacts, roles: Roles, mode: str) -> str:
+def reason_against(card: Card, facts: CohortFacts, roles: Roles) -> str:
     """The reason why a training cannot begin from a starter; "" if it can."""
     if card.match(roles.source, roles.target) is None:
         known = {*chain.from_iterable(map(card.names_of, card.target))}
@@ -150,8 +152,6 @@ def reason_against(card: Card, facts: CohortFacts, roles: Roles, mode: str) -> s
         )
     if roles.completes and facts.gaps:
         return "it knows no cases that lack contrasts"
-    if roles.completes and mode != "mean":
-        return "it is a regression: add --mode mean to start from it"
     return other_scans(card, facts)
 
 
@@ -257,11 +257,10 @@ def _fit_to(run: Path | str, facts: CohortFacts, say: Say) -> Starter:
     for own in (*card.source, *card.target):
         stated = scans_named(facts.cohort.modalities, card.names_of(own))
         names[own] = stated[0] if stated else own
-    source, target = ([names[own] for own in side] for side in (card.source, card.target))
     if reason := other_scans(card, facts):
         text = f"{run} does not fit these scans: {reason}. Train on them with voxlate train auto."
         say(message("other-preparation", text, grade="caution"))
-    return fit_starter(str(run), names, facts, Roles(tuple(source), tuple(target), ""))
+    return fit_starter(str(run), names, facts)
 
 
 def check_scans(recipe: Recipe, units: Mapping[str, str], facts: CohortFacts) -> None:
@@ -324,7 +323,7 @@ def _steps(recipe: Recipe, cohort: Cohort, asked: AdaptOptions) -> list[int]:
     lengths = [stage.train.steps for stage in recipe.all_stages]
     if asked.steps is not None:
         return [round(asked.steps * count / lengths[-1]) for count in lengths]
-    probe = Probe(cohort, asked.minutes, default_memory_limit(asked.device), asked.device)
+    probe = Probe(cohort, asked.minutes, asked.device)
     whole = 0.0
     for stage, count in enumerate(lengths):
         seconds = probe.measure(recipe, stage)
@@ -333,5 +332,5 @@ def _steps(recipe: Recipe, cohort: Cohort, asked: AdaptOptions) -> list[int]:
                 f"adapt: expected enough free memory for a step of the run, found {probe.memory_bytes / 2**30:.2f} GiB. Free some memory."
             )
         whole += count * seconds
-    factor = (probe.minutes * 60 - probe.probe_seconds) * (1 - SPARE) / whole
+    factor = probe.seconds(1 - SPARE) / whole
     return [max(int(count * factor), 1) for count in lengths]

@@ -2,40 +2,32 @@
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from itertools import product
-from math import ceil, inf, isfinite, log2
+from math import ceil, log2
 from statistics import fmean, median
 
 import torch
 
 from voxlate.base import devices
 from voxlate.base.devices import find_device
-from voxlate.base.errors import BadInput, plural
-from voxlate.base.messages import Say, message
+from voxlate.base.errors import plural
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.science.batch import Batch
 from voxlate.science.methods.method import Method
 from voxlate.training.job import Clock, Job
 from voxlate.training.learner import Learner
 from voxlate.training.loop import begin_learner, take_step
-from voxlate.training.planning import rules
-from voxlate.training.planning.cohort_facts import CohortFacts, Roles
-from voxlate.training.planning.rules import LEAST_STEPS, Size
+from voxlate.training.planning.rules import Size
 from voxlate.training.precision import with_precision
 from voxlate.training.processes import processes
-from voxlate.training.recipe import Recipe, from_dict
+from voxlate.training.recipe import Recipe
 from voxlate.training.recipe.run_provenance import Budget
 from voxlate.training.starter import initial_method
 from voxlate.training.validate import find_targets, validate, validation_items
 
 STEPS = 3  # timed steps of each network that is tried
 FREE = 0.8  # default share of the free memory
-WIDTHS = (16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128)
-LESS = 0.75  # factor of the load of a network that needs too much memory
-MOST_TIMED = 4  # networks whose steps are timed for a share of the minutes
-PROBED = 0.05  # share of the minutes after which no other network is timed
 # The law's own error, by which a stem of twice the side must be better: of two stems that it told apart by 2 %, the coarser one
 # had 31 % more error (vessels; 1,080 steps against 392).
 DOUBT = 1.09
@@ -59,21 +51,19 @@ NARROW = 0.409
 class Probe:
     """Times steps of recipes on a cohort within limits: minutes in total, and bytes of memory (that of the GPU if there is one).
 
-    most: the largest memory that one of them needed.
+    memory_bytes: by default most of what is free on the device now; most: the largest memory that one of them needed.
     """
 
     cohort: Cohort
     minutes: float
-    memory_bytes: float
     device_name: str = "auto"
+    memory_bytes: float = 0.0
     most: float = 0.0
     begun: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        if not (self.minutes > 0 and isfinite(self.minutes)):
-            raise BadInput(
-                f"--minutes: expected a number above 0, found {self.minutes:g}. Give a number such as 60."
-            )
+        if not self.memory_bytes:
+            self.memory_bytes = FREE * devices.free_memory(find_device(self.device_name))
 
     @property
     def probe_seconds(self) -> float:
@@ -99,6 +89,34 @@ class Probe:
         if fits or not self.most:
             self.most = max(self.most, memory)
         return seconds if fits else None
+
+    def trial(self, recipe: Recipe, seconds: float) -> tuple[float, int]:
+        """The error of a recipe's first stage on held-out items after these seconds of training, and its steps.
+
+        The mean absolute error is a share of the truth's mean absolute deviation from its median, because candidates may
+        scale a target differently. The cohort has validation patients.
+        """
+        begun = time.perf_counter()
+        job, learner = _begin(recipe, 0, self.cohort, self.device_name)
+        steps = timed_steps(learner, job, iter(job.batches()))
+        while learner.step < FEWEST_STEPS or (
+            time.perf_counter() - begun < seconds and learner.step < job.stage.train.steps
+        ):
+            next(steps)
+        measured = replace(job.stage, train=replace(job.stage.train, validation_items=ITEMS))
+        items = validation_items(job.recipe, measured, self.cohort)
+        error = validate(learner.averaged, items, job.recipe, measured, job.device)["mae"]
+        deviations = []
+        for batch in items:
+            assert batch.target is not None
+            shown = [
+                batch.target[item, target]
+                for item in range(len(batch))
+                for target in find_targets(batch, item)
+            ]
+            deviations.append(fmean(float((one - one.median()).abs().mean()) for one in shown))
+        # A constant truth has no deviation.
+        return error / (fmean(deviations) or 1.0), learner.step
 
 
 def _begin(recipe: Recipe, stage: int, cohort: Cohort, device_name: str) -> tuple[Job, Learner]:
@@ -132,35 +150,6 @@ def timed_steps(learner: Learner, job: Job, batches: Iterator[Batch]) -> Iterato
         yield time.perf_counter() - begun
 
 
-def trial(recipe: Recipe, cohort: Cohort, seconds: float, device_name: str) -> tuple[float, int]:
-    """The error of a recipe's first stage on held-out items after these seconds of training, and its steps.
-
-    The mean absolute error is a share of the truth's mean absolute deviation from its median, because candidates may scale
-    a target differently. cohort: has validation patients.
-    """
-    begun = time.perf_counter()
-    job, learner = _begin(recipe, 0, cohort, device_name)
-    steps = timed_steps(learner, job, iter(job.batches()))
-    while learner.step < FEWEST_STEPS or (
-        time.perf_counter() - begun < seconds and learner.step < job.stage.train.steps
-    ):
-        next(steps)
-    measured = replace(job.stage, train=replace(job.stage.train, validation_items=ITEMS))
-    items = validation_items(job.recipe, measured, cohort)
-    error = validate(learner.averaged, items, job.recipe, measured, job.device)["mae"]
-    deviations = []
-    for batch in items:
-        assert batch.target is not None
-        shown = [
-            batch.target[item, target]
-            for item in range(len(batch))
-            for target in find_targets(batch, item)
-        ]
-        deviations.append(fmean(float((one - one.median()).abs().mean()) for one in shown))
-    # A constant truth has no deviation.
-    return error / (fmean(deviations) or 1.0), learner.step
-
-
 def _batches(job: Job) -> Iterator[Batch]:
     """The batches of the timed steps; for a GPU they are read in advance, because readers take seconds to start."""
     if job.device.type == "cpu":
@@ -168,11 +157,6 @@ def _batches(job: Job) -> Iterator[Batch]:
     stage = replace(job.stage, train=replace(job.stage.train, workers=0))
     count = (STEPS + 1) * sum(stage.turns.values())
     return iter(list(itertools.islice(replace(job, stage=stage).batches(), count)))
-
-
-def default_memory_limit(device: str) -> float:
-    """The default limit of a training's memory in bytes: most of the memory that is free on the device now."""
-    return FREE * devices.free_memory(find_device(device))
 
 
 @dataclass(frozen=True)
@@ -209,78 +193,14 @@ def candidate(size: Size, each: float, seconds: float, most: float) -> Candidate
     return Candidate(size, each, steps, fitting, most)
 
 
-@dataclass
-class Sizes:
-    """The networks that a plan chooses from; timed: seconds of a step; most_load: of those that may fit in memory."""
-
-    facts: CohortFacts
-    roles: Roles
-    probe: Probe
-    say: Say
-    timed: dict[Size, float] = field(default_factory=dict)
-    most_load: float = inf
-
-    def best(self, share: float, most: float) -> Candidate:
-        """The network of the least predicted error for a share of the time, after its step was timed.
-
-        most: largest useful number of steps. Raises BadInput if nothing fits in memory.
-        """
-        probe, most_timed = self.probe, len(self.timed) + MOST_TIMED
-        sizes = [Size(*one) for one in product(WIDTHS, rules.stems(self.facts))]
-        while len(self.timed) < most_timed or not self.timed:
-            fitting = [size for size in sizes if size.load <= self.most_load]
-            if not fitting:
-                raise BadInput(
-                    f"--memory: expected enough for the smallest network, found {probe.memory_bytes / 2**30:.2f} GiB; it needs {probe.most / 2**30:.2f} GiB. Give more."
-                )
-            size = fitting[0]
-            if self.timed:
-                best = self._least_error(fitting, share, most)
-                if best.size in self.timed:
-                    return best
-                if probe.probe_seconds > PROBED * 60 * probe.minutes:
-                    break
-                size = best.size
-            self._time(size)
-        return self._least_error(self.timed, share, most)
-
-    def _time(self, size: Size) -> None:
-        """Time a step of a network."""
-        draft = rules.first_stage(self.facts, self.roles, size, LEAST_STEPS)
-        seconds = self.probe.measure(from_dict(draft.tables, "the plan"), 0)
-        if seconds is None:
-            self.most_load = LESS * size.load
-            cost = "too much memory"
-        else:
-            self.timed[size] = seconds
-            cost = f"{seconds:.3f} s a step"
-        self.say(message("probe", f"probe: {size}: {cost}"))
-
-    def _least_error(self, sizes: Iterable[Size], share: float, most: float) -> Candidate:
-        """The network of the least predicted error; its step takes the measured time, or that of the law."""
-        seconds = self.probe.seconds(share)
-        candidates = []
-        for size in sizes:
-            near = min(self.timed, key=size.distance)
-            each = self.timed[near] * step_cost(size) / step_cost(near)
-            candidates.append(candidate(size, each, seconds, most))
-
-        def error(one: Candidate) -> float:
-            """The predicted error of a candidate."""
-            size = one.size
-            feature_mm = size.stem * self.facts.pixel_mm
-            doubt = DOUBT ** log2(size.stem)
-            return doubt * relative_error(size.width, feature_mm, one.steps)
-
-        return min(candidates, key=error)
-
-
 def step_cost(size: Size) -> float:
     """The seconds of a step relative to those of another size."""
     return size.load * (1 + (size.width / WIDE) ** 2)
 
 
-def relative_error(width: int, feature_mm: float, steps: float) -> float:
-    """Predicted error relative to an unlimited training of width 1; feature_mm: side of a feature after the stem."""
-    late = LATE * (feature_mm / 2) ** COARSE * (32 / width) ** NARROW
-    return width**-GAIN * (1 + (late / steps) ** DECAY)
+def relative_error(size: Size, pixel_mm: float, steps: float) -> float:
+    """Predicted error relative to an unlimited training of width 1."""
+    feature_mm = size.stem * pixel_mm
+    late = LATE * (feature_mm / 2) ** COARSE * (32 / size.width) ** NARROW
+    doubt = DOUBT ** log2(size.stem)
+    return doubt * size.width**-GAIN * (1 + (late / steps) ** DECAY)

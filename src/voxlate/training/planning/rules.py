@@ -13,11 +13,13 @@ from voxlate.training.planning.cohort_facts import (
     Roles,
     Scan,
 )
+from voxlate.training.recipe import Recipe, from_dict
 from voxlate.training.recipe.run_provenance import Budget
 
 Tables = dict[str, Any]
 Setting = tuple[Tables, str]  # a table of the recipe and the reason for it
 Optimiser = Literal["muon", "adamw"]
+Side = Literal["source", "target"]
 
 # Features of a patch stem are at most this wide, because small structures are lost otherwise.
 FINEST_MM = 2.1
@@ -103,20 +105,19 @@ schedule = { kind = "cosine" }
 times = { kind = "uniform_log_snr", low = -3.5, high = 5.5 }
 weight = { kind = "table", of = "x0", log_snr = [-4, -2, -1, 0, 1, 1.61, 6], weight = [1.02, 1.14, 1.37, 2, 3.72, 6, 6] }
 
-[sampling]
+[samples]
 sampler = "ddim"
 steps = 8
 eta = 1.0
 grid = "log_snr"
 end = 0.0518
+start = 0.8605
 """)
-# Sampling starts at log-SNR -3, because the regression is close to the truth.
-FROM_REGRESSION: Tables = {**PARTS["sampling"], "start": 0.8605}
-# Keys of the sampling by mode: one sharp image, whose sharpness is chosen on held-out patients, or samples. Two steps have
+# Keys of the sampling by mode, which starts at log-SNR -3, because the regression is close to the truth: one sharp image, whose sharpness is chosen on held-out patients, or samples. Two steps have
 # the least error at a gradient ratio of 1 (docs/papers/dial.md).
 SAMPLING: dict[str, Tables] = {
-    "both": {**FROM_REGRESSION, "steps": 2, "gradient_ratio": 1.0},
-    "samples": FROM_REGRESSION,
+    "both": {**PARTS["samples"], "steps": 2, "gradient_ratio": 1.0},
+    "samples": PARTS["samples"],
 }
 # Augmentation up to a number of passes over the slices: of shapes and of intensities.
 STRENGTHS: tuple[tuple[float, str, Tables, Tables], ...] = (
@@ -177,6 +178,11 @@ class Draft:
             self.why[key] = why
 
     @property
+    def recipe(self) -> Recipe:
+        """The recipe of its tables."""
+        return from_dict(self.tables, "the plan")
+
+    @property
     def data(self) -> Tables:
         """The table `data`."""
         return self.tables["data"]
@@ -205,7 +211,8 @@ def first_stage(
     choose_slices(draft)
     choose_augmentation(draft)
     for name in names:
-        draft.set(f"intensity.{name}", *intensity(facts.scans[name], roles.side(name)))
+        side: Side = "target" if name in roles.target else "source"
+        draft.set(f"intensity.{name}", *intensity(facts.scans[name], side))
     choose_network(draft)
     choose_loss(draft)
     finish_images(draft)
@@ -302,7 +309,7 @@ def choose_augmentation(draft: Draft) -> None:
     draft.set("data.augment", {**flips, **shapes, **greys}, why)
 
 
-def intensity(scan: Scan, side: Literal["source", "target"]) -> Setting:
+def intensity(scan: Scan, side: Side) -> Setting:
     """The intensity map of a modality, and its reason."""
     if scan.unit == "grey" or (scan.pictures and scan.unit == "HU"):
         why = f"values of {scan.least:g} to {scan.most:g} are grey values of pictures"
@@ -435,17 +442,6 @@ def mirror(tables: Tables) -> Tables:
     """
     data = tables["data"]
     return {"mirror": True} if "flip_lr" in data["augment"] and not data.get("planes") else {}
-
-
-def with_drawing(tables: Tables, steps: int) -> Tables:
-    """A completion's recipe by a diffusion, which draws the missing images, in place of a regression."""
-    times = PARTS["diffusion"]["times"] | {"low": -6}
-    return {
-        **tables,
-        "method": PARTS["diffusion"] | {"times": times},
-        "train": training(steps, tables["net"]["width"], "adamw"),
-        "synth": tables["synth"] | PARTS["sampling"],
-    }
 
 
 def with_samples(tables: Tables, net: Tables, steps: int, mode: str) -> Tables:

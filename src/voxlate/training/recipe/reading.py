@@ -223,10 +223,7 @@ def _contradictions(
     if start is not None and not is_starter(start):
         if start not in earlier:
             yield f"expected start_from to name an earlier stage ({', '.join(earlier) or 'there is none'}), found '{start}'. Change it."
-        first = earlier[start]
-        yield from _other_order(stage, vars(first.data), f"'{start}'")
-        if other := set(first.task.needs) - set(stage.task.needs):
-            yield f"expected {named} to build on '{min(other)}' as '{start}' does, whose weights it starts from, found {', '.join(stage.task.needs) or 'none'}. Make them equal."
+        yield from _other_order(stage, vars(earlier[start].data), f"'{start}'")
     if stage.opponent and not method.takes_opponent:
         yield f"expected no [opponent] for method.kind = '{kind_of(method)}', found one. Drop it."
     if train.steps == 0 and train.epochs is None and train.best is None:
@@ -236,8 +233,7 @@ def _contradictions(
     slicewise = any(recipe.intensity[name].slicewise for name in data.modalities)
     translates = method.needs_pairs and method.makes_targets and not stage.task.encodes
     if data.planes and (slicewise or not translates):
-        found = "an intensity map a slice" if slicewise else f"method.kind = '{kind_of(method)}'"
-        yield f"expected a stage that translates pairs slice by slice for data.planes, found {found} in {named}. Drop data.planes."
+        yield f"expected a stage that translates pairs slice by slice for data.planes, without an intensity map a slice, found another in {named}. Drop data.planes."
     physics = recipe.data.physics
     if data.physics != physics:
         yield f"expected the same data.physics in every stage, found another in {named}. Drop it from the stage."
@@ -247,13 +243,15 @@ def _contradictions(
         yield "expected no data.slices with data.physics, whose images exist only when they are read, found a filter. Drop it."
 
 
-def check_order(stage: FullStage, first: Mapping[str, Sequence[str]], whose: str) -> None:
+def check_order(
+    stage: FullStage, first: Mapping[str, Sequence[str]], whose: str, where: str
+) -> None:
     """Raise BadInput where weights that know modalities by their places would see them in others.
 
     first: "source" and "target" of the training that the weights are from; whose: its name.
     """
     for sentence in _other_order(stage, first, whose):
-        raise BadInput(f"--init: {sentence}")
+        raise BadInput(f"{where}: {sentence}")
 
 
 def _other_order(stage: FullStage, first: Mapping[str, Any], whose: str) -> Iterator[str]:
