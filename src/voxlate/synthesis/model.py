@@ -183,25 +183,19 @@ class Model:
         model = self.with_options(**options) if options else self
         said = list[Message]()
         try:
-            return model.synthesise_case(scans, case, seed, report, said.append, anyway)
+            checked = model.check(scans, case)
+            if not anyway:
+                checked.refuse(said.append)
+            result = model.synthesise_checked(checked, seed, report)
+            said += result.warnings
+            return result
         finally:
             for note in said:  # here, so that Python names the line that called this method
                 warn(note)
 
-    def synthesise_case(
-        self,
-        scans: Mapping[str, Scan] | Scan,
-        case: str,
-        seed: int,
-        progress: Progress,
-        warn: Say,
-        anyway: bool,
-    ) -> Synthesised:
-        """The images of a case with the options that are set; the arguments are those of `synthesise`, which checks them."""
+    def synthesise_checked(self, checked: Checked, seed: int, progress: Progress) -> Synthesised:
+        """The images of a case with the options that are set, whatever its grade."""
         facts = self.facts
-        checked = self.check(scans, case)
-        if not anyway:
-            checked.refuse(warn)
         prepared = checked.prepared
         plan = self.plan(checked.files, seed)
         grid = find_output_grid(facts, prepared)
@@ -213,7 +207,7 @@ class Model:
         background = background_of_case(facts, outside, self.anatomy, images, grid, checked.frame)
         provenance = {
             **self.network.software,
-            "case": case,
+            "case": prepared.header.case,
             **plan,
             # what tells arrays in memory apart, which have no file
             "inputs": {
@@ -223,10 +217,7 @@ class Model:
             "device": self.network.device_name,
             **_provenance(self, checked, images, errors, background),
         }
-        result = _on_file_grid(self, images, ends, background, grid, checked.frame, provenance)
-        for note in result.warnings:
-            warn(note)
-        return result
+        return _on_file_grid(self, images, ends, background, grid, checked.frame, provenance)
 
     def check(self, scans: Mapping[str, Scan] | Scan, case: str = "case") -> Checked:
         """The scans of a case as inputs of the network, with the verdict on them; nothing is synthesised.
