@@ -16,7 +16,7 @@ from voxlate.scans.images.grid import Grid, Volume, canonical
 from voxlate.scans.images.intensity import Scale, Window
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.intervals import Background, OutputGrid, Outside, find_outside
-from voxlate.synthesis.model import predict_case
+from voxlate.synthesis.sampling import predict_case
 from voxlate.training.load import load
 from voxlate.training.run import Run
 
@@ -47,7 +47,7 @@ def inputs_of(model, scan):
 
 def drawn(model, scan):
     """What the network says, of all slices."""
-    images, _ = predict_case(model, inputs_of(model, scan), 0, no_report)
+    images, _ = predict_case(model.facts, model.network, inputs_of(model, scan), 0, no_report)
     return images["t2"].values
 
 
