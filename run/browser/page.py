@@ -49,7 +49,7 @@ def _answer(work: Callable[[], dict[str, Any]]) -> str:
 def _open() -> dict[str, Any]:
     _models.clear()
     _models.append(load_exported(MODEL))
-    description, facts = read_model(MODEL).description, _models[0].facts
+    description, facts = read_model(MODEL), _models[0].facts
     return {
         "title": facts.title,
         "notice": description.notice,
