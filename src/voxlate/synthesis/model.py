@@ -130,10 +130,9 @@ class Model:
         that is not stochastic.
         """
         facts, network = self.facts, self.network
-        if like is not None:
-            facts, network = network.like(facts, like, allow_code)
-        if any(value is not None for value in changes.values()):
-            facts, network = network.with_options(facts, allow_code, changes)
+        given = {name: value for name, value in changes.items() if value is not None}
+        if given or like is not None:
+            facts, network = network.with_options(facts, allow_code, like, given)
         calibrations = self.calibrations if intervals else None
         return replace(self, facts=facts, network=network, calibrations=calibrations)
 

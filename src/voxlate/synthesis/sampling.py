@@ -93,15 +93,12 @@ class Network(Protocol):
         ...
 
     def with_options(
-        self, facts: ModelFacts, allow_code: bool, changes: Mapping[str, Any]
+        self, facts: ModelFacts, allow_code: bool, like: str | None, changes: Mapping[str, Any]
     ) -> "tuple[ModelFacts, Network]":
-        """The model with other keys of synth; raises BadInput for those that it does not take."""
-        ...
+        """The model with other keys of synth, first those of the recipe `like`, which trains the same method.
 
-    def like(
-        self, facts: ModelFacts, recipe: str, allow_code: bool
-    ) -> "tuple[ModelFacts, Network]":
-        """The model with the synth table of another recipe of the same method; raises BadInput for others."""
+        changes: are not None. Raises BadInput for those that it does not take.
+        """
         ...
 
 
