@@ -112,10 +112,7 @@ class Ensemble(Model):
         joined = "".join(plan["model"]["weights"] for plan in plans)
         weights = hashlib.sha256(joined.encode()).hexdigest()[:16]
         title = f"{plans[0]['model']['title']} (ensemble of {len(plans)})"
-        members = [
-            plan["model"] | {key: plan[key] for key in OPTIONS_OF_MEMBERS if key in plan}
-            for plan in plans
-        ]
+        members = [plan["model"] | {key: plan[key] for key in OPTIONS_OF_MEMBERS} for plan in plans]
         return {**plans[0], "model": {"title": title, "weights": weights}, "members": members}
 
 
