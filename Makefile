@@ -111,6 +111,7 @@ figures: install
 # STARTERS: names of those that are made; all by default
 starters: install
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/starters.py bench/starters $(STARTERS)
+	$(BIN)/python benchmarks/starter_facts.py
 
 clean:
 	rm -rf .venv demo bench build docs/_build docs/generated .pytest_cache .mypy_cache .ruff_cache

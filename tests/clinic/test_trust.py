@@ -155,7 +155,11 @@ WIDENED = {
     [
         ("ERROR", {}, ("ct", "41.5 HU", "10%")),
         ("COVERAGE", {}, ("90%", "95%", "12")),
-        ("COVERAGE", {"calibration": CALIBRATED["calibration"] | WIDENED}, ("90%", "4", "7")),
+        (
+            "COVERAGE",
+            {"calibration": CALIBRATED["calibration"] | WIDENED},
+            ("90%", "4 synthetic heads", "7 real heads"),
+        ),
         ("MODEL", {}, ("MR to CT", "0123456789abcdef", "Seed 3", "0.7.0")),
         ("NOTICE", {}, (CALIBRATED["notice"],)),
         ("WARNING", {}, (CALIBRATED["warnings"][0]["text"],)),

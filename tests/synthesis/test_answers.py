@@ -34,21 +34,6 @@ def test_the_mean_answer_is_the_predictors_own_image(synth, residual, cohort, ou
     assert made["split"] in ("train", "val", "test")  # as the run has it, which the weights lie in
 
 
-@slow
-def test_a_predictor_that_mirrors_does_so_alone_and_in_no_sample(
-    trained, residual, cohort, tmp_path
-):
-    text = (tmp_path / "residual.toml").read_text()
-    mirrors = trained("mirrors", text.replace('name = "base"', 'name = "base"\nmirror = true'))
-    own, wanted = (images_of(residual, cohort, "mean", mirror=mirror) for mirror in (False, True))
-    assert (own != wanted).any()
-    assert_array_equal(images_of(mirrors, cohort, "mean"), wanted)
-    assert_array_equal(images_of(mirrors, cohort), images_of(residual, cohort))
-    blurred = load(mirrors).synthesise(t1_of(cohort), sharpness=0)  # runs no sampler
-    assert_array_equal(blurred.volume.data, wanted)
-    assert blurred.provenance["network_calls"] == 2
-
-
 def test_a_regression_has_its_image_for_a_mean_and_no_sample(synth, run, cohort):
     assert_array_equal(images_of(run, cohort), images_of(run, cohort, "mean"))
     answer = synth(run, cohort / "case0", "--answer", "sample")

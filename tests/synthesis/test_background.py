@@ -14,9 +14,8 @@ from voxlate.scans.cases.align import Preparation
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.scans.images.grid import Grid, Volume, canonical
 from voxlate.scans.images.intensity import Scale, Window
-from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.intervals import Background, OutputGrid, Outside, find_outside
-from voxlate.synthesis.model import predict_case
+from voxlate.synthesis.sampling import predict_case
 from voxlate.training.load import load
 from voxlate.training.run import Run
 
@@ -47,7 +46,7 @@ def inputs_of(model, scan):
 
 def drawn(model, scan):
     """What the network says, of all slices."""
-    images, _ = predict_case(model, inputs_of(model, scan), 0, no_report)
+    images, _ = predict_case(model.facts, model.network, inputs_of(model, scan), 0, no_report)
     return images["t2"].values
 
 
@@ -87,19 +86,6 @@ def test_a_slice_with_little_body_is_the_networks_near_the_body_and_background_a
     kept = maximum_filter(body, (3, 5, 5)) & body.any((1, 2), keepdims=True)
     assert_array_equal(image[kept], drawn(model, scan)[kept])
     assert (image[~kept] == 0).all()
-
-
-@slow
-def test_samples_do_not_differ_where_there_is_nothing_and_neither_do_members_of_an_ensemble(
-    diffusion, run, head
-):
-    scans = {"t1": with_air(head)}
-    made = load(diffusion).synthesise(scans, samples=2)
-    assert (made.std["t2"].data[0, -ABOVE:] == 0).all()
-    assert (made.std["t2"].data[0, :-ABOVE] > 0).any()
-    pair = Ensemble((load(run), load(diffusion))).synthesise(scans)
-    assert (pair.volume.data[0, -ABOVE:] == 0).all()
-    assert (pair.std["t2"].data[0, -ABOVE:] == 0).all()
 
 
 def test_air_is_filled_on_the_grid_of_a_file_that_was_resampled(run, head):

@@ -13,7 +13,7 @@ from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import canonical
 from voxlate.scans.images.mask import foreground
 from voxlate.science.diffusion.noise import Noise
-from voxlate.synthesis.model import predict_case
+from voxlate.synthesis.sampling import predict_case
 from voxlate.training.batches.patches import Patches
 from voxlate.training.load import load
 
@@ -82,7 +82,9 @@ def test_air_at_the_border_is_background_with_any_weights_and_the_head_is_the_ne
     # air that is not exactly 0, as it is around a stripped brain: its own rule may reach into the head
     data = np.pad(head.data, [(0, 0), (0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN)]) + 10
     scans = {"t1": replace(head, data=data)}
-    drawn, _ = predict_case(untrained, untrained.check(scans), 0, no_report)
+    drawn, _ = predict_case(
+        untrained.facts, untrained.network, untrained.check(scans), 0, no_report
+    )
     raw, made = drawn["t2"].values, untrained.synthesise(scans).volumes["t2"]
     image = canonical(made).data[0]
     frame = np.ones(image.shape[1:], bool)

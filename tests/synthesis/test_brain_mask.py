@@ -1,7 +1,6 @@
 """Masks come from the scans that a model is given, at preparation and at synthesis alike; a user's own mask wins."""
 
 import shutil
-from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -161,26 +160,6 @@ def test_no_brain_and_a_missing_phase_are_one_sentence_each(volumes, run):
     ct[:] = np.where(ct > -300, 30, -1000)  # a body without bone
     with refuses("expected a head, found no brain"):
         load(run).synthesise(volumes)
-
-
-@slow
-def test_a_cut_head_is_refused_though_alignment_puts_air_around_it(heads, run, out, tmp_path):
-    model = load(run)
-    aligned = replace(model.facts.preparation, align="midline")
-    model = replace(model, facts=replace(model.facts, preparation=aligned))
-    (tmp_path / "in/a").mkdir(parents=True)
-    cut = {name: tmp_path / f"in/a/{name}.nii.gz" for name in ("ncct", "cta1")}
-    for name, path in scans(heads).items():
-        nib.save(nib.load(path).slicer[13:], cut[name])
-    sentence = "expected a whole head in each slice"
-    with refuses(sentence):
-        prepare(tmp_path / "in", out, mask="brain", align="midline", workers=1)
-    with refuses(sentence):
-        model.synthesise(cut)
-    # Who gives a mask knows better.
-    whole = np.ones(nib.load(cut["ncct"]).shape, np.uint8)
-    mask = save_like(tmp_path / "part.nii.gz", whole, cut["ncct"])
-    assert model.synthesise({**cut, "mask": mask}).volume.data.any()
 
 
 @slow

@@ -1,8 +1,5 @@
 """Completion and latent models through the command line, as a user would train and use them."""
 
-from preparing import prepare
-from rows import slow
-from scans import change_scan, hold_out_the_last
 from voxlate.scans.cohorts.find import find_cohort
 
 
@@ -23,36 +20,3 @@ def test_images_that_were_synthesised_are_no_scans_of_a_cohort(voxlate, completi
     assert names.pop("case4") == {"t2"}
     assert all(own == {"t1", "t2"} for own in names.values())
     assert found.unclaimed == ["images that were synthesised: 'case4/desc-synthetic_t1.nii.gz'"]
-
-
-@slow
-def test_gaps_without_the_keys_for_gaps_are_refused_by_naming_these(
-    voxlate, completing, cohort, tmp_path
-):
-    hold_out_the_last(cohort)
-    for number in range(5):
-        (cohort / f"case{number}" / ("t1.nii.gz" if number % 2 else "t2.nii.gz")).unlink()
-    gaps = prepare(cohort, tmp_path / "gaps", audit=False).folder
-    train = ("train", tmp_path / "done.toml", "--data", gaps, "--out", tmp_path / "new")
-    refusal = voxlate(*train).refusal
-    assert "found none among its 5 cases (case0 has no t2)." in refusal
-    keys = ("--set", "task.incomplete=true", "--set", "data.allow_missing=true")
-    assert f"by {' '.join(keys)}" in refusal
-    voxlate(*train, *keys).done()
-
-
-@slow
-def test_a_target_whose_scale_varies_between_cases_is_said_to_be_a_guess(
-    voxlate, completing, cohort, out, tmp_path
-):
-    for number in (1, 3, 5):
-        change_scan(cohort / f"case{number}" / "t2.nii.gz", lambda data: data * 4)
-    hold_out_the_last(cohort)
-    varied = prepare(cohort, tmp_path / "varied", audit=False).folder
-    own = ("--set", 'intensity.t2={kind="percentile"}')
-    run, sentence = tmp_path / "vrun", "it differs from scanner to scanner"
-    train = ("train", tmp_path / "done.toml", "--data", varied, "--out", run, *own)
-    assert sentence in voxlate(*train).done().err
-    for name in ("t2", "t1"):  # t1 has one window
-        synth = ("synth", run, cohort / "case5", "--out", out / name, "--missing", name)
-        assert (sentence in voxlate(*synth).done().err) == (name == "t2")

@@ -1,34 +1,14 @@
 """Folders that are written to more than once, by one run or several: scores are of what the last command made."""
 
-import json
 import shutil
 
 import nibabel as nib
 import numpy as np
-import pytest
 
-from rows import every_row, slow
-from scans import contents_of, keep_cases
+from rows import every_row
+from scans import contents_of
 from voxlate.base.files import read_json
-from voxlate.evaluation.scoring.scores import read_scores
 from voxlate.synthesis.provenance import is_unchanged, write_images
-
-
-@pytest.fixture
-def score(voxlate, cohort, out):
-    """score(option, …): the metrics.json of an evaluation of `out`, or of `folder`, which has to succeed."""
-
-    def evaluate(*options, folder=out):
-        command = ("evaluate", folder, "--truth", cohort, "--json")
-        return json.loads(voxlate(*command, *options).done().out)
-
-    return evaluate
-
-
-def table_of(folder):
-    """The lines of the scores, but for those of times."""
-    lines = (folder / "scores.csv").read_text().splitlines()
-    return [line for line in lines if ",seconds_per_slice," not in line]
 
 
 @every_row("place", ["done", "prepared", "elsewhere"])
@@ -60,22 +40,6 @@ def test_a_provenance_of_something_else_in_a_case_is_kept_and_in_another_case_pa
     assert sentence in answer
     assert (cohort / "case0/provenance.json").read_text() == '{"inputs": ["scanner"]}'
     assert (cohort / "case2/desc-synthetic_t1.nii.gz").is_file()
-
-
-@slow
-def test_completing_in_place_scores_the_synthesis_and_not_the_scan(
-    voxlate, score, completing, cohort, out, tmp_path
-):
-    place = shutil.copytree(keep_cases(cohort, "case0", "case1"), tmp_path / "place")
-    command = ("synth", completing, place, "--missing", "t2", "--out")
-    for to in (out, place):
-        voxlate(*command, to).done()
-    assert list(score(folder=place)["modalities"]) == ["t2"]
-    score()
-    assert table_of(place) == table_of(out)
-    assert all(row.scores["mae"] > 0 for row in read_scores(out / "metrics.json").rows)
-    voxlate(*command, place, "--seed", "1").done()
-    assert len(list(place.glob("*/t[12].nii.gz"))) == 4, "scans stay"
 
 
 def test_an_image_that_is_gone_or_changed_is_made_again(synth, run, cohort, out):

@@ -186,14 +186,12 @@ class _SynthesisJob:
         with lock(folder, self.wait_seconds):
             check_free(folder, [f"{name}{self.ending}" for name in model.names_of(scans.files)])
             check_scans(folder, inputs)
-            image = model.synthesise_case(
-                scans.files,
-                scans.case,
-                self.options.seed,
-                context.progress,
-                warn,
-                self.options.anyway,
-            )
+            checked = model.check(scans.files, scans.case)
+            if not self.options.anyway:
+                checked.refuse(warn)
+            image = model.synthesise_checked(checked, self.options.seed, context.progress)
+            for said in image.warnings:
+                warn(said)
             self._write(scans, image, inputs, folder, warn)
         return folder, "replaced" if "images" in stated else "new"
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.base.errors import BadInput
-from voxlate.base.executors.case_work import Progress, no_report, report_part
-from voxlate.base.messages import Message, Say, message
+from voxlate.base.executors.case_work import Progress, report_part
+from voxlate.base.messages import Message, message
 from voxlate.scans.images.grid import Volume
 from voxlate.synthesis.inputs import Checked, Scan, was_in_training
 from voxlate.synthesis.model import COST, Model
@@ -47,54 +47,43 @@ class Ensemble(Model):
 
     def check(self, scans: Mapping[str, Scan] | Scan, case: str = "case") -> Checked:
         """The scans of a case as the first member would use them, with the messages of all (see Model.check)."""
-        return _joined([member.check(scans, case) for member in self.members])
+        checks = tuple(member.check(scans, case) for member in self.members)
+        said = dict.fromkeys(message for checked in checks for message in checked.messages)
+        return replace(checks[0], messages=tuple(said), members=checks)
 
-    def synthesise_case(
-        self,
-        scans: Mapping[str, Scan] | Scan,
-        case: str,
-        seed: int,
-        progress: Progress,
-        warn: Say,
-        anyway: bool,
-    ) -> Synthesised:
+    def synthesise_checked(self, checked: Checked, seed: int, progress: Progress) -> Synthesised:
         """The mean of the members' images of a case; the spread is over members and samples.
 
         Members that trained on the case are left out, unless all of them did (cross-validation).
         """
-        checks = [member.check(scans, case) for member in self.members]
-        if not anyway:
-            _joined(checks).refuse(warn)
-        numbers = range(len(self.members))
+        pairs = [*zip(self.members, checked.members)]
         kept = [
             number
-            for number, member, checked in zip(numbers, self.members, checks)
-            if not was_in_training(member.facts, checked)
-        ] or [*numbers]
+            for number, (member, own) in enumerate(pairs)
+            if not was_in_training(member.facts, own)
+        ] or [*range(len(pairs))]
         warnings = dict[Message, None]()
-        if len(kept) < len(numbers):
-            text = f"Synthesised by {len(kept)} of {len(numbers)} runs: the others trained on it."
+        if len(kept) < len(pairs):
+            text = f"Synthesised by {len(kept)} of {len(pairs)} runs: the others trained on it."
             warnings[message("held-out", text, runs=len(kept))] = None
         pools = dict[str, Moments]()
         shown = dict[str, Volume]()
         stated = list[dict[str, Any]]()
-        depth, *_ = checks[0].prepared.header.shape
+        depth, *_ = checked.prepared.header.shape
         for place, number in enumerate(kept):
-            member = self.members[number]
+            member, own = pairs[number]
             report = partial(report_part, progress, place, len(kept), depth)
-            made = member.synthesise_case(scans, case, seed, report, no_report, True)
+            made = member.synthesise_checked(own, seed, report)
             for name, image in made.volumes.items():
                 known = shown.setdefault(name, image).grid
                 if known != image.grid:
                     raise BadInput(
-                        f"{case}: expected {name} on the same grid from every member, found {known} and {image.grid}: they were prepared in other ways. Leave one out, or run synth for each."
+                        f"{checked.prepared.header.case}: expected {name} on the same grid from every member, found {known} and {image.grid}: they were prepared in other ways. Leave one out, or run synth for each."
                     )
                 sd = made.std[name].data if name in made.std else None
                 pools.setdefault(name, Moments()).add(image.data, sd, member.facts.synth.samples)
             stated.append(made.provenance)
             warnings |= dict.fromkeys(made.warnings)
-        for entry in warnings:
-            warn(entry)
         first = stated[0]
         provenance = {**first, **self.plan({}, seed), "inputs": first["inputs"]}
         for key in SHARED_IF_EQUAL:
@@ -107,7 +96,7 @@ class Ensemble(Model):
         for key in "in_training", "anyway":
             if any(entry.get(key) for entry in stated):
                 provenance[key] = True
-        if len(kept) < len(numbers):
+        if len(kept) < len(pairs):
             provenance["held_out_by"] = kept
         volumes, std = {}, {}
         for name, pool in pools.items():
@@ -123,17 +112,8 @@ class Ensemble(Model):
         joined = "".join(plan["model"]["weights"] for plan in plans)
         weights = hashlib.sha256(joined.encode()).hexdigest()[:16]
         title = f"{plans[0]['model']['title']} (ensemble of {len(plans)})"
-        members = [
-            plan["model"] | {key: plan[key] for key in OPTIONS_OF_MEMBERS if key in plan}
-            for plan in plans
-        ]
+        members = [plan["model"] | {key: plan[key] for key in OPTIONS_OF_MEMBERS} for plan in plans]
         return {**plans[0], "model": {"title": title, "weights": weights}, "members": members}
-
-
-def _joined(checks: Sequence[Checked]) -> Checked:
-    """The first check of a case, with the messages of all."""
-    said = [message for checked in checks for message in checked.messages]
-    return replace(checks[0], messages=tuple(dict.fromkeys(said)))
 
 
 def _task(model: Model) -> str:

@@ -201,19 +201,13 @@ class OnnxNetwork:
         """The graph itself goes the way from the mean to the sample."""
 
     def with_options(
-        self, facts: ModelFacts, allow_code: bool, changes: Mapping[str, Any]
+        self, facts: ModelFacts, allow_code: bool, like: str | None, changes: Mapping[str, Any]
     ) -> "tuple[ModelFacts, OnnxNetwork]":
-        """The model itself; raises BadInput for any option."""
-        for name, value in changes.items():
-            if value is not None:
-                raise _fixed(f"synth.{name}")
-        return facts, self
-
-    def like(
-        self, facts: ModelFacts, recipe: str, allow_code: bool
-    ) -> "tuple[ModelFacts, OnnxNetwork]":
-        """Raises BadInput."""
-        raise _fixed(recipe)
+        """Raises BadInput: the graph holds the options."""
+        option = like or f"synth.{next(iter(changes))}"
+        raise BadInput(
+            f"{option}: expected no option of the synthesis for an exported model, whose graph holds them, found one. Export the run again with it."
+        )
 
     @cached_property
     def inputs(self) -> list[str]:
@@ -235,17 +229,15 @@ class OnnxNetwork:
             shape = (self.graph.noise_channels, depth, height, width)
             known["noise"] = np.stack([stream.draw(shape) for _ in range(self.graph.draws)])
         given = {name: known[name] for name in self.inputs}
-        image = self._one_by_one(given) if self.graph.single else self.run(given)
-        self.calls.count += round(len(image) * self.graph.evaluations)
-        return image
-
-    def _one_by_one(self, given: Mapping[str, np.ndarray]) -> Float32:
+        count = len(patches)
+        self.calls.count += round(count * self.graph.evaluations)
         images = []
-        for item in range(len(given["source"])):
-            one = slice(item, item + 1)
+        step = 1 if self.graph.single else count
+        for first in range(0, count, step):
+            part = slice(first, first + step)
             images.append(
                 self.run(
-                    {name: x[:, one] if name == "noise" else x[one] for name, x in given.items()}
+                    {name: x[:, part] if name == "noise" else x[part] for name, x in given.items()}
                 )
             )
         return np.concatenate(images)
@@ -265,12 +257,6 @@ class OnnxNetwork:
         """Counts the evaluations of the network inside the block."""
         self.calls.count = 0
         yield self.calls
-
-
-def _fixed(option: str) -> BadInput:
-    return BadInput(
-        f"{option}: expected no option of the synthesis for an exported model, whose graph holds them, found one. Export the run again with it."
-    )
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ class Checked:
     key: decides the noise; files: where the scans were read from; grids: of these; preparation: entries of the provenance on how
     the scans were prepared; frame: the part of the scans that was prepared, None for all; digests: of whole scans that were
     cut to the frame, if the weights list the training scans; targets: the modalities to synthesise; messages: on names of
-    scans, and on the scans; calibration: of the intervals, None without.
+    scans, and on the scans; calibration: of the intervals, None without; members: of an ensemble, what each of its models takes.
     """
 
     prepared: PreparedCase
@@ -66,6 +66,7 @@ class Checked:
     targets: tuple[str, ...]
     messages: tuple[Message, ...]
     calibration: Calibration | None = None
+    members: tuple["Checked", ...] = ()
 
     @property
     def grade(self) -> Grade | None:

@@ -6,9 +6,9 @@ The path of a scan, in the order in which `synthesise` calls these functions:
 2. Prepare: scans.cases.case.prepare_case resamples, registers, aligns and masks as in training; inputs.prepare_inputs
    compares the scans with the training data: a case of the grade "do not trust" ends here.
 3. Network units: patch.Patch scales slices or patches to [-1, 1], called by sampling.sample_targets for each plane.
-4. Sample: sampling.sample_targets runs the network, and joins patches and samples to predictions; sampling.sample_planes
-   averages those of several planes.
-5. Physical units: `predict_case` applies the scale of each target and stretches its bright end (sampling.find_peak).
+4. Sample: sampling.sample_targets runs the network, and joins patches and samples to predictions; sampling.predict_case
+   joins those of several planes.
+5. Physical units: brightness.in_physical_units applies the scale of each target and stretches its bright end.
 6. Trust: intervals.case_intervals adds intervals and error bounds, if calibrated.
 7. Background: intervals.find_outside finds what is outside of the body of all sources, which becomes background.
 8. Output grid: intervals.OutputGrid.images resamples the images to the grid of the scan's file.
@@ -21,8 +21,6 @@ from dataclasses import dataclass, replace
 from inspect import signature
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from voxlate.base.config import check_options
 from voxlate.base.errors import BadInput, known_name, plural, system_refusal
@@ -43,7 +41,8 @@ from voxlate.scans.cases.case import MASK
 from voxlate.scans.formats.io import content_hash, is_there
 from voxlate.scans.images.frame import BodyFrame
 from voxlate.scans.images.grid import Volume
-from voxlate.synthesis.calibration import Calibration, Calibrations, Prediction
+from voxlate.synthesis.brightness import SynthesisedImage
+from voxlate.synthesis.calibration import Calibration, Calibrations
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.inputs import (
     Checked,
@@ -64,13 +63,7 @@ from voxlate.synthesis.intervals import (
 )
 from voxlate.synthesis.provenance import USED_FOR_CALIBRATION, Table, state_units
 from voxlate.synthesis.result import Synthesised
-from voxlate.synthesis.sampling import (
-    Network,
-    SynthesisedImage,
-    in_physical_units,
-    planes_read,
-    sample_planes,
-)
+from voxlate.synthesis.sampling import Network, planes_read, predict_case
 from voxlate.synthesis.scan_checks import KnownScans
 from voxlate.synthesis.synth_options import SynthKeys, SynthOptions
 
@@ -137,10 +130,9 @@ class Model:
         that is not stochastic.
         """
         facts, network = self.facts, self.network
-        if like is not None:
-            facts, network = network.like(facts, like, allow_code)
-        if any(value is not None for value in changes.values()):
-            facts, network = network.with_options(facts, allow_code, changes)
+        given = {name: value for name, value in changes.items() if value is not None}
+        if given or like is not None:
+            facts, network = network.with_options(facts, allow_code, like, given)
         calibrations = self.calibrations if intervals else None
         return replace(self, facts=facts, network=network, calibrations=calibrations)
 
@@ -183,37 +175,31 @@ class Model:
         model = self.with_options(**options) if options else self
         said = list[Message]()
         try:
-            return model.synthesise_case(scans, case, seed, report, said.append, anyway)
+            checked = model.check(scans, case)
+            if not anyway:
+                checked.refuse(said.append)
+            result = model.synthesise_checked(checked, seed, report)
+            said += result.warnings
+            return result
         finally:
             for note in said:  # here, so that Python names the line that called this method
                 warn(note)
 
-    def synthesise_case(
-        self,
-        scans: Mapping[str, Scan] | Scan,
-        case: str,
-        seed: int,
-        progress: Progress,
-        warn: Say,
-        anyway: bool,
-    ) -> Synthesised:
-        """The images of a case with the options that are set; the arguments are those of `synthesise`, which checks them."""
+    def synthesise_checked(self, checked: Checked, seed: int, progress: Progress) -> Synthesised:
+        """The images of a case with the options that are set, whatever its grade."""
         facts = self.facts
-        checked = self.check(scans, case)
-        if not anyway:
-            checked.refuse(warn)
         prepared = checked.prepared
         plan = self.plan(checked.files, seed)
         grid = find_output_grid(facts, prepared)
         outside = find_outside(prepared, facts.visible_sources(prepared))
         begun = time.monotonic()
-        images, calls = predict_case(self, checked, seed, progress)
+        images, calls = predict_case(facts, self.network, checked, seed, progress)
         seconds = (time.monotonic() - begun) / prepared.header.shape[0]
         ends, errors = case_intervals(checked.calibration, facts, prepared, images, grid)
         background = background_of_case(facts, outside, self.anatomy, images, grid, checked.frame)
         provenance = {
             **self.network.software,
-            "case": case,
+            "case": prepared.header.case,
             **plan,
             # what tells arrays in memory apart, which have no file
             "inputs": {
@@ -223,10 +209,7 @@ class Model:
             "device": self.network.device_name,
             **_provenance(self, checked, images, errors, background),
         }
-        result = _on_file_grid(self, images, ends, background, grid, checked.frame, provenance)
-        for note in result.warnings:
-            warn(note)
-        return result
+        return _on_file_grid(self, images, ends, background, grid, checked.frame, provenance)
 
     def check(self, scans: Mapping[str, Scan] | Scan, case: str = "case") -> Checked:
         """The scans of a case as inputs of the network, with the verdict on them; nothing is synthesised.
@@ -353,33 +336,6 @@ def _check_call(model: Model, options: Collection[str], seed: Any, anyway: Any) 
         known = [*own, *parameters_of(SynthKeys), *model.synthesis_options]
         known_name(name, "an option", name, known)
     check_options(SynthOptions, {"seed": seed, "anyway": anyway})
-
-
-def predict_case(
-    model: Model, checked: Checked, seed: int, progress: Progress
-) -> tuple[dict[str, SynthesisedImage], float]:
-    """The images of a case on the network's grid, and the mean number of network evaluations per sample of a slice or patch."""
-    facts = model.facts
-    sharpness = np.float32(facts.synth.sharpness)
-    of_mean = None if sharpness == 1 else model.network.mean()
-    predictions = list[Prediction]()
-    calls = 0.0
-    if of_mean is not None:
-        report = no_report if sharpness else progress
-        predictions, calls = sample_planes(*of_mean, checked, seed, report)
-    if of_mean is None or sharpness:
-        means = predictions
-        predictions, further = sample_planes(facts, model.network, checked, seed, progress)
-        calls += further
-        for mean, drawn in zip(means, predictions):
-            # Freirich et al. 2021
-            drawn.values[:] = mean.values + sharpness * (drawn.values - mean.values)
-    by_target = dict(zip(facts.data.target, predictions))
-    affine = np.array(checked.prepared.header.affine)
-    images = {
-        name: in_physical_units(facts, name, by_target[name], affine) for name in checked.targets
-    }
-    return images, calls
 
 
 def _on_file_grid(

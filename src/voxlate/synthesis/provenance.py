@@ -274,10 +274,7 @@ def check_free(folder: Path, names: Iterable[str]) -> None:
     listed = _hashes_of(folder)
     for name in names:
         path = folder / name
-        if name in listed or not path.is_file():
-            continue
-        stem = name.split(".")[0]
-        if not any(is_synthetic(path.with_name(f"{stem}{ending}")) for ending in ENDINGS):
+        if name not in listed and path.is_file() and not is_synthetic(path):
             raise BadInput(
                 f"{path}: expected no file of this name that voxlate did not write, found one: is it the scan itself? Choose another folder."
             )

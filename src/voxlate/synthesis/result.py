@@ -63,16 +63,9 @@ class Synthesised:
         return {f"{self.mark}{name}": volume for name, volume in files.items()}
 
     def __repr__(self) -> str:
-        images = ", ".join(
-            f"{name} {volume.grid} in {volume.unit}" for name, volume in self.volumes.items()
-        )
-        maps = [
-            name
-            for name, found in (("standard deviation", self.std), ("intervals", self.low))
-            if found
-        ]
-        text = f"Synthesised({images}{', with ' if maps else ''}{' and '.join(maps)})"
-        return "\n".join([text, *(f"  {note}" for note in self.warnings)])
+        images = (f"{name} {volume.grid} in {volume.unit}" for name, volume in self.volumes.items())
+        notes = (f"  {note}" for note in self.warnings)
+        return "\n".join([f"Synthesised({', '.join(images)})", *notes])
 
     @property
     def warnings(self) -> tuple[Message, ...]:

@@ -1,7 +1,4 @@
-"""The images of a prepared case: sampled a few slices or one patch at a time, from one plane or all three, and in physical units.
-
-The bright end of an image is corrected, because predicted means are too dark.
-"""
+"""The images of a prepared case: sampled a few slices or one patch at a time, from one plane or all three, and in physical units."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -11,16 +8,12 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from voxlate.base.array_types import AnyArray, Float32
+from voxlate.base.array_types import Float32
 from voxlate.base.errors import BadInput
-from voxlate.base.executors.case_work import Progress, report_part
+from voxlate.base.executors.case_work import Progress, no_report, report_part
 from voxlate.base.items import BACKGROUND, stable_id
-from voxlate.base.messages import Message, message
 from voxlate.base.streams import Stream, Tile
 from voxlate.scans.cases.case import CaseHeader, PreparedCase, lay_out, reorder_axes, resize_case
-from voxlate.scans.images.grid import Volume
-from voxlate.scans.images.intensity import IntensityMap, Scale, intensity_statistics
-from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.tiling import (
     Blend,
     SlicePlan,
@@ -33,17 +26,13 @@ from voxlate.scans.images.tiling import (
     whole_slices,
     zoom,
 )
+from voxlate.synthesis.brightness import SynthesisedImage, in_physical_units
 from voxlate.synthesis.calibration import Prediction
 from voxlate.synthesis.facts import CUBIC, DataFacts, ModelFacts, SynthFacts
 from voxlate.synthesis.inputs import Checked
 from voxlate.synthesis.patch import Patch
 
 LEAST_HEIGHT_MM = 60.0  # height of the stack of slices
-REACHED = 0.95  # of the range: predicted means end at 0.88 to 0.93 for scanners of the training, else at 0.56 to 0.9
-# Of the median body of the training: a part of a body may lack its bright tissue.
-WHOLE_BODY_SHARE = 0.6
-MOST_SLOPE = 4.0  # slope beyond which an image differs too much from a scan to be corrected
-NOTED = 1.1  # slope from which a note states the correction
 
 
 @dataclass
@@ -104,58 +93,82 @@ class Network(Protocol):
         ...
 
     def with_options(
-        self, facts: ModelFacts, allow_code: bool, changes: Mapping[str, Any]
+        self, facts: ModelFacts, allow_code: bool, like: str | None, changes: Mapping[str, Any]
     ) -> "tuple[ModelFacts, Network]":
-        """The model with other keys of synth; raises BadInput for those that it does not take."""
-        ...
+        """The model with other keys of synth, first those of the recipe `like`, which trains the same method.
 
-    def like(
-        self, facts: ModelFacts, recipe: str, allow_code: bool
-    ) -> "tuple[ModelFacts, Network]":
-        """The model with the synth table of another recipe of the same method; raises BadInput for others."""
+        changes: are not None. Raises BadInput for those that it does not take.
+        """
         ...
 
 
-def sample_planes(
+def predict_case(
     facts: ModelFacts,
     network: Network,
-    inputs: Checked,
+    checked: Checked,
     seed: int,
     progress: Progress,
-) -> tuple[list[Prediction], float]:
-    """The targets of a case as sample_targets gives them; with data.planes one image from those of all planes.
+) -> tuple[dict[str, SynthesisedImage], float]:
+    """The images of a case on the network's grid, and the mean number of network evaluations per sample of a slice or patch.
 
-    It is their mean; in HU half their mean and half their median: a plane that takes air for bone counts a sixth where the
-    two others agree. The standard deviation is over planes and samples. The noise of the planes is independent. Evaluations
-    of the network are those of a voxel: the sum over the planes.
+    Those of a voxel: the sum over the planes that are read, whose noise is independent. With synth.sharpness the image lies
+    between the mean prediction and a sample.
     """
-    planes = planes_read(facts, inputs.prepared.header)
-    if len(planes) == 1:
-        single = replace(facts, data=planes[0])
-        return sample_targets(single, network, inputs, seed, progress)
-    moments = [Moments() for _ in facts.data.target]
-    images: list[list[Float32]] = [[] for _ in moments]
+    sharpness = np.float32(facts.synth.sharpness)
+    of_mean = None if sharpness == 1 else network.mean()
+    stages = [] if of_mean is None else [of_mean]
+    if of_mean is None or sharpness:
+        stages.append((facts, network))
+    case = checked.prepared
     evaluations = 0.0
-    for number, data in enumerate(planes):
-        of_plane = replace(
-            inputs,
-            prepared=lay_out(inputs.prepared, data.axes),
-            key=f"{inputs.key} {data.axes}" if number else inputs.key,
-        )
-        part = partial(report_part, progress, number, len(planes), inputs.prepared.header.shape[0])
-        single = replace(facts, data=data)
-        predictions, calls = sample_targets(single, network, of_plane, seed, part)
-        evaluations += calls
-        for name, pool, kept, prediction in zip(facts.data.target, moments, images, predictions):
-            back = prediction.map(partial(reorder_axes, now=data.axes, axes=facts.data.axes))
-            pool.add(back.values, back.sd, facts.synth.samples)
-            pool.states = back.states
-            if facts.units[name] == "HU":
-                kept.append(back.values)
-    return [
-        Prediction(_half_median(pool.mean, kept) if kept else pool.mean, pool.sd(), pool.states)
-        for pool, kept in zip(moments, images)
-    ], evaluations
+    made = []
+    for place, (own, net) in enumerate(stages, 1):
+        told = progress if place == len(stages) else no_report
+        planes = planes_read(own, case.header)
+        by_plane = []
+        for number, data in enumerate(planes):
+            key = f"{checked.key} {data.axes}" if number else checked.key
+            parts = number, len(planes), case.header.shape[0]
+            report = partial(report_part, told, *parts) if len(planes) > 1 else told
+            drawn, calls = sample_targets(
+                replace(own, data=data), net, lay_out(case, data.axes), key, seed, report
+            )
+            evaluations += calls
+            back = partial(reorder_axes, now=data.axes, axes=own.data.axes)
+            by_plane.append([prediction.map(back) for prediction in drawn])
+        made.append(_join_planes(own, by_plane))
+    if len(made) == 2:
+        for mean, sample in zip(*made):
+            # Freirich et al. 2021
+            sample.values[:] = mean.values + sharpness * (sample.values - mean.values)
+    by_target = dict(zip(facts.data.target, made[-1]))
+    affine = np.array(case.header.affine)
+    images = {
+        name: in_physical_units(facts, name, by_target[name], affine) for name in checked.targets
+    }
+    return images, evaluations
+
+
+def _join_planes(
+    facts: ModelFacts, by_plane: Sequence[Sequence[Prediction]]
+) -> Sequence[Prediction]:
+    """The mean of each target's predictions in several planes, and the standard deviation over planes and samples.
+
+    In HU it is half their mean and half their median: a plane that takes air for bone counts a sixth where the two others
+    agree.
+    """
+    if len(by_plane) == 1:
+        return by_plane[0]
+    joined = []
+    for name, predictions in zip(facts.data.target, zip(*by_plane)):
+        pool = Moments()
+        for one in predictions:
+            pool.add(one.values, one.sd, facts.synth.samples)
+        mean = pool.mean
+        if facts.units[name] == "HU":
+            mean = _half_median(mean, [one.values for one in predictions])
+        joined.append(Prediction(mean, pool.sd(), predictions[-1].states))
+    return joined
 
 
 def _half_median(mean: Float32, three: Sequence[Float32]) -> Float32:
@@ -175,16 +188,17 @@ def planes_read(facts: ModelFacts, header: CaseHeader) -> tuple[DataFacts, ...]:
 def sample_targets(
     facts: ModelFacts,
     network: Network,
-    inputs: Checked,
+    prepared: PreparedCase,
+    key: str,
     seed: int,
     progress: Progress,
 ) -> tuple[list[Prediction], float]:
-    """The targets of a case, and evaluations of the network for each sample of a slice or patch.
+    """The targets of a case in one plane, and evaluations of the network for each sample of a slice or patch.
 
-    The image is the mean over the samples. The seed and the key of the inputs decide the noise.
+    The image is the mean over the samples. The seed and the key decide the noise.
     """
     synth = facts.synth
-    plan, prepared = _plan_slices(facts, inputs.prepared)
+    plan, prepared = _plan_slices(facts, prepared)
     starts = plan.starts()
     levels = len({start[0] for start in starts})  # slices, of which each may have several patches
     # the values of voxels that no patch holds, mean, standard deviation and states
@@ -201,7 +215,7 @@ def sample_targets(
                 Patch(prepared, facts.data, facts.intensity, *plan.patch_at(start), None)
                 for start in chosen
             ]
-            noise = _noise_of(synth, plan, chosen, prepared.header.spacing_mm[0], inputs.key, seed)
+            noise = _noise_of(synth, plan, chosen, prepared.header.spacing_mm[0], key, seed)
             moments = Moments()
             for number in range(synth.samples):
                 drawn = network.sample(patches, replace(noise, samples=number))
@@ -315,7 +329,6 @@ class Moments:
 
     mean: Float32
     squares: Float32
-    states: tuple[Float32, ...] = ()  # of the last image
 
     def __init__(self) -> None:
         self.count = 0
@@ -343,108 +356,3 @@ class Moments:
         """The standard deviation over all samples."""
         freedom = np.float32(self.count - self.shares / self.count)
         return np.sqrt(self.squares / freedom)
-
-
-@dataclass(frozen=True)
-class SynthesisedImage:
-    """An image [D, H, W] on the network's grid in physical units, and the prediction that it is in network units.
-
-    scale: from network units to physical units; peak: the stretch of its values after the network.
-    """
-
-    values: np.ndarray
-    prediction: Prediction
-    scale: Scale
-    peak: "Peak | None" = None
-
-    @property
-    def physical_sd(self) -> np.ndarray | None:
-        """The standard deviation over samples and planes in physical units; None for a single image or plane."""
-        if self.prediction.sd is None:
-            return None
-        return self.prediction.sd * np.float32(self.scale.half)
-
-
-@dataclass(frozen=True)
-class Peak:
-    """A stretch of the values above the median of an image's foreground (`middle`) by a factor (`slope`)."""
-
-    middle: float
-    slope: float
-
-    def stretch(self, values: np.ndarray) -> np.ndarray:
-        """The values [N, ...] after the stretch, in the unit of `middle`."""
-        stretched = self.slope * values + (self.middle - self.slope * self.middle)
-        return np.where(values > self.middle, stretched, values)
-
-    def stretch_sd(self, sd: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """The standard deviations after the stretch of values that had them; both: [N, ...]."""
-        return np.where(values > self.middle, self.slope * sd, sd)
-
-    def check(self, name: str) -> list[Message]:
-        """A message where the image was changed much."""
-        if self.slope < NOTED:
-            return []
-        text = f"The bright values of the {name} image were too dark and were stretched {self.slope:.2f} times (synth.peaks)."
-        if self.slope < MOST_SLOPE:
-            return [message("stretched", text, slope=self.slope)]
-        text += (
-            " They may still be too dark: do not judge how bright fluid, fat or a lesion is in it."
-        )
-        return [message("stretched", text, grade="caution", slope=self.slope)]
-
-
-def in_physical_units(
-    facts: ModelFacts, name: str, prediction: Prediction, affine: AnyArray
-) -> SynthesisedImage:
-    """A prediction of a target in physical units, and its values in network units as those are rounded.
-
-    Its bright end is stretched where synth.peaks asks for it; affine: of the network's grid.
-    """
-    scale = facts.scales[name]
-    values = scale.inverse(prediction.values)
-    sd = prediction.sd
-    peak = None
-    if facts.synth.peaks:
-        volume = Volume(values[None], affine, facts.units[name], name)
-        share = facts.synth.peak_shares.get(name)
-        peak = find_peak(volume, facts.intensity[name], scale, facts.training_ml, share)
-    if peak is not None:
-        if sd is not None:
-            half = np.float32(scale.half)
-            sd = np.asarray(peak.stretch_sd(sd * half, values) / half, np.float32)
-        values = peak.stretch(values)
-    prediction = replace(prediction, values=scale.of(values), sd=sd)
-    return SynthesisedImage(values, prediction, scale, peak)
-
-
-def find_peak(
-    image: Volume,
-    spec: IntensityMap,
-    scale: Scale,
-    training_ml: float = 0.0,
-    share: float | None = None,
-) -> Peak | None:
-    """The stretch that moves an image's upper percentile close to that of the training scans.
-
-    image: in physical units, on the network's grid; scale: from network units to physical units; training_ml: median
-    volume of bodies in training; share: of the range where the percentile shall lie, as the recipe states
-    it; it is approached as far as a moderate slope moves it. None where the map has no upper percentile, where it is close already, where no moderate slope moves it there,
-    and where the image shows only a part of a body, which may lack the bright tissue.
-    """
-    if spec.upper_percentile is None:
-        return None
-    body = foreground(image)
-    body_ml = np.count_nonzero(body) * np.prod(image.grid.spacing_mm) / 1000
-    if body_ml < WHOLE_BODY_SHARE * training_ml:
-        return None
-    inside = intensity_statistics(image.data[0], body).foreground
-    middle = inside.at(50)
-    peak = inside.at(spec.upper_percentile)
-    goal = scale.low + (share or REACHED) * (scale.high - scale.low)
-    if not middle < peak < goal:
-        return None
-    slope = (goal - middle) / (peak - middle)
-    if slope > MOST_SLOPE:
-        return None if share is None else Peak(middle, MOST_SLOPE)
-    return Peak(middle, slope)

@@ -132,10 +132,12 @@ class TorchNetwork:
         return software()
 
     def with_options(
-        self, facts: ModelFacts, allow_code: bool, changes: Mapping[str, Any]
+        self, facts: ModelFacts, allow_code: bool, like: str | None, given: Mapping[str, Any]
     ) -> "tuple[ModelFacts, TorchNetwork]":
-        """The model with other keys of synth (see `Model.with_options`); None keeps the recipe's value."""
-        given = {name: value for name, value in changes.items() if value is not None}
+        """The model with other keys of synth (see `Model.with_options`)."""
+        if like is not None:
+            facts, network = self.like(facts, like, allow_code)
+            return network.with_options(facts, allow_code, None, given)
         typed = {name: given[name] for name in given.keys() & parameters_of(SynthKeys).keys()}
         checked = check_options(SynthKeys, typed)
         chosen = apply_changes({}, {name: checked.get(name, given[name]) for name in given})

@@ -41,8 +41,8 @@ from voxlate.synthesis.calibration import Array, Prediction, voxel_features, wit
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.inputs import is_in_training, preparation_for
 from voxlate.synthesis.intervals import OutputGrid, find_output_grid, sources_of
-from voxlate.synthesis.model import Model, predict_case
-from voxlate.synthesis.sampling import planes_read
+from voxlate.synthesis.model import Model
+from voxlate.synthesis.sampling import planes_read, predict_case
 
 BODY_VOXELS = 30_000  # of a case's body that are kept: they determine the share outside to 0.2 %
 AIR_VOXELS = 500  # of the surroundings that are kept, so that intervals of air are learned, too
@@ -188,7 +188,7 @@ class CalibrationJob:
             framed = {name: checked.cut(scan) for name, scan in scans.items() if name != MASK}
             framed_maps = {name: checked.cut(label, 0) for name, label in maps.items()}
             truths, labels = _truths(facts, case.case, framed, framed_maps, grid, checked.digests)
-            images, _ = predict_case(model, checked, self.seed, context.progress)
+            images, _ = predict_case(facts, model.network, checked, self.seed, context.progress)
             sources = [*map(grid.resample, sources_of(facts, prepared))]
             planes = planes_read(facts, prepared.header) if facts.data.planes else ()
             data = replace(data, planes=len(planes))
