@@ -45,7 +45,6 @@ from voxlate.base.optional import optional_package
 TWICE = "expected a worker that finishes this case, found that two workers ended while they worked on it (most often their memory is exhausted). Run the same command again with fewer --workers or more memory."
 CONNECTING_SECONDS = 10.0
 LOCAL = "local"  # Ray's name for a new cluster of this machine
-CPUS_WITH_NETWORK = 4  # of a worker on Ray: its network or GPU, reading, and writing
 Answer = Outcome | Exception
 """The outcome of a case, or the error that opening the job raised."""
 
@@ -252,7 +251,7 @@ def _answer(case: Any) -> Answer:
 
 @dataclass(frozen=True)
 class RayExecutor:
-    """Works on cases on a Ray cluster, which finds for each worker a machine with the CPUs and the GPU that it needs.
+    """Works on cases on a Ray cluster, which finds a machine for each worker.
 
     address: of the cluster, None for RAY_ADDRESS or else a new cluster of this machine; workers: None for as many as the
     cluster has room for; threads: of torch in each; gpu: whether a network may use a GPU.
@@ -268,9 +267,11 @@ class RayExecutor:
         ray = _connect(self.address)
         try:
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-            workers, cpus, gpus = room(nodes, self.workers, job.uses_network, self.gpu)
+            workers, gpus = room(nodes, self.workers, job.uses_network, self.gpu)
             settings = (ray.put(ray.cloudpickle.dumps(job)), self.threads, os.getcwd())
-            actors = ray.remote(Opened).options(num_cpus=cpus, num_gpus=gpus, max_restarts=0)
+            actors = ray.remote(Opened).options(
+                num_cpus=1, num_gpus=gpus, max_restarts=0, scheduling_strategy="SPREAD"
+            )
 
             def make(_: int) -> Worker:
                 """A worker that is an actor."""
@@ -292,15 +293,13 @@ class RayExecutor:
 
 def room(
     nodes: Sequence[dict[str, float]], wanted: int | None, uses_network: bool, gpu: bool
-) -> tuple[int, int, int]:
-    """The number of workers, as many as wanted and as fit on the cluster's machines, and the CPUs and GPUs of each."""
-    gpus = sum(int(node.get("GPU", 0)) for node in nodes)
+) -> tuple[int, int]:
+    """The number of workers and the GPUs of each: one for each GPU, else each machine where a network computes, else each core."""
+    cores, gpus = (sum(int(node.get(kind, 0)) for node in nodes) for kind in ("CPU", "GPU"))
     if uses_network and gpu and gpus:
-        return min(wanted or gpus, gpus), 1, 1
-    cores = [int(node.get("CPU", 0)) for node in nodes]
-    cpus = min([CPUS_WITH_NETWORK, *filter(None, cores)]) if uses_network else 1
-    fitting = sum(count // cpus for count in cores) or 1
-    return min(wanted or fitting, fitting), cpus, 0
+        return min(wanted or gpus, gpus), 1
+    usual = len(nodes) if uses_network else cores
+    return max(1, min(wanted or usual, cores)), 0
 
 
 def _connect(address: str | None) -> Any:
