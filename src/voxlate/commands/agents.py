@@ -101,8 +101,8 @@ class Tools:
             known_name(key, "an option", key, known)
         messages = list[Message]()
         report = Reporter(progress.step, messages.append)
-        result, values = called.call(given, report)
-        lines = called.show(result, values)
+        result, asked = called.call(given, report)
+        lines = [*called.lines(result, asked)]
         made = entry.plain(called.document(result))
         messages += [line for line in lines if isinstance(line, Message)]
         return {

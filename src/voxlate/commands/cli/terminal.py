@@ -197,8 +197,8 @@ def add(command: Command) -> None:
         debug = typed["debug"]
         given = {name: typed[name] for name in command.given if typed[name] not in (None, [])}
         with print_messages(typed["verbose"], command.waits) as take:
-            result, values = command.call(given, Reporter(say=take))
-            shown = command.show(result, values)
+            result, asked = command.call(given, Reporter(say=take))
+            shown = [*command.lines(result, asked)]
             for line in shown:
                 if isinstance(line, Message):
                     take(line)
