@@ -15,7 +15,7 @@ from scipy.ndimage import gaussian_filter
 from made_scores import STORED_RECIPE, made_scores
 from made_volumes import head, made_volume, save
 from refusals import refuses
-from voxlate.base.files import WRITING, read_json, write_json
+from voxlate.base.files import read_json, write_json
 from voxlate.base.messages import message
 from voxlate.evaluation.compare import compare
 from voxlate.evaluation.reports.case_pictures import (
