@@ -126,18 +126,6 @@ class Independent:
 
 
 @settings
-class Shared:
-    """All slices of a volume have the same noise."""
-
-    kind: Literal["shared"] = "shared"
-    for_volumes: ClassVar[bool] = False
-
-    def streams(self, z: int, spacing_mm: float) -> dict[int, float]:
-        """The stream of slice 0, for all."""
-        return {0: 1.0}
-
-
-@settings
 class Correlated:
     """Neighbouring slices have correlated noise: a moving sum over the streams of all slices.
 
@@ -162,4 +150,4 @@ class Correlated:
         return {z + k: weight / norm for k, weight in weights.items()}
 
 
-SliceNoise = Annotated[Independent | Shared | Correlated, Field(discriminator="kind")]
+SliceNoise = Annotated[Independent | Correlated, Field(discriminator="kind")]
