@@ -124,7 +124,8 @@ class Command:
         text, _, sections = option.in_python(cleandoc(f"{self.described.__doc__}")).partition(
             "\f\n"
         )
-        listed = option.describe(self.given)
+        helps = {name: option.help_of(one) for name, one in self.given.items()}
+        listed = [f"{name}: {option.in_python(text)}" for name, text in helps.items()]
         if "progress" in signature(self.described).parameters:
             listed.append(PROGRESS)
         lines = "\n    ".join([f"{text.rstrip()}\n\nArgs:", *listed])
