@@ -71,7 +71,7 @@ def _prepare_lines(done: "Cohort", asked: Any) -> Iterator[Any]:
 
     yield from done.warnings
     if (manifest := done.provenance["manifest"]) and not asked.manifest:
-        yield Aside(f"Cases and splits are read from {quote_path(manifest)}.", "dim")
+        yield Aside(f"Cases and splits are read from {quote_path(manifest)}.")
     table = Table("", *COLUMNS, "unit", box=None)
     for name, counts in done.overview["rows"].items():
         table.add_row(name, *map(str, counts.values()), done.units.get(name, ""))

@@ -50,7 +50,6 @@ class Aside:
     """A line that is shown beside the result, on stderr."""
 
     line: Any
-    style: str | None = None
 
 
 @dataclass(frozen=True)

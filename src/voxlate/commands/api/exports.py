@@ -111,10 +111,9 @@ def _licence(run: Place, stated: str) -> str:
 
 
 def _export_lines(done: Any, asked: Any) -> Iterator[Any]:
-    from voxlate.clinic.dicom_out import Exported
     from voxlate.synthesis.inputs import scans_to_give
 
-    if isinstance(done, Exported):
+    if asked.dicom is not None:
         for said in done.messages:
             yield Undone(f"left out {said.text}") if said.grade == "do not trust" else said
         yield f"{done.summary} in {asked.dicom}: derived, synthetic, not for diagnosis."
@@ -188,8 +187,8 @@ def _pushed_lines(done: Pushed, asked: Any) -> Iterator[Any]:
     from voxlate.exchange.hub_folder import ABSENT
 
     yield from done.messages
-    for place, size in done.files.items():
-        yield f"{size / 1e6:8.2f} MB  {place}"
+    size = sum(done.files.values()) / 1e6
+    yield f"{size:.2f} MB: {', '.join(done.files)}"
     yield ABSENT
     if done.commit:
         yield f"Commit {done.commit}. Next:  voxlate synth {done.address} COHORT --out OUT"

@@ -50,10 +50,7 @@ class Bars:
     def __call__(self, name: str, done: int, total: int, numbers: Any = None) -> None:
         if name not in self.tasks:
             self.tasks[name] = self.progress.add_task(name, note="")
-        task = self.tasks[name]
-        if done < self.progress.tasks[task].completed:
-            self.progress.reset(task)
-        self.progress.update(task, completed=done, total=total, note=_numbers(numbers))
+        self.progress.update(self.tasks[name], completed=done, total=total, note=_numbers(numbers))
 
 
 class Lines:

@@ -206,7 +206,7 @@ def add(command: Command) -> None:
             print(json.dumps(plain(command.document(result))))
         for line in [] if typed["as_json"] else shown:
             if isinstance(line, Aside):
-                say(line.line, err, line.style)
+                say(line.line, err)
             elif not isinstance(line, Undone | Message):
                 say(line)
         end(line.sentence for line in shown if isinstance(line, Undone))
