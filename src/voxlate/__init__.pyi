@@ -246,7 +246,6 @@ def prepare(
     *,
     executor: Literal["local", "ray"] | None = None,
     workers: int | None = None,
-    address: str | None = None,
     pattern: str | None = None,
     manifest: Path | str | None = None,
     preset: str | Path | None = None,
@@ -273,9 +272,8 @@ def prepare(
     Args:
         root: Folder with one folder per case, or a manifest (CSV).
         out: Output folder.
-        executor: Workers: local (processes) or ray.
+        executor: Workers: local (processes) or ray (of RAY_ADDRESS, else of this machine).
         workers: Number of workers.
-        address: Ray cluster: HOST:PORT or auto.
         pattern: Path of scans, with {patient}, {case}, {modality}.
         manifest: Table (CSV, TSV): cases, patients and paths.
         preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
@@ -597,7 +595,6 @@ def synthesise(
     *,
     executor: Literal["local", "ray"] | None = None,
     workers: int | None = None,
-    address: str | None = None,
     pattern: str | None = None,
     manifest: Path | str | None = None,
     preset: str | Path | None = None,
@@ -638,9 +635,8 @@ def synthesise(
         run: Run folder, exported model, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
         inputs: Cohort, case, DICOM series, file or modality=path pairs; several runs give their mean.
         out: Output folder.
-        executor: Workers: local (processes) or ray.
+        executor: Workers: local (processes) or ray (of RAY_ADDRESS, else of this machine).
         workers: Number of workers.
-        address: Ray cluster: HOST:PORT or auto.
         pattern: Path of scans, with {patient}, {case}, {modality}.
         manifest: Table (CSV, TSV): cases, patients and paths.
         preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
@@ -697,7 +693,6 @@ def synthesize(
     *,
     executor: Literal["local", "ray"] | None = None,
     workers: int | None = None,
-    address: str | None = None,
     pattern: str | None = None,
     manifest: Path | str | None = None,
     preset: str | Path | None = None,
@@ -738,9 +733,8 @@ def synthesize(
         run: Run folder, exported model, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
         inputs: Cohort, case, DICOM series, file or modality=path pairs; several runs give their mean.
         out: Output folder.
-        executor: Workers: local (processes) or ray.
+        executor: Workers: local (processes) or ray (of RAY_ADDRESS, else of this machine).
         workers: Number of workers.
-        address: Ray cluster: HOST:PORT or auto.
         pattern: Path of scans, with {patient}, {case}, {modality}.
         manifest: Table (CSV, TSV): cases, patients and paths.
         preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
@@ -827,7 +821,6 @@ def evaluate(
     *,
     executor: Literal["local", "ray"] | None = None,
     workers: int | None = None,
-    address: str | None = None,
     pattern: str | None = None,
     manifest: Path | str | None = None,
     preset: str | Path | None = None,
@@ -858,9 +851,8 @@ def evaluate(
     Args:
         out: Folder of images.
         truth: Cohort with the true scans.
-        executor: Workers: local (processes) or ray.
+        executor: Workers: local (processes) or ray (of RAY_ADDRESS, else of this machine).
         workers: Number of workers.
-        address: Ray cluster: HOST:PORT or auto.
         pattern: Path of scans, with {patient}, {case}, {modality}.
         manifest: Table (CSV, TSV): cases, patients and paths.
         preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
@@ -972,7 +964,6 @@ def calibrate(
     *,
     executor: Literal["local", "ray"] | None = None,
     workers: int | None = None,
-    address: str | None = None,
     pattern: str | None = None,
     manifest: Path | str | None = None,
     preset: str | Path | None = None,
@@ -1002,9 +993,8 @@ def calibrate(
     Args:
         run: Run folder, exported model, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
         cohort: Cases with true scans that training did not use.
-        executor: Workers: local (processes) or ray.
+        executor: Workers: local (processes) or ray (of RAY_ADDRESS, else of this machine).
         workers: Number of workers.
-        address: Ray cluster: HOST:PORT or auto.
         pattern: Path of scans, with {patient}, {case}, {modality}.
         manifest: Table (CSV, TSV): cases, patients and paths.
         preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.

@@ -71,8 +71,6 @@ def test_the_options_state_the_executor_and_its_threads():
     chosen = choose_executor(ExecutorOptions(workers=3), "cpu")
     assert isinstance(chosen, LocalExecutor)
     assert (chosen.workers, chosen.threads) == (3, 1)  # the tests have one thread
-    with refuses("--address"):
-        choose_executor(ExecutorOptions(executor="local", address="auto"))
 
 
 WITH_GPUS = [{"CPU": 64.0}, {"CPU": 8.0, "GPU": 4.0}, {"CPU": 8.0, "GPU": 4.0, "memory": 1e9}]
@@ -123,13 +121,15 @@ if __name__ == '__main__':
 
 
 @slow
-def test_ray_lists_failures_and_survives_killed_workers(ray_address, tmp_path):
-    check_failures(choose_executor(ExecutorOptions(executor="ray", address=ray_address)), tmp_path)
+def test_ray_lists_failures_and_survives_killed_workers(ray_address, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", ray_address)
+    check_failures(choose_executor(ExecutorOptions(executor="ray")), tmp_path)
 
 
 @slow
-def test_a_ray_cluster_that_is_not_there_is_one_sentence():
+def test_a_ray_cluster_that_is_not_there_is_one_sentence(monkeypatch):
     pytest.importorskip("ray")
-    executor = choose_executor(ExecutorOptions(executor="ray", address="127.0.0.1:1"))
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    executor = choose_executor(ExecutorOptions(executor="ray"))
     with refuses("a Ray cluster at 127.0.0.1:1, found none"):
         list(executor.run(Unopened(dies=False), [1]))

@@ -296,7 +296,7 @@ class ExecutorOptions:
     """Where cases are processed, and by how many workers; None: in this process, 0 workers: as many as fit."""
 
     executor: Annotated[
-        Literal["local", "ray"] | None, Option("Workers: local (processes) or ray.")
+        Literal["local", "ray"] | None,
+        Option("Workers: local (processes) or ray (of RAY_ADDRESS, else of this machine)."),
     ] = None
     workers: Annotated[int | None, Option("Number of workers.", least=0)] = None
-    address: Annotated[str | None, Option("Ray cluster: HOST:PORT or auto.", metavar="HOST")] = None

@@ -22,7 +22,7 @@ from voxlate.commands.api.progress import Reporter
 
 NEVER = ("listen", "mcp", "push", "serve")  # servers and uploads
 # code, folders beyond those that are named, and networks
-CLOSED = {"address", "allow_code", "allow_outside", "executor", "store", "workers"}
+CLOSED = {"allow_code", "allow_outside", "executor", "store", "workers"}
 # of a hub or an archive; no drive, which has one letter
 ADDRESS = re.compile(r"[A-Za-z][\w+.-]+:/")
 SEPARATORS = re.compile(r"""[=,#"'{}\[\]]""")  # of names, lists, parts and TOML around paths

@@ -55,10 +55,6 @@ def choose_executor(options: ExecutorOptions, device: str | None = None) -> Exec
     device: of the command's networks, None where the workers need none. Workers have as many threads as this process,
     because a CPU's rounding depends on their number.
     """
-    if options.address is not None and options.executor != "ray":
-        raise BadInput(
-            f"--address: expected --executor ray with it, found {options.executor or 'none'}. Add --executor ray, or drop --address."
-        )
     if options.executor is None and options.workers is None:
         return InProcess()
     threads, gpus, several = 1, 0, device in ("auto", "cuda")
@@ -68,7 +64,7 @@ def choose_executor(options: ExecutorOptions, device: str | None = None) -> Exec
         threads = torch.get_num_threads()
         gpus = torch.cuda.device_count() if several and torch.cuda.is_available() else 0
     if options.executor == "ray":
-        return RayExecutor(options.address, options.workers, threads, several)
+        return RayExecutor(options.workers, threads, several)
     if device is None:
         return LocalExecutor(options.workers or cores())
     return LocalExecutor(options.workers or max(1, gpus), threads, gpus)
@@ -253,18 +249,16 @@ def _answer(case: Any) -> Answer:
 class RayExecutor:
     """Works on cases on a Ray cluster, which finds a machine for each worker.
 
-    address: of the cluster, None for RAY_ADDRESS or else a new cluster of this machine; workers: None for as many as the
-    cluster has room for; threads: of torch in each; gpu: whether a network may use a GPU.
+    workers: None for as many as the cluster has room for; threads: of torch in each; gpu: whether a network may use a GPU.
     """
 
-    address: str | None
     workers: int | None
     threads: int
     gpu: bool
 
     def run(self, job: Job, cases: Sequence[Case], context: Context = QUIET) -> Outcomes:
         """See Executor.run; progress within a case is not reported."""
-        ray = _connect(self.address)
+        ray = _connect()
         try:
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
             workers, gpus = room(nodes, self.workers, job.uses_network, self.gpu)
@@ -302,13 +296,13 @@ def room(
     return max(1, min(wanted or usual, cores)), 0
 
 
-def _connect(address: str | None) -> Any:
-    """The module ray, which is connected to a cluster; raises BadInput if Ray or the cluster is absent."""
+def _connect() -> Any:
+    """The module ray, connected to the cluster of RAY_ADDRESS or to a new one; raises BadInput if Ray or the cluster is absent."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no statistics leave the machine
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # no GPU for workers without
     ray = optional_package("ray", "ray", "--executor ray", "the package ray")
     # Without an address Ray would look for a cluster of an earlier session, which may have ended.
-    chosen = address or os.environ.get("RAY_ADDRESS") or LOCAL
+    chosen = os.environ.get("RAY_ADDRESS") or LOCAL
     arguments = {"include_dashboard": False} if chosen == LOCAL else {}
     try:
         _reach(chosen)
@@ -316,7 +310,7 @@ def _connect(address: str | None) -> Any:
     except Exception as error:  # Ray raises plain ones, too
         found = " ".join(str(error).split()) or type(error).__name__
         raise BadInput(
-            f"--address: expected a Ray cluster at {chosen}, found none ({found}). Check ray status, or start one by ray start --head."
+            f"RAY_ADDRESS: expected a Ray cluster at {chosen}, found none ({found}). Check ray status, or start one by ray start --head."
         ) from error
     return ray
 
