@@ -205,7 +205,12 @@ def _process(pool: ProcessPoolExecutor, needs_script: bool) -> Worker:
         """Begin a case."""
         # the process starts here, and knows no handler yet
         with interrupts_held(), nullcontext() if needs_script else _without_script():
-            return pool.submit(_answer, case)
+            try:
+                return pool.submit(_answer, case)
+            except BrokenExecutor as error:  # it was killed as it waited
+                broken = Future[Answer]()
+                broken.set_exception(error)
+                return broken
 
     def close() -> None:
         """Kill the process, which `shutdown` alone would let finish its case."""
