@@ -12,4 +12,4 @@ set -euo pipefail
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 srun ray symmetric-run --address "$head:6379" --min-nodes "$SLURM_JOB_NUM_NODES" \
     --num-cpus "$SLURM_CPUS_PER_TASK" -- \
-    voxlate "$@" --executor ray --address "$head:6379"
+    env RAY_ADDRESS="$head:6379" voxlate "$@" --executor ray

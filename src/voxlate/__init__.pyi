@@ -75,8 +75,8 @@ def plan(
         mode: Prediction of the model: mean (a regression), both (also a sharp image), or samples (also samples, which show what is uncertain).
         source: Input modality, with target. Repeatable.
         target: Modality to synthesise, with source. Repeatable.
-        from_scratch: Begin from random weights even where a starter fits. Default: False.
-        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
+        from_scratch: Begin from random weights even where a starter fits.
+        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: auto.
         out: TOML file of the recipe.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
@@ -107,7 +107,7 @@ def recipes(
     Args:
         name: Recipe to print, with the meaning of every key.
         paper: Paper whose recipes are listed: its system, baselines and ablations; all: every recipe.
-        allow_code: Import and run the model's own Python code. Default: False.
+        allow_code: Import and run the model's own Python code.
 
     Returns:
         list[dict[str, Any]] | dict[str, Any]: Without a `name` a list of tables with the name, title, paper, source and target of each recipe; of a
@@ -174,7 +174,7 @@ def manifest(
         manifest: Table (CSV, TSV): cases, patients and paths.
         preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
         patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
-        allow_outside: Allow a manifest's paths to leave its folder. Default: False.
+        allow_outside: Allow a manifest's paths to leave its folder.
         exclude: Case or patient to leave out (*, ?). Repeatable.
         max_volume: Largest scan that is read. Default: 4GB.
 
@@ -217,8 +217,8 @@ def phantom(
         tissues: Tissues of the labels: charm, synthseg, totalsegmentator, or a TOML file.
         spacing_mm: Voxel size in mm with labels, 0.2 to 10 each. Default: that of the label map.
         modalities: Modality that is written, such as t1, ct, a map of a tissue parameter such as t1_map, or maps for all of these. Repeatable. Default: all images and no map.
-        lesion: Lesion of the heads: none, tumour, stroke or mixed. Default: 'mixed'.
-        stripped: Write the brain alone, as after skull stripping. Default: False.
+        lesion: Lesion of the heads: none, tumour, stroke or mixed. Default: mixed.
+        stripped: Write the brain alone, as after skull stripping.
         seed: Random seed of the heads. Default: 0.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
@@ -243,7 +243,6 @@ def prepare(
     *,
     executor: Literal["local", "ray"] | None = None,
     workers: int | None = None,
-    address: str | None = None,
     pattern: str | None = None,
     manifest: Path | str | None = None,
     preset: str | Path | None = None,
@@ -270,28 +269,27 @@ def prepare(
     Args:
         root: Folder with one folder per case, or a manifest (CSV).
         out: Output folder.
-        executor: Workers: local (processes) or ray.
+        executor: Workers: local (processes) or ray (of RAY_ADDRESS, else of this machine).
         workers: Number of workers.
-        address: Ray cluster: HOST:PORT or auto.
         pattern: Path of scans, with {patient}, {case}, {modality}.
         manifest: Table (CSV, TSV): cases, patients and paths.
         preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
         patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
-        allow_outside: Allow a manifest's paths to leave its folder. Default: False.
+        allow_outside: Allow a manifest's paths to leave its folder.
         exclude: Case or patient to leave out (*, ?). Repeatable.
         max_volume: Largest scan that is read. Default: 4GB.
         modalities: Modality to keep; cases without any of them are left out. Repeatable. Default: all.
-        resample: Resample the scans of a case to the grid with the thinnest slices. Default: False.
+        resample: Resample the scans of a case to the grid with the thinnest slices.
         register: Register the scans of a case: rigid or bspline.
         spacing_mm: Voxel size in mm to which all scans are resampled (in Python z, y, x).
         matrix: Columns, rows and slices (0: as they are) to which every scan is resized, instead of spacing_mm (in Python z, y, x).
         fixed: Modality whose grid the other scans are resampled to.
         align: Align heads: midline turns and shifts them until left and right mirror each other.
-        mask: Mask of a case that has no mask file: body, or the brain of a CT. Default: 'body'.
+        mask: Mask of a case that has no mask file: body, or the brain of a CT. Default: body.
         mask_from: Modality in which the brain is segmented. Default: plain CT if there is one.
         shares: Shares or numbers of patients for train, val and test. Default: 0.7 0.15 0.15, and no test patients if there are fewer than 10. The splits of a manifest take precedence.
         seed: Random seed of the split by patient. Default: 0.
-        audit: Measure how far the scans of a case are misaligned. Default: True.
+        audit: Measure how far the scans of a case are misaligned.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:
@@ -319,7 +317,7 @@ def demo(
     """Run every step on a phantom cohort (a few minutes on a CPU).
 
     Args:
-        out: Output folder. Default: 'demo'.
+        out: Output folder. Default: demo.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:
@@ -352,8 +350,8 @@ def export(
         out: Folder that synth wrote, or one case's folder in it.
         dicom: Folder for the DICOM series: new, or of this very export.
         like: DICOM series of the source, for one case (default: as the provenance states it).
-        rtstruct: CT on transverse slices of square pixels, with the body as an RT Structure Set. Default: False.
-        accept_untrusted: Hand on untrusted images. Default: False.
+        rtstruct: CT on transverse slices of square pixels, with the body as an RT Structure Set.
+        accept_untrusted: Hand on untrusted images.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:
@@ -395,9 +393,9 @@ def export_model(
         steps: Steps of the sampler, which are fixed in the model.
         samples: Images sampled for each case.
         sharpness: Place between the mean prediction (0) and the sample (1).
-        intervals: Intervals of a calibrated run. Default: True.
-        licence: Licence of the model, as its users will read it; of a starter, Apache-2.0. Default: 'not stated'.
-        allow_code: Import and run the model's own Python code. Default: False.
+        intervals: Intervals of a calibrated run.
+        licence: Licence of the model, as its users will read it; of a starter, Apache-2.0. Default: not stated.
+        allow_code: Import and run the model's own Python code.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:
@@ -441,12 +439,12 @@ def listen(
         allow: AE title of a sender that is allowed. Repeatable.
         to: Node that takes the images.
         port: Port to listen on. From 1 to 65535. Default: 11112.
-        title: Own AE title. Default: 'VOXLATE'.
-        host: Own address to listen on, which the senders reach; 0.0.0.0: all. Default: '127.0.0.1'.
+        title: Own AE title. Default: VOXLATE.
+        host: Own address to listen on, which the senders reach; 0.0.0.0: all. Default: 127.0.0.1.
         idle: Seconds without a new image or an open association, after which a study is complete. Default: 10.0.
-        anyway: Also cases graded "do not trust". Default: False.
-        accept_untrusted: Hand on untrusted images. Default: False.
-        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
+        anyway: Also cases graded "do not trust".
+        accept_untrusted: Hand on untrusted images.
+        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: auto.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:
@@ -480,9 +478,9 @@ def push(
         run: Run folder, exported model, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
         repo: Repository, which is created if it is absent.
         dry_run: New folder that is written in place of the upload.
-        licence: Licence of the model, as its users will read it; of a starter, Apache-2.0. Default: 'not stated'.
-        private: A new repository is private. Default: False.
-        allow_code: Import and run the model's own Python code. Default: False.
+        licence: Licence of the model, as its users will read it; of a starter, Apache-2.0. Default: not stated.
+        private: A new repository is private.
+        allow_code: Import and run the model's own Python code.
 
     Returns:
         Pushed: The bytes of each of the `files`, the `commit`, `messages`, and the `address`, which is a RUN.
@@ -529,14 +527,14 @@ def check(
         manifest: Table (CSV, TSV): cases, patients and paths.
         preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
         patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
-        allow_outside: Allow a manifest's paths to leave its folder. Default: False.
+        allow_outside: Allow a manifest's paths to leave its folder.
         exclude: Case or patient to leave out (*, ?). Repeatable.
         max_volume: Largest scan that is read. Default: 4GB.
         split: Split to synthesise: train, val or test.
         answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
         missing: Modality to leave out of the input and synthesise. Repeatable.
-        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
-        allow_code: Import and run the model's own Python code. Default: False.
+        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: auto.
+        allow_code: Import and run the model's own Python code.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:
@@ -565,8 +563,8 @@ def load(
 
     Args:
         run: Run folder, exported model, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
-        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
-        allow_code: Import and run the model's own Python code. Default: False.
+        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: auto.
+        allow_code: Import and run the model's own Python code.
         answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
 
     Returns:
@@ -592,7 +590,6 @@ def synthesise(
     *,
     executor: Literal["local", "ray"] | None = None,
     workers: int | None = None,
-    address: str | None = None,
     pattern: str | None = None,
     manifest: Path | str | None = None,
     preset: str | Path | None = None,
@@ -632,21 +629,20 @@ def synthesise(
         run: Run folder, exported model, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
         inputs: Cohort, case, DICOM series, file or modality=path pairs; several runs give their mean.
         out: Output folder.
-        executor: Workers: local (processes) or ray.
+        executor: Workers: local (processes) or ray (of RAY_ADDRESS, else of this machine).
         workers: Number of workers.
-        address: Ray cluster: HOST:PORT or auto.
         pattern: Path of scans, with {patient}, {case}, {modality}.
         manifest: Table (CSV, TSV): cases, patients and paths.
         preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
         patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
-        allow_outside: Allow a manifest's paths to leave its folder. Default: False.
+        allow_outside: Allow a manifest's paths to leave its folder.
         exclude: Case or patient to leave out (*, ?). Repeatable.
         max_volume: Largest scan that is read. Default: 4GB.
         split: Split to synthesise: train, val or test.
         answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
         missing: Modality to leave out of the input and synthesise. Repeatable.
-        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
-        allow_code: Import and run the model's own Python code. Default: False.
+        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: auto.
+        allow_code: Import and run the model's own Python code.
         samples: Number of samples a case, of which mean and standard deviation are written.
         steps: Number of times at which the network denoises.
         set: Change of a key of the recipe's synth table, such as overlap=0.25. Repeatable.
@@ -655,15 +651,15 @@ def synthesise(
         keep_states: States of sampling to write.
         batch: Number of slices at a time: changes memory, and rounding unless exact.
         exact: Compute in float32, one slice at a time: bit-identical for every batch, slower.
-        anyway: Also cases graded "do not trust". Default: False.
+        anyway: Also cases graded "do not trust".
         part: Every N-th case from the I-th on, for N jobs.
         like: Recipe whose synth table replaces the model's.
         seed: Random seed. Default: 0.
-        intervals: Write calibrated bounds. Default: True.
-        format: Format. Default: 'nii.gz'.
+        intervals: Write calibrated bounds.
+        format: Format. Default: nii.gz.
         dicom: Folder for DICOM series.
-        store: Store in INPUT's study. Default: False.
-        accept_untrusted: Hand on untrusted images. Default: False.
+        store: Store in INPUT's study.
+        accept_untrusted: Hand on untrusted images.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:
@@ -690,7 +686,6 @@ def synthesize(
     *,
     executor: Literal["local", "ray"] | None = None,
     workers: int | None = None,
-    address: str | None = None,
     pattern: str | None = None,
     manifest: Path | str | None = None,
     preset: str | Path | None = None,
@@ -730,21 +725,20 @@ def synthesize(
         run: Run folder, exported model, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
         inputs: Cohort, case, DICOM series, file or modality=path pairs; several runs give their mean.
         out: Output folder.
-        executor: Workers: local (processes) or ray.
+        executor: Workers: local (processes) or ray (of RAY_ADDRESS, else of this machine).
         workers: Number of workers.
-        address: Ray cluster: HOST:PORT or auto.
         pattern: Path of scans, with {patient}, {case}, {modality}.
         manifest: Table (CSV, TSV): cases, patients and paths.
         preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
         patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
-        allow_outside: Allow a manifest's paths to leave its folder. Default: False.
+        allow_outside: Allow a manifest's paths to leave its folder.
         exclude: Case or patient to leave out (*, ?). Repeatable.
         max_volume: Largest scan that is read. Default: 4GB.
         split: Split to synthesise: train, val or test.
         answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
         missing: Modality to leave out of the input and synthesise. Repeatable.
-        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
-        allow_code: Import and run the model's own Python code. Default: False.
+        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: auto.
+        allow_code: Import and run the model's own Python code.
         samples: Number of samples a case, of which mean and standard deviation are written.
         steps: Number of times at which the network denoises.
         set: Change of a key of the recipe's synth table, such as overlap=0.25. Repeatable.
@@ -753,15 +747,15 @@ def synthesize(
         keep_states: States of sampling to write.
         batch: Number of slices at a time: changes memory, and rounding unless exact.
         exact: Compute in float32, one slice at a time: bit-identical for every batch, slower.
-        anyway: Also cases graded "do not trust". Default: False.
+        anyway: Also cases graded "do not trust".
         part: Every N-th case from the I-th on, for N jobs.
         like: Recipe whose synth table replaces the model's.
         seed: Random seed. Default: 0.
-        intervals: Write calibrated bounds. Default: True.
-        format: Format. Default: 'nii.gz'.
+        intervals: Write calibrated bounds.
+        format: Format. Default: nii.gz.
         dicom: Folder for DICOM series.
-        store: Store in INPUT's study. Default: False.
-        accept_untrusted: Hand on untrusted images. Default: False.
+        store: Store in INPUT's study.
+        accept_untrusted: Hand on untrusted images.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:
@@ -818,7 +812,6 @@ def evaluate(
     *,
     executor: Literal["local", "ray"] | None = None,
     workers: int | None = None,
-    address: str | None = None,
     pattern: str | None = None,
     manifest: Path | str | None = None,
     preset: str | Path | None = None,
@@ -849,29 +842,28 @@ def evaluate(
     Args:
         out: Folder of images.
         truth: Cohort with the true scans.
-        executor: Workers: local (processes) or ray.
+        executor: Workers: local (processes) or ray (of RAY_ADDRESS, else of this machine).
         workers: Number of workers.
-        address: Ray cluster: HOST:PORT or auto.
         pattern: Path of scans, with {patient}, {case}, {modality}.
         manifest: Table (CSV, TSV): cases, patients and paths.
         preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
         patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
-        allow_outside: Allow a manifest's paths to leave its folder. Default: False.
+        allow_outside: Allow a manifest's paths to leave its folder.
         exclude: Case or patient to leave out (*, ?). Repeatable.
         max_volume: Largest scan that is read. Default: 4GB.
         mask: Voxels to score: body (the default in HU and for perfusion), whole (else), cohort (its mask files) or a file.
         regions: Region to score: 'lesion=tmax>6', core=seg=1, vessels=MASK_FILE or tissues=ct. Repeatable.
         split: Split to score: train, val or test.
         value_range: Range of PSNR and SSIM.
-        any_truth: Count wrong truths, too. Default: False.
+        any_truth: Count wrong truths, too.
         features: Distance of the slices' features: texture.
         metrics: Score of your own, MODULE:FUNCTION, with allow_code. Repeatable.
         lpips: AlexNet weights (safetensors) for LPIPS.
-        units: Unit of MR: own (of its peak) or network (0 to 255). Default: 'own'.
-        ssim_from: Zero of SSIM: low (of the range) or zero. Default: 'low'.
+        units: Unit of MR: own (of its peak) or network (0 to 255). Default: own.
+        ssim_from: Zero of SSIM: low (of the range) or zero. Default: low.
         prepared: Prepared cohort: transforms of scans, and without a run the cases of baselines. Default: that of the run.
         naive: Run or naive.safetensors. Default: that of OUT.
-        allow_code: Import and run the model's own Python code. Default: False.
+        allow_code: Import and run the model's own Python code.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:
@@ -936,8 +928,8 @@ def adapt(
         out: Output folder.
         minutes: Training time on this machine. At least 0.01. Default: 5.
         steps: Number of steps instead of minutes.
-        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
-        allow_code: Import and run the model's own Python code. Default: False.
+        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: auto.
+        allow_code: Import and run the model's own Python code.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:
@@ -963,7 +955,6 @@ def calibrate(
     *,
     executor: Literal["local", "ray"] | None = None,
     workers: int | None = None,
-    address: str | None = None,
     pattern: str | None = None,
     manifest: Path | str | None = None,
     preset: str | Path | None = None,
@@ -992,14 +983,13 @@ def calibrate(
     Args:
         run: Run folder, exported model, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
         cohort: Cases with true scans that training did not use.
-        executor: Workers: local (processes) or ray.
+        executor: Workers: local (processes) or ray (of RAY_ADDRESS, else of this machine).
         workers: Number of workers.
-        address: Ray cluster: HOST:PORT or auto.
         pattern: Path of scans, with {patient}, {case}, {modality}.
         manifest: Table (CSV, TSV): cases, patients and paths.
         preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
         patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
-        allow_outside: Allow a manifest's paths to leave its folder. Default: False.
+        allow_outside: Allow a manifest's paths to leave its folder.
         exclude: Case or patient to leave out (*, ?). Repeatable.
         max_volume: Largest scan that is read. Default: 4GB.
         out: Folder for a copy of a starter with the new calibration.
@@ -1010,9 +1000,9 @@ def calibrate(
         coverage: Share of a new patient's voxels that the intervals contain, in whole percents. From 0.5 to 0.99. Default: 0.9.
         seed: Random seed. Default: 0.
         set: Change of a key of the recipe's synth table, such as overlap=0.25. Repeatable.
-        anyway: Also cases graded "do not trust". Default: False.
-        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
-        allow_code: Import and run the model's own Python code. Default: False.
+        anyway: Also cases graded "do not trust".
+        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: auto.
+        allow_code: Import and run the model's own Python code.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:
@@ -1092,15 +1082,15 @@ def train(
         mode: Prediction of the model: mean (a regression), both (also a sharp image), or samples (also samples, which show what is uncertain).
         source: Input modality, with target. Repeatable.
         target: Modality to synthesise, with source. Repeatable.
-        from_scratch: Begin from random weights even where a starter fits. Default: False.
-        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
+        from_scratch: Begin from random weights even where a starter fits.
+        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: auto.
         set: Change of a key of the recipe, such as train.steps=500. Repeatable.
         init: Run, weights, starter:NAME or hf://NAME/REPO from which the network is initialised.
         reuse: Run whose earlier stages are reused if they are identical. Repeatable.
         fold: Fifth of the patients that validates; the others train, except the test patients. From 0 to 4.
         folds: Train so many of the five folds, each for minutes, into OUT/fold0, OUT/fold1, … (cross-validation). From 2 to 5.
         track: Also send losses and validation scores to MLflow or Weights & Biases.
-        allow_code: Import and run the model's own Python code. Default: False.
+        allow_code: Import and run the model's own Python code.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:
@@ -1143,13 +1133,13 @@ def serve(
         runs: Run folders, exported models, weights files, starter:NAME or hf://NAME/REPO; without any, the installed starters.
         data: Folder of uploads, queue and results (default: in the user's cache).
         port: Port of the page. From 1 to 65535. Default: 8765.
-        host: Address to listen on; one that others reach needs token_file. Default: '127.0.0.1'.
+        host: Address to listen on; one that others reach needs token_file. Default: 127.0.0.1.
         name: Further host name by which browsers reach the page. Repeatable.
         token_file: File with an own token of at least 16 characters, for several browsers.
         keep: Hours after which uploads and results are removed. At least 0.1. Default: 24.0.
-        max_upload: Size of the largest upload. Default: '2GB'.
-        max_disk: Size of all uploads and results. Default: '20GB'.
-        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
+        max_upload: Size of the largest upload. Default: 2GB.
+        max_disk: Size of all uploads and results. Default: 20GB.
+        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: auto.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:

@@ -92,10 +92,12 @@ def made_by(voxlate, diffusion, heads, tmp_path, quick_widths):
 
 @slow
 @pytest.mark.parametrize("executor", ["local", "ray"])
-def test_images_scores_and_intervals_have_the_same_bits_by_workers(made_by, executor, request):
+def test_images_scores_and_intervals_have_the_same_bits_by_workers(
+    made_by, executor, request, monkeypatch
+):
     options = ["--executor", executor, "--workers", 2]
     if executor == "ray":
-        options += ["--address", request.getfixturevalue("ray_address")]
+        monkeypatch.setenv("RAY_ADDRESS", request.getfixturevalue("ray_address"))
     alone = made_by("alone")
     images = [name for name in alone if name.endswith(".nii.gz")]
     assert len(images) == 6  # t2 and its spread of three heads

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rows import every_row
 from voxlate.base.items import stable_id
-from voxlate.base.streams import Correlated, Independent, Shared, Tile
+from voxlate.base.streams import Correlated, Independent, Tile
 from voxlate.science.diffusion.noise import Noise, SynthesisNoise
 
 ITEMS = [stable_id("case", k) for k in range(5)]
@@ -120,7 +120,7 @@ def assert_correlated(draw, kind):
 
 @given(st.integers(-20, 20), st.floats(0.2, 12), st.floats(1e-300, 60))
 def test_weights_of_every_strategy_leave_the_noise_standard_normal(z, spacing_mm, length_mm):
-    for kind in (Independent(), Shared(), Correlated(length_mm=length_mm)):
+    for kind in (Independent(), Correlated(length_mm=length_mm)):
         weights = kind.streams(z, spacing_mm).values()
         assert sum(weight**2 for weight in weights) == pytest.approx(1, abs=1e-12)
 
@@ -132,7 +132,7 @@ def test_neighbours_correlate_by_the_most_that_a_sum_over_so_many_slices_can(n):
     assert found == pytest.approx(math.cos(math.pi / (n + 1)), abs=1e-9)
 
 
-@every_row("kind", [Independent(), Shared(), Correlated(length_mm=12.0)])
+@every_row("kind", [Independent(), Correlated(length_mm=12.0)])
 def test_draws_have_the_correlation_that_the_weights_say_at_every_draw(kind):
     noise = SynthesisNoise(0, items(kind))
     draws = [noise.normal((1, 1, 200, 200)).flatten(1) for _ in range(3)]

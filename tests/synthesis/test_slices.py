@@ -118,7 +118,7 @@ def test_resized_synthesis_keeps_any_affine_exactly(axes):
     assert set(model.network.method.shapes) == {(1, 1, 64, 48)}
 
 
-@every_row("noise", ["independent", "shared", "correlated"])
+@every_row("noise", ["independent", "correlated"])
 @every_row("slices", ["whole", "tiled", "resized"])
 def test_noise_belongs_to_the_item_whatever_the_batch(slices, noise):
     data = noise_of(2, 264, 260)
@@ -144,9 +144,6 @@ def test_slices_draw_the_noise_of_their_places_by_the_strategy():
         kind = noise if isinstance(noise, dict) else {"kind": noise}
         made = model.synthesise(scan, case="a", seed=4, noise=kind).volume.data[0]
         assert_allclose(made, 200 * wanted + 150, atol=1e-3)
-    shared = model.synthesise(scan, case="a", seed=4, noise={"kind": "shared"}).volume.data[0]
-    first = SynthesisNoise(4, [stable_id(key, 0, 0, 0)]).normal((20, 24)).clamp(-1, 1).numpy()
-    assert_allclose(shared, np.repeat(200 * first + 150, 5, axis=0), atol=1e-3)
 
 
 def test_windows_see_the_volume_as_one_item_that_starts_from_the_noise_of_its_slices():
@@ -165,7 +162,6 @@ def test_windows_see_the_volume_as_one_item_that_starts_from_the_noise_of_its_sl
     "options, expected",
     [
         ({"slices": {"kind": "tiled"}}, "expected kind 'whole' for patches"),
-        ({"noise": {"kind": "shared"}}, "synth.noise: expected kind 'independent'"),
         ({"noise": {"kind": "correlated"}}, "synth.noise: expected kind"),
     ],
 )

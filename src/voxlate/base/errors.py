@@ -72,16 +72,12 @@ def cannot_write(place: object, code: int) -> CannotWrite:
 def system_refusal(error: BaseException) -> BadInput:
     """The sentence for an error of the operating system."""
     code = system_code(error)
-    place = getattr(error, "filename", None)
+    place = getattr(error, "filename", None) or "system"
     if code in (*FULL, errno.EROFS):
-        return cannot_write(place or "disk", code)
+        return cannot_write(place, code)
     why = str(error).partition("\n")[0] if code is None else os.strerror(code)
-    if place is None:
-        return BadInput(
-            f"system: expected files that can be read and written, found '{why}'. Check the disk and the rights of the folders."
-        )
     return BadInput(
-        f"{place}: expected a path that can be used, found '{why}'. Check its name and rights."
+        f"{place}: expected a path that can be read and written, found '{why}'. Check its name, its rights and the disk."
     )
 
 

@@ -9,7 +9,7 @@ import re
 import secrets
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -157,18 +157,6 @@ def lock(folder: Path | str, wait_seconds: float = 0) -> Iterator[None]:
         if is_new:
             with suppress(OSError):  # one with files stays
                 folder.rmdir()
-
-
-@contextmanager
-def lock_if_free(folder: Path | str) -> Iterator[None]:
-    """Lock a folder unless another process holds it, for a file that may be written beside that process.
-
-    The lock serves to remove the files of killed processes, which the other process has done already.
-    """
-    with ExitStack() as held:
-        with suppress(BadInput):
-            held.enter_context(lock(folder))
-        yield
 
 
 def _remove(path: Path) -> None:

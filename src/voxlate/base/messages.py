@@ -185,9 +185,13 @@ def summarise(messages: Iterable[Message]) -> list[Message]:
 def _join(group: list[Message]) -> Message:
     first = group[0]
     cases = list(dict.fromkeys(said.case for said in group if said.case))
+    others = len({said.text for said in group}) - 1
     if len(cases) < 2:
-        return first
-    return replace(first, case="", text=f"{len(cases)} cases ({first_of(cases, 3)}): {first.text}")
+        more = f" ({plural(others, 'similar message')})" if others else ""
+        return replace(first, text=f"{first.text}{more}")
+    example = f", for example {first.case}" if others else ""
+    text = f"{len(cases)} cases ({first_of(cases, 3)}){example}: {first.text}"
+    return replace(first, case="", text=text)
 
 
 def warn_unless_note(message: Message) -> None:

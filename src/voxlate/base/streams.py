@@ -87,7 +87,7 @@ class Streams:
 
     def _parts(self, shape: Sequence[int]) -> tuple[bool, list[int], list[Any]]:
         """Whether each slice draws by itself, the shape of a draw, and the part of it that each item has."""
-        sliced = have_slices(self.items, shape)
+        sliced = have_slices(self.items)
         whole: list[int] = list(shape[-2:])
         parts: list[Any] = [...] * len(self)
         if self.tiles is not None:
@@ -97,14 +97,9 @@ class Streams:
         return sliced, [*(shape[:-3] if sliced else shape[:-2]), *whole], parts
 
 
-def have_slices(items: Sequence[Sequence[Any]], shape: Sequence[int]) -> bool:
-    """Whether items have several slices, which draw by themselves; raises ValueError unless they fill the shape."""
-    sliced = any(len(slices) > 1 for slices in items)
-    if sliced and any(len(slices) != shape[-3] for slices in items):
-        raise ValueError(
-            f"noise for {len(items[0])} slices an item cannot fill the shape {tuple(shape)}"
-        )
-    return sliced
+def have_slices(items: Sequence[Sequence[Any]]) -> bool:
+    """Whether items have several slices, which draw by themselves."""
+    return any(len(slices) > 1 for slices in items)
 
 
 def stream_key(seed: int, item: int, sample: int, size: int) -> int:
@@ -123,18 +118,6 @@ class Independent:
     def streams(self, z: int, spacing_mm: float) -> dict[int, float]:
         """The slices whose streams slice z draws from, with weights whose squares add up to 1."""
         return {z: 1.0}
-
-
-@settings
-class Shared:
-    """All slices of a volume have the same noise."""
-
-    kind: Literal["shared"] = "shared"
-    for_volumes: ClassVar[bool] = False
-
-    def streams(self, z: int, spacing_mm: float) -> dict[int, float]:
-        """The stream of slice 0, for all."""
-        return {0: 1.0}
 
 
 @settings
@@ -162,4 +145,4 @@ class Correlated:
         return {z + k: weight / norm for k, weight in weights.items()}
 
 
-SliceNoise = Annotated[Independent | Shared | Correlated, Field(discriminator="kind")]
+SliceNoise = Annotated[Independent | Correlated, Field(discriminator="kind")]

@@ -4,7 +4,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from inspect import cleandoc
@@ -22,7 +22,7 @@ from voxlate.commands.api.progress import Reporter
 
 NEVER = ("listen", "mcp", "push", "serve")  # servers and uploads
 # code, folders beyond those that are named, and networks
-CLOSED = {"address", "allow_code", "allow_outside", "executor", "store", "workers"}
+CLOSED = {"allow_code", "allow_outside", "executor", "store", "workers"}
 # of a hub or an archive; no drive, which has one letter
 ADDRESS = re.compile(r"[A-Za-z][\w+.-]+:/")
 SEPARATORS = re.compile(r"""[=,#"'{}\[\]]""")  # of names, lists, parts and TOML around paths
@@ -101,8 +101,8 @@ class Tools:
             known_name(key, "an option", key, known)
         messages = list[Message]()
         report = Reporter(progress.step, messages.append)
-        result, values = called.call(given, report)
-        lines = called.show(result, values)
+        result, asked = called.call(given, report)
+        lines = [*called.lines(result, asked)]
         made = entry.plain(called.document(result))
         messages += [line for line in lines if isinstance(line, Message)]
         return {
@@ -113,16 +113,12 @@ class Tools:
 
     def check_places(self, name: str, value: Any) -> None:
         """Raise BadInput for a text that may name a place outside the folders."""
-        for text in _texts(value):
-            for part in filter(None, {text, *SEPARATORS.split(text)}):
-                if ADDRESS.match(part) or not self.holds(part):
-                    raise BadInput(
-                        f"{name}: expected a place in {', '.join(map(str, self.folders))}, found {text!r}. Name another."
-                    )
-
-    def holds(self, place: str) -> bool:
-        """Whether a path is in one of the folders."""
-        return "\0" not in place and any(inside(folder, Path(place)) for folder in self.folders)
+        for part in filter(None, SEPARATORS.split(json.dumps(value, ensure_ascii=False))):
+            is_held = any(inside(folder, Path(part)) for folder in self.folders)
+            if ADDRESS.match(part) or not is_held:
+                raise BadInput(
+                    f"{name}: expected a place in {', '.join(map(str, self.folders))}, found {part!r}. Name another."
+                )
 
 
 def bounded(value: Any) -> Any:
@@ -133,17 +129,6 @@ def bounded(value: Any) -> Any:
         few = [bounded(inner) for inner in value[:MOST_ENTRIES]]
         return few if len(few) == len(value) else {"count": len(value), "first": few}
     return value
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """All texts in a value of JSON or TOML."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from _texts([*value, *value.values()])
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _texts(inner)
 
 
 def _serve(tools: Tools) -> None:
@@ -175,18 +160,13 @@ def _serve(tools: Tools) -> None:
                 anyio.from_thread.run(context.session.report_progress, reports, None, text)
 
         call = partial(tools.call, asked.name, asked.arguments or {}, Reporter(step))
-        answer = None
         try:
-            done = await anyio.to_thread.run_sync(call, limiter=one_at_a_time)
-            text = json.dumps(done)
-            answer = done
+            answer = await anyio.to_thread.run_sync(call, limiter=one_at_a_time)
         except BadInput as error:
-            text = f"{error}"
-        except Exception as error:
-            text = f"This should not happen: {type(error).__name__}: {error}. Report it."
+            return types.CallToolResult(content=[types.TextContent(text=f"{error}")], is_error=True)
+        text = json.dumps(answer)
         content = [types.TextContent(text=text)]
-        failed = answer is None
-        return types.CallToolResult(content=content, structured_content=answer, is_error=failed)
+        return types.CallToolResult(content=content, structured_content=answer)
 
     async def serve() -> None:
         """Serve until stdin ends."""

@@ -277,7 +277,7 @@ def _refuse_other(out: Path, provenance: dict[str, Any], inputs: Inputs) -> None
 
 def _executor_of(asked: PrepareOptions, cases: int) -> Executor:
     """The executor that is asked for, by default processes of this machine, or this process where it is a single one."""
-    if asked.executor or asked.address:
+    if asked.executor:
         return choose_executor(asked)
     processes = min(asked.workers or min(cores(), MOST_WORKERS), cases)
     return LocalExecutor(processes) if processes > 1 else InProcess()

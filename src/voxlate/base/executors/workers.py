@@ -45,7 +45,6 @@ from voxlate.base.optional import optional_package
 TWICE = "expected a worker that finishes this case, found that two workers ended while they worked on it (most often their memory is exhausted). Run the same command again with fewer --workers or more memory."
 CONNECTING_SECONDS = 10.0
 LOCAL = "local"  # Ray's name for a new cluster of this machine
-CPUS_WITH_NETWORK = 4  # of a worker on Ray: its network or GPU, reading, and writing
 Answer = Outcome | Exception
 """The outcome of a case, or the error that opening the job raised."""
 
@@ -56,10 +55,6 @@ def choose_executor(options: ExecutorOptions, device: str | None = None) -> Exec
     device: of the command's networks, None where the workers need none. Workers have as many threads as this process,
     because a CPU's rounding depends on their number.
     """
-    if options.address is not None and options.executor != "ray":
-        raise BadInput(
-            f"--address: expected --executor ray with it, found {options.executor or 'none'}. Add --executor ray, or drop --address."
-        )
     if options.executor is None and options.workers is None:
         return InProcess()
     threads, gpus, several = 1, 0, device in ("auto", "cuda")
@@ -69,7 +64,7 @@ def choose_executor(options: ExecutorOptions, device: str | None = None) -> Exec
         threads = torch.get_num_threads()
         gpus = torch.cuda.device_count() if several and torch.cuda.is_available() else 0
     if options.executor == "ray":
-        return RayExecutor(options.address, options.workers, threads, several)
+        return RayExecutor(options.workers, threads, several)
     if device is None:
         return LocalExecutor(options.workers or cores())
     return LocalExecutor(options.workers or max(1, gpus), threads, gpus)
@@ -210,7 +205,12 @@ def _process(pool: ProcessPoolExecutor, needs_script: bool) -> Worker:
         """Begin a case."""
         # the process starts here, and knows no handler yet
         with interrupts_held(), nullcontext() if needs_script else _without_script():
-            return pool.submit(_answer, case)
+            try:
+                return pool.submit(_answer, case)
+            except BrokenExecutor as error:  # it was killed as it waited
+                broken = Future[Answer]()
+                broken.set_exception(error)
+                return broken
 
     def close() -> None:
         """Kill the process, which `shutdown` alone would let finish its case."""
@@ -252,25 +252,25 @@ def _answer(case: Any) -> Answer:
 
 @dataclass(frozen=True)
 class RayExecutor:
-    """Works on cases on a Ray cluster, which finds for each worker a machine with the CPUs and the GPU that it needs.
+    """Works on cases on a Ray cluster, which finds a machine for each worker.
 
-    address: of the cluster, None for RAY_ADDRESS or else a new cluster of this machine; workers: None for as many as the
-    cluster has room for; threads: of torch in each; gpu: whether a network may use a GPU.
+    workers: None for as many as the cluster has room for; threads: of torch in each; gpu: whether a network may use a GPU.
     """
 
-    address: str | None
     workers: int | None
     threads: int
     gpu: bool
 
     def run(self, job: Job, cases: Sequence[Case], context: Context = QUIET) -> Outcomes:
         """See Executor.run; progress within a case is not reported."""
-        ray = _connect(self.address)
+        ray = _connect()
         try:
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-            workers, cpus, gpus = room(nodes, self.workers, job.uses_network, self.gpu)
+            workers, gpus = room(nodes, self.workers, job.uses_network, self.gpu)
             settings = (ray.put(ray.cloudpickle.dumps(job)), self.threads, os.getcwd())
-            actors = ray.remote(Opened).options(num_cpus=cpus, num_gpus=gpus, max_restarts=0)
+            actors = ray.remote(Opened).options(
+                num_cpus=1, num_gpus=gpus, max_restarts=0, scheduling_strategy="SPREAD"
+            )
 
             def make(_: int) -> Worker:
                 """A worker that is an actor."""
@@ -292,24 +292,22 @@ class RayExecutor:
 
 def room(
     nodes: Sequence[dict[str, float]], wanted: int | None, uses_network: bool, gpu: bool
-) -> tuple[int, int, int]:
-    """The number of workers, as many as wanted and as fit on the cluster's machines, and the CPUs and GPUs of each."""
-    gpus = sum(int(node.get("GPU", 0)) for node in nodes)
+) -> tuple[int, int]:
+    """The number of workers and the GPUs of each: one for each GPU, else each machine where a network computes, else each core."""
+    cores, gpus = (sum(int(node.get(kind, 0)) for node in nodes) for kind in ("CPU", "GPU"))
     if uses_network and gpu and gpus:
-        return min(wanted or gpus, gpus), 1, 1
-    cores = [int(node.get("CPU", 0)) for node in nodes]
-    cpus = min([CPUS_WITH_NETWORK, *filter(None, cores)]) if uses_network else 1
-    fitting = sum(count // cpus for count in cores) or 1
-    return min(wanted or fitting, fitting), cpus, 0
+        return min(wanted or gpus, gpus), 1
+    usual = len(nodes) if uses_network else cores
+    return max(1, min(wanted or usual, cores)), 0
 
 
-def _connect(address: str | None) -> Any:
-    """The module ray, which is connected to a cluster; raises BadInput if Ray or the cluster is absent."""
+def _connect() -> Any:
+    """The module ray, connected to the cluster of RAY_ADDRESS or to a new one; raises BadInput if Ray or the cluster is absent."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no statistics leave the machine
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # no GPU for workers without
     ray = optional_package("ray", "ray", "--executor ray", "the package ray")
     # Without an address Ray would look for a cluster of an earlier session, which may have ended.
-    chosen = address or os.environ.get("RAY_ADDRESS") or LOCAL
+    chosen = os.environ.get("RAY_ADDRESS") or LOCAL
     arguments = {"include_dashboard": False} if chosen == LOCAL else {}
     try:
         _reach(chosen)
@@ -317,7 +315,7 @@ def _connect(address: str | None) -> Any:
     except Exception as error:  # Ray raises plain ones, too
         found = " ".join(str(error).split()) or type(error).__name__
         raise BadInput(
-            f"--address: expected a Ray cluster at {chosen}, found none ({found}). Check ray status, or start one by ray start --head."
+            f"RAY_ADDRESS: expected a Ray cluster at {chosen}, found none ({found}). Check ray status, or start one by ray start --head."
         ) from error
     return ray
 

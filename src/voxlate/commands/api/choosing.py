@@ -14,27 +14,27 @@ from voxlate.base.groups import grouped
 from voxlate.base.option import AllowCode, MainOption, flag_of
 from voxlate.commands.api.entry import Argument, Command, Place, plain
 from voxlate.commands.api.progress import Reporter
+from voxlate.scans.layout_options import quote_path
 from voxlate.training.training_options import AUTO, OF_PLAN, PlanOptions
 
 if TYPE_CHECKING:
     from voxlate.training.planning.plan import Plan
 
 
-def _recipe_lines(
-    rows: Any, name: str | None, paper: str | None, allow_code: bool
-) -> Iterator[Any]:
+def _recipe_lines(rows: Any, asked: Any) -> Iterator[Any]:
     from voxlate.training.recipe import text
 
-    if name is not None:
+    if asked.name is not None:
         from voxlate.training.recipe import read  # loads pydantic
 
-        yield text.text_of(name) + "\n" + explain(read(name, allow_code=allow_code))
+        recipe = read(asked.name, allow_code=asked.allow_code)
+        yield text.text_of(asked.name) + "\n" + explain(recipe)
         return
     names = {row["name"] for row in rows}
     shown = [row for row in rows if not row["name"].endswith(text.SMALL)]
     notes = [text.SMALL if row["name"] + text.SMALL in names else "" for row in shown]
     yield from _lines_by_modalities(shown, notes)
-    if paper is None:
+    if asked.paper is None:
         yield f"\nThose of a paper, or all:  voxlate recipes --paper {' | '.join(text.papers())}"
 
 
@@ -104,13 +104,13 @@ def _lines_by_modalities(rows: list[dict[str, Any]], notes: list[str]) -> Iterat
         yield from lines
 
 
-def _starter_lines(starters: list[dict[str, Any]], name: str | None) -> Iterator[Any]:
+def _starter_lines(starters: list[dict[str, Any]], asked: Any) -> Iterator[Any]:
     if not starters:
         yield "No starter is installed with this copy of voxlate: train a run (voxlate train auto)."
         return
     notes = [f"{starter['bytes'] / 1e6:.1f} MB, {starter['licence']}" for starter in starters]
     yield from _lines_by_modalities(starters, notes)
-    if name is not None:
+    if asked.name is not None:
         yield from ("", *starters[0]["card"])
         return
     yield f"\nWhat was measured, and the limits:  voxlate starters {starters[0]['name']}"
@@ -163,23 +163,23 @@ def list_starters(
     return rows
 
 
-def _plan_lines(
-    chosen: "Plan", data: Path, out: Path | None, options: PlanOptions
-) -> Iterator[Any]:
+def _plan_lines(chosen: "Plan", asked: Any) -> Iterator[Any]:
     yield chosen.table()
-    assumed = "" if options.minutes else " 60 minutes are assumed without --minutes."
+    assumed = "" if asked.minutes else " 60 minutes are assumed without --minutes."
     yield f"{chosen.prediction}{assumed}"
-    recipe = f"{AUTO}{_asked(options)}" if out is None else quote(str(out))
-    yield f"Next:  voxlate train {recipe} --data {quote(str(data))} --out RUN"
+    recipe = f"{AUTO}{_words(asked)}" if asked.out is None else quote_path(asked.out)
+    yield f"Next:  voxlate train {recipe} --data {quote_path(asked.data)} --out RUN"
 
 
-def _asked(options: PlanOptions) -> str:
-    """The words of a plan's options, for the training that makes the same plan."""
+def _words(asked: Any) -> str:
+    """The options of a plan that were asked for, for the training that makes the same plan."""
     words = []
-    for name, value in options.changed_options("minutes", *OF_PLAN).items():
-        flag = f" {flag_of(name)}"
+    for name in ("minutes", *OF_PLAN):
+        value = getattr(asked, name)
         each = value if isinstance(value, list | tuple) else [value]
-        words += [flag if one is True else f"{flag} {quote(f'{one}')}" for one in each]
+        if value != getattr(PlanOptions, name):
+            flag = f" {flag_of(name)}"
+            words += [flag if one is True else f"{flag} {quote(f'{one}')}" for one in each]
     return "".join(words)
 
 

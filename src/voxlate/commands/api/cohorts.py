@@ -1,6 +1,5 @@
 """The commands on scans and cohorts: phantom, prepare, manifest, info."""
 
-import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -34,9 +33,9 @@ Root = Annotated[
 ]
 
 
-def _phantom_lines(done: list[Path], out: Path) -> Iterator[str]:
-    count, place = plural(len(done), "case"), shlex.quote(str(out))
-    yield f"{count} in {out}. Next:  voxlate prepare {place} --out PREPARED"
+def _phantom_lines(done: list[Path], asked: Any) -> Iterator[str]:
+    count, place = plural(len(done), "case"), quote_path(asked.out)
+    yield f"{count} in {asked.out}. Next:  voxlate prepare {place} --out PREPARED"
 
 
 @Command(
@@ -66,13 +65,13 @@ def phantom(out: Out, *, options: PhantomOptions, progress: Reporter) -> list[Pa
     return write_cohort(Path(out), options, progress=progress.count("phantom"), say=progress.say)
 
 
-def _prepare_lines(done: "Cohort", options: PrepareOptions) -> Iterator[Any]:
+def _prepare_lines(done: "Cohort", asked: Any) -> Iterator[Any]:
     """The table of a prepared cohort, and the next command."""
     from voxlate.scans.cohorts.split import describe_held_out
 
     yield from done.warnings
-    if (manifest := done.provenance["manifest"]) and not options.manifest:
-        yield Aside(f"Cases and splits are read from {quote_path(manifest)}.", "dim")
+    if (manifest := done.provenance["manifest"]) and not asked.manifest:
+        yield Aside(f"Cases and splits are read from {quote_path(manifest)}.")
     table = Table("", *COLUMNS, "unit", box=None)
     for name, counts in done.overview["rows"].items():
         table.add_row(name, *map(str, counts.values()), done.units.get(name, ""))
@@ -147,12 +146,16 @@ def prepare(root: Root, out: Out, *, options: PrepareOptions, progress: Reporter
     )
 
 
-def _manifest_lines(found: "CohortFiles", root: Place, out: Place | None) -> Iterator[Any]:
+def _manifest_lines(found: "CohortFiles", asked: Any) -> Iterator[Any]:
     yield from (Aside(f"left out: {sentence}") for sentence in found.unclaimed)
     yield from (Aside(f"assumed: {sentence}") for sentence in found.guessed)
-    table = out or Path(root) / "cases.csv"
+    table = asked.out or Path(asked.root) / "cases.csv"
     count = plural(len(found.cases), "case")
-    how = f"prepare reads it by --manifest {quote_path(out)}" if out else "prepare reads it"
+    how = (
+        f"prepare reads it by --manifest {quote_path(asked.out)}"
+        if asked.out
+        else "prepare reads it"
+    )
     yield f"{count} in {table}. Correct the table; {how}."
     if found.questions:
         from voxlate.scans.cohorts.owners import answers
@@ -199,7 +202,7 @@ def manifest(
     return cohort
 
 
-def _fact_lines(facts: dict[str, Any]) -> Iterator[Text]:
+def _fact_lines(facts: dict[str, Any], _: Any) -> Iterator[Text]:
     width = max(map(len, facts))
     for key, value in facts.items():
         parts = value if isinstance(value, list | tuple) else [value]

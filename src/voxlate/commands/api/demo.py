@@ -41,7 +41,7 @@ class Demo:
     pages: list[Path]
 
 
-def _demo_lines(done: Demo) -> Iterator[Any]:
+def _demo_lines(done: Demo, _: Any) -> Iterator[Any]:
     yield f"Trained: CT from T1 on phantom heads, by the recipe {RECIPE}."
     yield done.compared.table("main")
     yield f"Reports with pictures, intervals and all scores: {', '.join(map(str, done.pages))}."

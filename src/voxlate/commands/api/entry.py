@@ -50,7 +50,6 @@ class Aside:
     """A line that is shown beside the result, on stderr."""
 
     line: Any
-    style: str | None = None
 
 
 @dataclass(frozen=True)
@@ -64,14 +63,14 @@ class Undone:
 class Command:
     """Makes a function a command, and returns it as Python has it.
 
-    examples: lines of the end of --help. lines: what is printed of a result: lines, tables, messages, Aside and Undone; it
-    is called with the result and those arguments that it names. document: the result as plain values. reads: whether
+    examples: lines of the end of --help. lines: what is printed of a result and the arguments that were asked: lines, tables,
+    messages, Aside and Undone. document: the result as plain values. reads: whether
     the command writes no files. waits: whether messages are printed at the end, in a few lines.
     """
 
     examples: str
     name: str = ""
-    lines: Callable[..., Iterable[Any]] = lambda _: ()
+    lines: Callable[[Any, Any], Iterable[Any]] = lambda *_: ()
     document: Callable[[Any], Any] = lambda result: plain(result)
     reads: bool = False
     waits: bool = False
@@ -124,14 +123,15 @@ class Command:
         text, _, sections = option.in_python(cleandoc(f"{self.described.__doc__}")).partition(
             "\f\n"
         )
-        listed = option.describe(self.given)
+        helps = {name: option.help_of(one) for name, one in self.given.items()}
+        listed = [f"{name}: {option.in_python(text)}" for name, text in helps.items()]
         if "progress" in signature(self.described).parameters:
             listed.append(PROGRESS)
         lines = "\n    ".join([f"{text.rstrip()}\n\nArgs:", *listed])
         return f"{lines}\n\n{sections.replace('Raises:', RAISES)}"
 
-    def call(self, given: Mapping[str, Any], progress: Any) -> tuple[Any, dict[str, Any]]:
-        """The result of values by name, and the values that were taken.
+    def call(self, given: Mapping[str, Any], progress: Any) -> tuple[Any, Any]:
+        """The result of values by name, and the values that were taken, as attributes.
 
         Raises BadInput for wrong values, and for errors of the system.
         """
@@ -145,9 +145,9 @@ class Command:
         arguments = {name: values[name] for name in parameters if name != "progress"}
         try:
             if "progress" not in parameters:
-                return self.described(**arguments), values
+                return self.described(**arguments), SimpleNamespace(**values)
             with report_to(progress) as report:
-                return self.described(**arguments, progress=report), values
+                return self.described(**arguments, progress=report), SimpleNamespace(**values)
         except ModuleNotFoundError as error:
             raise refusal_without(error) from error
         except OSError as error:
@@ -157,11 +157,6 @@ class Command:
     def table(self) -> Any:
         """All arguments and options as one dataclass."""
         return option.table_of(self.given)
-
-    def show(self, result: Any, given: Mapping[str, Any]) -> list[Any]:
-        """What people see of a result."""
-        named = signature(self.lines).parameters
-        return [*self.lines(result, **{name: given[name] for name in named if name in given})]
 
 
 COMMANDS = dict[str, Command]()  # those that are imported

@@ -110,18 +110,17 @@ def _licence(run: Place, stated: str) -> str:
     return "Apache-2.0" if stated == NOT_STATED and is_starter(run) else stated
 
 
-def _export_lines(done: Any, dicom: Path | None, out: Path | None) -> Iterator[Any]:
-    from voxlate.clinic.dicom_out import Exported
+def _export_lines(done: Any, asked: Any) -> Iterator[Any]:
     from voxlate.synthesis.inputs import scans_to_give
 
-    if isinstance(done, Exported):
+    if asked.dicom is not None:
         for said in done.messages:
             yield Undone(f"left out {said.text}") if said.grade == "do not trust" else said
-        yield f"{done.summary} in {dicom}: derived, synthetic, not for diagnosis."
+        yield f"{done.summary} in {asked.dicom}: derived, synthetic, not for diagnosis."
     else:
-        yield f"{done.facts.title} in {out}: at most {done.graph.largest_loss:.2g} network units from torch on its self-test."
+        yield f"{done.facts.title} in {asked.out}: at most {done.graph.largest_loss:.2g} network units from torch on its self-test."
         scans = scans_to_give(done.facts.data, done.facts.completes)
-        yield f"Next:  voxlate synth {out} {scans} --out OUT"
+        yield f"Next:  voxlate synth {asked.out} {scans} --out OUT"
 
 
 @Command(
@@ -184,17 +183,17 @@ class Pushed:
         return f"{PREFIX}{self.repo}@{self.commit or 'COMMIT'}"
 
 
-def _pushed_lines(done: Pushed, run: str, repo: str) -> Iterator[Any]:
+def _pushed_lines(done: Pushed, asked: Any) -> Iterator[Any]:
     from voxlate.exchange.hub_folder import ABSENT
 
     yield from done.messages
-    for place, size in done.files.items():
-        yield f"{size / 1e6:8.2f} MB  {place}"
+    size = sum(done.files.values()) / 1e6
+    yield f"{size:.2f} MB: {', '.join(done.files)}"
     yield ABSENT
     if done.commit:
         yield f"Commit {done.commit}. Next:  voxlate synth {done.address} COHORT --out OUT"
     else:
-        yield f"Nothing was uploaded. Next:  voxlate push {run} {repo}"
+        yield f"Nothing was uploaded. Next:  voxlate push {asked.run} {asked.repo}"
 
 
 @Command(

@@ -130,7 +130,7 @@ class Syntheses:
         return stated
 
 
-def _synth_lines(done: Syntheses) -> Iterator[Any]:
+def _synth_lines(done: Syntheses, _: Any) -> Iterator[Any]:
     from voxlate.synthesis.provenance import bound_lines, provenance_of
 
     stated = [one for one in map(provenance_of, done.folders) if "expected" in one]
@@ -313,7 +313,7 @@ class Checks:
         return first_of(self.lines, separator="\n")
 
 
-def _check_lines(found: Checks) -> Iterator[Any]:
+def _check_lines(found: Checks, _: Any) -> Iterator[Any]:
     yield from found.lines
     yield from (Undone(f"left out {why}") for why in found.left_out.values())
     if "do not trust" in found.document["verdicts"]:

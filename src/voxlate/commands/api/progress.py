@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from voxlate.base.executors.case_work import StepCallback, no_report
 from voxlate.base.messages import Grade, Message, Say, warn_unless_note
@@ -27,9 +28,8 @@ err = Console(stderr=True, quiet=not main_process, markup=False, emoji=False)
 
 
 def say(line: Any, console: Console = out, style: str | None = None) -> None:
-    """Print a line unwrapped, so that paths and commands in it can be copied; a table, or a line that is cut, fits the terminal."""
-    fits = not isinstance(line, str) and getattr(line, "overflow", "") is not None
-    console.print(line, style=style, highlight=False, soft_wrap=not fits)
+    """Print a line unwrapped, so that paths and commands in it can be copied; a table fits the terminal."""
+    console.print(line, style=style, highlight=False, soft_wrap=isinstance(line, str | Text))
 
 
 def note(said: str | Message) -> None:
@@ -50,10 +50,7 @@ class Bars:
     def __call__(self, name: str, done: int, total: int, numbers: Any = None) -> None:
         if name not in self.tasks:
             self.tasks[name] = self.progress.add_task(name, note="")
-        task = self.tasks[name]
-        if done < self.progress.tasks[task].completed:
-            self.progress.reset(task)
-        self.progress.update(task, completed=done, total=total, note=_numbers(numbers))
+        self.progress.update(self.tasks[name], completed=done, total=total, note=_numbers(numbers))
 
 
 class Lines:

@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from voxlate.evaluation.scoring.scores import Scores
 
 
-def _evaluation_lines(scores: "Scores", out: Place, options: EvaluateOptions) -> Iterator[Any]:
+def _evaluation_lines(scores: "Scores", asked: Any) -> Iterator[Any]:
     from voxlate.evaluation.scoring.tables import not_scored_texts
     from voxlate.training.verdict import colour_lines
 
     faults = read_messages(scores.header, "truth_messages")
-    yield from faults if options.any_truth else map(Undone, map(str, faults))
+    yield from faults if asked.any_truth else map(Undone, map(str, faults))
     yield scores.short_table()
     yield colour_lines(scores.verdicts)
     for text in not_scored_texts(scores.header["not_synthesised"]):
         yield Undone(f"not scored: {text}")
     graded = read_messages(scores.header, "messages")
-    if not options.any_truth and any(said.grade == "do not trust" for said in graded):
+    if not asked.any_truth and any(said.grade == "do not trust" for said in graded):
         yield Undone()
-    yield f"Next:  voxlate report {quote_path(Path(out))}"
+    yield f"Next:  voxlate report {quote_path(asked.out)}"
 
 
 @Command(
@@ -68,13 +68,9 @@ def evaluate(
     return score_images(out, truth, options, progress=progress.count("evaluate"))
 
 
-def _comparison_lines(comparison: "Comparison") -> Iterator[Any]:
-    yield comparison.table("main")
-
-
 @Command(
     "compare CNN_OUT DDPM_OUT --reference CNN_OUT --report methods.html",
-    lines=_comparison_lines,
+    lines=lambda comparison, _: [comparison.table("main")],
 )
 def compare(
     folders: Annotated[
@@ -115,7 +111,7 @@ def compare(
     report OUT
     report PREPARED
     """,
-    lines=lambda page: [f"{page}"],
+    lines=lambda page, _: [f"{page}"],
 )
 def report(
     path: Annotated[

@@ -31,16 +31,16 @@ if TYPE_CHECKING:
 Publication = Literal["xmodality", "kl-f4"]
 
 
-def _trained_lines(done: "Trained", options: TrainOptions | AdaptOptions) -> Iterator[Any]:
+def _trained_lines(done: "Trained", asked: Any) -> Iterator[Any]:
     """Verdicts of a trained run, the last of `folds`, then where its weights and curves are, and the next command."""
     from voxlate.training.log_file import read_verdicts
     from voxlate.training.verdict import colour_lines
 
     curves = done.folder / "tensorboard"
     following = f"synth {quote_path(done.folder)} COHORT --split val --out OUT"
-    if isinstance(options, TrainOptions) and options.folds is not None:
+    if folds := getattr(asked, "folds", None):
         curves = done.folder.parent
-        runs = " ".join(quote_path(curves / f"fold{fold}") for fold in range(options.folds))
+        runs = " ".join(quote_path(curves / f"fold{fold}") for fold in range(folds))
         following = f"synth {runs} COHORT --out CV"
     by_stage = read_verdicts(done.log)
     final = by_stage.pop("final", [])
@@ -147,7 +147,7 @@ def adapt(
     return adapt_run(run, data, out, options, progress=progress.step, say=progress.say)
 
 
-def _imported_lines(done: "Trained") -> Iterator[str]:
+def _imported_lines(done: "Trained", _: Any) -> Iterator[str]:
     from voxlate.exchange.published import net_changes
     from voxlate.training.weights import read_header
 
@@ -226,13 +226,13 @@ class Fitted:
         return {"calibration": str(self.calibration), **self.stated}
 
 
-def _fitted_lines(fitted: Fitted, run: Any, options: CalibrateOptions) -> Iterator[str]:
+def _fitted_lines(fitted: Fitted, asked: Any) -> Iterator[str]:
     yield from fitted.sentences
-    same = f" --answer {options.answer}" if options.answer else ""
-    same += f" --samples {options.samples}" if options.samples else ""
-    for key, value in (options.set or {}).items():
+    same = f" --answer {asked.answer}" if asked.answer else ""
+    same += f" --samples {asked.samples}" if asked.samples else ""
+    for key, value in (asked.set or {}).items():
         same += f" --set {quote(f'{key}={value}')}"
-    place = quote(str(options.out or run))
+    place = quote(str(asked.out or asked.run))
     yield f"{fitted.calibration}. Next:  voxlate synth {place} NEW --out OUT{same}"
 
 

@@ -31,10 +31,10 @@ from voxlate.base.option import (
     Option,
     OutputOption,
     flag_of,
+    help_of,
     option_in,
     options,
     parameters_of,
-    range_of,
     text_type,
 )
 from voxlate.commands.api.entry import HOMES, Aside, Command, Undone, commands, plain
@@ -197,8 +197,8 @@ def add(command: Command) -> None:
         debug = typed["debug"]
         given = {name: typed[name] for name in command.given if typed[name] not in (None, [])}
         with print_messages(typed["verbose"], command.waits) as take:
-            result, values = command.call(given, Reporter(say=take))
-            shown = command.show(result, values)
+            result, asked = command.call(given, Reporter(say=take))
+            shown = [*command.lines(result, asked)]
             for line in shown:
                 if isinstance(line, Message):
                     take(line)
@@ -206,7 +206,7 @@ def add(command: Command) -> None:
             print(json.dumps(plain(command.document(result))))
         for line in [] if typed["as_json"] else shown:
             if isinstance(line, Aside):
-                say(line.line, err, line.style)
+                say(line.line, err)
             elif not isinstance(line, Undone | Message):
                 say(line)
         end(line.sentence for line in shown if isinstance(line, Undone))
@@ -223,10 +223,15 @@ def _for_typer(parameter: Parameter) -> Parameter:
     """A parameter with typer's own annotation in place of ours; typer gives texts, paths and flags, which pydantic reads."""
     option, default = option_in(parameter), parameter.default
     kind = text_type(parameter.annotation)
-    is_set = kind is not bool and default not in (None, (), Parameter.empty)
+    is_list = get_origin(kind) is list
+    part = get_args(kind)[0] if is_list else kind
+    typed: Any = part if part in (bool, Path) else str
+    if get_origin(part) is tuple:
+        typed = tuple[tuple(str for _ in get_args(part))]  # type: ignore[misc]
+    usual = "NAME" if get_origin(part) is Literal else METAVARS.get(part, "TEXT")
     stated: dict[str, Any] = {
-        "help": _help(option, default if is_set else None),
-        "metavar": option.metavar or _metavar(kind),
+        "help": escape(help_of(parameter)),
+        "metavar": option.metavar or usual,
         "show_default": False,
     }
     flag = flag_of(parameter.name)
@@ -235,33 +240,8 @@ def _for_typer(parameter: Parameter) -> Parameter:
     else:
         names = [f"{flag}/--no-{flag[2:]}"] if default is True else option.flag.split() or [flag]
         declaration = typer.Option(*names, rich_help_panel=option.panel, **stated)
-    typed = _texts(kind)
+    typed = list[typed] if is_list else typed
     if default is not Parameter.empty and kind is not bool:
-        default = None  # what is not given is not checked
-    note: Any = Annotated[typed | None if default is None else typed, declaration]
+        default, typed = None, typed | None  # what is not given is not checked
+    note: Any = Annotated[typed, declaration]
     return Parameter(parameter.name, Parameter.KEYWORD_ONLY, default=default, annotation=note)
-
-
-def _help(option: Option, default: Any) -> str:
-    """The help of an option with its range and its default."""
-    text = escape(option.help + range_of(option))
-    if default is None:
-        return text
-    stated = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
-    return f"{text} Default: {stated}."
-
-
-def _texts(kind: Any) -> Any:
-    """The type of a value as typer gives it: texts, paths and flags."""
-    if get_origin(kind) is list:
-        return list[_texts(get_args(kind)[0])]  # type: ignore[misc]
-    if get_origin(kind) is tuple:
-        return tuple[tuple(str for _ in get_args(kind))]  # type: ignore[misc]
-    return kind if kind in (bool, Path) else str
-
-
-def _metavar(kind: Any) -> str:
-    """A short name of a type in --help."""
-    if get_origin(kind) is list:
-        return _metavar(get_args(kind)[0])
-    return "NAME" if get_origin(kind) is Literal else METAVARS.get(kind, "TEXT")

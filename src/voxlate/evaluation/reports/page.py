@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from voxlate import __version__
 from voxlate.base.errors import BadInput, plural
-from voxlate.base.files import lock_if_free, read_json, write_text
+from voxlate.base.files import read_json, write_text
 from voxlate.base.messages import Message, read_messages, summarise, without_names
 from voxlate.evaluation.compare import Comparison
 from voxlate.evaluation.intervals.summary import error_line, error_lines
@@ -146,8 +146,7 @@ def write_report(
     if out is not None:
         write_text(out, page)
         return Path(out)
-    with lock_if_free(folder):
-        write_text(folder / "report.html", page)
+    write_text(folder / "report.html", page)
     return folder / "report.html"
 
 

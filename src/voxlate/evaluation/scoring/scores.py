@@ -14,7 +14,7 @@ from pandas import DataFrame
 
 from voxlate import __version__
 from voxlate.base.errors import plural
-from voxlate.base.files import lock_if_free, read_json, sha256_of, whole_file, write_json
+from voxlate.base.files import read_json, sha256_of, whole_file, write_json
 from voxlate.base.messages import UNOWNED, read_messages
 from voxlate.base.records import Record
 from voxlate.base.statistics import bootstrap, fixed_text, mean_and_sd
@@ -198,11 +198,10 @@ class Scores:
 
     def write(self, out: Path) -> None:
         """Write OUT/metrics.json and OUT/scores.csv."""
-        with lock_if_free(out):
-            with whole_file(out / TABLE) as temporary:
-                self.frame.to_csv(temporary, index=False)
-            digests = {TABLE: sha256_of(out / TABLE)}
-            write_json(out / FILE, self.document() | {"tables": digests})
+        with whole_file(out / TABLE) as temporary:
+            self.frame.to_csv(temporary, index=False)
+        digests = {TABLE: sha256_of(out / TABLE)}
+        write_json(out / FILE, self.document() | {"tables": digests})
 
 
 NO_SCORES = Scores({}, DataFrame(columns=COLUMNS))

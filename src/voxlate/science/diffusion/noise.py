@@ -46,7 +46,7 @@ class Noise:
 
     def normal(self, shape: Sequence[int]) -> Tensor:
         """Standard normal draws, float32 [B, *shape] on the CPU; where items have slices, shape is [..., D, H, W]."""
-        sliced = have_slices(self.items, shape)
+        sliced = have_slices(self.items)
         drawn = [*shape[:-3], *shape[-2:]] if sliced else shape
         draws = {
             key: torch.empty(*drawn).normal_(generator=stream)
