@@ -118,10 +118,7 @@ def write_comparison(compared: Comparison, path: Path | str) -> None:
     title = f"{', '.join(parts)}, compared"
     if len(names) < 5:
         title = f"{', '.join(parts)}: {', '.join(names[:-1])} and {names[-1]}"
-    methods = {}
-    for name, scores in compared.methods.items():
-        place = compared.folders[name]
-        methods[name] = (place if place.is_dir() else place.parent, scores)
+    methods = {name: (compared.folders[name], own) for name, own in compared.methods.items()}
     context = {
         "kind": "Comparison",
         "folder": f"{len(names)} methods",
