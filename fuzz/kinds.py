@@ -132,7 +132,6 @@ KINDS = (
         "cal/calibration.mean.1.safetensors",
         ("synth", "cal", "cohort/case0", "--out", "new"),
         checked=True,
-        form="calibration",
     ),
     *(
         Kind("log", "run/log.jsonl", command, form="lines", restored="run")
