@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import stat
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,13 +18,11 @@ from voxlate.base.files import read_json, write_json
 from voxlate.base.records import Number, Record, checksum, write_tensors
 from voxlate.evaluation.scoring.scores import read_scores
 from voxlate.scans.images.ranges import Range
-from voxlate.synthesis.calibration import Widths
 from voxlate.synthesis.provenance import read_provenance
-from voxlate.training.calibration_file import read_calibration, write_calibration
+from voxlate.training.calibration_file import read_calibration
 from voxlate.training.log_file import lines_of
 from voxlate.training.naive import Baselines
 from voxlate.training.recipe.run_provenance import read_run
-from voxlate.training.starters.names import folder_of
 from voxlate.training.weights import read_header
 
 RECORD = Record("file", "a table", "Make it again.")
@@ -162,27 +159,6 @@ def test_no_value_of_another_type_in_the_provenance_of_a_run_is_read(tmp_path, p
             continue
         with refuses("expected the provenance of a training"):
             read_run(tmp_path / "provenance.json")
-
-
-CALIBRATION = folder_of("starter:head-mr-to-ct") / "calibration.mean.1.safetensors"
-
-
-@every_row("name", ["0.weight", "2.bias", "centre", "spread", "unit", "least"])
-def test_an_array_of_a_calibration_has_the_shape_that_its_header_and_the_others_ask_for(
-    tmp_path, name
-):
-    whole = read_calibration(CALIBRATION)
-    path, own = tmp_path / CALIBRATION.name, dict(whole.widths["ct"].arrays)
-    array = own.pop(name)
-    of_64_bits = np.asarray(array, np.float64)
-    infinite = np.full_like(array, np.inf)
-    for changed in ({}, {name: array[None]}, {name: infinite}, {name: of_64_bits}):
-        widths = {"ct": Widths(own | changed)}
-        write_calibration(path, replace(whole, widths=widths))
-        with refuses("expected a calibration as voxlate writes it"):
-            read_calibration(path)
-    write_calibration(path, replace(whole, widths={"ct": Widths(own | {name: array})}))
-    assert read_calibration(path).header == whole.header
 
 
 LINE = {"stage": "final", "step": 1, "turn": "net", "loss": {"total": 0.5}}
