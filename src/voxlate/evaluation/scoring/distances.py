@@ -37,7 +37,7 @@ def distance(key: str, pairs: Sequence[tuple[Vectors, Vectors]]) -> dict[str, An
         return {}
     value = frechet(a, b)
     mean = value if math.isfinite(value) else None
-    return {key: {"mean": mean, "sd": None, "ci95": None, "n": len(a)}}
+    return {key: {"mean": mean, "sd": None, "ci95": None, "n": len(a), "not_finite": 0}}
 
 
 def slices_of(values: Float32, pair: ImagePair, axes: str = RADIOLOGICAL) -> Float32:
