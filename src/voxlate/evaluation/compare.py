@@ -130,8 +130,8 @@ class Comparison:
         chosen = self.reference or "the best of each metric"
         yield f"Bold: best mean. Reference: {chosen}. p: Wilcoxon signed-rank test over patients, two-sided, Holm over the methods of a metric. Differences: 95 % bootstrap interval of the paired mean."
         naive = self.frame[(self.frame["method"] == NAIVE) & (self.frame["score"] == "mae")]
-        for section, baseline in zip(naive["modality"], naive["baseline"]):
-            yield f"{section}: best naive baseline by its MAE: {baseline}, no test."
+        for row in naive.itertuples():
+            yield f"{row.modality}: best naive baseline by its MAE: {row.baseline}, no test."
 
     def __repr__(self) -> str:
         return printed(self.table("main")).export_text()
