@@ -62,7 +62,7 @@ def learned(
         made = plan_training(folder / "prepared", minutes=minutes, mode="mean", device="cpu")
         train(made.recipe, folder / "prepared", run, device="cpu")
     cases = [one for one in found if split[one.case] == "val"]
-    calibration = calibrate(load(run), cases, split="val", regions=regions)
+    calibration = calibrate(load(run), cases, split="val")
     model = load(run)
     mine = [one for one in find_scans([str(scans)], model) if split[one.case] == "test"]
     synthesise_cases(Selection(model, mine), folder / "out", anyway=True)

@@ -67,7 +67,7 @@ FURTHER = (
     Kind("weights, cycle", "turned/weights.safetensors", ("synth", "turned", "cohort/case0", "--out", "new"), True,
          form="weights"),
     Kind("calibration of samples", "drawn/calibration.sample.2.safetensors",
-         ("synth", "drawn", "cohort/case0", "--samples", "2", "--out", "new"), True, form="calibration"),
+         ("synth", "drawn", "cohort/case0", "--samples", "2", "--out", "new"), True),
     *(
         Kind("ensemble's provenance", f"several/{place}provenance.json", command, form="json",
              restored="several")

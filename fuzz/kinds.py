@@ -131,7 +131,6 @@ KINDS = (
         "cal/calibration.mean.1.safetensors",
         ("synth", "cal", "cohort/case0", "--out", "new"),
         checked=True,
-        form="calibration",
     ),
     *(
         Kind("state", f"{run}/state.pt", command, restored=run)

@@ -17,7 +17,6 @@ import tomli_w
 from safetensors import numpy
 
 from voxlate.base.records import checksum
-from voxlate.training import calibration_file
 
 CHECKSUM = "checksum"
 Draw = np.random.Generator
@@ -147,19 +146,12 @@ def stamped_anatomy(file: Packed) -> None:
     file.metadata["sha256"] = checksum(file.metadata["anatomy"], file.arrays)
 
 
-def stamped_calibration(file: Packed) -> None:
-    stated = json.loads(file.metadata["calibration"])
-    stated["sha256"] = calibration_file.calibration_checksum(stated["header"], file.arrays)
-    file.metadata["calibration"] = json.dumps(stated)
-
-
 STAMPS: dict[str, Callable[[Packed], None]] = {
-    "case": unstamped, "weights": unstamped, "naive": unstamped,
-    "anatomy": stamped_anatomy, "calibration": stamped_calibration,
+    "case": unstamped, "weights": unstamped, "naive": unstamped, "anatomy": stamped_anatomy,
 }  # fmt: skip
 # the key of the metadata that holds a form's header; of baselines all keys do, and others have none
 HEADERS = {
-    "case": "voxlate", "weights": "voxlate", "naive": "", "anatomy": "anatomy", "calibration": "calibration",
+    "case": "voxlate", "weights": "voxlate", "naive": "", "anatomy": "anatomy",
 }  # fmt: skip
 
 
@@ -231,9 +223,5 @@ def _change_header(form: str, file: Packed, draw: Draw) -> None:
         return
     key = HEADERS[form]
     value = json.loads(file.metadata[key])
-    if form == "calibration":
-        value["header"] = json.loads(value["header"])
     change(value, draw)
-    if form == "calibration" and not isinstance(value.get("header"), str):
-        value["header"] = json.dumps(value.get("header"))
     file.metadata[key] = json.dumps(value)

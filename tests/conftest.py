@@ -9,7 +9,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -306,8 +306,7 @@ def shorten_widths(monkeypatch) -> Callable[[int, int], None]:
     from voxlate.evaluation.intervals import width_training as widths
 
     def shorten(steps, batch):
-        for method, settings in widths.SETTINGS.items():
-            monkeypatch.setitem(widths.SETTINGS, method, replace(settings, steps=steps))
+        monkeypatch.setattr(widths, "STEPS", steps)
         monkeypatch.setattr(widths, "BATCH", batch)
 
     return shorten

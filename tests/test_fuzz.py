@@ -10,8 +10,8 @@ import pytest
 from rows import slow
 
 FUZZ = Path(__file__).parents[1] / "fuzz"
-OWN = ["cohort.json", "prepared case", "weights", "calibration"]
-FURTHER = ["anatomy", "clock of a plan", "calibration of samples"]
+OWN = ["cohort.json", "prepared case", "weights"]
+FURTHER = ["anatomy", "clock of a plan"]
 
 
 @slow

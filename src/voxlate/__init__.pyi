@@ -824,7 +824,7 @@ def evaluate(
     split: Literal["train", "val", "test"] | None = None,
     value_range: tuple[float, float] | Mapping[str, Sequence[float]] | None = None,
     any_truth: bool = False,
-    features: Literal["texture"] | None = None,
+    features: Literal["texture"] | Callable[..., Any] | None = None,
     metrics: Sequence[str | Callable[..., float]] = (),
     lpips: Path | str | None = None,
     units: Literal["own", "network"] = "own",

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from made_scores import STORED_RECIPE, made_scores
+from made_scores import STORED_RECIPE
 from made_volumes import head, save
 from voxlate.base.files import read_json, write_json
 from voxlate.evaluation.compare import compare
@@ -74,14 +74,3 @@ def test_where_all_cases_are_out_of_fold_they_are_one_section_with_a_summary_ove
     assert [*scores.parts] == ["ct"]
     assert scores.folds["ct"]["mae"]["mean"] == pytest.approx(25, abs=1e-3)
     assert evaluate(*folders, cases=["p4", "p5"]).folds == {}
-
-
-def test_methods_are_compared_in_each_part_of_a_cross_validation(tmp_path):
-    values = {"mae": [1.0, 2.0, 3.0, 4.0]}
-    out_of_fold = {"c0": "fold0", "c1": "fold1"}
-    for number, name in enumerate("ab"):
-        own = {"mae": [value + number for value in values["mae"]]}
-        made_scores({"ct": {"synthesis": own}}, out_of_fold=out_of_fold).write(tmp_path / name)
-    found = compare([tmp_path / "a", tmp_path / "b"])
-    mae = found.frame[found.frame.score == "mae"].set_index(["modality", "method"])["mean"]
-    assert [mae[section, "b"] for section in SECTIONS] == [2.5, 4.5]

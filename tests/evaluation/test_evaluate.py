@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from made_scores import STORED_RECIPE
-from made_volumes import head, made_volume, save, save_pair
+from made_volumes import head, made_volume, save
 from refusals import refuses
 from rows import every_row, slow
 from voxlate.base.files import read_json, write_json
@@ -161,35 +161,37 @@ def store_transforms(folder, shifts):
     return folder / "prepared"
 
 
-def score_registered(folder, name, stated, shifts):
-    """The scores of an image whose truth's header lies 300 mm away, so that by headers nothing overlaps."""
+TOF = {"fixed": "tof", "on_grid_of": "tof"}
+
+
+@every_row(
+    "name, stated, shifts",
+    [
+        ("ct", {}, {"ct": -300.0}),
+        # prepare moved the TOF to the CTA, synth sees the TOF alone, in its own frame, 300 mm from the CTA
+        ("cta", TOF, {"tof": 300.0}),
+        ("cta", TOF, {"tof": 100.0, "cta": -200.0}),
+    ],
+)
+def test_an_image_in_another_frame_is_moved_to_its_registered_truth_by_the_stored_transforms(
+    tmp_path, monkeypatch, name, stated, shifts
+):
+    """The truth's header lies 300 mm away, so that by headers nothing overlaps."""
+    folder = tmp_path
     data = head(1)
     save(folder / f"cohort/p0/{name}.nii.gz", data, affine=AWAY)
     save(folder / f"out/p0/{name}.nii.gz", data)
     write_json(folder / "out/p0/provenance.json", {"prepared": {"register": "rigid", **stated}})
     none = fit([({name: made_volume(data)}, None)], [], [name], {name: range_for("HU")})
     prepared = store_transforms(folder, shifts)
+    left = SimpleNamespace(cases=[SimpleNamespace(case="p0", registered={"tof": None})])
+    write_json(prepared / "cohort.json", {})
+    monkeypatch.setattr(scored_truth, "open_cohort", lambda _: left)
     scores = evaluate(folder / "out", folder / "cohort", prepared=prepared, naive=none)
     assert scores.rows[0].scores["mae"] == pytest.approx(0, abs=1e-3)
+    assert list(scores.document()["moved"]) == [f"p0/{name}"]
     with refuses("rigid"):
         evaluate(folder / "out", folder / "cohort")
-    return scores
-
-
-def test_a_registered_truth_is_scored_on_its_own_grid_by_the_stored_transform(tmp_path):
-    scores = score_registered(tmp_path, "ct", {}, {"ct": -300.0})
-    assert list(scores.document()["moved"]) == ["p0/ct"]
-
-
-@every_row("shifts", [{"tof": 300.0}, {"tof": 100.0, "cta": -200.0}])
-def test_an_image_in_the_frame_of_a_scan_that_was_registered_is_moved_to_its_truth(
-    tmp_path, monkeypatch, shifts
-):
-    """TOF to CTA: prepare moved the TOF to the CTA, synth sees the TOF alone, in its own frame, 300 mm from the CTA."""
-    write_json(tmp_path / "prepared/cohort.json", {})
-    left = SimpleNamespace(cases=[SimpleNamespace(case="p0", registered={"tof": None})])
-    monkeypatch.setattr(scored_truth, "open_cohort", lambda _: left)
-    score_registered(tmp_path, "cta", {"fixed": "tof", "on_grid_of": "tof"}, shifts)
 
 
 @pytest.mark.parametrize(
@@ -358,22 +360,3 @@ def test_a_case_of_a_split_without_an_image_is_listed_by_the_splits_of_the_train
     scores = evaluate(shifted, cohort, split="val")
     assert {row.case for row in scores.rows} == {"p1"}
     assert list(scores.header["not_synthesised"]) == ["p2"]
-
-
-def test_a_scalp_outside_the_mask_counts_in_the_whole_image_alone(tmp_path):
-    """A brain of 10 s (240 of 2,400 voxels) in a scalp of 20 s that a skull-stripping model leaves black."""
-    brain, skin = np.zeros((6, 20, 20), bool), np.zeros((6, 20, 20), bool)
-    skin[1:5, 2:18, 2:18] = True
-    brain[1:5, 5:11, 5:15] = True
-    truth = np.where(brain, 10.0, np.where(skin, 20.0, 0.0))
-    save(tmp_path / "cohort/p0/mask.nii.gz", brain, "mask", "")
-    out, cohort = save_pair(tmp_path, truth, np.where(brain, 11.0, 0.0), "tmax", "s")
-    found = evaluate(out, cohort, mask="cohort").rows[0].scores
-    share = brain.mean()
-    assert found["mae"] == pytest.approx(1)
-    assert found["whole.mae"] == pytest.approx(share + 20 * (1024 / 2400 - share))
-    plain = evaluate(out, cohort, mask="whole").rows[0].scores
-    for key in ("mae", "psnr", "ssim_2d", "mae_z"):
-        assert found[f"whole.{key}"] == pytest.approx(plain[key])
-    with refuses("whole"):
-        evaluate(out, cohort, regions={"whole": "tmax>6"})

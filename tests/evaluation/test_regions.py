@@ -125,14 +125,22 @@ def test_a_region_that_cannot_be_read_is_refused(name, text):
 # distances
 
 
-def test_the_texture_distance_is_of_all_slices_of_all_cases_at_once(cohort, out):
-    scores = evaluate(out, cohort, features="texture", value_range=(-1000, 1000), mask="whole")
-    found = of(scores, "texture_distance")
-    assert found["n"] == 36
-    assert found["mean"] > 0
+def test_features_of_the_users_own_are_of_all_slices_of_all_cases_at_once(cohort, out):
+    def spread(pictures):
+        return pictures.astype(np.float64).std((1, 2))[:, None]
+
+    truth, ours = (
+        spread(np.concatenate([image(number) for number in range(3)]) / 2000).ravel()
+        for image in (head, image_of)
+    )
+    scores = evaluate(out, cohort, features=spread, value_range=(-1000, 1000), mask="whole")
+    found = of(scores, "fd")
+    expected = (truth.mean() - ours.mean()) ** 2 + (truth.std(ddof=1) - ours.std(ddof=1)) ** 2
+    assert found["mean"] == pytest.approx(expected, rel=1e-4)
+    assert (found["n"], scores.parts["cta"]["features"]["name"]) == (36, "spread")
     # it is of no single case
-    assert ",texture_distance," not in (out / "scores.csv").read_text()
-    assert "Texture distance" in [line.label for line in scores.table().lines["cta"]]
+    assert ",fd," not in (out / "scores.csv").read_text()
+    assert "FD" in [line.label for line in scores.table().lines["cta"]]
 
 
 # the TOF-to-CTA paper's variants

@@ -14,7 +14,6 @@ from voxlate.base.statistics import (
     SIGNIFICANT,
     bootstrap,
     holm,
-    least_p,
     mean_and_sd,
     patients_needed,
     wilcoxon_p,
@@ -124,13 +123,15 @@ class Comparison:
                 if verdict.outcome == "worse":
                     yield f"{name}: {verdict.modality}: {verdict}"
         for name, part in self.scores.parts.items():
-            tests = _reachable(part["patients"], len(self.methods) - 1)
-            yield f"{range_note(name, part)}; mask: {part['mask']}. {tests}."
+            yield f"{range_note(name, part)}; mask: {part['mask']}."
+            tests = len(self.methods) - 1
+            if tests and (enough := patients_needed(part["patients"], tests)):
+                yield f"{name}: too few patients to compare: {part['patients']}, at least {enough} are needed."
         chosen = self.reference or "the best of each metric"
         yield f"Bold: best mean. Reference: {chosen}. p: Wilcoxon signed-rank test over patients, two-sided, Holm over the methods of a metric. Differences: 95 % bootstrap interval of the paired mean."
         naive = self.frame[(self.frame["method"] == NAIVE) & (self.frame["score"] == "mae")]
         for row in naive.itertuples():
-            yield f"{row.modality}: best naive baseline by its MAE: {row.baseline} (scored with {row.of}), no test."
+            yield f"{row.modality}: best naive baseline by its MAE: {row.baseline}, no test."
 
     def __repr__(self) -> str:
         return printed(self.table("main")).export_text()
@@ -175,8 +176,8 @@ def compare(folders: Sequence[Path | str], *, reference: str | None = None) -> C
 
 
 def _read(folder: Path) -> Scores:
-    """The scores of a folder, or of its metrics.json; raises BadInput if there are none, or if its images have changed."""
-    path = folder / FILE if folder.is_dir() else folder
+    """The scores of a folder; raises BadInput if there are none, or if its images have changed."""
+    path = folder / FILE
     if not path.is_file():
         raise BadInput(
             f"{path}: expected the scores of a folder of syntheses, found none. Run voxlate evaluate first."
@@ -241,10 +242,10 @@ def _results(section: str, methods: Methods, reference: str | None) -> Iterator[
         elif columns and metric.in_table:
             rows = _tested(metric, DataFrame(columns), first.patients, reference)
         if rows and naive:
-            baseline, method, means = naive
+            baseline, means = naive
             mean = means.get(key, {"mean": None, "sd": None})
-            about = {"baseline": baseline, "of": method}
-            rows.append({"method": NAIVE, "mean": mean["mean"], "sd": mean["sd"], **about})
+            row = {"mean": mean["mean"], "sd": mean["sd"], "baseline": baseline}
+            rows.append({"method": NAIVE, **row})
         scored = [row for row in rows if row["mean"] is not None]
         loss = _loss(metric, np.array([row["mean"] for row in scored]))
         best = {}
@@ -260,16 +261,14 @@ def _loss(metric: Metric, means: AnyArray) -> AnyArray | None:
     return losses.get(metric.better)
 
 
-def _best_baseline(section: str, methods: Methods) -> tuple[str, str, Table] | None:
-    """The best naive baseline of all cases by its MAE, its method and its means; None if there is none."""
-    found = list[tuple[str, str, Table]]()
-    for method, scores in methods.items():
-        for verdict in scores.verdicts:
-            means = scores.means[section].get(verdict.baseline or "", {})
-            is_whole = means and means["mae"]["n"] == scores.parts[section]["cases"]
-            if verdict.modality == section and is_whole:
-                found.append((str(verdict.baseline), method, means))
-    return min(found, key=lambda one: one[2]["mae"]["mean"], default=None)
+def _best_baseline(section: str, methods: Methods) -> tuple[str, Table] | None:
+    """The best naive baseline of all cases by its MAE, and its means; None if there is none."""
+    found = dict[str, Table]()
+    for scores in methods.values():
+        for name, means in scores.means[section].items():
+            if name != SYNTHESIS and means["mae"]["n"] == scores.parts[section]["cases"]:
+                found.setdefault(name, means)
+    return min(found.items(), key=lambda one: one[1]["mae"]["mean"], default=None)
 
 
 def _tested(
@@ -311,16 +310,6 @@ def _tested(
             "p_holm": corrected,
         }
     return rows
-
-
-def _reachable(size: int, tests: int) -> str:
-    """What tests over this number of patients can tell after correction."""
-    if not tests:
-        return "One method, no test"
-    corrected = f" after Holm's correction for {tests} comparisons" if tests > 1 else ""
-    if enough := patients_needed(size, tests):
-        return f"Too few patients to compare: {size}, at least {enough} are needed{corrected}"
-    return f"Tests over {size} patients: no p is below {least_p(size, tests):.2g}{corrected}"
 
 
 def _cell(row: Series, metric: Metric, cases: int) -> Cell:

@@ -71,7 +71,7 @@ class EvaluateOptions(Layout, ExecutorOptions):
         ),
     ] = False
     features: Annotated[
-        Literal["texture"] | None,
+        Literal["texture"] | Callable[..., Any] | None,
         Option(
             "Distance of the slices' features: texture.",
             panel=SCORES,

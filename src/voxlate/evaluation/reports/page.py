@@ -2,9 +2,7 @@
 
 import datetime
 import itertools
-import tomllib
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -71,18 +69,12 @@ def report(
     verdicts = scores.verdicts
     if is_run and not verdicts:
         verdicts = read_verdicts(run / "log.jsonl").get("final", [])
-    beginning = _beginning(folder, scores, verdicts, is_run)
-    cases = [
-        # what the beginning says is not said again below
-        {**case, "warnings": [one for one in case["warnings"] if one[1] not in beginning[1]]}
-        for case in cases
-    ]
     recipe = run / "recipe.toml"
     context: Table = {
         "kind": "Training run" if is_run else "Synthesis",
         "folder": folder.name,
-        "title": stated.get("model", {}).get("title") or folder.name,
-        "lead": beginning,
+        "title": title or stated.get("model", {}).get("title") or folder.name,
+        "lead": _beginning(folder, scores, verdicts, is_run),
         "verdicts": [(one.outcome, line) for one, line in zip(verdicts, verdict_lines(verdicts))],
         "score_charts": score_charts(scores),
         "cases": cases,
@@ -92,10 +84,8 @@ def report(
     if scores.header:
         context |= {"tables": scores.short_table(), "all_tables": scores.table()}
     if recipe.is_file():
-        context["recipe"] = text = recipe.read_text(encoding="utf-8").strip()
-        with suppress(tomllib.TOMLDecodeError):
-            context["title"] = tomllib.loads(text).get("title", context["title"])
-    return write_report(context | ({"title": title} if title else {}), folder, out, places)
+        context["recipe"] = recipe.read_text(encoding="utf-8").strip()
+    return write_report(context, folder, out, places)
 
 
 def _beginning(
@@ -115,17 +105,11 @@ def write_comparison(compared: Comparison, path: Path | str) -> None:
     """Write the page of a comparison: its table, and the same cases of each method side by side."""
     parts = compared.scores.parts
     names = [*compared.methods]
-    title = f"{', '.join(parts)}, compared"
-    if len(names) < 5:
-        title = f"{', '.join(parts)}: {', '.join(names[:-1])} and {names[-1]}"
-    methods = {}
-    for name, scores in compared.methods.items():
-        place = compared.folders[name]
-        methods[name] = (place if place.is_dir() else place.parent, scores)
+    methods = {name: (compared.folders[name], own) for name, own in compared.methods.items()}
     context = {
         "kind": "Comparison",
         "folder": f"{len(names)} methods",
-        "title": title,
+        "title": f"{', '.join(parts)}: {', '.join(names)}",
         "tables": compared.table("main"),
         "all_tables": compared.table(),
         "paths": compared.folders,

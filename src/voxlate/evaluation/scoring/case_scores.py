@@ -80,6 +80,7 @@ def score_item(item: Item, rules: Rules, functions: Functions) -> ScoredItem:
         return ScoredItem([], "", sketch)  # nothing of the truth can be scored
     scored = ScoredItem([], _note(truth), sketch, truth.shown)
     head = (item.case.case, item.case.patient, item.modality)
+    features = textures if rules.asked.features == "texture" else rules.asked.features
     for method, volume in {SYNTHESIS: truth.synthesis, **_naive_images(truth)}.items():
         ours = truth.on_range(volume)
         pair = ImagePair(truth.values, ours, rules.scale, truth.inside, rules.asked.ssim_from)
@@ -90,8 +91,8 @@ def score_item(item: Item, rules: Rules, functions: Functions) -> ScoredItem:
             grade = worst_grade(read_messages(item.provenance)) or ""
         scored.rows.append(Row(*head, method, scores, len(ours), grade))
         for name, values in ((method, ours), (TRUTH, pair.truth)):
-            if rules.asked.features and name not in scored.vectors:
-                scored.vectors[name] = textures(slices_of(values, pair, rules.axes))
+            if features is not None and name not in scored.vectors:
+                scored.vectors[name] = features(slices_of(values, pair, rules.axes))
     return scored
 
 

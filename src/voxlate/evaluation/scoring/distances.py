@@ -1,7 +1,7 @@
-"""The texture distance between the slices of all syntheses and of all truths, pooled over the cases.
+"""Distances between the slices of all syntheses and of all truths, pooled over the cases: Fréchet distances of their features.
 
-It is the Fréchet distance of vectors of a filter bank, whose numbers have another scale and meaning than the FD of the field,
-which needs a learned network. Of few images it is too high: its expectation decreases towards the true value as 1/N, at a rate
+The texture distance has vectors of a filter bank, whose numbers have another scale and meaning than the FD of the field,
+for which the user gives a learned network. Of few images it is too high: its expectation decreases towards the true value as 1/N, at a rate
 that depends on the model, so distances of different N do not compare (Chong and Forsyth 2020).
 """
 
@@ -16,7 +16,6 @@ from voxlate.base.array_types import Float32, Float64
 from voxlate.evaluation.scoring.metrics import RADIOLOGICAL, ImagePair
 from voxlate.scans.cases.case import CANONICAL, reorder_axes
 
-TEXTURE = "texture (built in: Gaussian derivatives at 4 scales and 4 angles, 8 grey levels)"
 # The filter bank: scales, angles and grey levels, and the half size of its filters in standard deviations.
 SCALES = 4
 ANGLES = 4
@@ -28,8 +27,8 @@ Pictures = Float32
 Vectors = Float64
 
 
-def texture_distance(pairs: Sequence[tuple[Vectors, Vectors]]) -> dict[str, Any]:
-    """The distance of the slices of syntheses to those of their truths, with the number of images; {} of a single slice.
+def distance(key: str, pairs: Sequence[tuple[Vectors, Vectors]]) -> dict[str, Any]:
+    """The distance of the slices of syntheses to those of their truths by its key, with the number of images; {} of a single slice.
 
     pairs: the vectors of each case, of its truth and of its synthesis.
     """
@@ -38,7 +37,7 @@ def texture_distance(pairs: Sequence[tuple[Vectors, Vectors]]) -> dict[str, Any]
         return {}
     value = frechet(a, b)
     mean = value if math.isfinite(value) else None
-    return {"texture_distance": {"mean": mean, "sd": None, "ci95": None, "n": len(a)}}
+    return {key: {"mean": mean, "sd": None, "ci95": None, "n": len(a), "not_finite": 0}}
 
 
 def slices_of(values: Float32, pair: ImagePair, axes: str = RADIOLOGICAL) -> Float32:

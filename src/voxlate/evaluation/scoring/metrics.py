@@ -126,6 +126,7 @@ autoencoder            MAE of the autoencoder            of 255  truth   2      
 samples                Samples                           –       truth   0       table   samples of which the image is the mean
 mae_bound              Bound of body MAE                 images  lower   3       table   that a case's MAE inside the body is to exceed seldom
 mae_bound_held         Bound held                        %       truth   1       table   cases whose MAE inside the body is within it
+fd                     FD                                –       lower   3       pooled  of the slices of all cases pooled; too high with few images
 texture_distance       Texture distance                  –       lower   3       pooled  of the slices of all cases pooled; too high with few images
 """
 _REGION_METRICS = """

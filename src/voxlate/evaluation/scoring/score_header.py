@@ -10,7 +10,7 @@ from voxlate.base.files import relative_to
 from voxlate.base.groups import grouped
 from voxlate.base.messages import UNOWNED, Message, message
 from voxlate.evaluation.scoring.case_scores import TRUTH, ScoredItem
-from voxlate.evaluation.scoring.distances import TEXTURE, texture_distance
+from voxlate.evaluation.scoring.distances import distance
 from voxlate.evaluation.scoring.scored_images import Item
 from voxlate.evaluation.scoring.scored_truth import Rules
 from voxlate.scans.cases.prepared import open_cohort
@@ -100,6 +100,9 @@ def _conventions(rules: Rules, results: Sequence[ScoredItem]) -> Table:
         for method, vectors in one.vectors.items()
         if method != TRUTH
     )
+    given = rules.asked.features
+    name = getattr(given, "__name__", given)
+    key = "texture_distance" if given == "texture" else "fd"
     return {
         "unit": scale.unit,
         "range": [scale.low, scale.high],
@@ -108,8 +111,8 @@ def _conventions(rules: Rules, results: Sequence[ScoredItem]) -> Table:
         "mask": f"{rules.mask}",
         "ssim_from": rules.asked.ssim_from,
         "slices": sum(one.rows[0].slices for one in results),
-        "features": {"name": TEXTURE, "axes": rules.axes} if pairs else None,
-        "distances": {method: texture_distance(own) for method, own in pairs.items()},
+        "features": {"name": name, "axes": rules.axes} if pairs else None,
+        "distances": {method: distance(key, own) for method, own in pairs.items()},
     }
 
 

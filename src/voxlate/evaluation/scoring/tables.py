@@ -21,8 +21,6 @@ Part = Mapping[str, Any]  # of a section
 Scores = Any  # of scores.py, whose scores print themselves by these tables
 Which = Literal["all", "main"]
 
-LABEL_WIDTH = 26  # of the metrics' column, in characters
-NARROWEST = 17  # of a method's column, with its borders
 # These metrics are printed.
 MAIN = (
     "mae",
@@ -67,7 +65,7 @@ class Line:
 class Tables:
     """Scores of the methods of each section, for the terminal and the page; above: lines of a summary over folds.
 
-    On a terminal, lines are metrics and columns are methods, in several tables if the methods do not fit.
+    On a terminal, lines are metrics and columns are methods.
     """
 
     title: str
@@ -82,17 +80,12 @@ class Tables:
         yield from (Text(line, style="bold") for line in self.above)
         yield Text(self.title, style="italic")
         for name, lines in self.lines.items():
-            cells = chain.from_iterable(line.cells for line in lines)
-            widest = max((console.measure(cell).maximum for cell in cells), default=0)
-            fitting = max(1, (options.max_width - LABEL_WIDTH) // max(widest + 3, NARROWEST))
-            for first in range(0, len(self.methods[name]), fitting):
-                columns = slice(first, first + fitting)
-                table = rich_table.Table(name if len(self.lines) > 1 else "")
-                for method in self.methods[name][columns]:
-                    table.add_column(method, justify="right", overflow="fold")
-                for line in lines:
-                    table.add_row(f"{line.label}\n{line.unit}".rstrip(), *line.cells[columns])
-                yield table
+            table = rich_table.Table(name if len(self.lines) > 1 else "")
+            for method in self.methods[name]:
+                table.add_column(method, justify="right", overflow="fold")
+            for line in lines:
+                table.add_row(f"{line.label}\n{line.unit}".rstrip(), *line.cells)
+            yield table
         yield Text("\n".join(self.caption), style="dim")
 
     def _repr_html_(self) -> str:
