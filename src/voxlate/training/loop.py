@@ -111,10 +111,6 @@ def keep_moments(job: Job, method: Method) -> Path | None:
 
     def _report(done: int, total: int) -> None:
         job.progress(f"{stage.name} (latents)", done, total, {})
-        if job.stop and done < total:
-            raise Stopped(
-                f"stopped at case {done} of {total} whose latents are encoded ({stage.name})"
-            )
 
     def _encode(images: Tensor) -> Tensor:
         with autocast(job.device, stage.train.precision):
@@ -362,9 +358,10 @@ def compare(now: StageState) -> dict[str, Any]:
     chosen = choose_sharpness(own, stage, method, now.items, job.device)
     if chosen is not None:
         items = "training" if validation_split(cohort) == "train" else "validation"
-        text = f"sharpness {chosen.place:g}: images of {items} items vary {chosen.ratio:.2f} times as much as the true ones, and {own.synth.gradient_ratio:g} times was asked for."
-        job.say(message("sharpness", text, place=chosen.place, ratio=chosen.ratio))
-        recipe = replace(recipe, synth=replace(recipe.synth, sharpness=chosen.place))
+        place, ratio = chosen
+        text = f"sharpness {place:g}: images of {items} items vary {ratio:.2f} times as much as the true ones, and {own.synth.gradient_ratio:g} times was asked for."
+        job.say(message("sharpness", text, place=place, ratio=ratio))
+        recipe = replace(recipe, synth=replace(recipe.synth, sharpness=place))
     if now.items and stage.method.makes_targets:
         errors = begin_errors(job.run, recipe, stage, cohort)
         log_validation(now, recipe, errors.add)
@@ -374,7 +371,7 @@ def compare(now: StageState) -> dict[str, Any]:
     if now.clock.place(step) < now.options.steps:
         log.add(ended=f"ended at step {step} of {now.options.steps} by train.stop or train.best.")
         log.report(step)
-    return {} if chosen is None else {"sharpness": chosen.place}
+    return {} if chosen is None else {"sharpness": chosen[0]}
 
 
 def finish(job: Job, learner: Learner, notes: Mapping[str, Any]) -> Method:
