@@ -152,12 +152,6 @@ def test_the_running_average_forgets_its_start_and_then_decays(average):
     assert 1 - mean.item() == pytest.approx(0.1 * (2 / 11) * (3 / 12) * (4 / 13), rel=1e-4)
 
 
-def test_an_error_of_nan_is_larger_than_every_other(average):
-    for error in (np.nan, 2.0):
-        average.compare(error)
-    assert average.best.error == 2.0
-
-
 def test_a_first_stage_trained_alone_ends_with_the_same_weights(read_two, fit, two_staged_once):
     alone = fit(recipe.stage_recipe(read_two(), "predictor"))
     assert same_tensors(weights_of(two_staged_once, "predictor"), weights_of(alone))
