@@ -1104,7 +1104,7 @@ def train(
         executor: Workers: local (processes) or ray.
         workers: Number of workers.
         address: Ray cluster: HOST:PORT or auto.
-        minutes: Training time of auto on this machine. Default: 60.
+        minutes: Training time on this machine. Default: 60.
         memory: Memory of the training, such as 8GB. Default: most of the free memory.
         mode: Prediction of the model: mean (a regression), both (also a sharp image), or samples (also samples, which show what is uncertain).
         source: Input modality. One or a list.
