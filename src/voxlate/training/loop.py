@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import torch
 from accelerate.utils import gather_object
@@ -49,8 +49,6 @@ LONG = 20_000  # steps; longer trainings are compiled
 CALIBRATION_SLICES = 256
 BOUND_SLICES = 64
 ASKED_SECONDS = 3.0  # interval in which several processes exchange their decisions
-
-T = TypeVar("T")
 
 
 def train_stage(job: Job, method: Method, notes: Mapping[str, Any]) -> Method:
@@ -194,7 +192,7 @@ class StageState:
         self.epoch_steps = job.epoch_steps if self.options.stop else 0
         self.saved = self.log.seconds
 
-    def by_main(self, do: "Callable[[StageState], T]") -> T:
+    def by_main(self, do: "Callable[[StageState], Any]") -> Any:
         """The result of a function of this training, which the main process alone calls (see processes.by_main)."""
         return by_main(self.job.accelerator, lambda: do(self))
 
@@ -286,7 +284,7 @@ def check_finite(now: StageState, losses: Losses) -> None:
 
 def validate_now(now: StageState) -> None:
     """Validate in the main process; with train.best, all processes keep the weights if their error is the least."""
-    error = now.by_main(log_validation)
+    error: float = now.by_main(log_validation)
     if now.options.best is not None:
         now.learner.compare(error)
 

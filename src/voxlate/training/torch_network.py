@@ -18,6 +18,7 @@ from voxlate.base.config import adapter, check_options, fill
 from voxlate.base.devices import find_device, name_of, single_threads
 from voxlate.base.errors import BadInput
 from voxlate.base.option import parameters_of
+from voxlate.scans.formats.format import errors_as
 from voxlate.science.batch import collate
 from voxlate.science.diffusion.noise import SynthesisNoise
 from voxlate.science.diffusion.sample import SamplerSettings
@@ -229,8 +230,9 @@ def open_run(run: Path | str, device: str, allow_code: bool, answer: Answer | No
     header["weights_hash"] = file_hash(weights_of(path))
     anatomy = Run(folder).anatomy
     known = read_known_scans(anatomy, recipe.intensity) if anatomy.is_file() else None
-    data = data_of_training([folder])
-    facts = model_facts(recipe, header, data)
+    what = f"{path}: expected the facts of a model in the header of its weights, found others"
+    with errors_as(what, "Copy or train it again."):
+        facts = model_facts(recipe, header, data_of_training([folder]))
     chosen = find_device(device)
     network = TorchNetwork(method.to(chosen), recipe, header, chosen, device)
     own_samples = header["recipe"].get("synth", {}).get("samples", 1)
