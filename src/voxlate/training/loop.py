@@ -6,7 +6,7 @@ import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -67,7 +67,7 @@ def train_stage(job: Job, method: Method, notes: Mapping[str, Any]) -> Method:
     loader = job.batches(learner.step, keep_moments(job, method))
     with interrupts_held():  # readers that start must not receive Ctrl-C
         batches = iter(loader)
-    with closing(now.log):
+    with closing(now):
         if learner.step == 0 and options.best is not None:
             validate_now(now)  # the weights before the first step
         while not now.done:
@@ -169,28 +169,21 @@ def take_step(
     return losses
 
 
-@dataclass
-class StageState:
-    """A training between two steps, as the functions that follow a step read and change it.
+class StageState(Log):
+    """A training between two steps, with its log, as the functions that follow a step read and change it.
 
     stops: whether a signal ends the training; is_old: whether the saved state would be older than train.save_every;
     next_asked: the step after which several processes decide about both again.
     """
 
-    job: Job
-    learner: Learner
-    clock: Clock
-    stops: bool = False
-    is_old: bool = False
-    next_asked: int = 0
-
-    def __post_init__(self) -> None:
-        job = self.job
+    def __init__(self, job: Job, learner: Learner, clock: Clock) -> None:
+        super().__init__(job, learner, clock)
         self.options = job.stage.train
-        self.log = Log(job, self.learner, self.clock)
         self.items = validation_items(job.recipe, job.stage, job.cohort)
         self.epoch_steps = job.epoch_steps if self.options.stop else 0
-        self.saved = self.log.seconds
+        self.saved = self.seconds
+        self.stops = self.is_old = False
+        self.next_asked = 0
 
     def by_main(self, do: "Callable[[StageState], Any]") -> Any:
         """The result of a function of this training, which the main process alone calls (see processes.by_main)."""
@@ -224,7 +217,7 @@ def follow(now: StageState, losses: Losses) -> None:
     logs = now.done or step % now.options.log_every == 0
     if logs or now.saves:  # a check waits for the device
         check_finite(now, losses)
-    now.log.add_step(losses, logs)
+    now.add_step(losses, logs)
     if now.validates:
         validate_now(now)
     if now.saves:
@@ -250,9 +243,9 @@ def add_to_epoch(now: StageState, losses: Losses) -> None:
 
 def decide(now: StageState) -> None:
     """Decide in all processes whether a signal stops the training after this step, and whether a state is saved."""
-    step, each = now.learner.step, now.log.step_seconds
+    step, each = now.learner.step, now.step_seconds
     now.stops = bool(now.job.stop)
-    now.is_old = now.log.seconds + each - now.saved >= now.options.save_every
+    now.is_old = now.seconds + each - now.saved >= now.options.save_every
     if now.job.alone:
         return
     if step < now.next_asked:
@@ -299,7 +292,7 @@ def log_validation(
     job, method = now.job, now.learner.averaged
     scores = validate(method, now.items, recipe or job.recipe, job.stage, job.device, measure)
     prefix = "training_items_" if validation_split(job.cohort) == "train" else ""
-    now.log.add_validation({f"{prefix}{name}": value for name, value in scores.items()})
+    now.add_validation({f"{prefix}{name}": value for name, value in scores.items()})
     return scores.get("mae", math.nan)
 
 
@@ -309,7 +302,7 @@ def save(now: StageState) -> None:
     if job.is_main:
         state = {**now.learner.state(), "stage": job.stage.name}
         save_state(job.run.state, state, owner_of(job.recipe, job.cohort))
-    now.saved = now.log.seconds
+    now.saved = now.seconds
 
 
 @torch.no_grad()
@@ -349,7 +342,7 @@ def compare(now: StageState) -> dict[str, Any]:
 
     The main process does. Returns what the weights' header states of it.
     """
-    job, log, step = now.job, now.log, now.learner.step
+    job, step = now.job, now.learner.step
     stage, cohort, recipe = job.stage, job.cohort, job.recipe
     method = now.learner.averaged
     own = stage_recipe(recipe, stage.name)
@@ -363,12 +356,12 @@ def compare(now: StageState) -> dict[str, Any]:
     if now.items and stage.method.makes_targets:
         errors = begin_errors(job.run, recipe, stage, cohort)
         log_validation(now, recipe, errors.add)
-        log.add(verdict={one.modality: asdict(one) for one in verdicts_on(errors, stage)})
+        now.add(verdict={one.modality: asdict(one) for one in verdicts_on(errors, stage)})
     else:
         log_validation(now)
     if now.clock.place(step) < now.options.steps:
-        log.add(ended=f"ended at step {step} of {now.options.steps} by train.stop or train.best.")
-        log.report(step)
+        now.add(ended=f"ended at step {step} of {now.options.steps} by train.stop or train.best.")
+        now.report(step)
     return {} if chosen is None else {"sharpness": chosen[0]}
 
 
