@@ -277,12 +277,6 @@ def test_validation_of_thick_patches_takes_them_end_to_end_in_the_centre(six):
     assert batch.item.tolist() == [[stable_id(case, d + k, 1, 2) for k in (0, 1)] for d in (0, 2)]
 
 
-def test_settings_that_cannot_be_meant_are_refused():
-    for change in ({"patch": (0, 6, 8)}, {"source": ["t1", "t1"]}):
-        with refuses():
-            replace(SLICES, **change)
-
-
 @pytest.fixture(scope="module")
 def symmetric(tmp_path_factory, save):
     """A cohort of heads of one width that are their own mirror images."""
@@ -329,10 +323,19 @@ def test_marked_voxels_weigh_as_stated_and_those_without_a_map_once():
     assert DataSettings(**VOXELWISE, labels=["seg"]).weight(labels[:, :1]) is None
 
 
-@every_row("weigh", [{"lesion": 10.0}, {"seg=high": 2.0}, {"seg": 0.0}])
-def test_weights_of_nothing_are_refused(weigh):
+@every_row(
+    "change",
+    [
+        {"patch": (0, 6, 8)},
+        {"source": ["t1", "t1"]},
+        {"weigh": {"lesion": 10.0}},
+        {"weigh": {"seg=high": 2.0}},
+        {"weigh": {"seg": 0.0}},
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(change):
     with refuses():
-        DataSettings(**VOXELWISE, labels=["seg"], weigh=weigh)
+        DataSettings(**VOXELWISE | {"labels": ["seg"]} | change)
 
 
 WEIGHED = {"data.labels": '["lesion"]', "data.weigh": "{ lesion = 9 }"}
