@@ -28,7 +28,6 @@ from voxlate.science.nets.cpu import volumes_in_float32
 from voxlate.training.batches.latents import cache_moments, can_cache
 from voxlate.training.job import Clock, Job
 from voxlate.training.learner import Learner, Log, Losses, owner_of, resume, save_state
-from voxlate.training.log_file import read_verdicts
 from voxlate.training.precision import autocast
 from voxlate.training.processes import by_main
 from voxlate.training.recipe import Recipe, stage_recipe
@@ -78,8 +77,8 @@ def train_stage(job: Job, method: Method, notes: Mapping[str, Any]) -> Method:
             keep_first(now, first)
         if learner.best is not None:
             learner.averaged.load_state_dict(learner.best.weights)
-        chosen = now.by_main(compare)
-    return finish(job, learner, chosen | dict(notes))
+        compared = now.by_main(compare)
+    return finish(job, learner, {**compared, **notes})
 
 
 def begin_learner(method: Method, job: Job) -> Learner:
@@ -342,27 +341,31 @@ def compare(now: StageState) -> dict[str, Any]:
 
     The main process does. Returns what the weights' header states of it.
     """
-    job, step = now.job, now.learner.step
+    job, learner, step = now.job, now.learner, now.learner.step
     stage, cohort, recipe = job.stage, job.cohort, job.recipe
-    method = now.learner.averaged
+    notes: dict[str, Any] = {} if learner.best is None else {"kept_step": learner.best.step}
     own = stage_recipe(recipe, stage.name)
-    chosen = choose_sharpness(own, stage, method, now.items, job.device)
+    chosen = choose_sharpness(own, stage, learner.averaged, now.items, job.device)
     if chosen is not None:
         items = "training" if validation_split(cohort) == "train" else "validation"
         place, ratio = chosen
         text = f"sharpness {place:g}: images of {items} items vary {ratio:.2f} times as much as the true ones, and {own.synth.gradient_ratio:g} times was asked for."
         job.say(message("sharpness", text, place=place, ratio=ratio))
         recipe = replace(recipe, synth=replace(recipe.synth, sharpness=place))
+        notes["sharpness"] = place
     if now.items and stage.method.makes_targets:
         errors = begin_errors(job.run, recipe, stage, cohort)
         log_validation(now, recipe, errors.add)
-        now.add(verdict={one.modality: asdict(one) for one in verdicts_on(errors, stage)})
+        verdicts = verdicts_on(errors, stage)
+        now.add(verdict={one.modality: asdict(one) for one in verdicts})
+        if worse := {one.modality: one.sentence for one in verdicts if one.outcome == "worse"}:
+            notes["worse"] = worse
     else:
         log_validation(now)
     if now.clock.place(step) < now.options.steps:
         now.add(ended=f"ended at step {step} of {now.options.steps} by train.stop or train.best.")
         now.report(step)
-    return {} if chosen is None else {"sharpness": chosen[0]}
+    return notes
 
 
 def finish(job: Job, learner: Learner, notes: Mapping[str, Any]) -> Method:
@@ -379,14 +382,9 @@ def finish(job: Job, learner: Learner, notes: Mapping[str, Any]) -> Method:
         recipe = stage_recipe(job.recipe, stage.name)
         header = make_header(recipe, method, job.cohort, learner.step, learner.seconds)
         header["training_voxels"] += run.origin.get("inherited_voxels", [])
-        if learner.best is not None:
-            header["kept_step"] = learner.best.step
         if bound := bound_of(job, method):
             header["bound"] = bound
-        verdicts = read_verdicts(run.log).get(stage.name, [])
-        if worse := {one.modality: one.sentence for one in verdicts if one.outcome == "worse"}:
-            header["worse"] = worse
-        save_weights(run.weights(stage.name), method, header | dict(notes))
+        save_weights(run.weights(stage.name), method, {**header, **notes})
         shutil.rmtree(run.latents, ignore_errors=True)
     job.accelerator.wait_for_everyone()
     return method
