@@ -40,8 +40,7 @@ def stage_precisions(run: Run) -> dict[str, Precision]:
         return {}
     recipe = run.origin["recipe"]
     tables = [*recipe.get("stages", ()), {**recipe, "name": "final"}]
-    stated = {table["name"]: table["train"].get("precision") for table in tables}
-    return {name: found for name, found in stated.items() if found in ("bfloat16", "float32")}
+    return {table["name"]: table["train"].get("precision") for table in tables}
 
 
 def of_synthesis(recipe: Recipe, device: torch.device) -> Precision:
