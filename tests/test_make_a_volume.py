@@ -194,11 +194,7 @@ def test_a_stage_without_data_of_its_own_is_another_where_the_recipes_differ_and
 
 
 @slow
-def test_patches_that_do_not_fit_the_cohort_or_each_other_are_said(
-    again,
-):
-    wide = again(f"wide --set=data.patch=[4,48,40] --set=stages.autoencoder.train.steps=1 {FEW}")
-    assert "(24×20): 75% of them is filled in" in wide.said
+def test_patches_of_one_slice_are_refused_where_slices_are_joined(again):
     said = (
         "expected patches of several slices in the stage 'final', whose net.volumetric joins slices"
     )
