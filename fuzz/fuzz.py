@@ -30,7 +30,6 @@ STRUCTURED = 0.8  # share of mutations of a form's content; the others turn bits
 STAMPED = 0.85  # share of those whose checksum is made anew
 # Forms without a checksum, or whose file is made again where it is another.
 UNSTAMPED = (
-    "lines",
     "json",
     "toml",
     "naive",

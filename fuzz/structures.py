@@ -192,10 +192,6 @@ def mutated(form: str, whole: bytes, draw: Draw, stamped: bool) -> bytes:
             return whole
     if form == "words":
         return _word_changed(whole.decode(), draw).encode()
-    if form == "lines":
-        lines = [json.loads(line) for line in whole.decode().splitlines()]
-        change(lines, draw)
-        return "".join(f"{json.dumps(line)}\n" for line in lines).encode()
     raise ValueError(f"expected a form whose structure is known, found {form}")
 
 

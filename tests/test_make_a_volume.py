@@ -17,7 +17,8 @@ from voxlate.scans.formats.io import read_volume
 from voxlate.science.diffusion.noise import Noise
 from voxlate.science.nets.interface import Channels
 from voxlate.training import recipe as recipes
-from voxlate.training.batches.batches import Batches, validation_batches
+from voxlate.training.batches.batches import Batches
+from voxlate.training.batches.patches import Patches
 from voxlate.training.load import load
 from voxlate.training.weights import read_header
 
@@ -104,7 +105,8 @@ def test_an_item_of_a_volume_has_one_time_for_all_its_slices_and_latents_of_unit
     # the scale of the autoencoder, whose latents of whole slices later stages see
     data = dataclasses.replace(recipe.data, patch=(1, 24, 20))
     spread = []
-    for batch in validation_batches(cohort, data, recipe.intensity, split="train"):
+    patches = Patches(cohort, data, recipe.intensity)
+    for batch in patches.in_batches(patches.even_places(), 8):
         mean, log_variance = method.task.autoencoder.encode(batch.target)
         spread.append(mean + torch.randn(50, *mean.shape) * (0.5 * log_variance).exp())
     whole = torch.cat(spread, dim=1) * method.task.autoencoder.scale
@@ -191,11 +193,7 @@ def test_a_stage_without_data_of_its_own_is_another_where_the_recipes_differ_and
 
 
 @slow
-def test_patches_that_do_not_fit_the_cohort_or_each_other_are_said(
-    again,
-):
-    wide = again(f"wide --set=data.patch=[4,48,40] --set=stages.autoencoder.train.steps=1 {FEW}")
-    assert "(24×20): 75% of them is filled in" in wide.said
+def test_patches_of_one_slice_are_refused_where_slices_are_joined(again):
     said = (
         "expected patches of several slices in the stage 'final', whose net.volumetric joins slices"
     )

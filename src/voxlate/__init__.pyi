@@ -1077,7 +1077,7 @@ def train(
         recipe: auto (planned for the cohort), a shipped recipe (NAME_small: its small variant), or a TOML file.
         data: Prepared cohort.
         out: Output folder.
-        minutes: Training time of auto on this machine. Default: 60. At least 0.01.
+        minutes: Training time on this machine. Default: 60. At least 0.01.
         memory: Memory of the training, such as 8GB. Default: most of the free memory.
         mode: Prediction of the model: mean (a regression), both (also a sharp image), or samples (also samples, which show what is uncertain).
         source: Input modality, with target. Repeatable.

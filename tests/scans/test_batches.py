@@ -17,9 +17,9 @@ from voxlate.science.methods.method import Problem
 from voxlate.science.nets.interface import NetworkInput
 from voxlate.training import recipe as recipes
 from voxlate.training.batches.augment import AugmentSettings
-from voxlate.training.batches.batches import Batches, validation_batches
+from voxlate.training.batches.batches import Batches
 from voxlate.training.batches.data_settings import DataSettings, missing_modalities
-from voxlate.training.batches.patches import read_pair
+from voxlate.training.batches.patches import Patches, read_pair
 
 WINDOWS: Mapping[str, Intensity] = {"t1": Window(low=0, high=1000), "t2": Window(low=0, high=500)}
 SLICES = DataSettings(source=["t1"], target=["t2"], patch=(1, 6, 8))
@@ -47,6 +47,11 @@ def scaled(cohort, case, name):
 def batches_of(cohort, data, batch=4, steps=4):
     batches = Batches(cohort, data, WINDOWS, batch=batch)
     return [batches[step] for step in range(steps)]
+
+
+def validation_batches(cohort, data, batch=8, limit=None):
+    patches = Patches(cohort, data, WINDOWS, "val")
+    return [*patches.in_batches(patches.even_places(limit), batch)]
 
 
 def mask_of(cohort, case):
@@ -215,7 +220,7 @@ def test_cases_without_source_or_target_are_left_out_and_listed_and_a_split_of_n
     assert missing_modalities(ragged, SLICES, "train") == {"case0": ["t1"], "case1": ["t2"]}
     assert batches[0].present.all()
     with refuses():
-        list(validation_batches(ragged, SLICES, WINDOWS))
+        validation_batches(ragged, SLICES)
 
 
 def test_targets_may_be_absent_for_some_items_but_not_all(ragged):
@@ -258,24 +263,18 @@ def test_the_slices_of_a_patch_have_the_ids_that_they_have_alone(six):
 
 def test_validation_takes_every_slice_in_order_without_augmentation(six):
     (case,) = six.splits["val"]
-    batches = list(validation_batches(six, MOVED, WINDOWS, batch=3))
+    batches = validation_batches(six, MOVED, batch=3)
     assert [len(batch) for batch in batches] == [3, 1]
     images = torch.cat([batch.source for batch in batches])
     assert torch.equal(images[:, 0, 0], scaled(six, case, "t1"))
-    (limited,) = validation_batches(six, MOVED, WINDOWS, batch=3, limit=2)
+    (limited,) = validation_batches(six, MOVED, batch=3, limit=2)
     assert [int(item) for item in limited.item] == [stable_id(case, d, 0, 0) for d in (1, 3)]
 
 
 def test_validation_of_thick_patches_takes_them_end_to_end_in_the_centre(six):
     (case,) = six.splits["val"]
-    (batch,) = validation_batches(six, replace(SLICES, patch=(2, 4, 4)), WINDOWS)
+    (batch,) = validation_batches(six, replace(SLICES, patch=(2, 4, 4)))
     assert batch.item.tolist() == [[stable_id(case, d + k, 1, 2) for k in (0, 1)] for d in (0, 2)]
-
-
-def test_settings_that_cannot_be_meant_are_refused():
-    for change in ({"patch": (0, 6, 8)}, {"source": ["t1", "t1"]}):
-        with refuses():
-            replace(SLICES, **change)
 
 
 @pytest.fixture(scope="module")
@@ -302,7 +301,7 @@ RESIZED = replace(CENTRED, augment=AugmentSettings(scale=0.2, stretch=0.1, flip_
 @every_row("width", [6, 14])
 def test_a_symmetric_head_is_learned_from_symmetric_pieces_whatever_its_width(symmetric, width):
     cohort = symmetric(width)
-    validation = validation_batches(cohort, CENTRED, WINDOWS)
+    validation = validation_batches(cohort, CENTRED)
     for batch in [*batches_of(cohort, CENTRED), *validation]:
         for part in (batch.source, batch.target, batch.mask):
             assert torch.equal(part, part.flip(-1))
@@ -324,10 +323,19 @@ def test_marked_voxels_weigh_as_stated_and_those_without_a_map_once():
     assert DataSettings(**VOXELWISE, labels=["seg"]).weight(labels[:, :1]) is None
 
 
-@every_row("weigh", [{"lesion": 10.0}, {"seg=high": 2.0}, {"seg": 0.0}])
-def test_weights_of_nothing_are_refused(weigh):
+@every_row(
+    "change",
+    [
+        {"patch": (0, 6, 8)},
+        {"source": ["t1", "t1"]},
+        {"weigh": {"lesion": 10.0}},
+        {"weigh": {"seg=high": 2.0}},
+        {"weigh": {"seg": 0.0}},
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(change):
     with refuses():
-        DataSettings(**VOXELWISE, labels=["seg"], weigh=weigh)
+        DataSettings(**VOXELWISE | {"labels": ["seg"]} | change)
 
 
 WEIGHED = {"data.labels": '["lesion"]', "data.weigh": "{ lesion = 9 }"}

@@ -10,8 +10,9 @@ from voxlate.base.config import fill
 from voxlate.base.items import stable_id
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.images.intensity import Intensity, MinMax, Window
-from voxlate.training.batches.batches import Batches, validation_batches
+from voxlate.training.batches.batches import Batches
 from voxlate.training.batches.data_settings import DataSettings, SliceFilter, select_slices
+from voxlate.training.batches.patches import Patches
 
 PAPER = SliceFilter(overlap=0.3, pixels=200, above={"tof": "mean", "cta": 0.0})
 MAPS: dict[str, Intensity] = {"tof": MinMax(), "cta": Window(low=-50, high=350)}
@@ -64,7 +65,8 @@ def test_training_and_validation_take_the_same_slices(cohort):
     wanted = {stable_id(case, d, 0, 0) for case in cohort.splits["train"] for d in KEPT}
     assert {int(batches[step].item) for step in range(8)} == wanted
     (case,) = cohort.splits["val"]
-    (batch,) = validation_batches(cohort, data, MAPS)
+    patches = Patches(cohort, data, MAPS, "val")
+    (batch,) = patches.in_batches(patches.even_places(), 8)
     assert batch.item.tolist() == [[stable_id(case, d, 0, 0)] for d in KEPT]
 
 

@@ -29,7 +29,7 @@ def items(sources, targets, present=None, target_present=None):
         target=stack(targets),
         mask=torch.ones(1, 1, *SHAPE),
         present=torch.tensor([present or [True] * len(sources)]),
-        target_present=None if target_present is None else torch.tensor([target_present]),
+        target_present=torch.tensor([target_present or [True] * len(targets)]),
         item=torch.zeros(1, 1, dtype=torch.int64),
         source_names=tuple(sources),
         target_names=tuple(targets),

@@ -5,8 +5,7 @@ import math
 from refusals import refuses
 from rows import slow
 from trainings import log_lines, recipe_of_text, same_weights
-from voxlate.training import loop, recipe
-from voxlate.training.torch_network import count_calls
+from voxlate.training import recipe
 
 
 @slow
@@ -41,27 +40,6 @@ def test_validation_takes_at_most_a_twentieth_of_every_shipped_training():
             if stage.method.iterates:
                 each = 1 + stage.validation_sampling(made.synth).evaluations
                 assert each <= stage.affordable, (name, stage.name)
-
-
-def test_validation_is_counted_as_it_is(read_tiny, fit, monkeypatch):
-    """The counted evaluations of the averaged network are those that the recipe promises."""
-    drawing = {"method.kind": "diffusion", "synth.sampler": "ddpm"}
-    drawing |= {"synth.steps": "500", "synth.keep_states": "3"}
-    made = read_tiny(drawing, validate_every=3, validation_items=4)
-    (stage,) = made.all_stages
-    sampling, counted = stage.validation_sampling(made.synth), []
-    assert (sampling.sampler, sampling.steps) == ("ddim", 1)
-    validate = loop.validate
-
-    def counting(method, *others):
-        with count_calls(method.net) as calls:
-            scores = validate(method, *others)
-        counted.append(calls.count)
-        return scores
-
-    monkeypatch.setattr(loop, "validate", counting)
-    fit(made)
-    assert counted == [4 * (1 + sampling.evaluations)] * 2
 
 
 @slow

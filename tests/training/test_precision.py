@@ -6,7 +6,6 @@ import torch
 from rows import every_row
 from voxlate.base.machine import cache_folder
 from voxlate.training import precision, recipe
-from voxlate.training.run import Run
 from voxlate.training.weights import read_header
 
 CPU = torch.device("cpu")
@@ -85,15 +84,6 @@ def test_a_run_states_the_precision_it_found_and_keeps_it_on_another_machine(
     assert fit(auto) == run, "another precision would be another run"
     assert run.weights().read_bytes() == weights
     assert recipe.read(str(run.recipe)).train.precision == "bfloat16"
-
-
-def test_a_run_in_which_nothing_was_trained_keeps_no_precision(run):
-    kept = Run(run)
-    assert precision.stage_precisions(kept) == {"final": "float32"}
-    for path in (kept.state, kept.weights()):
-        path.unlink(missing_ok=True)
-    assert precision.stage_precisions(kept) == {}
-    assert precision.stage_precisions(Run(run / "nowhere")) == {}
 
 
 @every_row(

@@ -33,7 +33,7 @@ def chosen(factor, **asked):
     synth = {"gradient_ratio": 0.5, "samples": 1, "sharpness": 1.0, **asked}
     recipe, line = SimpleNamespace(synth=SimpleNamespace(**synth)), Line(batch.target, factor)
     found = choose_sharpness(recipe, stage, line, [batch], torch.device("cpu"))
-    return found and found.place
+    return found and found[0]
 
 
 def test_images_are_clipped_as_synthesis_writes_them():

@@ -61,10 +61,8 @@ def test_a_training_that_learns_nothing_ends_early_and_says_why_also_when_it_was
     parts = fit(chosen, "parts")
     assert same_weights(parts, run)
     assert log_lines(parts, "ended") == [said]
-    log = parts.log.read_text()
     parts.weights().unlink()  # as a kill between the last state and the weights leaves it
     assert same_weights(fit(chosen, "parts"), run)
-    assert parts.log.read_text() == log
 
 
 @pytest.mark.parametrize("by", ["rate", "loss"])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from voxlate.base.errors import BadInput
 from voxlate.science.batch import Batch
-from voxlate.science.methods.method import Method, networks_in
+from voxlate.science.methods.method import Method
 from voxlate.training.recipe import Recipe, stage_recipe
 from voxlate.training.torch_network import count_calls
 
@@ -125,7 +125,7 @@ def write_graph(path: Path, method: Method, recipe: Recipe, single: bool) -> Tra
     with torch.no_grad():
         inputs = _example(recipe, SIDES[0], 1 if single else ITEMS[0])
         counted = CountedNoise()
-        with count_calls(*networks_in(sample.method)) as calls:
+        with count_calls(sample.method) as calls:
             sample.of(*inputs, counted)
         shape = counted.shapes[0] if counted.shapes else torch.Size((1, 1, 1, 1, 1))
         noise = _normal(3, (len(counted.shapes), *shape))

@@ -140,7 +140,6 @@ class Log:
         self.clock = clock
         self.stage = job.stage.name
         self.begun = time.monotonic() - learner.seconds
-        self.previous = (learner.step, learner.seconds)
         self.step_seconds = 0.0  # of the last step, with what followed the one before it
         self.latest: dict[str, float] = {}
         self.trackers: list[Any] = []
@@ -168,24 +167,20 @@ class Log:
         self.step_seconds = seconds - self.learner.seconds
         self.learner.seconds = seconds
         if writes and self.job.is_main:
-            before, passed = self.previous
-            rate = (step - before) * options.batch / max(seconds - passed, 1e-9)
+            rate = step * options.batch / max(seconds, 1e-9)
             common = {"lr": options.rate(self.clock.place(step - 1)), "items_per_s": rate}
             for turn, parts in losses.items():
                 values = {name: float(value) for name, value in parts.items()}
                 self.add(turn=turn, loss=values, **common, seconds=seconds)
                 self._plot({f"{turn}/{name}": value for name, value in values.items()} | common)
                 self.latest |= {"loss": values["total"], "items_per_s": rate}
-            self.previous = (step, seconds)
         self.report(round(self.clock.steps(step)))
 
     def add_validation(self, scores: Mapping[str, float]) -> None:
         """Log a validation."""
-        seconds = self.learner.seconds = self.seconds
-        self.add(validation=dict(scores), seconds=seconds)
+        self.add(validation=dict(scores), seconds=self.seconds)
         self._plot({f"validation/{name}": value for name, value in scores.items()})
         self.latest |= scores
-        self.previous = (self.learner.step, seconds)
 
     def report(self, steps: int) -> None:
         """Report the step, of so many."""

@@ -6,9 +6,9 @@ import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import torch
 from accelerate.utils import gather_object
@@ -28,7 +28,6 @@ from voxlate.science.nets.cpu import volumes_in_float32
 from voxlate.training.batches.latents import cache_moments, can_cache
 from voxlate.training.job import Clock, Job
 from voxlate.training.learner import Learner, Log, Losses, owner_of, resume, save_state
-from voxlate.training.log_file import read_verdicts
 from voxlate.training.precision import autocast
 from voxlate.training.processes import by_main
 from voxlate.training.recipe import Recipe, stage_recipe
@@ -50,8 +49,6 @@ CALIBRATION_SLICES = 256
 BOUND_SLICES = 64
 ASKED_SECONDS = 3.0  # interval in which several processes exchange their decisions
 
-T = TypeVar("T")
-
 
 def train_stage(job: Job, method: Method, notes: Mapping[str, Any]) -> Method:
     """Train a stage to its end, from its saved state if there is one.
@@ -69,7 +66,7 @@ def train_stage(job: Job, method: Method, notes: Mapping[str, Any]) -> Method:
     loader = job.batches(learner.step, keep_moments(job, method))
     with interrupts_held():  # readers that start must not receive Ctrl-C
         batches = iter(loader)
-    with closing(now.log):
+    with closing(now):
         if learner.step == 0 and options.best is not None:
             validate_now(now)  # the weights before the first step
         while not now.done:
@@ -80,8 +77,8 @@ def train_stage(job: Job, method: Method, notes: Mapping[str, Any]) -> Method:
             keep_first(now, first)
         if learner.best is not None:
             learner.averaged.load_state_dict(learner.best.weights)
-        chosen = now.by_main(compare)
-    return finish(job, learner, chosen | dict(notes))
+        compared = now.by_main(compare)
+    return finish(job, learner, {**compared, **notes})
 
 
 def begin_learner(method: Method, job: Job) -> Learner:
@@ -111,10 +108,6 @@ def keep_moments(job: Job, method: Method) -> Path | None:
 
     def _report(done: int, total: int) -> None:
         job.progress(f"{stage.name} (latents)", done, total, {})
-        if job.stop and done < total:
-            raise Stopped(
-                f"stopped at case {done} of {total} whose latents are encoded ({stage.name})"
-            )
 
     def _encode(images: Tensor) -> Tensor:
         with autocast(job.device, stage.train.precision):
@@ -175,30 +168,23 @@ def take_step(
     return losses
 
 
-@dataclass
-class StageState:
-    """A training between two steps, as the functions that follow a step read and change it.
+class StageState(Log):
+    """A training between two steps, with its log, as the functions that follow a step read and change it.
 
     stops: whether a signal ends the training; is_old: whether the saved state would be older than train.save_every;
     next_asked: the step after which several processes decide about both again.
     """
 
-    job: Job
-    learner: Learner
-    clock: Clock
-    stops: bool = False
-    is_old: bool = False
-    next_asked: int = 0
-
-    def __post_init__(self) -> None:
-        job = self.job
+    def __init__(self, job: Job, learner: Learner, clock: Clock) -> None:
+        super().__init__(job, learner, clock)
         self.options = job.stage.train
-        self.log = Log(job, self.learner, self.clock)
         self.items = validation_items(job.recipe, job.stage, job.cohort)
         self.epoch_steps = job.epoch_steps if self.options.stop else 0
-        self.saved = self.log.seconds
+        self.saved = self.seconds
+        self.stops = self.is_old = False
+        self.next_asked = 0
 
-    def by_main(self, do: "Callable[[StageState], T]") -> T:
+    def by_main(self, do: "Callable[[StageState], Any]") -> Any:
         """The result of a function of this training, which the main process alone calls (see processes.by_main)."""
         return by_main(self.job.accelerator, lambda: do(self))
 
@@ -230,7 +216,7 @@ def follow(now: StageState, losses: Losses) -> None:
     logs = now.done or step % now.options.log_every == 0
     if logs or now.saves:  # a check waits for the device
         check_finite(now, losses)
-    now.log.add_step(losses, logs)
+    now.add_step(losses, logs)
     if now.validates:
         validate_now(now)
     if now.saves:
@@ -256,9 +242,9 @@ def add_to_epoch(now: StageState, losses: Losses) -> None:
 
 def decide(now: StageState) -> None:
     """Decide in all processes whether a signal stops the training after this step, and whether a state is saved."""
-    step, each = now.learner.step, now.log.step_seconds
+    step, each = now.learner.step, now.step_seconds
     now.stops = bool(now.job.stop)
-    now.is_old = now.log.seconds + each - now.saved >= now.options.save_every
+    now.is_old = now.seconds + each - now.saved >= now.options.save_every
     if now.job.alone:
         return
     if step < now.next_asked:
@@ -290,7 +276,7 @@ def check_finite(now: StageState, losses: Losses) -> None:
 
 def validate_now(now: StageState) -> None:
     """Validate in the main process; with train.best, all processes keep the weights if their error is the least."""
-    error = now.by_main(log_validation)
+    error: float = now.by_main(log_validation)
     if now.options.best is not None:
         now.learner.compare(error)
 
@@ -305,7 +291,7 @@ def log_validation(
     job, method = now.job, now.learner.averaged
     scores = validate(method, now.items, recipe or job.recipe, job.stage, job.device, measure)
     prefix = "training_items_" if validation_split(job.cohort) == "train" else ""
-    now.log.add_validation({f"{prefix}{name}": value for name, value in scores.items()})
+    now.add_validation({f"{prefix}{name}": value for name, value in scores.items()})
     return scores.get("mae", math.nan)
 
 
@@ -315,7 +301,7 @@ def save(now: StageState) -> None:
     if job.is_main:
         state = {**now.learner.state(), "stage": job.stage.name}
         save_state(job.run.state, state, owner_of(job.recipe, job.cohort))
-    now.saved = now.log.seconds
+    now.saved = now.seconds
 
 
 @torch.no_grad()
@@ -355,26 +341,31 @@ def compare(now: StageState) -> dict[str, Any]:
 
     The main process does. Returns what the weights' header states of it.
     """
-    job, log, step = now.job, now.log, now.learner.step
+    job, learner, step = now.job, now.learner, now.learner.step
     stage, cohort, recipe = job.stage, job.cohort, job.recipe
-    method = now.learner.averaged
+    notes: dict[str, Any] = {} if learner.best is None else {"kept_step": learner.best.step}
     own = stage_recipe(recipe, stage.name)
-    chosen = choose_sharpness(own, stage, method, now.items, job.device)
+    chosen = choose_sharpness(own, stage, learner.averaged, now.items, job.device)
     if chosen is not None:
         items = "training" if validation_split(cohort) == "train" else "validation"
-        text = f"sharpness {chosen.place:g}: images of {items} items vary {chosen.ratio:.2f} times as much as the true ones, and {own.synth.gradient_ratio:g} times was asked for."
-        job.say(message("sharpness", text, place=chosen.place, ratio=chosen.ratio))
-        recipe = replace(recipe, synth=replace(recipe.synth, sharpness=chosen.place))
+        place, ratio = chosen
+        text = f"sharpness {place:g}: images of {items} items vary {ratio:.2f} times as much as the true ones, and {own.synth.gradient_ratio:g} times was asked for."
+        job.say(message("sharpness", text, place=place, ratio=ratio))
+        recipe = replace(recipe, synth=replace(recipe.synth, sharpness=place))
+        notes["sharpness"] = place
     if now.items and stage.method.makes_targets:
         errors = begin_errors(job.run, recipe, stage, cohort)
         log_validation(now, recipe, errors.add)
-        log.add(verdict={one.modality: asdict(one) for one in verdicts_on(errors, stage)})
+        verdicts = verdicts_on(errors, stage)
+        now.add(verdict={one.modality: asdict(one) for one in verdicts})
+        if worse := {one.modality: one.sentence for one in verdicts if one.outcome == "worse"}:
+            notes["worse"] = worse
     else:
         log_validation(now)
     if now.clock.place(step) < now.options.steps:
-        log.add(ended=f"ended at step {step} of {now.options.steps} by train.stop or train.best.")
-        log.report(step)
-    return {} if chosen is None else {"sharpness": chosen.place}
+        now.add(ended=f"ended at step {step} of {now.options.steps} by train.stop or train.best.")
+        now.report(step)
+    return notes
 
 
 def finish(job: Job, learner: Learner, notes: Mapping[str, Any]) -> Method:
@@ -391,14 +382,9 @@ def finish(job: Job, learner: Learner, notes: Mapping[str, Any]) -> Method:
         recipe = stage_recipe(job.recipe, stage.name)
         header = make_header(recipe, method, job.cohort, learner.step, learner.seconds)
         header["training_voxels"] += run.origin.get("inherited_voxels", [])
-        if learner.best is not None:
-            header["kept_step"] = learner.best.step
         if bound := bound_of(job, method):
             header["bound"] = bound
-        verdicts = read_verdicts(run.log).get(stage.name, [])
-        if worse := {one.modality: one.sentence for one in verdicts if one.outcome == "worse"}:
-            header["worse"] = worse
-        save_weights(run.weights(stage.name), method, header | dict(notes))
+        save_weights(run.weights(stage.name), method, {**header, **notes})
         shutil.rmtree(run.latents, ignore_errors=True)
     job.accelerator.wait_for_everyone()
     return method

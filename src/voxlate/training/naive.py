@@ -7,7 +7,7 @@ least-squares map.
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 
@@ -18,15 +18,7 @@ from scipy.ndimage import zoom
 from voxlate.base.array_types import AnyArray, Bool, Float32, Float64
 from voxlate.base.errors import BadInput
 from voxlate.base.files import CHECKSUM
-from voxlate.base.records import (
-    Name,
-    Number,
-    Record,
-    Several,
-    Text,
-    checksum,
-    write_tensors,
-)
+from voxlate.base.records import Record, checksum, write_tensors
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.images.grid import Grid, Volume, canonical, return_to
 from voxlate.scans.images.mask import foreground
@@ -41,18 +33,7 @@ Case = tuple[Mapping[str, Volume], Mapping[str, Bool] | None]
 
 
 @dataclass(frozen=True)
-class _Header:
-    """The header of a file of baselines."""
-
-    ranges: dict[Name, Range]
-    cases: Several
-    fixed: Text = ""
-    align: bool = False
-    typical: dict[Name, tuple[Number, Number]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Baselines(_Header):
+class Baselines:
     """The naive baselines, learned from the training cases.
 
     ranges: of every modality; cases: the number of training cases; fixed: the modality whose grid the means fill ("":
@@ -63,6 +44,11 @@ class Baselines(_Header):
     from any of them to another.
     """
 
+    ranges: Mapping[str, Range]
+    cases: int
+    fixed: str = ""
+    align: bool = False
+    typical: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     means: dict[str, Float32] = field(default_factory=dict)
     tables: dict[tuple[str, str], Float32] = field(default_factory=dict)
     products: Float64 | None = None
@@ -74,8 +60,8 @@ class Baselines(_Header):
             tensors[f"table:{source}:{target}"] = table
         if self.products is not None:
             tensors["products"] = self.products
-        stated = {one.name: getattr(self, one.name) for one in fields(_Header)}
-        texts = {key: json.dumps(value, default=vars) for key, value in stated.items()}
+        stated = ("ranges", "cases", "fixed", "align", "typical")
+        texts = {key: json.dumps(getattr(self, key), default=vars) for key in stated}
         write_tensors(path, tensors, {**texts, CHECKSUM: baselines_checksum(texts, tensors)})
 
     @classmethod
@@ -89,8 +75,10 @@ class Baselines(_Header):
             texts = {key: text for key, text in file.metadata.items() if key != CHECKSUM}
             tensors = file.arrays
         record.check_checksum(digest, baselines_checksum(texts, tensors))
-        stated = record.fill(_Header, {key: record.table(text) for key, text in texts.items()})
-        learned = cls(**vars(stated), products=tensors.pop("products", None))
+        stated = {key: json.loads(text) for key, text in texts.items()}
+        stated["ranges"] = {name: Range(**one) for name, one in stated["ranges"].items()}
+        stated["typical"] = {name: tuple(ends) for name, ends in stated["typical"].items()}
+        learned = cls(**stated, products=tensors.pop("products", None))
         for key, values in tensors.items():
             kind, *names = key.split(":")
             if kind == "mean":

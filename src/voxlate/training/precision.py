@@ -40,8 +40,7 @@ def stage_precisions(run: Run) -> dict[str, Precision]:
         return {}
     recipe = run.origin["recipe"]
     tables = [*recipe.get("stages", ()), {**recipe, "name": "final"}]
-    stated = {table["name"]: table["train"].get("precision") for table in tables}
-    return {name: found for name, found in stated.items() if found in ("bfloat16", "float32")}
+    return {table["name"]: table["train"].get("precision") for table in tables}
 
 
 def of_synthesis(recipe: Recipe, device: torch.device) -> Precision:
@@ -65,15 +64,13 @@ def choose(device: torch.device) -> tuple[Precision, str]:
     """The precision of "auto" on a device, and the reason for it."""
     if device.type == "cuda":
         # torch.cuda.is_bf16_supported() checks the current GPU only.
-        if torch.version.hip or torch.cuda.get_device_capability(device) >= (8, 0):
-            return "bfloat16", "bfloat16: the GPU computes in it"
-        return "float32", "float32: the GPU does not compute in bfloat16"
-    # autocast and kernels of other devices differ by version and were not tested.
-    if device.type != "cpu":
-        return "float32", f"float32: bfloat16 was not tested on devices of type {device.type}"
-    if multiplies_bfloat16():
-        return "bfloat16", "bfloat16: this processor multiplies it"
-    return "float32", "float32: this processor does not multiply bfloat16"
+        native = torch.version.hip or torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        # autocast and kernels of other devices differ by version and were not tested.
+        native = device.type == "cpu" and multiplies_bfloat16()
+    if native:
+        return "bfloat16", f"bfloat16: this {device.type} computes in it"
+    return "float32", f"float32: this {device.type} is not known to compute in bfloat16"
 
 
 def multiplies_bfloat16() -> bool:

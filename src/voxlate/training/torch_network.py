@@ -18,6 +18,7 @@ from voxlate.base.config import adapter, check_options, fill
 from voxlate.base.devices import find_device, name_of, single_threads
 from voxlate.base.errors import BadInput
 from voxlate.base.option import parameters_of
+from voxlate.scans.formats.format import errors_as
 from voxlate.science.batch import collate
 from voxlate.science.diffusion.noise import SynthesisNoise
 from voxlate.science.diffusion.sample import SamplerSettings
@@ -100,7 +101,7 @@ class TorchNetwork:
 
     def count(self) -> AbstractContextManager[Calls]:
         """Counts the evaluations of the network inside the block."""
-        return count_calls(*networks_in(self.method))
+        return count_calls(self.method)
 
     def mean(self) -> "tuple[ModelFacts, TorchNetwork] | None":
         """The predictor whose residual is sampled; None where there is none."""
@@ -200,8 +201,8 @@ def _receive(written: bytes, recipe: Recipe, header: Mapping[str, Any], asked: s
 
 
 @contextlib.contextmanager
-def count_calls(*nets: nn.Module) -> Iterator[Calls]:
-    """Count the evaluations of networks inside the block, without changing their results."""
+def count_calls(method: nn.Module) -> Iterator[Calls]:
+    """Count the evaluations of a method's networks inside the block, without changing their results."""
     calls = Calls()
     lock = threading.Lock()
 
@@ -209,7 +210,7 @@ def count_calls(*nets: nn.Module) -> Iterator[Calls]:
         with lock:
             calls.count += len(output.image)
 
-    hooks = [net.register_forward_hook(_count) for net in nets]
+    hooks = [net.register_forward_hook(_count) for net in networks_in(method)]
     try:
         yield calls
     finally:
@@ -229,8 +230,9 @@ def open_run(run: Path | str, device: str, allow_code: bool, answer: Answer | No
     header["weights_hash"] = file_hash(weights_of(path))
     anatomy = Run(folder).anatomy
     known = read_known_scans(anatomy) if anatomy.is_file() else None
-    data = data_of_training([folder])
-    facts = model_facts(recipe, header, data)
+    what = f"{path}: expected the facts of a model in the header of its weights, found others"
+    with errors_as(what, "Copy or train it again."):
+        facts = model_facts(recipe, header, data_of_training([folder]))
     chosen = find_device(device)
     network = TorchNetwork(method.to(chosen), recipe, header, chosen, device)
     own_samples = header["recipe"].get("synth", {}).get("samples", 1)
@@ -250,16 +252,15 @@ def _stage_path(path: Path, answer: Answer | None, allow_code: bool) -> Path:
     if answer is None or not weights.exists():
         return path
     recipe = from_dict(read_header(weights)["recipe"], f"{weights} (header)", allow_code)
-    if answer == "sample" and not recipe.method.is_stochastic:
-        raise BadInput(
-            f"{path}: expected a model that draws samples for the answer 'sample', found '{recipe.title}', which makes one image of a case. Ask for the answer 'mean', or for none; {HOW_TO_SAMPLE}."
-        )
-    if answer == "sample" or not recipe.method.is_stochastic:
+    if answer == ("sample" if recipe.method.is_stochastic else "mean"):
         return path
     stage = recipe.task.mean_stage
-    if stage is None:
+    if answer == "sample" or stage is None:
+        advice = "Take the mean of its samples: --samples 10"
+        if answer == "sample":
+            advice = f"Ask for 'mean', or for none; {HOW_TO_SAMPLE}"
         raise BadInput(
-            f"{path}: expected a model with a predictor for the answer 'mean', found '{recipe.title}', which has none. Take the mean of its samples instead: --samples 10."
+            f"{path}: expected a model that gives the answer '{answer}', found '{recipe.title}', which does not. {advice}."
         )
     return Run(path if path.is_dir() else path.parent).weights(stage)
 

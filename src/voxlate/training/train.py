@@ -1,6 +1,7 @@
 """The training of all stages of a recipe into a run; the same command resumes a stopped run."""
 
 import contextlib
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -235,16 +236,13 @@ def _train_stage(
 
 def _load_start(method: Method, start: Path, adapts: bool) -> None:
     """Load the weights from which a stage is initialised; an adaptation keeps the predictor that was adapted before."""
-    prefixes = tuple(
-        f"{name}.predictor."
-        for name, module in method.named_modules()
-        if isinstance(getattr(module, "predictor", None), Method)
-    )
-    own = {name: tensor.clone() for name, tensor in method.state_dict().items()}
+    inner = [getattr(module, "predictor", None) for module in method.modules()]
+    predictors = [one for one in inner if isinstance(one, Method)]
+    adapted = [copy.deepcopy(one.state_dict()) for one in predictors]
     load_weights(method, start)
     if adapts:
-        inside = {name: tensor for name, tensor in own.items() if name.startswith(prefixes)}
-        method.load_state_dict(inside, strict=False)
+        for predictor, state in zip(predictors, adapted):
+            predictor.load_state_dict(state)
 
 
 def _check_stages(jobs: Sequence[Job], starts: Mapping[str, Path]) -> None:

@@ -71,10 +71,6 @@ OF_PLAN = ("source", "target", "memory", "mode", "from_scratch")
 class TrainOptions(PlanOptions):
     """Options of `voxlate train` and voxlate.train; those of a plan hold for the recipe auto."""
 
-    minutes: Annotated[
-        float | None,
-        Option("Training time of auto on this machine. Default: 60.", panel=MAIN, least=0.01),
-    ] = None
     set: Annotated[Mapping[str, Value] | None, CHANGES] = None
     init: Annotated[
         Path | str | None,

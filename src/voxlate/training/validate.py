@@ -22,7 +22,6 @@ from voxlate.science.methods.method import Method
 from voxlate.synthesis.intervals import find_outside
 from voxlate.synthesis.patch import overlap
 from voxlate.synthesis.scan_checks import KnownScans, read_known_scans
-from voxlate.training.batches.batches import validation_batches
 from voxlate.training.batches.data_settings import training_cases
 from voxlate.training.batches.patches import Patches, Places
 from voxlate.training.naive import Baselines, fit_cohort
@@ -74,16 +73,11 @@ def whole_slices(
 
     An autoencoder may be trained on smaller patches, but it is measured on the slices of the stages that use it.
     """
-    own = recipe.data
-    depth = stage.data.patch[0]
-    data = replace(
-        stage.data,
-        patch=(depth, *own.patch[1:]),
-        foreground=own.foreground,
-        slices=own.slices,
-    )
-    limit = -(-count // depth)
-    return validation_batches(cohort, data, recipe.intensity, split, recipe.synth.batch, limit)
+    own, depth = recipe.data, stage.data.patch[0]
+    size = (depth, *own.patch[1:])
+    data = replace(stage.data, patch=size, foreground=own.foreground, slices=own.slices)
+    patches = Patches(cohort, data, recipe.intensity, split)
+    return patches.in_batches(patches.even_places(-(-count // depth)), recipe.synth.batch)
 
 
 @torch.no_grad()
@@ -134,10 +128,7 @@ def validate(
             losses.append(loss["total"].item())
         given, (image,) = draw(method, batch, sampling, drawn_in, (place,))
         assert batch.target is not None
-        error = (image - batch.target).abs()
-        errors.append(
-            (error if batch.target_present is None else error[batch.target_present]).mean().item()
-        )
+        errors.append((image - batch.target).abs()[batch.target_present].mean().item())
         if measure is not None:
             measure(batch, given, image)
     if not losses:
@@ -147,17 +138,8 @@ def validate(
 
 def find_targets(batch: Batch, item: int) -> list[int]:
     """The channels of the targets that an item has."""
-    if batch.target_present is None:
-        return list(range(len(batch.target_names)))
+    assert batch.target_present is not None
     return torch.nonzero(batch.target_present[item]).flatten().tolist()
-
-
-@dataclass(frozen=True)
-class Sharpness:
-    """A place on the line from the mean (0) to the sample (1), and the gradient ratio of validation images there."""
-
-    place: float
-    ratio: float
 
 
 @torch.no_grad()
@@ -167,8 +149,8 @@ def choose_sharpness(
     method: Method,
     items: Iterable[Batch],
     device: torch.device,
-) -> Sharpness | None:
-    """The least sharpness at which images have the gradient ratio that a recipe asks for, or 1 if none has.
+) -> tuple[float, float] | None:
+    """The least sharpness at which images have the gradient ratio that a recipe asks for (1 if none has), and their ratio.
 
     None if the recipe asks for no ratio, or states a sharpness of its own.
     """
@@ -185,7 +167,7 @@ def choose_sharpness(
         return None
     reached = (found >= synth.gradient_ratio * wanted).nonzero()
     place = int(reached[0]) if len(reached) else len(PLACES) - 1
-    return Sharpness(round(PLACES[place], 2), float(found[place]) / wanted)
+    return round(PLACES[place], 2), float(found[place]) / wanted
 
 
 def _variation(image: Tensor) -> float:

@@ -85,7 +85,11 @@ def save_weights(path: Path, method: nn.Module, header: Mapping[str, Any]) -> No
 
 def write_weights(path: Path, tensors: dict[str, Tensor], header: Mapping[str, Any]) -> None:
     """Write tensors as a weights file with this header, to which the checksum is added."""
-    _check_finite(tensors, path)
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise BadInput(
+                f"{path}: expected finite weights, found some in '{name}' that are not: the training diverged. Train again with a lower train.optimiser.lr."
+            )
     text = json.dumps({**header, "sha256": weights_checksum(header, tensors)})
     write_tensors(path, tensors, {"voxlate": text})
 
@@ -154,7 +158,6 @@ def load_weights(method: nn.Module, path: Path) -> None:
 
 def _fill(method: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Load the tensors of a file into a method (see `load_weights`)."""
-    _check_finite(tensors, path)
     firsts = _first_names(method).items()
     shared = {name: tensors[first] for name, first in firsts if first in tensors}
     try:
@@ -171,14 +174,6 @@ def _first_names(method: nn.Module) -> dict[str, str]:
     firsts = dict[int, str]()
     named = method.state_dict(keep_vars=True).items()
     return {name: firsts.setdefault(id(tensor), name) for name, tensor in named}
-
-
-def _check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise BadInput(
-                f"{path}: expected finite weights, found {int((~tensor.isfinite()).sum())} of {tensor.numel()} in '{name}' that are not: the training diverged. Train again with a lower train.optimiser.lr."
-            )
 
 
 def load_method(path: Path, allow_code: bool = False) -> Loaded:

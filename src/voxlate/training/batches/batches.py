@@ -1,7 +1,7 @@
 """Batches of a prepared cohort, each a pure function of the seed and the step."""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -196,19 +196,6 @@ def training_batches(
         own = stable_id("plane", seed, other.axes)
         batches.append(Batches(cohort, other, intensity, seed=own, **options))
     return Planes(batches) if others else batches[0]
-
-
-def validation_batches(
-    cohort: Cohort,
-    data: DataSettings,
-    intensity: IntensityMaps,
-    split: str = "val",
-    batch: int = 8,
-    limit: int | None = None,
-) -> Iterator[Batch]:
-    """The patches of Patches.even_places, in batches."""
-    patches = Patches(cohort, data, intensity, split)
-    return patches.in_batches(patches.even_places(limit), batch)
 
 
 def _below(high: int, generator: Generator) -> int:

@@ -21,7 +21,6 @@ from voxlate.synthesis.facts import DataFacts, SyntheticHeads
 from voxlate.training.batches.augment import AugmentSettings
 
 IN_PLANE = (1, 2)  # axes of a volume
-COMPLETE_GAPS = "; a completion learns from cases with gaps by --set task.incomplete=true --set data.allow_missing=true"
 
 
 @settings
@@ -228,10 +227,9 @@ def usable_cases(cohort: Cohort, data: DataSettings, split: str) -> list[str]:
     lacking = missing_modalities(cohort, data, split)
     usable = [case for case in cohort.splits[split] if case not in lacking]
     if not usable:
-        gaps = "" if data.allow_missing or data.source != data.target else COMPLETE_GAPS
         wanted, without = ", ".join(data.modalities), first_of(list(lacking))
         raise BadInput(
-            f"{cohort.folder}: expected a case with {wanted} in the split {split}, found none: each of its {len(lacking)} cases lacks one ({without or 'none'}). Prepare the cohort with other shares, or choose other modalities{gaps}."
+            f"{cohort.folder}: expected a case with {wanted} in the split {split}, found none: each of its {len(lacking)} cases lacks one ({without or 'none'}). Prepare the cohort with other shares, or choose other modalities."
         )
     return usable
 
