@@ -171,7 +171,7 @@ def check_synthesis(recipe: Recipe) -> None:
     for key, wrong, expected in (
         (
             "slices",
-            of_volumes and not synth.slices.for_volumes,
+            of_volumes and synth.slices.kind != "whole",
             "kind 'whole' for patches of several slices",
         ),
         (
@@ -181,7 +181,7 @@ def check_synthesis(recipe: Recipe) -> None:
         ),
         (
             "slices",
-            own_middle and not synth.slices.keeps_middle,
+            own_middle and synth.slices.kind == "tiled",
             "whole slices for task.asymmetry, whose middle is the mid-plane",
         ),
         (
