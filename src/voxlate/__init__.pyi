@@ -243,14 +243,6 @@ def prepare(
     root: Path | str,
     out: Path | str,
     *,
-    spacing_mm: tuple[float, float, float] | None = None,
-    resample: bool = False,
-    register: Literal["rigid", "bspline"] | None = None,
-    fixed: str | None = None,
-    align: Literal["midline"] | None = None,
-    mask: Literal["body", "brain"] = "body",
-    mask_from: str | None = None,
-    matrix: tuple[int, int, int] | tuple[int, int] | None = None,
     executor: Literal["local", "ray"] | None = None,
     workers: int | None = None,
     address: str | None = None,
@@ -262,6 +254,14 @@ def prepare(
     exclude: Sequence[str] | str | None = None,
     max_volume: str | None = None,
     modalities: Sequence[str] | None = None,
+    resample: bool = False,
+    register: Literal["rigid", "bspline"] | None = None,
+    spacing_mm: tuple[float, float, float] | None = None,
+    matrix: tuple[int, int, int] | tuple[int, int] | None = None,
+    fixed: str | None = None,
+    align: Literal["midline"] | None = None,
+    mask: Literal["body", "brain"] = "body",
+    mask_from: str | None = None,
     shares: tuple[float, float, float] | None = None,
     seed: int = 0,
     audit: bool = True,
@@ -272,14 +272,6 @@ def prepare(
     Args:
         root: Folder with one folder per case, or a manifest (CSV).
         out: Output folder.
-        spacing_mm: Voxel size in mm to which all scans are resampled. In the order z, y, x.
-        resample: Resample the scans of a case to the grid with the thinnest slices. Default: False.
-        register: Register the scans of a case: rigid or bspline.
-        fixed: Modality whose grid the other scans are resampled to.
-        align: Align heads: midline turns and shifts them until left and right mirror each other.
-        mask: Mask of a case that has no mask file: body, or the brain of a CT. Default: 'body'.
-        mask_from: Modality in which the brain is segmented. Default: plain CT if there is one.
-        matrix: Columns, rows and slices (0: as they are) to which every scan is resized, instead of spacing_mm. In the order z, y, x.
         executor: Workers: local (processes) or ray.
         workers: Number of workers.
         address: Ray cluster: HOST:PORT or auto.
@@ -291,6 +283,14 @@ def prepare(
         exclude: Case or patient to leave out (*, ?). One or a list.
         max_volume: Largest scan that is read. Default: 4GB.
         modalities: Modality to keep; cases without any of them are left out. One or a list. Default: all.
+        resample: Resample the scans of a case to the grid with the thinnest slices. Default: False.
+        register: Register the scans of a case: rigid or bspline.
+        spacing_mm: Voxel size in mm to which all scans are resampled. In the order z, y, x.
+        matrix: Columns, rows and slices (0: as they are) to which every scan is resized, instead of spacing_mm. In the order z, y, x.
+        fixed: Modality whose grid the other scans are resampled to.
+        align: Align heads: midline turns and shifts them until left and right mirror each other.
+        mask: Mask of a case that has no mask file: body, or the brain of a CT. Default: 'body'.
+        mask_from: Modality in which the brain is segmented. Default: plain CT if there is one.
         shares: Shares or numbers of patients for train, val and test. Default: 0.7 0.15 0.15, and no test patients if there are fewer than 10. The splits of a manifest take precedence.
         seed: Random seed of the split by patient. Default: 0.
         audit: Measure how far the scans of a case are misaligned. Default: True.

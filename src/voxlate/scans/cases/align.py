@@ -1,15 +1,12 @@
 """The common grid of a case's scans: as they are, resampled by their headers, or registered."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 
 from voxlate.base.errors import BadInput, did_you_mean
-from voxlate.base.option import MAIN, PREPARATION, Option, in_array_order, options
-from voxlate.base.records import Name
+from voxlate.base.records import Name, Positive
 from voxlate.scans.images.grid import (
     Grid,
     Order,
@@ -31,72 +28,28 @@ from voxlate.scans.images.register import (
 
 MOST_VOXELS = 4096  # voxels along an axis; more is a typing error
 Align = Literal["midline"]
+Mask = Literal["body", "brain"]
 
 
-def _read_matrix(sizes: Sequence[str]) -> tuple[str, ...]:
-    """Columns and rows, and slices unless they are 0, in the order of arrays."""
-    return in_array_order(sizes[:2] if tuple(sizes[2:]) == ("0",) else sizes)
-
-
-PreparationOption = partial(Option, panel=PREPARATION)
-
-
-@options
+@dataclass(frozen=True)
 class Preparation:
     """How a case is resampled to one grid and masked: chosen for a cohort, repeated at synthesis.
 
-    spacing_mm: (D, H, W) or as scanned; fixed: default: the first modality; matrix: (H, W) or (D, H, W), in place of a
-    spacing.
+    spacing_mm: (D, H, W) or as scanned; resample: whether scans are resampled to the fixed one's grid by their headers;
+    register: align every scan to the fixed one by its content; fixed: the modality whose grid is that of the case
+    (default: the first). align: "midline" turns and shifts that grid until the head's mid-sagittal plane is its middle
+    column. mask: the region of the mask where no mask file is given; mask_from: the modality in which a brain is found.
+    matrix: (H, W), to which the slices of every case are resized, or (D, H, W), in place of a spacing.
     """
 
-    spacing_mm: Annotated[
-        tuple[float, float, float] | None,
-        PreparationOption(
-            "Voxel size in mm to which all scans are resampled.",
-            metavar="X Y Z",
-            read=in_array_order,
-        ),
-    ] = None
-    resample: Annotated[
-        bool,
-        Option("Resample the scans of a case to the grid with the thinnest slices.", panel=MAIN),
-    ] = False
-    register: Annotated[
-        RegistrationMethod | None,
-        Option("Register the scans of a case: rigid or bspline.", panel=MAIN),
-    ] = None
-    fixed: Annotated[
-        Name | None,
-        PreparationOption(
-            "Modality whose grid the other scans are resampled to.",
-            metavar="NAME",
-        ),
-    ] = None
-    align: Annotated[
-        Align | None,
-        PreparationOption(
-            "Align heads: midline turns and shifts them until left and right mirror each other.",
-        ),
-    ] = None
-    mask: Annotated[
-        Literal["body", "brain"],
-        PreparationOption("Mask of a case that has no mask file: body, or the brain of a CT."),
-    ] = "body"
-    mask_from: Annotated[
-        Name | None,
-        PreparationOption(
-            "Modality in which the brain is segmented. Default: plain CT if there is one.",
-            metavar="NAME",
-        ),
-    ] = None
-    matrix: Annotated[
-        tuple[int, int, int] | tuple[int, int] | None,
-        PreparationOption(
-            "Columns, rows and slices (0: as they are) to which every scan is resized, instead of --spacing-mm.",
-            metavar="X Y Z",
-            read=_read_matrix,
-        ),
-    ] = None
+    spacing_mm: tuple[Positive, Positive, Positive] | None = None
+    resample: bool = False
+    register: RegistrationMethod | None = None
+    fixed: Name | None = None
+    align: Align | None = None
+    mask: Mask = "body"
+    mask_from: Name | None = None
+    matrix: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.spacing_mm and not min(self.spacing_mm) > 0:
