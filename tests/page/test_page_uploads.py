@@ -2,7 +2,6 @@
 
 import io
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
 
 from refusals import refuses
 from rows import every_row
@@ -104,15 +103,3 @@ def test_a_damaged_form_and_one_for_which_the_disk_has_no_room_are_refused_and_l
         answer = made.post("/uploads", content=b"x", headers={"content-type": kind})
         assert answer.status_code == 400
         assert not [*made.jobs.root.iterdir()]
-
-
-def test_twenty_parallel_uploads_are_all_kept_apart(page):
-    made = page()
-    with ThreadPoolExecutor(20) as pool:
-        answers = [*pool.map(lambda number: made.upload(**{"scan.nii": b"%d" % number}), range(20))]
-    assert {answer.status_code for answer in answers} == {303}
-    contents = {
-        (made.jobs.folder(name) / "scans" / "scan.nii").read_bytes()
-        for name in (answer.headers["location"].split("/")[-1] for answer in answers)
-    }
-    assert contents == {b"%d" % number for number in range(20)}

@@ -102,7 +102,7 @@ def check_access(request: Request, settings: Settings) -> None:
         raise HTTPException(
             411, "request: expected a stated length, found none. Use the page itself."
         )
-    most = settings.limits.upload_bytes
+    most = settings.upload_bytes
     if is_writing and int(length[:20]) > most:
         raise HTTPException(
             413, f"request: expected at most {most} bytes, found more. Choose fewer files."

@@ -174,12 +174,12 @@ async def upload(request: Request, site: OfSite) -> Response:
     """Take files, and put the check of which models fit them into the queue."""
     settings = site.settings
     size = 2 * int(request.headers["content-length"])  # the form, and its files
-    check_room(size, await run_in_threadpool(site.jobs.bytes), settings.data, settings.limits)
+    check_room(size, await run_in_threadpool(site.jobs.bytes), settings)
     folder = site.jobs.reserve()
     scans = folder / SCANS
     scans.mkdir()
     try:
-        await receive(request, scans, settings.limits)
+        await receive(request, scans, settings)
         files = sorted(path for path in scans.rglob("*") if path.is_file())
         if not files:
             raise BadInput("upload: expected files, found none. Choose a scan first.")
@@ -209,7 +209,7 @@ def job_page(request: Request, site: OfSite, name: str) -> Response:
         row=state,
         found=site.found(job),
         downloads=DOWNLOADS,
-        expires=site.settings.limits.keep_hours,
+        expires=site.settings.keep_hours,
     )
     if job.has_ended and "hx-request" in request.headers:
         page.headers["HX-Refresh"] = "true"
