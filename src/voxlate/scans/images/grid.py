@@ -176,14 +176,6 @@ def with_spacing(grid: Grid, spacing_mm: Spacing) -> Grid:
     return _same_centre(grid, shape, spacing_mm / old)
 
 
-def with_voxels(volume: Volume, spacing_mm: Spacing) -> Volume:
-    """The volume with voxels of another size (D, H, W), smoothed where they are larger."""
-    new, old = np.array(spacing_mm), np.array(volume.grid.spacing_mm)
-    sigma = np.where(new > old, 0.5 * new / old, 0.0)
-    smooth = ndimage.gaussian_filter(volume.data, [0.0, *sigma])
-    return resample(replace(volume, data=smooth), with_spacing(volume.grid, spacing_mm))
-
-
 def with_matrix(grid: Grid, matrix: tuple[int, ...]) -> Grid:
     """The grid of the same box and directions with (H, W) pixels a slice, or (D, H, W) voxels of any sides."""
     shape = np.array([*grid.shape[: -len(matrix)], *matrix])
