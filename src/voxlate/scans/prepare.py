@@ -57,7 +57,7 @@ from voxlate.scans.prepare_options import PrepareOptions
 
 MOST_WORKERS = 8
 # Further entries of a cohort's folder.
-OWN_NAMES = "transforms", "latents", "report.html", "messages.jsonl"
+OWN_NAMES = "transforms", "latents", "report.html"
 # of cohort.json's provenance; they may differ
 NO_OPTIONS = ("unread", "failed", "left_out", "voxlate")
 

@@ -168,8 +168,6 @@ def with_spacing(grid: Grid, spacing_mm: Spacing) -> Grid:
     The box reaches half a voxel beyond the outermost centres. Where it is no whole number of new voxels, it grows
     by less than one voxel, equally on both sides.
     """
-    if not all(length > 0 for length in spacing_mm):
-        raise ValueError(f"spacing_mm must be positive, got {spacing_mm}")
     old = np.array(grid.spacing_mm)
     voxels = np.array(grid.shape) * old / spacing_mm
     shape = np.maximum(1, np.ceil(voxels - 1e-3)).astype(int)
