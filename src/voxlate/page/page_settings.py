@@ -17,8 +17,8 @@ class Settings:
 
     runs: folders, weights files or starter:NAME by the label that the page shows; data: folder of uploads, jobs and
     results; token: lets browsers in; names: further host names by which browsers reach the page. upload_bytes: of one
-    upload, and of the files that its archives unpack to; files: of one upload; disk_bytes: of the whole data folder;
-    keep_hours: after which uploads and results are removed.
+    upload, and of the files that its archives unpack to; files: of one upload; keep_hours: after
+    which uploads and results are removed.
     """
 
     runs: dict[str, str]
@@ -30,7 +30,6 @@ class Settings:
     names: tuple[str, ...] = ()
     upload_bytes: int = 2 * GB
     files: int = 5000
-    disk_bytes: int = 20 * GB
     keep_hours: float = 24.0
 
     @property

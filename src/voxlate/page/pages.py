@@ -39,7 +39,7 @@ from voxlate.page.jobs import (
     Kind,
 )
 from voxlate.page.page_settings import Settings
-from voxlate.page.uploads import check_room, receive
+from voxlate.page.uploads import receive
 from voxlate.page.words import CONTRASTS, for_page
 from voxlate.scans.formats.io import without_ending
 
@@ -173,8 +173,6 @@ def index(request: Request, site: OfSite) -> Response:
 async def upload(request: Request, site: OfSite) -> Response:
     """Take files, and put the check of which models fit them into the queue."""
     settings = site.settings
-    size = 2 * int(request.headers["content-length"])  # the form, and its files
-    check_room(size, await run_in_threadpool(site.jobs.bytes), settings)
     folder = site.jobs.reserve()
     scans = folder / SCANS
     scans.mkdir()

@@ -36,7 +36,6 @@ def check_server(runs: Sequence[Address], options: ServeOptions) -> Settings:
         options.port,
         tuple(names),
         upload_bytes=int(bytes_of(options.max_upload)),
-        disk_bytes=int(bytes_of(options.max_disk)),
         keep_hours=options.keep,
     )
 

@@ -1,7 +1,6 @@
 """Scans that come in: the files of a form, and archives that are unpacked, so that nothing leaves its folder."""
 
 import re
-import shutil
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -15,7 +14,6 @@ from voxlate.base.errors import BadInput, system_refusal
 from voxlate.base.files import LONGEST_NAME
 from voxlate.page.page_settings import Settings
 
-SPARE = 1 << 28  # bytes of the disk that uploads leave free
 MB = 2**20
 DEEPEST = 12  # folders above a file
 # Files that systems add to folders and archives, and that hold no scan.
@@ -98,23 +96,14 @@ def safe_parts(name: str) -> list[str]:
     return safe if all(safe) else []
 
 
-def check_room(size: int, used: int, settings: Settings) -> None:
-    """Raise BadInput where the data folder, of which so many bytes are used, or the disk has no room for an upload."""
-    room = max(0, min(settings.disk_bytes - used, shutil.disk_usage(settings.data).free - SPARE))
-    if size > room:
-        raise BadInput(
-            f"disk: expected room for {size / MB:.4g} MB, found {room / MB:.4g} MB. Remove results that are not needed any more."
-        )
-
-
 async def receive(request: Request, folder: Path, settings: Settings) -> None:
     """Write the files of a form below a folder, and unpack its archives; raises BadInput where a limit is broken."""
-    # files that are clutter do not count later
-    async with request.form(max_files=2 * settings.files) as form:
-        try:
+    try:
+        # files that are clutter do not count later
+        async with request.form(max_files=2 * settings.files) as form:
             await run_in_threadpool(_write_files, form, folder, settings)
-        except OSError as error:
-            raise system_refusal(error) from error
+    except OSError as error:
+        raise system_refusal(error) from error
 
 
 def _write_files(form: FormData, folder: Path, settings: Settings) -> None:
