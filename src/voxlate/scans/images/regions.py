@@ -81,7 +81,7 @@ def regions_from(texts: Mapping[str, str] | None) -> tuple[Region, ...]:
     names = [region.name for region in regions]
     if twice := [name for name in names if names.count(name) > 1]:
         raise BadInput(
-            f"region {twice[0]}: expected another name beside {TISSUES}, which has a region of that name. Rename it."
+            f"region {twice[0]}: expected another name beside {TISSUES}, which has a region of that name, found it again. Rename it."
         )
     return tuple(regions)
 
