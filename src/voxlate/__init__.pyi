@@ -1121,7 +1121,6 @@ def serve(
     token_file: Path | str | None = None,
     keep: float = 24.0,
     max_upload: str = "2GB",
-    max_disk: str = "20GB",
     device: str = "auto",
     progress: bool | Callable[..., None] | Reporter = True,
 ) -> None:
@@ -1138,7 +1137,6 @@ def serve(
         token_file: File with an own token of at least 16 characters, for several browsers.
         keep: Hours after which uploads and results are removed. At least 0.1. Default: 24.0.
         max_upload: Size of the largest upload. Default: 2GB.
-        max_disk: Size of all uploads and results. Default: 20GB.
         device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: auto.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 

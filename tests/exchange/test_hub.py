@@ -103,7 +103,7 @@ def test_the_card_states_its_licence_and_the_calibration(calibrated, tmp_path):
     package.push(calibrated, REPO, dry_run=tmp_path / "pushed", licence="MIT")
     card = (tmp_path / "pushed" / "README.md").read_text()
     data = huggingface_hub.ModelCard(card).data
-    assert (data.license, data.library_name) == ("mit", "voxlate")
+    assert (data.license_name, data.library_name) == ("mit", "voxlate")
     assert "3 patients that training did not see" in card
     assert "case0" not in card
 

@@ -20,7 +20,7 @@ def page(tmp_path):
     from paging import BASE, TOKEN, Page, TestClient
 
     from voxlate.page.app import create_app
-    from voxlate.page.page_settings import Limits, Settings
+    from voxlate.page.page_settings import Settings
 
     with ExitStack() as open_pages:
 
@@ -37,7 +37,7 @@ def page(tmp_path):
                 TOKEN,
                 device="cpu",
                 names=names,
-                limits=Limits(**limits),
+                **limits,
             )
             app = create_app(settings, start)
             options = {"base_url": BASE, "follow_redirects": False}

@@ -47,7 +47,7 @@ def _images(prefix="", **others):
     return [
         {
             "name": "t1" if role == "source" else "ct",
-            "url": f"/{others.get(role, f'{prefix}{role}')}.nii.gz",
+            "file": f"/{others.get(role, f'{prefix}{role}')}.nii.gz",
             "role": role,
             **dict(zip(("label", "unit", "low", "high"), stated)),
         }

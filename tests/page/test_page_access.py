@@ -90,6 +90,18 @@ def test_every_response_has_the_security_headers(page):
     assert made.get("/").headers["cache-control"] == "no-store"
 
 
+def test_a_browser_asks_whether_a_script_has_changed_and_gets_it_only_then(page):
+    made = page()
+    first = made.get("/static/viewer.js")
+    for etag, code, content in (
+        (first.headers["etag"], 304, b""),
+        ('"another"', 200, first.content),
+    ):
+        answer = made.get("/static/viewer.js", headers={"if-none-match": etag})
+        assert (answer.status_code, answer.content) == (code, content)
+        assert answer.headers["cache-control"] == "private, no-cache"
+
+
 @every_row("template", sorted(TEMPLATES.glob("*.html")))
 def test_no_template_has_inline_code_or_names_another_host(template):
     text = template.read_text()

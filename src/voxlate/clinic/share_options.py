@@ -132,7 +132,4 @@ class ServeOptions:
     max_upload: Annotated[
         str, Option("Size of the largest upload.", metavar="SIZE", check=bytes_of)
     ] = "2GB"
-    max_disk: Annotated[
-        str, Option("Size of all uploads and results.", metavar="SIZE", check=bytes_of)
-    ] = "20GB"
     device: Device = "auto"

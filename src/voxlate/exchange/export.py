@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -15,7 +16,7 @@ from voxlate.base.errors import BadInput
 from voxlate.base.files import sha256_of, whole_folder, write_json
 from voxlate.base.optional import optional_package
 from voxlate.base.records import checksum, write_tensors
-from voxlate.exchange.graph import Traced, write_graph
+from voxlate.exchange.graph import Arrays, write_graph
 from voxlate.synthesis.calibration import Header
 from voxlate.synthesis.exported import (
     ARRAYS,
@@ -79,17 +80,18 @@ def _write(model: Model, folder: Path, licence: str) -> Description:
     recipe = network.recipe
     in_plane = replace(recipe, data=recipe.data.by_plane[0])
     single = recipe.method.is_stochastic  # constants of its steps have the shape of the batch
-    traced = write_graph(folder / NETWORK, network.method, in_plane, single)
+    graph, examples = write_graph(folder / NETWORK, network.method, in_plane, single)
     if not single:
         try:  # whether it takes patches in another number and size than those by which it was traced
-            _loss(folder, traced)
+            _loss(folder, examples)
         except Exception:  # onnxruntime has an exception of its own for each kind of failure
-            traced = write_graph(folder / NETWORK, network.method, in_plane, single=True)
-    arrays = {f"selftest.{name}": array for name, array in traced.arrays.items()}
+            graph, examples = write_graph(folder / NETWORK, network.method, in_plane, single=True)
+    graph = replace(graph, largest_loss=_loss(folder, examples))
+    arrays = {f"selftest.{name}": array for name, array in examples[0].items()}
     arrays |= _arrays(model)
     text = json.dumps({"format": FORMAT})
     write_tensors(folder / ARRAYS, arrays, {"model": text, "sha256": checksum(text, arrays)})
-    description = _describe(model, traced, licence, folder)
+    description = _describe(model, graph, licence, folder)
     _write_description(folder, description)
     load_exported(folder)
     return description
@@ -99,12 +101,12 @@ def _write_description(folder: Path, description: Description) -> None:
     write_json(folder / DESCRIPTION, adapter(Description).dump_python(description, mode="json"))
 
 
-def _loss(folder: Path, traced: Traced) -> float:
-    """The largest distance of the graph's image from torch's, on the self-test."""
+def _loss(folder: Path, examples: Sequence[Arrays]) -> float:
+    """The largest distance of the graph's images from torch's."""
     session = Session((folder / NETWORK).read_bytes()).opened
     names = [wanted.name for wanted in session.get_inputs()]
     largest = 0.0
-    for given in (traced.arrays, traced.check):
+    for given in examples:
         (image,) = session.run(["image"], {name: given[name] for name in names})
         largest = max(largest, float(np.abs(image - given["image"]).max()))
     return largest
@@ -124,7 +126,7 @@ def _arrays(model: Model) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _describe(model: Model, traced: Traced, licence: str, folder: Path) -> Description:
+def _describe(model: Model, graph: Graph, licence: str, folder: Path) -> Description:
     calibration = model.calibration()
     stated = None
     if calibration is not None:
@@ -142,15 +144,7 @@ def _describe(model: Model, traced: Traced, licence: str, folder: Path) -> Descr
         licence,
         # digests and names of the training's scans and patients stay with the run
         replace(model.facts, seen_voxels=[], splits={}, of_fold=False),
-        Graph(
-            NETWORK,
-            traced.single,
-            traced.draws,
-            traced.noise_channels,
-            traced.shrink,
-            traced.evaluations,
-            _loss(folder, traced),
-        ),
+        graph,
         anatomy,
         stated,
         _card(model),

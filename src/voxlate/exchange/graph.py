@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from voxlate.base.errors import BadInput
 from voxlate.science.batch import Batch
 from voxlate.science.methods.method import Method
+from voxlate.synthesis.exported import Graph
 from voxlate.training.recipe import Recipe, stage_recipe
 from voxlate.training.torch_network import count_calls
 
@@ -91,26 +92,16 @@ class Sample(nn.Module):
         return image
 
 
-@dataclass(frozen=True)
-class Traced:
-    """A written graph: the inputs and the image of its self-test, its draws and their channels and factor of size.
-
-    check: the same of other patches, in another number and size; single: whether it takes one item at a time.
-    """
-
-    arrays: dict[str, np.ndarray]
-    check: dict[str, np.ndarray]
-    single: bool
-    draws: int
-    noise_channels: int
-    shrink: int
-    evaluations: float
+Arrays = dict[str, np.ndarray]
 
 
-def write_graph(path: Path, method: Method, recipe: Recipe, single: bool) -> Traced:
+def write_graph(
+    path: Path, method: Method, recipe: Recipe, single: bool
+) -> tuple[Graph, list[Arrays]]:
     """Trace a method's synthesis by a small example, and write it as ONNX.
 
-    single: for one patch at a time. Raises BadInput for what no graph of fixed steps does.
+    single: for one patch at a time. Returns the graph, whose loss is not known yet, and its inputs and torch's image for
+    two examples of another number and size. Raises BadInput for what no graph of fixed steps does.
     """
     synth = recipe.synth
     if math.isinf(synth.evaluations) and recipe.method.iterates:
@@ -127,25 +118,23 @@ def write_graph(path: Path, method: Method, recipe: Recipe, single: bool) -> Tra
         counted = CountedNoise()
         with count_calls(sample.method) as calls:
             sample.of(*inputs, counted)
-        shape = counted.shapes[0] if counted.shapes else torch.Size((1, 1, 1, 1, 1))
-        noise = _normal(3, (len(counted.shapes), *shape))
+        draws = len(counted.shapes)
+        shape = counted.shapes[0] if draws else torch.Size((1, 1, 1, 1, 1))
+        noise = _normal(3, (draws, *shape))
         _trace(path, sample, (*inputs, noise), recipe, single)
         _fold_constants(path)
-        arrays = _arrays_of(sample, inputs, noise)
         further = _example(recipe, SIDES[1], 1 if single else ITEMS[1], uneven=False)
         shrink = 1  # noise of latents, whose sides are rounded up
-        while counted.shapes and shrink * shape[-1] < inputs[0].shape[-1]:
+        while draws and shrink * shape[-1] < inputs[0].shape[-1]:
             shrink *= 2
         sides = (-(-side // shrink) for side in further[0].shape[-2:])
-        other = (len(further[0]), *shape[1:-2], *sides)
-        check = _arrays_of(sample, further, _normal(4, (len(counted.shapes), *other)))
+        other = _normal(4, (draws, len(further[0]), *shape[1:-2], *sides))
+        examples = [_arrays_of(sample, inputs, noise), _arrays_of(sample, further, other)]
     evaluations = calls.count / len(inputs[0])
-    return Traced(arrays, check, single, len(counted.shapes), shape[1], shrink, evaluations)
+    return Graph(path.name, single, draws, shape[1], shrink, evaluations, 0.0), examples
 
 
-def _arrays_of(
-    sample: Sample, inputs: tuple[Tensor, Tensor, Tensor], noise: Tensor
-) -> dict[str, np.ndarray]:
+def _arrays_of(sample: Sample, inputs: tuple[Tensor, Tensor, Tensor], noise: Tensor) -> Arrays:
     """The inputs and torch's image by the graph's names; arrays without numbers are left out."""
     tensors = (*inputs, noise, sample(*inputs, noise))
     named = zip([*INPUTS, "image"], tensors)

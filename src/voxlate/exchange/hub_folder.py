@@ -35,11 +35,6 @@ KEPT = (
     "parameters", "seconds", "training_cases", "made_by",
 )  # fmt: skip
 CARD = "README.md"
-# Identifiers of licences that hubs know; another is stated by its name.
-LICENCES = {
-    "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0",
-    "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "gpl-3.0", "agpl-3.0", "mpl-2.0",
-}  # fmt: skip
 # What a card says of itself: nothing in it names a patient.
 ABSENT = "Names of cases and patients, digests of their scans, paths, images and the log of the training are not in these files."
 
@@ -131,15 +126,13 @@ def write_card(
 
 def _yaml(licence: str, modalities: Sequence[str]) -> str:
     """The table at the head, which the hub reads."""
-    known: dict[str, Any] = {"license": licence.lower()}
-    if licence.lower() not in LICENCES:
-        name = re.sub(r"[^a-z0-9.]+", "-", licence.lower()).strip("-")
-        known = {"license": "other", "license_name": name}
+    name = re.sub(r"[^a-z0-9.]+", "-", licence.lower()).strip("-")
     table = huggingface_hub.ModelCardData(
         library_name="voxlate",
         pipeline_tag="image-to-image",
         tags=["medical", "image-synthesis", "not-a-medical-device", *dict.fromkeys(modalities)],
-        **known,
+        license="other",
+        license_name=name,
     )
     return f"---\n{table.to_yaml()}\n---"
 

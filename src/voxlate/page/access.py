@@ -36,7 +36,10 @@ HEADERS = {
     "permissions-policy": "camera=(), microphone=(), geolocation=()",
     "cache-control": "no-store",
 }
-OPEN = ("/enter", "/static/")  # without a session
+ENTER, STATIC = "/enter", "/static/"  # without a session
+# Scripts and styles hold nothing of a patient. The browser keeps them, and asks by their ETag whether they have changed:
+# after an update of voxlate, an old script beside a new page would not work.
+STATIC_CACHE = "private, no-cache"
 READING = ("GET", "HEAD")
 
 
@@ -59,6 +62,8 @@ class Access:
             """Add the headers that a response does not have."""
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
+                if request.scope["path"].startswith(STATIC):
+                    headers.setdefault("cache-control", STATIC_CACHE)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)
@@ -87,7 +92,7 @@ def check_access(request: Request, settings: Settings) -> None:
         )
     session = request.cookies.get(settings.cookie, "")
     is_in = hmac.compare_digest(session.encode(), settings.session.encode())
-    if not is_in and not request.scope["path"].startswith(OPEN):
+    if not is_in and not request.scope["path"].startswith((ENTER, STATIC)):
         raise HTTPException(
             401,
             "session: expected a browser that the token let in, found another. Open the address that the server printed.",
@@ -97,7 +102,7 @@ def check_access(request: Request, settings: Settings) -> None:
         raise HTTPException(
             411, "request: expected a stated length, found none. Use the page itself."
         )
-    most = settings.limits.upload_bytes
+    most = settings.upload_bytes
     if is_writing and int(length[:20]) > most:
         raise HTTPException(
             413, f"request: expected at most {most} bytes, found more. Choose fewer files."

@@ -50,7 +50,7 @@ def create_app(settings: Settings, start: Start | None = start_process) -> Acces
     stop = threading.Event()
     work: Callable[[], object] = stop.wait
     if start is not None:
-        work = Worker(jobs, start, stop, settings.limits.keep_hours * 3600).run
+        work = Worker(jobs, start, stop, settings.keep_hours * 3600).run
 
     @asynccontextmanager
     async def run_worker(_: FastAPI) -> AsyncIterator[None]:

@@ -14,7 +14,6 @@ import shutil
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -187,14 +186,6 @@ class Jobs:
         except BadInput:
             return {}
         return content
-
-    def bytes(self) -> int:
-        """The size of all files below the data folder."""
-        total = 0
-        for path in self.data.rglob("*"):
-            with suppress(FileNotFoundError):  # removed in the meantime
-                total += path.lstat().st_size
-        return total
 
 
 def scans_of(folder: Path, request: Asked) -> Path:

@@ -171,9 +171,11 @@ def _reason(label: str, error: Exception) -> str:
 def open_model(run: str, device: str) -> Model:
     """A run with its calibrated answer, whose images have a map of the uncertainty; else as it is."""
     model = load(run, device)
-    if _is_calibrated(model) or not model.facts.is_stochastic or model.network.mean() is None:
+    if _is_calibrated(model) or not model.facts.is_stochastic:
         return model
-    with suppress(BadInput):  # weights alone come without those of their predictor
+    with suppress(
+        BadInput
+    ):  # it may have no mean, and weights alone come without those of their predictor
         mean = load(run, device, answer="mean")
         if _is_calibrated(mean):
             return mean

@@ -1,7 +1,7 @@
 """Settings and limits of the page."""
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from voxlate.base.hub import address_of
@@ -12,25 +12,13 @@ WILDCARDS = ("0.0.0.0", "::", "")
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What the page accepts at most.
-
-    upload_bytes: of one upload, and of the files that its archives unpack to; files: of one upload; disk_bytes: of the
-    whole data folder; keep_hours: after which uploads and results are removed.
-    """
-
-    upload_bytes: int = 2 * GB
-    files: int = 5000
-    disk_bytes: int = 20 * GB
-    keep_hours: float = 24.0
-
-
-@dataclass(frozen=True)
 class Settings:
     """What a server offers, and to whom.
 
     runs: folders, weights files or starter:NAME by the label that the page shows; data: folder of uploads, jobs and
-    results; token: lets browsers in; names: further host names by which browsers reach the page.
+    results; token: lets browsers in; names: further host names by which browsers reach the page. upload_bytes: of one
+    upload, and of the files that its archives unpack to; files: of one upload; keep_hours: after
+    which uploads and results are removed.
     """
 
     runs: dict[str, str]
@@ -40,7 +28,9 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8765
     names: tuple[str, ...] = ()
-    limits: Limits = field(default_factory=Limits)
+    upload_bytes: int = 2 * GB
+    files: int = 5000
+    keep_hours: float = 24.0
 
     @property
     def host_names(self) -> frozenset[str]:

@@ -39,7 +39,7 @@ from voxlate.page.jobs import (
     Kind,
 )
 from voxlate.page.page_settings import Settings
-from voxlate.page.uploads import check_room, receive
+from voxlate.page.uploads import receive
 from voxlate.page.words import CONTRASTS, for_page
 from voxlate.scans.formats.io import without_ending
 
@@ -76,16 +76,6 @@ class Site:
     def found(self, job: Job) -> Json:
         """What a job has found; {} before it is finished."""
         return self.jobs.read_file(job.name, FOUND) if job.state == "done" else {}
-
-    def job_page(self, request: Request, job: Job, **values: Any) -> Response:
-        """The page of a job; where htmx asks for one that has ended since, the browser is told to load all of it."""
-        state = self.state_of(job)
-        if wants_json(request):
-            return JSONResponse(asdict(state))
-        page = self.page(f"{job.kind}.html", job=job, row=state, found=self.found(job), **values)
-        if job.has_ended and "hx-request" in request.headers:
-            page.headers["HX-Refresh"] = "true"
-        return page
 
     def state_of(self, job: Job) -> JobState:
         """A job with its progress or its place in the queue, and what it has found."""
@@ -183,13 +173,11 @@ def index(request: Request, site: OfSite) -> Response:
 async def upload(request: Request, site: OfSite) -> Response:
     """Take files, and put the check of which models fit them into the queue."""
     settings = site.settings
-    size = 2 * int(request.headers["content-length"])  # the form, and its files
-    check_room(size, await run_in_threadpool(site.jobs.bytes), settings.data, settings.limits)
     folder = site.jobs.reserve()
     scans = folder / SCANS
     scans.mkdir()
     try:
-        await receive(request, scans, settings.limits)
+        await receive(request, scans, settings)
         files = sorted(path for path in scans.rglob("*") if path.is_file())
         if not files:
             raise BadInput("upload: expected files, found none. Choose a scan first.")
@@ -203,12 +191,27 @@ async def upload(request: Request, site: OfSite) -> Response:
 
 
 @router.get("/uploads/{name}", response_model=JobState)
-def upload_page(request: Request, site: OfSite, name: str) -> Response:
-    """Which models fit an upload, and why; while the check waits or runs, how far it is."""
+@router.get("/jobs/{name}", response_model=JobState)
+def job_page(request: Request, site: OfSite, name: str) -> Response:
+    """A check or a synthesis: how far it is, and what it has found.
+
+    Where htmx asks for one that has ended since, the browser is told to load all of it.
+    """
     job = site.jobs.read(name)
-    if job.kind != "check":
-        return site.go_to(job)
-    return site.job_page(request, job, said=job.request.get("names"))
+    state = site.state_of(job)
+    if wants_json(request):
+        return JSONResponse(asdict(state))
+    page = site.page(
+        f"{job.kind}.html",
+        job=job,
+        row=state,
+        found=site.found(job),
+        downloads=DOWNLOADS,
+        expires=site.settings.keep_hours,
+    )
+    if job.has_ended and "hx-request" in request.headers:
+        page.headers["HX-Refresh"] = "true"
+    return page
 
 
 @router.post("/uploads/{name}/names", include_in_schema=False)
@@ -240,22 +243,6 @@ def synthesise(site: OfSite, name: str, form: Annotated[SynthesisForm, Form()]) 
         "options": {"anyway": form.anyway, "device": site.settings.device},
     }
     return site.add("synthesise", f"{', '.join(fit['targets']).upper()} of {job.title}", asked)
-
-
-@router.get("/jobs/{name}", response_model=JobState)
-def result_page(request: Request, site: OfSite, name: str) -> Response:
-    """A synthesis: its progress, and once it is finished its images, warnings and downloads."""
-    job = site.jobs.read(name)
-    if job.kind != "synthesise":
-        return site.go_to(job)
-    views = site.found(job).get("views", ())
-    return site.job_page(
-        request,
-        job,
-        downloads=DOWNLOADS,
-        images=[{**view, "url": f"/jobs/{name}/{view['file']}"} for view in views],
-        expires=site.settings.limits.keep_hours,
-    )
 
 
 @router.post("/jobs/{name}/cancel", response_model=Listed)

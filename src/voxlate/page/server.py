@@ -15,7 +15,7 @@ from voxlate.base.optional import optional_package
 from voxlate.clinic.share_options import SHORTEST_TOKEN, ServeOptions
 from voxlate.commands.api.entry import RUNS, Address, Command
 from voxlate.commands.api.progress import Reporter, say
-from voxlate.page.page_settings import LOOPBACK, WILDCARDS, Limits, Settings, label_runs
+from voxlate.page.page_settings import LOOPBACK, WILDCARDS, Settings, label_runs
 from voxlate.training.starters.names import folder_of, is_starter, starters_to_run
 
 PACKAGES = ("fastapi", "uvicorn", "python_multipart", "jinja2")
@@ -35,11 +35,8 @@ def check_server(runs: Sequence[Address], options: ServeOptions) -> Settings:
         host,
         options.port,
         tuple(names),
-        Limits(
-            upload_bytes=int(bytes_of(options.max_upload)),
-            disk_bytes=int(bytes_of(options.max_disk)),
-            keep_hours=options.keep,
-        ),
+        upload_bytes=int(bytes_of(options.max_upload)),
+        keep_hours=options.keep,
     )
 
 

@@ -120,7 +120,7 @@ def _write_dicom(folder: Path, files: Mapping[str, Path]) -> list[str]:
 
 @dataclass(frozen=True)
 class View:
-    """An image of the viewer: its role, the values shown as black and white, and its place among the views."""
+    """An image of the viewer: its role, the values shown as black and white, and its place in the job's folder."""
 
     name: str
     label: str

@@ -1,7 +1,6 @@
 """Scans that come in: the files of a form, and archives that are unpacked, so that nothing leaves its folder."""
 
 import re
-import shutil
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -13,9 +12,8 @@ from starlette.datastructures import FormData, UploadFile
 
 from voxlate.base.errors import BadInput, system_refusal
 from voxlate.base.files import LONGEST_NAME
-from voxlate.page.page_settings import Limits
+from voxlate.page.page_settings import Settings
 
-SPARE = 1 << 28  # bytes of the disk that uploads leave free
 MB = 2**20
 DEEPEST = 12  # folders above a file
 # Files that systems add to folders and archives, and that hold no scan.
@@ -26,7 +24,7 @@ CLUTTER = ("__macosx", "thumbs.db", "desktop.ini")
 class Received:
     """The number of files that were written, and of their bytes; and what may be at most."""
 
-    limits: Limits
+    settings: Settings
     files: int = 0
     size: int = 0
 
@@ -39,9 +37,9 @@ class Received:
         if not parts:
             return
         self.files += 1
-        if self.files > self.limits.files:
+        if self.files > self.settings.files:
             raise BadInput(
-                f"scans: expected at most {self.limits.files} files, found more. Choose one study."
+                f"scans: expected at most {self.settings.files} files, found more. Choose one study."
             )
         path = folder.joinpath(*parts)
         try:
@@ -54,9 +52,9 @@ class Received:
         with target:
             while chunk := source.read(MB):
                 self.size += len(chunk)
-                if self.size > self.limits.upload_bytes:
+                if self.size > self.settings.upload_bytes:
                     raise BadInput(
-                        f"scans: expected files of at most {self.limits.upload_bytes / MB:.4g} MB, found more. Choose fewer files."
+                        f"scans: expected files of at most {self.settings.upload_bytes / MB:.4g} MB, found more. Choose fewer files."
                     )
                 target.write(chunk)
 
@@ -98,28 +96,19 @@ def safe_parts(name: str) -> list[str]:
     return safe if all(safe) else []
 
 
-def check_room(size: int, used: int, folder: Path, limits: Limits) -> None:
-    """Raise BadInput where the data folder, of which so many bytes are used, or the disk has no room for an upload."""
-    room = max(0, min(limits.disk_bytes - used, shutil.disk_usage(folder).free - SPARE))
-    if size > room:
-        raise BadInput(
-            f"disk: expected room for {size / MB:.4g} MB, found {room / MB:.4g} MB. Remove results that are not needed any more."
-        )
-
-
-async def receive(request: Request, folder: Path, limits: Limits) -> None:
+async def receive(request: Request, folder: Path, settings: Settings) -> None:
     """Write the files of a form below a folder, and unpack its archives; raises BadInput where a limit is broken."""
-    # files that are clutter do not count later
-    async with request.form(max_files=2 * limits.files) as form:
-        try:
-            await run_in_threadpool(_write_files, form, folder, limits)
-        except OSError as error:
-            raise system_refusal(error) from error
+    try:
+        # files that are clutter do not count later
+        async with request.form(max_files=2 * settings.files) as form:
+            await run_in_threadpool(_write_files, form, folder, settings)
+    except OSError as error:
+        raise system_refusal(error) from error
 
 
-def _write_files(form: FormData, folder: Path, limits: Limits) -> None:
+def _write_files(form: FormData, folder: Path, settings: Settings) -> None:
     """Write the files of a form, each archive unpacked into a folder of its name."""
-    received = Received(limits)
+    received = Received(settings)
     for _, file in form.multi_items():
         if isinstance(file, UploadFile) and file.filename:  # not the choice of no file
             received.write(file.file, file.filename, folder)

@@ -27,6 +27,7 @@ from voxlate.base.option import merge
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.alignment_audit import misalignments
 from voxlate.scans.cases.case import (
+    DIGITS,
     CaseHeader,
     PreparedCase,
     prepare_case,
@@ -56,7 +57,7 @@ from voxlate.scans.prepare_options import PrepareOptions
 
 MOST_WORKERS = 8
 # Further entries of a cohort's folder.
-OWN_NAMES = "transforms", "latents", "report.html", "messages.jsonl"
+OWN_NAMES = "transforms", "latents", "report.html"
 # of cohort.json's provenance; they may differ
 NO_OPTIONS = ("unread", "failed", "left_out", "voxlate")
 
@@ -126,7 +127,7 @@ def prepare(
     for warning in inputs.small:
         say(warning)
     made = _provenance(inputs, asked)
-    _refuse_other(out, made, inputs)
+    _refuse_other(out, made)
     work = _Work(out, inputs.preparation, examination, asked.audit)
     cases = inputs.found.cases
 
@@ -212,9 +213,15 @@ def _cohort(
 
 
 def _provenance(inputs: Inputs, asked: PrepareOptions) -> dict[str, Any]:
-    """The inputs and options as cohort.json states them; paths are absolute, so that every folder reads them alike."""
+    """The inputs and options as cohort.json states them; paths are absolute, so that every folder reads them alike.
+
+    cases: a digest of names, patients, splits and folds.
+    """
     found = inputs.found
     manifest = found.manifest
+    placed = [
+        (case.case, case.patient, inputs.splits[case.patient], case.fold) for case in found.cases
+    ]
     split_by = f"patient, shares {asked.shares or 'by number of patients'}, seed {asked.seed}"
     if found.cases[0].split is not None:
         split_by = "manifest" if manifest else "lists"
@@ -228,6 +235,7 @@ def _provenance(inputs: Inputs, asked: PrepareOptions) -> dict[str, Any]:
         "modalities": [*as_names(asked.modalities)] or None,
         "exclude": [*as_names(asked.exclude)] or None,
         **asdict(inputs.preparation),
+        "cases": hashlib.sha256(repr(sorted(placed)).encode()).hexdigest()[:DIGITS],
         "unread": found.unread,
         "left_out": found.unclaimed,
         "split_by": split_by,
@@ -246,7 +254,7 @@ def _place(path: Path | str | None) -> str | None:
     return None if path is None else str(Path(path).resolve())
 
 
-def _refuse_other(out: Path, provenance: dict[str, Any], inputs: Inputs) -> None:
+def _refuse_other(out: Path, provenance: dict[str, Any]) -> None:
     """Raise BadInput unless the folder is new, empty, unfinished or that of the same cohort."""
     if out.is_file():
         raise BadInput(f"{out}: expected a folder to write to, found a file. Choose another name.")
@@ -258,20 +266,12 @@ def _refuse_other(out: Path, provenance: dict[str, Any], inputs: Inputs) -> None
         )
     if "cohort.json" not in entries:
         return
-    there = open_cohort(out)
-    old = there.provenance
+    old = open_cohort(out).provenance
     here = json.loads(json.dumps(provenance))
     differs = [name for name in here.keys() - {*NO_OPTIONS} if old.get(name) != here[name]]
-    placed = {
-        case.case: (case.patient, inputs.splits[case.patient], case.fold)
-        for case in inputs.found.cases
-    }
-    before = {case.case: (case.patient, case.split, case.fold) for case in there.cases}
-    if before != {name: placed[name] for name in placed.keys() - {*old.get("failed", [])}}:
-        differs.append("cases, patients, splits or folds")
     if differs:
         raise BadInput(
-            f"{out}: expected an empty folder, or the same cohort and options to resume, found a prepared cohort of {len(before)} cases with other options (differs in: {', '.join(sorted(differs))}). Choose another --out, or remove the folder."
+            f"{out}: expected an empty folder, or the same cohort and options to resume, found a prepared cohort of other ones (differs in: {', '.join(sorted(differs))}). Choose another --out, or remove the folder."
         )
 
 

@@ -22,6 +22,7 @@ from voxlate.scans.images.tiling import (
     Whole,
     fit_to_frame,
     fit_to_mask,
+    plan_slices,
     range_of_varied_slices,
     whole_slices,
     zoom,
@@ -260,7 +261,7 @@ def _plan_slices(facts: ModelFacts, prepared: PreparedCase) -> tuple[SlicePlan, 
         # one item, because the denoiser reads windows of its slices at every step
         whole = Tiling(shape, shape)
         return SlicePlan(whole, whole), prepared
-    plan = slices.plan(shape, facts.data.patch, facts.synth.overlap)
+    plan = plan_slices(slices, shape, facts.data.patch, facts.synth.overlap)
     if slices.resize_to is not None:
         first, last = range_of_varied_slices(
             [prepared.arrays[name][:] for name in prepared.header.units]

@@ -37,7 +37,7 @@ from voxlate.scans.formats.format import KeptByFile
 from voxlate.scans.formats.nifti import smallest_type
 from voxlate.scans.images.grid import Grid, Volume, canonical, same_grid
 from voxlate.scans.images.intensity import Statistics, intensity_statistics
-from voxlate.scans.images.mask import box_around, brain, foreground, user_mask
+from voxlate.scans.images.mask import box_around, brain, foreground
 from voxlate.scans.images.misalignment import Misalignment
 from voxlate.scans.images.register import Registered, Transform
 from voxlate.scans.images.tiling import Size, resize_slices, zoom
@@ -255,7 +255,12 @@ def prepare_case(
         source = FOREGROUND_OF + ", ".join(volumes)
         if mask is not None:
             source = Path(mask.origin).name
-            outlines = [user_mask(common.align_labels(canonical(mask)))] * len(volumes)
+            inside = common.align_labels(canonical(mask)).data[0] > 0
+            if not inside.any():
+                raise BadInput(
+                    f"{mask.origin}: expected a mask with voxels above 0, found none. Fix or remove the file."
+                )
+            outlines = [inside] * len(volumes)
         elif by_brain:
             source = f"{BRAIN_OF}{preparation.mask_from}"
             outlines = [brain(_brain_scan(case, volumes, preparation))] * len(volumes)

@@ -20,12 +20,10 @@ from voxlate.base.records import (
     Length,
     Name,
     NotNegative,
-    Place,
     Positive,
     Record,
     Split,
     StatedMessage,
-    Text,
 )
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case import (
@@ -251,27 +249,8 @@ def open_cohort(path: Path | str) -> Cohort:
         written.modalities,
         written.units,
         tuple(read_messages(value)),
-        value["provenance"],
+        written.provenance,
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Provenance(Preparation):
-    """The provenance of a cohort: the inputs of `prepare`, and the keys of a Preparation."""
-
-    root: Place
-    pattern: Text | None
-    preset: Text | None
-    manifest: Place | None
-    patients: Place | None
-    allow_outside: bool = False
-    modalities: list[Name] | None
-    exclude: list[Text] | None
-    unread: list[Text]
-    failed: list[Name] = field(default_factory=list)
-    left_out: list[Text]
-    split_by: Text
-    voxlate: Text
 
 
 @dataclass(frozen=True)
@@ -284,7 +263,7 @@ class CohortFile:
     modalities: tuple[Name, ...]
     units: dict[Name, Unit]
     warnings: tuple[StatedMessage, ...]
-    provenance: _Provenance
+    provenance: dict[str, Any]
 
 
 def write_cohort(cohort: Cohort) -> None:

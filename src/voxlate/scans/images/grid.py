@@ -168,20 +168,10 @@ def with_spacing(grid: Grid, spacing_mm: Spacing) -> Grid:
     The box reaches half a voxel beyond the outermost centres. Where it is no whole number of new voxels, it grows
     by less than one voxel, equally on both sides.
     """
-    if not all(length > 0 for length in spacing_mm):
-        raise ValueError(f"spacing_mm must be positive, got {spacing_mm}")
     old = np.array(grid.spacing_mm)
     voxels = np.array(grid.shape) * old / spacing_mm
     shape = np.maximum(1, np.ceil(voxels - 1e-3)).astype(int)
     return _same_centre(grid, shape, spacing_mm / old)
-
-
-def with_voxels(volume: Volume, spacing_mm: Spacing) -> Volume:
-    """The volume with voxels of another size (D, H, W), smoothed where they are larger."""
-    new, old = np.array(spacing_mm), np.array(volume.grid.spacing_mm)
-    sigma = np.where(new > old, 0.5 * new / old, 0.0)
-    smooth = ndimage.gaussian_filter(volume.data, [0.0, *sigma])
-    return resample(replace(volume, data=smooth), with_spacing(volume.grid, spacing_mm))
 
 
 def with_matrix(grid: Grid, matrix: tuple[int, ...]) -> Grid:

@@ -245,16 +245,6 @@ def brain(volume: Volume) -> np.ndarray:
     return inside
 
 
-def user_mask(mask: Volume) -> np.ndarray:
-    """Where a user's mask is above 0, bool [D, H, W]; raises BadInput where it is nowhere."""
-    inside: np.ndarray = mask.data[0] > 0
-    if not inside.any():
-        raise BadInput(
-            f"{mask.origin}: expected a mask with voxels above 0, found none. Fix or remove the file."
-        )
-    return inside
-
-
 def clearest(units: Mapping[str, str]) -> str:
     """The modality (given with its unit) in which a brain is found best: plain CT, other CT, T1, else the first."""
     ct = [name for name, unit in units.items() if unit == "HU"]
@@ -389,20 +379,20 @@ def close_gaps(mask: np.ndarray, radius_mm: float, spacing_mm: Spacing) -> np.nd
 
 def largest(mask: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
     """The face-connected component with the most voxels (inside `weight`, if given); an empty mask stays empty."""
-    labels, count = ndimage.label(mask)
-    if count < 2:
-        return mask
-    sizes = np.bincount(labels[mask if weight is None else weight], minlength=count + 1)
-    return labels == 1 + sizes[1:].argmax()
+    labels, sizes = _components(mask, mask if weight is None else weight)
+    return labels == 1 + sizes[1:].argmax() if len(sizes) > 1 else mask
 
 
 def without_specks(mask: np.ndarray) -> np.ndarray:
     """Drop the components that are smaller than SPECK of the largest: noise and ghosts."""
-    labels, count = ndimage.label(mask)
-    if count < 2:
-        return mask
-    sizes = np.bincount(labels[mask], minlength=count + 1)
+    labels, sizes = _components(mask, mask)
     return mask & (sizes >= SPECK * sizes.max())[labels]
+
+
+def _components(mask: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The face-connected components by numbers from 1, and how many voxels of each number are inside `weight`."""
+    labels, count = ndimage.label(mask)
+    return labels, np.bincount(labels[weight], minlength=count + 1)
 
 
 def fill_holes(mask: np.ndarray) -> np.ndarray:

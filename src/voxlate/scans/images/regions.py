@@ -1,7 +1,7 @@
 """Named parts of an image by rules: thresholds of its values, tissues of a CT, label maps."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf, isfinite
 
@@ -15,6 +15,7 @@ from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.ranges import Range, range_for
 from voxlate.scans.images.units import unit_of
 
+NAME = re.compile(r"[\w-]+")
 NUMBER = r"[-+]?\d+(?:\.\d*)?"
 # LOW < MODALITY < VALUE
 RULE = re.compile(rf"(?:({NUMBER})\s*<\s*)?([\w-]+)\s*(<|>|==?)\s*({NUMBER})\s*")
@@ -71,22 +72,18 @@ def regions_from(texts: Mapping[str, str] | None) -> tuple[Region, ...]:
 
     {"tissues": "ct"} is a region of each tissue by the values of a CT. Raises BadInput for other texts.
     """
-    given = {name: str(text) for name, text in (texts or {}).items()}
-    tissues = _tissues_of(given.pop(TISSUES), given) if TISSUES in given else ()
-    return (*tissues, *(_region(name, text) for name, text in given.items()))
-
-
-def _tissues_of(modality: str, others: Collection[str]) -> list[Region]:
-    """A region of each tissue by the values of a CT; others: the names of the other regions."""
-    if not re.fullmatch(r"[\w-]+", modality) or unit_of(modality) != "HU":
+    regions = list[Region]()
+    for name, text in (texts or {}).items():
+        if name == TISSUES and NAME.fullmatch(str(text)) and unit_of(text) == "HU":
+            regions += tissue_regions(text)
+        else:
+            regions.append(_region(name, str(text)))
+    names = [region.name for region in regions]
+    if twice := [name for name in names if names.count(name) > 1]:
         raise BadInput(
-            f"region {TISSUES}: expected a modality in HU, such as {TISSUES}=ct, found {modality!r}. Name the CT, or write thresholds of your own."
+            f"region {twice[0]}: expected another name beside {TISSUES}, which has a region of that name, found it again. Rename it."
         )
-    if taken := TISSUES_HU.keys() & others:
-        raise BadInput(
-            f"region {min(taken)}: expected another name beside {TISSUES}, which has a region of that name, found {min(taken)}. Rename it."
-        )
-    return tissue_regions(modality)
+    return tuple(regions)
 
 
 def tissue_regions(modality: str) -> list[Region]:
@@ -104,28 +101,20 @@ def tissue_regions(modality: str) -> list[Region]:
 
 
 def _region(name: str, text: str) -> Region:
-    if not re.fullmatch(r"[\w-]+", name):
-        raise BadInput(
-            f"region: expected a name of letters, digits, _ and -, found {name!r}. Write it as lesion=tmax>6."
-        )
     rule = RULE.fullmatch(text.strip())
-    if rule is None and not set(text) & set("<>"):
-        if not text:
-            raise BadInput(
-                f"region {name}: expected a threshold or a mask file, found nothing. Write {name}=tmax>6."
-            )
+    if rule is None and text and not {*text} & {*"<>"} and NAME.fullmatch(name) and name != TISSUES:
         return Region(name, text, path=text)
-    below, modality, sign, number = rule.groups() if rule else ("", "", "", "0")
-    value = float(number)
-    said = f"{modality} {sign[:1]} {value:g}"
-    if below and sign == "<" and float(below) < value:
-        return Region(name, f"{below} < {modality} < {number}", modality, float(below), value)
-    if rule and not below:
-        ends = {"<": (-inf, value), ">": (value, inf)}
-        low, high = ends.get(sign, (value - 0.5, value + 0.5))
-        return Region(name, said, modality, low, high)
+    if rule is not None and NAME.fullmatch(name):
+        below, modality, sign, number = rule.groups()
+        value = float(number)
+        if not below:
+            ends = {"<": (-inf, value), ">": (value, inf)}
+            low, high = ends.get(sign, (value - 0.5, value + 0.5))
+            return Region(name, f"{modality} {sign[:1]} {value:g}", modality, low, high)
+        if sign == "<" and float(below) < value:
+            return Region(name, f"{below} < {modality} < {number}", modality, float(below), value)
     raise BadInput(
-        f"region {name}: expected MODALITY>NUMBER, MODALITY<NUMBER, LOW<MODALITY<HIGH, LABELS=NUMBER or a mask file, found {text!r}. Write it as {name}=tmax>6."
+        f"region {name}: expected a name of letters, digits, _ and -, and MODALITY>NUMBER, MODALITY<NUMBER, LOW<MODALITY<HIGH, LABELS=NUMBER or a mask file, or {TISSUES}=MODALITY of a CT, found {text!r}. Write it as lesion=tmax>6."
     )
 
 

@@ -19,7 +19,7 @@ from voxlate.base.files import sha256_of, whole_file
 from voxlate.base.optional import Package
 from voxlate.base.records import Name, Number, Record
 from voxlate.base.similarity import bin_range, mutual_information
-from voxlate.scans.images.grid import LPS_TO_RAS, Grid, Order, Volume, with_voxels
+from voxlate.scans.images.grid import LPS_TO_RAS, Grid, Order, Volume, resample, with_spacing
 from voxlate.scans.images.mask import foreground
 
 itk = Package(
@@ -201,8 +201,11 @@ def coarse(volume: Volume, voxels: int = COARSE_VOXELS) -> Volume:
     wide = float((volume_mm3 / voxels) ** (1 / 3))
     if wide <= min(grid.spacing_mm):
         return volume
-    depth, height, width = np.maximum(wide, grid.spacing_mm).tolist()
-    return with_voxels(volume, (depth, height, width))
+    spacing = np.maximum(wide, grid.spacing_mm)
+    blur = np.where(spacing > grid.spacing_mm, 0.5 * spacing / grid.spacing_mm, 0.0)
+    smooth = ndimage.gaussian_filter(volume.data, [0.0, *blur])
+    depth, height, width = spacing.tolist()
+    return resample(replace(volume, data=smooth), with_spacing(grid, (depth, height, width)))
 
 
 class CoarsePair:

@@ -21,9 +21,7 @@ def blur(
 
 
 def gradient(image: Array, pixel: Sequence[float] = (1.0, 1.0)) -> Array:
-    """The size of the gradient within slices of [D, H, W]; 0 where they are one pixel wide."""
-    if min(image.shape[1:]) < 2:
-        return np.zeros_like(image)
+    """The size of the gradient within slices of [D, H, W]."""
     down, across = np.gradient(image, *pixel, axis=(1, 2))
     return np.hypot(down, across)
 

@@ -1,6 +1,5 @@
 """Cuts volumes into patches for a network, and blends the images that it synthesises into volumes."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -117,66 +116,24 @@ class SlicePlan:
         return (z, y - top, x - left), size
 
 
-class SliceOption(ABC):
-    """How the slices of a volume are cut for a network; each class of settings builds its plan."""
-
-    for_volumes: ClassVar[bool] = False
-    """Whether it serves models whose patches are several slices thick."""
-    keeps_middle: ClassVar[bool] = True
-    """Whether the middle column of a slice stays the middle of what the network sees."""
-
-    @property
-    def resize_to(self) -> Size | None:
-        """The height and width that every slice is resized to."""
-        return None
-
-    @abstractmethod
-    def plan(self, shape: Triple, patch: Triple, overlap: float) -> SlicePlan:
-        """The patches of a case of `shape`; patch: of the training; overlap: the share of neighbouring ones."""
-
-
-def whole_slices(shape: Triple) -> Tiling:
-    """Tiles of a slice each."""
-    return Tiling(shape, (1, *shape[1:]))
-
-
-def _overlap(shape: Triple, size: Triple, overlap: float) -> SlicePlan:
-    shared = [min(round(overlap * length), length - 1) for length in size]
-    d, h, w = (voxels if n > length else 0 for voxels, n, length in zip(shared, shape, size))
-    tiling = Tiling(shape, size, (d, h, w))
-    return SlicePlan(tiling, tiling)
-
-
 @settings
-class Whole(SliceOption):
+class Whole:
     """Slices as they are, of any size: nothing is resampled. Models of volumes see overlapping patches."""
 
-    for_volumes: ClassVar[bool] = True
+    resize_to: ClassVar[Size | None] = None
     kind: Literal["whole"] = "whole"
 
-    def plan(self, shape: Triple, patch: Triple, overlap: float) -> SlicePlan:
-        """Whole slices, or overlapping patches of volumes."""
-        if patch[0] > 1:
-            return _overlap(shape, patch, overlap)
-        return SlicePlan(whole_slices(shape), whole_slices(shape))
-
 
 @settings
-class Tiled(SliceOption):
+class Tiled:
     """Tiles of the recipe's patch, blended where they overlap: for slices that are larger than memory or training."""
 
-    keeps_middle: ClassVar[bool] = False
+    resize_to: ClassVar[Size | None] = None
     kind: Literal["tiled"] = "tiled"
-
-    def plan(self, shape: Triple, patch: Triple, overlap: float) -> SlicePlan:
-        """Overlapping tiles of each slice."""
-        _, height, width = shape
-        size = (1, min(patch[1], height), min(patch[2], width))
-        return _overlap(shape, size, overlap)
 
 
 @settings
-class Resized(SliceOption):
+class Resized:
     """Slices resized to one size by cubic splines before they are scaled, and the images resized back (paper 001)."""
 
     kind: Literal["resized"] = "resized"
@@ -192,12 +149,27 @@ class Resized(SliceOption):
         """The height and width that every slice is resized to."""
         return self.size
 
-    def plan(self, shape: Triple, patch: Triple, overlap: float) -> SlicePlan:
-        """Whole slices, whose images are resized."""
-        return SlicePlan(whole_slices(shape), whole_slices(shape), resized=True)
-
 
 AnySlices = Annotated[Whole | Tiled | Resized, Field(discriminator="kind")]
+
+
+def whole_slices(shape: Triple) -> Tiling:
+    """Tiles of a slice each."""
+    return Tiling(shape, (1, *shape[1:]))
+
+
+def plan_slices(slices: AnySlices, shape: Triple, patch: Triple, overlap: float) -> SlicePlan:
+    """The patches of a case of `shape`; patch: of the training; overlap: the share of neighbouring ones."""
+    _, height, width = shape
+    size = (1, height, width)
+    if slices.kind == "tiled":
+        size = (1, min(patch[1], height), min(patch[2], width))
+    elif slices.kind == "whole" and patch[0] > 1:
+        size = patch
+    shared = [min(round(overlap * length), length - 1) for length in size]
+    d, h, w = (voxels if n > length else 0 for voxels, n, length in zip(shared, shape, size))
+    tiling = Tiling(shape, size, (d, h, w))
+    return SlicePlan(tiling, tiling, resized=slices.kind == "resized")
 
 
 def fit_to_mask(

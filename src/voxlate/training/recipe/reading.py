@@ -169,12 +169,12 @@ def check_synthesis(recipe: Recipe) -> None:
 def _unfit_synthesis(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """The keys of [synth] that do not fit the rest of a recipe, and what was expected."""
     synth, data = recipe.synth, recipe.data
-    if data.patch[0] > 1 and not synth.slices.for_volumes:
+    if data.patch[0] > 1 and synth.slices.kind != "whole":
         yield "slices", "kind 'whole' for patches of several slices"
     if data.patch[0] > 1 and not synth.noise.for_volumes:
         yield "noise", "kind 'independent' for patches of several slices"
     own_middle = any(stage.task.whole_slices for stage in recipe.all_stages)
-    if own_middle and not synth.slices.keeps_middle:
+    if own_middle and synth.slices.kind == "tiled":
         yield "slices", "whole slices for task.asymmetry, whose middle is the mid-plane"
     if data.planes and synth.slices.resize_to is not None:
         yield "slices", "slices as they are, for data.planes"
