@@ -14,6 +14,7 @@ from voxlate.scans.cases.align import Preparation
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.scans.images.grid import Grid, Volume, canonical
 from voxlate.scans.images.intensity import Scale, Window
+from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.intervals import Background, OutputGrid, Outside, find_outside
 from voxlate.synthesis.sampling import predict_case
 from voxlate.training.load import load
@@ -216,3 +217,16 @@ def test_where_all_sources_are_0_the_image_is_0_up_to_the_body_and_not_its_darke
     _, image = made_of(by_percentiles, head)
     assert (image[~body] == 0).all()
     assert_array_equal(image[body], drawn(by_percentiles, head)[body])
+
+
+@slow
+def test_samples_do_not_differ_where_there_is_nothing_and_neither_do_members_of_an_ensemble(
+    diffusion, run, head
+):
+    scans = {"t1": with_air(head)}
+    made = load(diffusion).synthesise(scans, samples=2)
+    assert (made.std["t2"].data[0, -ABOVE:] == 0).all()
+    assert (made.std["t2"].data[0, :-ABOVE] > 0).any()
+    pair = Ensemble((load(run), load(diffusion))).synthesise(scans)
+    assert (pair.volume.data[0, -ABOVE:] == 0).all()
+    assert (pair.std["t2"].data[0, -ABOVE:] == 0).all()

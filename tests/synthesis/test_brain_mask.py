@@ -1,6 +1,7 @@
 """Masks come from the scans that a model is given, at preparation and at synthesis alike; a user's own mask wins."""
 
 import shutil
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -175,3 +176,23 @@ def test_where_the_scan_of_the_brain_is_missing_it_is_found_in_another_and_said(
     assert "found in cta1, not in ncct" in synth(run, heads, "--missing", "ncct").done().err
     stated = read_json(next(out.glob("*/provenance.json")))
     assert stated["prepared"]["mask_from"] == "cta1"
+
+
+@slow
+def test_a_cut_head_is_refused_though_alignment_puts_air_around_it(heads, run, out, tmp_path):
+    model = load(run)
+    aligned = replace(model.facts.preparation, align="midline")
+    model = replace(model, facts=replace(model.facts, preparation=aligned))
+    (tmp_path / "in/a").mkdir(parents=True)
+    cut = {name: tmp_path / f"in/a/{name}.nii.gz" for name in ("ncct", "cta1")}
+    for name, path in scans(heads).items():
+        nib.save(nib.load(path).slicer[13:], cut[name])
+    sentence = "expected a whole head in each slice"
+    with refuses(sentence):
+        prepare(tmp_path / "in", out, mask="brain", align="midline", workers=1)
+    with refuses(sentence):
+        model.synthesise(cut)
+    # Who gives a mask knows better.
+    whole = np.ones(nib.load(cut["ncct"]).shape, np.uint8)
+    mask = save_like(tmp_path / "part.nii.gz", whole, cut["ncct"])
+    assert model.synthesise({**cut, "mask": mask}).volume.data.any()

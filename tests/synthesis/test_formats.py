@@ -2,6 +2,7 @@
 
 from numpy.testing import assert_allclose, assert_array_equal
 
+from rows import slow
 from scans import t1_of
 from voxlate.base.files import read_json
 from voxlate.scans.formats.io import is_synthetic, read_volume
@@ -19,3 +20,14 @@ def test_every_format_holds_the_same_image(run, cohort, tmp_path):
         assert_allclose(image.affine, made.volume.affine, atol=1e-5)
         assert [*read_json(out / "provenance.json")["images"]] == [f"t2{ending}"]
         assert is_synthetic(out / f"t2{ending}")
+
+
+@slow
+def test_another_format_replaces_the_first_is_kept_and_scored(voxlate, run, cohort, out):
+    command = ("synth", run, cohort / "case0", "--out", out)
+    voxlate(*command).done()
+    voxlate(*command, "--format", "nrrd").done()
+    assert sorted(one.name for one in (out / "case0").iterdir()) == ["provenance.json", "t2.nrrd"]
+    kept = voxlate(*command, "--format", "nrrd", "-v")
+    assert "1 of 1 cases were synthesised before and are kept" in kept.err
+    voxlate("evaluate", out, "--truth", cohort / "case0").done()

@@ -5,9 +5,10 @@ import shutil
 import nibabel as nib
 import numpy as np
 
-from rows import every_row
-from scans import contents_of
+from rows import every_row, slow
+from scans import contents_of, keep_cases
 from voxlate.base.files import read_json
+from voxlate.evaluation.scoring.scores import read_scores
 from voxlate.synthesis.provenance import is_unchanged, write_images
 
 
@@ -69,3 +70,26 @@ def test_only_files_that_were_listed_and_are_unchanged_are_removed(tmp_path):
     names = {path.name for path in tmp_path.glob("*.gz")}
     assert names == {"b.nii.gz", "c.nii.gz", "scan.nii.gz"}
     assert list(read_json(tmp_path / "provenance.json")["images"]) == ["c.nii.gz"]
+
+
+def table_of(folder):
+    """The lines of the scores, but for those of times."""
+    lines = (folder / "scores.csv").read_text().splitlines()
+    return [line for line in lines if ",seconds_per_slice," not in line]
+
+
+@slow
+def test_completing_in_place_scores_the_synthesis_and_not_the_scan(
+    voxlate, completing, cohort, out, tmp_path
+):
+    place = shutil.copytree(keep_cases(cohort, "case0", "case1"), tmp_path / "place")
+    command = ("synth", completing, place, "--missing", "t2", "--out")
+    for to in (out, place):
+        voxlate(*command, to).done()
+    for to in (out, place):
+        voxlate("evaluate", to, "--truth", cohort).done()
+    assert {row.modality for row in read_scores(place / "metrics.json").rows} == {"t2"}
+    assert table_of(place) == table_of(out)
+    assert all(row.scores["mae"] > 0 for row in read_scores(out / "metrics.json").rows)
+    voxlate(*command, place, "--seed", "1").done()
+    assert len(list(place.glob("*/t[12].nii.gz"))) == 4, "scans stay"

@@ -5,11 +5,13 @@ import json
 import pytest
 
 import voxlate as package
-from rows import every_row
+from rows import every_row, slow
 from scans import change_scan, contents_of, keep_cases, t1_of
 from voxlate.base.errors import DoNotTrust
 from voxlate.base.files import read_json
 from voxlate.base.messages import worst_grade
+from voxlate.evaluation.calibrate import calibrate
+from voxlate.scans.cohorts.find import find_cohort
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.synth_options import SynthOptions
 from voxlate.training.load import load
@@ -95,3 +97,15 @@ def test_a_single_case_is_an_error_at_every_door(door, run, mixed, tmp_path, mon
     if door in (in_memory, by_ensemble):
         assert made.provenance["anyway"]
         assert worst_grade(made.warnings) == "do not trust"
+
+
+@slow
+def test_a_calibration_lists_the_case_that_it_leaves_out(run, small_head, quick_widths, tmp_path):
+    heads, said = tmp_path / "heads", []
+    for number in range(6):
+        small_head(heads / f"new{number}", 100 + number)
+    change_scan(heads / "new1/t1.nii.gz", lambda values: 1500 - values)
+    cases = find_cohort(heads).cases
+    found = calibrate(load(run), cases, warn=said.append)
+    assert found.entry["patients"] == 5
+    assert [one.case for one in said if one.code == "case-left-out"] == ["new1"]
