@@ -68,6 +68,7 @@ def phantom(out: Out, *, options: PhantomOptions, progress: Reporter) -> list[Pa
 def _prepare_lines(done: "Cohort", asked: Any) -> Iterator[Any]:
     """The table of a prepared cohort, and the next command."""
     from voxlate.scans.cohorts.split import describe_held_out
+    from voxlate.training.planning.cohort_facts import MOST_GUESSED
 
     yield from done.warnings
     if (manifest := done.provenance["manifest"]) and not asked.manifest:
@@ -84,7 +85,8 @@ def _prepare_lines(done: "Cohort", asked: Any) -> Iterator[Any]:
         if lacking := [case.case for case in done.cases if name not in case.present]:
             yield Aside(f"without {name}: {first_of(lacking)} ({plural(len(lacking), 'case')}).")
     is_sound = worst_grade(done.warnings) != "do not trust"
-    following = f"Next:  voxlate train auto --data {quote_path(done.folder)} --out RUN"
+    roles = " --source NAME --target NAME" if len(done.modalities) > MOST_GUESSED else ""
+    following = f"Next:  voxlate train auto --data {quote_path(done.folder)} --out RUN{roles}"
     if not is_sound:
         following = "Correct what is not to be trusted, and prepare again: into another --out where cases come, go or get other names."
     yield f"{plural(len(done.cases), 'case')} in {done.folder}. {following}"
