@@ -20,7 +20,7 @@ from voxlate.base.statistics import (
 )
 from voxlate.evaluation.scoring.case_scores import EFFORT
 from voxlate.evaluation.scoring.metrics import ABSENT, Metric
-from voxlate.evaluation.scoring.score_header import Document, Table
+from voxlate.evaluation.scoring.score_header import IN_TRAINING, Document, Table
 from voxlate.evaluation.scoring.scored_images import check_unchanged
 from voxlate.evaluation.scoring.scores import FILE, Scores, by_patient, read_scores
 from voxlate.evaluation.scoring.tables import (
@@ -336,12 +336,16 @@ def _cell(row: Series, metric: Metric, cases: int) -> Cell:
 
 
 def latex_of(tables: Tables) -> str:
-    """A table as LaTeX for the package booktabs: the best mean is bold, a star stands for p < 0.05."""
+    """A table as LaTeX for the package booktabs: the best mean is bold, a star stands for p < 0.05.
+
+    Cases of the training are left out, because a paper shows scores of others.
+    """
     columns = [name.translate(LATEX) for name in next(iter(tables.methods.values()))]
     labels = list[str]()
     rows = list[list[str]]()
-    for section, lines in tables.lines.items():
-        if len(tables.lines) > 1:
+    held_out = {name: own for name, own in tables.lines.items() if not name.endswith(IN_TRAINING)}
+    for section, lines in held_out.items():
+        if len(held_out) > 1:
             labels.append(section.translate(LATEX))
             rows.append([""] * len(columns))
         for line in lines:

@@ -439,8 +439,10 @@ def _notes(model: Model, checked: Checked) -> Iterator[Message]:
         yield message("flow-steps", text)
     # at 0 the image is the mean, on which the verdict says nothing
     if facts.synth.sharpness:
-        for name, sentence in facts.worse.items():
-            yield message("worse-than-naive", f"{name}: {sentence}", grade="caution")
+        for name in checked.targets:
+            if name in facts.worse:
+                text = f"{name}: {facts.worse[name]}"
+                yield message("worse-than-naive", text, grade="caution")
     calibration = checked.calibration
     if facts.starter:
         can_have = len(_missing(facts, checked.files)) < 2

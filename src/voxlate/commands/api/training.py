@@ -33,15 +33,20 @@ Publication = Literal["xmodality", "kl-f4"]
 
 def _trained_lines(done: "Trained", asked: Any) -> Iterator[Any]:
     """Verdicts of a trained run, the last of `folds`, then where its weights and curves are, and the next command."""
+    from voxlate.scans.cohorts.split import FOLDS
     from voxlate.training.log_file import read_verdicts
     from voxlate.training.verdict import colour_lines
 
     curves = done.folder / "tensorboard"
+    made = f"{done.weights()} is the model."
     following = f"synth {quote_path(done.folder)} COHORT --split val --out OUT"
     if folds := getattr(asked, "folds", None):
         curves = done.folder.parent
         runs = " ".join(quote_path(curves / f"fold{fold}") for fold in range(folds))
         following = f"synth {runs} COHORT --out CV"
+        made = f"{folds} of {FOLDS} folds are models, below {quote(str(curves))}: the verdict is that of the last, and patients of other folds are in all trainings."
+        if folds == FOLDS:
+            made = f"{folds} models, below {quote(str(curves))}: the verdict is that of the last."
     by_stage = read_verdicts(done.log)
     final = by_stage.pop("final", [])
     is_worse = any(verdict.outcome == "worse" for verdict in final)
@@ -51,7 +56,7 @@ def _trained_lines(done: "Trained", asked: Any) -> Iterator[Any]:
     none = "No verdict: no validation case has the source and the target modalities"
     yield colour_lines(final) if final else none
     yield f"Curves:  tensorboard --logdir {quote(str(curves))}"
-    yield f"{done.weights()} is the model. {advice}:  voxlate {following}"
+    yield f"{made} {advice}:  voxlate {following}"
 
 
 def _run_document(done: "Trained") -> dict[str, Any]:

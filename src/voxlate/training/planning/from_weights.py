@@ -151,7 +151,7 @@ def reason_against(card: Card, facts: CohortFacts, roles: Roles) -> str:
             f"it synthesises no {' and no '.join(missing)}" if missing else "it reads other scans"
         )
     if roles.completes and facts.gaps:
-        return "it knows no cases that lack contrasts"
+        return "its training had every contrast of each case, and cases here lack some"
     return other_scans(card, facts)
 
 
