@@ -40,10 +40,11 @@ SPLIT_FOLDER = re.compile(
     r"(?:(?i:data|set|images|cases|input)|(?P<side>[A-Za-z]\w*?))??(?:[-_ ]?v?\d{1,2})?"
 )
 SILENT = {"anat", "images", "image", "scans", "volumes"}  # folders that state nothing
-NUMBERED = re.compile(r"(\D*[^\W\d_])(\d+)((?:[-_]\D+)?)")  # ct10, ct10_reg
+NUMBERED = re.compile(r"(.*?[A-Za-z]\d?)[-_. (]*(\d+)\)?((?:[-_]\D+)?)")  # ct10, ct_1, ct10_reg
 FEWEST_CASES = (
     3  # of which two modalities have the numbers: cta1 and cta2 beside ctp1 and ctp2 are modalities
 )
+MOST_REPEATED = 5  # scans of one modality in a case
 NUMBERED_SERIES = re.compile(r"\d+\.\d+-")  # folders as TCIA's downloader writes them
 
 
@@ -160,14 +161,24 @@ def read_names(
 
 
 def refuse_numbers(root: Path, every: Sequence[Names]) -> None:
-    """Raise BadInput where two modalities have the same numbers, as 'ct10' and 'mr10', which may be those of cases."""
+    """Raise BadInput where two modalities have the same numbers, as 'ct10' and 'mr10', or one has many: they may be those of cases."""
     matches = [NUMBERED.fullmatch(names.modality) for names in every]
     numbers = grouped((match[1].lower(), match[2]) for match in matches if match)
     known = [{*several} for word, several in numbers.items() if is_known(word)]
-    if any(len(one & other) >= FEWEST_CASES for one, other in combinations(known, 2)):
+    are_alike = any(len(one & other) >= FEWEST_CASES for one, other in combinations(known, 2))
+    if are_alike or max(map(len, known), default=0) > MOST_REPEATED:
+        path = next(one.path for one, match in zip(every, matches) if match and is_known(match[1]))
+        stem = without_ending(path.rpartition("/")[2])
+        form = NUMBERED.sub(_form_of, stem, count=1)
         raise BadInput(
-            f"{root}: expected names of cases beside those of modalities, found modalities with the same numbers, such as '{every[0].path}'. Pass --pattern '**/{{modality}}{{case}}' if these number the cases, or '**/{{case}}/{{modality}}' if they are of one case."
+            f"{root}: expected names of cases beside those of modalities, found numbered modalities, such as '{path}'. Pass --pattern '**/{form}' if these number the cases, or '**/{{case}}/{{modality}}' if they are of one case."
         )
+
+
+def _form_of(found: re.Match[str]) -> str:
+    """A name as a pattern, as '{modality} ({case})' of 'CT (1)'."""
+    between, after = found.end(1) - found.start(), found.end(2) - found.start()
+    return f"{{modality}}{found[0][between : found.start(2) - found.start()]}{{case}}{found[0][after:]}"
 
 
 def _is_of_modality(folder: str) -> bool:

@@ -83,6 +83,7 @@ def take_lists(
     }
     has_folds = len({match[1] for path in files if (match := _fold_of(path))}) > 1
     used = dict[str, bool]()  # by the names of lists, whether they state who trains
+    others = list[str]()
     for path in sorted(files):
         try:
             rows = [*_rows_in(path, has_folds, found)]
@@ -98,7 +99,7 @@ def take_lists(
         wanted = [one for one in statements if one.values]
         missing = [one.entry for one in wanted if not _named(one.entry, keys)]
         if len(missing) == len(wanted):
-            _name_unread(path, wanted, cases, found)
+            others += _name_unread(path, wanted, cases, found)
             continue
         used[path.name] = any({"train", "yes"} & {*one.values.values()} for one in wanted)
         doubts = found.unread if path == found.manifest else found.unclaimed
@@ -108,6 +109,7 @@ def take_lists(
                 # train.txt and val.txt are one list
                 group = f"{path.parent if split_in(path.stem) else path}"
                 _state(stated[name], one, group, name)
+    found.note(found.guessed, others, "files beside the scans not read")
     if not used:
         return [*cases]
     found.guessed.append(f"splits, folds or patients are those of {first_of([*used])}")
@@ -280,12 +282,15 @@ def _statements(rows: Sequence[ListRow], keys: Keys) -> list[Statement]:
 
 def _name_unread(
     path: Path, missing: Sequence[Statement], cases: Sequence[CaseFiles], found: CohortFiles
-) -> None:
-    """Note a file of which nothing was taken as a doubt with its cause, where it states a split, or may do so by its name."""
+) -> list[str]:
+    """Note a file of which nothing was taken as a doubt with its cause, where it states a split, or may do so; returns other files."""
     paths = [path for case in cases for path in case.paths.values()]
     stems = {without_ending(file_and_part(path)[0].name) for path in paths}
-    if path.name in SILENT or path.stem in stems or not (missing or may_be_list(path.name)):
-        return
+    if path.name in SILENT or path.stem in stems:
+        return []
+    if not (missing or may_be_list(path.name)):
+        return [path.name]
     entries = [f"{one.where}: '{one.entry}'" for one in missing]
     found.ignored = f"{path}: expected a list or table (.txt, .json, .csv) of the splits or folds of cases such as {cases[0].case}, found {first_of(entries, 1) or 'none'}. Correct the file, write the splits into the table of voxlate manifest (--manifest), or move the file away."
     found.unread.append(found.ignored)
+    return []
