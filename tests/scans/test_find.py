@@ -49,6 +49,8 @@ def test_every_preset_loads_and_says_where_its_layout_is_from():
         ("D{1,2}/imagesTr/x_1_000{0,1}.nii.gz", {}, "2 folders imagesTr"),
         ("{mr,ct}{1,2,3}.nii.gz", {}, "--pattern '**/{modality}{case}'"),
         ("MR/mr{1,2,3}_reg.nii.gz CT/ct{1,2,3}.nii.gz", {}, "--pattern '**/{modality}{case}'"),
+        ("data/{mr,ct}-{1,2,3}.nii.gz", {}, "--pattern '**/{modality}-{case}'"),
+        ("data/MR{12,13,15,17,18,19}.nii.gz", {}, "--pattern '**/{modality}{case}'"),
     ],
 )
 def test_a_folder_that_is_not_a_cohort_is_refused_in_one_sentence(tmp_path, path, options, words):
