@@ -7,6 +7,7 @@ import numpy as np
 
 from voxlate.base.errors import BadInput, did_you_mean
 from voxlate.base.records import Name, Positive
+from voxlate.scans.formats.format import check_volume
 from voxlate.scans.images.grid import (
     Grid,
     Order,
@@ -143,6 +144,7 @@ def find_common_grid(case: str, scans: dict[str, Volume], preparation: Preparati
         grid = with_matrix(grid, preparation.matrix)
     elif preparation.spacing_mm:
         grid = with_spacing(grid, preparation.spacing_mm)
+    check_volume(grid.shape, f"case {case}")
     grids = {other: volume.grid for other, volume in scans.items()}
     resized = fixed.unit == "grey" and preparation.matrix is not None
     may_resample = preparation.resample or preparation.register is not None or resized

@@ -192,10 +192,16 @@ def owners_by(cases: Sequence[CaseFiles], patients: Path | str) -> dict[str, str
         raise BadInput(
             f"--patients: expected a regular expression, a file or each, found '{text}' ({error}). Fix it."
         ) from error
-    for case in owners:
-        if match := expression.search(case):
-            owners[case] = plain_name(match[min(expression.groups, 1)] or case)
-    return owners
+    matches = {case: match for case in owners if (match := expression.search(case))}
+    if not matches:
+        raise BadInput(
+            f"--patients: expected an expression that matches names of cases such as {cases[0].case}, found '{text}'. Change it."
+        )
+    named = {
+        case: plain_name(match[min(expression.groups, 1)] or case)
+        for case, match in matches.items()
+    }
+    return owners | named
 
 
 def _owners_in_file(path: Path) -> dict[str, str]:

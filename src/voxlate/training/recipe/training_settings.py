@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from voxlate.base.config import setting, settings
@@ -26,6 +27,9 @@ VALIDATION_STEPS = 32  # of ddim, where the sampler of synthesis costs more than
 BACKWARD = 3  # evaluations that a forward and a backward pass cost
 
 
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
 @settings
 class Optimiser:
     """How weights move."""
@@ -38,7 +42,7 @@ class Optimiser:
     ] = "adamw"
     lr: Annotated[float, setting("Highest learning rate.", gt=0)] = 1e-3
     betas: Annotated[
-        tuple[float, float],
+        tuple[Decay, Decay],
         setting("Decay of the first and second moments of the gradient."),
     ] = (
         0.9,
