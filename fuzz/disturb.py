@@ -149,7 +149,7 @@ def full_disk(place: Place, scenario: Scenario, draw: np.random.Generator) -> st
 
     ended = Child(command_line(scenario.command), place.work, hook).wait()
     filler.unlink(missing_ok=True)
-    if ended.code != 0 and not (ended.refused and "full disk" in ended.err):
+    if ended.code != 0 and not (ended.refused and "No space left" in ended.err):
         return f"{FAULT}: {seen[first].path}: exit code {ended.code}: {ended.err[-800:]}"
     # Workers are killed when a command fails, as they may be in the middle of a long case; the next command removes theirs.
     if "--executor" not in scenario.command and (remaining := strays(place.work)):

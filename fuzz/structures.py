@@ -16,8 +16,6 @@ import numpy as np
 import tomli_w
 from safetensors import numpy
 
-from voxlate.base.records import checksum
-
 CHECKSUM = "checksum"
 Draw = np.random.Generator
 ODD: list[Any] = [
@@ -142,12 +140,8 @@ def unstamped(_: Packed) -> None:
     """Nothing: these files are read where their checksums are right, since nobody but voxlate writes one."""
 
 
-def stamped_anatomy(file: Packed) -> None:
-    file.metadata["sha256"] = checksum(file.metadata["anatomy"], file.arrays)
-
-
 STAMPS: dict[str, Callable[[Packed], None]] = {
-    "case": unstamped, "weights": unstamped, "naive": unstamped, "anatomy": stamped_anatomy,
+    "case": unstamped, "weights": unstamped, "naive": unstamped, "anatomy": unstamped,
 }  # fmt: skip
 # the key of the metadata that holds a form's header; of baselines all keys do, and others have none
 HEADERS = {

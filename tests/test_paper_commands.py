@@ -198,7 +198,7 @@ def _short(name, recipe):
     """The changes of a recipe that make a training of one step a stage, with narrow networks and small patches."""
     changes = {} if name.endswith("_small") else narrow(recipes.to_dict(recipe))
     for number, stage in enumerate(recipe.all_stages):
-        place = "" if stage.name == "final" else f"stages.{number}."
+        place = "" if stage.name == "final" else f"stages.{stage.name}."
         length = "steps" if stage.train.epochs is None else "epochs"
         changes |= {f"{place}train.{length}": "1", f"{place}train.batch": "2"}
         changes[f"{place}train.validation_items"] = "1"

@@ -42,7 +42,8 @@ def narrow(values, place=""):
     """
     changes = dict[str, str]()
     for key, value in values.items():
-        inner = dict(enumerate(value)) if f"{place}{key}" == "stages" else value
+        is_list = f"{place}{key}" == "stages"
+        inner = {stage["name"]: stage for stage in value} if is_list else value
         if isinstance(inner, dict):
             changes |= narrow(inner, f"{place}{key}.")
         elif key in ("width", "widths"):

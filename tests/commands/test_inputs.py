@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from rows import every_row, slow
+from rows import every_row
 
 
 def refused(answer, *words):
@@ -71,12 +71,3 @@ def test_shares_are_shares_of_one_or_whole_counts_of_all_patients(typed, cohort,
         rows = [f"case{k},train" for k in range(6)]
         (cohort / "cases.csv").write_text("\n".join(["case,split", *rows, ""]))
     refused(typed(f"prepare cohort --out o --shares {shares}"), "--shares", shares.split()[1])
-
-
-@slow
-def test_a_mask_file_of_several_patients_is_said_by_prepare(typed, images, mask, tmp_path):
-    mask(slices=6)
-    rows = [f"case{k},cohort/case{k}/t1.nii.gz,cohort/case{k}/t2.nii.gz,m.nii.gz" for k in range(2)]
-    (tmp_path / "table.csv").write_text("\n".join(["case,t1,t2,mask", *rows, ""]))
-    said = "ssumed: the mask m.nii.gz fits all 2 patients for whom it is used"
-    assert said in typed("prepare cohort --manifest table.csv --out o").err

@@ -70,8 +70,7 @@ def test_each_case_of_a_cross_validation_is_made_by_the_runs_that_did_not_see_it
 ):
     tiny.write_text(tiny.read_text().replace("high = 1400", "high = 2048"))
     words = ("train", tiny, "--set", "train.steps=1", "--data", prepared, "--out")
-    local = ("--folds", 2, "--executor", "local", "--workers", 2)
-    trained = voxlate(*words, tmp_path / "runs", *local)
+    trained = voxlate(*words, tmp_path / "runs", "--folds", 2)
     folds = [tmp_path / f"runs/fold{fold}" for fold in range(2)]
     assert all(f"{fold}" in trained.out for fold in folds)
     for value, fold in zip((1, 3), folds):

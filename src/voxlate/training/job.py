@@ -23,6 +23,7 @@ from voxlate.base.items import stable_id
 from voxlate.base.machine import begin_reader, cores
 from voxlate.base.messages import Say
 from voxlate.scans.cases.prepared import Cohort
+from voxlate.scans.formats.format import errors_as
 from voxlate.science.batch import Batch
 from voxlate.training.batches.batches import training_batches
 from voxlate.training.processes import by_main
@@ -201,5 +202,7 @@ def read_places(record: Path, stage: str) -> list[float]:
     whole = text[: text.rfind("\n") + 1]
     if whole != text:
         write_text(record, whole)
-    lines = [line.split() for line in whole.splitlines()]
-    return [float(place) for name, place in lines if name == stage]
+    sentence = f"{record}: expected the places of a training's steps, found others"
+    with errors_as(sentence, "Restore it, or train into another --out."):
+        lines = [line.split() for line in whole.splitlines()]
+        return [float(place) for name, place in lines if name == stage]

@@ -172,6 +172,11 @@ def take_patients(cases: Sequence[CaseFiles], patients: Path | str) -> list[Case
         raise BadInput(
             f"{patients}: expected 'CASE PATIENT' for every case, found none for {lacking[0]} ({len(lacking)} of {len(cases)} lack it). Add them; a case alone is a patient of its own."
         )
+    is_expression = patients != EACH and not Path(patients).is_file()
+    if is_expression and all(case == owner for case, owner in owners.items()):
+        raise BadInput(
+            f"--patients: expected names of patients other than those of cases, such as {cases[0].case}, found none by {patients}. Change it, or pass --patients each."
+        )
     return [replace(case, patient=owners[case.case]) for case in cases]
 
 
@@ -192,16 +197,10 @@ def owners_by(cases: Sequence[CaseFiles], patients: Path | str) -> dict[str, str
         raise BadInput(
             f"--patients: expected a regular expression, a file or each, found '{text}' ({error}). Fix it."
         ) from error
-    matches = {case: match for case in owners if (match := expression.search(case))}
-    if not matches:
-        raise BadInput(
-            f"--patients: expected an expression that matches names of cases such as {cases[0].case}, found '{text}'. Change it."
-        )
-    named = {
-        case: plain_name(match[min(expression.groups, 1)] or case)
-        for case, match in matches.items()
-    }
-    return owners | named
+    for case in owners:
+        if match := expression.search(case):
+            owners[case] = plain_name(match[min(expression.groups, 1)] or case)
+    return owners
 
 
 def _owners_in_file(path: Path) -> dict[str, str]:

@@ -223,7 +223,10 @@ def _contradictions(
     if start is not None and not is_starter(start):
         if start not in earlier:
             yield f"expected start_from to name an earlier stage ({', '.join(earlier) or 'there is none'}), found '{start}'. Change it."
-        yield from _other_order(stage, vars(earlier[start].data), f"'{start}'")
+        first = earlier[start]
+        yield from _other_order(stage, vars(first.data), f"'{start}'")
+        if other := {*first.task.needs} - {*stage.task.needs}:
+            yield f"expected {named} to build on '{min(other)}' as '{start}' does, whose weights it starts from, found {', '.join(stage.task.needs) or 'none'}. Make them equal."
     if stage.opponent and not method.takes_opponent:
         yield f"expected no [opponent] for method.kind = '{kind_of(method)}', found one. Drop it."
     if train.steps == 0 and train.epochs is None and train.best is None:

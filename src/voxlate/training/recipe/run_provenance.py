@@ -21,6 +21,7 @@ from voxlate.base.records import (
     Split,
     Text,
 )
+from voxlate.scans.formats.format import errors_as
 from voxlate.synthesis.provenance import Provenance, Table, read_synthesis, run_folders
 from voxlate.training.recipe.text import stored_recipe
 
@@ -103,7 +104,8 @@ def read_run(path: Path) -> Any:
     content: Table = read_json(path)
     record.check_version(content, "voxlate")
     record.fill(RunProvenance, content, others=None)
-    content["recipe"] = stored_recipe(content["recipe"])
+    with errors_as(f"{path}: expected the recipe of a training, found another table", advice):
+        content["recipe"] = stored_recipe(content["recipe"])
     return content
 
 
