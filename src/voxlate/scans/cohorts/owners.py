@@ -173,9 +173,9 @@ def take_patients(cases: Sequence[CaseFiles], patients: Path | str) -> list[Case
             f"{patients}: expected 'CASE PATIENT' for every case, found none for {lacking[0]} ({len(lacking)} of {len(cases)} lack it). Add them; a case alone is a patient of its own."
         )
     is_expression = patients != EACH and not Path(patients).is_file()
-    if is_expression and all(case == owner for case, owner in owners.items()):
+    if is_expression and not any(re.search(f"{patients}", case.case) for case in cases):
         raise BadInput(
-            f"--patients: expected names of patients other than those of cases, such as {cases[0].case}, found none by {patients}. Change it, or pass --patients each."
+            f"--patients: expected an expression that matches names of cases such as {cases[0].case}, found '{patients}'. Change it."
         )
     return [replace(case, patient=owners[case.case]) for case in cases]
 

@@ -70,6 +70,7 @@ def _load(path: Path) -> Any:
     sentence = f"{path}: expected a NIfTI or FreeSurfer volume, found none"
     with errors_as(sentence, AGAIN), warnings.catch_warnings(action="ignore"):
         image = nib.load(path)
+        start = read_start(path)
     if not isinstance(image, NiftiImage | nib.freesurfer.mghformat.MGHImage):
         raise BadInput(
             f"{path}: expected a NIfTI or FreeSurfer volume, found {type(image).__name__}, which does not state which side is left. Convert it to NIfTI."
@@ -77,8 +78,8 @@ def _load(path: Path) -> Any:
     if isinstance(image, NiftiImage):
         # any negative number mirrors the slices, as the standard's own reader takes it; nibabel mends them
         kind = type(image.header)
-        start = read_start(path)[: kind.template_dtype.itemsize]
-        if kind(start, check=False)["pixdim"][0] < 0:
+        as_written = kind(start[: kind.template_dtype.itemsize], check=False)
+        if as_written["pixdim"][0] < 0:
             image.header["pixdim"][0] = -1
     unit, _ = _units(image)
     if unit in ("meter", "micron"):
