@@ -173,13 +173,13 @@ def _plan_lines(chosen: "Plan", asked: Any) -> Iterator[Any]:
 
 def _words(asked: Any) -> str:
     """The options of a plan that were asked for, for the training that makes the same plan."""
+    names = ("minutes", *OF_PLAN)
+    options = PlanOptions(**{name: getattr(asked, name) for name in names})
     words = []
-    for name in ("minutes", *OF_PLAN):
-        value = getattr(asked, name)
+    for name, value in options.changed_options(*names).items():
+        flag = f" {flag_of(name)}"
         each = value if isinstance(value, list | tuple) else [value]
-        if value != getattr(PlanOptions, name):
-            flag = f" {flag_of(name)}"
-            words += [flag if one is True else f"{flag} {quote(f'{one}')}" for one in each]
+        words += [flag if one is True else f"{flag} {quote(f'{one}')}" for one in each]
     return "".join(words)
 
 

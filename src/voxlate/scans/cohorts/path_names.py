@@ -177,8 +177,9 @@ def refuse_numbers(root: Path, every: Sequence[Names]) -> None:
 
 def _form_of(found: re.Match[str]) -> str:
     """A name as a pattern, as '{modality} ({case})' of 'CT (1)'."""
-    between, after = found.end(1) - found.start(), found.end(2) - found.start()
-    return f"{{modality}}{found[0][between : found.start(2) - found.start()]}{{case}}{found[0][after:]}"
+    between = found.string[found.end(1) : found.start(2)]
+    after = found.string[found.end(2) : found.end()]
+    return f"{{modality}}{between}{{case}}{after}"
 
 
 def _is_of_modality(folder: str) -> bool:
