@@ -9,7 +9,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -306,7 +306,8 @@ def shorten_widths(monkeypatch) -> Callable[[int, int], None]:
     from voxlate.evaluation.intervals import width_training as widths
 
     def shorten(steps, batch):
-        monkeypatch.setattr(widths, "STEPS", steps)
+        for method, settings in widths.SETTINGS.items():
+            monkeypatch.setitem(widths.SETTINGS, method, replace(settings, steps=steps))
         monkeypatch.setattr(widths, "BATCH", batch)
 
     return shorten

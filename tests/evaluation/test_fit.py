@@ -7,6 +7,7 @@ import pytest
 
 from refusals import refuses
 from rows import slow
+from voxlate.evaluation.intervals.conformal import shifted_error
 from voxlate.evaluation.intervals.fit import CalibrationVoxels, Guarantee, fit
 from voxlate.synthesis.calibration import (
     Calibration,
@@ -58,12 +59,23 @@ def test_learned_intervals_hold_new_patients(shorten_widths):
     calibration = Calibration(header, {"ct": learned})
     shares, held = [], []
     for one in map(patient, range(100, 140)):
-        below, above = target.factors[0] * target.scales[COVERAGE] * learned.predict(one.features)
+        below, above = target.scales[COVERAGE] * learned.predict(one.features)
         shares.append(np.mean((one.truth >= -below) & (one.truth <= above)))
         low, high, body = (values.reshape(1, 50, 60) for values in (-below, above, one.shown))
         held.append(np.abs(one.truth).mean() <= calibration.mae_bound("ct", low, high, body))
     assert np.mean(shares) == pytest.approx(0.9, abs=0.02)
     assert np.mean(held) >= 0.8
+
+
+def test_what_an_end_cuts_off_is_added_to_the_other_side_and_so_wide_an_interval_is_found():
+    draw = np.random.default_rng(0)
+    image, truth = draw.uniform(-1, 1, (2, 5000))
+    distances = np.broadcast_to(draw.uniform(0.01, 1.1, 5000), (2, 5000))
+    low, high = interval(image, distances, (-1, 1), shifted=True)
+    np.testing.assert_allclose(high - low, np.minimum(2 * distances[0], 2), atol=1e-9)
+    inside = (truth >= low) & (truth <= high)
+    needed = np.abs(shifted_error(truth - image, image, (-1, 1)))
+    np.testing.assert_array_equal(inside, needed <= distances[0])
 
 
 def windowed(number: int) -> CalibrationVoxels:
@@ -89,11 +101,12 @@ def test_intervals_of_three_patients_follow_errors_that_a_feature_shows_in_each_
 ):
     shorten_widths(200, 1024)
     target, network = fitted([windowed(k) for k in range(3)])
+    assert (target.method, target.shifted) == ("difficulty", True)
     found = []
     for one in map(windowed, range(100, 120)):
         body, easy = one.parts["body"], one.features[:, 0] < 0.5
-        scaled = target.factors[0] * target.scales[COVERAGE] * network.predict(one.features)
-        low, high = interval(one.image, scaled, target.ends)
+        scaled = target.scales[COVERAGE] * network.predict(one.features)
+        low, high = interval(one.image, scaled, target.ends, target.shifted)
         size, inside = np.abs(one.truth - one.image), (one.truth >= low) & (one.truth <= high)
         correlation = np.corrcoef((high - low)[body], size[body])[0, 1]
         found.append((correlation, inside[body & easy].mean(), inside[body & ~easy].mean()))
@@ -109,8 +122,9 @@ def test_truths_without_a_body_teach_nothing():
         fitted(none)
 
 
-def test_five_patients_bound_no_error():
+def test_five_patients_teach_no_quantiles_and_bound_no_error():
     target, _ = fitted(PATIENTS[:5], bound="normal")
+    assert target.method == "difficulty"
     assert target.bounds == {"mae": np.inf}
 
 

@@ -21,11 +21,11 @@ def errors_of(x, draw):
     return np.where(error > 0, 2 * error, error).astype(np.float32)
 
 
-def fitted(features, errors, regions=None, **more):
+def fitted(method, features, errors, regions=None, **more):
     """Widths of errors [N]: by default all voxels are one region."""
     weights = np.ones(len(errors), np.float32)
     regions = np.ones((len(errors), 1), bool) if regions is None else regions
-    return fit_widths(features, errors, weights, regions, alpha=0.1, **more)
+    return fit_widths(method, features, errors, weights, regions, alpha=0.1, **more)
 
 
 def test_the_quantiles_of_known_errors_are_found_on_each_side():
@@ -33,7 +33,7 @@ def test_the_quantiles_of_known_errors_are_found_on_each_side():
     x = draw.uniform(size=60_000).astype(np.float32)
     features = np.stack([x, draw.normal(size=len(x)).astype(np.float32)], axis=1)
     at = np.array([[0.2, 0.0], [0.5, 0.0], [0.9, 0.0]], np.float32)
-    below, above = fitted(features, errors_of(x, draw)).predict(at)
+    below, above = fitted("learned", features, errors_of(x, draw)).predict(at)
     right = 1.645 * (0.05 + 0.2 * at[:, 0])
     np.testing.assert_allclose(below, right, rtol=0.12)
     np.testing.assert_allclose(above, 2 * right, rtol=0.12)
@@ -55,7 +55,7 @@ def test_a_rare_region_is_covered_although_no_feature_shows_it():
         (None, 0.09, 0.02),
         (np.stack([rare, ~rare], axis=1), quantile, 0.08),
     ):
-        _, above = fitted(features, error, regions).predict(features)
+        _, above = fitted("learned", features, error, regions).predict(features)
         assert above.mean() == pytest.approx(expected, abs=most)
 
 
@@ -63,9 +63,9 @@ def test_numpy_predicts_the_widths_of_torch_and_the_random_state_stays(quick_wid
     features = np.random.default_rng(2).normal(size=(2000, 3)).astype(np.float32)
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    widths = fitted(features, features[:, 0] / 10, seed=3)
+    widths = fitted("learned", features, features[:, 0] / 10, seed=3)
     assert torch.equal(before, torch.get_rng_state())
-    network = widths_module._Network(3)
+    network = widths_module._Network("learned", 3)
     network.load_state_dict({name: torch.tensor(array) for name, array in widths.arrays.items()})
     with torch.inference_mode():
         expected = network(torch.from_numpy(features)).T.numpy()

@@ -116,6 +116,22 @@ def _distance_to_background(image: Array) -> Array:
 
 
 @dataclass(frozen=True)
+class WidthSettings:
+    """The training of a network of widths: its hidden layers, outputs and steps; least: is added to each width."""
+
+    hidden: tuple[int, ...]
+    outputs: int
+    steps: int
+    least: float
+
+
+SETTINGS: dict[str, WidthSettings] = {
+    "learned": WidthSettings((48, 48), outputs=2, steps=1600, least=NARROWEST),
+    "difficulty": WidthSettings((32,), outputs=1, steps=800, least=0.02),
+}
+
+
+@dataclass(frozen=True)
 class Widths:
     """A network of widths.
 
@@ -203,8 +219,8 @@ class MethodResult:
 class Target:
     """The intervals of a target: their method, and the scale of their distances for each coverage.
 
-    method: `learned` quantiles of the error, of earlier versions also the root of its mean size, `difficulty`; compared: the
-    results of this method, in version 0.7 of others, too; regions: the rule of each region by its name; bounds: as `mae` an upper bound of
+    method: `learned` quantiles of the error, or the root of its mean size, `difficulty`; compared: the results of this
+    method, in version 0.7 of others, too; regions: the rule of each region by its name; bounds: as `mae` an upper bound of
     the ratio of a case's mean error to its mean half width, inf where there are too few patients for one. ends: the
     smallest and the largest value of a truth, in network units. borders: the image values in network units that
     separate the groups of voxels (tissues), ascending; factors: the factor of each group's distances. shifted: whether

@@ -83,6 +83,16 @@ def needed_scale(error: Float32, below: Float32, above: Float32) -> Float32:
     return np.where(error == 0, np.float32(0), needed)
 
 
+def shifted_error(error: Float32, image: Float32, ends: tuple[float, float]) -> Float32:
+    """The errors that equal distances need to reach if they are shifted from the ends.
+
+    What of an error is larger than the room on the other side of the image counts half.
+    """
+    room = np.where(error < 0, ends[1] - image, image - ends[0]).clip(0)
+    size = np.abs(error)
+    return np.copysign(np.minimum(size, (size + room) / 2), error)
+
+
 def mean_interval(values: Sequence[float] | Array) -> tuple[float, float]:
     """Student's 95 % interval for the mean over patients; (-inf, inf) for a single patient."""
     values = np.asarray(values, float)

@@ -18,13 +18,16 @@ from voxlate.evaluation.intervals.conformal import (
     mean_interval,
     needed_scale,
     shares_outside,
+    shifted_error,
 )
 from voxlate.evaluation.intervals.width_training import fit_widths
 from voxlate.scans.images.regions import BODY
 from voxlate.synthesis.calibration import (
     COVERAGE_LEVELS,
+    LEAST_DIVISOR,
     WIDEST,
     Bound,
+    IntervalMethod,
     MethodResult,
     Target,
     Widths,
@@ -32,6 +35,8 @@ from voxlate.synthesis.calibration import (
     interval,
 )
 
+# A few patients do not show the tails of a new patient's errors; their mean errors are more representative.
+QUANTILES_FROM = 6  # patients that are needed to learn quantiles of errors
 # Voxels of a patient's image, in most patients and so many, that a group needs for a factor of its own.
 LEAST_OF_GROUP = 30
 PATIENTS_OF_GROUP = 6
@@ -84,12 +89,13 @@ class Guarantee:
 class _HeldOut:
     """Cases with the distances [2, N] below and above their image, by a network that did not learn from their patient.
 
-    ends: as in `Target`.
+    ends, shifted: as in `Target`.
     """
 
     cases: Cases
     distances: Sequence[Float32]
     ends: tuple[float, float]
+    shifted: bool
 
     def scores(self, chosen: Sequence[Bool | None]) -> list[Float32]:
         """For each patient, sorted: the factor that the interval of each chosen voxel needs to hold the truth.
@@ -100,8 +106,10 @@ class _HeldOut:
         for case, (below, above), inside in zip(self.cases, self.distances, chosen):
             if inside is None or not inside.any():
                 continue
-            truth, error = case.truth[inside], case.error[inside]
-            needed = needed_scale(error, below[inside], above[inside])
+            truth, image = case.truth[inside], case.image[inside]
+            error = truth - image
+            reached = shifted_error(error, image, self.ends) if self.shifted else error
+            needed = needed_scale(reached, below[inside], above[inside])
             low, high = self.ends
             needed[((truth < low) & (error < 0)) | ((truth > high) & (error > 0))] = np.inf
             scores.append((case.patient, needed))
@@ -141,7 +149,7 @@ class _HeldOut:
         """Each case with the widths of its voxels' intervals."""
         widths = []
         for case, distances in zip(self.cases, self.distances):
-            low, high = interval(case.image, scale * distances, self.ends)
+            low, high = interval(case.image, scale * distances, self.ends, self.shifted)
             widths.append((case, high - low))
         return widths
 
@@ -181,9 +189,11 @@ def fit(
             f"calibrate: expected true images that show a body, found none in {len(cases)} cases. Check their units."
         )
     patients = len({case.patient for case in cases})
+    method: IntervalMethod = "learned" if patients >= QUANTILES_FROM else "difficulty"
     outside = 1 - guarantee.coverage
-    distances = _distances(cases, borders, outside, seed)
-    held_out = _HeldOut(cases, distances, ends)
+    shifted = method == "difficulty"
+    distances = _distances(cases, method, borders, outside, seed)
+    held_out = _HeldOut(cases, distances, ends, shifted)
     of_all = guarantee.scale(held_out.of_region(BODY))
     if not np.isfinite(of_all):
         raise BadInput(
@@ -209,19 +219,22 @@ def fit(
             bounded = max if level > guarantee.coverage else min
             scales[level] = bounded(of_level, scale)
     target = Target(
-        "learned",
+        method,
         dict(sorted(scales.items())),
-        {"learned": held_out.result(scale, regions)},
+        {method: held_out.result(scale, regions)},
         dict(regions),
         {"mae": held_out.error_bound(scale, guarantee.coverage)},
         ends,
         tuple(borders),
         tuple(factors),
+        shifted,
     )
-    return target, _learn(cases, borders, outside, seed)
+    return target, _learn(method, cases, borders, outside, seed)
 
 
-def _distances(cases: Cases, borders: Sequence[float], outside: float, seed: int) -> list[Float32]:
+def _distances(
+    cases: Cases, method: IntervalMethod, borders: Sequence[float], outside: float, seed: int
+) -> list[Float32]:
     """The distances [2, N] of each case, by a network whose training excluded the case's patient."""
     patients = sorted({case.patient for case in cases})
     order = np.random.default_rng(seed).permutation(len(patients))
@@ -230,28 +243,46 @@ def _distances(cases: Cases, borders: Sequence[float], outside: float, seed: int
     networks = []
     for number in range(folds):
         others = [case for case in cases if fold[case.patient] != number]
-        networks.append(_learn(others, borders, outside, seed))
+        networks.append(_learn(method, others, borders, outside, seed))
     return [networks[fold[case.patient]].predict(case.features) for case in cases]
 
 
-def _learn(cases: Cases, borders: Sequence[float], outside: float, seed: int) -> Widths:
-    """The network of distances; all patients have one weight, and quantiles cover every tissue and region of the truth.
-
-    Voxels that only the image shows as body, whose errors may be as large as the range, teach nothing.
-    """
+def _learn(
+    method: IntervalMethod, cases: Cases, borders: Sequence[float], outside: float, seed: int
+) -> Widths:
+    """The network of distances; all patients have one weight, and quantiles cover every tissue and region of the truth."""
+    if method == "difficulty":
+        shown = [case for case in cases if case.parts[BODY].any()]
+        cases = [_relative_errors(case) for case in shown] or cases
+        borders = ()
     patients = Counter(case.patient for case in cases)
     named = sorted(set[str]().union(*(case.parts for case in cases)))
-    kept = [case.parts[BODY] | ~case.shown for case in cases]
-    sizes = [int(inside.sum()) for inside in kept]
-    weights = [1 / max(size, 1) / patients[case.patient] for case, size in zip(cases, sizes)]
-    regions = [_regions(case, named, borders) for case in cases]
+    sizes = [len(case.image) for case in cases]
+    weights = [1 / size / patients[case.patient] for case, size in zip(cases, sizes)]
     return fit_widths(
-        np.concatenate([case.features[inside] for case, inside in zip(cases, kept)]),
-        np.concatenate([case.error[inside] for case, inside in zip(cases, kept)]),
+        method,
+        np.concatenate([case.features for case in cases]),
+        np.concatenate([case.error for case in cases]),
         np.repeat(weights, sizes),
-        np.concatenate([own[inside] for own, inside in zip(regions, kept)]),
+        np.concatenate([_regions(case, named, borders) for case in cases]),
         outside,
         seed,
+    )
+
+
+def _relative_errors(case: CalibrationVoxels) -> CalibrationVoxels:
+    """Voxels of a case as one region, with errors relative to their mean in the true body.
+
+    Else a few cases with large errors, and voxels that only the image shows as body, would decide what seems difficult.
+    """
+    body = case.parts[BODY]
+    kept = body | ~case.shown
+    error = case.error
+    relative = (error / np.abs(error[body]).mean().clip(LEAST_DIVISOR))[kept]
+    image = np.zeros_like(relative)
+    everywhere = np.ones(len(image), bool)
+    return CalibrationVoxels(
+        case.patient, case.features[kept], image, relative, {BODY: everywhere}, everywhere
     )
 
 
