@@ -13,8 +13,10 @@ import numpy as np
 from scipy import ndimage
 
 from voxlate.anatomy import scalp
-from voxlate.anatomy.acquisition import (
+from voxlate.anatomy.contrast import FULL_SCALE, Maps, Protocol, magnitude
+from voxlate.anatomy.physics import (
     Effects,
+    PhysicsSettings,
     Places,
     Regions,
     TissueSpread,
@@ -23,9 +25,8 @@ from voxlate.anatomy.acquisition import (
     draw_spread,
     in_plane,
     rician,
+    within,
 )
-from voxlate.anatomy.contrast import FULL_SCALE, Maps, Protocol, magnitude
-from voxlate.anatomy.physics import PhysicsSettings, within
 from voxlate.anatomy.scalp import Layers, Scalp
 from voxlate.anatomy.tissue import INTRACRANIAL, VESSEL, Label
 from voxlate.base.array_types import AnyArray

@@ -18,9 +18,9 @@ import numpy as np
 from scipy import ndimage
 
 from voxlate.anatomy import scalp
-from voxlate.anatomy.acquisition import Effects, draw_smooth, in_plane, rician
 from voxlate.anatomy.contrast import FULL_SCALE, PROTOCOLS, Protocol, bolus, magnitude
 from voxlate.anatomy.diseases import Lesion
+from voxlate.anatomy.physics import Effects, draw_smooth, in_plane, rician
 from voxlate.anatomy.shapes import Rng, Triple
 from voxlate.anatomy.tissue import BRAIN, FLUID, TUMOUR, VESSEL, Label, Tissue
 from voxlate.base.array_types import AnyArray
