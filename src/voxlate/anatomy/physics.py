@@ -5,7 +5,7 @@ are shares of the whole volume, so that a slab and a sample of voxels see the sa
 """
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, KeysView, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Annotated, Literal
@@ -21,7 +21,8 @@ from voxlate.anatomy.contrast import (
     Protocol,
     null_time_ms,
 )
-from voxlate.anatomy.tissue import Label
+from voxlate.anatomy.tissue import Label, Rng
+from voxlate.base.array_types import AnyArray
 from voxlate.base.config import setting, settings
 from voxlate.base.errors import BadInput
 from voxlate.scans.images.intensity import IntensityMap, MinMax, Percentile
@@ -87,8 +88,7 @@ MOST_SEGMENTS = 6  # of k-space, between which the head moves
 MOTION_MM = 1.5  # standard deviation of its displacement
 FIELD_OF_B1 = 3.0  # T, at which settings state the spread of the flip angle
 
-Array = np.ndarray
-Places = tuple[Array, Array, Array]  # z, y, x of voxels in 0..1; they broadcast against each other
+Places = Sequence[AnyArray]  # z, y, x of voxels in 0..1; they broadcast against each other
 
 
 @settings
@@ -124,11 +124,7 @@ class Ranges:
                     f"data.physics.contrasts: expected no {name} for the sequence {self.sequence}, which has none of its own, found {list(ends)}. Drop it."
                 )
         for kind, ranges in self.choices:
-            least_tr, most_te = min(ranges["tr_ms"]), max(ranges["te_ms"])
-            if most_te >= least_tr:
-                raise BadInput(
-                    f"data.physics.contrasts: expected echo times of {kind} below every repetition time, found te_ms up to {most_te:g} with tr_ms from {least_tr:g}. Change the ranges."
-                )
+            least_tr = min(ranges["tr_ms"])
             least = LEAST_TI_MS if kind == "mprage" else 0.0
             ti = ranges.get("ti_ms")
             if ti is not None and not least < min(ti) <= max(ti) < least_tr - least:
@@ -158,7 +154,7 @@ class Contrast(Ranges):
     regions: Annotated[
         Share,
         setting(
-            "share of items whose tissues have any signals, one for each label of the map seg, in place of the sequence's; of sequence 'any' only"
+            "share of items whose tissues have any signals, one for each label of the map seg, in place of the sequence's"
         ),
     ] = 0.0
     also: Annotated[
@@ -168,19 +164,12 @@ class Contrast(Ranges):
         ),
     ] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.regions and self.sequence != "any":
-            raise BadInput(
-                f"data.physics.contrasts: expected no regions for the sequence {self.sequence}, whose tissues have its signals, found {self.regions:g}. Drop it, or take sequence = 'any'."
-            )
-
     @property
     def sequences(self) -> Sequence[Choice]:
         """What an item draws from: the sequences of the modality and of `also`."""
         return [*self.choices, *chain.from_iterable(ranges.choices for ranges in self.also)]
 
-    def draw(self, rng: np.random.Generator, field_t: float) -> Protocol:
+    def draw(self, rng: Rng, field_t: float) -> Protocol:
         """A sequence with its parameters."""
         choice = self.sequences[int(rng.integers(len(self.sequences)))]
         shares = rng.random(4)
@@ -298,7 +287,7 @@ class PhysicsSettings:
     ] = 0.0
 
     @property
-    def needs(self) -> Collection[str]:
+    def needs(self) -> KeysView[str]:
         """The maps that a cohort must have: all, as `phantom --modalities maps` writes them."""
         return TISSUE_MAPS.keys()
 
@@ -330,6 +319,11 @@ def within(share: float, ends: Range | None) -> float:
     return float(low * math.exp(share * math.log(high / low)))
 
 
+def voxel_places(voxels: Iterable[AnyArray], shape: Iterable[int]) -> Places:
+    """The places of voxels, by their indices along D, H, W of a volume."""
+    return [((at + 0.5) / length).astype(np.float32) for at, length in zip(voxels, shape)]
+
+
 @dataclass(frozen=True)
 class TissueSpread:
     """Random log factors on PD, 1/T1 and 1/T2, each a smooth function of a voxel's own parameters.
@@ -338,8 +332,8 @@ class TissueSpread:
     """
 
     sd: float
-    frequencies: Array  # [3, WAVES, 3]
-    phases: Array  # [3, WAVES]
+    frequencies: AnyArray  # [3, WAVES, 3]
+    phases: AnyArray  # [3, WAVES]
 
     def of(self, maps: Maps) -> Maps:
         """The maps of this item: free water and voxels without protons stay."""
@@ -357,20 +351,20 @@ class TissueSpread:
             changed["t2star_map"] = 1 / (1 / changed["t2_map"] + np.maximum(dephasing, 0))
         return changed
 
-    def _factor(self, k: int, features: tuple[Array, Array, Array]) -> Array:
+    def _factor(self, k: int, features: tuple[AnyArray, AnyArray, AnyArray]) -> AnyArray:
         total = np.zeros_like(features[0])
         for (a, b, c), phase in zip(self.frequencies[k], self.phases[k]):
             total += np.cos(a * features[0] + b * features[1] + c * features[2] + phase)
         return np.exp(np.float32(self.sd * (2 / WAVES) ** 0.5) * total)
 
 
-def _slow(time_ms: Array, factor: Array, free_ms: float) -> Array:
+def _slow(time_ms: AnyArray, factor: AnyArray, free_ms: float) -> AnyArray:
     """A relaxation time whose rate beyond that of free water, which does not vary, is multiplied."""
     rate = 1 / time_ms
     return 1 / (rate + (factor - 1) * np.maximum(rate - np.float32(1 / free_ms), 0))
 
 
-def draw_spread(rng: np.random.Generator, sd: float) -> TissueSpread:
+def draw_spread(rng: Rng, sd: float) -> TissueSpread:
     """Random factors of an item; sd: their standard deviation, as logarithms."""
     frequencies = rng.standard_normal((3, WAVES, 3)) / TISSUE_LENGTH
     phases = rng.uniform(0, 2 * np.pi, (3, WAVES))
@@ -381,11 +375,11 @@ def draw_spread(rng: np.random.Generator, sd: float) -> TissueSpread:
 class Smooth:
     """A smooth random field over the volume: a few cosines."""
 
-    strengths: Array  # [len(ORDERS)]
+    strengths: AnyArray  # [len(ORDERS)]
 
-    def at(self, places: Places) -> Array:
+    def at(self, places: Places) -> AnyArray:
         """The field at places, broadcast."""
-        total: Array = np.zeros((), np.float32)
+        total: AnyArray = np.zeros((), np.float32)
         for wave, order in zip(self.strengths, ORDERS):
             for k, place in zip(order, places):
                 if k:
@@ -394,7 +388,7 @@ class Smooth:
         return total
 
 
-def draw_smooth(rng: np.random.Generator, sd: float) -> Smooth:
+def draw_smooth(rng: Rng, sd: float) -> Smooth:
     """A field of mean 0 whose standard deviation over the volume is about `sd`."""
     strengths = rng.standard_normal(len(ORDERS)) / [sum(order) for order in ORDERS]
     # Cosines of one axis have the mean square 1/2, products of two 1/4.
@@ -409,14 +403,14 @@ class Regions:
     Source of the idea: Billot et al. 2023, Med Image Anal 86:102789.
     """
 
-    signals: Array  # [2, LABELS], of peaks and of troughs of the texture
-    contrast: Array  # [LABELS], of the texture as a share of the signal
-    frequencies: Array  # [WAVES, 3], in waves along a head
-    phases: Array  # [WAVES]
+    signals: AnyArray  # [2, LABELS], of peaks and of troughs of the texture
+    contrast: AnyArray  # [LABELS], of the texture as a share of the signal
+    frequencies: AnyArray  # [WAVES, 3], in waves along a head
+    phases: AnyArray  # [WAVES]
 
-    def at(self, labels: Array, places: Places) -> Array:
+    def at(self, labels: AnyArray, places: Places) -> AnyArray:
         """The signal of voxels with these labels at their places."""
-        texture: Array = np.zeros((), np.float32)
+        texture: AnyArray = np.zeros((), np.float32)
         for frequency, phase in zip(self.frequencies, self.phases):
             angle = sum(f * place for f, place in zip(frequency, places))
             texture = texture + np.cos(np.float32(2 * np.pi) * angle + phase)
@@ -425,7 +419,7 @@ class Regions:
         return np.asarray(signal * (1 + self.contrast[number] * texture), np.float32)
 
 
-def draw_regions(rng: np.random.Generator) -> Regions:
+def draw_regions(rng: Rng) -> Regions:
     """Random signals of labels; half of those that hold several tissues have two."""
     signals = np.repeat(rng.random((1, LABELS)), 2, 0)
     apart = np.isin(np.arange(LABELS), MIXED) & (rng.random(LABELS) < 0.5)
@@ -456,7 +450,7 @@ class Effects:
     along: int = 0  # the axis of the part along which slices are thick: 0 that of its slices
 
 
-def draw_effects(rng: np.random.Generator, settings: PhysicsSettings, field_t: float) -> Effects:
+def draw_effects(rng: Rng, settings: PhysicsSettings, field_t: float) -> Effects:
     """Random effects of a scanner of this field strength (T)."""
     # The wavelength shortens with the field, and with it the evenness of excitation.
     b1 = draw_smooth(rng, settings.b1 * field_t / FIELD_OF_B1)
@@ -467,7 +461,7 @@ def draw_effects(rng: np.random.Generator, settings: PhysicsSettings, field_t: f
     rings, strength = rng.random(2).tolist()
     filtered = 0.0 if rings < RINGING else 0.3 + 0.7 * strength
     moves = rng.random() < settings.motion
-    segments = int(rng.integers(2, MOST_SEGMENTS + 1))
+    segments = rng.integers(2, MOST_SEGMENTS + 1)
     cuts = np.sort(rng.random(segments - 1))
     moves_mm = rng.normal(0, MOTION_MM, (segments, 2))
     noise = settings.noise * rng.random() ** 2
@@ -494,7 +488,7 @@ def draw_effects(rng: np.random.Generator, settings: PhysicsSettings, field_t: f
     )
 
 
-def in_plane(image: Array, effects: Effects, spacing_mm: Sequence[float]) -> Array:
+def in_plane(image: AnyArray, effects: Effects, spacing_mm: Sequence[float]) -> AnyArray:
     """The image from a part of its k-space, which the head's moves have put out of phase; float32 [..., H, W]."""
     if min(effects.kept) >= 1 and not effects.moves_mm:
         return image
@@ -519,14 +513,14 @@ def in_plane(image: Array, effects: Effects, spacing_mm: Sequence[float]) -> Arr
     return np.asarray(irfft2(space, s=(height, width), workers=1), np.float32)
 
 
-def _window(share: Array, filtered: float) -> Array:
+def _window(share: AnyArray, filtered: float) -> AnyArray:
     """1 in the part of k-space that is kept, 0 beyond; filtered: how far it falls towards the ends."""
     fall = np.cos(np.pi / 2 * np.minimum(share, 1)) ** 2
-    inside: Array = (share <= 1) * (1 - filtered + filtered * fall)
+    inside: AnyArray = (share <= 1) * (1 - filtered + filtered * fall)
     return inside.astype(np.float32)
 
 
-def rician(signal: Array, sd: float, rng: np.random.Generator) -> Array:
+def rician(signal: AnyArray, sd: float, rng: Rng) -> AnyArray:
     """The magnitude of a signal with complex noise. Source: Gudbjartsson and Patz 1995, Magn Reson Med 34:910."""
     if sd == 0:
         return np.abs(signal)
