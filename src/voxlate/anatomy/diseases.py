@@ -238,7 +238,7 @@ def draw_age(rng: Rng) -> Ageing:
     plaques = years < 55 and rng.random() < 0.15
     count = rng.poisson(9) + 4 if plaques else rng.poisson(14 * min(vascular, 1.5))
     size, place = _PLAQUES if plaques else _SPOTS
-    pineal, choroid, pallidum, falx = rng.random(4)
+    pineal, choroid, pallidum, falx = rng.random(4)  # below its share there is calcium
     # The order of the draws decides the heads.
     spots = [_spot(rng, size, place) for _ in range(count)]
     calcium = list[Ball]()

@@ -8,7 +8,7 @@ cohorts store them without loss. Around metal, T2* is short (`metal_rate_per_ms`
 
 The image of a head in each modality: MR of its tissue-parameter maps, X-ray attenuation, the passage of a bolus.
 
-`signal` is exact in each voxel and free of noise. `image` is what a scanner gives: MR with the effects of `acquisition`, CT with
+`signal` is exact in each voxel and free of noise. `image` is what a scanner gives: MR with the effects of `physics`, CT with
 those of `expose`.
 """
 
