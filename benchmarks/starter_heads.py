@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from voxlate.anatomy.acquisition import rician
 from voxlate.anatomy.contrast import FULL_SCALE, Protocol, magnitude
 from voxlate.anatomy.label_map import read_label_map, read_table
 from voxlate.anatomy.mapped_head import make_mapped_head
+from voxlate.anatomy.physics import rician
 from voxlate.anatomy.signal import MAPS, image, tissue_map
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Volume, canonical

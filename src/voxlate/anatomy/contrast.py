@@ -58,7 +58,7 @@ _NEEDS: dict[Kind, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Protocol:
-    """A sequence with its parameters; ti_ms and flip_deg are ignored by sequences that have none.
+    """A sequence with its parameters; ti_ms is 0 where none inverts; spin echoes ignore flip_deg.
 
     dose: of the contrast agent, 1 for the usual one; fat_removed: share of the fat's signal that saturation removes.
     """
@@ -75,57 +75,50 @@ class Protocol:
     @property
     def maps(self) -> tuple[str, ...]:
         """The tissue-parameter maps from which it is computed."""
-        return maps_for(self.kind, self.dose > 0, self.fat_removed > 0)
+        extra = ("gd_map",) * (self.dose > 0) + ("fat_map",) * (self.fat_removed > 0)
+        return ("pd_map", "t1_map", "fluid_map", *_NEEDS[self.kind], *extra)
 
 
 def gradient_echo(
-    pd: Array, t1_ms: Array, t2star_ms: Array, tr_ms: float, te_ms: float, flip_deg: Array
+    pd: Array,
+    t1_ms: Array,
+    t2star_ms: Array,
+    tr_ms: float,
+    te_ms: float,
+    flip_deg: Array,
+    pulses: Array | None = None,
 ) -> Array:
-    """Steady state of a spoiled gradient echo. Source: Ernst and Anderson 1966, Rev Sci Instrum 37:93."""
+    """A spoiled gradient echo in its steady state; of blood, after so many pulses, on its way there from the fresh state.
+
+    Source: Ernst and Anderson 1966, Rev Sci Instrum 37:93; Haacke et al. 1999, Magnetic Resonance Imaging: Physical Principles
+    and Sequence Design, section 24.2.
+    """
     e1 = np.exp(-tr_ms / t1_ms)
     flip = np.radians(flip_deg)
-    return pd * np.sin(flip) * (1 - e1) / (1 - np.cos(flip) * e1) * np.exp(-te_ms / t2star_ms)
+    decay = np.exp(-te_ms / t2star_ms)
+    steady = pd * np.sin(flip) * (1 - e1) / (1 - np.cos(flip) * e1) * decay
+    if pulses is None:
+        return steady
+    fresh = pd * np.sin(flip) * decay
+    return steady + (fresh - steady) * (e1 * np.cos(flip)) ** pulses
 
 
-def spin_echo(pd: Array, t1_ms: Array, t2_ms: Array, tr_ms: float, te_ms: float) -> Array:
-    """Spin echo with TE much shorter than TR. Source: Bernstein et al. 2004, Handbook of MRI Pulse Sequences, 14.3."""
-    return pd * (1 - np.exp(-tr_ms / t1_ms)) * np.exp(-te_ms / t2_ms)
-
-
-def inversion_recovery(
-    pd: Array, t1_ms: Array, t2_ms: Array, tr_ms: float, te_ms: float, ti_ms: float
+def spin_echo(
+    pd: Array, t1_ms: Array, t2_ms: Array, tr_ms: float, te_ms: float, ti_ms: float = 0
 ) -> Array:
-    """Magnitude of an inversion-recovery spin echo. Source: Bernstein et al. 2004, section 14.2."""
-    return (
-        pd
-        * np.abs(1 - 2 * np.exp(-ti_ms / t1_ms) + np.exp(-tr_ms / t1_ms))
-        * np.exp(-te_ms / t2_ms)
-    )
+    """Magnitude of a spin echo with TE much shorter than TR; ti_ms: since an inversion, 0 without one.
+
+    Source: Bernstein et al. 2004, Handbook of MRI Pulse Sequences, 14.2 and 14.3.
+    """
+    recovered = 1 - np.exp(-tr_ms / t1_ms)
+    if ti_ms:
+        recovered = np.abs(1 - 2 * np.exp(-ti_ms / t1_ms) + np.exp(-tr_ms / t1_ms))
+    return pd * recovered * np.exp(-te_ms / t2_ms)
 
 
 def null_time_ms(t1_ms: float, tr_ms: float) -> float:
     """The inversion time at which tissue of this T1 gives no signal."""
     return float(t1_ms * np.log(2 / (1 + np.exp(-tr_ms / t1_ms))))
-
-
-def inflow(
-    pd: Array,
-    t1_ms: Array,
-    t2star_ms: Array,
-    pulses: Array,
-    tr_ms: float,
-    te_ms: float,
-    flip_deg: Array,
-) -> Array:
-    """Gradient echo of blood after `pulses` pulses; its signal falls from the fresh to the steady state.
-
-    Source: Haacke et al. 1999, Magnetic Resonance Imaging: Physical Principles and Sequence Design, section 24.2.
-    """
-    flip = np.radians(flip_deg)
-    steady = gradient_echo(pd, t1_ms, t2star_ms, tr_ms, te_ms, flip_deg)
-    fresh = pd * np.sin(flip) * np.exp(-te_ms / t2star_ms)
-    per_pulse = np.exp(-tr_ms / t1_ms) * np.cos(flip)
-    return steady + (fresh - steady) * per_pulse**pulses
 
 
 def mprage(
@@ -223,12 +216,6 @@ PROTOCOLS = {
 }
 
 
-def maps_for(kind: Kind, agent: bool, fat_saturation: bool) -> tuple[str, ...]:
-    """The maps from which a sequence is computed."""
-    extra = ("gd_map",) * agent + ("fat_map",) * fat_saturation
-    return ("pd_map", "t1_map", "fluid_map", *_NEEDS[kind], *extra)
-
-
 def magnitude(protocol: Protocol, maps: Maps, b1: AnyArray | float = 1.0) -> AnyArray:
     """The signal without noise, as a share of that of water with its full magnetisation; float32, shaped as the maps.
 
@@ -245,36 +232,28 @@ def magnitude(protocol: Protocol, maps: Maps, b1: AnyArray | float = 1.0) -> Any
 
 def _of_tissue(protocol: Protocol, maps: Maps, b1: AnyArray | float) -> AnyArray:
     """The signal of one compartment."""
-    pd = maps["pd_map"]
     t1 = t1_at_field(np.maximum(maps["t1_map"], SHORTEST_MS), protocol.field_t)
     if protocol.dose > 0:
         t1 = 1 / (1 / t1 + GADOLINIUM_R1 / 1000 * (protocol.dose * maps["gd_map"]))
-    if protocol.kind in ("spin_echo", "inversion_recovery", "flair"):
-        signal = _echo(protocol, maps, pd, t1, b1)
-    else:
-        signal = _gradient(protocol, maps, pd, t1, b1)
+    echo = _echo if _NEEDS[protocol.kind] == _ECHO else _gradient
+    signal = echo(protocol, maps, t1, b1)
     if protocol.fat_removed > 0:
         signal = signal * (1 - protocol.fat_removed * maps["fat_map"])
     return np.asarray(signal, np.float32)
 
 
-def _echo(
-    protocol: Protocol, maps: Maps, pd: AnyArray, t1: AnyArray, b1: AnyArray | float
-) -> AnyArray:
+def _echo(protocol: Protocol, maps: Maps, t1_ms: Array, b1: Array) -> Array:
     """A spin echo with or without inversion; pulses of 90 and 180 degrees that are off by b1 leave sin³ (b1 · 90°)."""
     t2 = t2_at_field(np.maximum(maps["t2_map"], SHORTEST_MS), protocol.field_t)
-    if protocol.kind == "spin_echo":
-        signal = spin_echo(pd, t1, t2, protocol.tr_ms, protocol.te_ms)
-    else:
-        times = (protocol.tr_ms, protocol.te_ms, protocol.ti_ms)
-        signal = inversion_recovery(pd, t1, t2, *times)
+    times = (protocol.tr_ms, protocol.te_ms, protocol.ti_ms)
+    signal = spin_echo(maps["pd_map"], t1_ms, t2, *times)
     still = 1 - flow_void(maps["flow_map"], protocol.te_ms)
-    return np.asarray(signal * still * np.sin(b1 * np.float32(np.pi / 2)) ** 3)
+    return signal * still * np.sin(b1 * np.float32(np.pi / 2)) ** 3
 
 
-def _gradient(
-    protocol: Protocol, maps: Maps, pd: AnyArray, t1: AnyArray, b1: AnyArray | float
-) -> AnyArray:
+def _gradient(protocol: Protocol, maps: Maps, t1_ms: Array, b1: Array) -> Array:
+    """A gradient echo: plain, in a prepared train, or of flowing blood in SWI and TOF."""
+    pd = maps["pd_map"]
     t2 = np.maximum(maps["t2_map"], SHORTEST_MS)
     t2star = np.maximum(maps["t2star_map"], SHORTEST_MS)
     t2star = t2star_at_field(t2star, t2, protocol.field_t)
@@ -282,9 +261,9 @@ def _gradient(
     tr, te = protocol.tr_ms, protocol.te_ms
     match protocol.kind:
         case "gradient_echo":
-            return np.asarray(gradient_echo(pd, t1, t2star, tr, te, flip))
+            return gradient_echo(pd, t1_ms, t2star, tr, te, flip)
         case "mprage":
-            return np.asarray(mprage(pd, t1, t2star, tr, te, protocol.ti_ms, flip))
+            return mprage(pd, t1_ms, t2star, tr, te, protocol.ti_ms, flip)
         case "swi":
             # The phase filter of SWI removes what fat as a whole adds.
             chi = maps["chi_map"] * (1 - maps["fat_map"]) * np.float32(1e-6)
@@ -295,4 +274,4 @@ def _gradient(
             weight, slab = 1 - bound, 1.0
     inflow_per_s = np.maximum(maps["inflow_map"], 1000 / (tr * STATIC_PULSES))
     pulses = slab * (1000 / (tr * inflow_per_s))  # since blood entered the slab
-    return np.asarray(weight * inflow(pd, t1, t2star, pulses, tr, te, flip))
+    return weight * gradient_echo(pd, t1_ms, t2star, tr, te, flip, pulses)

@@ -6,6 +6,7 @@ Orders of magnitude of ageing: de Leeuw et al. 2001, J Neurol Neurosurg Psychiat
 Upright coordinates are in mm: x right, y anterior, z superior. Their origin is the centre of the brain's base.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -16,7 +17,6 @@ from voxlate.anatomy.shapes import (
     Canvas,
     NoiseField,
     Pair,
-    Rng,
     Space,
     Triple,
     bounded_normal,
@@ -24,7 +24,7 @@ from voxlate.anatomy.shapes import (
     triple,
     tubes_of,
 )
-from voxlate.anatomy.tissue import BRAIN, HAEMORRHAGE, Label
+from voxlate.anatomy.tissue import BRAIN, HAEMORRHAGE, Label, Rng
 from voxlate.base.array_types import AnyArray
 
 Ball = tuple[Triple, Triple]  # centre and half axes in mm
@@ -36,9 +36,10 @@ LesionKind = Literal["none", "tumour", "stroke"]
 Tumour = Literal["glioblastoma", "low grade", "meningioma", "metastases"]
 Remnant = Literal["none", "infarct", "haemorrhage", "resection", "hydrocephalus"]
 _SOFT = (*BRAIN, Label.CSF, Label.VENTRICLE, Label.LEUKOARAIOSIS, Label.PALLIDUM, Label.OEDEMA)
-_OEDEMA, _ENHANCING, _OTHER = 2, 3, 4  # of the lesion map of a tumour
+# Of a tumour's tissues: 1 necrosis, 2 oedema and tissue without enhancement, 3 enhancing.
+_LESION_MAP = np.zeros(256, np.uint8)
+_LESION_MAP[[Label.NECROSIS, Label.OEDEMA, Label.LOW_GRADE, Label.ENHANCING]] = 1, 2, 2, 3
 _SHUNT = tubes_of("-36 -62 66, -24 -36 38, -8 8 20 | 1.3 1.3")
-OTHER_LESIONS = (Label.INFARCT, Label.GLIOSIS, *HAEMORRHAGE, Label.OLD_CAVITY, Label.RESECTION)
 
 
 @dataclass(frozen=True)
@@ -76,15 +77,15 @@ class Diseases:
 def draw(lesion_rng: Rng, rng: Rng, wanted: LesionKind, rough: NoiseField) -> Diseases:
     """Draw the diseases of a head; lesion_rng: of its lesion, rng: of all else."""
     lesion = _lesion(lesion_rng, wanted)
-    tumour: Tumour = get_args(Tumour)[int(rng.choice(4, p=(0.5, 0.2, 0.15, 0.15)))]
-    chance, which = rng.random(), int(rng.integers(1, 5))
+    tumour: Tumour = get_args(Tumour)[rng.choice(4, p=(0.5, 0.2, 0.15, 0.15))]
+    chance, which = rng.random(), rng.integers(1, 5)
     remnant: Remnant = get_args(Remnant)[which] if chance < 0.25 else "none"
     if wanted != "none":
         remnant = "infarct" if wanted == "stroke" and chance < 0.2 else "none"
     at = _ball(rng, (7, 18))
-    metastases = tuple(_ball(rng, (3, 9)) for _ in range(int(rng.integers(2, 6))))
-    bleeding = HAEMORRHAGE[int(rng.integers(3))]
-    shunted = bool(rng.random() < 0.4) and remnant == "hydrocephalus"
+    metastases = tuple(_ball(rng, (3, 9)) for _ in range(rng.integers(2, 6)))
+    bleeding = HAEMORRHAGE[rng.integers(3)]
+    shunted = rng.random() < 0.4 and remnant == "hydrocephalus"
     lesion = _place(rng, lesion, tumour)
     return Diseases(lesion, rough, tumour, metastases, remnant, at, bleeding, shunted)
 
@@ -136,19 +137,18 @@ def before_tumour(lesion: Lesion, points: Space, soft: AnyArray) -> Space:
 def paint(canvas: Canvas, diseases: Diseases, points: Space) -> AnyArray:
     """Paint diseases; returns the lesion map."""
     if diseases.lesion.kind == "tumour":
-        lesion_map = paint_tumour(canvas, diseases, points)
-    else:
+        paint_tumour(canvas, diseases, points)
+    if diseases.lesion.kind == "stroke":
         lesion_map = stroke_map(canvas, diseases, points)
+    else:
+        lesion_map = _LESION_MAP[canvas.label]
     paint_remnant(canvas, diseases, points)
     return lesion_map
 
 
 def stroke_map(canvas: Canvas, diseases: Diseases, points: Space) -> AnyArray:
-    """The lesion map of a stroke of the middle cerebral artery, whose tissue keeps its labels: 1 core, 2 penumbra; 0 without a stroke."""
-    lesion_map = np.zeros(canvas.label.shape, np.uint8)
+    """The lesion map of a stroke of the middle cerebral artery, whose tissue keeps its labels: 1 core, 2 penumbra."""
     lesion = diseases.lesion
-    if lesion.kind != "stroke":
-        return lesion_map
     sided = Space(points.x * lesion.side, points.y, points.z)
     rough = diseases.rough.at(points)
     radius, reach = lesion.radius_mm, lesion.reach
@@ -156,14 +156,15 @@ def stroke_map(canvas: Canvas, diseases: Diseases, points: Space) -> AnyArray:
     whole = np.maximum(whole + 3 * rough, 14 - sided.x)
     core = ellipsoid(points, lesion.centre_mm, (0.9 * radius, 1.2 * radius, 0.9 * radius))
     core = np.maximum(core + 2.5 * rough, whole + 4)
+    lesion_map = np.zeros(canvas.label.shape, np.uint8)
     lesion_map[whole < 0] = 2
     lesion_map[core < 0] = 1
     lesion_map *= np.isin(canvas.label, BRAIN) & (points.z > -14)
     return lesion_map
 
 
-def paint_tumour(canvas: Canvas, diseases: Diseases, points: Space) -> AnyArray:
-    """Paint a tumour; returns the lesion map: 1 necrosis, 2 oedema and tissue without enhancement, 3 enhancing."""
+def paint_tumour(canvas: Canvas, diseases: Diseases, points: Space) -> None:
+    """Paint a tumour or metastases."""
     soft = np.isin(canvas.label, _SOFT)
     white = np.isin(canvas.label, (Label.WHITE, Label.LEUKOARAIOSIS))
     rough = diseases.rough.at(points)
@@ -174,7 +175,7 @@ def paint_tumour(canvas: Canvas, diseases: Diseases, points: Space) -> AnyArray:
             canvas.paint(Label.ENHANCING, ball, soft)
             if axes[0] > 5:
                 canvas.paint(Label.NECROSIS, ball + 2.2, soft)
-        return tumour_map(canvas)
+        return
     radius = diseases.lesion.radius_mm
     axes = (radius, 1.1 * radius, 0.95 * radius)
     ball = ellipsoid(points, diseases.lesion.centre_mm, axes) + 0.12 * radius * rough
@@ -189,17 +190,6 @@ def paint_tumour(canvas: Canvas, diseases: Diseases, points: Space) -> AnyArray:
     if diseases.tumour == "glioblastoma":
         necrosis = ball + 0.27 * radius + finger
         canvas.paint(Label.NECROSIS, np.maximum(necrosis, ball + 2.5), soft)
-    return tumour_map(canvas)
-
-
-def tumour_map(canvas: Canvas) -> AnyArray:
-    """The lesion map of a canvas: 1 necrosis, 2 oedema and tissue without enhancement, 3 enhancing, 4 other lesions."""
-    lesion_map = np.zeros(canvas.label.shape, np.uint8)
-    lesion_map[np.isin(canvas.label, OTHER_LESIONS)] = _OTHER
-    lesion_map[canvas.label == Label.NECROSIS] = 1
-    lesion_map[np.isin(canvas.label, (Label.OEDEMA, Label.LOW_GRADE))] = _OEDEMA
-    lesion_map[canvas.label == Label.ENHANCING] = _ENHANCING
-    return lesion_map
 
 
 def paint_remnant(canvas: Canvas, diseases: Diseases, points: Space) -> None:
@@ -229,36 +219,36 @@ def paint_remnant(canvas: Canvas, diseases: Diseases, points: Space) -> None:
 class Ageing:
     """What came with the age of a brain.
 
-    spots: lesions of white matter; pineal_mm, choroid_mm: radii of calcifications, 0 without; pallidum: whether it
-    holds enough calcium for CT; falx_mm: radii of calcified plaques of the falx.
+    spots: lesions of white matter; calcium: calcifications of pineal gland and falx; choroid_mm: radii of those of the choroid
+    plexus, left and right, 0 without; pallidum: whether it holds enough calcium for CT.
     """
 
-    spots: tuple[Ball, ...]
-    pineal_mm: float
+    spots: Sequence[Ball]
+    calcium: Sequence[Ball]
     choroid_mm: Pair
     pallidum: bool
-    falx: tuple[Ball, ...]
 
 
 def draw_age(rng: Rng) -> Ageing:
     """Draw an age from 20 to 90, and what came with it."""
-    years = float(rng.uniform(20, 90))
+    years = rng.uniform(20, 90)
     old = (years - 20) / 70
     own = float(np.exp(0.35 * bounded_normal(rng, 1)[0]))  # patients of an age differ
     vascular = max(0.0, (years - 45) / 45) * own
     plaques = years < 55 and rng.random() < 0.15
-    count = int(rng.poisson(9)) + 4 if plaques else int(rng.poisson(14 * min(vascular, 1.5)))
+    count = rng.poisson(9) + 4 if plaques else rng.poisson(14 * min(vascular, 1.5))
     size, place = _PLAQUES if plaques else _SPOTS
-    calcified = rng.random(4)
+    pineal, choroid, pallidum, falx = rng.random(4)  # below its share there is calcium
     # The order of the draws decides the heads.
-    spots = tuple(_spot(rng, size, place) for _ in range(count))
-    pineal = float(rng.uniform(0.8, 3.0)) if calcified[0] < 0.3 + 0.5 * old else 0.0
+    spots = [_spot(rng, size, place) for _ in range(count)]
+    calcium = list[Ball]()
+    if pineal < 0.3 + 0.5 * old:
+        calcium.append(((0, -27, 1), (rng.uniform(0.8, 3.0),) * 3))
     common, left, right = rng.uniform((1.2, 0.6, 0.6), (4.0, 1.2, 1.2)).tolist()
-    choroid = (common * left, common * right)
-    falx = tuple(_plaque(rng) for _ in range(rng.integers(1, 4))) if calcified[3] < 0.15 else ()
-    choroid = choroid if calcified[1] < 0.15 + 0.65 * old else (0.0, 0.0)
-    pallidum = bool(calcified[2] < 0.02 + 0.1 * old)
-    return Ageing(spots, pineal, choroid, pallidum, falx)
+    radii = (common * left, common * right) if choroid < 0.15 + 0.65 * old else (0.0, 0.0)
+    if falx < 0.15:
+        calcium += [_plaque(rng) for _ in range(rng.integers(1, 4))]
+    return Ageing(spots, calcium, radii, bool(pallidum < 0.02 + 0.1 * old))
 
 
 def _spot(rng: Rng, size: Pair, place: Ball) -> Ball:
@@ -286,11 +276,9 @@ def paint_age(canvas: Canvas, age: Ageing, points: Space) -> None:
         half = points.half
         pallidum = Space(half.x + 0.28 * (half.y - 14), half.y, half.z)
         canvas.paint(Label.CALCIFICATION, pallidum.ellipsoid("19.5 12 0 | 4 10 6") + 3.0)
-    if age.pineal_mm:
-        canvas.paint_ball(Label.CALCIFICATION, points, (0, -27, 1), (age.pineal_mm,) * 3)
     if max(age.choroid_mm) > 0:
         left, right = age.choroid_mm
         radius = np.where(points.x > 0, np.float32(right), np.float32(left))
         canvas.paint(Label.CALCIFICATION, points.half.ellipsoid("23 -33 8 | 1 1 1") + 1 - radius)
-    for centre, radii in age.falx:
+    for centre, radii in age.calcium:
         canvas.paint_ball(Label.CALCIFICATION, points, centre, radii)

@@ -13,8 +13,10 @@ import numpy as np
 from scipy import ndimage
 
 from voxlate.anatomy import scalp
-from voxlate.anatomy.acquisition import (
+from voxlate.anatomy.contrast import FULL_SCALE, Maps, Protocol, magnitude
+from voxlate.anatomy.physics import (
     Effects,
+    PhysicsSettings,
     Places,
     Regions,
     TissueSpread,
@@ -23,11 +25,11 @@ from voxlate.anatomy.acquisition import (
     draw_spread,
     in_plane,
     rician,
+    voxel_places,
+    within,
 )
-from voxlate.anatomy.contrast import FULL_SCALE, Maps, Protocol, magnitude
-from voxlate.anatomy.physics import PhysicsSettings, within
 from voxlate.anatomy.scalp import Layers, Scalp
-from voxlate.anatomy.tissue import INTRACRANIAL, VESSEL, Label
+from voxlate.anatomy.tissue import INTRACRANIAL, VESSEL, Label, Rng
 from voxlate.base.array_types import AnyArray
 from voxlate.base.errors import BadInput
 from voxlate.base.items import BACKGROUND, stable_id
@@ -56,7 +58,7 @@ FEW_PROTONS = np.float32(
 )  # relative to water: tissue has more, a voxel that it shares with air or bone has fewer
 
 Slab = tuple[slice, slice, slice]
-Voxels = tuple[np.ndarray, ...]  # indices along D, H, W, which broadcast against each other
+Voxels = tuple[AnyArray, ...]  # indices along D, H, W, which broadcast against each other
 Place = Slab | Voxels
 
 
@@ -65,9 +67,9 @@ class _Sample:
     """The voxels of BLOCKS blocks of a case, each [BLOCK, BLOCK] of a slice, and the body in their middles."""
 
     voxels: Voxels
-    body: np.ndarray
+    body: AnyArray
 
-    def inside(self, values: np.ndarray) -> np.ndarray:
+    def inside(self, values: AnyArray) -> AnyArray:
         """The body's values of blocks [BLOCKS, BLOCK, BLOCK]."""
         return values[:, EDGE : BLOCK - EDGE, EDGE : BLOCK - EDGE][self.body]
 
@@ -80,7 +82,7 @@ class _Acquisition(NamedTuple):
 
     protocol: Protocol
     effects: Effects
-    rng: np.random.Generator
+    rng: Rng
     regions: Regions | None = None
 
     @property
@@ -109,15 +111,10 @@ class Drawn:
         return tuple(self.physics.contrasts)
 
     def computes(self, header: CaseHeader) -> bool:
-        """Whether a stored case has the maps; raises BadInput where it has a modality that would be drawn, too."""
+        """Whether a stored case has the maps; raises BadInput where it lacks the labels that the settings need, too."""
         physics = self.physics
         if not physics.needs <= header.units.keys():
             return False
-        stored = sorted(header.units.keys() & self.names)
-        if stored:
-            raise BadInput(
-                f"case {header.case}: expected the modalities of data.physics ({', '.join(self.names)}) to be drawn from maps, found stored scans of {', '.join(stored)} as well. Prepare without them (--modalities), or rename the contrast."
-            )
         has_regions = any(contrast.regions for contrast in physics.contrasts.values())
         if (has_regions or physics.stripped or physics.scalp) and "seg" not in header.labels:
             raise BadInput(
@@ -165,7 +162,7 @@ class Drawn:
         spread = draw_spread(rng, self.physics.tissue_spread)
         strips, _, _, depth = rng.random(4)
         new_scalp = rng.random() < self.physics.scalp
-        vault, beyond = self.physics.thin * rng.spawn(1)[0].uniform((0.0, 0.3), (0.5, 1.0))
+        thin = self.physics.thin * rng.spawn(1)[0].uniform((0.0, 0.3), (0.5, 1.0))
         return Item(
             self,
             case,
@@ -175,10 +172,10 @@ class Drawn:
             bool(strips < self.physics.stripped),
             self.physics.strip_mm * depth,
             scalp.draw(rng) if new_scalp else None,
-            (vault, beyond),
+            thin,
         )
 
-    def whole(self, case: PreparedCase, name: str) -> np.ndarray:
+    def whole(self, case: PreparedCase, name: str) -> AnyArray:
         """The image of a whole case in its fixed draw, float32 [D, H, W]; 0 where the skull is removed."""
         item = self.item(case, stable_id("physics", case.header.case))
         image, _ = item.image(item.acquire(name), EVERYTHING)
@@ -201,11 +198,11 @@ class Item:
     stripped: bool
     strip_mm: float
     scalp: Scalp | None
-    thin: tuple[float, float]
+    thin: AnyArray
 
     def read(
         self, name: str, spec: IntensityMap, place: Slab, steps: Sequence[int], role: Role
-    ) -> list[np.ndarray]:
+    ) -> list[AnyArray]:
         """A part of the case in network units, [D, H, W], once for each of `steps` slices away from it."""
         depth, rows, columns = place
         last = self.case.header.shape[0] - 1
@@ -224,7 +221,7 @@ class Item:
             return 0.0
         return self.acquire(self.drawn.names[0], "source").slice_mm
 
-    def stored(self, name: str, place: Place, values: np.ndarray) -> np.ndarray:
+    def stored(self, name: str, place: Place, values: AnyArray) -> AnyArray:
         """The values of a stored image at a part of the case, with the item's scalp and thinner bone in a CT."""
         if self.case.header.units[name] != "HU":
             return values
@@ -233,13 +230,13 @@ class Item:
         layers = self._layers(place)
         return values if layers is None else layers.hounsfield(values)
 
-    def body(self, place: Slab, inside: np.ndarray) -> np.ndarray:
+    def body(self, place: Slab, inside: AnyArray) -> AnyArray:
         """The mask of a part of the case, `inside` as it is stored, with the item's scalp and without what is removed."""
         if self.scalp is not None:
             inside = inside | (self.case.arrays["skin_map"][place] > -self.scalp.grown_mm)
         return inside & self.remainder(place)
 
-    def remainder(self, place: Place) -> np.ndarray:
+    def remainder(self, place: Place) -> AnyArray:
         """Where skull stripping leaves the image; broadcasts against the part.
 
         Without what surrounds the brain up to a depth below the surface of each slice, as strippers leave it; the border of
@@ -248,7 +245,7 @@ class Item:
         if not self.stripped:
             return np.ones((1, 1, 1), bool)
         tissues = self.case.arrays[TISSUES][place]
-        inside: np.ndarray = np.isin(tissues, INTRACRANIAL)
+        inside: AnyArray = np.isin(tissues, INTRACRANIAL)
         steps = round(self.strip_mm / self.case.header.spacing_mm[1])
         if steps == 0:
             return inside
@@ -280,7 +277,7 @@ class Item:
             return _Acquisition(protocol, effects, rng)
         return _Acquisition(protocol, effects, rng, draw_regions(rng))
 
-    def image(self, acquisition: _Acquisition, place: Slab) -> tuple[np.ndarray, Statistics]:
+    def image(self, acquisition: _Acquisition, place: Slab) -> tuple[AnyArray, Statistics]:
         """The image of a part of the case, and the statistics of that of the whole case."""
         statistics, brightest = self.statistics(acquisition)
         shape = self.case.header.shape
@@ -309,22 +306,24 @@ class Item:
         """How many slices away a slice of an image reaches."""
         return margin(acquisition.slice_mm, self.case.header.spacing_mm[0])
 
-    def _simulate(self, acquisition: _Acquisition, voxels: Voxels) -> np.ndarray:
+    def _simulate(self, acquisition: _Acquisition, voxels: Voxels) -> AnyArray:
         """The image at voxels of the case without noise, of each slice from whose profile others are given."""
         case = self.case
         maps = {key: case.arrays[key][voxels].astype(np.float32) for key in acquisition.maps}
         layers = self._layers(voxels)
         if layers is not None:
             maps = layers.maps(maps)
-        shares = zip(voxels, case.header.shape)
-        z, y, x = (((voxel + 0.5) / length).astype(np.float32) for voxel, length in shares)
+        places = voxel_places(voxels, case.header.shape)
+        effects = acquisition.effects
         if acquisition.regions is None:
-            image = _signal(acquisition, self.spread, maps, (z, y, x))
+            signal = _signal(acquisition, self.spread, maps, places)
         else:
             labels = case.arrays[TISSUES][voxels]
             labels = labels if layers is None else layers.labels(labels)
-            image = _of_regions(acquisition, acquisition.regions, maps[PROTONS], labels, (z, y, x))
-        effects = acquisition.effects
+            # voxels with few protons, such as dense bone, stay dark
+            share = np.minimum(maps[PROTONS] / FEW_PROTONS, 1)
+            signal = acquisition.regions.at(labels, places) * share
+        image = np.float32(FULL_SCALE) * (signal * np.exp(effects.gain.at(places)))
         slice_mm, *pixel_mm = case.header.spacing_mm
         if effects.surface:
             below = np.maximum(case.arrays["skin_map"][voxels].astype(np.float32), 0)
@@ -346,13 +345,14 @@ def _draw_sample(case: PreparedCase) -> _Sample:
     levels = np.flatnonzero(inside.any(axis=(1, 2)))
     rng = np.random.default_rng(stable_id("sample", case.header.case))
     middle = slice(EDGE, BLOCK - EDGE)
-    blocks = list[tuple[int, np.ndarray, np.ndarray]]()
-    body = list[np.ndarray]()
+    blocks = list[tuple[int, AnyArray, AnyArray]]()
+    body = list[AnyArray]()
     while len(blocks) < BLOCKS:
         z = int(levels[rng.integers(len(levels))])
         # A block may lie half outside, where it repeats the border: voxels there count as often as others.
-        y, x = (int(rng.integers(1 - BLOCK + EDGE, n - EDGE)) for n in (height, width))
-        rows, columns = y + np.arange(BLOCK), x + np.arange(BLOCK)
+        rows, columns = (
+            rng.integers(1 - BLOCK + EDGE, n - EDGE) + np.arange(BLOCK) for n in (height, width)
+        )
         exists = ((rows >= 0) & (rows < height))[:, None] & (columns >= 0) & (columns < width)
         rows, columns = rows.clip(0, height - 1), columns.clip(0, width - 1)
         part = (inside[z][np.ix_(rows, columns)] & exists)[middle, middle]
@@ -364,7 +364,7 @@ def _draw_sample(case: PreparedCase) -> _Sample:
     return _Sample(voxels, np.stack(body))
 
 
-def _receive(signal: np.ndarray, acquisition: _Acquisition, brightest: float) -> np.ndarray:
+def _receive(signal: AnyArray, acquisition: _Acquisition, brightest: float) -> AnyArray:
     """The magnitude with noise, without what is subtracted from it."""
     effects = acquisition.effects
     noisy = rician(signal, effects.noise * brightest, acquisition.rng)
@@ -375,15 +375,16 @@ def _receive(signal: np.ndarray, acquisition: _Acquisition, brightest: float) ->
     return np.maximum(noisy - np.float32(effects.black * brightest), 0)
 
 
-def _thinner(hu: np.ndarray, away_mm: np.ndarray, shares: tuple[float, float]) -> np.ndarray:
+def _thinner(hu: AnyArray, away_mm: AnyArray, shares: AnyArray) -> AnyArray:
     """HU [..., H, W] with bone that is thinner by shares of a pixel, of the vault (0 mm away) and beyond."""
-    share = np.where(away_mm > 0, np.float32(shares[1]), np.float32(shares[0]))
+    of_vault, beyond = shares.astype(np.float32)
+    share = np.where(away_mm > 0, beyond, of_vault)
     least = ndimage.grey_erosion(hu, size=(*(1,) * (hu.ndim - 2), 3, 3))
     soft = np.maximum(least, np.float32(WATER_HU))
     return np.where(hu > BONE_HU, hu + share * (soft - hu), hu)
 
 
-def _along(image: np.ndarray, axis: int, thickness_mm: float, spacing_mm: float) -> np.ndarray:
+def _along(image: AnyArray, axis: int, thickness_mm: float, spacing_mm: float) -> AnyArray:
     """Means over slices that are thick along an axis of the image."""
     reach = margin(thickness_mm, spacing_mm)
     first = np.moveaxis(image, axis, 0)
@@ -393,29 +394,15 @@ def _along(image: np.ndarray, axis: int, thickness_mm: float, spacing_mm: float)
 
 def _signal(
     acquisition: _Acquisition, spread: TissueSpread, maps: Maps, places: Places
-) -> np.ndarray:
-    """The signal of voxels at their places, before slice profile, k-space and noise; float32, shaped as the maps."""
-    protocol, effects = acquisition.protocol, acquisition.effects
-    out = np.zeros(maps["pd_map"].shape, np.float32)
-    there = maps["pd_map"] > 0  # half of a slice is air
-    tissue = spread.of({key: maps[key][there] for key in acquisition.maps})
+) -> AnyArray:
+    """The signal of voxels at their places as a share of that of water; float32, shaped as the maps."""
+    out = np.zeros(maps[PROTONS].shape, np.float32)
+    there = maps[PROTONS] > 0  # half of a slice is air
+    tissue = spread.of({name: values[there] for name, values in maps.items()})
     reached: AnyArray | float = 1.0
-    if effects.b1 is not None:
-        b1 = np.broadcast_to(effects.b1.at(places), out.shape)[there]
-        reached = np.maximum(1 + b1, LEAST_B1)
-    gain = np.broadcast_to(effects.gain.at(places), out.shape)[there]
-    out[there] = np.float32(FULL_SCALE) * (magnitude(protocol, tissue, reached) * np.exp(gain))
+    b1 = acquisition.effects.b1
+    if b1 is not None:
+        deviation = np.broadcast_to(b1.at(places), out.shape)[there]
+        reached = np.maximum(1 + deviation, LEAST_B1)
+    out[there] = magnitude(acquisition.protocol, tissue, reached)
     return out
-
-
-def _of_regions(
-    acquisition: _Acquisition,
-    regions: Regions,
-    protons: np.ndarray,
-    labels: np.ndarray,
-    places: Places,
-) -> np.ndarray:
-    """Drawn signals of labels, float32; voxels with few protons, such as dense bone, stay dark."""
-    signal = regions.at(labels, places) * np.minimum(protons / FEW_PROTONS, 1)
-    signal = signal * np.exp(acquisition.effects.gain.at(places))
-    return np.asarray(np.float32(FULL_SCALE) * signal, np.float32)

@@ -15,8 +15,6 @@ from scipy import ndimage
 
 from voxlate.anatomy.shapes import (
     Canvas,
-    NoiseField,
-    Rng,
     Space,
     Triple,
     Tube,
@@ -27,7 +25,7 @@ from voxlate.anatomy.shapes import (
     tube,
     tubes_of,
 )
-from voxlate.anatomy.tissue import INTRACRANIAL, SKULL, Label
+from voxlate.anatomy.tissue import INTRACRANIAL, SKULL, Label, Rng
 from voxlate.base.array_types import AnyArray
 
 CEREBRUM_CENTRE: Triple = (0.0, 0.0, 18.0)
@@ -40,8 +38,8 @@ def vessels(rng: Rng, occluded: int) -> dict[Label, list[Tube]]:
 
     occluded: the side whose middle cerebral artery is closed by a clot (-1 left, 1 right, 0 neither).
     """
-    shared = int(rng.integers(2**32))
-    seeds = {side: int(rng.integers(2**32)) for side in (-1, 1)}
+    shared = rng.integers(2**32)
+    seeds = {side: rng.integers(2**32) for side in (-1, 1)}
     parts_of = {
         Label.VEIN: _midline_veins(),
         Label.ARTERY_BEYOND_CLOT: [],
@@ -228,48 +226,44 @@ _ROW_CENTRE_Y_MM = 48.0
 _ROW_MM = (24.0, 37.0)  # half width and depth of a row of teeth
 
 
-@dataclass(frozen=True)
-class Bones:
-    """The random numbers of one head's teeth and plates.
-
-    teeth: for each of the four quarters and eight places: 0 lost, 1 sound, 2 with a filling, 3 with a metal crown. plates:
-    centres and radii in mm of the metal that holds a flap of bone after an operation; none in most. jaw_mm: height of the jaw.
-    """
-
-    teeth: AnyArray
-    jaw_mm: float
-    plates: tuple[tuple[Triple, float], ...]
+Plate = tuple[Triple, float]  # centre and radius in mm
 
 
-def draw_bones(rng: Rng) -> Bones:
-    """Draw teeth and plates."""
+def draw_teeth(rng: Rng) -> dict[Label, list[Tube]]:
+    """Draw the teeth of both jaws, with their fillings and crowns, in the order in which they are painted."""
     lost = rng.choice((0.03, 0.1, 0.5, 1.0), p=(0.5, 0.3, 0.15, 0.05))
     filled = rng.choice((0.0, 0.1, 0.3))
     chance = rng.random((4, _TEETH))
-    teeth = np.where(
-        chance < lost, 0, np.where(chance > 1 - filled, 2 + (rng.random((4, _TEETH)) < 0.3), 1)
-    )
-    return Bones(
-        teeth=teeth,
-        jaw_mm=float(rng.uniform(-5, 4)),
-        plates=_draw_plates(rng) if rng.random() < _OPERATED else (),
-    )
+    has_crown = rng.random((4, _TEETH)) < 0.3
+    jaw_mm = rng.uniform(-5, 4)
+    parts: dict[Label, list[Tube]] = {Label.TOOTH: [], Label.METAL: []}
+    for quarter, place in np.argwhere(chance >= lost).tolist():
+        crown, root = _tooth((1, 1, -1, -1)[quarter], quarter % 2 == 0, place, jaw_mm)
+        radius = 2.6 + 0.25 * place
+        parts[Label.TOOTH].append(tube((crown, root), (radius, 1.4)))
+        if chance[quarter, place] > 1 - filled:
+            reach, more = (0.45, 0.2) if has_crown[quarter, place] else (0.25, -1.2)
+            end = triple(c + reach * (r - c) for c, r in zip(crown, root))
+            parts[Label.METAL].append(tube((crown, end), (radius + more, radius + more)))
+    return parts
 
 
-def _draw_plates(rng: Rng) -> tuple[tuple[Triple, float], ...]:
-    """Three or four plates around a flap of bone on one side of the vault."""
+def draw_plates(rng: Rng) -> list[Plate]:
+    """Draw the metal that holds a flap of bone on one side of the vault after an operation; most heads have none."""
+    if rng.random() >= _OPERATED:
+        return []
     side = int(rng.choice((-1, 1)))
     azimuth, height = rng.uniform((-0.9, 0.1), (0.9, 0.9))
     plates = []
     for turn in np.arange(rng.integers(3, 5)) * 1.7:
         x, y, z = on_cerebrum(azimuth + 0.45 * np.sin(turn), height + 0.4 * np.cos(turn), 1.12)
-        plates.append(((side * x, y, z), float(rng.uniform(4, 9))))
-    return tuple(plates)
+        plates.append(((side * x, y, z), rng.uniform(4, 9)))
+    return plates
 
 
-def paint_plates(canvas: Canvas, bones: Bones, points: Space) -> None:
+def paint_plates(canvas: Canvas, plates: list[Plate], points: Space) -> None:
     """Paint the metal of plates on the outer surface of the skull, one voxel thick."""
-    for centre, radius_mm in bones.plates:
+    for centre, radius_mm in plates:
         near = ellipsoid(points, centre, (radius_mm + 8,) * 3) < 0
         if not near.any():
             continue
@@ -284,26 +278,6 @@ def paint_plates(canvas: Canvas, bones: Bones, points: Space) -> None:
         canvas.share[plate] = 1
 
 
-def paint_teeth(canvas: Canvas, bones: Bones, points: Space, where: AnyArray) -> None:
-    """Paint the teeth of both jaws, with their fillings and crowns; where: voxels that may be painted."""
-    kinds: dict[Label, list[Tube]] = {Label.TOOTH: [], Label.METAL: []}
-    for quarter, teeth in enumerate(bones.teeth):
-        side, upper = (1, 1, -1, -1)[quarter], quarter % 2 == 0
-        for place, kind in enumerate(teeth):
-            if kind:
-                crown, root = _tooth(side, upper, place, bones.jaw_mm)
-                radius = 2.6 + 0.25 * place
-                kinds[Label.TOOTH].append(tube((crown, root), (radius, 1.4)))
-                if kind > 1:
-                    reach = 0.25 if kind == 2 else 0.45
-                    end = triple(c + reach * (r - c) for c, r in zip(crown, root))
-                    size = radius - 1.2 if kind == 2 else radius + 0.2
-                    kinds[Label.METAL].append(tube((crown, end), (size, size)))
-    for label, parts in kinds.items():
-        if parts:
-            canvas.paint(label, points.tubes(parts, 4), where)
-
-
 def _tooth(side: int, upper: bool, place: int, jaw_mm: float) -> tuple[Triple, Triple]:
     """Crown and root of one tooth; place 0 is the front one."""
     angle = 0.09 + 0.235 * place
@@ -315,43 +289,28 @@ def _tooth(side: int, upper: bool, place: int, jaw_mm: float) -> tuple[Triple, T
     return (float(x), float(y), crown), (float(0.94 * x), float(y - 1.5), root)
 
 
-@dataclass(frozen=True)
-class Airways:
-    """The random numbers of one head's cells: relative sizes and the thickness of their lining, left and right.
+def hollow(rng: Rng, points: Space) -> tuple[AnyArray, AnyArray]:
+    """Draw the cells of a head: distances to the lined cells of mastoids and brow, and to their air, which walls divide.
 
-    cells: distance to the septa.
+    Sizes and the thickness of the lining differ between the sides; the septa of the left side mirror those of the right. One
+    head in ten has no frontal sinuses.
     """
-
-    mastoid: AnyArray
-    frontal: AnyArray
-    mucosa_mm: AnyArray
-    cells: NoiseField
-
-
-def draw_airways(rng: Rng) -> Airways:
-    """Draw the cells; one head in ten has no frontal sinuses."""
-    mastoid, frontal = rng.uniform(0.55, 1.25, (2, 1)) * rng.uniform(0.85, 1.15, (2, 2))
+    mastoid_sizes, frontal_sizes = rng.uniform(0.55, 1.25, (2, 1)) * rng.uniform(0.85, 1.15, (2, 2))
     if rng.random() < 0.1:
-        frontal = np.full(2, 0.05)
+        frontal_sizes = np.full(2, 0.05)
     swollen = rng.random(2) < 0.25
     mucosa_mm = np.where(swollen, rng.uniform(1.5, 6, 2), rng.uniform(0.1, 1.0, 2))
     cells = noise(rng, 13, 2.5, 64, cells=True)
-    return Airways(mastoid, frontal, mucosa_mm, cells)
 
-
-def hollow(airways: Airways, points: Space) -> tuple[AnyArray, AnyArray]:
-    """Distances to the lined cells of mastoids and brow, and to their air, which walls divide; the left side mirrors the right."""
     right = points.x > 0
-    half = Space(np.abs(points.x), points.y, points.z)
-    size = _by_side(right, airways.mastoid)
+    half = points.half
+    size = _by_side(right, mastoid_sizes)
     mastoid = half.ellipsoid(_MASTOID, size)
     mastoid = np.minimum(mastoid, np.where(size > 0.95, half.ellipsoid(_APEX), 9))
-    septa = 0.7 - np.abs(airways.cells.at((half.y, half.z, half.x)))
-    brow = half.ellipsoid(_FRONTAL, _by_side(right, airways.frontal))
-    walls = np.maximum(
-        0.9 - half.x, 0.35 - np.abs(airways.cells.at((points.z, points.x, points.y)))
-    )
-    lining = 0.3 * _by_side(right, airways.mucosa_mm)
+    septa = 0.7 - np.abs(cells.at((half.y, half.z, half.x)))
+    brow = half.ellipsoid(_FRONTAL, _by_side(right, frontal_sizes))
+    walls = np.maximum(0.9 - half.x, 0.35 - np.abs(cells.at((points.z, points.x, points.y))))
+    lining = 0.3 * _by_side(right, mucosa_mm)
     lined = np.minimum(np.maximum(mastoid, septa), np.maximum(brow, walls))
     air = np.minimum(np.maximum(mastoid, septa + lining), np.maximum(brow, walls + lining))
     return lined, air

@@ -1,26 +1,24 @@
 """Tables that say which tissue each value of a label map is, and a label map by them as the anatomy of phantoms."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import StrictInt
 from scipy import ndimage
 
 from voxlate.anatomy.phantom_options import LEAST_MM, MOST_MM, SHIPPED
 from voxlate.anatomy.shapes import Triple
-from voxlate.anatomy.tissue import BRAIN, FLUID, OTHER_BRAIN, Label, Tissue, patient
+from voxlate.anatomy.tissue import BRAIN, FLUID, OTHER_BRAIN, Label, Rng, Tissue, patient
 from voxlate.base.array_types import AnyArray
 from voxlate.base.config import fill, setting, settings
-from voxlate.base.errors import BadInput, known_name
+from voxlate.base.errors import BadInput, first_of, known_name
 from voxlate.base.items import stable_id
 from voxlate.base.option import read_shipped
 from voxlate.scans.formats.io import read_volume
-from voxlate.scans.images.grid import Volume, canonical
+from voxlate.scans.images.grid import canonical
 from voxlate.scans.images.mask import (
     box_around,
     close_gaps,
@@ -42,8 +40,7 @@ _NAMES = {label.name.lower(): int(label) for label in Label}
 _FIRST_OWN = len(Label)
 _FIRST_DRAWN = 250 - len(DRAWN)
 CODES = {name: _FIRST_DRAWN + number for number, name in enumerate(DRAWN)}
-_RANGE = re.compile(r"(\d+)-(\d+)")
-_CHANGE = "Change KEY in the table."
+_VALUES = re.compile(r"(\d{1,6})(?:-(\d{1,6}))?")  # such as 10 or 10-14
 HU_SPREAD = 1.5  # standard deviation of own tissues between patients
 Share = Annotated[float, setting("a share", ge=0, le=1)]
 Time = Annotated[float, setting("a time in ms", ge=0.05, le=20000)]
@@ -52,8 +49,6 @@ _GAP_MM = 8.0  # half the width of openings, such as the mouth, that the hull cl
 _RIM_MM = 5.0  # depth below the closed hull from which air counts as internal
 LEAST_BRAIN_ML = 200.0
 _COARSE_MM = 2.0  # voxels of distances and noise
-MOST_DRAWN_VOXELS = 2**27
-_RIGHT_ANGLE = 0.02  # cosine between axes, above which a grid is sheared
 _SPECK_MM3 = 12.0  # smaller internal air is noise
 _HOLE_MM = 3.0  # half the width of holes in the brain, its fluid and the eyes
 
@@ -82,40 +77,59 @@ class OwnTissue:
 
 
 @settings
-class _Written:
-    """A table as its file states it; ranges of labels are texts such as "10-14"."""
+class LabelTable:
+    """Tissues of label values, as a TOML file states them.
+
+    inside: what the label 0 is inside the closed hull of the labels: air, or soft tissue, which also lies around them to a
+    depth of coat_mm; labels: values and ranges of them by tissue; tissues: those that the table adds.
+    """
 
     title: str
     source: str = ""
     inside: Literal["air", "soft"] = "air"
     coat_mm: Annotated[float, setting("depth of fat around the labels", ge=0, le=100)] = 0.0
-    labels: dict[str, list[StrictInt | str]]
+    labels: dict[str, list[Any]]
     tissues: dict[str, OwnTissue] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for name in self.tissues.keys() & (_NAMES | CODES).keys():
+            raise BadInput(
+                f"expected new names in [tissues], found {name}, which exists. Rename yours."
+            )
+        assert self.codes  # which refuses unknown tissues
 
-@dataclass(frozen=True)
-class LabelTable:
-    """Tissues of label values.
+    @cached_property
+    def codes(self) -> dict[int, int]:
+        """What each value is: a number of `Label`, of an own tissue (from len(Label) on), or of CODES."""
+        codes = {0: int(Label.AIR)}
+        # A label of air is internal where 0 is not air.
+        air = int(Label.AIR if self.inside == "air" else Label.SINUS)
+        known = self.names | CODES | {"air": air}
+        for name, ranges in self.labels.items():
+            known_name("[labels]", "known tissues, or a table [tissues.NAME]", name, known)
+            for item in ranges:
+                match = _VALUES.fullmatch(str(item))
+                if match is None:
+                    raise BadInput(
+                        f'expected labels of {name} as numbers or ranges such as "10-14", found {item!r}. Change it.'
+                    )
+                ends = [int(end) for end in match.groups() if end]
+                for value in range(min(ends), max(ends) + 1):
+                    if value == 0 and name == "air":
+                        continue
+                    if codes.setdefault(value, known[name]) != known[name]:
+                        raise BadInput(
+                            f"expected each label in one tissue, and 0 in none, found {value} in {name} and in another one. Remove it from one."
+                        )
+        return codes
 
-    inside: what the label 0 is inside the closed hull of the labels: air, or soft tissue, which also lies around them to a
-    depth of coat_mm. codes: of each value, a number of `Label`, of an own tissue (from len(Label) on), or of CODES.
-    """
-
-    name: str
-    inside: Literal["air", "soft"]
-    coat_mm: float
-    codes: dict[int, int]
-    own: dict[str, OwnTissue]
-
-    def tissue(self, rng: np.random.Generator) -> Tissue:
+    def tissue(self, rng: Rng) -> Tissue:
         """The constants of one patient, the table's own tissues last, which vary as the others do."""
         known = patient(rng)
-        if not self.own:
-            return known
         spread = {"pd": 0.01, "t1_ms": 0.03, "t2_ms": 0.04, "t2star_ms": 0.05}
         columns = []
         for column in fields(Tissue):
-            values = [getattr(tissue, column.name, 0.0) for tissue in self.own.values()]
+            values = [getattr(tissue, column.name, 0.0) for tissue in self.tissues.values()]
             drawn = rng.standard_normal(len(values))
             more = np.array(values) * np.exp(spread.get(column.name, 0.0) * drawn)
             if column.name == "hu":
@@ -127,22 +141,21 @@ class LabelTable:
     @property
     def digest(self) -> str:
         """A hash of all that the table states of labels and tissues."""
-        content = (self.inside, self.coat_mm, sorted(self.codes.items()), sorted(self.own.items()))
-        return f"{stable_id(repr(content)):016x}"
+        tables = (sorted(table.items()) for table in (self.codes, self.tissues))
+        return f"{stable_id(repr((self.inside, self.coat_mm, *tables))):016x}"
 
     @property
     def names(self) -> dict[str, int]:
         """The tissues by name, as `seg` numbers them."""
-        return _NAMES | {name: _FIRST_OWN + k for k, name in enumerate(self.own)}
+        return _NAMES | {name: _FIRST_OWN + k for k, name in enumerate(self.tissues)}
 
     def convert(self, labels: AnyArray, where: str) -> AnyArray:
         """The codes of a label map, uint8; raises BadInput for a value that the table does not have."""
         values = np.unique(labels).tolist()
         unknown = [value for value in values if value not in self.codes]
         if unknown:
-            listed = ", ".join(map(str, unknown[:8])) + (" and more" if len(unknown) > 8 else "")
             raise BadInput(
-                f"{where}: expected labels of the table '{self.name}', found {listed}, which it does not have. Add each to a tissue of a table of your own, and name that one."
+                f"{where}: expected labels of the table '{self.title}', found {first_of(unknown)}, which it does not have. Add each to a tissue of a table of your own, and name that one."
             )
         table = np.zeros(values[-1] + 1, np.uint8)
         table[values] = [self.codes[value] for value in values]
@@ -151,44 +164,8 @@ class LabelTable:
 
 def read_table(table: str | Path) -> LabelTable:
     """A table by its name, or the path of a TOML file; raises BadInput for one that cannot be used."""
-    path = str(table)
-    written = fill(_Written, read_shipped(SHIPPED, table, "--tissues"), path, _CHANGE)
-    own = written.tissues
-    for name in own.keys() & (_NAMES | CODES).keys():
-        raise BadInput(
-            f"{path}: expected new names in [tissues], found {name}, which exists. Rename yours."
-        )
-    codes = {0: int(Label.AIR)}
-    label_table = LabelTable(Path(table).stem, written.inside, written.coat_mm, codes, own)
-    # A label of air is internal where 0 is not air.
-    air = int(Label.AIR if written.inside == "air" else Label.SINUS)
-    known = label_table.names | CODES | {"air": air}
-    for name, ranges in written.labels.items():
-        known_name(path, "tissues in [labels], or a table [tissues.NAME]", name, known)
-        for value in _values(path, name, ranges):
-            if value == 0 and name == "air":
-                continue
-            if codes.setdefault(value, known[name]) != known[name]:
-                raise BadInput(
-                    f"{path}: expected each label in one tissue, and 0 in none, found {value} in {name} and in another one. Remove it from one."
-                )
-    return label_table
-
-
-def _values(path: str, name: str, ranges: Sequence[int | str]) -> list[int]:
-    """The label values of a tissue."""
-    values = list[int]()
-    for item in ranges:
-        match = _RANGE.fullmatch(item) if isinstance(item, str) else None
-        if match is not None and int(match[1]) <= int(match[2]) < 10**6:
-            values += range(int(match[1]), int(match[2]) + 1)
-        elif isinstance(item, int) and 0 <= item < 10**6:
-            values.append(item)
-        else:
-            raise BadInput(
-                f'{path}: expected labels of {name} as numbers or ranges such as "10-14", found {item!r}. Change it.'
-            )
-    return values
+    stated = read_shipped(SHIPPED, table, "--tissues")
+    return fill(LabelTable, stated, str(table), "Change KEY in the table.")
 
 
 @dataclass(frozen=True)
@@ -253,48 +230,24 @@ def enlarge(coarse: AnyArray, shape: tuple[int, ...], steps: tuple[int, ...]) ->
 
 
 def read_label_map(path: Path, table: LabelTable, name: str) -> LabelMap:
-    """Read a label map of any orientation; raises BadInput for what is none, or holds a single label.
+    """Read a label map of any orientation; raises BadInput for what is none.
 
     name: of its cases, which decides their random numbers.
     """
     volume = canonical(read_volume(path, modality="seg"))
-    values = volume.data[0]
-    check_grid(path, volume)
-    labels = np.rint(values).astype(np.int64)
-    if np.abs(labels - values).max() > 1e-3 or labels.min() < 0:
-        raise BadInput(
-            f"{path}: expected whole numbers from 0 for a label map, found {values.min():g} to {values.max():g} with fractions or signs. Give the label map, not an image of shares, and resample it with nearest neighbours."
-        )
-    codes = table.convert(labels, str(path))
-    tissues = np.count_nonzero(np.unique(codes))
-    if tissues < 2:
-        raise BadInput(
-            f"{path}: expected a map of at least two tissues, found {tissues} by the table '{table.name}'. A mask of one organ is no anatomy."
-        )
-    return _of_codes(name, codes, volume.grid.spacing_mm, table)
-
-
-def check_grid(path: Path, volume: Volume) -> None:
-    """Raise BadInput for voxels of another size than those of bodies in mm, and for sheared grids."""
     spacing_mm = volume.grid.spacing_mm
     if not LEAST_MM <= min(spacing_mm) <= max(spacing_mm) <= MOST_MM:
         given = " x ".join(f"{step:g}" for step in spacing_mm[::-1])
         raise BadInput(
             f"{path}: expected voxels from {LEAST_MM:g} to {MOST_MM:g} mm, found {given}. Correct the unit in its header."
         )
-    axes = volume.affine[:3, :3] / spacing_mm[::-1]
-    if np.abs(axes.T @ axes - np.eye(3)).max() > _RIGHT_ANGLE:
+    values = volume.data[0]
+    labels = np.rint(values).astype(np.int64)
+    if np.abs(labels - values).max() > 1e-3 or labels.min() < 0:
         raise BadInput(
-            f"{path}: expected a grid with right angles, found a sheared one. Resample the map with nearest neighbours."
+            f"{path}: expected whole numbers from 0 for a label map, found {values.min():g} to {values.max():g} with fractions or signs. Give the label map, not an image of shares, and resample it with nearest neighbours."
         )
-
-
-def check_voxels(name: str, voxels: int, step_mm: Triple) -> None:
-    """Raise BadInput for a grid on which no body can be drawn; step_mm: its voxels along x, y, z."""
-    if voxels > MOST_DRAWN_VOXELS:
-        raise BadInput(
-            f"--spacing-mm: expected a grid of at most {MOST_DRAWN_VOXELS:,} voxels, found {voxels:,} for {name} at {' '.join(f'{s:g}' for s in step_mm)} mm. Take larger voxels."
-        )
+    return _of_codes(name, table.convert(labels, str(path)), spacing_mm, table)
 
 
 def _of_codes(name: str, codes: AnyArray, spacing_mm: Triple, table: LabelTable) -> LabelMap:
@@ -307,7 +260,7 @@ def _of_codes(name: str, codes: AnyArray, spacing_mm: Triple, table: LabelTable)
     codes = np.where(body, codes, np.uint8(Label.AIR))
     closed = fill_slices(close_gaps(body, _GAP_MM, spacing_mm))
     if table.inside == "soft":
-        hull = dilate(closed, table.coat_mm, spacing_mm) if table.coat_mm else closed
+        hull = dilate(closed, table.coat_mm, spacing_mm)
         codes[hull & (codes == Label.AIR)] = CODES["soft"]
     else:
         hull = fill_slices(body) | erode(closed, _RIM_MM, spacing_mm)
@@ -329,9 +282,8 @@ def _fill_specks(codes: AnyArray, spacing_mm: Triple) -> None:
     noise = air & (np.bincount(pockets.ravel()) < least)[pockets]
     inner = np.isin(codes, (*FLUID, *BRAIN, Label.CORD, CODES["fluid"]))
     noise |= air & close_gaps(inner, _HOLE_MM, spacing_mm)
-    if noise.any():
-        there = (codes > 0) & ~air
-        nearest = ndimage.distance_transform_edt(
-            ~there, sampling=spacing_mm, return_distances=False, return_indices=True
-        )
-        codes[noise] = codes[tuple(index[noise] for index in nearest)]
+    there = (codes > 0) & ~air
+    nearest = ndimage.distance_transform_edt(
+        ~there, sampling=spacing_mm, return_distances=False, return_indices=True
+    )
+    codes[noise] = codes[tuple(index[noise] for index in nearest)]

@@ -11,22 +11,20 @@ import numpy as np
 
 from voxlate.anatomy import diseases, fine_anatomy, variation
 from voxlate.anatomy.diseases import Ageing, Diseases, Lesion, LesionKind, before_tumour
-from voxlate.anatomy.fine_anatomy import Airways, Bones, vessels
-from voxlate.anatomy.label_map import LabelMap, check_voxels, read_table
+from voxlate.anatomy.fine_anatomy import Plate
+from voxlate.anatomy.label_map import LabelMap, read_table
 from voxlate.anatomy.shapes import (
     Canvas,
     NoiseField,
     Points,
-    Rng,
     Space,
     Triple,
     Tube,
-    blank,
     noise,
     triple,
 )
 from voxlate.anatomy.signal import FIELD_MM, Exposure, Head, draw_exposure
-from voxlate.anatomy.tissue import INTRACRANIAL, SKULL, TUMOUR, Label, Tissue
+from voxlate.anatomy.tissue import INTRACRANIAL, SKULL, TUMOUR, Label, Rng, Tissue
 from voxlate.anatomy.variation import HeadGrid, Places, frame_of
 from voxlate.base.array_types import AnyArray
 from voxlate.base.items import stable_id
@@ -61,7 +59,6 @@ def make_mapped_head(
     (cut_rng,) = rng.spawn(1)
     step = triple(spacing_mm or body.spacing_mm[::-1])
     axes = _axes(body.codes.shape, body.spacing_mm, step)
-    check_voxels(body.name, int(np.prod([len(axis) for axis in axes])), step)
     maps = paint(scene, axes)
     box = _box(maps[0], step, cut_rng)
     affine = _affine(scene, axes, box, step)
@@ -87,11 +84,11 @@ def make_head(
     affine = np.diag([*spacing, 1.0])
     affine[:3, 3] = [-(n - 1) / 2 * step for n, step in zip(size, spacing)]
     corner = affine[:3, 3] + origin + scene.centre_mm
-    x, y, z = (
+    axes = [
         (np.arange(n) * step + first).astype(np.float32)
         for n, step, first in zip(size, spacing, corner)
-    )
-    return head_of(scene, paint(scene, (x, y, z)), affine, seed, case)
+    ]
+    return head_of(scene, paint(scene, axes), affine, seed, case)
 
 
 def map_of(case: int) -> str:
@@ -129,7 +126,8 @@ class Scene:
     vessels: dict[Label, list[Tube]]
     ageing: Ageing
     diseases: Diseases
-    bones: Bones
+    teeth: dict[Label, list[Tube]]
+    plates: list[Plate]
     centre_mm: Triple
     tissue: Tissue
     exposure: Exposure
@@ -149,17 +147,18 @@ def draw_scene(rng: Rng, body: LabelMap, wanted: LesionKind) -> Scene:
     frame = frame_of(body) if body.brain.any() else None
     places = variation.places_of(body, tissues, drawn)
     if frame is not None:
-        _paint_cells(tissues, body, frame, fine_anatomy.draw_airways(airways_rng))
+        _paint_cells(tissues, body, frame, airways_rng)
     return Scene(
         body,
         tissues,
         places,
         frame,
         noise(noise_rng, 9, 3, 84),
-        vessels(vessel_rng, ill.lesion.side if ill.lesion.kind == "stroke" else 0),
+        fine_anatomy.vessels(vessel_rng, ill.lesion.side if ill.lesion.kind == "stroke" else 0),
         diseases.draw_age(age_rng),
         ill,
-        fine_anatomy.draw_bones(bones_rng),
+        fine_anatomy.draw_teeth(bones_rng),
+        fine_anatomy.draw_plates(bones_rng),
         triple(centre_rng.uniform(_LOWEST_MM, _HIGHEST_MM)),
         body.table.tissue(tissue_rng),
         draw_exposure(exposure_rng),
@@ -198,8 +197,7 @@ def _axes(shape: tuple[int, ...], spacing_mm: Triple, step: Triple) -> Points:
     """Coordinates x, y, z in mm from the middle of a grid that holds the turned and scaled body."""
     lengths = [n * s * _ROOM for n, s in zip(shape, spacing_mm)][::-1]
     counts = [int(np.ceil(length / s)) for length, s in zip(lengths, step)]
-    x, y, z = (((np.arange(n) - (n - 1) / 2) * s).astype(np.float32) for n, s in zip(counts, step))
-    return x, y, z
+    return [((np.arange(n) - (n - 1) / 2) * s).astype(np.float32) for n, s in zip(counts, step)]
 
 
 def _box(labels: AnyArray, step: Triple, rng: Rng) -> tuple[slice, ...]:
@@ -207,7 +205,7 @@ def _box(labels: AnyArray, step: Triple, rng: Rng) -> tuple[slice, ...]:
     there = labels != Label.AIR
     box = []
     for (first, end), size, n in zip(box_around(there), step[::-1], labels.shape):
-        room = round(float(rng.uniform(2, 18)) / size)
+        room = round(rng.uniform(2, 18) / size)
         box.append(slice(max(first - room, 0), min(end + room, n)))
     if rng.random() < _CUT:
         height = box[0].stop - box[0].start
@@ -215,13 +213,13 @@ def _box(labels: AnyArray, step: Triple, rng: Rng) -> tuple[slice, ...]:
     return tuple(box)
 
 
-def _paint_cells(tissues: AnyArray, body: LabelMap, frame: HeadGrid, airways: Airways) -> None:
+def _paint_cells(tissues: AnyArray, body: LabelMap, frame: HeadGrid, rng: Rng) -> None:
     """Paint mastoid cells and frontal sinuses into bone under its shell, which maps show solid or with a few holes."""
     bone = np.isin(tissues, SKULL)
     solid = bone | (tissues == Label.SINUS)
     deep = np.nonzero(bone & erode(solid, max(body.spacing_mm), body.spacing_mm))
-    x, y, z = (index * np.float32(s) for index, s in zip(deep[::-1], body.spacing_mm[::-1]))
-    lined, air = fine_anatomy.hollow(airways, Space(*frame.upright((x, y, z))))
+    points = [index * np.float32(s) for index, s in zip(deep[::-1], body.spacing_mm[::-1])]
+    lined, air = fine_anatomy.hollow(rng, frame.upright(points))
     cells = tissues[deep]
     cells[lined < 0] = Label.MUCOSA
     cells[air < 0] = Label.SINUS
@@ -231,28 +229,27 @@ def _paint_cells(tissues: AnyArray, body: LabelMap, frame: HeadGrid, airways: Ai
 def _slab(scene: Scene, axes: Points) -> tuple[AnyArray, ...]:
     """The maps of a few slices; axes: x [W], y [H], z [D] in mm from the middle."""
     at = scene.places.on(axes)
-    canvas = blank(at[0].shape, float(axes[0][1] - axes[0][0]))
     index = [p / np.float32(s) for p, s in zip(at[::-1], scene.body.spacing_mm)]
-    _take(canvas, scene.tissues, index)
+    canvas = _take(scene.tissues, index, float(axes[0][1] - axes[0][0]))
     lesion_map = np.zeros(at[0].shape, np.uint8)
     if scene.frame is not None:
-        lesion_map = _paint_head(canvas, scene, Space(*scene.frame.upright(at)))
+        lesion_map = _paint_head(canvas, scene, scene.frame.upright(at))
     texture = scene.texture.on(axes).astype(np.float16)
     return canvas.label, canvas.second, canvas.share, lesion_map, texture
 
 
-def _take(canvas: Canvas, tissues: AnyArray, index: list[AnyArray]) -> None:
-    """Fill a canvas with the tissues at fractional indices (z, y, x): the two with the largest shares of eight corners."""
+def _take(tissues: AnyArray, index: list[AnyArray], voxel_mm: float) -> Canvas:
+    """A canvas of the tissues at fractional indices (z, y, x): the two with the largest shares of eight corners."""
     low = [np.floor(i).astype(np.int32) for i in index]
     corners = [*np.ndindex(2, 2, 2)]
     in_air = np.pad(tissues, 1)
     last = [n - 1 for n in in_air.shape]
-    label = np.empty((8, *canvas.label.shape), np.uint8)
+    label = np.empty((8, *low[0].shape), np.uint8)
     for number, corner in enumerate(corners):
         at = [np.clip(i + step + 1, 0, end) for i, step, end in zip(low, corner, last)]
         label[number] = in_air[tuple(at)]
-    canvas.label[...] = label[0]
-    canvas.second[...] = label[0]
+    ones = np.ones(low[0].shape, np.float32)
+    canvas = Canvas(label[0].copy(), label[0].copy(), ones, voxel_mm)
     mixed = (label != label[0]).any(0)
     labels = label[:, mixed]
     shares = [(i - f)[mixed] for i, f in zip(index, low)]
@@ -269,20 +266,16 @@ def _take(canvas: Canvas, tissues: AnyArray, index: list[AnyArray]) -> None:
     canvas.label[mixed] = main
     canvas.second[mixed] = np.where(alone, main, other)
     canvas.share[mixed] = np.where(alone, 1, most / (most + np.maximum(next_most, 0)))
+    return canvas
 
 
 def _paint_head(canvas: Canvas, scene: Scene, points: Space) -> AnyArray:
     """Paint findings, vessels, teeth with fillings, and plates; returns the lesion map."""
     soft = np.isin(canvas.label, INTRACRANIAL)
-    labelled = diseases.tumour_map(canvas)
     inner = before_tumour(scene.diseases.lesion, points, soft)
     diseases.paint_age(canvas, scene.ageing, inner)
     lesion_map = diseases.paint(canvas, scene.diseases, points)
-    open_tissue = soft & ~np.isin(canvas.label, TUMOUR)
-    for label, tubes in scene.vessels.items():
-        if tubes:
-            canvas.paint(label, inner.tubes(tubes, 4), open_tissue)
-    bone = np.isin(canvas.label, SKULL)
-    fine_anatomy.paint_teeth(canvas, scene.bones, points, bone)
-    fine_anatomy.paint_plates(canvas, scene.bones, points)
-    return np.where(lesion_map > 0, lesion_map, labelled) * soft
+    canvas.paint_tubes(scene.vessels, inner, soft & ~np.isin(canvas.label, TUMOUR))
+    canvas.paint_tubes(scene.teeth, points, np.isin(canvas.label, SKULL))
+    fine_anatomy.paint_plates(canvas, scene.plates, points)
+    return lesion_map * soft

@@ -14,23 +14,17 @@ from typing import Any
 import numpy as np
 
 from voxlate.anatomy.diseases import LesionKind
-from voxlate.anatomy.label_map import (
-    LEAST_BRAIN_ML,
-    LabelMap,
-    read_label_map,
-    read_table,
-)
+from voxlate.anatomy.label_map import LabelMap, read_label_map, read_table
 from voxlate.anatomy.mapped_head import SHIPPED_HEADS, make_head, make_mapped_head
 from voxlate.anatomy.phantom_options import PhantomOptions, tables
-from voxlate.anatomy.signal import FIELD_MM, MAPS, MODALITIES, Head, image, tissue_map
-from voxlate.anatomy.tissue import BRAIN, INTRACRANIAL, Label
+from voxlate.anatomy.signal import MAPS, MODALITIES, Head, image, tissue_map
+from voxlate.anatomy.tissue import INTRACRANIAL, Label
 from voxlate.base.array_types import AnyArray
-from voxlate.base.errors import BadInput, first_of, known_name
+from voxlate.base.errors import BadInput, known_name
 from voxlate.base.executors.case_work import Progress, no_report
 from voxlate.base.files import PHANTOMS, lock, read_json, safe_name, write_json, write_text
 from voxlate.base.machine import cores
-from voxlate.base.messages import Say, message
-from voxlate.base.option import merge
+from voxlate.base.option import flag_of, merge
 from voxlate.scans.cohorts.case_files import plain_name
 from voxlate.scans.formats.io import (
     content_hash,
@@ -46,7 +40,7 @@ from voxlate.scans.images.units import unit_of
 SIZE = (96, 96, 48)  # of simulated heads
 KEPT_MAPS = 4
 LESION_MAP = {
-    "tumour": {"necrosis": 1, "oedema": 2, "enhancing rim": 3, "other": 4},
+    "tumour": {"necrosis": 1, "oedema": 2, "enhancing rim": 3},
     "stroke": {"core": 1, "penumbra": 2},
     "none": {},
 }
@@ -63,7 +57,6 @@ def write_cohort(
     options: PhantomOptions | None = None,
     *,
     progress: Progress = no_report,
-    say: Say = no_report,
     **changes: Any,
 ) -> list[Path]:
     """Write `OUT/phantom_000/t1.nii.gz` and so on, the label maps `seg` and `lesion`, and `phantom.json`.
@@ -71,8 +64,8 @@ def write_cohort(
     changes: fields of the options. size: voxels in x, y, z. modalities: None stands for all images; maps of tissue
     parameters (maps.MAPS) are written where they are named, "maps" stands for all of them. stripped: set voxels outside the brain to 0, as BraTS
     does. labels: label maps, each of which becomes several cases by
-    variation (anatomy.mapped_head); `cases.csv` states from which map each case is. progress is called with (cases done, cases),
-    say with a message on what was not drawn. Cases that exist are kept. Returns the case folders.
+    variation (anatomy.mapped_head); `cases.csv` states from which map each case is. progress is called with (cases done, cases).
+    Cases that exist are kept. Returns the case folders.
     Raises BadInput if `out` holds another cohort or a setting is wrong.
     """
     asked = merge(PhantomOptions, options, changes)
@@ -90,43 +83,29 @@ def write_cohort(
         if missing:
             lesion = bodies.kind(case) if asked.lesion == "mixed" else asked.lesion
             head = bodies.make(case, lesion)
-            if not np.isin(head.labels, BRAIN).any():
-                if asked.stripped:
-                    raise BadInput(
-                        f"{folder.name}: expected a brain for --stripped, found none in its label map. Remove --stripped."
-                    )
-                if asked.lesion in ("tumour", "stroke"):
-                    without_brain.append(folder.name)
             brain = largest(np.isin(head.labels, INTRACRANIAL)) if asked.stripped else None
             _write_case(folder, head, missing, brain)
         return folder
 
     folders = []
-    without_brain = list[str]()
     with lock(out):
         own = {name: getattr(asked, name) for name in ("seed", "lesion", "stripped")}
         _claim(out, {**own, **bodies.settings}, bodies.description)
         if bodies.files:
-            _list_cases(out, {bodies.name(k): bodies.patient(k) for k in range(asked.cases)})
+            _list_cases(out, [f"{bodies.name(k)},{bodies.patient(k)}" for k in range(asked.cases)])
         # Threads suffice because numpy and gzip release the GIL.
         with ThreadPoolExecutor(min(cores(), MOST_THREADS)) as pool:
             for folder in pool.map(_write, range(asked.cases)):
                 folders.append(folder)
                 progress(len(folders), asked.cases)
-    if without_brain:
-        text = f"{first_of(without_brain)}: no lesion was drawn, because the label map shows no brain of {LEAST_BRAIN_ML:g} ml or more."
-        say(message("no-brain", text))
     return folders
 
 
-def _list_cases(out: Path, patients: dict[str, str]) -> None:
+def _list_cases(out: Path, rows: Sequence[str]) -> None:
     """Write the label map of each case, before the first one, so that a stopped command leaves it; earlier rows stay."""
     path = out / TABLE
-    rows = path.read_text().splitlines()[1:] if path.is_file() else []
-    rows = list(
-        dict.fromkeys([*rows, *(f"{case},{patient}" for case, patient in patients.items())])
-    )
-    write_text(path, "\n".join(["case,patient", *rows, ""]))
+    earlier = path.read_text().splitlines() if path.is_file() else []
+    write_text(path, "\n".join([*dict.fromkeys(["case,patient", *earlier, *rows]), ""]))
 
 
 def _claim(out: Path, settings: dict[str, Any], description: dict[str, Any]) -> None:
@@ -191,19 +170,13 @@ class Bodies:
 
 def bodies_of(asked: PhantomOptions) -> Bodies:
     """The bodies that the options name; raises BadInput for options that do not fit together."""
-    if asked.labels is not None:
-        _refuse(asked, "with --labels", "size")
-        return label_bodies(asked)
-    _refuse(asked, "without --labels", "tissues", "spacing_mm")
-    return simulated(asked)
-
-
-def _refuse(asked: PhantomOptions, situation: str, *names: str) -> None:
-    """Raise BadInput for options that have no meaning in a situation."""
-    for name in names:
+    for name in ("tissues", "spacing_mm") if asked.labels is None else ("size",):
         if getattr(asked, name):
-            option = name.replace("_", "-")
-            raise BadInput(f"--{option}: expected none {situation}, found it. Remove it.")
+            situation = "without" if asked.labels is None else "with"
+            raise BadInput(
+                f"{flag_of(name)}: expected none {situation} --labels, found it. Remove it."
+            )
+    return simulated(asked) if asked.labels is None else label_bodies(asked)
 
 
 def simulated(asked: PhantomOptions) -> Bodies:
@@ -218,8 +191,6 @@ def simulated(asked: PhantomOptions) -> Bodies:
         {"size": list(size), "heads": list(SHIPPED_HEADS)},
         {
             "what": "Simulated heads, computed from equations on the anatomy of label maps of SynthSeg (Apache-2.0).",
-            "field_mm": list(FIELD_MM),
-            "spacing_mm": [field / n for field, n in zip(FIELD_MM, size)],
             "seg": {label.name.lower(): int(label) for label in Label},
             "lesion_map": LESION_MAP,
         },
@@ -251,7 +222,6 @@ def label_bodies(asked: PhantomOptions) -> Bodies:
             "label_maps": {name: content_hash(path) for name, path in maps.items()},
             "spacing_mm": list(asked.spacing_mm) if asked.spacing_mm else None,
             "table": table.digest,
-            "tissues": table.name,
         },
         {
             "what": "Simulated scans, computed from equations on the anatomy of label maps.",
@@ -264,8 +234,6 @@ def label_bodies(asked: PhantomOptions) -> Bodies:
 
 def _find_maps(place: Path) -> dict[str, Path]:
     """The label maps of a folder, or the one that a path names, by names for their cases; hidden files do not count."""
-    if not place.exists():
-        raise BadInput(f"--labels: expected a file or a folder, found no {place}. Correct it.")
     folder = place.parent if place.is_file() else place
     files = [place] if place.is_file() else sorted(place.rglob("*"))
     endings = scan_endings()

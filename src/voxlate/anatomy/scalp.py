@@ -10,7 +10,7 @@ import numpy as np
 from scipy import ndimage
 
 from voxlate.anatomy.shapes import Triple
-from voxlate.anatomy.tissue import INTRACRANIAL, SKULL, Label
+from voxlate.anatomy.tissue import INTRACRANIAL, SKULL, Label, Rng
 from voxlate.base.array_types import AnyArray
 
 PLACES = ("skin_map", "vault_map")
@@ -63,9 +63,9 @@ class Scalp:
     constants: Mapping[str, AnyArray]
 
 
-def draw(rng: np.random.Generator) -> Scalp:
+def draw(rng: Rng) -> Scalp:
     """Draw a scalp."""
-    grown = float(rng.uniform(0, _GROWN_MM)) if rng.random() < 0.5 else 0.0
+    grown = rng.uniform(0, _GROWN_MM) if rng.random() < 0.5 else 0.0
     skin, septum, galea = rng.uniform((1.0, 0.0, 0.3), (3.0, 2.4, 2.5)).tolist()
     pd = rng.uniform((0.5, 0.12, 0.6, 0.15), (0.9, 0.5, 1.0, 0.6))
     t1 = np.exp(rng.uniform(np.log((350, 700, 240, 700)), np.log((1300, 1300, 520, 1400))))

@@ -3,19 +3,18 @@
 Points are three arrays (x, y, z) in mm (right, anterior, superior). A distance is negative inside a shape.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
 from scipy import fft, ndimage
 
-from voxlate.anatomy.tissue import Label
+from voxlate.anatomy.tissue import Label, Rng
 from voxlate.base.array_types import AnyArray
 
-Rng = np.random.Generator
 Pair = tuple[float, float]
-Points = tuple[AnyArray, AnyArray, AnyArray]
+Points = Sequence[AnyArray]  # x, y, z
 Triple = tuple[float, float, float]
 Box = tuple[slice, slice, slice]
 Tube = AnyArray  # its straight parts: x, y, z and radius in mm of both ends, [N, 2, 4]
@@ -101,10 +100,6 @@ class Canvas:
     share: AnyArray
     voxel_mm: float
 
-    def __getitem__(self, box: Box) -> "Canvas":
-        """A part of the canvas; what is painted there is painted on the whole."""
-        return Canvas(self.label[box], self.second[box], self.share[box], self.voxel_mm)
-
     def paint(self, label: Label, distance: AnyArray, where: AnyArray | None = None) -> None:
         """Paint where `distance` is negative; a voxel that the surface crosses is shared by two tissues."""
         distance = np.broadcast_to(distance, self.label.shape)
@@ -122,6 +117,14 @@ class Canvas:
         self.second[touched] = np.where(same, self.second[touched], new_second)
         self.label[touched] = np.where(same | wins, label, old)
 
+    def paint_tubes(
+        self, tubes: Mapping[Label, Sequence[Tube]], points: Space, where: AnyArray
+    ) -> None:
+        """Paint tubes by their labels."""
+        for label, parts in tubes.items():
+            if parts:
+                self.paint(label, points.tubes(parts, 4), where)
+
     def paint_ball(
         self,
         label: Label,
@@ -135,13 +138,9 @@ class Canvas:
         half = np.multiply(axes, 1 + self.voxel_mm / 2 / min(axes))
         (box,) = points.boxes(np.subtract([centre], half), np.add([centre], half))
         inside = None if where is None else where[box]
-        self[box].paint(label, ellipsoid([p[box] for p in points], centre, axes), inside)
-
-
-def blank(shape: tuple[int, ...], voxel_mm: float) -> Canvas:
-    """A canvas of air."""
-    label, second = np.zeros((2, *shape), dtype=np.uint8)
-    return Canvas(label, second, np.ones(shape, dtype=np.float32), voxel_mm)
+        # What is painted on a part of the canvas is painted on the whole.
+        part = Canvas(self.label[box], self.second[box], self.share[box], self.voxel_mm)
+        part.paint(label, ellipsoid([p[box] for p in points], centre, axes), inside)
 
 
 def tube(path: Sequence[Sequence[float]], radius_mm: Pair) -> Tube:
@@ -157,11 +156,11 @@ def tube(path: Sequence[Sequence[float]], radius_mm: Pair) -> Tube:
 def tubes_of(text: str) -> list[Tube]:
     """The tubes that the lines of a text state.
 
-    A line has the points of a path, as x y z in mm, a bar, the first and last radius in mm, and a comment after "#".
+    A line has the points of a path, as x y z in mm, a bar, and the first and last radius in mm.
     """
     parts = []
     for line in text.strip().splitlines():
-        course, _, radii = line.partition("#")[0].partition("|")
+        course, _, radii = line.partition("|")
         first, last = numbers(radii)
         parts.append(tube([*map(numbers, course.split(","))], (first, last)))
     return parts

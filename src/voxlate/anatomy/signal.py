@@ -8,7 +8,7 @@ cohorts store them without loss. Around metal, T2* is short (`metal_rate_per_ms`
 
 The image of a head in each modality: MR of its tissue-parameter maps, X-ray attenuation, the passage of a bolus.
 
-`signal` is exact in each voxel and free of noise. `image` is what a scanner gives: MR with the effects of `acquisition`, CT with
+`signal` is exact in each voxel and free of noise. `image` is what a scanner gives: MR with the effects of `physics`, CT with
 those of `expose`.
 """
 
@@ -18,11 +18,11 @@ import numpy as np
 from scipy import ndimage
 
 from voxlate.anatomy import scalp
-from voxlate.anatomy.acquisition import Effects, draw_smooth, in_plane, rician
 from voxlate.anatomy.contrast import FULL_SCALE, PROTOCOLS, Protocol, bolus, magnitude
 from voxlate.anatomy.diseases import Lesion
-from voxlate.anatomy.shapes import Rng, Triple
-from voxlate.anatomy.tissue import BRAIN, FLUID, TUMOUR, VESSEL, Label, Tissue
+from voxlate.anatomy.physics import Effects, draw_smooth, in_plane, rician, voxel_places
+from voxlate.anatomy.shapes import Triple
+from voxlate.anatomy.tissue import BRAIN, FLUID, TUMOUR, VESSEL, Label, Rng, Tissue
 from voxlate.base.array_types import AnyArray
 from voxlate.scans.images.units import TISSUE_MAPS
 
@@ -75,7 +75,7 @@ class Head:
     exposure: Exposure
 
     @property
-    def spacing_mm(self) -> tuple[float, float, float]:
+    def spacing_mm(self) -> Triple:
         """Distances of voxels along D, H and W."""
         dx, dy, dz = np.linalg.norm(self.affine[:3, :3], axis=0)
         return float(dz), float(dy), float(dx)
@@ -153,35 +153,24 @@ def tissue_map(head: Head, name: str) -> AnyArray:
         share = head.share[level]
         there = (head.labels[level] != Label.AIR) | (share < 1)
         out[level][there] = _mix(name, voxels_of(head, level, there), share[there])
-    if name in ("t2star_map", "fluid_map"):
-        _dephase(head, name, out)
+    if name == "t2star_map":
+        out /= 1 + out * metal_rate_per_ms(head)
+    elif name == "fluid_map":
+        out[metal_rate_per_ms(head) > 1 / LONG_T2STAR_MS] = 0
     return out.astype(np.float16).astype(np.float32)
 
 
-def _dephase(head: Head, name: str, out: AnyArray) -> None:
-    """Change T2* or the fluid's share around metal; nothing changes in a head without it."""
-    rate = metal_rate_per_ms(head)
-    if rate is None:
-        return
-    if name == "t2star_map":
-        out[...] = out / (1 + out * rate)
-    else:
-        out[rate > 1 / LONG_T2STAR_MS] = 0
-
-
-def metal_rate_per_ms(head: Head) -> AnyArray | None:
-    """The rate that metal adds to 1/T2*, [D, H, W], or None without metal.
+def metal_rate_per_ms(head: Head) -> AnyArray:
+    """The rate that metal adds to 1/T2*, [D, H, W].
 
     The field of a dipole falls with the third power of the distance, and its gradient, which dephases, with the fourth.
     """
-    rate = None
+    rate = np.zeros(head.labels.shape)
     for label, reach_mm in METAL_REACH_MM.items():
         there = head.labels == label
-        if not there.any():
-            continue
-        distance_mm = ndimage.distance_transform_edt(~there, sampling=head.spacing_mm)
-        added = (reach_mm / (reach_mm + distance_mm)) ** 4 / METAL_T2STAR_MS
-        rate = added if rate is None else rate + added
+        if there.any():
+            distance_mm = ndimage.distance_transform_edt(~there, sampling=head.spacing_mm)
+            rate += (reach_mm / (reach_mm + distance_mm)) ** 4 / METAL_T2STAR_MS
     return rate
 
 
@@ -309,7 +298,13 @@ def signal(head: Head, modality: str) -> AnyArray:
         return _magnitude(head, PROTOCOLS[modality])
     out = np.empty(head.labels.shape, dtype=np.float32)
     for level in range(len(out)):
-        first, second = _values(modality, voxels_of(head, level, slice(None)))
+        voxels = voxels_of(head, level, slice(None))
+        if modality in PERFUSION:
+            first, second = _perfusion(voxels)[PERFUSION.index(modality)]
+        elif modality in PHASE_S:
+            first, second = _contrast_ct(voxels, PHASE_S[modality])
+        else:
+            first, second = _hounsfield(voxels)
         out[level] = first
         if modality != "tmax":
             share = head.share[level]
@@ -326,15 +321,6 @@ def _magnitude(head: Head, protocol: Protocol) -> AnyArray:
     return out
 
 
-def _values(modality: str, voxels: Voxels) -> AnyArray:
-    """The values of a CT or perfusion map."""
-    if modality in PERFUSION:
-        return _perfusion(voxels)[PERFUSION.index(modality)]
-    if modality in PHASE_S:
-        return _contrast_ct(voxels, PHASE_S[modality])
-    return _hounsfield(voxels)
-
-
 def image(head: Head, modality: str) -> AnyArray:
     """One modality as a scanner gives it, [D, H, W] float32; MR (a.u.) and CT (HU) have whole numbers.
 
@@ -349,15 +335,12 @@ def image(head: Head, modality: str) -> AnyArray:
     return expose(clean, head.exposure, modality, head.spacing_mm, rng)
 
 
-def _received(clean: AnyArray, spacing_mm: tuple[float, float, float], rng: Rng) -> AnyArray:
+def _received(clean: AnyArray, spacing_mm: Triple, rng: Rng) -> AnyArray:
     """The MR image of a signal, in whole numbers."""
     gain = draw_smooth(rng, _BIAS)
     effects = Effects(kept=(_KEPT, _KEPT), filtered=_FILTERED)
-    z, y, x = (
-        ((at + 0.5) / n).astype(np.float32)
-        for at, n in zip(np.ogrid[tuple(map(slice, clean.shape))], clean.shape)
-    )
-    shaded = in_plane(clean * np.exp(gain.at((z, y, x))), effects, spacing_mm[1:])
+    places = voxel_places(np.ogrid[tuple(map(slice, clean.shape))], clean.shape)
+    shaded = in_plane(clean * np.exp(gain.at(places)), effects, spacing_mm[1:])
     return np.rint(rician(shaded, _MR_NOISE * float(np.percentile(clean, 99)), rng))
 
 

@@ -42,6 +42,7 @@ import numpy as np
 
 from voxlate.base.array_types import AnyArray
 
+Rng = np.random.Generator
 # The tissues in the order of their values in `seg.nii.gz`, from 0 on.
 Label = IntEnum(
     "Label",
@@ -154,7 +155,7 @@ class Tissue:
     fat: AnyArray
 
 
-def patient(rng: np.random.Generator) -> Tissue:
+def patient(rng: Rng) -> Tissue:
     """Constants of one patient, which vary by 3-10 % between patients; free water and air do not vary."""
     table = np.array(list(_VALUES.values()), dtype=np.float32)
     varying = table[:, :_VARYING]

@@ -9,20 +9,20 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 from voxlate.anatomy.fine_anatomy import CEREBRUM_AXES, CEREBRUM_CENTRE
 from voxlate.anatomy.label_map import CODES, LabelMap, enlarge
 from voxlate.anatomy.shapes import (
     NoiseField,
     Points,
-    Rng,
     Space,
     Triple,
     bounded_normal,
     noise,
     triple,
 )
-from voxlate.anatomy.tissue import SKULL, Label
+from voxlate.anatomy.tissue import SKULL, Label, Rng
 from voxlate.base.array_types import AnyArray
 from voxlate.scans.images.mask import box_around, erode
 
@@ -64,24 +64,21 @@ class Habitus:
 
 def draw_habitus(rng: Rng) -> Habitus:
     """Draw the habitus of a body."""
-    lows = (1.2, 0.6, 0.8, 0.1, -1.8, 1.2, -0.5, 0.0)
-    highs = (2.4, 7.0, 2.6, 0.7, 2.6, 2.6, 2.5, 1.0)
-    # The order of the draws, which is that of the fields, decides the bodies.
-    skin, fat, muscle, plane, swelling, cortex, dura, gas = rng.uniform(lows, highs).tolist()
+    # The order of the draws decides the bodies.
     return Habitus(
-        skin,
-        fat,
-        muscle,
-        plane,
-        swelling,
-        cortex,
-        dura,
-        gas,
-        float(rng.uniform(0.1, 0.9)) if rng.random() < 0.25 else 0.0,
-        noise(rng, 15, 3, 64),
-        noise(rng, 34, 6, 48),
-        float(rng.uniform(0, 4)) if rng.random() < 0.4 else 0.0,
-        float(rng.uniform(1.0, 2.4)) if rng.random() < 0.95 else np.inf,
+        skin_mm=rng.uniform(1.2, 2.4),
+        fat_mm=rng.uniform(0.6, 7.0),
+        muscle_mm=rng.uniform(0.8, 2.6),
+        plane_mm=rng.uniform(0.1, 0.7),
+        swelling_mm=rng.uniform(-1.8, 2.6),
+        cortex_mm=rng.uniform(1.2, 2.6),
+        dura=rng.uniform(-0.5, 2.5),
+        gas=rng.uniform(0.0, 1.0),
+        wet=rng.uniform(0.1, 0.9) if rng.random() < 0.25 else 0.0,
+        planes=noise(rng, 15, 3, 64),
+        lobes=noise(rng, 34, 6, 48),
+        shrunk_mm=rng.uniform(0, 4) if rng.random() < 0.4 else 0.0,
+        table_mm=rng.uniform(1.0, 2.4) if rng.random() < 0.95 else np.inf,
     )
 
 
@@ -124,7 +121,7 @@ def _field(body: LabelMap, of: NoiseField) -> AnyArray:
 def _vary_airways(out: AnyArray, body: LabelMap, habitus: Habitus, lobes: AnyArray) -> None:
     """Swell or widen mucosa beside internal air, and fill some cells with fluid; bone stays."""
     air = body.where(Label.SINUS)
-    if not air.any() or body.table.inside != "air":
+    if body.table.inside != "air":
         return
     swelling = habitus.swelling_mm + 0.8 * lobes
     depth = body.distance_mm(~air)
@@ -174,10 +171,9 @@ def _draw_bones(out: AnyArray, body: LabelMap, habitus: Habitus, lobes: AnyArray
         deep &= lobes > -1  # the rest is dense, as around the inner ear
         out[deep] = inner[deep]
     whole = body.where("whole_bone")
-    if whole.any():
-        deep = erode(whole, max(habitus.cortex_mm, min(body.spacing_mm)), body.spacing_mm)
-        out[whole] = Label.BONE
-        out[deep] = inner[deep]
+    deep = erode(whole, max(habitus.cortex_mm, min(body.spacing_mm)), body.spacing_mm)
+    out[whole] = Label.BONE
+    out[deep] = inner[deep]
 
 
 def _holes_of_vault(out: AnyArray, body: LabelMap) -> AnyArray:
@@ -192,8 +188,6 @@ def _holes_of_vault(out: AnyArray, body: LabelMap) -> AnyArray:
 def _draw_hollow(out: AnyArray, body: LabelMap, habitus: Habitus, lobes: AnyArray) -> None:
     """A muscular wall around content, with gas where noise is high and above it in the lying body."""
     hollow = body.where("hollow")
-    if not hollow.any():
-        return
     lumen = erode(hollow, max(_WALL_MM, min(body.spacing_mm)), body.spacing_mm)
     out[hollow] = Label.MUSCLE
     out[lumen] = Label.SINUS_FLUID
@@ -209,7 +203,7 @@ def _shrink(out: AnyArray, body: LabelMap, habitus: Habitus, lobes: AnyArray) ->
     out[body.brain & (depth < 0)] = Label.CSF
 
 
-_TURN_DEGREES = np.array([9.0, 4.0, 5.0])  # standard deviations around x (nodding), y and z
+_TURN_DEGREES = (9.0, -4.0, 5.0)  # standard deviations around x (nodding), y and z
 _VAULT_THICKNESS_MM = 7.0  # average thickness, over which a displacement grows
 _SCALP_MM = 12.0  # beyond the vault, over which it fades
 _FADE_MM = 10.0  # around the ventricles
@@ -224,13 +218,14 @@ class HeadGrid:
     origin_mm: Triple
     scale: Triple
 
-    def upright(self, points: Points) -> Points:
+    def upright(self, points: Points) -> Space:
         """Upright coordinates of points of the map."""
-        x, y, z = (
-            (p - np.float32(o)) * np.float32(s)
-            for p, o, s in zip(points, self.origin_mm, self.scale)
+        return Space(
+            *(
+                (p - np.float32(o)) * np.float32(s)
+                for p, o, s in zip(points, self.origin_mm, self.scale)
+            )
         )
-        return x, y, z
 
 
 def frame_of(body: LabelMap) -> HeadGrid:
@@ -269,27 +264,18 @@ def draw_variation(rng: Rng) -> Variation:
     """Draw a variation."""
     # The order of the draws decides the bodies.
     return Variation(
-        turn=_rotation(np.radians(_TURN_DEGREES * bounded_normal(rng, 3))),
-        mirror=bool(rng.random() < 0.5),
+        turn=Rotation.from_euler(
+            "XYZ", _TURN_DEGREES * bounded_normal(rng, 3), degrees=True
+        ).as_matrix(),
+        mirror=rng.random() < 0.5,
         scale=np.exp(0.05 * bounded_normal(rng, 3)),
         bend=tuple(noise(rng, 80, 10, 32) for _ in range(3)),
-        bend_mm=float(rng.uniform(1.0, 4.5)),
+        bend_mm=rng.uniform(1.0, 4.5),
         # 20 label maps have a vault of 6.0 mm, two real CTs of 7.8 and 9.0
-        vault_mm=float(rng.uniform(-1.0, 3.0)),
-        brow_mm=float(rng.uniform(0, 10)) if rng.random() < 0.7 else 0.0,
-        ventricle_mm=float(rng.uniform(-1.5, 1.5) if rng.random() < 0.6 else rng.uniform(0, 5)),
+        vault_mm=rng.uniform(-1.0, 3.0),
+        brow_mm=rng.uniform(0, 10) if rng.random() < 0.7 else 0.0,
+        ventricle_mm=rng.uniform(-1.5, 1.5) if rng.random() < 0.6 else rng.uniform(0, 5),
     )
-
-
-def _rotation(angles: AnyArray) -> AnyArray:
-    """The product of turns around x, y and z by angles in radians, 3 × 3."""
-    turn = np.eye(3)
-    for (i, j), angle in zip([(1, 2), (0, 2), (0, 1)], angles):
-        matrix = np.eye(3)
-        matrix[[i, j], [i, j]] = np.cos(angle)
-        matrix[i, j], matrix[j, i] = -np.sin(angle), np.sin(angle)
-        turn = turn @ matrix
-    return turn
 
 
 @dataclass(frozen=True)
@@ -312,13 +298,12 @@ class Places:
         turned = [sum(a * p for a, p in zip(row, bent)) for row in matrix]
         placed = [p + np.float32(c) for p, c in zip(turned, self.middle_mm)]
         if self.inner is None:
-            return placed[0], placed[1], placed[2]
+            return placed
         index = np.stack(placed[::-1]) / np.float32(_PITCH_MM)
-        moved = [
+        return [
             p + ndimage.map_coordinates(field, index, order=1, mode="nearest", output=np.float32)
             for p, field in zip(placed, self.inner)
         ]
-        return moved[0], moved[1], moved[2]
 
 
 def places_of(body: LabelMap, tissues: AnyArray, drawn: Variation) -> Places:
@@ -348,7 +333,7 @@ def _inner(body: LabelMap, tissues: AnyArray, drawn: Variation) -> AnyArray:
     z, y, x = np.meshgrid(*(axis.astype(np.float32) for axis in axes), indexing="ij")
     thicker = drawn.vault_mm * (1 + 0.3 * drawn.bend[0].at((y, z, x)))
     if drawn.brow_mm:
-        from_brow = Space(*frame_of(body).upright((x, y, z))).ellipsoid(_BROW)
+        from_brow = frame_of(body).upright((x, y, z)).ellipsoid(_BROW)
         thicker = thicker + drawn.brow_mm * np.clip(-from_brow / 10, 0, 1)
     displacement = -rise * thicker * away
     ventricles = tissues[coarse] == Label.VENTRICLE

@@ -62,7 +62,7 @@ def phantom(out: Out, *, options: PhantomOptions, progress: Reporter) -> list[Pa
     """
     from voxlate.anatomy.phantom_cohort import write_cohort
 
-    return write_cohort(Path(out), options, progress=progress.count("phantom"), say=progress.say)
+    return write_cohort(Path(out), options, progress=progress.count("phantom"))
 
 
 def _prepare_lines(done: "Cohort", asked: Any) -> Iterator[Any]:
