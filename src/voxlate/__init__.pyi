@@ -331,7 +331,7 @@ def demo(
         >>> import voxlate
         >>> demo = voxlate.demo("demo")  # doctest: +SKIP
         >>> demo.pages[0]  # doctest: +SKIP
-        PosixPath('demo/report.html')
+        PosixPath('demo/regression/report.html')
     """
 
 
@@ -779,7 +779,6 @@ def compare(
     folders: Sequence[Path | str],
     *,
     reference: str | None = None,
-    report: Path | str | None = None,
     out: Path | str | None = None,
 ) -> Comparison:
     """Compare scored methods by paired tests.
@@ -787,7 +786,6 @@ def compare(
     Args:
         folders: Scored folders of the same cases.
         reference: Folder against which the others are tested. Default: the best one.
-        report: HTML page with the table and pictures.
         out: File of the table: .csv or .tex (LaTeX).
 
     Returns:
