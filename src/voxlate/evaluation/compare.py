@@ -20,9 +20,16 @@ from voxlate.base.statistics import (
 )
 from voxlate.evaluation.scoring.case_scores import EFFORT
 from voxlate.evaluation.scoring.metrics import ABSENT, Metric
-from voxlate.evaluation.scoring.score_header import IN_TRAINING, Document, Table
 from voxlate.evaluation.scoring.scored_images import check_unchanged
-from voxlate.evaluation.scoring.scores import FILE, Scores, by_patient, read_scores
+from voxlate.evaluation.scoring.scores import (
+    FILE,
+    IN_TRAINING,
+    Document,
+    Scores,
+    Table,
+    by_patient,
+    read_scores,
+)
 from voxlate.evaluation.scoring.tables import (
     Cell,
     Line,

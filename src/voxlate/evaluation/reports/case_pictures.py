@@ -13,10 +13,15 @@ from voxlate.base.array_types import AnyArray, Bool, Float32
 from voxlate.base.groups import grouped
 from voxlate.base.messages import read_messages
 from voxlate.evaluation.intervals.summary import error_lines
-from voxlate.evaluation.scoring.interval_scores import interval_of
 from voxlate.evaluation.scoring.metrics import METRIC_OF
-from voxlate.evaluation.scoring.scored_images import case_folders, images_in, is_map, spread_of
-from voxlate.evaluation.scoring.scored_regions import read_canonical
+from voxlate.evaluation.scoring.scored_images import (
+    case_folders,
+    images_in,
+    interval_of,
+    is_map,
+    spread_of,
+)
+from voxlate.evaluation.scoring.scored_truth import read_canonical
 from voxlate.evaluation.scoring.scores import Scores
 from voxlate.scans.formats.io import is_picture, is_there
 from voxlate.scans.images import pictures

@@ -12,7 +12,6 @@ from voxlate.base.errors import BadInput
 from voxlate.base.messages import read_messages, worst_grade
 from voxlate.checks.truths import Sketch, other_size, sketch_of
 from voxlate.evaluation.scoring.distances import Vectors, slices_of, textures
-from voxlate.evaluation.scoring.interval_scores import is_changed
 from voxlate.evaluation.scoring.metrics import (
     SCOPED,
     ImagePair,
@@ -20,10 +19,10 @@ from voxlate.evaluation.scoring.metrics import (
     correlation,
     image_scores,
     mean_inside,
+    region_scores,
 )
-from voxlate.evaluation.scoring.scored_images import Item
-from voxlate.evaluation.scoring.scored_regions import read_canonical, region_scores
-from voxlate.evaluation.scoring.scored_truth import Alignment, Rules, Truth
+from voxlate.evaluation.scoring.scored_images import Item, is_changed
+from voxlate.evaluation.scoring.scored_truth import Alignment, Rules, Truth, read_canonical
 from voxlate.scans.formats.io import is_there
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.midline import midline_grid

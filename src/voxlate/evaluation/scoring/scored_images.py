@@ -10,7 +10,6 @@ from typing import Any
 from voxlate.base.errors import BadInput
 from voxlate.base.files import HIGH, LOW, MAPS, STD, SYNTHETIC, UNCALIBRATED
 from voxlate.base.groups import grouped
-from voxlate.evaluation.scoring.interval_scores import Interval, interval_of
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.formats.io import content_hash, is_there, scan_endings, without_ending
@@ -26,6 +25,40 @@ from voxlate.training.recipe.run_provenance import PROVENANCE, first_run, read_r
 
 BASELINES = "naive.safetensors"
 Images = dict[str, Path]  # of a case, by name
+
+
+@dataclass(frozen=True, eq=False)
+class Interval:
+    """The maps of the lower and upper ends of intervals.
+
+    coverage: nominal coverage; bound: upper bound of the mean absolute error inside the body in physical units; changed:
+    whether the maps were changed after synthesis.
+    """
+
+    low: Path
+    high: Path
+    coverage: float
+    bound: float | None
+    changed: bool
+
+
+def interval_of(
+    images: Mapping[str, Path], modality: str, provenance: Mapping[str, Any]
+) -> Interval | None:
+    """The intervals of an image among its case's maps, as its provenance describes them; None if there are none."""
+    calibration = provenance.get("calibration")
+    low, high = images.get(modality + LOW), images.get(modality + HIGH)
+    if low is None or high is None or not calibration:
+        return None
+    bound = provenance.get("bounds", {}).get(modality, {}).get("mae")
+    changed = is_changed(low, provenance) or is_changed(high, provenance)
+    return Interval(low, high, float(calibration["coverage"]), bound, changed)
+
+
+def is_changed(image: Path, provenance: Mapping[str, Any]) -> bool:
+    """Whether the content of an image differs from the one that its provenance states; False if it states none."""
+    written: str | None = provenance.get("images", {}).get(image.name)
+    return written is not None and written != content_hash(image)
 
 
 @dataclass(frozen=True, eq=False)
