@@ -119,8 +119,7 @@ def _sketch(truth: Truth) -> Sketch:
         mask = None if truth.rules.mask == "body" else truth.mask
         on_truth = _where_covered(truth.alignment, image, scan, mask)
         source = _source_on(truth)
-    own_unit = scan.unit if truth.windowed else unit
-    return sketch_of(scan, on_truth, source, image.grid, item.case.patient, own_unit)
+    return sketch_of(scan, on_truth, source, image.grid, item.case.patient, unit)
 
 
 def _source_on(truth: Truth) -> Volume | None:
@@ -154,11 +153,6 @@ def _note(truth: Truth) -> str:
     """A note on the alignment of the image and on its faults."""
     item = truth.item
     parts = [truth.alignment.note]
-    if truth.windowed and truth.window is not None:
-        ends = f"{truth.window.low:g} to {truth.window.high:g} HU"
-        parts.append(
-            f"its HU are compared with a picture, whose black to white are taken as {ends}"
-        )
     if is_changed(item.synthesis, item.provenance):
         parts.append("it was changed after synth wrote it")
     if item.interval is not None and item.interval.changed:
