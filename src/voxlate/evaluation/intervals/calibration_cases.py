@@ -289,17 +289,11 @@ def collect_cases(
     data = dict[str, CaseData]()
     for files, outcome in zip(cases, outcomes):
         case = files.case
-        if outcome.error is not None:
-            reason = case_sentence(case, outcome.error).removeprefix(f"{case}: ")
-            failed.append(message("case-left-out", f"left out: {reason}", case=case))
-            continue
-        content = outcome.result.content
-        twin = next((name for name, other in data.items() if other.content == content), None)
-        if twin is None:
+        if outcome.error is None:
             data[case] = outcome.result
         else:
-            text = f"It has the same scans as {twin}: it is left out, because it is not another patient."
-            failed.append(message("same-patient", text, case=case))
+            reason = case_sentence(case, outcome.error).removeprefix(f"{case}: ")
+            failed.append(message("case-left-out", f"left out: {reason}", case=case))
     for said in summarise(failed):
         warn(said)
     wrong = set[str]()
