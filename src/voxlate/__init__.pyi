@@ -859,8 +859,8 @@ def evaluate(
         lpips: AlexNet weights (safetensors) for LPIPS.
         units: Unit of MR: own (of its peak) or network (0 to 255). Default: own.
         ssim_from: Zero of SSIM: low (of the range) or zero. Default: low.
-        prepared: Prepared cohort: transforms of scans, and without a run the cases of baselines. Default: that of the run.
-        naive: Run or naive.safetensors. Default: that of OUT.
+        prepared: Prepared cohort with the transforms of registered scans. Default: that of the run.
+        naive: Run whose naive baselines are scored, or its naive.safetensors. Default: that of OUT.
         allow_code: Import and run the model's own Python code.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 

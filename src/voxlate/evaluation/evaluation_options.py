@@ -105,14 +105,14 @@ class EvaluateOptions(Layout, ExecutorOptions):
     prepared: Annotated[
         Path | None,
         Option(
-            "Prepared cohort: transforms of scans, and without a run the cases of baselines. Default: that of the run.",
+            "Prepared cohort with the transforms of registered scans. Default: that of the run.",
             panel=ADVANCED,
         ),
     ] = None
     naive: Annotated[
         Path | str | Annotated[Any, Object("voxlate.training.naive:Baselines")] | None,
         Option(
-            "Run or naive.safetensors. Default: that of OUT.",
+            "Run whose naive baselines are scored, or its naive.safetensors. Default: that of OUT.",
             panel=ADVANCED,
         ),
     ] = None

@@ -219,12 +219,9 @@ def _naive_images(truth: Truth) -> dict[str, Volume]:
     item, target = truth.item, truth.item.modality
     baselines = item.baselines
     files = {name: path for name, path in item.case.files.items() if name != target}
-    # A model may call the cohort's scans by other names.
-    used = {path.resolve() for path in item.inputs.values()}
-    here = {name: path for name, path in files.items() if path.resolve() in used}
-    inputs = here or item.inputs
+    inputs = item.inputs
     if baselines is not None:
-        inputs = item.inputs | here or files
+        inputs = item.inputs or files
     sources = dict[str, Volume]()
     for name, path in inputs.items():
         known = baselines is None or (name, target) in baselines.tables

@@ -10,7 +10,6 @@ from typing import Any
 from voxlate.base.errors import BadInput
 from voxlate.base.files import HIGH, LOW, MAPS, STD, SYNTHETIC, UNCALIBRATED
 from voxlate.base.groups import grouped
-from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.formats.io import content_hash, is_there, scan_endings, without_ending
 from voxlate.synthesis.provenance import (
@@ -20,7 +19,7 @@ from voxlate.synthesis.provenance import (
     run_folders,
     source_paths,
 )
-from voxlate.training.naive import Baselines, fit_cohort
+from voxlate.training.naive import Baselines
 from voxlate.training.recipe.run_provenance import PROVENANCE, first_run, read_run, stated_place
 
 BASELINES = "naive.safetensors"
@@ -124,10 +123,6 @@ def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> ScoredI
     for folder, images in folders:
         case = cases.get(folder.name)
         complete = (folder / "provenance.json").is_file()
-        if case and not complete:
-            scans = {*case.files.values(), *case.labels.values(), case.mask}
-            if set(images.values()) <= scans:
-                continue  # OUT is the cohort itself, and this case has no synthesis
         if case and folder.name in whole.get("failed", {}):
             reason = f"its image is of an earlier run; {whole['failed'][folder.name]}"
             scored.refused[folder.name] = reason
@@ -258,14 +253,8 @@ def check_unchanged(out: Path, document: Mapping[str, Any]) -> None:
 def add_run_files(
     items: Iterable[Item], naive: Baselines | Path | str | None, prepared: Path | None
 ) -> list[Item]:
-    """The images with the files of their runs; naive, prepared: for all images instead, `naive` also by its run.
-
-    Of images whose run has no baselines (starters, other software), they are those of the training cases of `prepared` but
-    for the own patient's.
-    """
+    """The images with the files of their runs; naive, prepared: for all images instead, `naive` also by its run."""
     read = functools.cache(Baselines.load)
-    learn = functools.cache(_learned)
-    patients_of = functools.cache(_training_patients)
     if isinstance(naive, Path | str):
         naive = read(Path(naive) / BASELINES if Path(naive).is_dir() else naive)
     completed = []
@@ -275,32 +264,9 @@ def add_run_files(
         baselines = naive
         if naive is None and stored:
             baselines = read(stored[0])
-        elif naive is None and prepared is not None:
-            patient = patients_of(prepared).get(item.case.case)
-            baselines = learn(prepared, item.modality, patient)
         cohort = prepared or _find_cohort(folders)
         completed.append(replace(item, baselines=baselines, prepared=cohort))
     return completed
-
-
-def _training_patients(prepared: Path) -> dict[str, str]:
-    """The patients of the training of a prepared cohort by their cases, those of other splits included."""
-    cases = open_cohort(prepared).cases
-    training = {entry.patient for entry in cases if entry.split == "train"}
-    return {entry.case: entry.patient for entry in cases if entry.patient in training}
-
-
-def _learned(prepared: Path, target: str, patient: str | None) -> Baselines | None:
-    """The naive baselines of a target by the training cases of a prepared cohort, without those of a scored patient.
-
-    None where no training case is left.
-    """
-    cohort = open_cohort(prepared)
-    others = tuple(entry for entry in cohort.cases if entry.patient != patient)
-    if not any(entry.split == "train" and target in entry.present for entry in others):
-        return None
-    sources = [name for name in cohort.modalities if name != target]
-    return fit_cohort(replace(cohort, cases=others), sources, [target])
 
 
 def _find_cohort(runs: Iterable[Path]) -> Path | None:
