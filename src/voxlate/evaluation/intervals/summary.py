@@ -6,7 +6,6 @@ from statistics import fmean
 from typing import Any
 
 from voxlate.base.groups import grouped
-from voxlate.evaluation.intervals.conformal import least_patients
 from voxlate.scans.images.regions import BODY
 from voxlate.synthesis.calibration import Header, describe_fit
 from voxlate.synthesis.provenance import Provenance, run_folders
@@ -27,7 +26,6 @@ def sentences(header: Header) -> list[str]:
     summary = [
         f"{header.patients} patients that training did not see ({len(header.cases)} cases). Intervals hold {header.coverage:.0%} of a new patient's voxels inside the body, {counted}. This holds for patients and scanners like these."
     ]
-    level = header.coverage
     for name, target in header.targets.items():
         found = target.compared[target.method]
         width = f"{found.width * header.halves[name]:.4g} {header.units[name]}"
@@ -35,16 +33,16 @@ def sentences(header: Header) -> list[str]:
             f"{region} {mean:.1%} ({max(low, 0):.0%}-{min(high, 1):.0%})"
             for region, (mean, low, high) in found.coverage.items()
         ]
-        bound = f"  No bound of a case's own error: a {level:.0%} bound needs at least {least_patients(level)} patients, found {header.patients}."
-        if target.bounds.get("mae", inf) < inf:
-            bound = f"  Of each new case, synth writes into provenance.json (bounds) what its body's MAE exceeds with a probability of {1 - level:.0%} at most."
         summary += [
             "",
             f"  {name}: intervals of {width} on average inside the body.",
             f"  Share of voxels inside, mean over patients (its 95 % interval): {', '.join(shares)}.",
             f"  Of the patient who has least, {found.least:.0%} of the voxels are inside.",
-            bound,
         ]
+        if target.bounds.get("mae", inf) < inf:
+            summary.append(
+                f"  Of each new case, synth writes into provenance.json (bounds) what its body's MAE exceeds with a probability of {1 - header.coverage:.0%} at most."
+            )
     return summary
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import ValidationError
 
 from voxlate.base.array_types import Bool, Float32
 from voxlate.base.config import adapter
@@ -28,14 +27,13 @@ from voxlate.scans.images.register import Transform, apply_transform, itk, read_
 
 def _network_map(item: Item) -> tuple[IntensityMap, Scale]:
     """How the training scaled a truth, and its typical scale, which gives the network's output; raises BadInput if it is not stated."""
-    try:
-        entry = item.provenance["network_units"][item.modality]
-        scaled_by: IntensityMap = adapter(Intensity).validate_python(entry["map"])
-        return scaled_by, Scale(float(entry["low"]), float(entry["high"]))
-    except (KeyError, TypeError, ValueError, ValidationError) as error:
+    entry = item.provenance.get("network_units", {}).get(item.modality)
+    if entry is None:
         raise BadInput(
             f"{item.case.case}: expected provenance that states the network's units of {item.modality} for --units network, found none. Synthesise again, or score in the image's own units."
-        ) from error
+        )
+    scaled_by: IntensityMap = adapter(Intensity).validate_python(entry["map"])
+    return scaled_by, Scale(entry["low"], entry["high"])
 
 
 @dataclass(frozen=True)
