@@ -60,7 +60,7 @@ def report(
     folder = Path(path)
     if not folder.is_dir():
         raise BadInput(
-            f"{folder}: expected the folder of a run or of syntheses, found none. Check the path."
+            f"{folder}: expected the folder of a run, of syntheses or of a prepared cohort, found none. Check the path."
         )
     if (folder / "cohort.json").is_file():
         return write_report(_of_cohort(folder), folder, out)
