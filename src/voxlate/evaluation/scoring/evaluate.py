@@ -118,10 +118,10 @@ def evaluate(
         "split": asked.split,
         "without_truth": images.without_truth,
         "not_synthesised": images.refused | failed,
-        **header_of(out, truth, scored, job.rules, job.own, job.weights),
+        **_header(out, truth, scored, job),
         "wrong_truths": {label: f"{one.kind}: {one.found}" for label, one in faults.items()},
         "truth_messages": [said.table for said in wrong],
-        "messages": [said.table for said in [*cautions, *doubts_on(scored)]],
+        "messages": [said.table for said in [*cautions, *_doubts_on(scored)]],
     }
     scores = Scores(header, frame_of(rows, header))
     scores.write(out)
@@ -308,7 +308,7 @@ def _judge(scored: Scored, cohort: Sequence[CaseFiles]) -> tuple[dict[str, Fault
         for item in items:
             owners = (
                 case.case
-                for source, content in find_changed(item).items()
+                for source, content in _find_changed(item).items()
                 for case in cohort
                 if source in case.files and content_hash(case.files[source]) == content
             )
@@ -319,15 +319,8 @@ def _judge(scored: Scored, cohort: Sequence[CaseFiles]) -> tuple[dict[str, Fault
     return faults, cautions
 
 
-def header_of(
-    out: Path,
-    truth: Path,
-    scored: Scored,
-    rules: Mapping[str, Rules],
-    own: Mapping[str, Function],
-    weights: "Lpips | None",
-) -> Table:
-    """The conventions of scores and the facts of their images; rules: by modality; own: metrics of the user; weights: of LPIPS."""
+def _header(out: Path, truth: Path, scored: Scored, job: _ScoreJob) -> Table:
+    """What metrics.json states beside the scores: their conventions, and the facts of their images."""
     trained = find_trained((item.case.case, item.provenance) for item in scored)
     names = section_names((item.modality, item.fold, item.case.case in trained) for item in scored)
     sections = grouped(zip(names, scored))
@@ -337,13 +330,15 @@ def header_of(
         sections, key=lambda name: (sections[name][0].modality, not sections[name][0].fold, name)
     ):
         items = sections[name]
-        stated[name] = _conventions(rules[items[0].modality], [scored[item] for item in items])
-        stated[name] |= {"modality": items[0].modality, "lpips": weights.name if weights else None}
+        modality = items[0].modality
+        stated[name] = _conventions(job.rules[modality], [scored[item] for item in items])
+        lpips = job.weights.name if job.weights else None
+        stated[name] |= {"modality": modality, "lpips": lpips}
     regions = dict[str, str]()
     standard = dict[str, None]()
-    ranges = {name: of.scale for name, of in rules.items()}
-    masks = {f"{of.mask}" for of in rules.values()} - {WHOLE_MASK}
-    for of in rules.values():
+    ranges = {name: of.scale for name, of in job.rules.items()}
+    masks = {f"{of.mask}" for of in job.rules.values()} - {WHOLE_MASK}
+    for of in job.rules.values():
         mask = f"{of.mask}"
         within = "body" if mask in (WHOLE_MASK, "body") else f"mask {mask}"
         for region in of.regions:
@@ -353,7 +348,7 @@ def header_of(
         "truth": relative_to(out, truth),
         "trained_on": trained,
         "out_of_fold": {item.case.case: item.fold for item in scored if item.fold},
-        "own_metrics": {key: _describe(function) for key, function in own.items()},
+        "own_metrics": {key: _describe(function) for key, function in job.own.items()},
         **_on_images(out, scored),
         "regions": regions,
         "scopes": {WHOLE_MASK: "every voxel"} if masks else {},
@@ -412,7 +407,7 @@ def _on_images(out: Path, scored: Scored) -> Table:
     }
 
 
-def find_changed(item: Item) -> dict[str, str]:
+def _find_changed(item: Item) -> dict[str, str]:
     """The content of each source scan of an image that differs from the scan of this name in the truth's case."""
     changed = {}
     for name, entry in item.provenance.get("inputs", {}).items():
@@ -423,12 +418,12 @@ def find_changed(item: Item) -> dict[str, str]:
     return changed
 
 
-def doubts_on(scored: Scored) -> Iterator[Message]:
+def _doubts_on(scored: Scored) -> Iterator[Message]:
     """Messages on what makes scores doubtful."""
     for prepared in {item.prepared for item in scored if item.prepared}:
         with suppress(BadInput):  # scores need no cohort that is damaged or gone
             yield from (one for one in open_cohort(prepared).warnings if one.code == UNOWNED)
-    changed = grouped((name, item.label) for item in scored for name in find_changed(item))
+    changed = grouped((name, item.label) for item in scored for name in _find_changed(item))
     for name, labels in changed.items():
         yield message(
             "other-sources",
