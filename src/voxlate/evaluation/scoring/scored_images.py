@@ -1,4 +1,4 @@
-"""The images of a folder that are scored: each has a truth, and all come from one synthesis of their own case's scans."""
+"""The images of a folder that are scored, with their maps: each has a truth, and all come from one synthesis of their own case's scans."""
 
 import functools
 import json
