@@ -27,7 +27,7 @@ from voxlate.evaluation.reports.case_pictures import (
 from voxlate.evaluation.reports.charts import score_charts
 from voxlate.evaluation.reports.page import report
 from voxlate.evaluation.scoring.evaluate import evaluate
-from voxlate.scans.formats.io import read_volume, write_volume
+from voxlate.scans.formats.io import write_volume
 from voxlate.scans.images import pictures
 from voxlate.scans.images.grid import Grid, canonical
 from voxlate.scans.images.ranges import range_for
@@ -177,20 +177,6 @@ def test_syntheses_without_scores_are_shown_too_with_the_source_that_the_provena
     page = page_of(out)
     assert "A border." in page.text
     assert "head0: source t1, synthesis ct, spread standard deviation" in page.alts
-
-
-def test_no_letters_name_the_sides_of_pictures_whose_left_is_a_guess(tmp_path):
-    truth, out = tmp_path / "truth/a/ct.png", tmp_path / "out"
-    truth.parent.mkdir(parents=True)
-    Image.fromarray(np.arange(1056, dtype=np.uint8).reshape(32, 33)).save(truth)
-    picture = read_volume(truth, "ct")
-    save(out / "a/ct.nii.gz", picture.data[0], affine=picture.affine)
-    write_json(out / "a/provenance.json", {"case": "a", "units": {"ct": "HU"}})
-    header = {"truth_files": {"a/ct": str(truth)}}
-    assert read_case(out, {}, "a", "ct").oriented
-    assert not read_case(out, header, "a", "ct").oriented
-    with refuses("grey where its image is in HU"):
-        evaluate(out, tmp_path / "truth")
 
 
 def test_a_run_shows_its_curves_and_recipe(run):

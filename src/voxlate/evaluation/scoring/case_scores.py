@@ -119,7 +119,8 @@ def _sketch(truth: Truth) -> Sketch:
         mask = None if truth.rules.mask == "body" else truth.mask
         on_truth = _where_covered(truth.alignment, image, scan, mask)
         source = _source_on(truth)
-    return sketch_of(scan, on_truth, source, image.grid, item.case.patient, unit)
+    own_unit = scan.unit if truth.windowed else unit
+    return sketch_of(scan, on_truth, source, image.grid, item.case.patient, own_unit)
 
 
 def _source_on(truth: Truth) -> Volume | None:
@@ -153,6 +154,11 @@ def _note(truth: Truth) -> str:
     """A note on the alignment of the image and on its faults."""
     item = truth.item
     parts = [truth.alignment.note]
+    if truth.windowed and truth.window is not None:
+        ends = f"{truth.window.low:g} to {truth.window.high:g} HU"
+        parts.append(
+            f"its HU are compared with a picture, whose black to white are taken as {ends}"
+        )
     if is_changed(item.synthesis, item.provenance):
         parts.append("it was changed after synth wrote it")
     if item.interval is not None and item.interval.changed:
@@ -219,9 +225,12 @@ def _naive_images(truth: Truth) -> dict[str, Volume]:
     item, target = truth.item, truth.item.modality
     baselines = item.baselines
     files = {name: path for name, path in item.case.files.items() if name != target}
-    inputs = item.inputs
+    # A model may call the cohort's scans by other names.
+    used = {path.resolve() for path in item.inputs.values()}
+    here = {name: path for name, path in files.items() if path.resolve() in used}
+    inputs = here or item.inputs
     if baselines is not None:
-        inputs = item.inputs or files
+        inputs = item.inputs | here or files
     sources = dict[str, Volume]()
     for name, path in inputs.items():
         known = baselines is None or (name, target) in baselines.tables

@@ -42,7 +42,7 @@ from voxlate.evaluation.scoring.scored_images import (
     find_items,
     items_by_modality,
 )
-from voxlate.evaluation.scoring.scored_truth import Rules
+from voxlate.evaluation.scoring.scored_truth import Rules, shows_a_window
 from voxlate.evaluation.scoring.scores import Scores, Table, frame_of, section_names
 from voxlate.scans.cases.case import CANONICAL
 from voxlate.scans.cases.prepared import open_cohort
@@ -271,7 +271,12 @@ def _range(modality: str, items: Sequence[Item], asked: EvaluateOptions) -> Rang
     provenance = items[0].provenance
     ends = given.get(modality) if isinstance(given, Mapping) else given
     source = "given by the user"
-    if ends is None:
+    in_window = shows_a_window(provenance, modality, unit)
+    if in_window and ends is not None:
+        raise BadInput(
+            f"--value-range: expected none for {modality}, whose truth is a picture that shows a window of HU, found one. Drop --value-range."
+        )
+    if ends is None and not in_window:
         ends, source = provenance.get("range", {}).get(modality), "the recipe's window"
     return range_for(unit, largest if unit == "grey" else 0.0, ends, source)
 

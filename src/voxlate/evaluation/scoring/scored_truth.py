@@ -1,9 +1,10 @@
 """The truth of one image in the scored unit and on its own grid, and the image, moved and converted to it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from voxlate.scans.formats.io import is_there, read_volume
 from voxlate.scans.images.grid import Grid, Volume, canonical, resample, same_grid
 from voxlate.scans.images.intensity import Intensity, IntensityMap, Scale, intensity_statistics
 from voxlate.scans.images.mask import foreground
-from voxlate.scans.images.ranges import WHOLE_MASK, Range, range_for
+from voxlate.scans.images.ranges import WHOLE_MASK, Range, as_grey, picture_window, range_for
 from voxlate.scans.images.regions import Region, scale_to_peak
 from voxlate.scans.images.register import Transform, apply_transform, itk, read_transform
 
@@ -34,6 +35,11 @@ def _network_map(item: Item) -> tuple[IntensityMap, Scale]:
         )
     scaled_by: IntensityMap = adapter(Intensity).validate_python(entry["map"])
     return scaled_by, Scale(entry["low"], entry["high"])
+
+
+def shows_a_window(provenance: Mapping[str, Any], modality: str, truth_unit: str) -> bool:
+    """Whether an image is in HU and its truth is a picture."""
+    return truth_unit == "grey" and provenance.get("units", {}).get(modality) == "HU"
 
 
 @dataclass(frozen=True)
@@ -141,15 +147,32 @@ class Truth:
         return read_canonical(self.item.case.files[self.item.modality], self.item.modality)
 
     @cached_property
+    def windowed(self) -> bool:
+        """Whether the image is in HU and the truth a picture."""
+        return shows_a_window(self.item.provenance, self.item.modality, self.scan.unit)
+
+    @cached_property
     def window(self) -> Scale | None:
-        """The values of the image that stand for the ends of network units; None where it is scored in its own unit."""
-        return None if self.rules.asked.units == "own" else _network_map(self.item)[1]
+        """The values of the image that stand for the ends of the scored range; None where it is scored in its own unit.
+
+        Of a picture's truth, those that pictures have; in network units, the typical ones of the training.
+        """
+        if self.rules.asked.units == "own":
+            image = replace(self.stored, unit="HU")
+            return Scale(*picture_window(image)) if self.windowed else None
+        if self.windowed:
+            raise BadInput(
+                f"--units network: expected a truth in HU, as the image is, found the picture {self.scan.origin}. Drop --units."
+            )
+        return _network_map(self.item)[1]
 
     def convert(self, volume: Volume, window: Scale | None) -> Volume:
-        """A volume in the scored unit, in which grey values are already."""
+        """A volume in the scored unit; a baseline of pictures is in it already."""
         if window is None or volume.unit == "grey":
             return volume
         scale = self.rules.scale
+        if self.windowed:
+            return as_grey(volume, (window.low, window.high), scale.low, scale.high)
         values = (window.forward(volume.data) + 1) * (scale.high / 2)
         return replace(volume, data=values.astype(np.float32), unit=scale.unit)
 

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from voxlate.base.array_types import AnyArray, Bool, Float32
 from voxlate.base.errors import BadInput
 from voxlate.scans.images.grid import Volume
-from voxlate.scans.images.mask import body_box_mm, foreground
+from voxlate.scans.images.mask import BRAIN_HU, body_box_mm, foreground
 
 PEAK_PERCENTILE = 99.5
 FLOOR_PERCENTILE = 0.5
@@ -26,6 +26,8 @@ WIDEST_HEAD_MM = 230.0  # from left to right; two trunks have 366 and 400 mm
 WINDOWS_HU = {"ncct": (0.0, 80.0), "cta": (0.0, 200.0)}
 # The rest are edges of the skin, which a shift of half a voxel makes uncertain.
 TOP_PERCENTILE = 95.0
+TINY = 1e-6
+WHITE = 255.0  # the largest grey value, which a window gives to all that it has cut
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,27 @@ def window_of(volume: Volume) -> tuple[float, float]:
     if scale.own:
         return floor_and_peak(volume.data[0], foreground(volume))
     return shown_range(scale, volume)
+
+
+def picture_window(volume: Volume) -> tuple[float, float]:
+    """The window of an image in HU that a picture of 8 bits is assumed to show.
+
+    Grey values stay as they are. A CT of a head has the window of the brain, as pictures of CTs of heads have.
+    """
+    if volume.unit == "grey":
+        return 0.0, WHITE
+    window = window_of(volume)
+    return BRAIN_HU if window == HEAD_HU else window
+
+
+def as_grey(
+    volume: Volume, window: tuple[float, float], black: float = 0.0, white: float = WHITE
+) -> Volume:
+    """A volume, clipped to a window in its unit, as grey values; black, white: those of the window's ends."""
+    low, high = window
+    gain = np.float32((white - black) / max(high - low, TINY))
+    values = (np.clip(volume.data, low, high) - low) * gain + black
+    return replace(volume, data=values.astype(np.float32), unit="grey")
 
 
 def top_of(uncertainty: Volume, image: Volume) -> float:
