@@ -10,7 +10,7 @@ import voxlate as package
 from rows import slow
 from scans import change_scan, keep_cases
 from voxlate.base.files import read_json
-from voxlate.evaluation.intervals.calibration_cases import InTraining
+from voxlate.evaluation.calibrate import InTraining
 from voxlate.evaluation.reports.page import report
 from voxlate.evaluation.scoring.metrics import METRIC_OF
 from voxlate.evaluation.scoring.scores import read_scores

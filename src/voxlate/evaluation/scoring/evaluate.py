@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -102,7 +102,7 @@ def evaluate(
     job = _job(out, items, asked)
     every, failed = _score_items(job, executor or choose_executor(asked), progress)
 
-    faults, cautions = _judge(every, found.cases)
+    faults, cautions = _judge(every)
     wrong = fault_messages(faults, len(every), KEPT if asked.any_truth else LEFT_OUT)
     left_out = {} if asked.any_truth else faults
     scored = {item: result for item, result in every.items() if item.label not in left_out}
@@ -301,23 +301,12 @@ def _score_items(
     return scored, {label: case_sentence(label, error) for label, error in errors.items()}
 
 
-def _judge(scored: Scored, cohort: Sequence[CaseFiles]) -> tuple[dict[str, Fault], list[Message]]:
-    """The images whose truth cannot be theirs, by <case>/<modality>, and messages on other truths.
-
-    Of some, the truth is another case's of the cohort.
-    """
+def _judge(scored: Scored) -> tuple[dict[str, Fault], list[Message]]:
+    """The images whose truth cannot be theirs, by <case>/<modality>, and messages on other truths."""
     faults = dict[str, Fault]()
     cautions = list[Message]()
     for name, items in items_by_modality(scored).items():
-        truths = {}
-        for item in items:
-            owners = (
-                case.case
-                for source, content in _find_changed(item).items()
-                for case in cohort
-                if source in case.files and content_hash(case.files[source]) == content
-            )
-            truths[item.label] = replace(scored[item].truth, other=next(owners, ""))
+        truths = {item.label: scored[item].truth for item in items}
         of_name, odd = judge(truths, f"true {name}")
         faults |= of_name
         cautions += odd
@@ -412,15 +401,13 @@ def _on_images(out: Path, scored: Scored) -> Table:
     }
 
 
-def _find_changed(item: Item) -> dict[str, str]:
-    """The content of each source scan of an image that differs from the scan of this name in the truth's case."""
-    changed = {}
+def _other_sources(item: Item) -> Iterator[str]:
+    """The source scans of an image whose content differs from that of the scan of this name in the truth's case."""
     for name, entry in item.provenance.get("inputs", {}).items():
         path = item.case.files.get(name)
         content = entry.get("sha256")
         if content and path is not None and is_there(path) and content_hash(path) != content:
-            changed[name] = content
-    return changed
+            yield name
 
 
 def _doubts_on(scored: Scored) -> Iterator[Message]:
@@ -428,8 +415,8 @@ def _doubts_on(scored: Scored) -> Iterator[Message]:
     for prepared in {item.prepared for item in scored if item.prepared}:
         with suppress(BadInput):  # scores need no cohort that is damaged or gone
             yield from (one for one in open_cohort(prepared).warnings if one.code == UNOWNED)
-    changed = grouped((name, item.label) for item in scored for name in _find_changed(item))
-    for name, labels in changed.items():
+    others = grouped((name, item.label) for item in scored for name in _other_sources(item))
+    for name, labels in others.items():
         yield message(
             "other-sources",
             f"The source {name} of {first_of(labels)} differs from the {name} next to the truth: is it the same patient?",
