@@ -860,7 +860,7 @@ def evaluate(
         units: Unit of MR: own (of its peak) or network (0 to 255). Default: own.
         ssim_from: Zero of SSIM: low (of the range) or zero. Default: low.
         prepared: Prepared cohort with the transforms of registered scans. Default: that of the run.
-        naive: Run whose naive baselines are scored, or its naive.safetensors. Default: that of OUT.
+        naive: Run whose naive baselines are scored. Default: that of OUT.
         allow_code: Import and run the model's own Python code.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 

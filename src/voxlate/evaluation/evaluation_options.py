@@ -112,7 +112,7 @@ class EvaluateOptions(Layout, ExecutorOptions):
     naive: Annotated[
         Path | str | Annotated[Any, Object("voxlate.training.naive:Baselines")] | None,
         Option(
-            "Run whose naive baselines are scored, or its naive.safetensors. Default: that of OUT.",
+            "Run whose naive baselines are scored. Default: that of OUT.",
             panel=ADVANCED,
         ),
     ] = None

@@ -163,12 +163,9 @@ def write_report(
     places: Mapping[str, str] | None = None,
 ) -> Path:
     """Write a page to `out`, or to report.html in the folder that it is about; returns its path."""
-    page = render(context, places)
-    if out is not None:
-        write_text(out, page)
-        return Path(out)
-    write_text(folder / "report.html", page)
-    return folder / "report.html"
+    path = folder / "report.html" if out is None else Path(out)
+    write_text(path, render(context, places))
+    return path
 
 
 def render(context: Mapping[str, Any], places: Mapping[str, str] | None = None) -> str:

@@ -76,16 +76,14 @@ def evaluate(
     options: EvaluateOptions | None = None,
     *,
     cases: Collection[str] | None = None,
-    executor: Executor | None = None,
     progress: Progress = no_report,
     **changes: Any,
 ) -> Scores:
     """Score OUT/<case>/<modality> against the same case of the cohort `truth`; write scores.csv and metrics.json.
 
-    cases: the cases to score, instead of those of the split; executor: scores images, by default this process;
-    changes: fields of the options, of which some take objects or mappings in Python. value_range: (low, high),
-    for all or by modality; regions: rules by name, such as {"lesion": "tmax>6"}, within the mask (the body without
-    one); naive: Baselines, too.
+    cases: the cases to score, instead of those of the split; changes: fields of the options, of which some take objects or
+    mappings in Python. value_range: (low, high), for all or by modality; regions: rules by name, such as
+    {"lesion": "tmax>6"}, within the mask (the body without one); naive: Baselines, too.
     Scores are taken in the truth's unit, on its own grid, to which images of another are resampled or moved back;
     voxels that they do not cover do not count. Raises BadInput where nothing matches.
     """
@@ -100,7 +98,7 @@ def evaluate(
         refuse_synthetic([item.case], {item.modality})
     items = add_run_files(images.items, asked.naive, asked.prepared)
     job = _job(out, items, asked)
-    every, failed = _score_items(job, executor or choose_executor(asked), progress)
+    every, failed = _score_items(job, choose_executor(asked), progress)
 
     faults, cautions = _judge(every)
     wrong = fault_messages(faults, len(every), KEPT if asked.any_truth else LEFT_OUT)
@@ -223,11 +221,8 @@ def _job(out: Path, items: Sequence[Item], asked: EvaluateOptions) -> _ScoreJob:
         raise BadInput(
             f"--regions: expected no region of the name {WHOLE_MASK}, which is every voxel, found one. Rename the region."
         )
-    place = asked.prepared
-    if place and not any((place / name).exists() for name in ("transforms", "cohort.json")):
-        raise BadInput(
-            f"--prepared: expected a prepared cohort, found none in {place}. Check the path."
-        )
+    if asked.prepared is not None:
+        open_cohort(asked.prepared)  # raises BadInput where there is none
     # A model may see its slices in a layout of its own.
     axes = provenance_of(out).get("axes", CANONICAL)
     rules = {}

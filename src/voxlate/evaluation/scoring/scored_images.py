@@ -250,7 +250,7 @@ def add_run_files(
     """The images with the files of their runs; naive, prepared: for all images instead, `naive` also by its run."""
     read = functools.cache(Baselines.load)
     if isinstance(naive, Path | str):
-        naive = read(Path(naive) / BASELINES if Path(naive).is_dir() else naive)
+        naive = read(Path(naive) / BASELINES)
     completed = []
     for item in items:
         folders = run_folders(item.provenance)
