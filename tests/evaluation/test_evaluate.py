@@ -185,7 +185,8 @@ def test_an_image_in_another_frame_is_moved_to_its_registered_truth_by_the_store
     write_json(folder / "out/p0/provenance.json", {"prepared": {"register": "rigid", **stated}})
     none = fit([({name: made_volume(data)}, None)], [], [name], {name: range_for("HU")})
     prepared = store_transforms(folder, shifts)
-    left = SimpleNamespace(cases=[SimpleNamespace(case="p0", registered={"tof": None})])
+    case = SimpleNamespace(case="p0", registered={"tof": None})
+    left = SimpleNamespace(cases=[case], warnings=())
     write_json(prepared / "cohort.json", {})
     for module in (scored_truth, evaluation):
         monkeypatch.setattr(module, "open_cohort", lambda _: left)
