@@ -14,8 +14,7 @@ from evidence_peer import cases_of, rows_of, train_peer, write_images
 from trust import means, write_manifest
 from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.base.groups import grouped
-from voxlate.evaluation.scoring.scored_regions import read_canonical
-from voxlate.evaluation.scoring.scored_truth import shows_a_window
+from voxlate.evaluation.scoring.scored_truth import read_canonical, shows_a_window
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.images.mask import BRAIN_HU, foreground
 from voxlate.scans.images.ranges import WHITE, as_grey

@@ -23,8 +23,7 @@ from voxlate.base.records import Widening
 from voxlate.evaluation.calibrate import calibrate
 from voxlate.evaluation.evaluation_options import CalibrateOptions
 from voxlate.evaluation.intervals.conformal import least_scale, needed_scale, shares_outside
-from voxlate.evaluation.scoring.scored_regions import read_canonical
-from voxlate.evaluation.scoring.scored_truth import shows_a_window
+from voxlate.evaluation.scoring.scored_truth import read_canonical, shows_a_window
 from voxlate.scans.cases.case import PreparedCase
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.cohorts.find import find_cohort

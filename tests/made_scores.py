@@ -4,8 +4,7 @@ import math
 from types import MappingProxyType
 
 from voxlate.evaluation.scoring.case_scores import Row
-from voxlate.evaluation.scoring.score_header import section_names
-from voxlate.evaluation.scoring.scores import Scores, frame_of
+from voxlate.evaluation.scoring.scores import Scores, frame_of, section_names
 
 NONE = MappingProxyType({})
 PART = {"unit": "HU", "range": [-1024, 3071], "range_rule": "", "own_peak": False, "mask": "body"}

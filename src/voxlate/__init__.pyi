@@ -331,7 +331,7 @@ def demo(
         >>> import voxlate
         >>> demo = voxlate.demo("demo")  # doctest: +SKIP
         >>> demo.pages[0]  # doctest: +SKIP
-        PosixPath('demo/report.html')
+        PosixPath('demo/regression/report.html')
     """
 
 
@@ -779,7 +779,6 @@ def compare(
     folders: Sequence[Path | str],
     *,
     reference: str | None = None,
-    report: Path | str | None = None,
     out: Path | str | None = None,
 ) -> Comparison:
     """Compare scored methods by paired tests.
@@ -787,7 +786,6 @@ def compare(
     Args:
         folders: Scored folders of the same cases.
         reference: Folder against which the others are tested. Default: the best one.
-        report: HTML page with the table and pictures.
         out: File of the table: .csv or .tex (LaTeX).
 
     Returns:
@@ -861,8 +859,8 @@ def evaluate(
         lpips: AlexNet weights (safetensors) for LPIPS.
         units: Unit of MR: own (of its peak) or network (0 to 255). Default: own.
         ssim_from: Zero of SSIM: low (of the range) or zero. Default: low.
-        prepared: Prepared cohort: transforms of scans, and without a run the cases of baselines. Default: that of the run.
-        naive: Run or naive.safetensors. Default: that of OUT.
+        prepared: Prepared cohort with the transforms of registered scans. Default: that of the run.
+        naive: Run whose naive baselines are scored. Default: that of OUT.
         allow_code: Import and run the model's own Python code.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 

@@ -87,6 +87,7 @@ def test_the_table_is_written_as_csv_and_latex_by_its_ending(folders, tmp_path):
     read = read_csv(tmp_path / "table.csv")
     assert [*read["method"]] == [*"abcabc"]
     assert [*read["mean"]] == pytest.approx([*found.frame["mean"]])
+    assert {*read_csv(tmp_path / "table.csv", dtype=str)["n"]} == {"8"}
     lines = (tmp_path / "table.tex").read_text().splitlines()
     mae = next(line for line in lines if line.startswith("MAE [HU]")).removesuffix(r" \\")
     # the best is bold, a significant difference has a star

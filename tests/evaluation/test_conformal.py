@@ -7,7 +7,6 @@ from scipy import stats
 from rows import slow
 from voxlate.evaluation.intervals.conformal import (
     conformal_quantile,
-    least_patients,
     least_scale,
     mean_interval,
     shares_outside,
@@ -16,8 +15,6 @@ from voxlate.evaluation.intervals.conformal import (
 
 
 def test_nine_patients_are_enough_for_a_bound_of_ninety_per_cent_and_eight_are_not():
-    assert least_patients(0.9) == 9
-    assert least_patients(0.95) == 19
     scores = [np.array([float(k)]) for k in range(9)]
     assert conformal_quantile(scores, 0.9) == 8  # the largest
     assert conformal_quantile(scores[:8], 0.9) == np.inf

@@ -13,6 +13,7 @@ from made_volumes import head, made_volume, save
 from refusals import refuses
 from rows import every_row, slow
 from voxlate.base.files import read_json, write_json
+from voxlate.evaluation.scoring import evaluate as evaluation
 from voxlate.evaluation.scoring import scored_truth
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.evaluation.scoring.scores import COLUMNS, read_scores
@@ -184,9 +185,11 @@ def test_an_image_in_another_frame_is_moved_to_its_registered_truth_by_the_store
     write_json(folder / "out/p0/provenance.json", {"prepared": {"register": "rigid", **stated}})
     none = fit([({name: made_volume(data)}, None)], [], [name], {name: range_for("HU")})
     prepared = store_transforms(folder, shifts)
-    left = SimpleNamespace(cases=[SimpleNamespace(case="p0", registered={"tof": None})])
+    case = SimpleNamespace(case="p0", registered={"tof": None})
+    left = SimpleNamespace(cases=[case], warnings=())
     write_json(prepared / "cohort.json", {})
-    monkeypatch.setattr(scored_truth, "open_cohort", lambda _: left)
+    for module in (scored_truth, evaluation):
+        monkeypatch.setattr(module, "open_cohort", lambda _: left)
     scores = evaluate(folder / "out", folder / "cohort", prepared=prepared, naive=none)
     assert scores.rows[0].scores["mae"] == pytest.approx(0, abs=1e-3)
     assert list(scores.document()["moved"]) == [f"p0/{name}"]
@@ -198,7 +201,6 @@ def test_an_image_in_another_frame_is_moved_to_its_registered_truth_by_the_store
     ("folder", "options", "named"),
     [
         ("nowhere", {}, "nowhere"),
-        ("cohort", {}, "none that match"),
         ("out", {"prepared": Path()}, "a prepared cohort"),
     ],
 )
@@ -323,20 +325,19 @@ def test_in_network_units_truth_and_image_are_what_the_network_was_given_and_gav
 def test_naive_baselines_in_shares_of_a_peak_come_to_the_unit_of_a_range_and_of_a_network(
     cohort, out, tmp_path
 ):
-    naive = tmp_path / "naive.safetensors"
     scans = [
         {name: canonical(read_volume(cohort / case / f"{name}.nii.gz", name)) for name in RANGES}
         for case in CASES
     ]
     baselines = fit([(case, None) for case in scans], ["ct"], ["t1"], RANGES)
-    baselines.save(naive)
-    assert baselines.typical == Baselines.load(naive).typical
+    baselines.save(tmp_path / "naive.safetensors")
+    assert baselines.typical == Baselines.load(tmp_path / "naive.safetensors").typical
     units = state_units({"t1": Percentile(floor=0, high=90)}, {"t1": (0.0, 34.0)})
     for name in CASES:
         save(out / name / "t1.nii.gz", truth_of(cohort, name, "t1"), "t1", "a.u.")
         write_json(out / name / "provenance.json", {"case": name, "network_units": units})
     own, ranged, network = (
-        {row.method: row.scores for row in evaluate(out, cohort, naive=naive, **more).rows}
+        {row.method: row.scores for row in evaluate(out, cohort, naive=tmp_path, **more).rows}
         for more in ({}, {"value_range": (0, 50)}, {"units": "network"})
     )
     # T1 is a function of the CT

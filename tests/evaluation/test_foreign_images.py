@@ -1,7 +1,5 @@
 """Images that other software wrote, in the layout of synth."""
 
-import shutil
-
 import numpy as np
 import pytest
 
@@ -54,18 +52,3 @@ def test_a_model_without_baselines_is_compared_with_copies_of_its_sources_in_the
     errors = evaluate(out, cohort).errors("t2")
     assert errors.keys() == {"synthesis", "copy of t1"}
     assert errors["copy of t1"]["p1"] == pytest.approx(0, abs=1e-6)  # up to its own peak
-
-
-def test_without_a_run_the_baselines_are_learned_from_the_prepared_training_cases(
-    cohort, prepared, tmp_path
-):
-    out = tmp_path / "other"
-    for case in ("case0", "case5"):
-        (out / case).mkdir(parents=True)
-        shutil.copy(cohort / case / "t2.nii.gz", out / case)
-    (plain,) = evaluate(out, cohort).verdicts
-    assert (plain.outcome, plain.baseline) == ("unknown", None)
-    judged = evaluate(out, cohort, prepared=prepared)
-    assert {row.method for row in judged.rows} >= {"synthesis", "mean image", "copy of t1"}
-    (verdict,) = judged.verdicts
-    assert (verdict.synthesis, verdict.lower_on) == (0, 2)

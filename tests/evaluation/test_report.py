@@ -17,7 +17,6 @@ from made_volumes import head, made_volume, save
 from refusals import refuses
 from voxlate.base.files import read_json, write_json
 from voxlate.base.messages import message
-from voxlate.evaluation.compare import compare
 from voxlate.evaluation.reports.case_pictures import (
     TILE,
     CaseImage,
@@ -26,7 +25,7 @@ from voxlate.evaluation.reports.case_pictures import (
     read_case,
 )
 from voxlate.evaluation.reports.charts import score_charts
-from voxlate.evaluation.reports.page import report, write_comparison
+from voxlate.evaluation.reports.page import report
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.scans.formats.io import write_volume
 from voxlate.scans.images import pictures
@@ -156,9 +155,16 @@ def test_pictures_are_in_millimetres():
     slices = {"axial": np.ones((40, 32)), "coronal": np.ones((12, 32))}
     image = CaseImage("scan", "scan", slices, ColourScale(0, 1, "gray", "HU"))
     case = CaseImages("case", Grid((12, 40, 32), np.diag([1.0, 1.0, 3.0, 1.0])), [image])
-    (sheet,) = case.draw({})
+    sheet = case.draw({})
     widths = (np.asarray(opened(sheet["uri"]).convert("L")) == 255).sum(1)
     assert {*widths} == {0, round(TILE * 32 / 40), round(TILE * 32 / 36)}
+
+
+def test_an_image_and_its_truth_are_shown_in_one_window(out):
+    case = read_case(out, read_json(out / "metrics.json"), "head1", "ct")
+    roles = ["source", "synthesis", "truth", "error", "spread"]
+    assert [image.role for image in case.images] == roles
+    assert case.images[1].scale == case.images[2].scale
 
 
 def test_syntheses_without_scores_are_shown_too_with_the_source_that_the_provenance_names(
@@ -209,30 +215,3 @@ def test_scores_have_charts_of_patients_of_the_means_of_regions_and_of_coverage(
     # three patients are the fewest of a plot
     few = {"synthesis": {"mae": [5.0, 6.0]}, "copy": {"mae": [9.0, 9.0]}}
     assert score_charts(made_scores({"ct": few})) == []
-
-
-# comparisons
-
-
-def test_a_comparison_shows_each_method_beside_the_truth(out):
-    again = shutil.copytree(out, out.with_name("again"))
-    found = compare([out, again])
-    (mae,) = (
-        row
-        for row in found.document["results"]
-        if (row["score"], row["method"]) == ("mae", "again")
-    )
-    assert (mae["difference"], mae["p"]) == (0, 1)
-    write_comparison(found, out.with_name("methods.html"))
-    page = Page(out.with_name("methods.html").read_text(encoding="utf-8"))
-    alts = [alt.removeprefix("head1: ") for alt in page.alts if "head1" in alt]
-    methods = (
-        "out, synthesis, out, error, out, spread, again, synthesis, again, error, again, spread"
-    )
-    assert ", ".join(alts) == f"source t1, truth ct, {methods}"
-    assert f"{mae['mean']:.1f} ± {mae['sd']:.1f}" in page.text
-    # and it shows both images in the window of the truth
-    header = read_json(out / "metrics.json")
-    cases = [read_case(folder, header, "head1", "ct") for folder in (out, again)]
-    shown = ("synthesis", "truth")
-    assert len({image.scale for case in cases for image in case.images if image.role in shown}) == 1

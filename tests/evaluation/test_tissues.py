@@ -5,7 +5,7 @@ import pytest
 
 from made_volumes import save_pair
 from voxlate.evaluation.scoring.evaluate import evaluate
-from voxlate.evaluation.scoring.scored_regions import TISSUES
+from voxlate.evaluation.scoring.metrics import TISSUES
 from voxlate.scans.images.regions import BORDERS_HU, TISSUES_HU, regions_from
 
 SPACING = np.diag([1.0, 1.0, 2.0, 1.0])  # x, y, z

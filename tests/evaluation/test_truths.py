@@ -173,7 +173,7 @@ def test_evaluate_scores_a_wrong_truth_apart_from_the_means_and_says_so(synthesi
         evaluate(out, cohort)
 
 
-def test_evaluate_names_the_patient_whose_scan_an_image_was_made_of(synthesised):
+def test_evaluate_doubts_an_image_that_was_made_of_another_scan_than_that_of_its_case(synthesised):
     out, cohort = synthesised
     for old, new in (
         ("phantom_000", "place"),
@@ -181,10 +181,10 @@ def test_evaluate_names_the_patient_whose_scan_an_image_was_made_of(synthesised)
         ("place", "phantom_001"),
     ):
         (cohort / old).rename(cohort / new)
-    wrong = evaluate(out, cohort).header["wrong_truths"]
-    assert [*wrong] == ["phantom_000/ct", "phantom_001/ct"]
-    assert all(found.startswith("patient: ") for found in wrong.values())
-    assert "of phantom_001" in wrong["phantom_000/ct"]
+    said = read_messages(evaluate(out, cohort).header, "messages")
+    (doubt,) = (one for one in said if one.code == "other-sources")
+    assert doubt.grade == "caution"
+    assert "phantom_000/ct" in doubt.text
 
 
 def test_a_synthesised_image_is_no_truth_and_no_scan_of_a_cohort(synthesised, tmp_path):

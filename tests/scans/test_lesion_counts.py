@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from voxlate.evaluation.scoring.scored_regions import count_lesions
+from voxlate.evaluation.scoring.metrics import count_lesions
 
 SHAPE = (8, 40, 40)
 

@@ -42,8 +42,7 @@ OTHER_SIZE, OTHER_VOXELS = 20.0, 1.2
 class Sketch:
     """A truth, its image and a source as fingerprints; without numbers where there is none.
 
-    unit: of the truth; low, high: the ends of its values; other_size: see the function of this name; voxels: their digest; other: the case from
-    whose scan the image was made, if not its own.
+    unit: of the truth; low, high: the ends of its values; other_size: see the function of this name; voxels: their digest.
     """
 
     patient: str
@@ -56,7 +55,6 @@ class Sketch:
     high: float
     other_size: float
     voxels: str
-    other: str = ""
 
 
 @dataclass(frozen=True)
@@ -131,8 +129,6 @@ def _own_fault(truth: Sketch) -> Fault | None:
         return Fault(
             "spacing", f"a field of view {truth.other_size:.3g} times as long as that of the image"
         )
-    if truth.other:
-        return Fault("patient", f"an image that was made of the scan of {truth.other}")
     if truth.unit != truth.image_unit:
         return Fault("unit", f"{truth.unit} where its image is in {truth.image_unit}")
     if truth.low == truth.high:

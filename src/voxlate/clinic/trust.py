@@ -23,8 +23,8 @@ from voxlate.clinic.dicom_series import (
     new_series,
     write_objects,
 )
-from voxlate.evaluation.intervals.summary import error_lines
-from voxlate.evaluation.scoring.interval_scores import describe_coverage, is_changed, percent
+from voxlate.evaluation.intervals.summary import describe_coverage, error_lines, percent
+from voxlate.evaluation.scoring.scored_images import is_changed
 from voxlate.scans.formats.dicom import images_of
 from voxlate.scans.formats.dicom_file import read_dicom
 from voxlate.synthesis.provenance import OF_TRAINING, provenance_of

@@ -20,9 +20,16 @@ from voxlate.base.statistics import (
 )
 from voxlate.evaluation.scoring.case_scores import EFFORT
 from voxlate.evaluation.scoring.metrics import ABSENT, Metric
-from voxlate.evaluation.scoring.score_header import IN_TRAINING, Document, Table
 from voxlate.evaluation.scoring.scored_images import check_unchanged
-from voxlate.evaluation.scoring.scores import FILE, Scores, by_patient, read_scores
+from voxlate.evaluation.scoring.scores import (
+    FILE,
+    IN_TRAINING,
+    Document,
+    Scores,
+    Table,
+    by_patient,
+    read_scores,
+)
 from voxlate.evaluation.scoring.tables import (
     Cell,
     Line,
@@ -54,6 +61,7 @@ LATEX = str.maketrans(
     }
 )
 KEYS = ["modality", "score"]  # of the rows of one score
+COUNTS = ("n", "cases")  # columns of whole numbers, which a naive baseline lacks
 Methods = Mapping[str, Scores]  # by name
 
 
@@ -172,7 +180,9 @@ def compare(folders: Sequence[Path | str], *, reference: str | None = None) -> C
         _check_same(paths[0], scored[0], path, other)
     methods = dict(zip(names, scored))
     rows = [row for section in scored[0].parts for row in _results(section, methods, reference)]
-    return Comparison(dict(zip(names, paths)), methods, reference, DataFrame(rows))
+    frame = DataFrame(rows)
+    frame = frame.astype({name: "Int64" for name in COUNTS if name in frame})
+    return Comparison(dict(zip(names, paths)), methods, reference, frame)
 
 
 def _read(folder: Path) -> Scores:
@@ -188,15 +198,14 @@ def _read(folder: Path) -> Scores:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """The last parts of the paths, as many as are needed to distinguish them; raises BadInput for one that is there twice."""
-    paths = [folder.resolve().parts for folder in folders]
-    for depth in range(1, max(map(len, paths), default=0) + 1):
-        names = ["/".join(path[-depth:]) for path in paths]
-        if len({*names}) == len(names):
-            return names
-    raise BadInput(
-        f"compare: expected one or more different folders that are scored, found none, or one twice, in {', '.join(map(str, folders))!r}. Name each once."
-    )
+    """The names of folders, or their paths where two have one name; raises BadInput for one that is there twice."""
+    paths = [folder.resolve() for folder in folders]
+    if not 0 < len(paths) == len({*paths}):
+        raise BadInput(
+            f"compare: expected one or more different folders that are scored, found none, or one twice, in {', '.join(map(str, folders))!r}. Name each once."
+        )
+    names = [path.name for path in paths]
+    return names if len({*names}) == len(names) else [str(folder) for folder in folders]
 
 
 def _check_same(first: Path, wanted: Scores, other: Path, found: Scores) -> None:

@@ -105,14 +105,14 @@ class EvaluateOptions(Layout, ExecutorOptions):
     prepared: Annotated[
         Path | None,
         Option(
-            "Prepared cohort: transforms of scans, and without a run the cases of baselines. Default: that of the run.",
+            "Prepared cohort with the transforms of registered scans. Default: that of the run.",
             panel=ADVANCED,
         ),
     ] = None
     naive: Annotated[
         Path | str | Annotated[Any, Object("voxlate.training.naive:Baselines")] | None,
         Option(
-            "Run or naive.safetensors. Default: that of OUT.",
+            "Run whose naive baselines are scored. Default: that of OUT.",
             panel=ADVANCED,
         ),
     ] = None
@@ -130,9 +130,6 @@ class CompareOptions:
             panel=MAIN,
             metavar="NAME",
         ),
-    ] = None
-    report: Annotated[
-        Path | str | None, Option("HTML page with the table and pictures.", panel=MAIN)
     ] = None
     out: Annotated[
         Path | str | None,

@@ -15,10 +15,9 @@ from voxlate.base.messages import Grade, graded, message, read_messages, summari
 from voxlate.commands.api import images
 from voxlate.commands.api.exports import export
 from voxlate.commands.api.progress import Reporter
-from voxlate.evaluation.intervals.summary import error_lines
+from voxlate.evaluation.intervals.summary import error_lines, percent
 from voxlate.evaluation.reports.page import lead, report
-from voxlate.evaluation.scoring.interval_scores import interval_of, percent
-from voxlate.evaluation.scoring.scored_images import images_in, spread_of
+from voxlate.evaluation.scoring.scored_images import images_in, interval_of, spread_of
 from voxlate.page.jobs import (
     DICOM_ZIP,
     JOB,

@@ -86,9 +86,7 @@ def verdict_on(
     if not shared:
         finite = [error for error in ours.values() if np.isfinite(error)]
         own_error = f"MAE {_in_unit(float(np.mean(finite)), unit)}; no" if finite else "No"
-        said = (
-            f"{own_error} naive baseline was scored (--prepared PREPARED or --naive RUN gives one)."
-        )
+        said = f"{own_error} naive baseline was scored (--naive RUN gives one)."
         said += f" No result on other patients: {not_held_out}." if not_held_out else ""
         return Verdict(modality, "unknown", said, unit=unit)
     mean, best = float(synthesis.mean()), float(naive.mean())

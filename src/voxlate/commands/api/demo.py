@@ -61,7 +61,7 @@ def demo(out: Out = "demo", *, progress: Reporter) -> Demo:
         >>> import voxlate
         >>> demo = voxlate.demo("demo")  # doctest: +SKIP
         >>> demo.pages[0]  # doctest: +SKIP
-        PosixPath('demo/report.html')
+        PosixPath('demo/regression/report.html')
     """
     optional_package("torch", "train", "demo", "torch to train")
     return _demo_on_phantoms(Path(out), replace(progress, say=lambda _: None))  # bars alone
@@ -70,8 +70,8 @@ def demo(out: Out = "demo", *, progress: Reporter) -> Demo:
 def _demo_on_phantoms(out: Path, reporter: Reporter) -> Demo:
     """Write heads with tumours, train CT from T1 on most of them, calibrate on additional heads, score the others.
 
-    Two predictions are compared: the regression, which has a report with its intervals and the naive baselines, and one
-    sample of the diffusion of its residual. Finished steps are kept, so that a second call resumes.
+    Two predictions are compared: the regression, whose report has its intervals, and one sample of the diffusion of its
+    residual. Finished steps are kept, so that a second call resumes.
     """
     cohort, ready, run, further = (out / name for name in ("cohort", "prepared", "run", "further"))
     shared: Any = {"progress": reporter}
@@ -90,6 +90,4 @@ def _demo_on_phantoms(out: Path, reporter: Reporter) -> Demo:
     synthesise(run, cohort, sample, intervals=False, **shared)
     for folder in folders:
         evaluate(folder, cohort, progress=reporter)
-    page = out / "report.html"
-    compared = compare(folders, report=page)
-    return Demo(compared, [page, report(regression)])  # the second with intervals and baselines
+    return Demo(compare(folders), [report(folder) for folder in folders])

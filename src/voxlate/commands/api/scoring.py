@@ -68,9 +68,15 @@ def evaluate(
     return score_images(out, truth, options, progress=progress.count("evaluate"))
 
 
+def _comparison_lines(comparison: "Comparison", asked: Any) -> Iterator[Any]:
+    yield comparison.table("main")
+    if asked.out:
+        yield f"Written: {asked.out}"
+
+
 @Command(
-    "compare CNN_OUT DDPM_OUT --reference CNN_OUT --report methods.html",
-    lines=lambda comparison, _: [comparison.table("main")],
+    "compare CNN_OUT DDPM_OUT --reference CNN_OUT --out table.tex",
+    lines=_comparison_lines,
 )
 def compare(
     folders: Annotated[
@@ -96,13 +102,10 @@ def compare(
         True
     """
     from voxlate.evaluation.compare import compare as compare_scores
-    from voxlate.evaluation.reports.page import write_comparison
 
     comparison = compare_scores(folders, reference=options.reference)
     if options.out:
         comparison.write(options.out)
-    if options.report:
-        write_comparison(comparison, Path(options.report))
     return comparison
 
 
@@ -132,8 +135,6 @@ def report(
         >>> voxlate.report("RUN").name
         'report.html'
     """
-    from voxlate.evaluation.reports.cohort_page import report_prepared
-    from voxlate.evaluation.reports.page import report as report_images
+    from voxlate.evaluation.reports.page import report as write_page
 
-    write = report_prepared if (Path(path) / "cohort.json").is_file() else report_images
-    return write(Path(path), None if out is None else Path(out))
+    return write_page(path, out)

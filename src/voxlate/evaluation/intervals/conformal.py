@@ -18,17 +18,12 @@ Array = NDArray[np.floating]
 HALVINGS = 60
 
 
-def least_patients(level: float) -> int:
-    """The number of patients that a one-sided conformal bound at this level needs: n / (n + 1) must reach it."""
-    return math.ceil(level / (1 - level) - 1e-9)
-
-
 def conformal_quantile(scores: Collection[Sequence[float] | Array], level: float) -> float:
     """The value that a new patient's case exceeds with probability 1 - level at most; inf if patients are too few.
 
     scores: of each patient's cases. Split conformal prediction with cases in patients: each patient has the weight
     1 / (n + 1), shared by the patient's cases, and the new patient's weight is at infinity (Lee, Barber and Willett
-    2023, hierarchical conformal prediction; with one case each Vovk et al. 2005).
+    2023, hierarchical conformal prediction; with one case each Vovk et al. 2005). n / (n + 1) must reach the level.
     """
     values = np.concatenate([np.asarray(cases, float) for cases in scores])
     shares = np.concatenate([np.full(len(cases), 1 / len(cases)) for cases in scores])

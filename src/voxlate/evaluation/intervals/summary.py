@@ -3,15 +3,20 @@
 from collections.abc import Mapping
 from math import inf
 from statistics import fmean
+from typing import Any
 
 from voxlate.base.groups import grouped
-from voxlate.evaluation.intervals.conformal import least_patients
-from voxlate.evaluation.scoring.interval_scores import describe_bound
 from voxlate.scans.images.regions import BODY
-from voxlate.synthesis.calibration import Header
+from voxlate.synthesis.calibration import Header, describe_fit
 from voxlate.synthesis.provenance import Provenance, run_folders
 from voxlate.training.log_file import read_verdicts
 
+# The meaning of a calibration's coverage by the bound that it uses over patients.
+COUNTED: dict[str, str] = {
+    "none": "on average over these patients, without a margin for chance",
+    "normal": "with confidence {0} if patients' shares are about normal (Student's t)",
+    "any": "with confidence {0}, whatever the distribution of patients' shares",
+}
 NOT_MEASURED = "Error not measured: no held-out patients were scored."
 
 
@@ -21,7 +26,6 @@ def sentences(header: Header) -> list[str]:
     summary = [
         f"{header.patients} patients that training did not see ({len(header.cases)} cases). Intervals hold {header.coverage:.0%} of a new patient's voxels inside the body, {counted}. This holds for patients and scanners like these."
     ]
-    level = header.coverage
     for name, target in header.targets.items():
         found = target.compared[target.method]
         width = f"{found.width * header.halves[name]:.4g} {header.units[name]}"
@@ -29,17 +33,37 @@ def sentences(header: Header) -> list[str]:
             f"{region} {mean:.1%} ({max(low, 0):.0%}-{min(high, 1):.0%})"
             for region, (mean, low, high) in found.coverage.items()
         ]
-        bound = f"  No bound of a case's own error: a {level:.0%} bound needs at least {least_patients(level)} patients, found {header.patients}."
-        if target.bounds.get("mae", inf) < inf:
-            bound = f"  Of each new case, synth writes into provenance.json (bounds) what its body's MAE exceeds with a probability of {1 - level:.0%} at most."
         summary += [
             "",
             f"  {name}: intervals of {width} on average inside the body.",
             f"  Share of voxels inside, mean over patients (its 95 % interval): {', '.join(shares)}.",
             f"  Of the patient who has least, {found.least:.0%} of the voxels are inside.",
-            bound,
         ]
+        if target.bounds.get("mae", inf) < inf:
+            summary.append(
+                f"  Of each new case, synth writes into provenance.json (bounds) what its body's MAE exceeds with a probability of {1 - header.coverage:.0%} at most."
+            )
     return summary
+
+
+def percent(share: float) -> str:
+    """A share in per cent such as 90% or 99.99%, which is never rounded to 100%."""
+    return f"{100 * share:.6g}%"
+
+
+def describe_bound(bound: str, confidence: float) -> str:
+    """A clause on the confidence of a coverage."""
+    return COUNTED[bound].format(percent(confidence))
+
+
+def describe_coverage(calibration: Mapping[str, Any]) -> str:
+    """Sentences on what intervals should contain, and contain of each tissue; calibration: its entry in a provenance."""
+    guarantee = "without a guarantee for patients"
+    if "widened" not in calibration:
+        bound = describe_bound(calibration["bound"], calibration["confidence"])
+        guarantee = f"for patients and scanners like those of the calibration, {bound}"
+    share = percent(calibration["coverage"])
+    return f"Intervals should contain {share} of a new patient's voxels inside the body, {guarantee}. They were {describe_fit(calibration)}."
 
 
 def error_lines(*provenances: Provenance) -> list[str]:

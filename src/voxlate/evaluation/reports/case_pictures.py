@@ -2,7 +2,6 @@
 
 import base64
 import io
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,10 +13,15 @@ from voxlate.base.array_types import AnyArray, Bool, Float32
 from voxlate.base.groups import grouped
 from voxlate.base.messages import read_messages
 from voxlate.evaluation.intervals.summary import error_lines
-from voxlate.evaluation.scoring.interval_scores import interval_of
 from voxlate.evaluation.scoring.metrics import METRIC_OF
-from voxlate.evaluation.scoring.scored_images import case_folders, images_in, is_map, spread_of
-from voxlate.evaluation.scoring.scored_regions import read_canonical
+from voxlate.evaluation.scoring.scored_images import (
+    case_folders,
+    images_in,
+    interval_of,
+    is_map,
+    spread_of,
+)
+from voxlate.evaluation.scoring.scored_truth import read_canonical
 from voxlate.evaluation.scoring.scores import Scores
 from voxlate.scans.formats.io import is_picture, is_there
 from voxlate.scans.images import pictures
@@ -32,13 +36,10 @@ TILE = 240  # pixels of a slice
 SIDES: dict[Plane, str] = {"axial": "R - L", "coronal": "R - L", "sagittal": "A - P"}
 # Maps of matplotlib that begin with black, as a scan's background, and grow lighter all the way.
 PERFUSION_COLOURS = {"ml/100g/min": "CMRmap", "ml/100g": "inferno", "s": "magma"}
-WIDEST = 7  # columns of a picture; more columns have pictures of about equal length
 # Roles with a scale for all cases: the low end in units of the high one, and the colours.
 SHARED = {"error": (-1.0, "error"), "spread": (0.0, "magma")}
-OF_METHOD = ("synthesis", "error", "spread")  # roles of each method's columns in a comparison
 
 Table = Mapping[str, Any]
-Methods = Mapping[str, tuple[Path, Scores]]  # folder and scores by name
 
 
 @dataclass(frozen=True)
@@ -78,20 +79,14 @@ class CaseImages:
     sentences: Sequence[tuple[str, str]] = ()
     oriented: bool = True
 
-    def draw(self, scales: Mapping[str, ColourScale]) -> list[Table]:
-        """Pictures (uri) with a row for each plane and a column for each image, and their descriptions (alt).
+    def draw(self, scales: Mapping[str, ColourScale]) -> Table:
+        """A picture (uri) with a row for each plane and a column for each image, and its description (alt).
 
         scales: those that all cases share, by role.
         """
-        count = len(self.images)
-        length = math.ceil(count / math.ceil(count / WIDEST))
-        starts = range(0, count, length)
-        return [self._sheet(self.images[start : start + length], scales) for start in starts]
-
-    def _sheet(self, images: Sequence[CaseImage], scales: Mapping[str, ColourScale]) -> Table:
         rows = []
-        columns = [(image, image.scale or scales[image.role]) for image in images]
-        for plane in images[0].slices:
+        columns = [(image, image.scale or scales[image.role]) for image in self.images]
+        for plane in self.images[0].slices:
             pixel = pictures.pixel_mm(self.grid.spacing_mm, plane)
             tiles = []
             for image, scale in columns:
@@ -103,7 +98,7 @@ class CaseImages:
         file = io.BytesIO()
         pictures.sheet_with_labels(rows, heads, TILE).save(file, "png")
         content = base64.b64encode(file.getvalue()).decode()
-        alt = f"{self.case}: {', '.join(image.title for image in images)}"
+        alt = f"{self.case}: {', '.join(image.title for image in self.images)}"
         return {"uri": f"data:image/png;base64,{content}", "alt": alt}
 
 
@@ -198,70 +193,51 @@ def share_scales(cases: Sequence[CaseImages]) -> dict[str, ColourScale]:
     return scales
 
 
-def sections_of(methods: Methods, most: int) -> list[Table]:
-    """The page's sections of at most `most` cases, evenly from the lowest to the highest error (mean of the methods).
+def sections_of(folder: Path, scores: Scores, most: int) -> list[Table]:
+    """The page's sections of at most `most` syntheses in a folder, evenly from the lowest to the highest error.
 
-    methods: there may be no scores. A section has a column for each image of one method;
-    of several methods it has the images, errors and standard deviations, after the sources and the truth.
+    scores: there may be none.
     """
-    folder, scores = next(iter(methods.values()))
     cases_of = {name: [*scores.by_case(name).index] for name in scores.parts}
     if not cases_of:
         cases_of = grouped((name, case) for case, name in syntheses_in(folder))
     each = max(1, most // max(1, len(cases_of)))
     sections = list[Table]()
     for name, cases in cases_of.items():
-        sections += _sections(name, cases, methods, each)
+        sections += _sections(name, cases, folder, scores, each)
     return sections
 
 
-def _sections(section: str, cases: Sequence[str], methods: Methods, most: int) -> Iterator[Table]:
+def _sections(
+    section: str, cases: Sequence[str], folder: Path, scores: Scores, most: int
+) -> Iterator[Table]:
     """The page's sections of one section of the scores."""
-    _, scores = next(iter(methods.values()))
     part = scores.parts.get(section, {})
-    tables = [own.by_case(section)["mae"] for _, own in methods.values()] if part else []
-    errors = {case: [float(table[case]) for table in tables] for case in cases}
-    ordered = sorted(cases, key=lambda case: sum(errors[case]))
+    errors = dict.fromkeys(cases, 0.0)
+    if part:
+        errors = scores.by_case(section)["mae"].to_dict()
+    ordered = sorted(cases, key=errors.__getitem__)
     shown = dict[int, CaseImages]()
     for rank in evenly(len(ordered), most):
-        found = {}
-        for name, (folder, own) in methods.items():
-            modality = part.get("modality", section)
-            found[name] = read_case(folder, own.header, ordered[rank], modality)
-        if beside := _beside(found):
-            shown[rank] = beside
+        modality = part.get("modality", section)
+        if found := read_case(folder, scores.header, ordered[rank], modality):
+            shown[rank] = found
     scales = share_scales([*shown.values()])
     for rank, case in shown.items():
         facts = [section, str(case.grid)]
         if part:
-            texts = ", ".join(map(METRIC_OF["mae"].text, errors[case.case]))
-            facts += [f"MAE {texts} {part['unit']}", f"error rank {rank + 1} of {len(ordered)}"]
+            error = METRIC_OF["mae"].text(errors[case.case])
+            facts += [f"MAE {error} {part['unit']}", f"error rank {rank + 1} of {len(ordered)}"]
         yield {
             "case": case.case,
             "facts": facts,
-            "sheets": case.draw(scales),
+            **case.draw(scales),
             "warnings": [*dict.fromkeys(case.sentences)],
         }
 
 
-def _beside(found: Mapping[str, CaseImages | None]) -> CaseImages | None:
-    """The images of one method; of several, sources and truth, then the image, error and spread of each method."""
-    methods = {name: case for name, case in found.items() if case is not None}
-    first = next(iter(methods.values()), None)
-    if first is None or len(methods) == 1:
-        return first
-    images = [image for image in first.images if image.role in ("source", "truth")]
-    sentences = []
-    for name, case in methods.items():
-        for image in case.images:
-            if image.role in OF_METHOD:
-                images.append(replace(image, title=f"{name}, {image.role}"))
-        sentences += [(grade, f"{name}: {text}") for grade, text in case.sentences]
-    return replace(first, images=images, sentences=sentences)
-
-
-def scan_sheets(case: str, scans: Mapping[str, Volume], fixed: str) -> list[Table]:
-    """Pictures of scans on one grid, `fixed` first."""
+def scan_sheet(case: str, scans: Mapping[str, Volume], fixed: str) -> Table:
+    """A picture of scans on one grid, `fixed` first, as of `CaseImages.draw`."""
     names = sorted(scans, key=lambda name: name != fixed)
     at = _centre(foreground(scans[fixed]))
     images = [_scan("scan", name, scans[name], at) for name in names]

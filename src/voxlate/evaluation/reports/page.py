@@ -1,8 +1,8 @@
-"""One offline HTML page about a run or a folder of syntheses: scores, pictures, curves and recipe."""
+"""One offline HTML page about a run, a folder of syntheses or a prepared cohort: scores, pictures, curves and recipe."""
 
 import datetime
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,21 +12,26 @@ from markupsafe import Markup
 
 from voxlate import __version__
 from voxlate.base.errors import BadInput, plural
-from voxlate.base.files import read_json, write_text
+from voxlate.base.files import write_text
 from voxlate.base.messages import Message, read_messages, summarise, without_names
-from voxlate.evaluation.compare import Comparison
 from voxlate.evaluation.intervals.summary import error_line, error_lines
-from voxlate.evaluation.reports.case_pictures import sections_of, syntheses_in
+from voxlate.evaluation.reports.case_pictures import (
+    evenly,
+    scan_sheet,
+    sections_of,
+    syntheses_in,
+)
 from voxlate.evaluation.reports.charts import curve_chart, score_charts
 from voxlate.evaluation.scoring.scored_images import check_unchanged
 from voxlate.evaluation.scoring.scores import FILE, NO_SCORES, Scores, read_scores
+from voxlate.scans.cases.prepared import CaseEntry, open_cohort
 from voxlate.scans.images.ranges import WHOLE_MASK
 from voxlate.synthesis.provenance import provenance_of, run_folders
 from voxlate.training.log_file import curves_of, read_verdicts
 from voxlate.training.verdict import METRIC, SYNTHESIS, Outcome, Verdict, verdict_lines
 
 MOST_CASES = 9
-MOST_COMPARED = 4  # cases of a comparison
+MOST_PREPARED = 12  # cases of a prepared cohort
 CURVES = {
     "loss": "Training loss",
     "validation": "Validation",
@@ -35,7 +40,9 @@ CURVES = {
 }
 Table = dict[str, Any]
 TISSUES = ("soft_tissue", "bone", "air")  # whose errors stand at the beginning
-ALL_CASES = "Errors (image − truth) and standard deviations (sd) each have one colour scale for all cases and methods."
+ALL_CASES = (
+    "Errors (image − truth) and standard deviations (sd) each have one colour scale for all cases."
+)
 
 
 def report(
@@ -45,20 +52,22 @@ def report(
     places: Mapping[str, str] | None = None,
     title: str = "",
 ) -> Path:
-    """Write the report of a RUN or an OUT folder (default: report.html inside it) and return its path.
+    """Write the report of a run, of syntheses or of a prepared cohort (default: report.html inside it) and return its path.
 
     The file contains everything and needs no network. places: labels of absolute paths, for a report that shows no path
-    of this machine; title: in place of the folder's name. Raises BadInput if the folder is neither of both.
+    of this machine; title: in place of the folder's name. Raises BadInput if the folder is none of these.
     """
     folder = Path(path)
     if not folder.is_dir():
         raise BadInput(
-            f"{folder}: expected the folder of a run or of syntheses, found none. Check the path."
+            f"{folder}: expected the folder of a run, of syntheses or of a prepared cohort, found none. Check the path."
         )
+    if (folder / "cohort.json").is_file():
+        return write_report(_of_cohort(folder), folder, out)
     is_run = (folder / "recipe.toml").is_file() or (folder / "log.jsonl").is_file()
     scores = scores_in(folder)
     check_unchanged(folder, scores.header)
-    cases = [] if is_run else sections_of({folder.name: (folder, scores)}, MOST_CASES)
+    cases = [] if is_run else sections_of(folder, scores, MOST_CASES)
     if not (is_run or cases or scores.header):
         raise BadInput(
             f"{folder}: expected a run (recipe.toml, log.jsonl) or syntheses (<case>/<modality>.nii.gz), found none. Name the folder that train or synth wrote."
@@ -88,6 +97,52 @@ def report(
     return write_report(context, folder, out, places)
 
 
+def _of_cohort(folder: Path) -> Table:
+    """The content of a prepared cohort's page: the scans of each case, from the most to the least out of register."""
+    cohort = open_cohort(folder)
+    entries = sorted(cohort.cases, key=_farthest_mm, reverse=True)
+    sections = []
+    for entry in (entries[number] for number in evenly(len(entries), MOST_PREPARED)):
+        case = cohort.case(entry.case)
+        scans = {name: case.volume(name) for name in case.header.units}
+        compared_to = [estimate.to for estimate in entry.misaligned.values()]
+        names = [cohort.preparation.fixed, *compared_to, *scans]
+        fixed = next(name for name in names if name in scans)
+        facts = [entry.split, str(scans[fixed].grid), *_alignment(entry)]
+        sheet = scan_sheet(entry.case, scans, fixed)
+        sections.append({"case": entry.case, "facts": facts, **sheet})
+    count = plural(len(entries), "case")
+    return {
+        "kind": "Prepared cohort",
+        "folder": cohort.folder.name,
+        "title": f"{count} of {', '.join(cohort.modalities)}",
+        "plain_scores": [
+            (said.grade, f"{said.case}: {said.text}".removeprefix(": "))
+            for said in summarise(cohort.warnings)
+        ],
+        "cases": sections,
+        "cases_total": len(sections),
+        "scales": f"{len(sections)} of {count}, from the most to the least out of register. Each scan has its own colour scale.",
+    }
+
+
+def _farthest_mm(entry: CaseEntry) -> float:
+    """The largest misalignment of a case that was measured; -1 without any."""
+    medians = [estimate.median_mm for estimate in entry.misaligned.values()]
+    return max((median for median in medians if median is not None), default=-1.0)
+
+
+def _alignment(entry: CaseEntry) -> Iterator[str]:
+    """The registration that was kept of each scan of a case, and how far each lies from another one."""
+    for name, scan in entry.registered.items():
+        yield f"{name}, registration: {scan.kept}"
+    for name, estimate in entry.misaligned.items():
+        distance = estimate.reason
+        if estimate.median_mm is not None:
+            distance = f"{estimate.median_mm:.1f} mm"
+        yield f"{name} against {estimate.to}: {distance}"
+
+
 def _beginning(
     folder: Path, scores: Scores, verdicts: Sequence[Verdict], is_run: bool
 ) -> tuple[Outcome, str]:
@@ -101,24 +156,6 @@ def _beginning(
     return lead(warnings, verdicts, errors)
 
 
-def write_comparison(compared: Comparison, path: Path | str) -> None:
-    """Write the page of a comparison: its table, and the same cases of each method side by side."""
-    parts = compared.scores.parts
-    names = [*compared.methods]
-    methods = {name: (compared.folders[name], own) for name, own in compared.methods.items()}
-    context = {
-        "kind": "Comparison",
-        "folder": f"{len(names)} methods",
-        "title": f"{', '.join(parts)}: {', '.join(names)}",
-        "tables": compared.table("main"),
-        "all_tables": compared.table(),
-        "paths": compared.folders,
-        "cases": sections_of(methods, MOST_COMPARED * len(parts)),
-        "cases_total": max(part["cases"] for part in parts.values()),
-    }
-    write_text(path, render(context))
-
-
 def write_report(
     context: Mapping[str, Any],
     folder: Path,
@@ -126,12 +163,9 @@ def write_report(
     places: Mapping[str, str] | None = None,
 ) -> Path:
     """Write a page to `out`, or to report.html in the folder that it is about; returns its path."""
-    page = render(context, places)
-    if out is not None:
-        write_text(out, page)
-        return Path(out)
-    write_text(folder / "report.html", page)
-    return folder / "report.html"
+    path = folder / "report.html" if out is None else Path(out)
+    write_text(path, render(context, places))
+    return path
 
 
 def render(context: Mapping[str, Any], places: Mapping[str, str] | None = None) -> str:
@@ -165,11 +199,9 @@ def render(context: Mapping[str, Any], places: Mapping[str, str] | None = None) 
 
 
 def scores_in(folder: Path) -> Scores:
-    """The scores of a folder, or none if they are absent or from another tool; raises BadInput if damaged."""
+    """The scores of a folder, or none if they are absent; raises BadInput if damaged."""
     path = folder / FILE
-    content = read_json(path) if path.is_file() else {}
-    other = isinstance(content, dict) and not content.get("modalities")
-    return NO_SCORES if other else read_scores(path)
+    return read_scores(path) if path.is_file() else NO_SCORES
 
 
 def charts_of(log: Path) -> list[Table]:

@@ -12,7 +12,6 @@ from voxlate.base.errors import BadInput
 from voxlate.base.messages import read_messages, worst_grade
 from voxlate.checks.truths import Sketch, other_size, sketch_of
 from voxlate.evaluation.scoring.distances import Vectors, slices_of, textures
-from voxlate.evaluation.scoring.interval_scores import is_changed
 from voxlate.evaluation.scoring.metrics import (
     SCOPED,
     ImagePair,
@@ -20,15 +19,16 @@ from voxlate.evaluation.scoring.metrics import (
     correlation,
     image_scores,
     mean_inside,
+    region_scores,
 )
-from voxlate.evaluation.scoring.scored_images import Item
-from voxlate.evaluation.scoring.scored_regions import read_canonical, region_scores
-from voxlate.evaluation.scoring.scored_truth import Alignment, Rules, Truth
+from voxlate.evaluation.scoring.scored_images import Item, is_changed
+from voxlate.evaluation.scoring.scored_truth import Alignment, Rules, Truth, read_canonical
 from voxlate.scans.formats.io import is_there
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.midline import midline_grid
 from voxlate.scans.images.ranges import WHOLE_MASK
 from voxlate.scans.images.units import SHOW_ANATOMY, unit_of
+from voxlate.training.naive import Baselines
 from voxlate.training.verdict import SYNTHESIS
 
 Functions = Mapping[str, Score]
@@ -125,13 +125,8 @@ def _sketch(truth: Truth) -> Sketch:
 
 
 def _source_on(truth: Truth) -> Volume | None:
-    """The first source that the image was made of, on the truth's grid; None where it is not there any more.
-
-    Of an image of other software, the first scan beside the truth that shows anatomy.
-    """
-    item = truth.item
-    beside = {name: path for name, path in item.case.files.items() if name != item.modality}
-    for name, path in (item.inputs if item.provenance else beside).items():
+    """The first source that the image was made of, on the truth's grid; None where none is stated or there any more."""
+    for name, path in truth.item.inputs.items():
         if unit_of(name) not in SHOW_ANATOMY or not is_there(path):
             continue
         with contextlib.suppress(BadInput):  # of a registered scan whose transform is lost
@@ -244,9 +239,9 @@ def _naive_images(truth: Truth) -> dict[str, Volume]:
             f"copy of {name}": truth.convert(scan, truth.window) for name, scan in copies.items()
         }
     images = {}
-    if target in baselines.means:
+    if target in baselines.means and baselines.fixed in ("", target, *files, *inputs):
         with contextlib.suppress(BadInput):
-            images["mean image"] = _mean_image(truth, files | inputs)
+            images["mean image"] = _mean_image(truth, baselines, files | inputs)
     for name, values in baselines.images(target, sources, truth.volume.grid).items():
         images[name] = replace(truth.scan, data=values[None])
     if truth.rules.scale.own:  # they are stored in shares of a peak, as they are scored
@@ -255,16 +250,13 @@ def _naive_images(truth: Truth) -> dict[str, Volume]:
     return {name: truth.convert(image, truth.window) for name, image in own.items()}
 
 
-def _mean_image(truth: Truth, files: Mapping[str, Path]) -> Volume:
+def _mean_image(truth: Truth, baselines: Baselines, files: Mapping[str, Path]) -> Volume:
     """The mean image on the truth's grid; it fills the grid of the scan that defines the grid of prepared cases."""
-    item, baselines = truth.item, truth.item.baselines
-    assert baselines is not None
-    fixed = baselines.fixed or item.modality
+    modality = truth.item.modality
+    fixed = baselines.fixed or modality
     scan, alignment = truth.volume, Alignment(truth.volume.grid)
-    if fixed != item.modality:
-        if fixed not in files:
-            raise BadInput(f"{item.label}: expected {fixed} in its case, found none. Add it.")
+    if fixed != modality:
         scan = read_canonical(files[fixed], fixed)
         alignment = truth.alignment_from(scan.grid, fixed)
     box = midline_grid(scan) if baselines.align else scan.grid
-    return alignment.apply(baselines.mean_image(item.modality, box))
+    return alignment.apply(baselines.mean_image(modality, box))

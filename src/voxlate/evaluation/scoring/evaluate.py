@@ -1,8 +1,8 @@
 """The evaluation of a folder of syntheses and of naive baselines against the truth, with all conventions stated."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from voxlate.base.config import load_object, needs_code
-from voxlate.base.errors import BadInput
+from voxlate.base.errors import BadInput, first_of
 from voxlate.base.executors.case_work import (
     Context,
     Executor,
@@ -20,45 +20,53 @@ from voxlate.base.executors.case_work import (
     run_cases,
 )
 from voxlate.base.executors.workers import choose_executor
-from voxlate.base.messages import Message
+from voxlate.base.files import relative_to
+from voxlate.base.groups import grouped
+from voxlate.base.messages import UNOWNED, Message, message
 from voxlate.base.option import merge
 from voxlate.checks.truths import KEPT, LEFT_OUT, Fault, fault_messages, judge
 from voxlate.evaluation.evaluation_options import EvaluateOptions
-from voxlate.evaluation.scoring.case_scores import ScoredItem, score_item
-from voxlate.evaluation.scoring.distances import slices_of
+from voxlate.evaluation.scoring.case_scores import TRUTH, ScoredItem, score_item
+from voxlate.evaluation.scoring.distances import distance, slices_of
 from voxlate.evaluation.scoring.metrics import (
     METRIC_OF,
     RADIOLOGICAL,
+    TISSUES,
     Direction,
     ImagePair,
     Score,
 )
-from voxlate.evaluation.scoring.score_header import Function, doubts_on, find_changed, header_of
 from voxlate.evaluation.scoring.scored_images import (
     Item,
     add_run_files,
     find_items,
     items_by_modality,
 )
-from voxlate.evaluation.scoring.scored_regions import TISSUES
 from voxlate.evaluation.scoring.scored_truth import Rules, shows_a_window
-from voxlate.evaluation.scoring.scores import Scores, frame_of
+from voxlate.evaluation.scoring.scores import Scores, Table, frame_of, section_names
 from voxlate.scans.cases.case import CANONICAL
+from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.cohorts.files_below import refuse_synthetic
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.cohorts.owners import require_patients
 from voxlate.scans.cohorts.split import check_known
-from voxlate.scans.formats.io import content_hash, read_volume
+from voxlate.scans.formats.io import content_hash, is_there, read_volume
 from voxlate.scans.images.ranges import NETWORK_RANGE, WHOLE_MASK, Range, mask_for, range_for
 from voxlate.scans.images.regions import regions_from, tissue_regions
-from voxlate.synthesis.provenance import provenance_of, run_folders
-from voxlate.training.recipe.run_provenance import splits_of_training
+from voxlate.synthesis.provenance import (
+    USED_FOR_CALIBRATION,
+    provenance_of,
+    run_folders,
+    source_paths,
+)
+from voxlate.training.recipe.run_provenance import find_trained, splits_of_training
 
 if TYPE_CHECKING:
     from voxlate.science.nets.lpips import Lpips
 
-Scored = dict[Item, ScoredItem]
+Function = Callable[..., float]  # a metric of the user
+Scored = Mapping[Item, ScoredItem]
 BETTER: tuple[Direction, ...] = get_args(Direction)
 
 
@@ -68,16 +76,14 @@ def evaluate(
     options: EvaluateOptions | None = None,
     *,
     cases: Collection[str] | None = None,
-    executor: Executor | None = None,
     progress: Progress = no_report,
     **changes: Any,
 ) -> Scores:
     """Score OUT/<case>/<modality> against the same case of the cohort `truth`; write scores.csv and metrics.json.
 
-    cases: the cases to score, instead of those of the split; executor: scores images, by default this process;
-    changes: fields of the options, of which some take objects or mappings in Python. value_range: (low, high),
-    for all or by modality; regions: rules by name, such as {"lesion": "tmax>6"}, within the mask (the body without
-    one); naive: Baselines, too.
+    cases: the cases to score, instead of those of the split; changes: fields of the options, of which some take objects or
+    mappings in Python. value_range: (low, high), for all or by modality; regions: rules by name, such as
+    {"lesion": "tmax>6"}, within the mask (the body without one); naive: Baselines, too.
     Scores are taken in the truth's unit, on its own grid, to which images of another are resampled or moved back;
     voxels that they do not cover do not count. Raises BadInput where nothing matches.
     """
@@ -92,9 +98,9 @@ def evaluate(
         refuse_synthetic([item.case], {item.modality})
     items = add_run_files(images.items, asked.naive, asked.prepared)
     job = _job(out, items, asked)
-    every, failed = _score_items(job, executor or choose_executor(asked), progress)
+    every, failed = _score_items(job, choose_executor(asked), progress)
 
-    faults, cautions = _judge(every, found.cases)
+    faults, cautions = _judge(every)
     wrong = fault_messages(faults, len(every), KEPT if asked.any_truth else LEFT_OUT)
     left_out = {} if asked.any_truth else faults
     scored = {item: result for item, result in every.items() if item.label not in left_out}
@@ -110,10 +116,10 @@ def evaluate(
         "split": asked.split,
         "without_truth": images.without_truth,
         "not_synthesised": images.refused | failed,
-        **header_of(out, truth, scored, job.rules, job.own, job.weights),
+        **_header(out, truth, scored, job),
         "wrong_truths": {label: f"{one.kind}: {one.found}" for label, one in faults.items()},
         "truth_messages": [said.table for said in wrong],
-        "messages": [said.table for said in [*cautions, *doubts_on(scored)]],
+        "messages": [said.table for said in [*cautions, *_doubts_on(scored)]],
     }
     scores = Scores(header, frame_of(rows, header))
     scores.write(out)
@@ -215,11 +221,8 @@ def _job(out: Path, items: Sequence[Item], asked: EvaluateOptions) -> _ScoreJob:
         raise BadInput(
             f"--regions: expected no region of the name {WHOLE_MASK}, which is every voxel, found one. Rename the region."
         )
-    place = asked.prepared
-    if place and not any((place / name).exists() for name in ("transforms", "cohort.json")):
-        raise BadInput(
-            f"--prepared: expected a prepared cohort, found none in {place}. Check the path."
-        )
+    if asked.prepared is not None:
+        open_cohort(asked.prepared)  # raises BadInput where there is none
     # A model may see its slices in a layout of its own.
     axes = provenance_of(out).get("axes", CANONICAL)
     rules = {}
@@ -293,24 +296,133 @@ def _score_items(
     return scored, {label: case_sentence(label, error) for label, error in errors.items()}
 
 
-def _judge(scored: Scored, cohort: Sequence[CaseFiles]) -> tuple[dict[str, Fault], list[Message]]:
-    """The images whose truth cannot be theirs, by <case>/<modality>, and messages on other truths.
-
-    Of some, the truth is another case's of the cohort.
-    """
+def _judge(scored: Scored) -> tuple[dict[str, Fault], list[Message]]:
+    """The images whose truth cannot be theirs, by <case>/<modality>, and messages on other truths."""
     faults = dict[str, Fault]()
     cautions = list[Message]()
     for name, items in items_by_modality(scored).items():
-        truths = {}
-        for item in items:
-            owners = (
-                case.case
-                for source, content in find_changed(item).items()
-                for case in cohort
-                if source in case.files and content_hash(case.files[source]) == content
-            )
-            truths[item.label] = replace(scored[item].truth, other=next(owners, ""))
+        truths = {item.label: scored[item].truth for item in items}
         of_name, odd = judge(truths, f"true {name}")
         faults |= of_name
         cautions += odd
     return faults, cautions
+
+
+def _header(out: Path, truth: Path, scored: Scored, job: _ScoreJob) -> Table:
+    """What metrics.json states beside the scores: their conventions, and the facts of their images."""
+    trained = find_trained((item.case.case, item.provenance) for item in scored)
+    names = section_names((item.modality, item.fold, item.case.case in trained) for item in scored)
+    sections = grouped(zip(names, scored))
+    stated = {}
+    # modalities in the order of their names, and out-of-fold cases first
+    for name in sorted(
+        sections, key=lambda name: (sections[name][0].modality, not sections[name][0].fold, name)
+    ):
+        items = sections[name]
+        modality = items[0].modality
+        stated[name] = _conventions(job.rules[modality], [scored[item] for item in items])
+        lpips = job.weights.name if job.weights else None
+        stated[name] |= {"modality": modality, "lpips": lpips}
+    regions = dict[str, str]()
+    standard = dict[str, None]()
+    ranges = {name: of.scale for name, of in job.rules.items()}
+    masks = {f"{of.mask}" for of in job.rules.values()} - {WHOLE_MASK}
+    for of in job.rules.values():
+        mask = f"{of.mask}"
+        within = "body" if mask in (WHOLE_MASK, "body") else f"mask {mask}"
+        for region in of.regions:
+            regions.setdefault(region.name, region.rule(ranges, within))
+        standard |= dict.fromkeys(of.standard)
+    return {
+        "truth": relative_to(out, truth),
+        "trained_on": trained,
+        "out_of_fold": {item.case.case: item.fold for item in scored if item.fold},
+        "own_metrics": {key: _describe(function) for key, function in job.own.items()},
+        **_on_images(out, scored),
+        "regions": regions,
+        "scopes": {WHOLE_MASK: "every voxel"} if masks else {},
+        "standard": [*standard, *([WHOLE_MASK] if masks else [])],
+        "modalities": stated,
+    }
+
+
+def _conventions(rules: Rules, results: Sequence[ScoredItem]) -> Table:
+    """How a section is scored, its number of slices, and the distances of their features by method."""
+    scale = rules.scale
+    # of each method, those of the truth and its own
+    pairs = grouped(
+        (method, (one.vectors[TRUTH], vectors))
+        for one in results
+        for method, vectors in one.vectors.items()
+        if method != TRUTH
+    )
+    given = rules.asked.features
+    name = getattr(given, "__name__", given)
+    key = "texture_distance" if given == "texture" else "fd"
+    return {
+        "unit": scale.unit,
+        "range": [scale.low, scale.high],
+        "range_rule": scale.rule,
+        "own_peak": scale.own,
+        "mask": f"{rules.mask}",
+        "ssim_from": rules.asked.ssim_from,
+        "slices": sum(one.rows[0].slices for one in results),
+        "features": {"name": name, "axes": rules.axes} if pairs else None,
+        "distances": {method: distance(key, own) for method, own in pairs.items()},
+    }
+
+
+def _on_images(out: Path, scored: Scored) -> Table:
+    """The entries of metrics.json on the scored images: their files, scans, runs and calibrations."""
+    sources = dict[str, dict[str, str]]()
+    for item in scored:
+        files = {name: relative_to(out, path) for name, path in item.inputs.items()}
+        sources.setdefault(item.case.case, {}).update(files)
+    calibrated = {item.case.case for item in scored if item.provenance.get(USED_FOR_CALIBRATION)}
+    given = {item.modality for item in scored if item.modality in source_paths(item.provenance)}
+    truths = {item.label: item.case.files[item.modality] for item in scored}
+    return {
+        "calibrated_on": sorted(calibrated),
+        "nominal_coverage": min(
+            (item.interval.coverage for item in scored if item.interval), default=0
+        ),
+        "moved": {item.label: result.note for item, result in scored.items() if result.note},
+        "given_truth": sorted(given),
+        "images": {item.label: content_hash(item.synthesis) for item in scored},
+        "truths": {label: content_hash(file) for label, file in truths.items()},
+        "shown": {item.label: round(result.shown, 4) for item, result in scored.items()},
+        "truth_files": {label: relative_to(out, file) for label, file in truths.items()},
+        "source_files": sources,
+    }
+
+
+def _other_sources(item: Item) -> Iterator[str]:
+    """The source scans of an image whose content differs from that of the scan of this name in the truth's case."""
+    for name, entry in item.provenance.get("inputs", {}).items():
+        path = item.case.files.get(name)
+        content = entry.get("sha256")
+        if content and path is not None and is_there(path) and content_hash(path) != content:
+            yield name
+
+
+def _doubts_on(scored: Scored) -> Iterator[Message]:
+    """Messages on what makes scores doubtful."""
+    for prepared in {item.prepared for item in scored if item.prepared}:
+        with suppress(BadInput):  # scores need no cohort that is damaged or gone
+            yield from (one for one in open_cohort(prepared).warnings if one.code == UNOWNED)
+    others = grouped((name, item.label) for item in scored for name in _other_sources(item))
+    for name, labels in others.items():
+        yield message(
+            "other-sources",
+            f"The source {name} of {first_of(labels)} differs from the {name} next to the truth: is it the same patient?",
+            images=len(labels),
+        )
+
+
+def _describe(function: Function) -> dict[str, str]:
+    """What metrics.json states on a metric of the user: its unit, in which direction it is better, and what it says of itself."""
+    return {
+        "unit": f"{getattr(function, 'unit', '')}",
+        "better": getattr(function, "better", "lower"),
+        "reduction": (function.__doc__ or "").strip().partition("\n")[0] or "of the user",
+    }

@@ -8,11 +8,13 @@ from math import inf, nan
 from typing import Any, Literal, cast
 
 import numpy as np
+from scipy import ndimage
 
 from voxlate.base.array_types import AnyArray, Bool, Float32
-from voxlate.base.similarity import RADIUS, SIGMA
+from voxlate.base.similarity import RADIUS, SIGMA, dice
 from voxlate.base.statistics import fixed_text
 from voxlate.scans.images.ranges import Range
+from voxlate.scans.images.regions import Region
 
 SsimOrigin = Literal["low", "zero"]
 Direction = Literal["lower", "higher", "one", "truth"]
@@ -22,6 +24,17 @@ UNIT = "unit of the images"  # placeholder of the scored modality's unit
 UNITS = {"images": UNIT, "–": ""}  # of the tables below
 SLAB_VOXELS = 1 << 21  # a slab's dozen temporary float32 maps then stay near 100 MiB
 WINDOW = 2 * RADIUS + 1
+BONE = "bone"
+TISSUES = ("air", "fat", "soft_tissue", BONE)  # that are scored in every CT
+SMALLEST_LESION = 4  # voxels; smaller pieces do not count
+# Shares of a piece, or of its contrast: from KEPT on it is kept, below ERASED it is erased.
+KEPT = 0.5
+ERASED = 0.1
+RING = 3  # width in voxels of the in-plane surroundings of a piece
+# Contrast in standard deviations of the surroundings, below which the truth does not show a piece.
+VISIBLE = 0.5
+TOUCHING = np.ones((3, 3, 3), bool)
+IN_PLANE = TOUCHING & (np.arange(3) == 1)[:, None, None]
 RADIOLOGICAL = "SPL"  # pictures have anterior at the top and the patient's right on the left
 
 
@@ -333,6 +346,84 @@ def correlation(a: Any, b: Any, mask: Any = None) -> float:
     a, b = (image - np.mean(image, dtype=np.float64) for image in (a, b))
     spread = float(np.sqrt(np.vdot(a, a) * np.vdot(b, b)))
     return float(np.vdot(a, b)) / spread if spread > 0 else nan
+
+
+def region_scores(
+    region: Region,
+    inside: Bool,
+    truth: Float32,
+    other: Float32,
+    overlap: Bool | None,
+    spacing_mm: Sequence[float],
+) -> dict[str, float]:
+    """The scores of a region in one image; inside, overlap: [D, H, W], the region in the truth and in the other image.
+
+    MAE, both means and the volume (ml). With `overlap` also the Dice and its volume. Of all but tissues also counts of
+    lesions.
+    """
+    voxel_ml = float(np.prod(spacing_mm)) / 1000
+    count = float(inside.sum())
+    scores = {
+        "voxels": count,
+        "truth_volume": voxel_ml * count,
+        "mean": mean_inside(other, inside),
+        "truth_mean": mean_inside(truth, inside),
+        "mae": mae(truth, other, inside),
+    }
+    if overlap is not None:
+        scores["dice"] = dice(inside, overlap)
+        scores["volume"] = voxel_ml * float(overlap.sum())
+    if not region.tissue:
+        scores |= count_lesions(inside, truth, other, overlap)
+    return {f"{region.name}.{key}": value for key, value in scores.items()}
+
+
+def count_lesions(
+    inside: Bool, truth: Float32, image: Float32, predicted: Bool | None = None
+) -> dict[str, float]:
+    """Counts of connected pieces of a region that an image keeps, shrinks, erases or invents; arrays are [D, H, W]; inside: the region in the truth.
+
+    predicted: the same region in the image, if the image's values define it. A piece is kept if at least half of it is
+    predicted and erased below a tenth; predicted pieces that touch none of the truth are invented. Otherwise (label map,
+    mask file) the contrast of a piece with its surroundings is compared with that in the truth; pieces that the truth
+    does not show are `unseen`, and invented pieces are unknown.
+    """
+    shares = []
+    named, _ = ndimage.label(inside, TOUCHING)
+    for number, held in enumerate(ndimage.find_objects(named), start=1):
+        box = tuple(slice(max(0, side.start - RING), side.stop + RING) for side in held)
+        piece = named[box] == number
+        if piece.sum() < SMALLEST_LESION:
+            continue
+        if predicted is None:
+            shares.append(_share_of_contrast(piece, truth[box], image[box]))
+        else:
+            shares.append(float(predicted[box][piece].mean()))
+    visible = [share for share in shares if share is not None]
+    counts = {
+        "pieces": len(shares),
+        "kept": sum(share >= KEPT for share in visible),
+        "shrunk": sum(ERASED <= share < KEPT for share in visible),
+        "erased": sum(share < ERASED for share in visible),
+        "unseen": len(shares) - len(visible),
+    }
+    if predicted is not None:
+        named, _ = ndimage.label(predicted, TOUCHING)
+        sizes = np.bincount(named.ravel())
+        sizes[np.unique(named[ndimage.binary_dilation(inside, TOUCHING)])] = 0
+        counts["invented"] = int((sizes[1:] >= SMALLEST_LESION).sum())
+    return {name: float(value) for name, value in counts.items()}
+
+
+def _share_of_contrast(piece: Bool, truth: Float32, image: Float32) -> float | None:
+    """The contrast of a piece in the image over that in the truth; None if the truth shows no contrast."""
+    ring = ndimage.binary_dilation(piece, IN_PLANE, iterations=RING) & ~piece
+    if not ring.any():
+        return None
+    contrast = float(truth[piece].mean() - truth[ring].mean())
+    if abs(contrast) < VISIBLE * float(truth[ring].std()) or contrast == 0:
+        return None
+    return float(image[piece].mean() - image[ring].mean()) / contrast
 
 
 def _array(image: Any) -> AnyArray:

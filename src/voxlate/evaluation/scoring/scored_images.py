@@ -1,4 +1,4 @@
-"""The images of a folder that are scored: each has a truth, and all come from one synthesis of their own case's scans."""
+"""The images of a folder that are scored, with their maps: each has a truth, and all come from one synthesis of their own case's scans."""
 
 import functools
 import json
@@ -10,8 +10,6 @@ from typing import Any
 from voxlate.base.errors import BadInput
 from voxlate.base.files import HIGH, LOW, MAPS, STD, SYNTHETIC, UNCALIBRATED
 from voxlate.base.groups import grouped
-from voxlate.evaluation.scoring.interval_scores import Interval, interval_of
-from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.formats.io import content_hash, is_there, scan_endings, without_ending
 from voxlate.synthesis.provenance import (
@@ -21,11 +19,45 @@ from voxlate.synthesis.provenance import (
     run_folders,
     source_paths,
 )
-from voxlate.training.naive import Baselines, fit_cohort
+from voxlate.training.naive import Baselines
 from voxlate.training.recipe.run_provenance import PROVENANCE, first_run, read_run, stated_place
 
 BASELINES = "naive.safetensors"
 Images = dict[str, Path]  # of a case, by name
+
+
+@dataclass(frozen=True, eq=False)
+class Interval:
+    """The maps of the lower and upper ends of intervals.
+
+    coverage: nominal coverage; bound: upper bound of the mean absolute error inside the body in physical units; changed:
+    whether the maps were changed after synthesis.
+    """
+
+    low: Path
+    high: Path
+    coverage: float
+    bound: float | None
+    changed: bool
+
+
+def interval_of(
+    images: Mapping[str, Path], modality: str, provenance: Mapping[str, Any]
+) -> Interval | None:
+    """The intervals of an image among its case's maps, as its provenance describes them; None if there are none."""
+    calibration = provenance.get("calibration")
+    low, high = images.get(modality + LOW), images.get(modality + HIGH)
+    if low is None or high is None or not calibration:
+        return None
+    bound = provenance.get("bounds", {}).get(modality, {}).get("mae")
+    changed = is_changed(low, provenance) or is_changed(high, provenance)
+    return Interval(low, high, float(calibration["coverage"]), bound, changed)
+
+
+def is_changed(image: Path, provenance: Mapping[str, Any]) -> bool:
+    """Whether the content of an image differs from the one that its provenance states; False if it states none."""
+    written: str | None = provenance.get("images", {}).get(image.name)
+    return written is not None and written != content_hash(image)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,10 +123,6 @@ def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> ScoredI
     for folder, images in folders:
         case = cases.get(folder.name)
         complete = (folder / "provenance.json").is_file()
-        if case and not complete:
-            scans = {*case.files.values(), *case.labels.values(), case.mask}
-            if set(images.values()) <= scans:
-                continue  # OUT is the cohort itself, and this case has no synthesis
         if case and folder.name in whole.get("failed", {}):
             reason = f"its image is of an earlier run; {whole['failed'][folder.name]}"
             scored.refused[folder.name] = reason
@@ -206,17 +234,11 @@ def items_by_modality(items: Iterable[Item]) -> dict[str, list[Item]]:
 
 
 def check_unchanged(out: Path, document: Mapping[str, Any]) -> None:
-    """Raise BadInput if images of OUT have changed since the scores in `document`.
-
-    Scores without their images pass, unless the provenance of the case lists other images now.
-    """
+    """Raise BadInput if images of OUT have changed since the scores in `document`; scores without their images pass."""
     for label, content in document.get("images", {}).items():
         case, modality = label.split("/")
-        folder = out / case
-        path = images_in(folder).get(modality)
-        listed = {modality_of(name) for name in provenance_of(folder).get("images", ())}
-        is_gone = listed and modality not in listed
-        if is_gone or (path is not None and content_hash(path) != content):
+        path = images_in(out / case).get(modality)
+        if path is not None and content_hash(path) != content:
             raise BadInput(
                 f"{out}: expected scores of the images in this folder, found {label} changed since. Run voxlate evaluate again."
             )
@@ -225,16 +247,10 @@ def check_unchanged(out: Path, document: Mapping[str, Any]) -> None:
 def add_run_files(
     items: Iterable[Item], naive: Baselines | Path | str | None, prepared: Path | None
 ) -> list[Item]:
-    """The images with the files of their runs; naive, prepared: for all images instead, `naive` also by its run.
-
-    Of images whose run has no baselines (starters, other software), they are those of the training cases of `prepared` but
-    for the own patient's.
-    """
+    """The images with the files of their runs; naive, prepared: for all images instead, `naive` also by its run."""
     read = functools.cache(Baselines.load)
-    learn = functools.cache(_learned)
-    patients_of = functools.cache(_training_patients)
     if isinstance(naive, Path | str):
-        naive = read(Path(naive) / BASELINES if Path(naive).is_dir() else naive)
+        naive = read(Path(naive) / BASELINES)
     completed = []
     for item in items:
         folders = run_folders(item.provenance)
@@ -242,32 +258,9 @@ def add_run_files(
         baselines = naive
         if naive is None and stored:
             baselines = read(stored[0])
-        elif naive is None and prepared is not None:
-            patient = patients_of(prepared).get(item.case.case)
-            baselines = learn(prepared, item.modality, patient)
         cohort = prepared or _find_cohort(folders)
         completed.append(replace(item, baselines=baselines, prepared=cohort))
     return completed
-
-
-def _training_patients(prepared: Path) -> dict[str, str]:
-    """The patients of the training of a prepared cohort by their cases, those of other splits included."""
-    cases = open_cohort(prepared).cases
-    training = {entry.patient for entry in cases if entry.split == "train"}
-    return {entry.case: entry.patient for entry in cases if entry.patient in training}
-
-
-def _learned(prepared: Path, target: str, patient: str | None) -> Baselines | None:
-    """The naive baselines of a target by the training cases of a prepared cohort, without those of a scored patient.
-
-    None where no training case is left.
-    """
-    cohort = open_cohort(prepared)
-    others = tuple(entry for entry in cohort.cases if entry.patient != patient)
-    if not any(entry.split == "train" and target in entry.present for entry in others):
-        return None
-    sources = [name for name in cohort.modalities if name != target]
-    return fit_cohort(replace(cohort, cases=others), sources, [target])
 
 
 def _find_cohort(runs: Iterable[Path]) -> Path | None:

@@ -7,34 +7,34 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import ValidationError
 
 from voxlate.base.array_types import Bool, Float32
 from voxlate.base.config import adapter
 from voxlate.base.errors import BadInput
+from voxlate.checks.case_checks import mask_numbers, refuse_misplaced
 from voxlate.evaluation.evaluation_options import EvaluateOptions
 from voxlate.evaluation.scoring.metrics import mean_inside
 from voxlate.evaluation.scoring.scored_images import Item
-from voxlate.evaluation.scoring.scored_regions import find_region, mask_of, read_canonical
 from voxlate.scans.cases.prepared import open_cohort
-from voxlate.scans.images.grid import Grid, Volume, resample, same_grid
+from voxlate.scans.cohorts.case_files import CaseFiles
+from voxlate.scans.formats.io import is_there, read_volume
+from voxlate.scans.images.grid import Grid, Volume, canonical, resample, same_grid
 from voxlate.scans.images.intensity import Intensity, IntensityMap, Scale, intensity_statistics
 from voxlate.scans.images.mask import foreground
-from voxlate.scans.images.ranges import Range, as_grey, picture_window
+from voxlate.scans.images.ranges import WHOLE_MASK, Range, as_grey, picture_window, range_for
 from voxlate.scans.images.regions import Region, scale_to_peak
 from voxlate.scans.images.register import Transform, apply_transform, itk, read_transform
 
 
 def _network_map(item: Item) -> tuple[IntensityMap, Scale]:
     """How the training scaled a truth, and its typical scale, which gives the network's output; raises BadInput if it is not stated."""
-    try:
-        entry = item.provenance["network_units"][item.modality]
-        scaled_by: IntensityMap = adapter(Intensity).validate_python(entry["map"])
-        return scaled_by, Scale(float(entry["low"]), float(entry["high"]))
-    except (KeyError, TypeError, ValueError, ValidationError) as error:
+    entry = item.provenance.get("network_units", {}).get(item.modality)
+    if entry is None:
         raise BadInput(
             f"{item.case.case}: expected provenance that states the network's units of {item.modality} for --units network, found none. Synthesise again, or score in the image's own units."
-        ) from error
+        )
+    scaled_by: IntensityMap = adapter(Intensity).validate_python(entry["map"])
+    return scaled_by, Scale(entry["low"], entry["high"])
 
 
 def shows_a_window(provenance: Mapping[str, Any], modality: str, truth_unit: str) -> bool:
@@ -278,3 +278,64 @@ class Truth:
             if part.any() or region.name not in self.rules.standard:
                 found.append((region, part))
         return found
+
+
+def find_region(region: Region, truth: Volume, case: CaseFiles, frame: Bool) -> Bool:
+    """The voxels in `frame` of a region by a mask file, a label map or another scan of the case, [D, H, W] canonical."""
+    if region.path is not None:
+        mask = on_grid_of(truth, _file_of(region.path, case.case), "mask")
+        inside: Bool = mask.data[0] > 0.5
+        return inside & frame
+    modality = str(region.modality)
+    if modality in case.labels:
+        return region.select(on_grid_of(truth, case.labels[modality], "seg").data[0], frame)
+    if modality not in case.files:
+        known = ", ".join(sorted({**case.files, **case.labels}))
+        raise BadInput(
+            f"region {region.name}: expected a modality or label map of {case.case} ({known}), found {modality}. Choose one of these."
+        )
+    other = on_grid_of(truth, case.files[modality], modality)
+    values = scale_to_peak(other, range_for(other.unit), foreground(other))
+    return region.select(values, frame)
+
+
+def mask_of(mask: str | Path, truth: Volume, case: CaseFiles) -> Bool | None:
+    """The voxels that count, [D, H, W]; None stands for the whole image; truth: canonical."""
+    if mask == WHOLE_MASK:
+        return None
+    inside = body = foreground(truth)
+    if mask != "body":
+        path = case.mask if mask == "cohort" else _file_of(mask, case.case)
+        if path is None or not is_there(path):
+            raise BadInput(
+                f"--mask: expected body, whole, cohort (its mask files) or a file, found {mask!s}, and no such file for {case.case}. Choose one of these."
+            )
+        given = on_grid_of(truth, path, "mask")
+        inside = given.data[0] > 0.5
+        # a file of the user's may be of any part
+        refuse_misplaced(path, mask_numbers(given, inside, [body]), mask == "cohort")
+    if not inside.any():
+        raise BadInput(
+            f"{case.case}: expected a mask with voxels inside, found an empty one. Choose another --mask."
+        )
+    return inside
+
+
+def _file_of(place: object, case: str) -> Path:
+    return Path(str(place).replace("{case}", case))
+
+
+def on_grid_of(truth: Volume, path: Path, modality: str) -> Volume:
+    """The image of `path`, canonical; raises BadInput if its grid is not that of the truth."""
+    volume = read_canonical(path, modality)
+    if same_grid(volume.grid, truth.grid):
+        return volume
+    raise BadInput(
+        f"{path}: expected the grid of {truth.origin} ({truth.grid}), found {volume.grid}. Bring it to this grid."
+    )
+
+
+def read_canonical(path: Path, modality: str) -> Volume:
+    """A scan in canonical orientation, in which slices are axial and rows have the same direction in all files."""
+    turned = canonical(read_volume(path, modality))
+    return replace(turned, data=np.ascontiguousarray(turned.data))

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas
@@ -20,7 +21,6 @@ from voxlate.base.records import Record
 from voxlate.base.statistics import bootstrap, fixed_text, mean_and_sd
 from voxlate.evaluation.scoring.case_scores import Row
 from voxlate.evaluation.scoring.metrics import Metric, metrics_of
-from voxlate.evaluation.scoring.score_header import Document, Table, section_names
 from voxlate.evaluation.scoring.tables import Tables, in_html, printed, score_tables
 from voxlate.training.verdict import (
     METRIC,
@@ -31,6 +31,8 @@ from voxlate.training.verdict import (
     verdict_on,
 )
 
+Document = Mapping[str, Any]
+Table = dict[str, Any]
 FILE, TABLE = "metrics.json", "scores.csv"
 HEAD = ["case", "patient", "modality", "method"]
 TEXTS = [*HEAD, "fold", "scope", "region", "metric", "unit", "grade"]
@@ -40,6 +42,10 @@ WHERE = " on whole cases"  # a training judges validation items, which are fewer
 # Entries of a section in metrics.json.
 CONVENTIONS = {"modality", "unit", "range", "range_rule", "own_peak", "mask", "ssim_from", "lpips"}
 CONVENTIONS |= {"features", "slices", "distances"}
+
+# Of a cross-validation, the cases of an image's modality: those that one of its runs did not train on, those that all
+# trained on, and others, whose image is that of all runs.
+OUT_OF_FOLD, IN_TRAINING, ENSEMBLE = "out of fold", "in training", "ensemble"
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,6 +211,22 @@ class Scores:
 
 
 NO_SCORES = Scores({}, DataFrame(columns=COLUMNS))
+
+
+def section_names(images: Iterable[tuple[str, str, bool]]) -> list[str]:
+    """The section of each image by its modality, its fold, and whether its case was in the training.
+
+    It is the modality, unless some of its images have a fold and some none: then they are apart.
+    """
+    images = [*images]
+    with_fold = {modality for modality, fold, _ in images if fold}
+    apart = with_fold & {modality for modality, fold, _ in images if not fold}
+    names = []
+    for modality, fold, trained in images:
+        part = IN_TRAINING if trained else ENSEMBLE
+        name = f"{modality}, {OUT_OF_FOLD if fold else part}"
+        names.append(name if modality in apart else modality)
+    return names
 
 
 def by_patient(values: DataFrame, patients: Mapping[str, str]) -> DataFrame:

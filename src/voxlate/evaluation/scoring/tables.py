@@ -13,8 +13,7 @@ from rich.text import Text
 from voxlate.base.errors import first_of, plural
 from voxlate.base.groups import grouped
 from voxlate.base.messages import read_messages, summarise
-from voxlate.evaluation.scoring.metrics import METRIC_OF, Metric
-from voxlate.evaluation.scoring.scored_regions import BONE
+from voxlate.evaluation.scoring.metrics import BONE, METRIC_OF, Metric
 from voxlate.training.verdict import SYNTHESIS
 
 Part = Mapping[str, Any]  # of a section

@@ -154,7 +154,7 @@ def window_of(volume: Volume) -> tuple[float, float]:
 
 
 def picture_window(volume: Volume) -> tuple[float, float]:
-    """The window of an image in a picture of 8 bits, as synth writes it and evaluate assumes of true ones.
+    """The window of an image in HU that a picture of 8 bits is assumed to show.
 
     Grey values stay as they are. A CT of a head has the window of the brain, as pictures of CTs of heads have.
     """
