@@ -16,7 +16,6 @@ from voxlate.base.option import read_shipped
 from voxlate.scans.cohorts.case_files import UNNAMED, Row, is_known, kind_by_values
 from voxlate.scans.cohorts.path_names import (
     SPLIT_WORD,
-    modality_by_name,
     split_folders,
     split_named,
     split_of_path,
@@ -84,13 +83,12 @@ class Arrays:
     """What array files (.npy, .npz, HDF5) do not state: their geometry, splits and patients.
 
     part: after '#' of every file, see scans/formats/array_files.py ('axes=PL,mm=0.6'). anonymous: names of files state no
-    patient, so that a list must. heads: slices are of heads; prepare states if most are wider than deep. held_back: training
-    items (at most a quarter) for validation. guessed: what is assumed; prepare states it.
+    patient, so that a list must. held_back: training items (at most a quarter) for validation. guessed: what is assumed;
+    prepare states it.
     """
 
     part: str = ""
     anonymous: bool = True
-    heads: bool = False
     held_back: Annotated[int, setting("training items for validation", ge=0)] = 0
     guessed: list[str] = field(default_factory=list)
 
@@ -108,7 +106,6 @@ class Preset:
     skip: path patterns to leave out (* and **).
     known_by: regular expression that a path of the data set contains; its layout then needs no option.
     runs: "first": of several files of a modality in a case the first by name counts, and prepare states it.
-    gaps: cases that lack a modality which is asked for are left out, and prepare states it.
     arrays: of cohorts of slices in array files, whose patients a list must state.
     """
 
@@ -121,7 +118,6 @@ class Preset:
     skip: list[str] = field(default_factory=list)
     known_by: str = ""
     runs: Literal["", "first"] = ""
-    gaps: bool = False
     arrays: Arrays | None = None
 
     def modality_of(self, name: str) -> str:
@@ -273,18 +269,12 @@ def rows_by_patterns(
     Every path goes to the first pattern that it matches, and to others that name further parts of that file. A DICOM
     folder's tags name modalities where the pattern does not; other files, whose names state none either, remain unnamed.
     """
-    files = [root / path for path in paths]
-    are_named = any(map(modality_by_name, files)) and not any(map(Path.is_dir, files))
     forms = [(modality, *split_part(pattern)) for modality, pattern in layout.forms]
-    for modality, place, _ in forms:
-        if are_named and not modality and "modality" not in path_expression(place).groupindex:
-            raise BadInput(
-                f"pattern '{place}': expected {{modality}} in it, found none. Put it where the modality stands."
-            )
     splits = split_folders(paths)
     rows = []
     unmatched = []
-    for path, scan in zip(paths, files):
+    for path in paths:
+        scan = root / path
         matches = ((place, _match(place, path)) for _, place, _ in forms)
         place, match = next((pair for pair in matches if pair[1]), ("", None))
         if match is None:
