@@ -25,11 +25,11 @@ from voxlate.base.machine import cores
 from voxlate.base.messages import UNOWNED, Message, Say, by_consequence, message
 from voxlate.base.option import merge
 from voxlate.scans.cases.align import Preparation
-from voxlate.scans.cases.alignment_audit import misalignments
 from voxlate.scans.cases.case import (
     DIGITS,
     CaseHeader,
     PreparedCase,
+    misalignments,
     prepare_case,
     read_header,
     write_case,

@@ -38,10 +38,16 @@ from voxlate.scans.formats.nifti import smallest_type
 from voxlate.scans.images.grid import Grid, Volume, canonical, same_grid
 from voxlate.scans.images.intensity import Statistics, intensity_statistics
 from voxlate.scans.images.mask import box_around, brain, foreground
-from voxlate.scans.images.misalignment import Misalignment
+from voxlate.scans.images.misalignment import (
+    NOTHING_IN_COMMON,
+    TOO_COARSE,
+    Misalignment,
+    is_resolved,
+    median_displacement,
+)
 from voxlate.scans.images.register import Registered, Transform
 from voxlate.scans.images.tiling import Size, resize_slices, zoom
-from voxlate.scans.images.units import MAY_BE_ZERO, TISSUE_MAPS
+from voxlate.scans.images.units import MAY_BE_ZERO, SHOW_ANATOMY, TISSUE_MAPS
 
 Sides = tuple[Length, Length, Length]
 Row = Annotated[list[Number], Field(min_length=4, max_length=4)]
@@ -209,6 +215,33 @@ class PreparedCase:
         stored = (name for name in self.header.units if name not in computed)
         wanted = sum(1 << k for k, name in enumerate(stored) if name in shown)
         return bits & bits.dtype.type(wanted) != 0
+
+
+def misalignments(case: PreparedCase, fixed: str | None = None) -> dict[str, Misalignment]:
+    """The misalignment of each scan of a case from `fixed`, by modality; maps, which show no anatomy, are left out.
+
+    fixed: by default, or where it shows nothing, the first scan.
+    """
+    header = case.header
+    shown = [name for name in header.visible if header.units[name] in SHOW_ANATOMY]
+    if len(shown) < 2:
+        return {}
+    to = fixed if fixed in shown else shown[0]
+    others = [name for name in shown if name != to]
+    if is_resolved(header.shape, header.spacing_mm).sum() < 2:
+        return {name: Misalignment(to, reason=TOO_COARSE) for name in others}
+    mask = case.mask([to]) if MASK in case.arrays else np.ones(header.shape, bool)
+    still = case.volume(to)
+    found = {}
+    for name in others:
+        moving = case.volume(name)
+        units = still.unit, moving.unit
+        median_mm = median_displacement(
+            still.data[0], moving.data[0], header.spacing_mm, mask, units
+        )
+        reason = NOTHING_IN_COMMON if median_mm is None else ""
+        found[name] = Misalignment(to, median_mm, reason)
+    return found
 
 
 def check_extent(name: str, scan: Volume, case: str) -> None:
