@@ -53,7 +53,7 @@ from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.mask import clearest
 from voxlate.scans.images.register import write_transform
 from voxlate.scans.images.units import unit_of
-from voxlate.scans.prepare_options import PrepareOptions
+from voxlate.scans.layout_options import PrepareOptions
 
 MOST_WORKERS = 8
 # Further entries of a cohort's folder.

@@ -20,8 +20,13 @@ from voxlate.commands.api.entry import (
     Undone,
 )
 from voxlate.commands.api.progress import Reporter
-from voxlate.scans.layout_options import MAX_VOLUME, Layout, allow_volumes, quote_path
-from voxlate.scans.prepare_options import PrepareOptions
+from voxlate.scans.layout_options import (
+    MAX_VOLUME,
+    Layout,
+    PrepareOptions,
+    allow_volumes,
+    quote_path,
+)
 
 if TYPE_CHECKING:
     from voxlate.scans.cases.prepared import Cohort

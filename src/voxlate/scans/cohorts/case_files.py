@@ -38,20 +38,16 @@ class Row:
 
 @dataclass
 class Exclusion:
-    """The option --exclude, as patterns with * and ? of cases or patients to leave out, and the record of its effects."""
+    """The option --exclude, as patterns with * and ? of cases or patients to leave out."""
 
     patterns: Sequence[str] = ()
     known: set[str] = field(default_factory=set)  # names of all cases and patients
-    left_out: set[str] = field(default_factory=set)  # cases
 
     def keep_case(self, case: str, patient: str | None) -> bool:
         """Whether a case counts."""
         names = {case, patient or case}
         self.known |= names
-        if any(fnmatch.filter(names, pattern) for pattern in self.patterns):
-            self.left_out.add(case)
-            return False
-        return True
+        return not any(fnmatch.filter(names, pattern) for pattern in self.patterns)
 
     def check(self, root: Path) -> None:
         """Raise BadInput for a pattern that fits none: a typing error."""

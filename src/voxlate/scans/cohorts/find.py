@@ -13,7 +13,6 @@ from voxlate.base.errors import BadInput, known_name, plural
 from voxlate.base.groups import grouped
 from voxlate.base.option import merge
 from voxlate.scans.cohorts.case_files import (
-    LABELS,
     CaseFiles,
     CohortFiles,
     Exclusion,
@@ -150,7 +149,6 @@ def find_cohort(
     # lists and names have stated the patients only now
     cases = [case for case in cases if exclusion.keep_case(case.case, case.patient)]
     exclusion.check(root)
-    found.note(found.unclaimed, exclusion.left_out, "cases that --exclude names")
     if not any(case.files for case in cases):
         raise BadInput(
             f"{where}: expected at least one case with an image, found none but masks and label maps: an empty cohort. Add the path of a scan, or exclude fewer cases."
@@ -196,10 +194,6 @@ def _cases_below(
         rows, unmatched = rows_by_names(root, images, layout.arrays, found)
     else:
         rows, unmatched = rows_by_patterns(base, images, layout)
-    if any(row.series for row in rows) and not layout.series:
-        found.guessed.append(
-            "modalities of DICOM series are named by their tags (--preset FILE.toml chooses others)"
-        )
     cases = cases_of(rows, exclusion, layout.runs, found)
     if not cases:
         expected = "' or '".join(pattern for _, pattern in layout.forms)
@@ -276,12 +270,6 @@ def _state_assumptions(found: CohortFiles, layout: Preset) -> None:
     if pictures := [path for path in paths if is_picture(path)]:
         found.guessed.append(
             f"{plural(len(pictures), 'picture')} without voxel size and orientation: pixels of 1 mm, rows that run to the back and columns to the left, so that mm mean pixels, and left and right are a guess"
-        )
-    if found.manifest is None:
-        labels = Counter(chain.from_iterable(case.labels for case in found.cases))
-        found.guessed += (
-            f"{name} in {plural(labels[name], 'case')} is a label map, and no scan"
-            for name in sorted(labels.keys() - {*LABELS})
         )
 
 

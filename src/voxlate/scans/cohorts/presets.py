@@ -1,7 +1,7 @@
 """Layouts of cohorts: path patterns and tags of DICOM series, those of public data sets, and the rows that they make of paths."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import field, replace
 from functools import cache
 from pathlib import Path
@@ -20,7 +20,7 @@ from voxlate.scans.cohorts.path_names import (
     split_named,
     split_of_path,
 )
-from voxlate.scans.formats.array_files import images_in, stack_shape
+from voxlate.scans.formats.array_files import images_in
 from voxlate.scans.formats.dicom import SeriesInfo, list_series
 from voxlate.scans.formats.dicom_file import kind_of
 from voxlate.scans.formats.dynamic import is_frame
@@ -45,7 +45,6 @@ UNSTATED_AXIS = (".npy", ".npz")  # whose volumes have slices along any axis
 LEAST_SIDE = 5  # of a volume; an array with a shorter side may be a picture of several channels
 MOST_NAMES = 2000  # paths that are compared with those of public data sets
 WILDCARDS = {"*": "[^/]*", "**/": "(?:.*/)?"}
-STACKED = "slice={case}"  # of array files in which each slice is a case
 # Folders of data sets with numbered channels: inputs, and beside them targets by their roles.
 FAMILY: dict[str, dict[str, str]] = {
     "imagesTr": {"labelsTr": "seg", "targetsTr": "target"},
@@ -100,7 +99,7 @@ class Preset:
     title, source: name of the data set, and where the layout is described.
     patterns: paths below the root; a scan goes to the first that it matches.
     files: our name = path with {case} (or several), tried before patterns; of array files and dynamic scans
-    with the part meant: '{case}.npy#channel=0', '{case}.npz#array=src', 'mr.h5#slice={case}', '{case}_ctp#peak+8s'.
+    with the part meant: '{case}.npy#channel=0', '{case}.npz#array=src', '{case}_ctp#peak+8s'.
     aliases: the file's modality name = our name.
     series: our name = the tags of its DICOM series; patterns then name the folders that hold series.
     skip: path patterns to leave out (* and **).
@@ -294,9 +293,8 @@ def rows_by_patterns(
         if any(row.modality == "ct" for row in tagged):
             stated = f"ct_{stated}"  # whose unit is HU
         for modality, part in meant:
-            for number, file in slices_of(scan, part, layout.arrays):
-                owner = None if number else patient
-                rows.append(Row(owner, number or case, modality or stated, file, split))
+            file = with_part(f"{scan}#{part}" if part else f"{scan}", layout.arrays)
+            rows.append(Row(patient, case, modality or stated, Path(file), split))
     return rows, unmatched
 
 
@@ -336,21 +334,6 @@ def with_part(path: str, arrays: Arrays | None) -> str:
         settings.setdefault(stated.partition("=")[0], stated)
     text = ",".join(filter(None, settings.values()))
     return f"{place}#{text}" if text else place
-
-
-def slices_of(file: Path, part: str, arrays: Arrays | None) -> Iterator[tuple[str, Path]]:
-    """The paths of the slices that a pattern's part ('channel=0', 'slice={case}') names in a file, and their cases.
-
-    The case is "" where the file's name states it; arrays: settings of all files, which the part may override.
-    """
-    path = with_part(f"{file}#{part}" if part else f"{file}", arrays)
-    if STACKED not in path:
-        yield "", Path(path)
-        return
-    count = stack_shape(file, split_part(path.replace(STACKED, "slice=0"))[1])[0]
-    width = max(4, len(str(count - 1)))
-    for k in range(count):
-        yield f"slice{k:0{width}d}", Path(path.replace(STACKED, f"slice={k}"))
 
 
 def rows_by_tags(root: Path, path: str, tables: Mapping[str, Tags] | None = None) -> list[Row]:
