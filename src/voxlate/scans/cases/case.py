@@ -16,7 +16,7 @@ import numpy as np
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
 from pydantic import Field
 
-from voxlate.base.errors import BadInput, first_of
+from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message
 from voxlate.base.records import (
     Count,
@@ -443,8 +443,6 @@ def map_arrays(path: Path) -> dict[str, np.ndarray]:
     entries = json.loads(whole[8:begin].tobytes())
     entries.pop("__metadata__", None)
     arrays = {}
-    types = {entry["dtype"] for entry in entries.values()}
-    _record(path).check(types <= DTYPES.keys(), f"arrays of the type {first_of(sorted(types))}")
     for name, entry in entries.items():
         first, end = (begin + offset for offset in entry["data_offsets"])
         arrays[name] = whole[first:end].view(DTYPES[entry["dtype"]]).reshape(entry["shape"])

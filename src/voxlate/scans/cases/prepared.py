@@ -37,7 +37,7 @@ from voxlate.scans.cases.case import (
     open_case,
     read_header,
 )
-from voxlate.scans.cohorts.split import FOLDS, SPLITS, fold_splits, refuse_leak
+from voxlate.scans.cohorts.split import FOLDS, SPLITS, fold_splits
 from voxlate.scans.images.intensity import IntensityMap, Scale, Statistics, typical_scale
 from voxlate.scans.images.misalignment import Misalignment
 from voxlate.scans.images.register import Registered
@@ -99,6 +99,14 @@ class Cohort:
     def splits(self) -> dict[str, list[str]]:
         """The names of the cases in each split."""
         return {name: [case.case for case in self.cases if case.split == name] for name in SPLITS}
+
+    @property
+    def held_out(self) -> dict[str, list[str]]:
+        """The patients of the splits val and test."""
+        return {
+            name: sorted({case.patient for case in self.cases if case.split == name})
+            for name in ("val", "test")
+        }
 
     @property
     def overview(self) -> dict[str, Any]:
@@ -233,7 +241,7 @@ class Cohort:
 
 
 def open_cohort(path: Path | str) -> Cohort:
-    """Open a folder that `prepare` wrote; raises BadInput where it is none, is damaged or leaks a patient."""
+    """Open a folder that `prepare` wrote; raises BadInput where it is none, or is damaged."""
     folder = Path(path)
     if not (folder / "cohort.json").is_file():
         raise BadInput(
@@ -242,7 +250,6 @@ def open_cohort(path: Path | str) -> Cohort:
     value = read_json(folder / "cohort.json")
     record = Record(folder / "cohort.json", "the record of a prepared cohort", "Prepare it again.")
     written = record.fill(CohortFile, value)
-    refuse_leak(written.cases, folder)
     return Cohort(
         folder,
         written.cases,

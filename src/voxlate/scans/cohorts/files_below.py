@@ -74,7 +74,8 @@ def images_below(base: Path, folders: Folders, layout: Preset, found: CohortFile
 
     Raises BadInput where there are none.
     """
-    named = [ending for ending in endings_by_name() if ending in " ".join(layout.places).lower()]
+    patterns = " ".join(pattern for _, pattern in layout.forms).lower()
+    named = [ending for ending in endings_by_name() if ending in patterns]
     kinds = () if layout.series else (*scan_endings(), *named)
     every = _paths_of(base, folders, kinds)
     if not every and not layout.series:

@@ -197,9 +197,8 @@ def _cases_below(
     cases = cases_of(rows, exclusion, layout.runs, found)
     if not cases:
         expected = "' or '".join(pattern for _, pattern in layout.forms)
-        what = "DICOM series in folders" if layout.series else "paths"
         raise BadInput(
-            f"{base}: expected {what} like '{expected}', found {len(images)} of another form ({quote_some(images)}; voxlate info lists the series of a folder). Pass --pattern with {{patient}}, {{case}} and {{modality}} where they stand in the path, or change the preset."
+            f"{base}: expected paths like '{expected}', found {len(images)} of another form ({quote_some(images)}; voxlate info lists the series of a folder). Pass --pattern with {{patient}}, {{case}} and {{modality}} where they stand in the path, or change the preset."
         )
     found.note(found.unclaimed, unmatched, "scans that no pattern claims")
     found.without_scan += [case.case for case in cases if not case.files]
@@ -223,14 +222,18 @@ def _with_folder_splits(rows: list[Row], root: Path) -> list[Row]:
 
 def _settle_folds(cases: list[CaseFiles], where: Path | str) -> list[CaseFiles]:
     """The cases with folds that count from 0; one fold alone is none. Raises BadInput for more than FOLDS of them."""
-    folds = {case.fold for case in cases if case.fold is not None and case.split != "test"}
-    first = min(1, *folds) if folds else 0
-    if len(folds) > 1 and max(folds) >= first + FOLDS:
+    stated = {
+        case.case: case.fold for case in cases if case.fold is not None and case.split != "test"
+    }
+    folds = {*stated.values()}
+    if len(folds) < 2:
+        return [replace(case, fold=None) for case in cases]
+    first = min(1, *folds)
+    if max(folds) >= first + FOLDS:
         raise BadInput(
             f"{where}: expected folds 0 to {FOLDS - 1} or 1 to {FOLDS}, as --fold takes, found fold {max(folds)}. Number at most {FOLDS} folds, or state the split of each case in their place."
         )
-    learning = [case for case in cases if case.split != "test" and len(folds) > 1]
-    numbers = {case.case: case.fold - first for case in learning if case.fold is not None}
+    numbers = {case: fold - first for case, fold in stated.items()}
     return [replace(case, fold=numbers.get(case.case)) for case in cases]
 
 

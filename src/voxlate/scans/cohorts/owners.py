@@ -150,9 +150,7 @@ def answers(found: CohortFiles) -> str:
             shown = first_of([*dict.fromkeys(map(owners.__getitem__, asked))], 2)
             text = f"--patients {shlex.quote(option)} if they are {plural(len(patients), 'patient')} ({shown})"
             offered.setdefault(frozenset(map(tuple, patients.values())), text)
-    one_kind = len({*chain.from_iterable(case.files for case in found.cases)}) == 1
-    pattern = ", --pattern such as '{modality}_{case}/*' if folders are modalities"
-    return f"{', '.join(offered.values())}{pattern if one_kind else ''}, or --patients FILE (by default {PATIENTS} there) with 'CASE PATIENT' a line"
+    return f"{', '.join(offered.values())}, or --patients FILE (by default {PATIENTS} there) with 'CASE PATIENT' a line"
 
 
 def take_patients(cases: Sequence[CaseFiles], patients: Path | str) -> list[CaseFiles]:

@@ -130,11 +130,6 @@ class Preset:
         named = (*self.files.items(), ("", self.patterns))
         return [(name, pattern) for name, patterns in named for pattern in patterns]
 
-    @property
-    def places(self) -> list[str]:
-        """The paths of all patterns."""
-        return [split_part(pattern)[0] for _, pattern in self.forms]
-
 
 def load_preset(name: str | Path) -> Preset:
     """A preset of the package by its name, or one of the user's by its path (a TOML file).

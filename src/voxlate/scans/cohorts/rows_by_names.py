@@ -50,19 +50,19 @@ def rows_by_names(
         names = read_names(path, (root / path).is_dir(), splits)
         if path == ".":  # root itself holds DICOM files
             names = replace(names, ids=(root.resolve().name,), modality="")
-        parts = [replace(names, path=with_part(path, arrays))]
-        if names.is_dicom and not names.modality:
-            parts = [
-                replace(
-                    names,
-                    path=f"{row.path}",
-                    modality=row.modality,
-                    series=row.series,
-                    person=person_in(row.path),
-                )
-                for row in rows_by_tags(root, path)
-            ]
-        every += parts
+        if not names.is_dicom or names.modality:
+            every.append(replace(names, path=with_part(path, arrays)))
+            continue
+        every += [
+            replace(
+                names,
+                path=f"{row.path}",
+                modality=row.modality,
+                series=row.series,
+                person=person_in(row.path),
+            )
+            for row in rows_by_tags(root, path)
+        ]
     refuse_numbers(root, every)
     return _name_cases(root, _by_persons(root, every), found)
 

@@ -37,9 +37,9 @@ FLAG = re.compile(
 NOTES = (*TABLES, ".txt", ".json", ".xml", ".yaml", ".yml", ".toml", ".xlsx", ".pkl")
 TEXTS = (".md", ".rst", ".pdf", ".html", ".log", ".py", ".ipynb", ".sh", ".bat", ".m", ".r")
 NO_LISTS = (*TEXTS, ".pt", ".pth", ".ckpt", ".onnx", ".jpg", ".jpeg", ".gif", ".svg", ".zip", ".gz")
-LISTED = {
-    "listed": "yes"
-}  # what a manifest states of its cases, and nnU-Net of those that train in a fold
+SEPARATORS = re.compile(r"[\s,;:=\"'(){}\[\]]+")  # of the words of a file
+# what a manifest states of its cases, and nnU-Net of those that train in a fold
+LISTED = {"listed": "yes"}
 LARGEST_BYTES = 2**24  # of a list; a larger file is none
 OURS = ("case", "patient", "path")  # columns that name cases
 
@@ -99,7 +99,7 @@ def take_lists(
         wanted = [one for one in statements if one.values]
         missing = [one for one in wanted if not one.cases]
         if len(missing) == len(wanted):
-            _name_unread(path, lines, missing, cases, found)
+            _name_unread(path, lines, missing, keys, cases, found)
             continue
         used[path.name] = any({"train", "yes"} & {*one.values.values()} for one in wanted)
         doubts = found.unread if path == found.manifest else found.unclaimed
@@ -249,6 +249,7 @@ def _name_unread(
     path: Path,
     lines: Mapping[int, str],
     missing: Sequence[Statement],
+    keys: Keys,
     cases: Sequence[CaseFiles],
     found: CohortFiles,
 ) -> None:
@@ -258,9 +259,10 @@ def _name_unread(
     if path.name in SILENT or path.stem in stems:
         return
     text = "\n".join(lines.values())
-    names_cases = any(case.case in text for case in cases)
     speaks_of_splits = len(splits_in(text)) > 1 or FLAG.search(text)
-    if missing or may_be_list(path.name) or (names_cases and speaks_of_splits):
+    words = SEPARATORS.split(text) if speaks_of_splits else []
+    named = {case for word in words for case in _named(word, keys)}
+    if missing or may_be_list(path.name) or 2 * len(named) >= len(cases):
         entries = [f"{one.where}: '{one.entry}'" for one in missing]
         found.ignored = f"{path}: expected a list or table (.txt, .json, .csv) of the splits or folds of cases such as {cases[0].case}, found {first_of(entries, 1) or 'none'}. Correct the file, write the splits into the table of voxlate manifest (--manifest), or move the file away."
         found.unread.append(found.ignored)
