@@ -68,10 +68,10 @@ def _shortened(tmp_path_factory):
     once in a process.
     """
     from voxlate.scans import prepare
-    from voxlate.scans.cases import alignment_audit
+    from voxlate.scans.cases import case
 
     known = {}
-    estimate = alignment_audit.median_displacement
+    estimate = case.median_displacement
 
     def remember(*given):
         key = hashlib.sha256(pickle.dumps(given)).digest()
@@ -85,7 +85,7 @@ def _shortened(tmp_path_factory):
         patch.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_VNNI")
         patch.setattr(prepare, "MOST_WORKERS", 1)
         patch.setattr(os, "fsync", lambda _: None)
-        patch.setattr(alignment_audit, "median_displacement", remember)
+        patch.setattr(case, "median_displacement", remember)
         yield
 
 

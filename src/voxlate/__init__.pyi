@@ -172,7 +172,7 @@ def manifest(
         out: Table to write. Default: COHORT/cases.csv.
         pattern: Path of scans, with {patient}, {case}, {modality}.
         manifest: Table (CSV, TSV): cases, patients and paths.
-        preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
+        preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
         patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
         allow_outside: Allow a manifest's paths to leave its folder.
         exclude: Case or patient to leave out (*, ?). Repeatable.
@@ -273,7 +273,7 @@ def prepare(
         workers: Number of workers.
         pattern: Path of scans, with {patient}, {case}, {modality}.
         manifest: Table (CSV, TSV): cases, patients and paths.
-        preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
+        preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
         patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
         allow_outside: Allow a manifest's paths to leave its folder.
         exclude: Case or patient to leave out (*, ?). Repeatable.
@@ -525,7 +525,7 @@ def check(
         inputs: Cohort, case, DICOM series, file or modality=path pairs; several runs give their mean.
         pattern: Path of scans, with {patient}, {case}, {modality}.
         manifest: Table (CSV, TSV): cases, patients and paths.
-        preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
+        preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
         patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
         allow_outside: Allow a manifest's paths to leave its folder.
         exclude: Case or patient to leave out (*, ?). Repeatable.
@@ -633,7 +633,7 @@ def synthesise(
         workers: Number of workers.
         pattern: Path of scans, with {patient}, {case}, {modality}.
         manifest: Table (CSV, TSV): cases, patients and paths.
-        preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
+        preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
         patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
         allow_outside: Allow a manifest's paths to leave its folder.
         exclude: Case or patient to leave out (*, ?). Repeatable.
@@ -729,7 +729,7 @@ def synthesize(
         workers: Number of workers.
         pattern: Path of scans, with {patient}, {case}, {modality}.
         manifest: Table (CSV, TSV): cases, patients and paths.
-        preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
+        preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
         patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
         allow_outside: Allow a manifest's paths to leave its folder.
         exclude: Case or patient to leave out (*, ?). Repeatable.
@@ -844,7 +844,7 @@ def evaluate(
         workers: Number of workers.
         pattern: Path of scans, with {patient}, {case}, {modality}.
         manifest: Table (CSV, TSV): cases, patients and paths.
-        preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
+        preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
         patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
         allow_outside: Allow a manifest's paths to leave its folder.
         exclude: Case or patient to leave out (*, ?). Repeatable.
@@ -985,7 +985,7 @@ def calibrate(
         workers: Number of workers.
         pattern: Path of scans, with {patient}, {case}, {modality}.
         manifest: Table (CSV, TSV): cases, patients and paths.
-        preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
+        preset: Public data set (adni, bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
         patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
         allow_outside: Allow a manifest's paths to leave its folder.
         exclude: Case or patient to leave out (*, ?). Repeatable.

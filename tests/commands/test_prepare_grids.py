@@ -9,7 +9,7 @@ def test_the_patients_held_out_are_named(typed, cohort):
     said = typed(command).err
     held_out = typed(f"{command} --json").json["held_out"]
     ((val,), (test,)) = held_out["val"], held_out["test"]
-    assert f"held out from training: validation {val} (1); test {test} (1)" in said
+    assert f"held out from training: val {val} (1); test {test} (1)" in said
 
 
 @every_row("patients", ["each", "^(case.)"])

@@ -12,7 +12,7 @@ from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.checks.case_checks import check_alignment, check_together
 from voxlate.evaluation.reports.page import report
 from voxlate.scans.cases.align import Preparation
-from voxlate.scans.cases.alignment_audit import misalignments
+from voxlate.scans.cases.case import misalignments
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.formats.io import read_volume, write_volume
 

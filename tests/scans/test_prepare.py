@@ -122,21 +122,12 @@ def test_the_mask_has_a_bit_for_each_of_64_modalities():
     assert np.array_equal(case.mask(), case.mask(["mr63"]))
 
 
-def change_record(out: Path, **changes: object) -> None:
-    """Change values of cohort.json, which then has no checksum."""
-    value = read_json(out / "cohort.json") | changes
-    (out / "cohort.json").write_text(json.dumps(value))
-
-
-def test_records_of_another_version_or_with_a_patient_in_two_splits_are_refused(patients, copied):
-    cases = read_json(copied / "cohort.json")["cases"]
-    split = "val" if cases[1]["split"] == "train" else "train"
-    moved = cases[0] | {"patient": cases[1]["patient"], "split": split}
-    for changes in ({"cases": [moved, *cases[1:]]}, {"cases": cases, "version": 1}):
-        change_record(copied, **changes)
-        for again in (partial(open_cohort, copied), partial(prepare_serially, patients, copied)):
-            with refuses():
-                again()
+def test_records_of_another_version_are_refused(patients, copied):
+    value = read_json(copied / "cohort.json") | {"version": 1}
+    (copied / "cohort.json").write_text(json.dumps(value))  # without a checksum
+    for again in (partial(open_cohort, copied), partial(prepare_serially, patients, copied)):
+        with refuses():
+            again()
 
 
 def test_unequal_grids_are_refused_unless_they_may_be_resampled(put, prepare_here, out):

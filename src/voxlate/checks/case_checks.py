@@ -13,8 +13,7 @@ from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, message
 from voxlate.checks.check_table import ask
 from voxlate.scans.cases.align import Preparation
-from voxlate.scans.cases.alignment_audit import misalignments
-from voxlate.scans.cases.case import CaseHeader, PreparedCase
+from voxlate.scans.cases.case import CaseHeader, PreparedCase, misalignments
 from voxlate.scans.images.grid import Grid, Volume, share_inside
 from voxlate.scans.images.misalignment import Misalignment, is_resolved
 
@@ -87,21 +86,6 @@ def check_origins(headers: Sequence[CaseHeader]) -> Iterator[Message]:
 def check_guesses(name: str, guesses: Sequence[Message], case: str = "") -> Iterator[Message]:
     """The messages on guesses about a scan, with its name."""
     return (replace(guess, text=f"{name}: {guess.text}", case=case) for guess in guesses)
-
-
-def check_widths(headers: Sequence[CaseHeader]) -> list[Message]:
-    """A message where most masks are wider than deep, as no head is: rows and columns are likely exchanged."""
-    sides = [np.ptp(header.mask_box, 1) * header.spacing_mm for header in headers]
-    wide = sum(bool(width > depth) for _, depth, width in sides)
-    if 2 * wide <= len(headers):
-        return []
-    return [
-        message(
-            "wide-heads",
-            f"{wide} of {len(headers)} heads are wider than deep: rows and columns are likely exchanged.",
-            heads=wide,
-        )
-    ]
 
 
 def mask_numbers(mask: Volume, inside: Bool, bodies: Sequence[Bool]) -> dict[str, float]:

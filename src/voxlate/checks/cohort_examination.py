@@ -12,7 +12,6 @@ from voxlate.checks.case_checks import (
     check_alignment,
     check_origins,
     check_resampling,
-    check_widths,
     mask_numbers,
     one_scan,
 )
@@ -43,8 +42,6 @@ def _judge(headers: Sequence[CaseHeader], inputs: Inputs, cases: Path) -> Iterat
     """Messages on all that is unusual in a prepared cohort."""
     found = inputs.found
     preparation = inputs.preparation
-    if found.heads:
-        yield from check_widths(headers)
     yield from check_origins(headers)
     scans = _scans_of(headers)
     copied = [*_find_copies(headers, scans, inputs.splits)]

@@ -25,11 +25,11 @@ from voxlate.base.machine import cores
 from voxlate.base.messages import UNOWNED, Message, Say, by_consequence, message
 from voxlate.base.option import merge
 from voxlate.scans.cases.align import Preparation
-from voxlate.scans.cases.alignment_audit import misalignments
 from voxlate.scans.cases.case import (
     DIGITS,
     CaseHeader,
     PreparedCase,
+    misalignments,
     prepare_case,
     read_header,
     write_case,
@@ -53,7 +53,7 @@ from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.mask import clearest
 from voxlate.scans.images.register import write_transform
 from voxlate.scans.images.units import unit_of
-from voxlate.scans.prepare_options import PrepareOptions
+from voxlate.scans.layout_options import PrepareOptions
 
 MOST_WORKERS = 8
 # Further entries of a cohort's folder.
@@ -61,10 +61,8 @@ OWN_NAMES = "transforms", "latents", "report.html"
 # of cohort.json's provenance; they may differ
 NO_OPTIONS = ("unread", "failed", "left_out", "voxlate")
 
-MOST_FAILED, MOST_SENTENCES = (
-    0.5,
-    10,
-)  # share of failed cases from which no cohort is written; errors printed then
+MOST_FAILED = 0.5  # share of failed cases from which no cohort is written
+MOST_SENTENCES = 10  # errors printed then
 
 
 @dataclass(frozen=True)
@@ -226,11 +224,11 @@ def _provenance(inputs: Inputs, asked: PrepareOptions) -> dict[str, Any]:
     if found.cases[0].split is not None:
         split_by = "manifest" if manifest else "lists"
     return {
-        "root": _place(found.root),
+        "root": str(found.root.resolve()),
         "pattern": asked.pattern,
         "preset": None if asked.preset is None else str(asked.preset),
         "manifest": _place(manifest),
-        "patients": _patients(asked.patients),
+        "patients": _place(asked.patients),
         **({"allow_outside": True} if asked.allow_outside else {}),
         "modalities": [*as_names(asked.modalities)] or None,
         "exclude": [*as_names(asked.exclude)] or None,
@@ -243,15 +241,11 @@ def _provenance(inputs: Inputs, asked: PrepareOptions) -> dict[str, Any]:
     }
 
 
-def _patients(stated: Path | str | None) -> str | None:
-    """A file of patients as an absolute path; 'each' and regular expressions as they are."""
+def _place(stated: Path | str | None) -> str | None:
+    """A file as an absolute path; None, 'each' and regular expressions for patients as they are."""
     if stated is None:
         return None
-    return _place(stated) if Path(stated).is_file() else str(stated)
-
-
-def _place(path: Path | str | None) -> str | None:
-    return None if path is None else str(Path(path).resolve())
+    return str(Path(stated).resolve() if Path(stated).is_file() else stated)
 
 
 def _refuse_other(out: Path, provenance: dict[str, Any]) -> None:
@@ -365,4 +359,4 @@ def _finest(cases: Sequence[CaseFiles], names: Sequence[str]) -> str | None:
         sides = read_volume(files[name], name).grid.spacing_mm
         return round(max(sides), 2), round(math.prod(sides), 2)
 
-    return min(names, key=loss) if len(names) > 1 else next(iter(names), None)
+    return min(names, key=loss, default=None)

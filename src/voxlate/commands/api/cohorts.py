@@ -20,8 +20,13 @@ from voxlate.commands.api.entry import (
     Undone,
 )
 from voxlate.commands.api.progress import Reporter
-from voxlate.scans.layout_options import MAX_VOLUME, Layout, allow_volumes, quote_path
-from voxlate.scans.prepare_options import PrepareOptions
+from voxlate.scans.layout_options import (
+    MAX_VOLUME,
+    Layout,
+    PrepareOptions,
+    allow_volumes,
+    quote_path,
+)
 
 if TYPE_CHECKING:
     from voxlate.scans.cases.prepared import Cohort
@@ -67,7 +72,6 @@ def phantom(out: Out, *, options: PhantomOptions, progress: Reporter) -> list[Pa
 
 def _prepare_lines(done: "Cohort", asked: Any) -> Iterator[Any]:
     """The table of a prepared cohort, and the next command."""
-    from voxlate.scans.cohorts.split import describe_held_out
     from voxlate.training.planning.cohort_facts import MOST_GUESSED
 
     yield from done.warnings
@@ -79,8 +83,13 @@ def _prepare_lines(done: "Cohort", asked: Any) -> Iterator[Any]:
     yield Aside(table)
     grids = [f"{shape} ({count})" for shape, count in done.overview["grids"].items()]
     yield Aside(f"grids: {first_of(grids, 4)}")
-    if held_out := describe_held_out({entry.patient: entry.split for entry in done.cases}):
-        yield Aside(held_out)
+    held_out = [
+        f"{split} {first_of(patients)} ({len(patients)})"
+        for split, patients in done.held_out.items()
+        if patients
+    ]
+    if held_out:
+        yield Aside(f"held out from training: {'; '.join(held_out)}")
     for name in done.modalities:
         if lacking := [case.case for case in done.cases if name not in case.present]:
             yield Aside(f"without {name}: {first_of(lacking)} ({plural(len(lacking), 'case')}).")
@@ -96,15 +105,13 @@ def _prepare_lines(done: "Cohort", asked: Any) -> Iterator[Any]:
 
 
 def _prepared_document(done: "Cohort") -> dict[str, Any]:
-    from voxlate.scans.cohorts.split import list_held_out
-
     return {
         "out": str(done.folder),
         "cases": {split: len(cases) for split, cases in done.splits.items()},
         "modalities": list(done.modalities),
         "warnings": [warning.table for warning in done.warnings],
         "overview": done.overview,
-        "held_out": list_held_out({entry.patient: entry.split for entry in done.cases}),
+        "held_out": done.held_out,
     }
 
 

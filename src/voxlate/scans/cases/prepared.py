@@ -37,8 +37,7 @@ from voxlate.scans.cases.case import (
     open_case,
     read_header,
 )
-from voxlate.scans.cohorts.split import FOLDS, SPLITS, fold_splits, refuse_leak
-from voxlate.scans.formats.format import errors_as
+from voxlate.scans.cohorts.split import FOLDS, SPLITS, fold_splits
 from voxlate.scans.images.intensity import IntensityMap, Scale, Statistics, typical_scale
 from voxlate.scans.images.misalignment import Misalignment
 from voxlate.scans.images.register import Registered
@@ -102,6 +101,14 @@ class Cohort:
         return {name: [case.case for case in self.cases if case.split == name] for name in SPLITS}
 
     @property
+    def held_out(self) -> dict[str, list[str]]:
+        """The patients of the splits val and test."""
+        return {
+            name: sorted({case.patient for case in self.cases if case.split == name})
+            for name in ("val", "test")
+        }
+
+    @property
     def overview(self) -> dict[str, Any]:
         """Cases and patients in all and by split, and cases with each modality, label map and mask file; units and grids."""
         of_patients = {case.patient: case.split for case in self.cases}
@@ -126,11 +133,7 @@ class Cohort:
         }
         first, *_ = self.provenance.get("modalities") or self.modalities
         options["fixed"] = options["fixed"] or first
-        sentence = (
-            f"{self.folder / 'cohort.json'}: expected the options of a preparation, found others"
-        )
-        with errors_as(sentence, "Prepare it again."):
-            return adapter(Preparation).validate_python(options)
+        return adapter(Preparation).validate_python(options)
 
     @property
     def digest(self) -> str:
@@ -238,7 +241,7 @@ class Cohort:
 
 
 def open_cohort(path: Path | str) -> Cohort:
-    """Open a folder that `prepare` wrote; raises BadInput where it is none, is damaged or leaks a patient."""
+    """Open a folder that `prepare` wrote; raises BadInput where it is none, or is damaged."""
     folder = Path(path)
     if not (folder / "cohort.json").is_file():
         raise BadInput(
@@ -247,7 +250,6 @@ def open_cohort(path: Path | str) -> Cohort:
     value = read_json(folder / "cohort.json")
     record = Record(folder / "cohort.json", "the record of a prepared cohort", "Prepare it again.")
     written = record.fill(CohortFile, value)
-    refuse_leak(written.cases, folder)
     return Cohort(
         folder,
         written.cases,

@@ -38,20 +38,16 @@ class Row:
 
 @dataclass
 class Exclusion:
-    """The option --exclude, as patterns with * and ? of cases or patients to leave out, and the record of its effects."""
+    """The option --exclude, as patterns with * and ? of cases or patients to leave out."""
 
     patterns: Sequence[str] = ()
     known: set[str] = field(default_factory=set)  # names of all cases and patients
-    left_out: set[str] = field(default_factory=set)  # cases
 
     def keep_case(self, case: str, patient: str | None) -> bool:
         """Whether a case counts."""
         names = {case, patient or case}
         self.known |= names
-        if any(fnmatch.filter(names, pattern) for pattern in self.patterns):
-            self.left_out.add(case)
-            return False
-        return True
+        return not any(fnmatch.filter(names, pattern) for pattern in self.patterns)
 
     def check(self, root: Path) -> None:
         """Raise BadInput for a pattern that fits none: a typing error."""
@@ -134,7 +130,6 @@ class CohortFiles:
         unpaired: a sentence where scans of different modalities are in different cases alone, else "".
         ignored: a sentence on lists that may state splits and could not be read, else ""; it is also in unread.
         without_scan: names of cases with label maps or a mask, and no scan.
-        heads: whether slices are of heads, whose proportions show a wrong orientation.
 
     Example:
         >>> import voxlate
@@ -155,7 +150,6 @@ class CohortFiles:
     unpaired: str = ""
     ignored: str = ""
     without_scan: list[str] = field(default_factory=list)
-    heads: bool = False
 
     def note(self, sentences: list[str], names: Collection[str], what: str) -> None:
         """Add to one of the lists a sentence on names, if any."""

@@ -23,9 +23,7 @@ from voxlate.scans.formats.io import (
     endings_by_name,
     holds_slices,
     is_synthetic,
-    location_of,
     scan_endings,
-    without_ending,
 )
 
 Folders = Sequence[tuple[Path, list[str]]]  # each with the names of its files
@@ -76,7 +74,8 @@ def images_below(base: Path, folders: Folders, layout: Preset, found: CohortFile
 
     Raises BadInput where there are none.
     """
-    named = [ending for ending in endings_by_name() if ending in " ".join(layout.places).lower()]
+    patterns = " ".join(pattern for _, pattern in layout.forms).lower()
+    named = [ending for ending in endings_by_name() if ending in patterns]
     kinds = () if layout.series else (*scan_endings(), *named)
     every = _paths_of(base, folders, kinds)
     if not every and not layout.series:
@@ -101,16 +100,6 @@ def images_below(base: Path, folders: Folders, layout: Preset, found: CohortFile
     for reason, others in paths.items():
         found.note(found.unclaimed, others, reason)
     return taken
-
-
-def note_unlisted(root: Path, folders: Folders, listed: Sequence[Path], found: CohortFiles) -> None:
-    """Note the scans of a cohort's folder beside those that a manifest lists, of the same formats, which are not read."""
-    places = {location_of(path).resolve() for path in listed}
-    kinds = tuple({place.name.removeprefix(without_ending(place.name)).lower() for place in places})
-    others = [
-        path for path in _paths_of(root, folders, kinds) if (root / path).resolve() not in places
-    ]
-    found.note(found.unclaimed, others, "scans beside those that the manifest lists")
 
 
 def _paths_of(base: Path, folders: Folders, kinds: tuple[str, ...]) -> list[str]:
@@ -169,18 +158,14 @@ def folders_without_images(root: Path, cases: Sequence[CaseFiles], folders: Fold
 
 
 def lists_below(root: Path, folders: Folders, layout: Preset) -> list[Path]:
-    """The files below root that may be lists; and lists of splits in the folder above it, as the authors of paper 000 have them.
-
-    Files that the layout leaves out are none.
-    """
+    """The files below root that may be lists, without those that the layout leaves out."""
     files = [folder / name for folder, names in folders for name in names]
-    above = [root.resolve().parent / f"{split}_list.txt" for split in ("train", "val", "test")]
     return [
         path
         for path in files
         if (path.suffix.lower() in NOTES or (may_be_list(path.name) and _is_readable(path)))
         and not is_skipped(path.relative_to(root).as_posix(), layout)
-    ] + [path for path in above if path.is_file() and not (root / path.name).is_file()]
+    ]
 
 
 def _is_readable(path: Path) -> bool:

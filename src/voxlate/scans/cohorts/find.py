@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
 from operator import attrgetter
@@ -13,7 +13,6 @@ from voxlate.base.errors import BadInput, known_name, plural
 from voxlate.base.groups import grouped
 from voxlate.base.option import merge
 from voxlate.scans.cohorts.case_files import (
-    LABELS,
     CaseFiles,
     CohortFiles,
     Exclusion,
@@ -29,7 +28,6 @@ from voxlate.scans.cohorts.files_below import (
     folders_without_images,
     images_below,
     lists_below,
-    note_unlisted,
 )
 from voxlate.scans.cohorts.manifest import (
     case_in,
@@ -60,12 +58,10 @@ from voxlate.scans.cohorts.split import (
     refuse_similar_names,
 )
 from voxlate.scans.cohorts.split_lists import PATIENTS, take_lists
-from voxlate.scans.formats.array_files import stack_shape
 from voxlate.scans.formats.dicom import (
     is_dicom_folder,
 )
 from voxlate.scans.formats.io import (
-    file_and_part,
     is_picture,
     location_of,
 )
@@ -126,7 +122,6 @@ def find_cohort(
         folders = folders_below(root, CohortFiles())
         layout = layout or BY_NAMES
         rows = [replace(row, modality=layout.modality_of(row.modality)) for row in rows]
-        note_unlisted(root, folders, [row.path for row in rows], found)
         cases = cases_of(_with_folder_splits(rows, root), exclusion, layout.runs, found)
     else:
         folders = folders_below(root, found)
@@ -154,7 +149,6 @@ def find_cohort(
     # lists and names have stated the patients only now
     cases = [case for case in cases if exclusion.keep_case(case.case, case.patient)]
     exclusion.check(root)
-    found.note(found.unclaimed, exclusion.left_out, "cases that --exclude names")
     if not any(case.files for case in cases):
         raise BadInput(
             f"{where}: expected at least one case with an image, found none but masks and label maps: an empty cohort. Add the path of a scan, or exclude fewer cases."
@@ -162,7 +156,7 @@ def find_cohort(
     refuse_similar_names((case.patient or case.case for case in cases), where)
     found.cases = _unify_spelling(sorted(cases, key=attrgetter("case")), found)
     if modalities is not None:
-        found.cases = _take_modalities(modalities, layout, root, found)
+        found.cases = _take_modalities(modalities, root, found)
     if all(case.patient for case in found.cases):
         found.questions.clear()
     _state_assumptions(found, layout)
@@ -200,16 +194,11 @@ def _cases_below(
         rows, unmatched = rows_by_names(root, images, layout.arrays, found)
     else:
         rows, unmatched = rows_by_patterns(base, images, layout)
-    if any(row.series for row in rows) and not layout.series:
-        found.guessed.append(
-            "modalities of DICOM series are named by their tags (--preset FILE.toml chooses others)"
-        )
     cases = cases_of(rows, exclusion, layout.runs, found)
     if not cases:
         expected = "' or '".join(pattern for _, pattern in layout.forms)
-        what = "DICOM series in folders" if layout.series else "paths"
         raise BadInput(
-            f"{base}: expected {what} like '{expected}', found {len(images)} of another form ({quote_some(images)}; voxlate info lists the series of a folder). Pass --pattern with {{patient}}, {{case}} and {{modality}} where they stand in the path, or change the preset."
+            f"{base}: expected paths like '{expected}', found {len(images)} of another form ({quote_some(images)}; voxlate info lists the series of a folder). Pass --pattern with {{patient}}, {{case}} and {{modality}} where they stand in the path, or change the preset."
         )
     found.note(found.unclaimed, unmatched, "scans that no pattern claims")
     found.without_scan += [case.case for case in cases if not case.files]
@@ -217,8 +206,6 @@ def _cases_below(
     found.note(found.unread, found.without_scan, what)
     found.unread += folders_without_images(base, cases, folders)
     cases = [case for case in cases if case.files]
-    if layout.arrays is not None:
-        _refuse_unequal_stacks(cases)
     return layout, cases
 
 
@@ -235,14 +222,18 @@ def _with_folder_splits(rows: list[Row], root: Path) -> list[Row]:
 
 def _settle_folds(cases: list[CaseFiles], where: Path | str) -> list[CaseFiles]:
     """The cases with folds that count from 0; one fold alone is none. Raises BadInput for more than FOLDS of them."""
-    folds = {case.fold for case in cases if case.fold is not None and case.split != "test"}
-    first = min(1, *folds) if folds else 0
-    if len(folds) > 1 and max(folds) >= first + FOLDS:
+    stated = {
+        case.case: case.fold for case in cases if case.fold is not None and case.split != "test"
+    }
+    folds = {*stated.values()}
+    if len(folds) < 2:
+        return [replace(case, fold=None) for case in cases]
+    first = min(1, *folds)
+    if max(folds) >= first + FOLDS:
         raise BadInput(
             f"{where}: expected folds 0 to {FOLDS - 1} or 1 to {FOLDS}, as --fold takes, found fold {max(folds)}. Number at most {FOLDS} folds, or state the split of each case in their place."
         )
-    learning = [case for case in cases if case.split != "test" and len(folds) > 1]
-    numbers = {case.case: case.fold - first for case in learning if case.fold is not None}
+    numbers = {case: fold - first for case, fold in stated.items()}
     return [replace(case, fold=numbers.get(case.case)) for case in cases]
 
 
@@ -278,35 +269,15 @@ def _state_assumptions(found: CohortFiles, layout: Preset) -> None:
     """Note what is assumed of the cases, whose files a manifest may state."""
     if layout.arrays is not None:
         found.guessed += layout.arrays.guessed
-        found.heads = layout.arrays.heads
     paths = [path for case in found.cases for path in case.files.values()]
     if pictures := [path for path in paths if is_picture(path)]:
         found.guessed.append(
             f"{plural(len(pictures), 'picture')} without voxel size and orientation: pixels of 1 mm, rows that run to the back and columns to the left, so that mm mean pixels, and left and right are a guess"
         )
-    if found.manifest is None:
-        labels = Counter(chain.from_iterable(case.labels for case in found.cases))
-        found.guessed += (
-            f"{name} in {plural(labels[name], 'case')} is a label map, and no scan"
-            for name in sorted(labels.keys() - {*LABELS})
-        )
 
 
-def _refuse_unequal_stacks(cases: Iterable[CaseFiles]) -> None:
-    """Raise BadInput for stacks of other shapes, which are paired by index."""
-    parts = dict(file_and_part(path) for case in cases for path in case.files.values())
-    shapes = {stack_shape(path, part): path for path, part in parts.items() if "slice=" in part}
-    if len(shapes) > 1:
-        (first, one), (second, other), *_ = shapes.items()
-        raise BadInput(
-            f"{other}: expected the slices, height and width of {one.name}, as the two are paired by index {first}, found {second}. Save them on one grid, slice by slice."
-        )
-
-
-def _take_modalities(
-    modalities: Sequence[str], layout: Preset, root: Path, found: CohortFiles
-) -> list[CaseFiles]:
-    """The cases with these modalities alone, without those that have none; a layout with gaps takes those with the most."""
+def _take_modalities(modalities: Sequence[str], root: Path, found: CohortFiles) -> list[CaseFiles]:
+    """The cases with these modalities alone, without those that have none."""
     known = sorted({*chain.from_iterable(case.files for case in found.cases)})
     for wanted in modalities:
         known_name(root, "a modality of its cases", wanted, known)
@@ -314,10 +285,9 @@ def _take_modalities(
         replace(case, files={name: case.files[name] for name in modalities if name in case.files})
         for case in found.cases
     ]
-    least = max(len(case.files) for case in taken) if layout.gaps else 1
-    lacking = [case.case for case in taken if len(case.files) < least]
-    found.note(found.unclaimed, lacking, "cases that lack a modality which is asked for")
-    return [case for case in taken if len(case.files) >= least]
+    lacking = [case.case for case in taken if not case.files]
+    found.note(found.unclaimed, lacking, "cases that lack each modality that is asked for")
+    return [case for case in taken if case.files]
 
 
 def _unify_spelling(cases: list[CaseFiles], found: CohortFiles) -> list[CaseFiles]:
@@ -336,9 +306,5 @@ def _unify_spelling(cases: list[CaseFiles], found: CohortFiles) -> list[CaseFile
             elif name != plain and not in_one_case and not is_usual:
                 renamed[name] = plain
                 found.guessed.append(f"{name} in {several} is {plain}")
-    others = {"ct", "ct2", "t1c"} & counts.keys()
-    if {"ct1", "t1", "t2", "flair"} <= counts.keys() and not others:
-        renamed["ct1"] = "t1c"
-        found.guessed.append("ct1 beside t1, t2 and flair is t1c, and no CT")
     named = [{renamed.get(name, name): case.files[name] for name in case.files} for case in cases]
     return [replace(case, files=dict(sorted(files.items()))) for case, files in zip(cases, named)]

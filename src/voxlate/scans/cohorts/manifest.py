@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
-from voxlate.base.errors import BadInput, first_of, nearest
+from voxlate.base.errors import BadInput, first_of
 from voxlate.base.files import inside, whole_file
 from voxlate.base.groups import grouped
 from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, Row, is_known
@@ -19,19 +19,14 @@ from voxlate.scans.formats.io import format_by_ending, location_of, scan_endings
 
 OWN_NAMES = ("cases.csv", "cohort.csv", "cases.tsv", "cohort.tsv")
 TABLES = (".csv", ".tsv")
-COLUMNS = ("patient", "case", "modality", "path", "split", "fold", "slice")
+COLUMNS = ("patient", "case", "modality", "path", "split", "fold")
 SAME = {  # other names of our columns, their letters alone
     "patient": "patientid patientname subject subjects subjectid participant participantid pid mrn original originalid",
     "case": "cases caseid casename accession accessionnumber anonid id",
-    "split": "set splits splitting partition subset fold folds group",
     "fold": "folds cvfold",
     "modality": "modalities contrast sequence sequencetype series scantype",
     "path": "paths file files filename filepath",
 }
-OF_KEYS = frozenset(  # words of keys beside that of a split
-    f"is in my s list set split data dataset sample samples name names key keys ids mrns patient patients case file path scan scans image images volume volumes {SAME['patient']} {SAME['case']} {SAME['path']}".split()
-)
-ANSWERS = {"1", "1.0", "true", "yes", "y", "x", "0", "0.0", "false", "no", ""}
 OF_PATHS = re.compile(r"[ _-](?:path|file|filename|image|scan)s?$")  # mri_path is a column of mri
 NOTHING = ("na", "n/a", "nan", "none", "null", "-", "")  # cells that state nothing
 
@@ -55,8 +50,8 @@ class Table:
 
 
 def case_in(row: Mapping[str, str]) -> str:
-    """The case of a row; in a table without cases its patient, and the slice where it states one."""
-    return row.get("case") or "_".join(filter(None, map(row.get, ("patient", "slice"))))
+    """The case of a row; in a table without cases its patient."""
+    return row.get("case") or row["patient"]
 
 
 def read_lines(path: Path) -> dict[int, str]:
@@ -103,14 +98,6 @@ def read_table(path: Path) -> Table:
     of_names = {name: [row[name] for row in filled.values()] for name in names}
     columns = {name: column for name, column in of_names.items() if any(column)}
     renamed = _our_names(path, columns)
-    written = dict(zip(names, heads))
-    flags = [
-        name
-        for name, column in columns.items()
-        if split_of_key(written[name]) and {cell.lower() for cell in column} <= ANSWERS
-    ]
-    if "split" not in {*columns, *renamed.values()}:
-        renamed |= dict.fromkeys(flags[:1], "split")  # isTest, whose answers are no words of splits
     rows = {
         where: {renamed.get(name, name): row[name] for name in columns}
         for where, row in filled.items()
@@ -136,57 +123,34 @@ def _cells(where: str, line: str, separator: str) -> list[str]:
 def _our_names(path: Path, columns: Mapping[str, list[str]]) -> dict[str, str]:
     """Our names of columns whose own names mean the same, and of one with words of splits under any name."""
     renamed = dict[str, str]()
-    for ours in [ours for ours in SAME if ours not in columns]:
+    for ours in [ours for ours in (*SAME, "split") if ours not in columns]:
         fitting = [
             name
             for name, cells in columns.items()
-            if re.sub("[^a-z]", "", name) in SAME[ours].split() and _may_be(ours, cells)
+            if name not in (*COLUMNS, *renamed) and _may_be(ours, name, cells)
         ]
         if len({tuple(columns[name]) for name in fitting}) > 1:
             raise BadInput(
                 f"{path}: expected one column of each {ours}, found {' and '.join(fitting)}, which differ. Rename the right one to '{ours}'."
             )
         renamed |= dict.fromkeys(fitting[:1], ours)
-    if "split" not in {*columns, *renamed.values()}:
-        of_splits = [
-            name
-            for name, cells in columns.items()
-            if name not in (*COLUMNS, *renamed)
-            and len({*cells}) > 1
-            and "train" in map(split_named, cells)
-            and _may_be("split", cells)
-        ]
-        renamed |= dict.fromkeys(of_splits[:1], "split")
     return renamed
 
 
-def _may_be(ours: str, cells: Sequence[str]) -> bool:
-    """Whether a column may be ours: folds are numbers, and at least half of the words of splits with training are such words; the others are then refused as misspelled."""
+def _may_be(ours: str, name: str, cells: Sequence[str]) -> bool:
+    """Whether a column may be ours: its name means the same, and folds are numbers; of splits, its words are those of several.
+
+    Beside training, half of the words are enough; the others are then refused as misspelled.
+    """
     words = {cell.lower() for cell in cells if cell}
+    if ours == "split":
+        splits = [*filter(None, map(split_named, words))]
+        least = len(words) / 2 if "train" in splits else len(words)
+        return len({*splits}) > 1 and len(splits) >= least
+    is_named = re.sub("[^a-z]", "", name) in SAME[ours].split()
     if ours == "fold":
-        return all(map(str.isdecimal, words))
-    if ours == "modality":
-        return any(map(is_known, words))
-    splits = [*filter(None, map(split_named, words))]
-    least = len(words) / 2 if "train" in splits else len(words)
-    return ours != "split" or len(splits) >= least
-
-
-def split_in(name: str) -> str:
-    """The split that one of the words of a name states; "" for none, or several."""
-    splits = {*map(split_named, _words_of(name))} - {""}
-    return splits.pop() if len(splits) == 1 else ""
-
-
-def split_of_key(name: str) -> str:
-    """The split whose cases a key or a column names (train, val_ids, is_test); "" for any other, such as train_loss."""
-    others = (word.lower() for word in _words_of(name) if not split_named(word))
-    return split_in(name) if all(word in OF_KEYS for word in others) else ""
-
-
-def _words_of(name: str) -> list[str]:
-    """The words of a name: is and Test of isTest."""
-    return re.findall("[A-Z]?[a-z]+|[A-Z]+", name)
+        return is_named and all(map(str.isdecimal, words))
+    return is_named and (ours != "modality" or any(map(is_known, words)))
 
 
 def names_scan(text: str) -> bool:
@@ -273,11 +237,6 @@ def check_manifest(table: Table) -> None:
         raise BadInput(
             f"{path}: expected a column 'modality' beside the paths, found {', '.join(columns)}. Rename the column that names the kind of scan to 'modality'."
         )
-    for ours in {"patient", "split"} - {*columns}:
-        if near := nearest(ours, [name for name in columns if name not in COLUMNS]):
-            raise BadInput(
-                f"{path}: expected a column '{ours}', found '{near[0]}', which looks like it. Rename it to '{ours}', or remove it."
-            )
     for where, row in table.rows.items():
         for name in ("case", "patient", "split"):
             if row.get(name) == "" and not (name == "split" and row.get("fold")):
@@ -331,8 +290,7 @@ def rows_of(
         if row.get("modality") and row.get("path"):
             named[row["modality"]] = row["path"]
         for modality, value in named.items():
-            place = _place(f"{line}, {modality} of case {case}", value, bases, allow_outside)
-            path = Path(f"{place}#slice={row['slice']}") if row.get("slice") else place
+            path = _place(f"{line}, {modality} of case {case}", value, bases, allow_outside)
             yield Row(row.get("patient"), case, modality, path, split, fold)
         without += [] if named else [case]
     if scans or "path" in table.columns:

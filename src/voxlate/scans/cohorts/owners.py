@@ -44,8 +44,6 @@ PART = re.compile(
     re.IGNORECASE,
 )
 MOST_SESSIONS = 4  # of a patient in 'anna_1' and 'anna_2'; more are numbered patients of a group
-# Pictures called anna_s005 or anna_005, of anna.
-SLICE = re.compile(r"(?P<patient>.*[^\W_].*?)[-_. ]+(?:s|z|slice)?[-_]?\d{2,}", re.IGNORECASE)
 NUMBERED = re.compile(r"(?:[a-z]+[-_. ]?)?\d+", re.IGNORECASE)  # pictures called 0001 or img_001
 # What anonymisers write in the place of a patient.
 NOBODY = re.compile(
@@ -53,11 +51,11 @@ NOBODY = re.compile(
 )
 
 
-def shared_parts(names: Sequence[str]) -> dict[str, list[str]]:
+def shared_parts(names: Sequence[str], are_pictures: bool = False) -> dict[str, list[str]]:
     """The names that are alike but for one part, by what they share, where they may be of one patient.
 
-    They may not where they share dates alone, or that part is a person or one of many numbers; nor where all names share
-    the rest, unless it is a person or that part a date.
+    They may not where they share dates alone, or that part is a person or one of many numbers, unless these may be those
+    of slices (are_pictures); nor where all names share the rest, unless it is a person or that part a date.
     """
     of_names = {name: tuple(match[0] for match in PART.finditer(name)) for name in sorted(names)}
     whole = {parts: name for name, parts in of_names.items()}
@@ -74,7 +72,7 @@ def shared_parts(names: Sequence[str]) -> dict[str, list[str]]:
         if len(several) < 2 or all(map(_is_date, rest)) or any(map(PERSON.fullmatch, words)):
             continue
         if not any(map(PERSON.fullmatch, rest)) and not any(map(_is_date, words)):
-            are_numbers = all(map(str.isdecimal, words))
+            are_numbers = not are_pictures and all(map(str.isdecimal, words))
             is_short = len(words) <= MOST_SESSIONS and all(word[0] != "0" for word in words)
             if len(several) == len(of_names) or (are_numbers and not is_short):
                 continue
@@ -97,14 +95,7 @@ def state_owners(cases: Sequence[CaseFiles], found: CohortFiles) -> list[CaseFil
     asked = {case.case for case in cases if not (case.patient or PUBLIC.match(case.case))}
     others = sorted(asked - found.undecided)
     are_pictures = all(_is_slice(path) for case in cases for path in case.files.values())
-    slices = [SLICE.fullmatch(name) for name in others if are_pictures]
-    of_slices = {match[0]: match["patient"] for match in slices if match}
-    count = len({*of_slices.values()})
-    if len(of_slices) == len(others) > count > 1:
-        found.guessed.append(f"pictures are slices of {count} patients by their names")
-        owners |= of_slices
-        others = []
-    if shared := shared_parts(others):
+    if shared := shared_parts(others, are_pictures):
         shown = [f"{stem}: {first_of(group, 3)}" for stem, group in shared.items()]
         several = {*chain.from_iterable(shared.values())}
         found.questions.append(
@@ -159,9 +150,7 @@ def answers(found: CohortFiles) -> str:
             shown = first_of([*dict.fromkeys(map(owners.__getitem__, asked))], 2)
             text = f"--patients {shlex.quote(option)} if they are {plural(len(patients), 'patient')} ({shown})"
             offered.setdefault(frozenset(map(tuple, patients.values())), text)
-    one_kind = len({*chain.from_iterable(case.files for case in found.cases)}) == 1
-    pattern = ", --pattern such as '{modality}_{case}/*' if folders are modalities"
-    return f"{', '.join(offered.values())}{pattern if one_kind else ''}, or --patients FILE (by default {PATIENTS} there) with 'CASE PATIENT' a line"
+    return f"{', '.join(offered.values())}, or --patients FILE (by default {PATIENTS} there) with 'CASE PATIENT' a line"
 
 
 def take_patients(cases: Sequence[CaseFiles], patients: Path | str) -> list[CaseFiles]:

@@ -6,11 +6,9 @@ Whose patient it is, a word before a number or a public identifier states; see o
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path, PurePosixPath
 
 from voxlate.base.errors import BadInput
-from voxlate.base.groups import grouped
 from voxlate.scans.cohorts.case_files import KNOWN, is_known, is_of_mask, kind_of
 from voxlate.scans.formats.dicom import SeriesInfo
 from voxlate.scans.formats.io import location_of, without_ending
@@ -41,10 +39,7 @@ SPLIT_FOLDER = re.compile(
 )
 SILENT = {"anat", "images", "image", "scans", "volumes"}  # folders that state nothing
 NUMBERED = re.compile(r"(.*?[A-Za-z]\d?)[-_. (]*(\d+)\)?((?:[-_]\D+)?)")  # ct10, ct_1, ct10_reg
-FEWEST_CASES = (
-    3  # of which two modalities have the numbers: cta1 and cta2 beside ctp1 and ctp2 are modalities
-)
-MOST_REPEATED = 5  # scans of one modality in a case
+MOST_NUMBERED = 5  # modalities in a case: cta1 and cta2 beside ctp1 and ctp2 are modalities
 NUMBERED_SERIES = re.compile(r"\d+\.\d+-")  # folders as TCIA's downloader writes them
 
 
@@ -62,6 +57,17 @@ def patient_of(name: str) -> str:
 def split_named(word: str) -> str:
     """The split that a word means; "" for any other word."""
     return next((name for name, words in WORDS.items() if re.fullmatch(words, word.lower())), "")
+
+
+def splits_in(text: str) -> set[str]:
+    """The splits that the words of a name or a text mean, also those within isTest and train_ids."""
+    return {*map(split_named, re.findall("[A-Z]?[a-z]+|[A-Z]+", text))} - {""}
+
+
+def split_in(name: str) -> str:
+    """The split that one of the words of a name states; "" for none, or several."""
+    splits = splits_in(name)
+    return splits.pop() if len(splits) == 1 else ""
 
 
 def split_folders(paths: Iterable[str]) -> dict[str, tuple[str, str]]:
@@ -161,13 +167,11 @@ def read_names(
 
 
 def refuse_numbers(root: Path, every: Sequence[Names]) -> None:
-    """Raise BadInput where two modalities have the same numbers, as 'ct10' and 'mr10', or one has many: they may be those of cases."""
-    matches = [NUMBERED.fullmatch(names.modality) for names in every]
-    numbers = grouped((match[1].lower(), match[2]) for match in matches if match)
-    known = [{*several} for word, several in numbers.items() if is_known(word)]
-    are_alike = any(len(one & other) >= FEWEST_CASES for one, other in combinations(known, 2))
-    if are_alike or max(map(len, known), default=0) > MOST_REPEATED:
-        path = next(one.path for one, match in zip(every, matches) if match and is_known(match[1]))
+    """Raise BadInput where many modalities have numbers, as 'ct10' and 'mr10': they may be those of cases."""
+    matches = [(names.path, NUMBERED.fullmatch(names.modality)) for names in every]
+    numbered = {match[0]: path for path, match in matches if match and is_known(match[1])}
+    if len(numbered) > MOST_NUMBERED:
+        path = next(iter(numbered.values()))
         stem = without_ending(path.rpartition("/")[2])
         form = NUMBERED.sub(_form_of, stem, count=1)
         raise BadInput(

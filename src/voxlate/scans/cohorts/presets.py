@@ -1,7 +1,7 @@
 """Layouts of cohorts: path patterns and tags of DICOM series, those of public data sets, and the rows that they make of paths."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import field, replace
 from functools import cache
 from pathlib import Path
@@ -16,12 +16,11 @@ from voxlate.base.option import read_shipped
 from voxlate.scans.cohorts.case_files import UNNAMED, Row, is_known, kind_by_values
 from voxlate.scans.cohorts.path_names import (
     SPLIT_WORD,
-    modality_by_name,
     split_folders,
     split_named,
     split_of_path,
 )
-from voxlate.scans.formats.array_files import images_in, stack_shape
+from voxlate.scans.formats.array_files import images_in
 from voxlate.scans.formats.dicom import SeriesInfo, list_series
 from voxlate.scans.formats.dicom_file import kind_of
 from voxlate.scans.formats.dynamic import is_frame
@@ -46,7 +45,6 @@ UNSTATED_AXIS = (".npy", ".npz")  # whose volumes have slices along any axis
 LEAST_SIDE = 5  # of a volume; an array with a shorter side may be a picture of several channels
 MOST_NAMES = 2000  # paths that are compared with those of public data sets
 WILDCARDS = {"*": "[^/]*", "**/": "(?:.*/)?"}
-STACKED = "slice={case}"  # of array files in which each slice is a case
 # Folders of data sets with numbered channels: inputs, and beside them targets by their roles.
 FAMILY: dict[str, dict[str, str]] = {
     "imagesTr": {"labelsTr": "seg", "targetsTr": "target"},
@@ -84,13 +82,12 @@ class Arrays:
     """What array files (.npy, .npz, HDF5) do not state: their geometry, splits and patients.
 
     part: after '#' of every file, see scans/formats/array_files.py ('axes=PL,mm=0.6'). anonymous: names of files state no
-    patient, so that a list must. heads: slices are of heads; prepare states if most are wider than deep. held_back: training
-    items (at most a quarter) for validation. guessed: what is assumed; prepare states it.
+    patient, so that a list must. held_back: training items (at most a quarter) for validation. guessed: what is assumed;
+    prepare states it.
     """
 
     part: str = ""
     anonymous: bool = True
-    heads: bool = False
     held_back: Annotated[int, setting("training items for validation", ge=0)] = 0
     guessed: list[str] = field(default_factory=list)
 
@@ -102,13 +99,12 @@ class Preset:
     title, source: name of the data set, and where the layout is described.
     patterns: paths below the root; a scan goes to the first that it matches.
     files: our name = path with {case} (or several), tried before patterns; of array files and dynamic scans
-    with the part meant: '{case}.npy#channel=0', '{case}.npz#array=src', 'mr.h5#slice={case}', '{case}_ctp#peak+8s'.
+    with the part meant: '{case}.npy#channel=0', '{case}.npz#array=src', '{case}_ctp#peak+8s'.
     aliases: the file's modality name = our name.
     series: our name = the tags of its DICOM series; patterns then name the folders that hold series.
     skip: path patterns to leave out (* and **).
     known_by: regular expression that a path of the data set contains; its layout then needs no option.
     runs: "first": of several files of a modality in a case the first by name counts, and prepare states it.
-    gaps: cases that lack a modality which is asked for are left out, and prepare states it.
     arrays: of cohorts of slices in array files, whose patients a list must state.
     """
 
@@ -121,7 +117,6 @@ class Preset:
     skip: list[str] = field(default_factory=list)
     known_by: str = ""
     runs: Literal["", "first"] = ""
-    gaps: bool = False
     arrays: Arrays | None = None
 
     def modality_of(self, name: str) -> str:
@@ -134,11 +129,6 @@ class Preset:
         """All patterns in the order in which they are tried: with our name of the file, or "" for {modality} in it."""
         named = (*self.files.items(), ("", self.patterns))
         return [(name, pattern) for name, patterns in named for pattern in patterns]
-
-    @property
-    def places(self) -> list[str]:
-        """The paths of all patterns."""
-        return [split_part(pattern)[0] for _, pattern in self.forms]
 
 
 def load_preset(name: str | Path) -> Preset:
@@ -273,18 +263,12 @@ def rows_by_patterns(
     Every path goes to the first pattern that it matches, and to others that name further parts of that file. A DICOM
     folder's tags name modalities where the pattern does not; other files, whose names state none either, remain unnamed.
     """
-    files = [root / path for path in paths]
-    are_named = any(map(modality_by_name, files)) and not any(map(Path.is_dir, files))
     forms = [(modality, *split_part(pattern)) for modality, pattern in layout.forms]
-    for modality, place, _ in forms:
-        if are_named and not modality and "modality" not in path_expression(place).groupindex:
-            raise BadInput(
-                f"pattern '{place}': expected {{modality}} in it, found none. Put it where the modality stands."
-            )
     splits = split_folders(paths)
     rows = []
     unmatched = []
-    for path, scan in zip(paths, files):
+    for path in paths:
+        scan = root / path
         matches = ((place, _match(place, path)) for _, place, _ in forms)
         place, match = next((pair for pair in matches if pair[1]), ("", None))
         if match is None:
@@ -304,9 +288,8 @@ def rows_by_patterns(
         if any(row.modality == "ct" for row in tagged):
             stated = f"ct_{stated}"  # whose unit is HU
         for modality, part in meant:
-            for number, file in slices_of(scan, part, layout.arrays):
-                owner = None if number else patient
-                rows.append(Row(owner, number or case, modality or stated, file, split))
+            file = with_part(f"{scan}#{part}" if part else f"{scan}", layout.arrays)
+            rows.append(Row(patient, case, modality or stated, Path(file), split))
     return rows, unmatched
 
 
@@ -346,21 +329,6 @@ def with_part(path: str, arrays: Arrays | None) -> str:
         settings.setdefault(stated.partition("=")[0], stated)
     text = ",".join(filter(None, settings.values()))
     return f"{place}#{text}" if text else place
-
-
-def slices_of(file: Path, part: str, arrays: Arrays | None) -> Iterator[tuple[str, Path]]:
-    """The paths of the slices that a pattern's part ('channel=0', 'slice={case}') names in a file, and their cases.
-
-    The case is "" where the file's name states it; arrays: settings of all files, which the part may override.
-    """
-    path = with_part(f"{file}#{part}" if part else f"{file}", arrays)
-    if STACKED not in path:
-        yield "", Path(path)
-        return
-    count = stack_shape(file, split_part(path.replace(STACKED, "slice=0"))[1])[0]
-    width = max(4, len(str(count - 1)))
-    for k in range(count):
-        yield f"slice{k:0{width}d}", Path(path.replace(STACKED, f"slice={k}"))
 
 
 def rows_by_tags(root: Path, path: str, tables: Mapping[str, Tags] | None = None) -> list[Row]:

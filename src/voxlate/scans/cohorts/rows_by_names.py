@@ -6,7 +6,6 @@ The case is made of as few names, from the outermost folder, as keep its scans a
 import posixpath
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 
 from voxlate.base.errors import BadInput, first_of
@@ -26,8 +25,7 @@ from voxlate.scans.cohorts.presets import (
     rows_by_tags,
     with_part,
 )
-from voxlate.scans.formats.array_files import images_in
-from voxlate.scans.formats.io import holds_slices, is_picture, read_volume, without_ending
+from voxlate.scans.formats.io import is_picture, read_volume, without_ending
 from voxlate.scans.formats.picture import halves
 from voxlate.scans.images.units import plain_modality
 
@@ -37,7 +35,7 @@ def rows_by_names(
 ) -> tuple[list[Row], list[str]]:
     """A row for each scan with its case, and patient where one is stated, and the paths in folders below a case.
 
-    arrays: what is assumed of array files, of which each array is a scan. Pictures beside scans are noted. found.questions gets why patients are not known. Raises BadInput for scans whose
+    arrays: what is assumed of array files. Pictures beside scans are noted. found.questions gets why patients are not known. Raises BadInput for scans whose
     names state no modality.
     """
     pictures = {path for path in paths if is_picture(Path(path))}
@@ -46,36 +44,25 @@ def rows_by_names(
         unknown = [path for path in pictures if not is_known(without_ending(Path(path).name))]
         found.note(found.unclaimed, unknown, "pictures beside scans")
         paths = sorted({*paths}.difference(unknown))
-    inside = {
-        path: {f"{without_ending(path)}/{name}": name for name in images_in(root / path)}
-        for path in paths
-        if holds_slices(path)
-    }
-    splits = split_folders(chain(paths, *inside.values()))
+    splits = split_folders(paths)
     every = []
     for path in paths:
         names = read_names(path, (root / path).is_dir(), splits)
         if path == ".":  # root itself holds DICOM files
             names = replace(names, ids=(root.resolve().name,), modality="")
-        parts = [names]
-        arrays_in = inside.get(path, {})
-        if len(arrays_in) > 1 and not is_known(names.modality):  # as folders and files
-            parts = [
-                replace(read_names(group, splits=splits), path=f"{path}#array={name}")
-                for group, name in arrays_in.items()
-            ]
-        elif names.is_dicom and not names.modality:
-            parts = [
-                replace(
-                    names,
-                    path=f"{row.path}",
-                    modality=row.modality,
-                    series=row.series,
-                    person=person_in(row.path),
-                )
-                for row in rows_by_tags(root, path)
-            ]
-        every += [replace(one, path=with_part(one.path, arrays)) for one in parts]
+        if not names.is_dicom or names.modality:
+            every.append(replace(names, path=with_part(path, arrays)))
+            continue
+        every += [
+            replace(
+                names,
+                path=f"{row.path}",
+                modality=row.modality,
+                series=row.series,
+                person=person_in(row.path),
+            )
+            for row in rows_by_tags(root, path)
+        ]
     refuse_numbers(root, every)
     return _name_cases(root, _by_persons(root, every), found)
 

@@ -118,24 +118,6 @@ def check_known(split: str | None, splits: Collection[str | None]) -> None:
         )
 
 
-def list_held_out(splits: Mapping[str, str]) -> dict[str, list[str]]:
-    """The patients of the splits val and test; splits: of each patient."""
-    return {
-        name: [patient for patient, split in sorted(splits.items()) if split == name]
-        for name in ("val", "test")
-    }
-
-
-def describe_held_out(splits: Mapping[str, str]) -> str:
-    """Which patients are held out from training, in a line; "" where none is."""
-    parts = [
-        f"{'validation' if name == 'val' else name} {first_of(patients)} ({len(patients)})"
-        for name, patients in list_held_out(splits).items()
-        if patients
-    ]
-    return f"held out from training: {'; '.join(parts)}" if parts else ""
-
-
 def split_patients(
     cases: Sequence[CaseFiles], seed: int = 0, shares: Shares | None = None
 ) -> dict[str, str]:

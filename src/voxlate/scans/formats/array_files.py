@@ -84,15 +84,6 @@ def read_array(path: Path, text: str = "") -> Stored:
     return Stored(data, affine, settings.get("unit", ""), note=note, guesses=tuple(guesses))
 
 
-def stack_shape(path: Path, text: str) -> tuple[int, int, int]:
-    """Slices, height and width of a stack; text: as for `read_array`. Raises BadInput as that does."""
-    settings = _settings(path, text)
-    with _chosen(path, settings) as (name, array):
-        _, axis = _axes(path, name, array, {**settings, "slice": "0"})
-        height, width = array.shape[:axis] + array.shape[axis + 1 :]
-        return int(array.shape[axis]), int(height), int(width)
-
-
 def _images_in(path: Path) -> dict[str, tuple[int, ...]]:
     """The shapes of the slices and stacks of real numbers in an array file, by the names of their arrays; {} for damaged files."""
     with contextlib.suppress(BadInput, OSError), contextlib.ExitStack() as opened:
