@@ -13,7 +13,7 @@ from typing import Annotated, Any, get_args, get_origin
 import typer
 
 from voxlate.base.config import key_types, members
-from voxlate.base.messages import codes
+from voxlate.base.messages import Code, codes
 from voxlate.commands.cli.terminal import command_line
 from voxlate.evaluation.scoring.metrics import METRICS, REGION_METRICS, Metric
 from voxlate.page.app import create_app
@@ -183,10 +183,16 @@ def notebook(path: Path) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _sentence(entry: Code) -> str:
+    """The meaning of a code; the name of the scan that another one is compared with is left open."""
+    text = entry.meaning.format(partner="reference scan")
+    return f"{text[0].upper()}{text[1:]}."
+
+
 def messages() -> str:
     """Every code of a message with its grades, its meaning and what to do."""
     rows = [
-        (code(name), ", ".join(entry.grades), escaped(entry.sentence), escaped(entry.action))
+        (code(name), ", ".join(entry.grades), escaped(_sentence(entry)), escaped(entry.action))
         for name, entry in codes().items()
     ]
     head = "A message has a code, a grade, a text, a case and numbers. Commands print equal ones once; `--verbose` prints all."

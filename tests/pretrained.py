@@ -81,10 +81,10 @@ def values(key, shape):
     return 0.1 * drawn + (1 if key.endswith("weight") else 0)
 
 
-def written(path, prefix=""):
+def written(path):
     """A file of such weights; drawn by diffusers' keys, as those of the golden numbers were."""
     last = len(WIDTHS) - 1
     shapes = published().items()
-    state = {f"{prefix}{key}": values(diffusers_key(key, last), shape) for key, shape in shapes}
+    state = {key: values(diffusers_key(key, last), shape) for key, shape in shapes}
     save_file(state, path)
     return path

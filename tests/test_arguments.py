@@ -11,7 +11,7 @@ import voxlate as package
 from refusals import refuses
 from rows import every_row
 from voxlate.base.config import check_options
-from voxlate.base.option import flag_of, option_of, table_of, text_type
+from voxlate.base.option import flag_of, option_in, table_of, text_type
 from voxlate.commands.api.entry import commands
 
 LINES = {  # what a command needs beside its options
@@ -21,7 +21,7 @@ LINES = {  # what a command needs beside its options
     "compare": "OUT",
     "evaluate": "OUT --truth COHORT",
     "export": "OUT --dicom TO",
-    "import": "xmodality WEIGHTS --out OUT",
+    "import": "tof_to_cta_adm WEIGHTS --out OUT",
     "listen": "RUN --out OUT --allow A@b:1 --to A@b:1",
     "phantom": "--out OUT",
     "plan": "DATA",
@@ -52,7 +52,7 @@ def texts_refused():
     """Each command and option with each text that it refuses: no number, one out of its range, no choice of its list."""
     for command, name in OPTIONS:
         parameter = COMMANDS[command].given[name]
-        kind, option = text_type(parameter.annotation), option_of(parameter)
+        kind, option = text_type(parameter.annotation), option_in(parameter)
         texts = ["none_of_these"] if kind in (int, float) or get_origin(kind) is Literal else []
         texts += [] if option.least is None else [f"{option.least - 1:.15g}"]
         texts += [] if option.most is None else [f"{option.most + 1:.15g}"]

@@ -13,7 +13,7 @@ import stub
 import voxlate as package
 from refusals import refuses
 from rows import every_row, slow
-from voxlate.commands.agents import CLOSED, NEVER, Tools, bounded
+from voxlate.commands.agents import CLOSED, NEVER, Tools
 from voxlate.commands.api.entry import COMMANDS, HOMES, commands
 from voxlate.commands.api.progress import Reporter
 from voxlate.commands.cli.terminal import command_line
@@ -34,15 +34,14 @@ follow_imports = silent
 """
 # Functions of commands that have another name, or several.
 FUNCTIONS = {
-    "export": ("export", "export_model"),
     "import": ("import_weights",),
     "mcp": (),  # a server of the command line
     "starters": ("list_starters",),
     "synth": ("synthesise",),
 }
 # What shows a result, or has another name (out, run).
-NOT_IN_PYTHON = {"mcp": {"folders", "write"}, "export": {"path"}}
-ONLY_IN_PYTHON = {"options", "progress", "run", "to"}
+NOT_IN_PYTHON = {"mcp": {"folders", "write"}}
+ONLY_IN_PYTHON = {"options", "progress"}
 SHOWN = {"as_json", "debug", "verbose"}
 # Arguments that other fields of a form give, places of the machine, code, networks, workers, and what the page chooses.
 
@@ -99,7 +98,7 @@ def test_mypy_refuses_wrong_names_and_types_of_options(tmp_path, monkeypatch):
 
 
 CALLS = [
-    ("info", {"path": "cohort"}, "cases"),
+    ("info", {"path": "prepared"}, "cases"),
     ("check", {"run": "run", "inputs": ["t1=cohort/case0/t1.nii.gz"]}, "verdicts"),
     ("recipes", {"name": "t1_to_t2_brain"}, "data"),
     ("starters", {}, None),
@@ -181,8 +180,3 @@ def test_an_agent_that_may_write_prepares_a_cohort(cohort, tmp_path, monkeypatch
     answer = Tools([tmp_path], True).call("prepare", given, Reporter(lambda *_: None))
     assert answer["result"]["cases"] == {"train": 4, "val": 1, "test": 1}
     assert answer["left"] == []
-
-
-def test_a_long_result_for_an_agent_is_its_number_and_its_first_entries():
-    made = bounded({"files": [*range(500)], "few": [1, 2]})
-    assert made == {"files": {"count": 500, "first": [*range(10)]}, "few": [1, 2]}

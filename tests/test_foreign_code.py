@@ -106,7 +106,7 @@ REFUSED = {
 }
 # These read a run or a recipe only as text, or none at all; the page opens a run when a job asks for it.
 READING = {
-    "import": ["xmodality weights.safetensors --out out"],
+    "import": ["tof_to_cta_adm weights.safetensors --out out"],
     "serve": ["run --data out", "weights.safetensors --data out"],
     "demo": ["--real cohort/case0/t1.nii.gz --out out --starter starter:run"],
     "info": ["run", "weights.safetensors", "recipe.toml"],
@@ -156,7 +156,7 @@ def test_a_command_that_is_allowed_imports_it(typed, here, name, line):
     "name, arguments",
     [  # of Python alone; the other functions are those of the commands
         ("load", {"run": "weights.safetensors"}),
-        ("export_model", {"run": "run", "out": "out"}),
+        ("export", {"path": "run", "out": "out"}),
         ("synthesise", {"run": "run", "inputs": "cohort", "out": "out"}),
     ],
 )

@@ -9,7 +9,6 @@ import pytest
 from sources import files, nodes
 from voxlate.base.messages import (
     GRADES,
-    KINDS,
     Message,
     by_consequence,
     codes,
@@ -106,7 +105,6 @@ def test_every_code_of_the_source_is_in_the_table_and_every_entry_is_used(called
     known |= {number.code for number in numbers().values()}
     assert [code for code in codes() if code not in known] == []
     assert all(set(entry.grades) <= set(GRADES) for entry in codes().values())
-    assert {entry.kind for entry in codes().values()} == set(KINDS)
 
 
 def test_the_page_of_messages_is_the_table():

@@ -137,8 +137,10 @@ def run(voxlate, tmp_path, monkeypatch):
     """Runs the words of a page's command with small sizes, in an empty folder; gives what it said."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(published, "NETWORK", replace(published.NETWORK, **SMALL))
-    whole = published.recipe_of
-    monkeypatch.setattr(published, "recipe_of", lambda keys, _: whole(keys, {"net.width": 8}))
+    read = published.read_weights
+    monkeypatch.setattr(
+        published, "read_weights", lambda path, name, _: read(path, name, {"net.width": 8})
+    )
     said = []
 
     def by_voxlate(*words):

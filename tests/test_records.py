@@ -134,6 +134,14 @@ def test_files_of_other_versions_are_read(tmp_path, version):
     assert read_run(of_version(tmp_path / "run", "run", version)) == {"voxlate": version} | RUN
 
 
+@every_row("change", [{"more": 1}, {"grade": "good"}, {"text": 1}])
+def test_a_message_in_a_provenance_has_its_own_keys_alone(change, tmp_path):
+    said = {"code": "guess", "grade": "note", "text": "A."} | change
+    write_json(tmp_path / "made.json", {"warnings": [said]})
+    with refuses(f"at 'warnings.0.{next(iter(change))}'"):
+        read_provenance(tmp_path / "made.json")
+
+
 def places_of(value, before=()):
     """Every place in tables within tables, as their keys."""
     for key, inner in value.items() if isinstance(value, dict) else ():

@@ -105,7 +105,7 @@ def recipes(
     """List the shipped recipes to start from by source and target, or those of a paper, or print one.
 
     Args:
-        name: Recipe to print, with the meaning of every key.
+        name: Recipe to print.
         paper: Paper whose recipes are listed: its system, baselines and ablations; all: every recipe.
         allow_code: Import and run the model's own Python code.
 
@@ -131,19 +131,19 @@ def info(
     *,
     max_volume: str | None = None,
 ) -> dict[str, Any]:
-    """Describe a scan (grid, unit, range), a cohort or a model.
+    """Describe a scan (grid, unit, range), a prepared cohort or a model.
 
     Args:
-        path: Scan, DICOM folder, FOLDER#series, cohort, run or weights.
+        path: Scan, DICOM folder, FOLDER#series, prepared cohort, run or weights.
         max_volume: Largest scan that is read. Default: 4GB.
 
     Returns:
-        dict[str, Any]: Facts by name. Of a scan: grid, unit, range, warnings; of a cohort: cases, splits and modalities; of a run:
+        dict[str, Any]: Facts by name. Of a scan: grid, unit, range, warnings; of a prepared cohort: cases, splits and modalities; of a run:
             source, target, network, steps and calibrations.
 
     Raises:
         BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
-        BadInput: the path is no scan, cohort or model; or a volume is larger than max_volume.
+        BadInput: the path is no scan, prepared cohort or model; or a volume is larger than max_volume.
 
     Example:
         >>> import voxlate
@@ -336,45 +336,13 @@ def demo(
 
 
 def export(
-    out: Path | str,
-    dicom: Path | str,
+    path: Path | str,
+    dicom: Path | str | None = None,
+    out: Path | str | None = None,
     *,
     like: Path | str | None = None,
     rtstruct: bool = False,
     accept_untrusted: bool = False,
-    progress: bool | Callable[..., None] | Reporter = True,
-) -> Exported:
-    """Write synthesised images as derived DICOM series in the study of their source (research use only).
-
-    Args:
-        out: Folder that synth wrote, or one case's folder in it.
-        dicom: Folder for the DICOM series: new, or of this very export.
-        like: DICOM series of the source, for one case (default: as the provenance states it).
-        rtstruct: CT on transverse slices of square pixels, with the body as an RT Structure Set.
-        accept_untrusted: Hand on untrusted images.
-        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-
-    Returns:
-        Exported: The folders of the new series (`series`, `maps`, `structures`, `reports`), all `files`, and `messages`.
-
-    Raises:
-        BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
-        BadInput: the folder has no images of synth; the source is no DICOM series and `like` names none; or a series is of
-            another patient, frame of reference or grid.
-
-    Example:
-        >>> import voxlate
-        >>> _ = voxlate.synthesise("RUN", {"t1": "SERIES"}, "NEW", anyway=True, progress=False)
-        >>> exported = voxlate.export("NEW", "DICOM", accept_untrusted=True, progress=False)
-        >>> exported.series[0].name, len(exported.files)
-        ('t2', 7)
-    """
-
-
-def export_model(
-    run: str | Path,
-    out: Path | str,
-    *,
     answer: Literal["mean", "sample"] | None = None,
     steps: int | None = None,
     samples: int | None = None,
@@ -383,12 +351,16 @@ def export_model(
     licence: str = "not stated",
     allow_code: bool = False,
     progress: bool | Callable[..., None] | Reporter = True,
-) -> Description:
-    """Write a trained model to a new folder that synth runs without torch, and run its self-test there.
+) -> Exported | Description:
+    """Write images as derived DICOM series (research use only), or a model that runs without torch.
 
     Args:
-        run: Run folder, exported model, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
-        out: New folder of the model.
+        path: Folder that synth wrote, or one case's folder in it; with out a run, starter:NAME or hf://NAME/REPO.
+        dicom: Folder for the DICOM series: new, or of this very export.
+        out: New folder for the model, which runs without torch.
+        like: DICOM series of the source, for one case (default: as the provenance states it).
+        rtstruct: CT on transverse slices of square pixels, with the body as an RT Structure Set.
+        accept_untrusted: Hand on untrusted images.
         answer: Prediction: mean or sample (default: of the last stage).
         steps: Steps of the sampler, which are fixed in the model.
         samples: Images sampled for each case.
@@ -399,16 +371,23 @@ def export_model(
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:
-        Description: The content of model.json: `facts` of the model, its `graph`, `calibration`, `licence`, and the SHA-256 of
-            each of its `files`.
+        Exported | Description: Of images the folders of the new series (`series`, `maps`, `structures`, `reports`), all `files`, and
+            `messages`. Of a model the content of model.json: `facts`, its `graph`, `calibration`, `licence`, and the SHA-256 of each of
+            its `files`.
 
     Raises:
         BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
-        BadInput: the folder exists; the run's preparation or network cannot be exported; or the package onnx is not installed.
+        BadInput: the folder has no images of synth; the source is no DICOM series and `like` names none; a series is of
+            another patient, frame of reference or grid; the folder of a model exists; the run's preparation or network
+            cannot be exported; or the package onnx is not installed.
 
     Example:
         >>> import voxlate
-        >>> description = voxlate.export_model("RUN", "MODEL")
+        >>> _ = voxlate.synthesise("RUN", {"t1": "SERIES"}, "NEW", anyway=True, progress=False)
+        >>> exported = voxlate.export("NEW", "DICOM", accept_untrusted=True, progress=False)
+        >>> exported.series[0].name, len(exported.files)
+        ('t2', 7)
+        >>> description = voxlate.export("RUN", out="MODEL")
         >>> description.graph.largest_loss < 1e-3  # network units
         True
     """
@@ -1020,7 +999,7 @@ def calibrate(
 
 
 def import_weights(
-    source: Literal["xmodality", "kl-f4"],
+    source: Literal["tof_to_cta_unet", "tof_to_cta_adm", "tof_to_cta_uvit", "tof_to_cta_dit", "kl-f4"],
     weights: Path | str,
     out: Path | str,
 ) -> Run:
@@ -1029,7 +1008,7 @@ def import_weights(
     The run is a network that synth accepts, or an autoencoder for `train reuse`.
 
     Args:
-        source: Origin of the weights: xmodality (paper 001), or kl-f4 for an autoencoder of latent diffusion.
+        source: Recipe of the weights' network (paper 001), or kl-f4 for an autoencoder of latent diffusion.
         weights: Published file (safetensors).
         out: Output folder.
 
@@ -1042,7 +1021,7 @@ def import_weights(
 
     Example:
         >>> import voxlate
-        >>> run = voxlate.import_weights("xmodality", "adm.safetensors", "RUN")  # doctest: +SKIP
+        >>> run = voxlate.import_weights("tof_to_cta_adm", "adm.safetensors", "RUN")  # doctest: +SKIP
     """
 
 

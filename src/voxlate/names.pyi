@@ -10,7 +10,6 @@ from voxlate.commands.api.cohorts import phantom as phantom
 from voxlate.commands.api.cohorts import prepare as prepare
 from voxlate.commands.api.demo import demo as demo
 from voxlate.commands.api.exports import export as export
-from voxlate.commands.api.exports import export_model as export_model
 from voxlate.commands.api.exports import listen as listen
 from voxlate.commands.api.exports import push as push
 from voxlate.commands.api.images import check as check

@@ -6,7 +6,6 @@ open or mapped. Ctrl-C is ignored as Windows does it. psutil keeps all of it: on
 """
 
 import builtins
-import ctypes
 import io
 import os
 import signal
@@ -66,22 +65,7 @@ def _keep_for_psutil() -> None:
             vars(module).update(os=own, open=_open)
 
 
-class _Console:
-    """Windows' own way to ignore Ctrl-C, which processes inherit that are started meanwhile."""
-
-    def __init__(self):
-        self.before = signal.default_int_handler
-
-    def SetConsoleCtrlHandler(self, handler, ignored):
-        assert handler is None
-        if ignored:
-            self.before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        elif signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-            signal.signal(signal.SIGINT, self.before)
-
-
 _keep_for_psutil()
-ctypes.windll = types.SimpleNamespace(kernel32=_Console())
 for _module, _names in TAKEN.items():
     for _name in _names:
         if hasattr(_module, _name):

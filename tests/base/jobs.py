@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from voxlate.base.errors import BadInput
@@ -13,27 +12,19 @@ from voxlate.base.executors.case_work import Context
 
 @dataclass(frozen=True)
 class Numbers:
-    """Doubles numbers; 13 is bad input, 14 an unexpected error, 666 ends every worker, 77 ends the first one.
+    """Doubles numbers; 13 is bad input, 14 an unexpected error, 666 ends its worker."""
 
-    folder: where marks are left, of each opened worker and of each try.
-    """
-
-    folder: Path
     uses_network: bool = False
 
     def open(self) -> Callable[[int, Context], Any]:
-        (self.folder / f"opened-{os.getpid()}").touch()
         return self._double
 
     def _double(self, number: int, context: Context) -> int:
-        mark = self.folder / f"tried-{number}-{time.monotonic_ns()}"
-        mark.touch()
         if number == 13:
             raise BadInput("13: expected a lucky number, found 13. Take another.")
         if number == 14:
             raise ZeroDivisionError("of 14")
-        tries = len(list(self.folder.glob(f"tried-{number}-*")))
-        if number == 666 or (number == 77 and tries == 1):
+        if number == 666:
             os._exit(9)
         context.warn(f"{number} is doubled")
         return 2 * number

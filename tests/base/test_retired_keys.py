@@ -1,7 +1,7 @@
 """Tables of earlier versions: retired keys are left out where they change nothing."""
 
 from rows import every_row
-from voxlate.base.earlier import ANY, without_retired
+from voxlate.base.files import ANY, without_retired
 
 STORED = {"synth": {"steps": 2, "gone": {}}, "maps": {"t1": {"low": 0, "gone": 3}, "t2": {}}}
 

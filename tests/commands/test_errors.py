@@ -34,7 +34,7 @@ def test_a_modality_that_a_case_lacks_is_accepted_and_stated_with_and_without_it
     for options in ("--out all", "--out named --modalities t1 --modalities t2"):
         answer = typed(f"prepare cohort {options}")
         assert answer.code == 0
-        assert "without t2: case3" in answer.err
+        assert "without t2: case3" in answer.out
 
 
 DEEP = "[" * 3000 + "]" * 3000

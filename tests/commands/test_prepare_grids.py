@@ -6,7 +6,7 @@ from voxlate.base.files import read_json
 
 def test_the_patients_held_out_are_named(typed, cohort):
     command = "prepare cohort --shares 4 1 1 --out out --no-audit"
-    said = typed(command).err
+    said = typed(command).out
     held_out = typed(f"{command} --json").json["held_out"]
     ((val,), (test,)) = held_out["val"], held_out["test"]
     assert f"held out from training: val {val} (1); test {test} (1)" in said

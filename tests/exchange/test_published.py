@@ -27,7 +27,8 @@ DEV = {  # keys of the networks of the reference outputs, which are smaller than
     "uvit": {"net.width": 16, "net.multipliers": [1, 2, 4], "net.heads": 4, "net.depth": 2, "net.vit_heads": 4},
     "dit": {"net.patch": 8, "net.width": 64, "net.depth": 3, "net.heads": 4},
 }  # fmt: skip
-DEV["unet_time"] = DEV["unet"]
+DEV["unet_time"] = {"net.kind": PlainUNet.kind, **DEV["unet"]}
+RECIPES = {name: f"tof_to_cta_{name}" for name in NETS} | {"unet_time": "tof_to_cta_adm"}
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +44,9 @@ def ask(net: nn.Module, noisy: Tensor | None, condition: Tensor, log_snr: Tensor
     return net(NetworkInput({"image": condition}, noisy, log_snr=log_snr)).image
 
 
-def load_network(path: Path, changes: dict) -> nn.Module:
-    """The network of a published file with its weights, in evaluation mode."""
-    found, state = read_weights(path, changes)
+def load_network(path: Path, name: str) -> nn.Module:
+    """The small network of a published file with its weights, in evaluation mode."""
+    found, state = read_weights(path, RECIPES[name], DEV[name])
     with torch.device("meta"):
         net = found.build().net
     net.load_state_dict(state, assign=True)
@@ -60,7 +61,7 @@ def test_small_networks_reproduce_the_reference_outputs(reference, name, suffix)
         io[key + suffix].permute(0, 3, 1, 2)[:, :, None] if key + suffix in io else None
         for key in ("noisy", "condition", "output")
     )
-    net = load_network(reference / "dev" / f"{name}.safetensors", DEV[name])
+    net = load_network(reference / "dev" / f"{name}.safetensors", name)
     with torch.no_grad():
         found = ask(net, noisy, condition, io.get("log_snr" + suffix))
     assert (found - expected).abs().max() < (5e-5 if name.startswith("unet") else 2e-5)
@@ -107,7 +108,7 @@ def _file(path: Path, name: str, noisy: bool = True, **changes) -> Path:
 def test_a_file_that_is_not_as_published_is_refused_by_name(key, value, words, tmp_path):
     path = _file(tmp_path / "adm.safetensors", "adm", **{key: value})
     with refuses(words) as error:
-        load_network(path, DEV["adm"])
+        load_network(path, "adm")
     assert "\n" not in str(error.value)
 
 
@@ -116,14 +117,14 @@ def test_a_file_that_is_not_as_published_is_refused_by_name(key, value, words, t
     [
         (lambda path: None, "no such file"),
         (lambda path: path.write_bytes(b"no tensors at all"), "in a safetensors file"),
-        (lambda path: save_file({"conv.weight": torch.zeros(3)}, path), "found other weights"),
+        (lambda path: save_file({"conv.weight": torch.zeros(3)}, path), "found no key"),
         (lambda path: os.truncate(_file(path, "dit"), 30_000), "in a safetensors file"),
     ],
 )
 def test_a_file_that_is_no_weights_is_refused(tmp_path, write, words):
     write(tmp_path / "w.safetensors")
     with refuses(words):
-        load_network(tmp_path / "w.safetensors", DEV["dit"])
+        load_network(tmp_path / "w.safetensors", "dit")
 
 
 STORED = {  # stored as LPS and as RAS: steps to LPS, and where a piece of the head begins
@@ -143,7 +144,7 @@ def test_an_imported_network_sees_the_slices_of_the_lps_array_and_answers_on_the
     nib.save(image, tmp_path / "tof.nii.gz")
     weights = _file(tmp_path / "w.safetensors", "unet", noisy=False)
     changes = {"synth.slices": '{kind="whole"}', "train.precision": "float32"}
-    run = import_run(weights, tmp_path / "run", DEV["unet"] | changes)
+    run = import_run(weights, tmp_path / "run", RECIPES["unet"], DEV["unet"] | changes)
     made = load(run.folder).synthesise({"tof": tmp_path / "tof.nii.gz"}).volume
     assert made.unit == "HU"
     noted = read_json(run.provenance)["data"]["imported"]
@@ -156,7 +157,7 @@ def test_an_imported_network_sees_the_slices_of_the_lps_array_and_answers_on_the
 
     def answer(seen):
         with torch.no_grad():
-            out = ask(load_network(weights, DEV["unet"]), None, seen, None)[:, 0, 0]
+            out = ask(load_network(weights, "unet"), None, seen, None)[:, 0, 0]
         return ((out.clamp(-1, 1) + 1) * 200 - 50).numpy()
 
     expected = answer(seen).transpose(1, 2, 0)[::left, ::back]  # as the file is stored
@@ -168,7 +169,7 @@ def test_an_imported_network_sees_the_slices_of_the_lps_array_and_answers_on_the
 def test_a_file_of_another_size_or_of_more_channels_than_the_recipe_s_is_refused(tmp_path):
     weights = _file(tmp_path / "w.safetensors", "adm")
     with refuses("found"):
-        import_run(weights, tmp_path / "run")
+        import_run(weights, tmp_path / "run", RECIPES["adm"])
     two = {"data.source": '["tof", "t1"]', "intensity.t1.kind": '"minmax"'}
     with refuses(r"'Conv_0/kernel' of shape \(7, 7, 3, 16\), found \(7, 7, 2, 16\)"):
-        import_run(weights, tmp_path / "run", DEV["adm"] | two)
+        import_run(weights, tmp_path / "run", RECIPES["adm"], DEV["adm"] | two)

@@ -3,12 +3,11 @@
 import importlib
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from functools import cache
 from inspect import Parameter
-from itertools import chain, count
-from numbers import Real
+from itertools import chain
 from typing import (
     Annotated,
     Any,
@@ -25,16 +24,17 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
     ValidationInfo,
-    model_validator,
 )
-from pydantic_core import PydanticCustomError, core_schema
+from pydantic_core import PydanticCustomError, core_schema, to_json
 
 from voxlate.base.errors import BadInput, nearest
 from voxlate.base.groups import grouped
+from voxlate.base.messages import reworded
 from voxlate.base.option import (
     ARGUMENT,
     MOST_NUMBER,
     UNIONS,
+    UNSET,
     flag_of,
     option_in,
     parameters_of,
@@ -42,9 +42,9 @@ from voxlate.base.option import (
 from voxlate.base.optional import PROVIDERS
 
 T = TypeVar("T")
-Counts = tuple[Annotated[int, Field(gt=0)], ...]  # channels of levels, and the like
-STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
-UNSET = ("none", "unset")
+# channels of levels, and the like; where a validator of ours has read a table, it is a list
+Counts = Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(strict=False)]
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
 IN_RECIPE = "Change it in the recipe or with --set KEY=VALUE."
 UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")  # types of pydantic's errors
 WRONG_KIND, NO_KIND = "union_tag_invalid", "union_tag_not_found"
@@ -52,7 +52,6 @@ NO_KEY = ("missing", "missing_argument", NO_KIND)
 MOST_WRONG = 8  # wrong keys that an error lists
 LONGEST = 60  # characters of a value in an error
 IMPORT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)  # "my_package.my_module:MyNet"
-imported = set[str]()  # the modules that such names have named
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -79,8 +78,6 @@ def settings(cls: type[T]) -> type[T]:
         Small(width=8)
     """
     cls.__pydantic_config__ = STRICT  # type: ignore[attr-defined]
-    unset: Any = classmethod(_without_unset)
-    cls._unset = model_validator(mode="before")(unset)  # type: ignore[attr-defined]
     return dataclass(frozen=True, kw_only=True)(cls)
 
 
@@ -100,18 +97,25 @@ def fill(
 ) -> T:
     """Fill settings of the given kind from nested tables; raises BadInput naming the key, the value and the fix.
 
-    The text "none" or "unset" of an optional key leaves it unset. change: what to do about a wrong value, with KEY for
-    its name; code: every "my_package.my_module:MyNet" that may be imported (see `imports`). No text becomes a number.
+    The text "unset" leaves an optional key unset. change: what to do about a wrong value, with KEY for its name; code:
+    every "my_package.my_module:MyNet" that may be imported (see `imports`). No text becomes a number.
     """
+    stated = reworded(values, _stated)
     try:
-        filled = adapter(kind).validate_python(values, context=code)
+        return _read(kind, stated, code)
     except ValidationError as error:
-        said = dict.fromkeys(_sentence(kind, values, one, change) for one in error.errors())
-    else:
-        said = dict.fromkeys(_conversions(values, filled))
-        if not said:
-            return filled
+        said = dict.fromkeys(_sentence(kind, stated, one, change) for one in error.errors())
     raise BadInput(f"{where}: {' Also '.join([*said][:MOST_WRONG])}")
+
+
+def _stated(text: str) -> str | None:
+    """The text that a key states; None where it is to be unset, because TOML has no word for that."""
+    return None if text == UNSET else text
+
+
+def _read(kind: Any, values: Any, code: Collection[str] = ()) -> Any:
+    """Plain values as an object of a kind; as in JSON a list is a tuple, and else nothing is converted."""
+    return adapter(kind).validate_json(to_json(values, fallback=str), context=code)
 
 
 def check_options(table: Any, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -144,19 +148,6 @@ def shown(value: Any) -> str:
     text = " ".join(repr(value).split())
     kind = "" if isinstance(value, str) else f" ({type(value).__name__})"
     return f"{text[:LONGEST]}{'…' if len(text) > LONGEST else ''}{kind}"
-
-
-def _conversions(given: Any, taken: Any, key: str = "") -> Iterator[str]:
-    """A sentence for each number or truth that was made of a text or of one another, as 12 of "12"."""
-    is_text = isinstance(given, str) or isinstance(given, bool) != isinstance(taken, bool)
-    if isinstance(taken, Real) and is_text:
-        yield f"expected '{key}' to be a value such as {taken!r}, found {given!r}. Write it so."
-    pairs: Iterable[Any] = zip(count(), given, taken) if isinstance(taken, list | tuple) else ()
-    if isinstance(given, Mapping):
-        held = vars(taken) if is_dataclass(taken) else taken
-        pairs = ((name, given[name], held[name]) for name in given if name in held)
-    for name, before, after in pairs:
-        yield from _conversions(before, after, f"{key}.{name}".lstrip("."))
 
 
 # what fills settings of a kind and writes them; kept, for a recipe's takes 45 ms to make and is needed twice a reading
@@ -193,17 +184,12 @@ class Importable:
             kind = value.get("kind") if isinstance(value, Mapping) else value
             if isinstance(kind, str) and IMPORT.fullmatch(kind):
                 return self._of_user(value, kind, info.context or ())
-            if is_dataclass(value) and not _is_own(type(value)):
-                return value  # already filled
             if not self.homes:
                 return own(value)
-            if isinstance(value, source):
-                return value
             if not isinstance(kind, str) or kind not in self.homes:
-                tags = {"expected_tags": ", ".join(sorted(self.homes))}
+                tags = {"tag": f"{kind}", "expected_tags": ", ".join(sorted(self.homes))}
                 raise PydanticCustomError(WRONG_KIND if kind else NO_KIND, "is of no kind", tags)
-            home = adapter(load_object(self.homes[kind]))
-            return home.validate_python(value, context=info.context)
+            return _read(load_object(self.homes[kind]), value, info.context or ())
 
         return core_schema.with_info_wrap_validator_function(
             filled,
@@ -244,7 +230,7 @@ class Provided:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> "core_schema.CoreSchema":
         return core_schema.no_info_plain_validator_function(
-            lambda value: adapter(self.load()).validate_python(value),
+            lambda value: _read(self.load(), value),
             serialization=core_schema.plain_serializer_function_ser_schema(to_tables),
         )
 
@@ -265,7 +251,6 @@ def load_object(name: str) -> Any:
     if not IMPORT.fullmatch(name):  # nothing is imported that `imports` does not list
         raise BadInput(f'expected "module:name", in plain letters, found {name!r}. Change it.')
     module, _, attribute = name.partition(":")
-    imported.add(module)
     try:
         return getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
@@ -310,12 +295,6 @@ def key_types(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind, include_extras=True)
 
 
-def meaning_of(hint: Any) -> str:
-    """The meaning that the annotation of a key states; "" where it states none."""
-    notes = getattr(hint, "__metadata__", ())
-    return next((note.description for note in notes if getattr(note, "description", None)), "")
-
-
 def members(hint: Any) -> list[Any]:
     """The settings classes that a type may stand for: itself, or the members of a union, or a list's elements."""
     if get_origin(hint) is Annotated:
@@ -325,16 +304,6 @@ def members(hint: Any) -> list[Any]:
     if get_origin(hint) in (*UNIONS, list, tuple, dict):
         return [*chain.from_iterable(map(members, get_args(hint)))]
     return [hint] if is_dataclass(hint) else []
-
-
-def _without_unset(cls: Any, given: Any) -> Any:
-    """A table with None for the texts "none" and "unset" of optional keys."""
-    if not isinstance(given, Mapping):
-        return given
-    unset = [name for name, value in given.items() if isinstance(value, str) and value in UNSET]
-    hints = get_type_hints(cls) if unset else {}
-    optional = [name for name in unset if type(None) in get_args(hints.get(name))]
-    return {**given, **dict.fromkeys(optional)}
 
 
 def _sentence(kind: Any, values: Any, error: Any, change: str) -> str:
@@ -355,8 +324,8 @@ def _sentence(kind: Any, values: Any, error: Any, change: str) -> str:
             hint = f"Did you mean '{'.'.join(meant[0])}'?"
         return f"expected a known key, found '{name}'. {hint}"
     if error["type"] == WRONG_KIND:
-        tags = error["ctx"]["expected_tags"]
-        return f"expected {name}.kind to be one of {tags}, found {error['input']['kind']!r}. Choose one of these."
+        tags, tag = error["ctx"]["expected_tags"], error["ctx"]["tag"]
+        return f"expected {name}.kind to be one of {tags}, found {tag!r}. Choose one of these."
     if error["type"] in NO_KEY:
         kind_of_it = ".kind" if error["type"] == NO_KIND else ""
         return f"expected the key '{name}{kind_of_it}', found none. Add it."

@@ -28,6 +28,7 @@ HIGH = "_high"
 PHANTOMS = "phantom.json"  # beside the cases of a cohort that was drawn
 MAPS = (UNCALIBRATED, STD, LOW, HIGH, "_unfamiliar")  # the last one of version 0.7
 CHECKSUM = "checksum"  # a key of tables that voxlate writes
+ANY = object()  # stands for all values of a retired key
 # This file exists while voxlate writes in a folder; after a crash it remains without effect.
 LOCK = ".lock"
 WRITING = ".writing-"  # prefix of an incomplete file or folder
@@ -226,3 +227,25 @@ def read_json(path: Path | str) -> Any:
         raise BadInput(
             f"{path}: expected JSON, found something else ({error}). Get or make the file again."
         ) from error
+
+
+def without_retired(stored: Mapping[str, Any], retired: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored table without retired keys; one that has another value stays, and is refused as an unknown key is.
+
+    retired: the value with which a key changes nothing, or ANY, by dotted key; "*" stands for all keys of a table.
+    """
+    kept = dict(stored)
+    for key, value in retired.items():
+        kept = _without(kept, key.split("."), value)
+    return kept
+
+
+def _without(table: Mapping[str, Any], path: list[str], value: Any) -> dict[str, Any]:
+    kept = dict(table)
+    first, *rest = path
+    for name in list(kept) if first == "*" else [first]:
+        if rest and isinstance(kept.get(name), dict):
+            kept[name] = _without(kept[name], rest, value)
+        elif not rest and name in kept and (value is ANY or kept[name] == value):
+            del kept[name]
+    return kept

@@ -3,7 +3,6 @@
 Only this file calls functions that some systems lack, and each call has a fallback.
 """
 
-import ctypes
 import os
 import shutil
 import signal
@@ -74,26 +73,17 @@ def peak_memory() -> float:
 
 @contextmanager
 def interrupts_held() -> Iterator[None]:
-    """Defer Ctrl-C to the end of the block; on Windows it is lost meanwhile.
+    """Defer Ctrl-C to the end of the block, where the system can (not on Windows).
 
     Processes that the block starts inherit this, so that Ctrl-C cannot end them before they handle it.
     """
     mask = getattr(signal, "pthread_sigmask", None)
     before = mask(signal.SIG_BLOCK, {signal.SIGINT}) if mask else None
-    _ignore_interrupts(True)
     try:
         yield
     finally:
-        _ignore_interrupts(False)
         if mask:
             mask(signal.SIG_SETMASK, before)
-
-
-def _ignore_interrupts(whether: bool) -> None:
-    """Set whether this process and its children ignore Ctrl-C (Windows, SetConsoleCtrlHandler)."""
-    windows = getattr(ctypes, "windll", None)
-    if windows:
-        windows.kernel32.SetConsoleCtrlHandler(None, whether)
 
 
 def begin_worker() -> None:
@@ -105,7 +95,6 @@ def begin_worker() -> None:
     signal.signal(signal.SIGINT, lambda *_: os._exit(STOPPED))
     if mask := getattr(signal, "pthread_sigmask", None):
         mask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    _ignore_interrupts(False)
 
 
 def begin_reader(_: int) -> None:

@@ -9,33 +9,22 @@ import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 from voxlate.base.errors import first_of, plural
 from voxlate.base.groups import grouped
 
 Grade = Literal["note", "caution", "do not trust"]
 GRADES: tuple[Grade, ...] = get_args(Grade)
-Kind = Literal["wrong", "limits", "assumed"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class Code(NamedTuple):
-    """What a code means, what to do, and its grades, the usual one first; detail: printed with --verbose only.
-
-    kind: whether it may make the image wrong, limits what the image shows, or was assumed."""
+    """What a code means, what to do, and its grades, the usual one first; detail: printed with --verbose only."""
 
     meaning: str
     action: str = ""
     grades: tuple[Grade, ...] = ("note",)
-    kind: Kind = "assumed"
     detail: bool = False
-
-    @property
-    def sentence(self) -> str:
-        """The meaning as a sentence; the name of the scan that another one is compared with is left open."""
-        text = self.meaning.format(partner="reference scan")
-        return f"{text[0].upper()}{text[1:]}."
 
 
 @functools.cache
@@ -83,6 +72,7 @@ class Message:
     text: str
     case: str = ""
     numbers: Mapping[str, float] = field(default_factory=dict, hash=False)
+    __pydantic_config__: ClassVar = {"extra": "forbid"}  # of one in a file
 
     def __str__(self) -> str:
         """The text with its case, and the advice of its grade."""
@@ -108,7 +98,7 @@ Say = Callable[[Message], None]
 """Is called with each message."""
 
 
-def reworded(value: Any, change: Callable[[str], str]) -> Any:
+def reworded(value: Any, change: Callable[[str], Any]) -> Any:
     """Plain values after a change of their texts; keys of tables stay."""
     if isinstance(value, str):
         return change(value)
@@ -155,18 +145,12 @@ def verdict_of(messages: Iterable[Message]) -> str:
 
 
 def by_consequence(messages: Iterable[Message]) -> list[Message]:
-    """Messages in the order in which all commands, pages and files state them.
-
-    The gravest first; of one grade, what may make the image wrong, then what limits it, then what is assumed; then by the
-    order of codes.toml, in which causes stand before what they explain.
-    """
+    """Messages in the order in which all commands, pages and files state them: the gravest first, then as in codes.toml."""
     places = {code: place for place, code in enumerate(codes())}
 
-    def rank(said: Message) -> tuple[int, int, int]:
+    def rank(said: Message) -> tuple[int, int]:
         """The place of a message; that of a code from another version is the last of its grade."""
-        kind = codes().get(said.code, Code("")).kind
-        place = places.get(said.code, len(places))
-        return -GRADES.index(said.grade), KINDS.index(kind), place
+        return -GRADES.index(said.grade), places.get(said.code, len(places))
 
     return sorted(messages, key=rank)
 

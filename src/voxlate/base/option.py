@@ -48,6 +48,7 @@ PANELS = (MAIN, INPUT, PREPARATION, TRAINING, PLAN, SAMPLING, SCORES, OUTPUT, AD
 # Limit of numbers without a range: above any count, and exact in float64.
 MOST_NUMBER = 2**48
 FLAG = re.compile(r"--[a-z][a-z-]*")
+UNSET = "unset"  # the value of a key that is to have none, for which TOML has no word
 SIZES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}  # bytes, by the letter before "B"
 # An empty text would stand for the current folder, or for no choice.
 RULES = {"arbitrary_types_allowed": True, "allow_inf_nan": False, "str_min_length": 1}
@@ -134,17 +135,9 @@ def text_type(annotation: Any) -> Any:
     return list[text_type(get_args(first)[0])]  # type: ignore[misc]
 
 
-def option_of(parameter: Parameter) -> Option | None:
-    """The Option of a parameter, if it has one."""
-    notes = getattr(parameter.annotation, "__metadata__", ())
-    return next((note for note in notes if isinstance(note, Option)), None)
-
-
 def option_in(parameter: Parameter) -> Option:
-    """The Option of a parameter that has one."""
-    option = option_of(parameter)
-    assert option is not None
-    return option
+    """The Option of a parameter."""
+    return next(note for note in parameter.annotation.__metadata__ if isinstance(note, Option))
 
 
 def flag_of(name: str) -> str:

@@ -2,7 +2,6 @@
 
 import ast
 import importlib
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,20 +40,6 @@ class Package:
 def optional_package(*fields: Any) -> ModuleType:
     """Import a package now; fields: those of `Package`."""
     return Package(*fields).load()
-
-
-def refusal_without(error: ModuleNotFoundError) -> Exception:
-    """The refusal of what needs a package that only an extra installs; the error itself where no extra does."""
-    from importlib import metadata  # which most commands do not need
-
-    name = f"{error.name}".partition(".")[0]
-    listed = rf"{name.replace('_', '.')}\b.*extra == ['\"]([\w-]+)"
-    for line in metadata.requires("voxlate") or ():
-        if extra := re.match(listed, line):
-            return BadInput(
-                f"{name}: expected this package of the extra '{extra[1]}', found it not installed. Run pip install 'voxlate[{extra[1]}]'."
-            )
-    return error
 
 
 pydicom = Package("pydicom", "dicom", "DICOM", "pydicom to read and write DICOM files")

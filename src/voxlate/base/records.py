@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired, Required
+from typing import Annotated, Any, Literal, NotRequired
 
 import numpy as np
 from pydantic import Field, StringConstraints, ValidationError
@@ -20,7 +20,6 @@ from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 from voxlate.base.config import adapter, shown
 from voxlate.base.errors import BadInput
 from voxlate.base.files import whole_file
-from voxlate.base.messages import Grade
 from voxlate.base.option import MOST_NUMBER as MOST_NUMBER
 
 Others = Literal["forbid"] | None
@@ -45,16 +44,6 @@ Place = Annotated[str, StringConstraints(pattern=r"^[^\x00]+$", max_length=4000)
 Split = Annotated[str, StringConstraints(pattern="^(train|val|test)$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 ShortDigest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")]
-
-
-class StatedMessage(TypedDict, total=False):
-    """A message in a file; see messages.Message."""
-
-    code: Required[Name]
-    grade: Required[Grade]
-    text: Required[Text]
-    case: Text
-    numbers: dict[Name, Number]
 
 
 class Widening(TypedDict):

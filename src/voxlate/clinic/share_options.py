@@ -25,7 +25,7 @@ Licence = Annotated[
 
 @options
 class ExportOptions:
-    """Options of `voxlate export` and voxlate.export."""
+    """Options of `voxlate export OUT` and voxlate.export of images."""
 
     like: Annotated[
         Path | str | None,
@@ -45,7 +45,7 @@ class ExportOptions:
 
 @options
 class ModelOptions:
-    """Options of `voxlate export RUN` and voxlate.export_model."""
+    """Options of `voxlate export RUN` with --out."""
 
     answer: Annotated[
         Literal["mean", "sample"] | None,

@@ -1,16 +1,15 @@
 """The folder of a model for a hub: weights, anatomy and calibrations without patients, and a card.
 
 hf://NAME/REPO reads it (base/hub.py). Names of cases, digests of their scans and paths stay with the run, and so do
-the naive baselines, because their mean of few scans shows these at full resolution. The card, README.md, is written from
+the naive baselines, because their mean of few scans shows these at full resolution. The card, README.md, is model_card.md filled from
 the run and its calibrations.
 """
 
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from voxlate.base.errors import BadInput, plural
 from voxlate.base.files import whole_folder, write_text
@@ -97,61 +96,33 @@ def write_card(
 ) -> None:
     """Write README.md: a header that the hub reads, and a text for people."""
     facts, header = model.facts, network_of(model).header
-    sources = " and ".join(facts.data.source)
-    targets = " and ".join(f"{name} [{header['units'][name]}]" for name in facts.data.target)
-    task = f"Synthesises {targets} from {sources}."
-    if facts.completes:
-        task = f"Synthesises the missing ones of {sources} from the others."
-    inputs = scans_to_give(facts.data, facts.completes)
-    command = f"voxlate synth hf://{repo}@COMMIT {inputs} --out OUT"
     errors = [*verdict_lines(Run(weights_of(model.origin).parent).verdicts)]
     for calibration in calibrations:
         errors += _intervals(calibration)
-    paragraphs = [
-        _yaml(licence, [*facts.data.source, *facts.data.target]),
-        f"# {facts.title}",
-        f"{task} {NOTICE} It is meant for research on image synthesis, on scans like those of its training.",
-        f"```\n{command}\n```\n\nReplace COMMIT by the hash of a commit of this repository.",
-        "## Training",
-        _training(header),
-        ABSENT,
-        "## Errors",
-        *(errors or ["No errors and no intervals are stated."]),
-        "## Limits",
-        "\n".join(f"- {limit}" for limit in _limits(model)),
-        f"Licence: {licence}.",
-    ]
-    write_text(path, "\n\n".join(paragraphs) + "\n")
-
-
-def _yaml(licence: str, modalities: Sequence[str]) -> str:
-    """The table at the head, which the hub reads."""
-    name = re.sub(r"[^a-z0-9.]+", "-", licence.lower()).strip("-")
-    table = huggingface_hub.ModelCardData(
-        library_name="voxlate",
-        pipeline_tag="image-to-image",
-        tags=["medical", "image-synthesis", "not-a-medical-device", *dict.fromkeys(modalities)],
-        license="other",
-        license_name=name,
+    limits = []
+    if starter := header.get("starter"):
+        limits = [*read_card(folder_of(starter["name"])).all_limits]
+    modalities = dict.fromkeys([*facts.data.source, *facts.data.target])
+    card = huggingface_hub.ModelCard.from_template(
+        huggingface_hub.ModelCardData(
+            library_name="voxlate",
+            pipeline_tag="image-to-image",
+            tags=["medical", "image-synthesis", "not-a-medical-device", *modalities],
+            license="other",
+            license_name=re.sub(r"[^a-z0-9.]+", "-", licence.lower()).strip("-"),
+        ),
+        template_path=Path(__file__).with_name("model_card.md"),
+        facts=facts,
+        header=header,
+        repo=repo,
+        inputs=scans_to_give(facts.data, facts.completes),
+        errors=errors,
+        limits=limits,
+        notice=NOTICE,
+        absent=ABSENT,
+        licence=licence,
     )
-    return f"---\n{table.to_yaml()}\n---"
-
-
-def _training(header: Mapping[str, Any]) -> str:
-    """Of what the model was made, without names of cases."""
-    data = plural(header["training_cases"], "case")
-    if "imported" in header:
-        data = "cases that are not known here, and imported"
-    elif starter := header.get("starter"):
-        data = starter["trained_on"]
-    made = header["made_by"]
-    text = f"{header['parameters']:,} parameters, trained on {data}, in {plural(header['steps'], 'step')}, by voxlate {made['voxlate']} and torch {made['torch']}."
-    if spacing := header.get("training_spacing_mm"):
-        sizes = " x ".join(f"{size:.3g}" for size in spacing)
-        text += f" Voxels of {sizes} mm (slice, row, column; median over cases)."
-    if needs := header.get("imports"):
-        text += f" It needs code that is no part of voxlate: {', '.join(needs)}."
-    return text
+    write_text(path, f"{card}\n")
 
 
 def _intervals(calibration: Calibration) -> list[str]:
@@ -162,13 +133,3 @@ def _intervals(calibration: Calibration) -> list[str]:
         fit = describe_fit(calibration.entry)
         return [f"{what} intervals {fit}. They are no guarantee for patients."]
     return [what, *sentences(header)]
-
-
-def _limits(model: Model) -> Iterator[str]:
-    """Sentences on what is not known of the model, or does not hold."""
-    yield "A synthesised image may show structures that are not there, and lack some that are."
-    yield "Scans of other scanners, sequences, bodies or diseases may give wrong images; voxlate warns of some of them."
-    yield "Whether a scan was in the training cannot be checked, because its digests are not here."
-    if starter := network_of(model).header.get("starter"):
-        yield from read_card(folder_of(starter["name"])).all_limits
-    yield "No scores on test patients are stated."

@@ -10,7 +10,7 @@ stored here, so that the network has one channel.
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from voxlate.base.config import kind_of, to_tables
+from voxlate.base.config import to_tables
 from voxlate.base.errors import BadInput
 from voxlate.base.files import sha256_of
 from voxlate.base.groups import grouped
@@ -29,7 +29,6 @@ from voxlate.scans.images.units import unit_of
 from voxlate.science.nets.autoencoder import AutoencoderNet, KLAutoencoder
 from voxlate.science.nets.interface import Channels
 from voxlate.science.nets.xmodality_layers import Attention, Conv, Dense
-from voxlate.science.nets.xmodality_unets import PlainUNet
 from voxlate.training import recipe as recipes
 from voxlate.training.recipe import Recipe, ranges_of, to_dict
 from voxlate.training.run import Run, begin_run, software
@@ -55,9 +54,6 @@ NETWORK = KLAutoencoder(
     border="zeros",
     norm_eps=1e-6,
 )
-PREFIX = "first_stage_model."  # prefix of the autoencoder in a file of a whole latent diffusion
-# Keys of the network in which pretrained autoencoders differ from ours.
-OWN_KEYS = ["width", "multipliers", "blocks", "latent", "middle_attention", "border", "norm_eps"]
 # The autoencoder alone knows images in its own range, and no modality.
 OF_AUTOENCODER = {
     "data": {"source": ["image"], "target": ["image"], "patch": [1, 256, 256]},
@@ -75,34 +71,16 @@ class Slot:
     shape: tuple[int, ...]
 
 
-def import_run(weights: Path, out: Path, changes: Mapping[str, Any] | None = None) -> Run:
+def import_run(
+    weights: Path, out: Path, name: str, changes: Mapping[str, Any] | None = None
+) -> Run:
     """Write a published file as a run folder for `synth`: TOF-MRA to CTA by the paper's recipe of that network.
 
-    changes: changes of the recipe, as with --set. Raises BadInput if the file is none of the four networks, or if its
-    channels are not those of the recipe's modalities.
+    name: of the recipe; changes: of its keys, as with --set. Raises BadInput if the file has other weights.
     """
-    recipe, state = read_weights(weights, changes)
+    recipe, state = read_weights(weights, name, changes)
     recipe = replace(recipe, title=f"{recipe.title}: {weights.name}, imported")
-    return write_imported(out, weights, "xmodality (flax)", recipe, state, recipe.train.steps)
-
-
-def recipe_of(keys: Collection[str], changes: Mapping[str, Any] | None = None) -> Recipe | None:
-    """The paper's recipe for the network with these keys, None for other weights; a U-Net with a noise level is a denoiser."""
-    scopes = {key.split("_")[0] for key in keys}
-    own: dict[str, Any] = {}
-    if "DiTBlock" in scopes:
-        name = "dit"
-    elif "Transformer" in scopes:
-        name = "uvit"
-    elif not {"ResNetBlock", "Conv"} <= scopes:
-        return None
-    elif "MultiHeadDotProductAttention" in scopes:
-        name = "adm"
-    elif "Dense_2/kernel" in keys:
-        name, own = "adm", {"net": {"kind": PlainUNet.kind}}
-    else:
-        name = "unet"
-    return recipes.read(f"tof_to_cta_{name}", own | dict(changes or {}))
+    return write_imported(out, weights, recipe, state, recipe.train.steps)
 
 
 def layout(net: nn.Module) -> dict[str, Slot]:
@@ -145,21 +123,17 @@ def _attention_slots(attention: Attention, ours: str, path: str) -> Iterator[tup
 
 
 def read_weights(
-    path: Path, changes: Mapping[str, Any] | None = None
+    path: Path, name: str, changes: Mapping[str, Any] | None = None
 ) -> tuple[Recipe, dict[str, Tensor]]:
-    """The recipe of a published file, and its tensors with our names and layouts.
+    """The recipe of a published file by its name, and the file's tensors with our names and layouts.
 
-    Raises BadInput if it is none of the four networks, or if keys are unknown, absent or of another shape.
+    Raises BadInput if keys of the file are unknown, absent or of another shape.
     """
+    recipe = recipes.read(name, changes)
+    with torch.device("meta"):
+        slots = layout(recipe.build().net)
     with Record(path, "published weights", "Download it again.").tensors("pt") as file:
         shapes = {key: lengths for key, (lengths, _) in file.shapes.items()}
-        recipe = recipe_of(shapes, changes)
-        if recipe is None:
-            raise BadInput(
-                f"{path}: expected one of the published networks (U-Net, ADM, U-ViT, DiT), found other weights ({', '.join(list(shapes)[:2]) or 'none'}, …). Choose another file."
-            )
-        with torch.device("meta"):
-            slots = layout(recipe.build().net)
         wanted = {key: slot.shape for key, slot in slots.items()}
         _compare_shapes(shapes, wanted, f"{path}: expected the weights of '{recipe.title}'")
         parts = grouped(
@@ -199,18 +173,17 @@ def _convert(array: Tensor, key: str) -> Tensor:
 def write_imported(
     out: Path,
     weights: Path,
-    form: str,
     recipe: Recipe,
     state: Mapping[str, Tensor],
     steps: int,
 ) -> Run:
-    """Write the run of a method whose network's tensors are from a file; form: the file's format."""
+    """Write the run of a method whose network's tensors are from a file."""
     with torch.device("meta"):
         method = recipe.build()
     method.load_state_dict({f"net.{name}": tensor for name, tensor in state.items()}, assign=True)
     header = _header(recipe, method, steps)
     digest = sha256_of(weights)
-    imported = {"imported": {"file": weights.name, "sha256": digest, "format": form}}
+    imported = {"imported": {"file": weights.name, "sha256": digest}}
     run = begin_run(out, recipe, f"# Imported from {weights.name} (sha256 {digest}).\n", imported)
     save_weights(run.weights(), method, header | imported)
     return run
@@ -219,11 +192,6 @@ def write_imported(
 def _header(recipe: Recipe, method: nn.Module, steps: int) -> dict[str, Any]:
     """The header as of weights.make_header; unknown entries (seconds, training cases) are 0."""
     scales = ranges_of(recipe)
-    for name in recipe.data.target:
-        if name not in scales:
-            raise BadInput(
-                f"intensity.{name}: expected a window, found {kind_of(recipe.intensity[name])}: without training cases, only a window defines the meaning of the network's numbers. Set one."
-            )
     return {
         "recipe": to_dict(recipe),
         "units": {name: unit_of(name) for name in (*recipe.data.source, *recipe.data.target)},
@@ -246,20 +214,20 @@ def import_autoencoder(weights: Path, out: Path) -> Run:
     network = {"kind": NETWORK.kind, **to_tables(NETWORK)}
     tables = {"title": f"{AUTOENCODER}, imported", **OF_AUTOENCODER, "net": network}
     recipe = recipes.from_dict(tables, AUTOENCODER)
-    return write_imported(out, weights, f"{AUTOENCODER} (latent diffusion)", recipe, state, 0)
+    return write_imported(out, weights, recipe, state, 0)
 
 
 def read_autoencoder(path: Path) -> dict[str, Tensor]:
     """The tensors of a pretrained autoencoder with three channels, for our network with one channel."""
     with Record(path, "a pretrained autoencoder", "Download it again.").tensors("pt") as file:
-        places = _places(list(file.shapes))
-        theirs = {name: file.file.get_tensor(place).float() for name, place in places.items()}
+        # the loss contains its critic and LPIPS
+        names = [name for name in file.shapes if not name.startswith("loss.")]
+        theirs = {name: file.file.get_tensor(name).float() for name in names}
     with torch.device("meta"):
         built = NETWORK.build(Channels(images={"image": 1}, out=1))
     wanted = _names_in_file(NETWORK, built)
-    names = chain.from_iterable(wanted.values())
     where = f"{path}: expected the weights of {AUTOENCODER}"
-    _compare_shapes(theirs, dict.fromkeys(names), where)
+    _compare_shapes(theirs, dict.fromkeys(chain.from_iterable(wanted.values())), where)
     # The scale is set from a cohort's latents later (see Autoencoding.finish).
     state = {"scale": torch.ones(())}
     for ours, parameter in built.named_parameters():
@@ -274,14 +242,6 @@ def read_autoencoder(path: Path) -> dict[str, Tensor]:
         _compare_shapes({first: values.shape}, {first: parameter.shape}, where)
         state[ours] = values.contiguous()
     return state
-
-
-def _places(keys: Sequence[str]) -> dict[str, str]:
-    """The keys of an autoencoder in a file, by their names without the prefix of a whole latent diffusion."""
-    prefix = PREFIX if any(key.startswith(PREFIX) for key in keys) else ""
-    named = {key.removeprefix(prefix): key for key in keys if key.startswith(prefix)}
-    # The loss contains its critic and LPIPS.
-    return {name: key for name, key in named.items() if not name.startswith("loss.")}
 
 
 def _names_in_file(net: KLAutoencoder, built: AutoencoderNet) -> dict[str, list[str]]:
@@ -316,6 +276,5 @@ def _names_in_file(net: KLAutoencoder, built: AutoencoderNet) -> dict[str, list[
 def net_changes(run: Run) -> str:
     """The options that set a latent recipe's autoencoder to the network of a pretrained one."""
     net = read_header(run.weights())["recipe"]["net"]
-    return " ".join(
-        f"--set 'stages.autoencoder.net.{key}={json.dumps(net[key])}'" for key in OWN_KEYS
-    )
+    changes = (f"{key}={json.dumps(value)}" for key, value in net.items())
+    return " ".join(f"--set 'stages.autoencoder.net.{change}'" for change in changes)

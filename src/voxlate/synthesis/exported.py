@@ -19,9 +19,8 @@ import numpy as np
 
 from voxlate import __version__
 from voxlate.base.array_types import Float32
-from voxlate.base.earlier import ANY, without_retired
 from voxlate.base.errors import BadInput
-from voxlate.base.files import read_json, sha256_of
+from voxlate.base.files import ANY, read_json, sha256_of, without_retired
 from voxlate.base.records import Digest, FileName, Record, Several, Text
 from voxlate.base.streams import Streams
 from voxlate.scans.cases.case import map_arrays
@@ -80,7 +79,7 @@ class CarriedCalibration:
 
 @dataclass(frozen=True)
 class Description:
-    """The content of model.json, as `voxlate.export_model` returns it.
+    """The content of model.json, as `voxlate.export` of a run returns it.
 
     Args:
         format: version of the format.
@@ -96,7 +95,7 @@ class Description:
 
     Example:
         >>> import voxlate
-        >>> description = voxlate.export_model("RUN", "MODEL", licence="apache-2.0")
+        >>> description = voxlate.export("RUN", out="MODEL", licence="apache-2.0")
         >>> description.licence, "network.onnx" in description.files
         ('apache-2.0', True)
     """

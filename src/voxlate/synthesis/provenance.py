@@ -11,6 +11,7 @@ from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json, relative_to, write_json
+from voxlate.base.messages import Message
 from voxlate.base.records import (
     Count,
     FileName,
@@ -22,7 +23,6 @@ from voxlate.base.records import (
     Record,
     Several,
     Share,
-    StatedMessage,
     Text,
     Widening,
 )
@@ -98,7 +98,7 @@ class _Keys(TypedDict, total=False):
     range: dict[Name, tuple[Number, Number]]
     cases: list[Name]
     failed: dict[Text, Text]
-    warnings: list[StatedMessage]
+    warnings: list[Message]
     split: Text
     axes: Axes
     images: dict[FileName, Text]

@@ -61,7 +61,7 @@ Outcomes = Generator[tuple[int, Outcome], None, None]
 
 
 class WorkerDied(BadInput):
-    """The worker of a case ended twice while it worked on the case."""
+    """The worker of a case ended while it worked on the case."""
 
 
 class Executor(Protocol):

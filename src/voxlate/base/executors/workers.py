@@ -1,7 +1,6 @@
 """Workers, which are processes of this machine or actors of a Ray cluster, and the executor that a command asks for.
 
-Each worker has one case at a time. One that ends is replaced, and its case is tried once more by another one; if that ends
-as well, the case is to blame and fails.
+Each worker has one case at a time. One that ends is replaced, and its case fails.
 """
 
 import multiprocessing
@@ -42,7 +41,7 @@ from voxlate.base.messages import Message, Say
 from voxlate.base.option import ExecutorOptions
 from voxlate.base.optional import optional_package
 
-TWICE = "expected a worker that finishes this case, found that two workers ended while they worked on it (most often their memory is exhausted). Run the same command again with fewer --workers or more memory."
+ENDED = "expected a worker that finishes this case, found that it ended (most often its memory is exhausted). Run the same command again with fewer --workers or more memory."
 CONNECTING_SECONDS = 10.0
 LOCAL = "local"  # Ray's name for a new cluster of this machine
 Answer = Outcome | Exception
@@ -94,7 +93,6 @@ def work_through(
     workers = dict[int, Worker]()  # by place
     free = {*range(min(count, len(cases)))}
     running = dict[Future[Answer], tuple[int, int]]()  # place and case
-    again = set[int]()
     try:
         while waiting or running:
             while waiting and free:
@@ -109,11 +107,7 @@ def work_through(
                     answer = future.result()
                 except workers[place].ended:
                     workers.pop(place).close()
-                    if number not in again:
-                        again.add(number)
-                        waiting.append(number)
-                        continue
-                    answer = Outcome(error=WorkerDied(TWICE))
+                    answer = Outcome(error=WorkerDied(ENDED))
                 if isinstance(answer, Exception):
                     raise answer
                 for said in answer.messages:

@@ -1,8 +1,6 @@
 """The commands that choose what is trained: recipes, starters, plan."""
 
-import json
 from collections.abc import Iterator
-from dataclasses import is_dataclass
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +10,7 @@ from rich.text import Text
 from voxlate.base.errors import BadInput
 from voxlate.base.groups import grouped
 from voxlate.base.option import AllowCode, MainOption, flag_of
-from voxlate.commands.api.entry import Argument, Command, Place, plain
+from voxlate.commands.api.entry import Argument, Command, Place
 from voxlate.commands.api.progress import Reporter
 from voxlate.scans.layout_options import quote_path
 from voxlate.training.training_options import AUTO, OF_PLAN, PlanOptions
@@ -25,10 +23,7 @@ def _recipe_lines(rows: Any, asked: Any) -> Iterator[Any]:
     from voxlate.training.recipe import text
 
     if asked.name is not None:
-        from voxlate.training.recipe import read  # loads pydantic
-
-        recipe = read(asked.name, allow_code=asked.allow_code)
-        yield text.text_of(asked.name) + "\n" + explain(recipe)
+        yield text.text_of(asked.name)
         return
     names = {row["name"] for row in rows}
     shown = [row for row in rows if not row["name"].endswith(text.SMALL)]
@@ -50,7 +45,7 @@ def recipes(
     name: Annotated[
         str | None,
         Argument(
-            "Recipe to print, with the meaning of every key.",
+            "Recipe to print.",
             metavar="NAME",
         ),
     ] = None,
@@ -173,10 +168,8 @@ def _plan_lines(chosen: "Plan", asked: Any) -> Iterator[Any]:
 
 def _words(asked: Any) -> str:
     """The options of a plan that were asked for, for the training that makes the same plan."""
-    names = ("minutes", *OF_PLAN)
-    options = PlanOptions(**{name: getattr(asked, name) for name in names})
     words = []
-    for name, value in options.changed_options(*names).items():
+    for name, value in asked.options.changed_options("minutes", *OF_PLAN).items():
         flag = f" {flag_of(name)}"
         each = value if isinstance(value, list | tuple) else [value]
         words += [flag if one is True else f"{flag} {quote(f'{one}')}" for one in each]
@@ -231,22 +224,3 @@ def plan(
     if to is not None:
         chosen.save(to)
     return chosen
-
-
-def explain(recipe: Any) -> str:
-    """One line a key, in the order of the recipe's tables: `# train.steps = 500  optimiser steps`."""
-    return "\n".join(["# Every key of this recipe, with its meaning:", *_key_lines(recipe, ""), ""])
-
-
-def _key_lines(value: Any, name: str) -> Iterator[str]:
-    from voxlate.base.config import key_types, meaning_of  # loads pydantic
-
-    hints = key_types(type(value))
-    for key, held in vars(value).items():
-        place = f"{name}.{key}".lstrip(".")
-        if is_dataclass(held):
-            yield from _key_lines(held, place)
-        elif key != "kind":
-            text = json.dumps(plain(held), ensure_ascii=False)
-            written = "unset" if held is None else text.replace('": ', '" = ')  # as in TOML
-            yield f"# {place} = {written}  {meaning_of(hints[key])}"

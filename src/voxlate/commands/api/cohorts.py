@@ -13,7 +13,6 @@ from voxlate.base.messages import worst_grade
 from voxlate.base.option import MainOption
 from voxlate.commands.api.entry import (
     Argument,
-    Aside,
     Command,
     Out,
     Place,
@@ -76,23 +75,23 @@ def _prepare_lines(done: "Cohort", asked: Any) -> Iterator[Any]:
 
     yield from done.warnings
     if (manifest := done.provenance["manifest"]) and not asked.manifest:
-        yield Aside(f"Cases and splits are read from {quote_path(manifest)}.")
+        yield f"Cases and splits are read from {quote_path(manifest)}."
     table = Table("", *COLUMNS, "unit", box=None)
     for name, counts in done.overview["rows"].items():
         table.add_row(name, *map(str, counts.values()), done.units.get(name, ""))
-    yield Aside(table)
+    yield table
     grids = [f"{shape} ({count})" for shape, count in done.overview["grids"].items()]
-    yield Aside(f"grids: {first_of(grids, 4)}")
+    yield f"grids: {first_of(grids, 4)}"
     held_out = [
         f"{split} {first_of(patients)} ({len(patients)})"
         for split, patients in done.held_out.items()
         if patients
     ]
     if held_out:
-        yield Aside(f"held out from training: {'; '.join(held_out)}")
+        yield f"held out from training: {'; '.join(held_out)}"
     for name in done.modalities:
         if lacking := [case.case for case in done.cases if name not in case.present]:
-            yield Aside(f"without {name}: {first_of(lacking)} ({plural(len(lacking), 'case')}).")
+            yield f"without {name}: {first_of(lacking)} ({plural(len(lacking), 'case')})."
     is_sound = worst_grade(done.warnings) != "do not trust"
     roles = " --source NAME --target NAME" if len(done.modalities) > MOST_GUESSED else ""
     following = f"Next:  voxlate train auto --data {quote_path(done.folder)} --out RUN{roles}"
@@ -156,8 +155,8 @@ def prepare(root: Root, out: Out, *, options: PrepareOptions, progress: Reporter
 
 
 def _manifest_lines(found: "CohortFiles", asked: Any) -> Iterator[Any]:
-    yield from (Aside(f"left out: {sentence}") for sentence in found.unclaimed)
-    yield from (Aside(f"assumed: {sentence}") for sentence in found.guessed)
+    yield from (f"left out: {sentence}" for sentence in found.unclaimed)
+    yield from (f"assumed: {sentence}" for sentence in found.guessed)
     table = asked.out or Path(asked.root) / "cases.csv"
     count = plural(len(found.cases), "case")
     how = (
@@ -236,21 +235,21 @@ def info(
     path: Annotated[
         Place,
         Argument(
-            "Scan, DICOM folder, FOLDER#series, cohort, run or weights.",
+            "Scan, DICOM folder, FOLDER#series, prepared cohort, run or weights.",
             metavar="PATH",
         ),
     ],
     *,
     max_volume: Annotated[str | None, MAX_VOLUME] = None,
 ) -> dict[str, Any]:
-    """Describe a scan (grid, unit, range), a cohort or a model.
+    """Describe a scan (grid, unit, range), a prepared cohort or a model.
     \f
     Returns:
-        dict[str, Any]: Facts by name. Of a scan: grid, unit, range, warnings; of a cohort: cases, splits and modalities; of a run:
+        dict[str, Any]: Facts by name. Of a scan: grid, unit, range, warnings; of a prepared cohort: cases, splits and modalities; of a run:
             source, target, network, steps and calibrations.
 
     Raises:
-        BadInput: the path is no scan, cohort or model; or a volume is larger than max_volume.
+        BadInput: the path is no scan, prepared cohort or model; or a volume is larger than max_volume.
 
     Example:
         >>> import voxlate

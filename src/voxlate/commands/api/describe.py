@@ -1,7 +1,5 @@
 """Facts about a file or folder, for the command info. It imports no torch for a scan."""
 
-from collections import Counter
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from voxlate.training.starters.names import is_starter
 
 
 def describe_path(path: Path) -> dict[str, Any]:
-    """Facts about a scan, a cohort (prepared or not), a run or weights; raises BadInput for others."""
+    """Facts about a scan, a prepared cohort, a run or weights; raises BadInput for others."""
     if is_starter(path):
         from voxlate.training.starter import run_folder  # imports torch, which a scan does not need
 
@@ -41,7 +39,9 @@ def describe_path(path: Path) -> dict[str, Any]:
     if not path.is_dir():
         return _scan(path)
     if not is_dicom_folder(path):
-        return _cohort(path)
+        raise BadInput(
+            f"{path}: expected a scan, a run or a prepared cohort, found another folder. List its cases by voxlate manifest, or prepare it."
+        )
     series = list_series(path)
     if len(series) == 1:
         return _scan(path)
@@ -50,23 +50,6 @@ def describe_path(path: Path) -> dict[str, Any]:
         for one in series
     ]
     return {"DICOM series": lines, "next": f"voxlate info {quote_path(series[0].path)}"}
-
-
-def _cohort(path: Path) -> dict[str, Any]:
-    """Facts about a folder of cases that is not prepared."""
-    from voxlate.scans.cohorts.find import find_cohort  # imported where a folder asks for it
-
-    cohort = find_cohort(path)
-    scans = Counter(chain.from_iterable(case.files for case in cohort.cases))
-    return {
-        "cohort": str(path),
-        "cases": len(cohort.cases),
-        "patients": len({case.patient or case.case for case in cohort.cases}),
-        "modalities": {name: scans[name] for name in sorted(scans)},
-        "left out": [*cohort.unread, *cohort.unclaimed],
-        "assumed": cohort.guessed,
-        "next": f"voxlate prepare {quote_path(path)} --out PREPARED",
-    }
 
 
 def _scan(path: Path) -> dict[str, Any]:

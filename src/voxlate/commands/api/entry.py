@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Annotated, Any, get_type_hints
 
 from voxlate.base import option
-from voxlate.base.errors import known_name, system_refusal
+from voxlate.base.errors import BadInput, known_name, system_refusal
 from voxlate.base.option import (
     ARGUMENT,
     MainOption,
@@ -22,7 +22,6 @@ from voxlate.base.option import (
     Option,
     Parameters,
 )
-from voxlate.base.optional import refusal_without
 from voxlate.commands.api.progress import Feedback, Reporter, report_to
 
 # The error of every function in Python, which stands before those of its own docstring.
@@ -46,13 +45,6 @@ Out = Annotated[Place, MainOption("Output folder.")]
 
 
 @dataclass(frozen=True)
-class Aside:
-    """A line that is shown beside the result, on stderr."""
-
-    line: Any
-
-
-@dataclass(frozen=True)
 class Undone:
     """A missing or untrusted result: the exit code is 3. sentence: "" prints nothing."""
 
@@ -64,7 +56,7 @@ class Command:
     """Makes a function a command, and returns it as Python has it.
 
     examples: lines of the end of --help. lines: what is printed of a result and the arguments that were asked: lines, tables,
-    messages, Aside and Undone. document: the result as plain values. reads: whether
+    messages and Undone. document: the result as plain values. reads: whether
     the command writes no files. waits: whether messages are printed at the end, in a few lines.
     """
 
@@ -148,8 +140,10 @@ class Command:
                 return self.described(**arguments), SimpleNamespace(**values)
             with report_to(progress) as report:
                 return self.described(**arguments, progress=report), SimpleNamespace(**values)
-        except ModuleNotFoundError as error:
-            raise refusal_without(error) from error
+        except ModuleNotFoundError as error:  # what needs another extra asks for it by `Package`
+            raise BadInput(
+                f"{error.name}: expected this package, such as those of the extra 'train', found it not installed. Run pip install 'voxlate[train]', or install it alone."
+            ) from error
         except OSError as error:
             raise system_refusal(error) from error
 
@@ -195,13 +189,7 @@ def _fields(table: Any) -> Parameters:
 
 def plain(value: Any) -> Any:
     """A result as plain values, which JSON can state: its document, if it has one."""
-    if hasattr(value, "document"):
-        document = value.document
-        return plain(document() if callable(document) else document)
-    if is_dataclass(value):
-        value = vars(value)
-    if isinstance(value, Mapping):
-        return {key: plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(inner) for inner in value]
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+    from pydantic_core import to_jsonable_python  # which --help does not need
+
+    document = getattr(value, "document", value)
+    return to_jsonable_python(document() if callable(document) else document, fallback=str)

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,7 +23,6 @@ from voxlate.commands.api.entry import (
     Place,
     Run,
     Undone,
-    function,
 )
 from voxlate.commands.api.progress import Reporter
 from voxlate.training.starters.names import is_starter
@@ -32,67 +31,21 @@ if TYPE_CHECKING:
     from voxlate.clinic.dicom_out import Exported
     from voxlate.synthesis.exported import Description
 
-DICOM = MainOption("Folder for the DICOM series: new, or of this very export.")
-IMAGES = Argument("Folder that synth wrote, or one case's folder in it.", metavar="OUT|RUN")
-Images = Annotated[Place, IMAGES]
-EXPORTED = "Folder that synth wrote, or one case's folder in it; with --out a run, starter:NAME or hf://NAME/REPO."
-To = Annotated[Place, MainOption("New folder of the model.")]
 
-
-@function
-def export(
-    out: Images,
-    dicom: Annotated[Place, DICOM],
-    *,
-    options: ExportOptions,
-    progress: Reporter,
+def _export_images(
+    out: Path, dicom: Path, options: ExportOptions, progress: Reporter
 ) -> "Exported":
-    """Write synthesised images as derived DICOM series in the study of their source (research use only).
-    \f
-    Returns:
-        Exported: The folders of the new series (`series`, `maps`, `structures`, `reports`), all `files`, and `messages`.
-
-    Raises:
-        BadInput: the folder has no images of synth; the source is no DICOM series and `like` names none; or a series is of
-            another patient, frame of reference or grid.
-
-    Example:
-        >>> import voxlate
-        >>> _ = voxlate.synthesise("RUN", {"t1": "SERIES"}, "NEW", anyway=True, progress=False)
-        >>> exported = voxlate.export("NEW", "DICOM", accept_untrusted=True, progress=False)
-        >>> exported.series[0].name, len(exported.files)
-        ('t2', 7)
-    """
+    """Write synthesised images as derived DICOM series."""
     from voxlate.clinic.dicom_out import export_dicom
 
     like = None if options.like is None else Path(options.like)
     return export_dicom(
-        Path(out),
-        Path(dicom),
-        like,
-        progress.count("images"),
-        options.accept_untrusted,
-        options.rtstruct,
+        out, dicom, like, progress.count("images"), options.accept_untrusted, options.rtstruct
     )
 
 
-@function
-def export_model(run: Run, out: To, *, options: ModelOptions, progress: Reporter) -> "Description":
-    """Write a trained model to a new folder that synth runs without torch, and run its self-test there.
-    \f
-    Returns:
-        Description: The content of model.json: `facts` of the model, its `graph`, `calibration`, `licence`, and the SHA-256 of
-            each of its `files`.
-
-    Raises:
-        BadInput: the folder exists; the run's preparation or network cannot be exported; or the package onnx is not installed.
-
-    Example:
-        >>> import voxlate
-        >>> description = voxlate.export_model("RUN", "MODEL")
-        >>> description.graph.largest_loss < 1e-3  # network units
-        True
-    """
+def _export_model(run: Place, out: Path, options: ModelOptions) -> "Description":
+    """Write a trained model to a new folder."""
     from voxlate.exchange.export import export_model
     from voxlate.training.load import load
 
@@ -102,7 +55,7 @@ def export_model(run: Run, out: To, *, options: ModelOptions, progress: Reporter
         sharpness=options.sharpness,
         intervals=options.intervals,
     )
-    return export_model(model, Path(out), _licence(run, options.licence))
+    return export_model(model, out, _licence(run, options.licence))
 
 
 def _licence(run: Place, stated: str) -> str:
@@ -130,12 +83,19 @@ def _export_lines(done: Any, asked: Any) -> Iterator[Any]:
     export OUT --dicom TO --rtstruct
     export RUN --out MODEL
     """,
-    name="export",
     lines=_export_lines,
 )
-def _export_any(
-    path: Annotated[Place, replace(IMAGES, help=EXPORTED)],
-    dicom: Annotated[Place | None, DICOM] = None,
+def export(
+    path: Annotated[
+        Place,
+        Argument(
+            "Folder that synth wrote, or one case's folder in it; with --out a run, starter:NAME or hf://NAME/REPO.",
+            metavar="OUT|RUN",
+        ),
+    ],
+    dicom: Annotated[
+        Place | None, MainOption("Folder for the DICOM series: new, or of this very export.")
+    ] = None,
     out: Annotated[
         Place | None,
         MainOption("New folder for the model, which runs without torch."),
@@ -144,12 +104,33 @@ def _export_any(
     images: ExportOptions,
     model: ModelOptions,
     progress: Reporter,
-) -> Any:
-    """Write images as derived DICOM series (research use only), or a model that runs without torch."""
+) -> "Exported | Description":
+    """Write images as derived DICOM series (research use only), or a model that runs without torch.
+    \f
+    Returns:
+        Exported | Description: Of images the folders of the new series (`series`, `maps`, `structures`, `reports`), all `files`, and
+            `messages`. Of a model the content of model.json: `facts`, its `graph`, `calibration`, `licence`, and the SHA-256 of each of
+            its `files`.
+
+    Raises:
+        BadInput: the folder has no images of synth; the source is no DICOM series and `like` names none; a series is of
+            another patient, frame of reference or grid; the folder of a model exists; the run's preparation or network
+            cannot be exported; or the package onnx is not installed.
+
+    Example:
+        >>> import voxlate
+        >>> _ = voxlate.synthesise("RUN", {"t1": "SERIES"}, "NEW", anyway=True, progress=False)
+        >>> exported = voxlate.export("NEW", "DICOM", accept_untrusted=True, progress=False)
+        >>> exported.series[0].name, len(exported.files)
+        ('t2', 7)
+        >>> description = voxlate.export("RUN", out="MODEL")
+        >>> description.graph.largest_loss < 1e-3  # network units
+        True
+    """
     if dicom is not None and out is None:
-        return export(path, dicom, **vars(images), progress=progress)
+        return _export_images(Path(path), Path(dicom), images, progress)
     if out is not None and dicom is None:
-        return export_model(path, out, **vars(model), progress=progress)
+        return _export_model(path, Path(out), model)
     found = "neither" if out is None else "both"
     raise BadInput(
         f"export: expected --dicom (for images) or --out (for a model), found {found}. Pass one of them."

@@ -32,12 +32,11 @@ def say(line: Any, console: Console = out, style: str | None = None) -> None:
     console.print(line, style=style, highlight=False, soft_wrap=isinstance(line, str | Text))
 
 
-def note(said: str | Message) -> None:
+def note(said: Message) -> None:
     """Print a message on stderr, as loud as its grade."""
-    value = Message("", "note", said) if isinstance(said, str) else said
-    case = f"{value.case}: " if value.case else ""
-    label = "note" if value.grade == "note" else value.grade.upper()
-    say(f"{label}: {case}{value.text}", err, STYLES[value.grade])
+    case = f"{said.case}: " if said.case else ""
+    label = "note" if said.grade == "note" else said.grade.upper()
+    say(f"{label}: {case}{said.text}", err, STYLES[said.grade])
 
 
 class Bars:

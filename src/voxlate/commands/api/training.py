@@ -28,7 +28,9 @@ from voxlate.training.training_options import (
 if TYPE_CHECKING:
     from voxlate.training.run import Run as Trained
 
-Publication = Literal["xmodality", "kl-f4"]
+Publication = Literal[
+    "tof_to_cta_unet", "tof_to_cta_adm", "tof_to_cta_uvit", "tof_to_cta_dit", "kl-f4"
+]
 
 
 def _trained_lines(done: "Trained", asked: Any) -> Iterator[Any]:
@@ -44,9 +46,7 @@ def _trained_lines(done: "Trained", asked: Any) -> Iterator[Any]:
         curves = done.folder.parent
         runs = " ".join(quote_path(curves / f"fold{fold}") for fold in range(folds))
         following = f"synth {runs} COHORT --out CV"
-        made = f"{folds} of {FOLDS} folds are models, below {quote(str(curves))}: the verdict is that of the last, and patients of other folds are in all trainings."
-        if folds == FOLDS:
-            made = f"{folds} models, below {quote(str(curves))}: the verdict is that of the last."
+        made = f"{folds} models of {FOLDS} folds, below {quote(str(curves))}: the verdict is that of the last."
     by_stage = read_verdicts(done.log)
     final = by_stage.pop("final", [])
     is_worse = any(verdict.outcome == "worse" for verdict in final)
@@ -152,19 +152,18 @@ def adapt(
     return adapt_run(run, data, out, options, progress=progress.step, say=progress.say)
 
 
-def _imported_lines(done: "Trained", _: Any) -> Iterator[str]:
-    from voxlate.exchange.published import net_changes
-    from voxlate.training.weights import read_header
+def _imported_lines(done: "Trained", asked: Any) -> Iterator[str]:
+    from voxlate.exchange.published import AUTOENCODER, net_changes
 
     following = f"synth {done.folder} SCANS --out OUT"
-    if read_header(done.weights())["recipe"]["method"]["kind"] == "autoencoding":
+    if asked.source == AUTOENCODER:
         following = f"train LATENT_RECIPE --data PREPARED --out RUN --reuse {done.folder} {net_changes(done)}"
     yield f"{done.weights()} is the model. Next:  voxlate {following}"
 
 
 @Command(
     """
-    import xmodality adm.safetensors --out RUN
+    import tof_to_cta_adm adm.safetensors --out RUN
     import kl-f4 vae.safetensors --out KL
     """,
     name="import",
@@ -175,7 +174,7 @@ def import_weights(
     source: Annotated[
         Publication,
         Argument(
-            "Origin of the weights: xmodality (paper 001), or kl-f4 for an autoencoder of latent diffusion.",
+            "Recipe of the weights' network (paper 001), or kl-f4 for an autoencoder of latent diffusion.",
             metavar="SOURCE",
         ),
     ],
@@ -197,12 +196,13 @@ def import_weights(
 
     Example:
         >>> import voxlate
-        >>> run = voxlate.import_weights("xmodality", "adm.safetensors", "RUN")  # doctest: +SKIP
+        >>> run = voxlate.import_weights("tof_to_cta_adm", "adm.safetensors", "RUN")  # doctest: +SKIP
     """
-    from voxlate.exchange.published import import_autoencoder, import_run
+    from voxlate.exchange.published import AUTOENCODER, import_autoencoder, import_run
 
-    read = import_run if source == "xmodality" else import_autoencoder
-    return read(Path(weights), Path(out))
+    if source == AUTOENCODER:
+        return import_autoencoder(Path(weights), Path(out))
+    return import_run(Path(weights), Path(out), source)
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,6 @@ def _train(recipe: Any, data: Path, out: Path, asked: TrainOptions, report: Repo
     else:
         chosen = read(f"{recipe}", asked.set, asked.allow_code)
         beginning = Beginning(head_of(f"{recipe}"))
-        _say_last_stage(chosen, asked, report)
     return train_recipe(
         chosen, data, out, asked, beginning=beginning, progress=report.step, say=report.say
     )
@@ -123,13 +122,3 @@ def _planned(
     text = f"{run.recipe} is resumed as it was planned; options of a plan and --set change nothing (another --out makes another plan)."
     report.say(message("resumed", text))
     return from_dict(run.origin["recipe"], f"{out}", asked.allow_code), Beginning()
-
-
-def _say_last_stage(recipe: Recipe, asked: TrainOptions, report: Reporter) -> None:
-    """State that changes of the training hold for the last stage alone, where a recipe has several."""
-    tables = {key.split(".")[0] for key in asked.set or {}}
-    own = sorted(tables & {"train", "net", "method", "opponent"})
-    if own and recipe.stages:
-        others = ", ".join(f"stages.{stage.name}.{own[0]}" for stage in recipe.stages)
-        text = f"--set {own[0]}… changes the last stage alone; the others are {others}."
-        report.say(message("last-stage", text))

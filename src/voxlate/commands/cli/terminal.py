@@ -37,8 +37,8 @@ from voxlate.base.option import (
     parameters_of,
     text_type,
 )
-from voxlate.commands.api.entry import HOMES, Aside, Command, Undone, commands, plain
-from voxlate.commands.api.progress import Reporter, err, main_process, note, say
+from voxlate.commands.api.entry import HOMES, Command, Undone, commands, plain
+from voxlate.commands.api.progress import Reporter, main_process, note, say
 
 METAVARS = {Path: "PATH", int: "INT", float: "NUMBER", bool: ""}
 
@@ -93,22 +93,12 @@ def fail(error: BaseException) -> NoReturn:
             _fail(f"{error}; run the same command again to resume.", 130)
         case _ if isinstance(error, OSError) or system_code(error) is not None:
             _fail(f"{system_refusal(error)}", 2)
-        case _ if place := _own_code(error):
-            _fail(f"{place}: {type(error).__name__}: {error}. Mend this code (see --debug).", 2)
         case _:
+            place = traceback.extract_tb(error.__traceback__)[-1]
             _fail(
-                f"This should not happen: {type(error).__name__}: {error}. Report what --debug prints.",
+                f"This should not happen: {type(error).__name__}: {error} ({place.filename}, line {place.lineno}). Mend this file if it is yours, or report what --debug prints.",
                 1,
             )
-
-
-def _own_code(error: BaseException) -> str:
-    """The last line of the user's own modules through which an error came; "" where there is none."""
-    from voxlate.base.config import imported  # loads pydantic
-
-    steps = traceback.walk_tb(error.__traceback__)
-    own = [(frame, line) for frame, line in steps if frame.f_globals.get("__name__") in imported]
-    return f"{own[-1][0].f_code.co_filename}, line {own[-1][1]}" if own else ""
 
 
 def _fail(sentence: str, code: int) -> NoReturn:
@@ -140,21 +130,23 @@ def print_messages(verbose: bool, wait: bool = True) -> Iterator[Say]:
         """Print a message, or keep it for the end."""
         if verbose:
             note(said)
+        elif said.is_detail:
+            return
         elif wait:
             kept.append(said)
-        elif not said.is_detail:
+        else:
             note(said)
 
     try:
         yield take
     finally:
-        for said in summarise(said for said in kept if not said.is_detail):
+        for said in summarise(kept):
             note(said)
 
 
 def show_warning(said: Warning | str, *_: object) -> None:
     """Show a warning of a library as a note."""
-    note(f"{said}")
+    note(Message("", "note", f"{said}"))
 
 
 def wait_as_the_load_asks() -> None:
@@ -205,9 +197,7 @@ def add(command: Command) -> None:
         if typed["as_json"] and main_process:
             print(json.dumps(plain(command.document(result))))
         for line in [] if typed["as_json"] else shown:
-            if isinstance(line, Aside):
-                say(line.line, err)
-            elif not isinstance(line, Undone | Message):
+            if not isinstance(line, Undone | Message):
                 say(line)
         end(line.sentence for line in shown if isinstance(line, Undone))
 

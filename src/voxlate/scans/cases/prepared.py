@@ -23,7 +23,6 @@ from voxlate.base.records import (
     Positive,
     Record,
     Split,
-    StatedMessage,
 )
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case import (
@@ -269,7 +268,7 @@ class CohortFile:
     cases: tuple[CaseEntry, ...]
     modalities: tuple[Name, ...]
     units: dict[Name, Unit]
-    warnings: tuple[StatedMessage, ...]
+    warnings: tuple[Message, ...]
     provenance: dict[str, Any]
 
 

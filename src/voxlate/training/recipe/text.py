@@ -9,9 +9,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from voxlate.base.earlier import ANY, without_retired
 from voxlate.base.errors import BadInput, did_you_mean, known_name
-from voxlate.base.option import toml_value
+from voxlate.base.files import ANY, without_retired
+from voxlate.base.option import UNSET, toml_value
 
 Values = dict[str, Any]  # plain tables of a recipe
 
@@ -215,7 +215,7 @@ def _change(values: Any, key: str, value: Any) -> None:
             raise BadInput(
                 f"--set {key}: expected '{part}' to be a table, found a value. Check the key."
             )
-    value = "none" if value is None else value
+    value = UNSET if value is None else value
     parsed = toml_value(value) if isinstance(value, str) else value
     if isinstance(parsed, float) and parsed.is_integer():
         parsed = int(parsed)  # --set train.steps=1e5
