@@ -135,17 +135,22 @@ class TorchNetwork:
     def with_options(
         self, facts: ModelFacts, allow_code: bool, like: str | None, given: Mapping[str, Any]
     ) -> "tuple[ModelFacts, TorchNetwork]":
-        """The model with other keys of synth (see `Model.with_options`)."""
+        """The model with other keys of synth, or those of the recipe `like` (see `Model.with_options`)."""
+        stated = self.recipe.synth
         if like is not None:
-            facts, network = self.like(facts, like, allow_code)
-            return network.with_options(facts, allow_code, None, given)
+            other = recipes.read(like, allow_code=allow_code)
+            if other.method != self.recipe.method:
+                raise BadInput(
+                    f"{like}: expected a recipe that trains the same method ('{self.recipe.title}'), found '{other.title}'. Choose another one, or train it."
+                )
+            stated = other.synth
         typed = {name: given[name] for name in given.keys() & parameters_of(SynthKeys).keys()}
         checked = check_options(SynthKeys, typed)
         chosen = apply_changes({}, {name: checked.get(name, given[name]) for name in given})
         for name in TABLES:
             if isinstance(chosen.get(name), str):
                 chosen[name] = {"kind": chosen[name]}
-        own = dict(vars(self.recipe.synth))
+        own = dict(vars(stated))
         if chosen.get("samples", 1) > 1:
             own["sharpness"] = 1.0  # the mean of several is blurred without it
         if chosen.get("sampler", own["sampler"]) != own["sampler"]:
@@ -161,17 +166,6 @@ class TorchNetwork:
                 f"synth.{unfit[0]}: expected no option of the sampling for '{self.recipe.title}', which draws no noise with sharpness {synth.sharpness:g}, found {', '.join(unfit)}. Leave it out; {HOW_TO_SAMPLE}."
             )
         return changed
-
-    def like(
-        self, facts: ModelFacts, recipe: str, allow_code: bool
-    ) -> "tuple[ModelFacts, TorchNetwork]":
-        """The model with the synth table of another recipe, which may differ from its own in that part only."""
-        other = recipes.read(recipe, allow_code=allow_code)
-        if other.method != self.recipe.method:
-            raise BadInput(
-                f"{recipe}: expected a recipe that trains the same method ('{self.recipe.title}'), found '{other.title}'. Choose another one, or train it."
-            )
-        return self.with_synth(facts, other.synth)
 
     def with_synth(self, facts: ModelFacts, synth: Synthesis) -> "tuple[ModelFacts, TorchNetwork]":
         """The model with another synth table."""
@@ -235,8 +229,7 @@ def open_run(run: Path | str, device: str, allow_code: bool, answer: Answer | No
         facts = model_facts(recipe, header, data_of_training([folder]))
     chosen = find_device(device)
     network = TorchNetwork(method.to(chosen), recipe, header, chosen, device)
-    own_samples = header["recipe"].get("synth", {}).get("samples", 1)
-    return Model(facts, network, origin, known, RunCalibrations(folder, own_samples))
+    return Model(facts, network, origin, known, RunCalibrations(folder))
 
 
 def network_of(model: Model) -> TorchNetwork:
