@@ -1,7 +1,6 @@
 """The training of all stages of a recipe into a run; the same command resumes a stopped run."""
 
 import contextlib
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -141,7 +140,7 @@ def _with_lengths(first: Job) -> list[Job]:
     recipe = with_steps(first.recipe, lengths)
 
     def _decide() -> Recipe:
-        stated = stage_precisions(first.run)
+        stated = stage_precisions(first.run, recipe)
         chosen = with_precision(recipe, first.device, stated)
         if chosen != recipe and not stated:
             first.say(message("precision", f"train.precision: {choose(first.device)[1]}."))
@@ -237,13 +236,13 @@ def _train_stage(
 
 def _load_start(method: Method, start: Path, adapts: bool) -> None:
     """Load the weights from which a stage is initialised; an adaptation keeps the predictor that was adapted before."""
-    inner = [getattr(module, "predictor", None) for module in method.modules()]
-    predictors = [one for one in inner if isinstance(one, Method)]
-    adapted = [copy.deepcopy(one.state_dict()) for one in predictors]
+    adapted = {
+        name: tensor.clone()
+        for name, tensor in method.state_dict().items()
+        if adapts and "task.predictor." in name
+    }
     load_weights(method, start)
-    if adapts:
-        for predictor, state in zip(predictors, adapted):
-            predictor.load_state_dict(state)
+    method.load_state_dict(adapted, strict=False)
 
 
 def _check_stages(jobs: Sequence[Job], starts: Mapping[str, Path]) -> None:

@@ -1,5 +1,6 @@
 """Weights files: a whole model as one safetensors file with its recipe, units and provenance in the header."""
 
+import copy
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,12 +16,7 @@ from voxlate.base.config import kind_of, to_tables
 from voxlate.base.errors import BadInput
 from voxlate.base.files import sha256_of, whole_file
 from voxlate.base.messages import Message, message
-from voxlate.base.records import (
-    Record,
-    Tensors,
-    checksum,
-    write_tensors,
-)
+from voxlate.base.records import Record, checksum, write_tensors
 from voxlate.scans.cases.case import DIGITS
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.formats.format import KeptByFile
@@ -102,18 +98,15 @@ def weights_checksum(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -
 
 def read_header(path: Path) -> dict[str, Any]:
     """The header of a weights file; raises BadInput if voxlate did not write the file, or if it was changed."""
-    with _record(path).tensors("pt") as file:
-        header = _header_of(file)
-    _check_once(path)
-    return {**header, "recipe": stored_recipe(header["recipe"])}
+    return copy.deepcopy(_header_once(path))
 
 
-def _compare(path: Path) -> None:
-    """Compare a file with its checksum."""
-    _read(path)
+def _read_header(path: Path) -> dict[str, Any]:
+    """The header of a file that was compared with its checksum."""
+    return _read(path)[0]
 
 
-_check_once = KeptByFile(_compare, 64)  # in each process
+_header_once = KeptByFile(_read_header, 64)  # in each process
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -126,29 +119,16 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
     Tensors that were packed in half precision are returned in float32, which holds their values exactly.
     """
-    with _record(path).tensors("pt") as file:
-        header = _header_of(file)
+    record = Record(path, "a trained model (voxlate train makes one)", "Copy or train it again.")
+    with record.tensors("pt") as file:
+        header: dict[str, Any] = record.table(file.text("voxlate"))
+        record.check_version(header, "made_by", "voxlate")
         tensors = file.arrays
-    file.record.check_checksum(header.get("sha256", ""), weights_checksum(header, tensors))
+    record.check_checksum(header.get("sha256", ""), weights_checksum(header, tensors))
     for name, tensor in tensors.items():
         if tensor.dtype in HALF:
             tensors[name] = tensor.float()
     return {**header, "recipe": stored_recipe(header["recipe"])}, tensors
-
-
-def _record(path: Path) -> Record:
-    return Record(path, "a trained model (voxlate train makes one)", "Copy or train it again.")
-
-
-def _header_of(file: Tensors) -> dict[str, Any]:
-    """The header of an open weights file, whose checksum says that it is as it was written."""
-    if "voxlate" not in file.metadata:
-        raise BadInput(
-            f"{file.record.path}: expected weights that voxlate saved, found a file without its header. Check the path."
-        )
-    header: dict[str, Any] = file.record.table(file.metadata["voxlate"])
-    file.record.check_version(header, "made_by", "voxlate")
-    return header
 
 
 def load_weights(method: nn.Module, path: Path) -> None:

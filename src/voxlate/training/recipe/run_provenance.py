@@ -50,35 +50,6 @@ class TrainedData(TypedDict, total=False):
     imported: dict[Text, Text]
 
 
-class _Kind(TypedDict):
-    kind: Text
-
-
-class _StoredData(TypedDict):
-    source: list[Text]
-    target: list[Text]
-
-
-class _StoredTraining(TypedDict, total=False):
-    precision: Text
-
-
-class StoredRecipe(TypedDict):
-    """The keys of a stored recipe that are read before it checks itself further; its other keys are passed on."""
-
-    title: Text
-    data: _StoredData
-    net: _Kind
-    method: _Kind
-    train: _StoredTraining
-
-
-class WithRecipe(TypedDict):
-    """A stored document that has a recipe."""
-
-    recipe: StoredRecipe
-
-
 class Adapted(TypedDict):
     """The weights that a run was adapted from, and whether these were calibrated."""
 
@@ -86,9 +57,10 @@ class Adapted(TypedDict):
     calibrated: bool
 
 
-class RunProvenance(WithRecipe):
+class RunProvenance(TypedDict):
     """The checked keys of the provenance of a run; others, such as versions of software, are passed on."""
 
+    recipe: dict[Text, Any]  # checks itself where it is read
     data: TrainedData
     prepared: NotRequired[Place]
     inherited_voxels: NotRequired[list[ShortDigest]]
