@@ -12,6 +12,7 @@ from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
 from voxlate.base.config import adapter
 from voxlate.base.errors import BadInput
+from voxlate.base.files import file_hash
 from voxlate.base.messages import Message, message
 from voxlate.base.records import Digest, Record, checksum, write_tensors
 from voxlate.scans.formats.format import KeptByFile
@@ -23,8 +24,6 @@ from voxlate.synthesis.calibration import (
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.model import Model
 from voxlate.training.recipe.text import first_change, stored_options
-from voxlate.training.run import Run
-from voxlate.training.weights import file_hash
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class RunCalibrations:
 
     def messages(self, facts: ModelFacts) -> list[Message]:
         """A message where the run is calibrated for another answer or number of samples only."""
-        others = Run(self.folder).calibrations
+        others = sorted(self.folder.glob("calibration.*.safetensors"))
         if not others or self.file(facts).is_file():
             return []
         pairs = (file.name.split(".")[1:3] for file in others)

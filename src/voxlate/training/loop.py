@@ -25,11 +25,10 @@ from voxlate.science.methods.autoencoding import reconstruction_error
 from voxlate.science.methods.method import Method
 from voxlate.science.nets.autoencoder import AutoencoderNet
 from voxlate.science.nets.cpu import volumes_in_float32
-from voxlate.training.batches.latents import cache_moments, can_cache
-from voxlate.training.job import Clock, Job
+from voxlate.training.batches.patches import cache_moments, can_cache
+from voxlate.training.job import Clock, Job, by_main
 from voxlate.training.learner import Learner, Log, Losses, owner_of, resume, save_state
 from voxlate.training.precision import autocast
-from voxlate.training.processes import by_main
 from voxlate.training.recipe import Recipe, stage_recipe
 from voxlate.training.validate import (
     Measure,
@@ -185,7 +184,7 @@ class StageState(Log):
         self.next_asked = 0
 
     def by_main(self, do: "Callable[[StageState], Any]") -> Any:
-        """The result of a function of this training, which the main process alone calls (see processes.by_main)."""
+        """The result of a function of this training, which the main process alone calls (see job.by_main)."""
         return by_main(self.job.accelerator, lambda: do(self))
 
     @property

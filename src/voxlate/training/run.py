@@ -36,7 +36,7 @@ class Run:
     """The folder of a training, as `voxlate.train` returns it.
 
     Args:
-        folder: RUN/{recipe.toml, provenance.json, log.jsonl, clock.txt, state.pt} and {weights, naive, anatomy}.safetensors.
+        folder: RUN/{recipe.toml, provenance.json, facts.json, log.jsonl, clock.txt, state.pt} and {weights, naive, anatomy}.safetensors.
 
     Example:
         >>> from pathlib import Path

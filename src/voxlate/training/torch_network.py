@@ -17,6 +17,7 @@ from voxlate.base.array_types import Float32
 from voxlate.base.config import adapter, check_options, fill
 from voxlate.base.devices import find_device, name_of, single_threads
 from voxlate.base.errors import BadInput
+from voxlate.base.files import file_hash, write_json
 from voxlate.base.option import parameters_of
 from voxlate.scans.formats.format import errors_as
 from voxlate.science.batch import collate
@@ -34,6 +35,7 @@ from voxlate.synthesis.synth_options import SynthKeys
 from voxlate.training import recipe as recipes
 from voxlate.training.batches.patches import batch_of
 from voxlate.training.calibration_file import RunCalibrations
+from voxlate.training.load import FACTS
 from voxlate.training.precision import autocast, of_synthesis
 from voxlate.training.recipe import Recipe, Synthesis, check_synthesis, from_dict, stage_recipe
 from voxlate.training.recipe.reading import HOW_TO_SAMPLE
@@ -41,10 +43,9 @@ from voxlate.training.recipe.run_provenance import data_of_training
 from voxlate.training.recipe.text import apply_changes
 from voxlate.training.recipe.training_settings import Precision
 from voxlate.training.run import Run, of_a_run, software, weights_of
-from voxlate.training.starter import run_folder
 from voxlate.training.starters.card import read_card
-from voxlate.training.starters.names import folder_of, starter_names
-from voxlate.training.weights import file_hash, load_method, read_header
+from voxlate.training.starters.names import PREFIX, folder_of, run_folder, starter_names
+from voxlate.training.weights import load_method, read_header
 
 TABLES = ("noise", "slices", "schedule")  # keys that hold a table, whose kind may be named alone
 # Facts of a model by their names in its recipe, in the recipe's method, and in the header of its weights.
@@ -232,6 +233,12 @@ def open_run(run: Path | str, device: str, allow_code: bool, answer: Answer | No
     return Model(facts, network, origin, known, RunCalibrations(folder))
 
 
+def write_facts(folder: Path) -> None:
+    """Write what a check asks of a starter or run beside its weights (see load.load)."""
+    facts = open_run(folder, "cpu", allow_code=True, answer=None).facts
+    write_json(folder / FACTS, adapter(ModelFacts).dump_python(facts, mode="json"))
+
+
 def network_of(model: Model) -> TorchNetwork:
     """The network of a run that `load` has opened; raises BadInput for an exported model."""
     if not isinstance(model.network, TorchNetwork):
@@ -292,7 +299,7 @@ def model_facts(
 def _of_starter(starter: Mapping[str, Any]) -> dict[str, Any]:
     """What a starter states of itself, with the limits and errors on its card if this package has it."""
     stated = {key: starter[key] for key in ("name", "trained_on")}
-    if starter["name"] not in starter_names():
+    if PREFIX + starter["name"] not in starter_names():
         return stated
     card = read_card(folder_of(starter["name"]))
     limits = {"target_limits": card.target_limits, "measured": card.errors}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from voxlate.base.config import kind_of, to_tables
 from voxlate.base.errors import BadInput
-from voxlate.base.files import sha256_of, whole_file
+from voxlate.base.files import whole_file
 from voxlate.base.messages import Message, message
 from voxlate.base.records import Record, checksum, write_tensors
 from voxlate.scans.cases.case import DIGITS
@@ -65,11 +65,6 @@ def make_header(
         ],
         "made_by": software(),
     }
-
-
-def file_hash(path: Path) -> str:
-    """First 16 hexadecimal digits of SHA-256."""
-    return sha256_of(path)[:DIGITS]
 
 
 def save_weights(path: Path, method: nn.Module, header: Mapping[str, Any]) -> None:
@@ -176,6 +171,28 @@ def load_method(path: Path, allow_code: bool = False) -> Loaded:
     method = recipe.build()
     _fill(method, tensors, weights)
     return method.eval().requires_grad_(False), recipe, header
+
+
+def copy_model(folder: Path, out: Path, name: Path | str) -> Path:
+    """Copy a starter or a model of a hub into a folder of the user, which is then an ordinary run; an equal copy is kept.
+
+    Raises BadInput if the folder holds other files.
+    """
+    weights = weights_of(folder)
+    copied = Run(out).weights()
+    if copied.exists() and read_header(copied)["sha256"] == read_header(weights)["sha256"]:
+        return out
+    if out.exists() and any(out.iterdir()):
+        raise BadInput(
+            f"{out}: expected an empty folder or a copy of {name}, found other files. Choose another --out."
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    run = Run(folder)
+    stages = (file for file in sorted(folder.glob("weights.*.safetensors")) if file != weights)
+    for file in (run.recipe, run.anatomy, *stages, weights):  # the weights make it a run
+        if file.is_file():
+            shutil.copyfile(file, out / file.name)
+    return out
 
 
 def runs_of(folders: Sequence[Path | str]) -> list[Run]:
