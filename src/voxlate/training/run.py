@@ -12,9 +12,9 @@ from voxlate.base.errors import BadInput
 from voxlate.base.files import LOCK, write_json, write_text
 from voxlate.synthesis.exported import is_exported
 from voxlate.training.log_file import lines_of, read_verdicts
-from voxlate.training.recipe import Recipe, stated_keys, to_dict, with_tables
+from voxlate.training.recipe import Recipe, stated_keys, to_dict
 from voxlate.training.recipe.run_provenance import PROVENANCE, read_run
-from voxlate.training.recipe.text import as_toml, first_change, stored_recipe, values_of
+from voxlate.training.recipe.text import as_toml, first_change, values_of
 from voxlate.training.verdict import Verdict
 
 NOTICE = "Research software, not a medical device; not for diagnosis or treatment."
@@ -151,14 +151,10 @@ def begin_run(
 
 def _check_unedited(run: Run, recipe: Recipe) -> None:
     """Raise BadInput if recipe.toml is not that of the run any more, because an edited one would change nothing."""
-    path = f"{run.recipe}"
-    if (
-        not run.recipe.exists()
-        or with_tables(recipe, stored_recipe(values_of(path)), path) == recipe
-    ):
+    if not run.recipe.exists() or values_of(f"{run.recipe}") == stated_keys(recipe):
         return
     raise BadInput(
-        f"{path}: expected the recipe that this run began with, found an edited one. Restore it, or train the edited recipe into another --out."
+        f"{run.recipe}: expected the recipe that this run began with, found an edited one. Restore it, or train the edited recipe into another --out."
     )
 
 
