@@ -11,7 +11,7 @@ import voxlate
 from voxlate.base.errors import BadInput
 from voxlate.base.files import LOCK, write_json, write_text
 from voxlate.synthesis.exported import is_exported
-from voxlate.training.log_file import lines_of, read_verdicts
+from voxlate.training.log_file import history_of, read_verdicts
 from voxlate.training.recipe import Recipe, stated_keys, to_dict
 from voxlate.training.recipe.run_provenance import PROVENANCE, read_run
 from voxlate.training.recipe.text import as_toml, first_change, values_of
@@ -66,19 +66,8 @@ class Run:
 
     @property
     def history(self) -> Any:
-        """The log as a pandas DataFrame: stage, step, and a column for each loss and each validation score."""
-        import pandas  # slow to import, and needed by no training
-
-        rows = []
-        for _, line in lines_of(self.log):
-            if "loss" in line or "validation" in line:
-                scores = {
-                    f"validation {key}": value for key, value in line.get("validation", {}).items()
-                }
-                rows.append(
-                    {"stage": line["stage"], "step": line["step"], **line.get("loss", {}), **scores}
-                )
-        return pandas.DataFrame(rows)
+        """Losses and validation scores as a pandas DataFrame: stage, step, and a column for each."""
+        return history_of(self.log)
 
     @property
     def calibrations(self) -> list[Path]:
