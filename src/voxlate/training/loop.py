@@ -340,7 +340,7 @@ def compare(now: StageState) -> dict[str, Any]:
 
     The main process does. Returns what the weights' header states of it.
     """
-    job, learner, step = now.job, now.learner, now.learner.step
+    job, learner = now.job, now.learner
     stage, cohort, recipe = job.stage, job.cohort, job.recipe
     notes: dict[str, Any] = {} if learner.best is None else {"kept_step": learner.best.step}
     own = stage_recipe(recipe, stage.name)
@@ -361,9 +361,6 @@ def compare(now: StageState) -> dict[str, Any]:
             notes["worse"] = worse
     else:
         log_validation(now)
-    if now.clock.place(step) < now.options.steps:
-        now.add(ended=f"ended at step {step} of {now.options.steps} by train.stop or train.best.")
-        now.report(step)
     return notes
 
 

@@ -12,7 +12,7 @@ from voxlate.base.array_types import Float32
 from voxlate.base.messages import UNOWNED
 from voxlate.scans.cases.case import CANONICAL, reorder_axes
 from voxlate.scans.cases.prepared import Cohort
-from voxlate.scans.images.grid import Grid, Volume
+from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import Scale
 from voxlate.scans.images.ranges import NETWORK_RANGE, mask_for
 from voxlate.scans.images.tiling import Triple
@@ -240,7 +240,7 @@ class ItemErrors:
         """The voxels of a case that count, as 1; its background, else NaN; its baselines: in network units and the items' axes."""
         patches, scale = self.patches, self.scales[target]
         prepared, unit = patches.cohort.case(case), patches.cohort.units[target]
-        grid = Grid(prepared.header.shape, np.array(prepared.header.affine))
+        grid = prepared.header.grid
         inside = np.ones(grid.shape, np.float32)
         if mask_for(unit) == "body":
             inside = prepared.outline(target).astype(np.float32)

@@ -53,7 +53,7 @@ from voxlate.scans.formats.io import content_hash, read_volume
 from voxlate.scans.images.ranges import NETWORK_RANGE, WHOLE_MASK, Range, mask_for, range_for
 from voxlate.scans.images.regions import regions_from, tissue_regions
 from voxlate.synthesis.provenance import provenance_of, run_folders
-from voxlate.training.recipe.run_provenance import splits_of_training
+from voxlate.training.recipe.run_provenance import data_of_training
 
 if TYPE_CHECKING:
     from voxlate.science.nets.lpips import Lpips
@@ -129,7 +129,7 @@ def _cases_to_score(
     """
     if cases is not None:
         return {case.case: case for case in cohort if case.case in cases}
-    of_training = splits_of_training(run_folders(provenance_of(out)))
+    of_training = data_of_training(run_folders(provenance_of(out))).get("splits", {})
     in_training = {case: name for name, several in of_training.items() for case in several}
     splits = {
         case.case: case.split

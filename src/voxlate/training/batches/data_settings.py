@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import math
 from dataclasses import field, replace
 from itertools import chain, combinations, product
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Annotated, Literal, cast
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from voxlate.base.config import Provided, setting, settings
@@ -117,7 +117,7 @@ class DataSettings:
         list[str], setting("label maps that are read in addition: of lesions, say")
     ] = field(default_factory=list)
     weigh: Annotated[
-        dict[str, float],
+        dict[str, Annotated[float, Field(gt=0)]],
         setting(
             "how often voxels that a label map marks count in training's loss: { lesion = 10 }, or of one value { 'seg=13' = 5 }; where several do, their product"
         ),
@@ -211,9 +211,9 @@ class DataSettings:
         for key, times in self.weigh.items():
             name, equals, value = key.partition("=")
             known = name in self.labels and (not equals or value.isdecimal())
-            if not known or not 0 < times < math.inf:
+            if not known:
                 raise BadInput(
-                    f"data.weigh: expected a label map of data.labels ({', '.join(self.labels) or 'none'}) or NAME=NUMBER, and a factor above 0, found {key!r} = {times:g}. Change it, or add --set 'data.labels=[\"{name}\"]'."
+                    f"data.weigh: expected a label map of data.labels ({', '.join(self.labels) or 'none'}) or NAME=NUMBER, found {key!r} = {times:g}. Change it, or add --set 'data.labels=[\"{name}\"]'."
                 )
 
 

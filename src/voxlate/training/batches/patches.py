@@ -48,9 +48,8 @@ class Patches:
         starts = {case: self._starts(case, kept.get(case)) for case in cases}
         self.starts = {case: along for case, along in starts.items() if along}
         if not self.starts:
-            of_slices = "" if data.slices is None else ", in slices that pass data.slices"
             raise BadInput(
-                f"{cohort.folder}: expected patches of {data.patch} voxels with at least {data.foreground:.0%} foreground{of_slices}, found none in {len(cases)} cases. Lower data.foreground{of_slices and ' or the limits of data.slices'}, or prepare with --register if the scans are not aligned."
+                f"{cohort.folder}: expected patches of {data.patch} voxels with at least {data.foreground:.0%} foreground (in slices that pass data.slices, if it is set), found none in {len(cases)} cases. Lower data.foreground or the limits of data.slices, or prepare with --register if the scans are not aligned."
             )
 
     def _starts(self, case: str, kept: np.ndarray | None) -> list[int]:
