@@ -47,7 +47,6 @@ from voxlate.training.starters.card import read_card
 from voxlate.training.starters.names import PREFIX, folder_of, run_folder, starter_names
 from voxlate.training.weights import load_method, read_header
 
-TABLES = ("noise", "slices", "schedule")  # keys that hold a table, whose kind may be named alone
 # Facts of a model by their names in its recipe, in the recipe's method, and in the header of its weights.
 OF_RECIPE = ("title", "intensity", "needs_mask", "ignores_outside", "multiple")
 OF_METHOD = ("is_stochastic", "shows_doubt", "makes_targets", "trained_steps")
@@ -148,9 +147,6 @@ class TorchNetwork:
         typed = {name: given[name] for name in given.keys() & parameters_of(SynthKeys).keys()}
         checked = check_options(SynthKeys, typed)
         chosen = apply_changes({}, {name: checked.get(name, given[name]) for name in given})
-        for name in TABLES:
-            if isinstance(chosen.get(name), str):
-                chosen[name] = {"kind": chosen[name]}
         own = dict(vars(stated))
         if chosen.get("samples", 1) > 1:
             own["sharpness"] = 1.0  # the mean of several is blurred without it
