@@ -128,8 +128,6 @@ def take_step(
     """
     losses = {}
     options, device = job.stage.train, job.device
-    # torch.manual_seed looks for GPUs, which takes 1 ms.
-    seeded = torch.default_generator if device.type == "cpu" else torch
     place = clock.place(learner.step)
     progress = options.progress(place)
     calls = itertools.count()
@@ -148,7 +146,7 @@ def take_step(
             batch = next(batches)
             noise = Noise(stable_id(job.seed, learner.step, next(calls)), batch.item)
             # Dropout is the same after a restart.
-            seeded.manual_seed(stable_id(noise.seed, int(batch.item.flatten()[0])))
+            torch.manual_seed(stable_id(noise.seed, int(batch.item.flatten()[0])))
             # This is around the backward pass, too, which may compute layers again.
             with volumes_in_float32(device):
                 with autocast(device, options.precision):

@@ -153,9 +153,9 @@ def check_free(run: Run) -> None:
     of_plan = {run.recipe, folder / LOCK}
     if not folder.exists() or (folder.is_dir() and set(folder.iterdir()) <= of_plan):
         return
-    is_run = run.has_begun or run.provenance.is_file()
-    found = "a plan, found a run" if is_run else "a run, found other files"
-    raise BadInput(f"{folder}: expected an empty folder or {found}. Choose another --out.")
+    raise BadInput(
+        f"{folder}: expected an empty folder, a plan or a run of this recipe, found other files. Choose another --out."
+    )
 
 
 def software() -> dict[str, Any]:

@@ -107,8 +107,18 @@ def train(
     cohort = recipe.with_maps_of(cohort, must_draw=not starts)
     accelerator, device = processes(asked.device)
     run = Run(out)
-    first = Job(recipe, recipe.all_stages[0], cohort, accelerator, device, out=run)
-    jobs = _with_lengths(replace(first, progress=progress, say=say, track=asked.track))
+    first = Job(
+        recipe,
+        recipe.all_stages[0],
+        cohort,
+        accelerator,
+        device,
+        out=run,
+        progress=progress,
+        say=say,
+        track=asked.track,
+    )
+    jobs = _with_lengths(first)
     _check_stages(jobs, starts)
     others = runs_of(asked.reuse)
 

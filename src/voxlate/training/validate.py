@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from voxlate.base.array_types import Float32
+from voxlate.base.errors import BadInput
 from voxlate.base.messages import UNOWNED
 from voxlate.scans.cases.case import CANONICAL, reorder_axes
 from voxlate.scans.cases.prepared import Cohort
@@ -57,13 +58,13 @@ def validation_items(recipe: Recipe, stage: FullStage, cohort: Cohort) -> list[B
 
 def paired_patches(recipe: Recipe, stage: FullStage, cohort: Cohort) -> Patches | None:
     """The validation patches of a stage, of cases with sources and targets; None where there is no such case."""
-    split, data = validation_split(cohort), replace(stage.data, apart=False)
-    wanted = {*data.modalities}
-    cases = (entry for entry in cohort.cases if entry.split == split)
-    # without data.apart this was checked before
-    if stage.data.apart and not any(wanted <= {*entry.present} for entry in cases):
-        return None
-    return Patches(cohort, data, recipe.intensity, split)
+    data = replace(stage.data, apart=False)
+    try:
+        return Patches(cohort, data, recipe.intensity, validation_split(cohort))
+    except BadInput:
+        if stage.data.apart:
+            return None
+        raise
 
 
 def whole_slices(

@@ -1,7 +1,6 @@
 """What a training reads of a prepared cohort: which modalities and patches, of which cases, slices and scans."""
 
 import dataclasses
-import functools
 import json
 from dataclasses import field, replace
 from itertools import chain, combinations, product
@@ -17,6 +16,7 @@ from voxlate.base.config import Provided, setting, settings
 from voxlate.base.errors import BadInput, first_of
 from voxlate.scans.cases.case import CANONICAL, PROTONS, Axes, ContrastSettings, axis_of, open_case
 from voxlate.scans.cases.prepared import Cohort, case_path
+from voxlate.scans.formats.format import KeptByFile
 from voxlate.synthesis.facts import DataFacts, SyntheticHeads
 from voxlate.training.batches.augment import AugmentSettings
 
@@ -279,15 +279,11 @@ def training_cases(cohort: Cohort, data: DataSettings) -> list[str]:
 def select_slices(cohort: Cohort, chosen: SliceFilter, cases: list[str]) -> dict[str, np.ndarray]:
     """Which slices of each case pass a filter, bool [D]; each process reads a case once."""
     rule = json.dumps(dataclasses.asdict(chosen))
-    return {
-        case: _select(case_path(cohort.folder, case), cohort.header(case).checksum, rule)
-        for case in cases
-    }
+    return {case: _selected(case_path(cohort.folder, case), rule) for case in cases}
 
 
-@functools.cache
-def _select(path: Path, checksum: str, rule: str) -> np.ndarray:
-    """The slices of a case file that a rule keeps; a case that was prepared again has another checksum.
+def _select(path: Path, rule: str) -> np.ndarray:
+    """The slices of a case file that a rule keeps.
 
     Constant slices are left out, and modalities that the case lacks are ignored.
     """
@@ -307,3 +303,6 @@ def _select(path: Path, checksum: str, rule: str) -> np.ndarray:
         both = (bright[a] & bright[b]).sum(IN_PLANE)
         kept &= 2 * both >= chosen.overlap * (area[a] + area[b])
     return kept
+
+
+_selected = KeptByFile(_select)
