@@ -25,7 +25,7 @@ def shipped(shipped_starters, monkeypatch):
 
 
 def test_starters_are_whole_small_and_say_what_they_were_trained_on(shipped):
-    assert names.starter_names() == list(SHIPPED)
+    assert names.starter_names() == [f"starter:{name}" for name in SHIPPED]
     for name in SHIPPED:
         load_method(shipped / name)
         card, run = read_card(shipped / name), Run(shipped / name)
