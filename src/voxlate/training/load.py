@@ -15,12 +15,11 @@ from voxlate.synthesis.exported import is_exported, load_exported
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.scan_checks import read_known_scans
-from voxlate.training.starters.names import folder_of, is_starter
+from voxlate.training.starters.names import FACTS, folder_of, is_starter
 
 WEIGHTS, ANATOMY = "weights.safetensors", "anatomy.safetensors"
 # One of these is in the folder of a run, finished or not.
 OF_RUN = ("recipe.toml", WEIGHTS)
-FACTS = "facts.json"  # of a starter or run, beside its weights
 
 
 def load(

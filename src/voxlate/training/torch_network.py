@@ -35,7 +35,6 @@ from voxlate.synthesis.synth_options import SynthKeys
 from voxlate.training import recipe as recipes
 from voxlate.training.batches.patches import batch_of
 from voxlate.training.calibration_file import RunCalibrations
-from voxlate.training.load import FACTS
 from voxlate.training.precision import autocast, of_synthesis
 from voxlate.training.recipe import Recipe, Synthesis, check_synthesis, from_dict, stage_recipe
 from voxlate.training.recipe.reading import HOW_TO_SAMPLE
@@ -44,7 +43,7 @@ from voxlate.training.recipe.text import apply_changes
 from voxlate.training.recipe.training_settings import Precision
 from voxlate.training.run import Run, of_a_run, software, weights_of
 from voxlate.training.starters.card import read_card
-from voxlate.training.starters.names import PREFIX, folder_of, run_folder, starter_names
+from voxlate.training.starters.names import FACTS, PREFIX, folder_of, run_folder, starter_names
 from voxlate.training.weights import load_method, read_header
 
 # Facts of a model by their names in its recipe, in the recipe's method, and in the header of its weights.

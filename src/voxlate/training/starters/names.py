@@ -9,6 +9,7 @@ from voxlate.base.hub import download, is_on_hub
 PREFIX = "starter:"
 FOLDER = Path(__file__).parent
 CARD = "card.toml"
+FACTS = "facts.json"  # what a check asks of a starter or run, beside its weights
 
 
 def is_starter(run: object) -> TypeGuard[Path | str]:
