@@ -1,12 +1,8 @@
 """Writes what a check asks of each starter of the package beside its weights: python benchmarks/starter_facts.py, after each change of a starter."""
 
-from voxlate.base.config import adapter
-from voxlate.base.files import write_json
-from voxlate.synthesis.facts import ModelFacts
-from voxlate.training.load import FACTS, load
-from voxlate.training.starters.names import folder_of, starters_to_run
+from voxlate.training.starters.names import folder_of, starter_names
+from voxlate.training.torch_network import write_facts
 
 if __name__ == "__main__":
-    for starter in starters_to_run():
-        facts = adapter(ModelFacts).dump_python(load(starter).facts, mode="json")
-        write_json(folder_of(starter) / FACTS, facts)
+    for starter in starter_names():
+        write_facts(folder_of(starter))

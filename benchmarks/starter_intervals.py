@@ -16,7 +16,7 @@ from starter_heads import real_pair, synthesised
 from starter_pack import with_intervals
 from voxlate.anatomy.drawn import Drawn
 from voxlate.base.errors import BadInput
-from voxlate.base.files import HIGH, LOW
+from voxlate.base.files import HIGH, LOW, file_hash
 from voxlate.base.groups import grouped
 from voxlate.base.items import stable_id
 from voxlate.base.records import Widening
@@ -50,10 +50,9 @@ from voxlate.training.calibration_file import (
 from voxlate.training.load import load
 from voxlate.training.recipe import Recipe
 from voxlate.training.run import Run
-from voxlate.training.starter import copy_model
 from voxlate.training.starters.card import Card, Intervals
 from voxlate.training.torch_network import network_of
-from voxlate.training.weights import file_hash
+from voxlate.training.weights import copy_model
 
 # Each head is drawn twice, with every fourth slice and with all: real scans have slices of about 1 or 5 mm, and features of a
 # voxel compare neighbouring slices.

@@ -9,12 +9,12 @@ import tomli_w
 import torch
 
 from voxlate.base.errors import BadInput
-from voxlate.base.files import write_text
+from voxlate.base.files import file_hash, write_text
 from voxlate.training.recipe import to_dict
 from voxlate.training.run import Run, weights_of
 from voxlate.training.starters.card import MOST_BYTES, Card, Intervals, Measured, read_card
 from voxlate.training.starters.names import CARD, PREFIX
-from voxlate.training.weights import file_hash, load_method, read_header, write_weights
+from voxlate.training.weights import load_method, read_header, write_weights
 
 
 def pack(

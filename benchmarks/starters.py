@@ -27,7 +27,7 @@ from starter_heads import real_pair, scores_of, synthesised
 from starter_intervals import add_intervals, layout
 from starter_pack import pack, with_measured
 from voxlate.anatomy.phantom_cohort import write_cohort
-from voxlate.base.files import write_text
+from voxlate.base.files import file_hash, write_text
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.synthesis.cohort import Selection, synthesise_cases
 from voxlate.synthesis.model import Model
@@ -37,7 +37,6 @@ from voxlate.training.recipe import Recipe, head_of, read
 from voxlate.training.starters.card import Card, Measured, read_card
 from voxlate.training.starters.names import CARD, FOLDER
 from voxlate.training.train import Beginning, train
-from voxlate.training.weights import file_hash
 
 RECIPES = Path(__file__).with_name("starter_recipes")
 TRAINED_ON = "synthetic heads only, with the anatomy of 19 real heads (label maps of SynthSeg and lab2im, Apache-2.0)"

@@ -30,7 +30,7 @@ def test_recipes_are_those_to_start_from_or_of_a_paper_as_their_files_state(tmp_
     assert recipe.read(str(tmp_path / "own.toml")) == recipe.read("mrdpm")
 
 
-def test_the_small_variant_of_a_recipe_is_its_table_small_over_the_recipe_or_its_base():
+def test_the_small_variant_of_a_recipe_is_a_recipe_over_it_or_over_that_of_its_base():
     full, small = recipe.read("mrdpm"), recipe.read("mrdpm_small")
     assert small.net.width < full.net.width
     assert small.data.source == full.data.source

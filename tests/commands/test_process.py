@@ -160,9 +160,10 @@ def test_an_exported_model_is_checked_used_and_reported_without_torch(tmp_path):
         ), line
 
 
-def test_a_starter_is_opened_for_a_check_without_torch():
-    code = "import sys\nfrom voxlate.training.load import load\nload('starter:head-mr-to-ct', for_check=True)\nprint(*sys.modules, file=sys.stderr)"
-    assert not {"torch", "accelerate", "pandas"} & imported_by(code=code)
+def test_a_starter_and_a_run_are_opened_for_a_check_without_torch(run):
+    for model in ("starter:head-mr-to-ct", run):
+        code = f"import sys\nfrom voxlate.training.load import load\nload('{model}', for_check=True)\nprint(*sys.modules, file=sys.stderr)"
+        assert not {"torch", "accelerate", "pandas"} & imported_by(code=code)
 
 
 def test_a_synthesis_imports_no_package_that_the_page_in_the_browser_lacks():

@@ -330,7 +330,6 @@ def test_marked_voxels_weigh_as_stated_and_those_without_a_map_once():
         {"source": ["t1", "t1"]},
         {"weigh": {"lesion": 10.0}},
         {"weigh": {"seg=high": 2.0}},
-        {"weigh": {"seg": 0.0}},
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(change):

@@ -13,7 +13,7 @@ from voxlate.scans.images.intensity import Intensity, Percentile, Window
 from voxlate.training.batches.augment import AugmentSettings
 from voxlate.training.batches.batches import Batches
 from voxlate.training.batches.data_settings import DataSettings
-from voxlate.training.batches.latents import cache_moments, can_cache
+from voxlate.training.batches.patches import cache_moments, can_cache
 
 MAPS: dict[str, Intensity] = {"t1": Window(low=0, high=1000), "t2": Percentile()}
 DATA = DataSettings(source=["t1"], target=["t2"], patch=(1, 8, 8))

@@ -8,11 +8,10 @@ from refusals import refuses
 from rows import every_row, slow
 from scans import t1_of
 from voxlate.base.executors.case_work import no_report
-from voxlate.base.files import read_json
+from voxlate.base.files import file_hash, read_json
 from voxlate.scans.formats.io import read_volume
 from voxlate.training.load import load
 from voxlate.training.run import Run
-from voxlate.training.weights import file_hash
 
 
 def images_of(run, cohort, answer=None, **options):

@@ -10,14 +10,14 @@ from numpy.testing import assert_allclose, assert_array_equal
 from refusals import refuses
 from rows import slow
 from scans import t1_of
-from voxlate.base.files import read_json
+from voxlate.base.files import file_hash, read_json
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.intensity import Percentile
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.sampling import Moments
 from voxlate.training.load import load
 from voxlate.training.run import Run
-from voxlate.training.weights import file_hash, load_method, save_weights
+from voxlate.training.weights import load_method, save_weights
 
 
 @pytest.fixture

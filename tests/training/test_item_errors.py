@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from voxlate.evaluation.reports.page import report
-from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.grid import Grid, Volume
 from voxlate.scans.images.intensity import Window
 from voxlate.scans.images.ranges import range_for
 from voxlate.science.batch import Batch
@@ -52,7 +52,7 @@ class Site:
         self.body[:, :12] = True
 
     def case(self, case):
-        header = SimpleNamespace(shape=SHAPE, affine=np.eye(4))
+        header = SimpleNamespace(grid=Grid(SHAPE, np.eye(4)))
         return SimpleNamespace(header=header, outline=lambda _: self.body, volume=self.volume)
 
     def volume(self, name):

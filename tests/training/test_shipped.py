@@ -7,12 +7,13 @@ from scipy.ndimage import gaussian_filter
 from voxlate.anatomy.mapped_head import make_head
 from voxlate.anatomy.signal import image
 from voxlate.anatomy.tissue import Label
+from voxlate.base.files import file_hash
 from voxlate.scans.images.grid import Volume
 from voxlate.training.load import load
 from voxlate.training.run import Run
 from voxlate.training.starters import names
 from voxlate.training.starters.card import MOST_BYTES, read_card
-from voxlate.training.weights import file_hash, load_method, read_header
+from voxlate.training.weights import load_method, read_header
 
 SHIPPED = ("brain-mr-to-mr", "head-mr-to-ct")
 
@@ -24,7 +25,7 @@ def shipped(shipped_starters, monkeypatch):
 
 
 def test_starters_are_whole_small_and_say_what_they_were_trained_on(shipped):
-    assert names.starter_names() == list(SHIPPED)
+    assert names.starter_names() == [f"starter:{name}" for name in SHIPPED]
     for name in SHIPPED:
         load_method(shipped / name)
         card, run = read_card(shipped / name), Run(shipped / name)

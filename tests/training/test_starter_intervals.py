@@ -10,13 +10,12 @@ from rows import slow
 from scans import contents_of
 from starter_intervals import RealHeads, ends_in_window, widen
 from starter_pack import with_intervals
-from voxlate.base.files import read_json
+from voxlate.base.files import file_hash, read_json
 from voxlate.evaluation.intervals.conformal import needed_scale
 from voxlate.synthesis.intervals import notes_on_starter
 from voxlate.training.calibration_file import read_calibration, write_calibration
 from voxlate.training.load import load
 from voxlate.training.starters.card import Intervals, read_card
-from voxlate.training.weights import file_hash
 
 FILE = "calibration.mean.1.safetensors"
 SAID = "fitted on 6 synthetic heads; measured on real heads: 7 (made 2 times wider)"

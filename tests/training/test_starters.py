@@ -13,7 +13,6 @@ from trainings import same_weights
 from voxlate.synthesis.inputs import by_accepted_names
 from voxlate.training.load import load
 from voxlate.training.run import Run
-from voxlate.training.starter import run_folder
 from voxlate.training.starters import names
 from voxlate.training.starters.card import Measured, read_card
 
@@ -22,7 +21,7 @@ def test_without_any_starter_the_list_and_a_name_say_so(voxlate, out):
     assert "No starter is installed" in voxlate("starters").out
     assert json.loads(voxlate("starters", "--json").out) == []
     answer = voxlate("synth", "starter:head-mr-to-ct", "x.nii", "--out", out)
-    assert "no starter is installed" in answer.refusal
+    assert "an installed starter" in answer.refusal
     assert not out.exists()
 
 
@@ -83,8 +82,8 @@ def test_a_scan_is_taken_by_a_name_with_other_words_where_none_is_plain(names, t
 def test_a_training_initialised_from_a_starter_begins_with_its_weights(starter, read_tiny, fit):
     made = read_tiny({"start_from": "starter:tiny"}, steps=0, best="{ patience = 1 }")
     run = fit(made, "from")
-    assert same_weights(run, run_folder("starter:tiny"))
+    assert same_weights(run, names.run_folder("starter:tiny"))
     # It is a model of its own: another machine needs no starter to load it.
-    assert names.starter_names() == ["tiny"]
+    assert names.starter_names() == ["starter:tiny"]
     shutil.rmtree(starter)
     assert load(run.folder, "cpu").network.recipe.start_from == "starter:tiny"

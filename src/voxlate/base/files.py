@@ -203,6 +203,11 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def file_hash(path: Path) -> str:
+    """First 16 hexadecimal digits of SHA-256."""
+    return sha256_of(path)[:16]
+
+
 def _checksum(value: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 

@@ -71,8 +71,8 @@ from voxlate.training.calibration_file import (
     write_calibration,
 )
 from voxlate.training.run import software
-from voxlate.training.starter import copy_model, run_folder
-from voxlate.training.starters.names import PREFIX, is_starter, name_of
+from voxlate.training.starters.names import PREFIX, is_starter, name_of, run_folder
+from voxlate.training.weights import copy_model
 
 UNREACHED = 1e4  # network units: no value reaches it
 CONFIDENCE = 0.9  # in the coverage

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from voxlate.base.errors import BadInput, plural
-from voxlate.base.files import whole_folder, write_text
+from voxlate.base.files import file_hash, whole_folder, write_text
 from voxlate.base.hub import huggingface_hub
 from voxlate.base.messages import Message, message
 from voxlate.evaluation.intervals.summary import sentences
@@ -25,7 +25,7 @@ from voxlate.training.starters.card import read_card
 from voxlate.training.starters.names import folder_of
 from voxlate.training.torch_network import network_of
 from voxlate.training.verdict import verdict_lines
-from voxlate.training.weights import file_hash, read_header, read_weights, write_weights
+from voxlate.training.weights import read_header, read_weights, write_weights
 
 # Of the header of weights: all that is there but voxels and signatures of the training scans.
 KEPT = (

@@ -16,7 +16,7 @@ from voxlate.clinic.share_options import SHORTEST_TOKEN, ServeOptions
 from voxlate.commands.api.entry import RUNS, Address, Command
 from voxlate.commands.api.progress import Reporter, say
 from voxlate.page.page_settings import LOOPBACK, WILDCARDS, Settings, label_runs
-from voxlate.training.starters.names import folder_of, is_starter, starters_to_run
+from voxlate.training.starters.names import folder_of, is_starter, starter_names
 
 PACKAGES = ("fastapi", "uvicorn", "python_multipart", "jinja2")
 OTHERS = 0o077  # the permissions of all but the owner
@@ -91,7 +91,7 @@ def serve(
 
 def _check_runs(runs: Sequence[Address]) -> list[str]:
     """The runs, or else the installed starters; raises BadInput for one that is not there, and where there is none."""
-    chosen = [*map(str, runs)] or starters_to_run()
+    chosen = [*map(str, runs)] or starter_names()
     if not chosen:
         raise BadInput(
             "RUN: expected a run to serve, found none: no starter is installed with this copy of voxlate. Name a run."

@@ -83,12 +83,6 @@ def features_in_slabs(
         yield planes, np.moveaxis(np.stack(features).astype(np.float32, copy=False), 0, -1)
 
 
-def feature_count(sources: Sequence[str], has_spread: bool) -> int:
-    """The number of features of a voxel."""
-    of_image = 6  # see _image_features
-    return of_image + 2 + of_image * len(sources) + 3 * has_spread
-
-
 def _image_features(image: Array) -> list[Array]:
     """Value, blurs, gradients at two scales, and the range of the neighbourhood."""
     narrow = blur(image, NARROW)

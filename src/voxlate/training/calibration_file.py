@@ -12,6 +12,7 @@ from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
 from voxlate.base.config import adapter
 from voxlate.base.errors import BadInput
+from voxlate.base.files import file_hash
 from voxlate.base.messages import Message, message
 from voxlate.base.records import Digest, Record, checksum, write_tensors
 from voxlate.scans.formats.format import KeptByFile
@@ -19,24 +20,17 @@ from voxlate.synthesis.calibration import (
     Calibration,
     Header,
     Widths,
-    feature_count,
 )
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.model import Model
 from voxlate.training.recipe.text import first_change, stored_options
-from voxlate.training.run import Run
-from voxlate.training.weights import file_hash
 
 
 @dataclass(frozen=True)
 class RunCalibrations:
-    """The calibrations in a run's folder, one for each type of answer and number of samples.
-
-    own_samples: with which the recipe samples.
-    """
+    """The calibrations in a run's folder, one for each type of answer and number of samples."""
 
     folder: Path
-    own_samples: int = 1
 
     def file(self, facts: ModelFacts) -> Path:
         """RUN/calibration.<answer>.<samples>.safetensors, whether it exists or not."""
@@ -45,14 +39,10 @@ class RunCalibrations:
     def find(self, facts: ModelFacts) -> Calibration | None:
         """The calibration of images by these facts; None where the run has none, or a starter's is of other options.
 
-        Raises BadInput where it belongs to other weights or other options, or to another number of samples than the
-        user asked for.
+        Raises BadInput where it belongs to other weights or other options.
         """
-        path, samples = self.file(facts), facts.synth.samples
+        path = self.file(facts)
         if not path.is_file():
-            others = self._other_samples(facts)
-            if samples != self.own_samples and others:
-                raise self._mismatch(f"{samples} samples, found one of {others} samples")
             return None
         calibration = _read_once(path)
         stated = calibration.header
@@ -60,13 +50,6 @@ class RunCalibrations:
             raise self._mismatch(
                 f"these weights ({facts.weights_hash}), found one of others ({stated.weights})"
             )
-        # a network needs the features by which it was trained
-        has_spread = samples > 1 or bool(stated.planes) or len(facts.data.by_plane) > 1
-        count = feature_count(facts.data.source, has_spread)
-        features = dict.fromkeys(facts.data.target, count)
-        found = {target: widths.features for target, widths in calibration.widths.items()}
-        if found != features:
-            raise self._mismatch(f"features of a voxel {features}, found {found}")
         change = first_change(without_precision(stated.synth), without_precision(facts.options))
         if change and stated.widened is not None:
             return None  # it came with the model: nobody fitted it for other images
@@ -76,24 +59,13 @@ class RunCalibrations:
 
     def messages(self, facts: ModelFacts) -> list[Message]:
         """A message where the run is calibrated for another answer or number of samples only."""
-        if self.file(facts).is_file():
+        others = sorted(self.folder.glob("calibration.*.safetensors"))
+        if not others or self.file(facts).is_file():
             return []
-        if others := self._other_samples(facts):
-            known, option = f"{others} samples", f"--samples {others.split()[0]}"
-        elif Run(self.folder).calibrations:
-            other = "mean" if facts.is_stochastic else "sample"
-            known, option = f"its {other} answer", f"--answer {other}"
-        else:
-            return []
-        text = f"No intervals: the run is calibrated for {known}. Give {option}, or run voxlate calibrate with the options of synth."
+        pairs = (file.name.split(".")[1:3] for file in others)
+        options = " or ".join(f"--answer {answer} --samples {count}" for answer, count in pairs)
+        text = f"No intervals: the run is calibrated for {options}. Give these, or run voxlate calibrate with the options of synth."
         return [message("no-intervals", text)]
-
-    def _other_samples(self, facts: ModelFacts) -> str:
-        """The numbers of samples for which the run has a calibration of this answer, as text."""
-        files = self.folder.glob(f"calibration.{facts.answer}.*.safetensors")
-        counts = {file.name.split(".")[2] for file in files}
-        numbers = sorted(int(count) for count in counts if count.isdecimal())
-        return " or ".join(map(str, numbers))
 
     def _mismatch(self, difference: str) -> BadInput:
         """The error of a calibration that does not belong to the images; difference: what was expected, and what found."""

@@ -1,4 +1,4 @@
-"""The training of one stage on a cohort (its seed, epochs, batches), what all stages share, and where a training stands.
+"""The training of one stage on a cohort (its seed, epochs, batches), its processes, and where a training stands.
 
 A training stands by its steps, or, in a planned stage, by the share of its planned seconds that has passed. Learning rate,
 running average and curricula depend on the place of a step alone: the number of the recipe's steps that are done before it.
@@ -6,16 +6,22 @@ A planned stage ends when its seconds have passed, whatever the speed of its ste
 to the run, so that a run that was killed repeats them bit for bit before it goes on by the clock.
 """
 
+import contextlib
 import math
+import os
+import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch.utils.data import DataLoader
 
+from voxlate.base.devices import find_device
 from voxlate.base.errors import BadInput
 from voxlate.base.executors.case_work import StepCallback, no_report
 from voxlate.base.files import write_text
@@ -26,11 +32,12 @@ from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.formats.format import errors_as
 from voxlate.science.batch import Batch
 from voxlate.training.batches.batches import training_batches
-from voxlate.training.processes import by_main
 from voxlate.training.recipe import FullStage, Recipe
 from voxlate.training.recipe.run_provenance import Budget, Budgets
 from voxlate.training.run import Run
 
+T = TypeVar("T")
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # A step moves on by this share of a stage at most, or by the place of so many of its planned steps, so that a pause of the
 # machine does not end a training.
 MOST_SHARE = 0.05
@@ -206,3 +213,50 @@ def read_places(record: Path, stage: str) -> list[float]:
     with errors_as(sentence, "Restore it, or train into another --out."):
         lines = [line.split() for line in whole.splitlines()]
         return [float(place) for name, place in lines if name == stage]
+
+
+def processes(device: str) -> tuple[Accelerator, torch.device]:
+    """The processes that train together, and the device of this process.
+
+    A single process trains on the device of this name; each of several has the GPU of its launcher, or a CPU. Raises
+    BadInput if there is no such device, and for several processes on MPS.
+    """
+    chosen = find_device(device)
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if several and chosen.type == "mps":
+        raise BadInput(
+            "--device: expected GPUs or a CPU that several processes can share a training on, found mps. Start one process, or give --device cpu."
+        )
+    # accelerate does not choose the device of a single process, because it would take any, and later refuse another one.
+    accelerator = Accelerator(cpu=chosen.type == "cpu" or not several)
+    return accelerator, accelerator.device if accelerator.num_processes > 1 else chosen
+
+
+def by_main(accelerator: Accelerator, do: Callable[[], T]) -> T:
+    """The result of a function that the main process alone calls; all processes get it, or raise its BadInput."""
+    outcome: list[Any] = [None, None]
+    if accelerator.is_main_process:
+        try:
+            outcome[0] = do()
+        except BadInput as error:
+            outcome[1] = error
+    if accelerator.num_processes > 1:
+        broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]
+
+
+@contextlib.contextmanager
+def stop_signal() -> Iterator[list[int]]:
+    """A list that is empty until SIGINT or SIGTERM arrives; outside the main thread it stays empty."""
+    received: list[int] = []
+    before = {}
+    with contextlib.suppress(ValueError):  # only the main thread may listen
+        for name in STOP_SIGNALS:
+            before[name] = signal.signal(name, lambda number, _: received.append(number))
+    try:
+        yield received
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)

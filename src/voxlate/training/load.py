@@ -2,27 +2,24 @@
 
 import itertools
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from voxlate.base.errors import BadInput
-from voxlate.base.files import read_json, sha256_of
+from voxlate.base.files import file_hash, read_json
 from voxlate.base.hub import is_on_hub
 from voxlate.base.records import Record
-from voxlate.scans.cases.case import DIGITS
 from voxlate.synthesis.calibration import Answer
 from voxlate.synthesis.exported import is_exported, load_exported
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.scan_checks import read_known_scans
-from voxlate.training.starters.names import folder_of, is_starter
+from voxlate.training.starters.names import FACTS, folder_of, is_starter
 
-OF_RUN = (
-    "recipe.toml",
-    "weights.safetensors",
-)  # one of which the folder of a run has, finished or not
-
-FACTS = "facts.json"  # of a starter, beside its weights
+WEIGHTS, ANATOMY = "weights.safetensors", "anatomy.safetensors"
+# One of these is in the folder of a run, finished or not.
+OF_RUN = ("recipe.toml", WEIGHTS)
 
 
 def load(
@@ -36,11 +33,11 @@ def load(
 
     allow_code: import, and thereby run, the code outside voxlate that the model names. answer: "mean" opens the
     predictor of a run that samples its predictor's residual, "sample" and None its last stage. for_check: the network of a
-    starter may be left out, because a check asks its facts alone. Raises BadInput if it is no model, and where it has no
+    starter or run may be left out, because a check asks its facts alone. Raises BadInput if it is no model, and where it has no
     such answer.
     """
-    if for_check and is_starter(run) and answer is None:
-        known = _known_starter(folder_of(run))
+    if for_check and answer is None:
+        known = _known_model(folder_of(run) if is_starter(run) else Path(run))
         if known is not None:
             return known
     if not is_exported(run):
@@ -58,18 +55,22 @@ def load(
     return load_exported(run)
 
 
-def _known_starter(folder: Path) -> Model | None:
-    """A starter without its network, by the facts beside its weights, so that torch is not imported; None where they lack or are of other weights."""
-    path = folder / FACTS
-    if not path.is_file():
+def _known_model(folder: Path) -> Model | None:
+    """A starter or run without its network, so that torch is not imported; None where its facts lack or are of other weights."""
+    path, weights, anatomy = (folder / name for name in (FACTS, WEIGHTS, ANATOMY))
+    if not (path.is_file() and weights.is_file() and anatomy.is_file()):
         return None
-    record = Record(path, "the facts of a starter", "Install voxlate again.")
-    facts: ModelFacts = record.fill(ModelFacts, read_json(path))
-    if sha256_of(folder / "weights.safetensors")[:DIGITS] != facts.weights_hash:
-        return None
+    record = Record(path, "the facts of a model", "Remove it.")
     unopened: Any = None
-    scans = read_known_scans(folder / "anatomy.safetensors")
-    return Model(facts, unopened, folder, scans)
+    # here, because an exported model has a calibration of its own
+    from voxlate.training.calibration_file import RunCalibrations
+
+    with suppress(BadInput):  # another version may state others, and the weights state them, too
+        facts: ModelFacts = record.fill(ModelFacts, read_json(path))
+        if facts.weights_hash == file_hash(weights):
+            scans, calibrations = read_known_scans(anatomy), RunCalibrations(folder)
+            return Model(facts, unopened, folder.resolve(), scans, calibrations)
+    return None
 
 
 def load_members(

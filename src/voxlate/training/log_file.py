@@ -1,24 +1,15 @@
 """RUN/log.jsonl: its lines, as resumed trainings and reports read them."""
 
 import json
-import math
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from voxlate.base.config import adapter
 from voxlate.training.verdict import Verdict
 
-
-@dataclass(frozen=True)
-class Curve:
-    """One quantity over training steps."""
-
-    name: str
-    steps: tuple[float, ...]
-    values: tuple[float, ...]
+VALIDATION = "validation "  # begins the columns of validation scores
 
 
 def lines_of(log: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -32,24 +23,22 @@ def lines_of(log: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         yield text, line
 
 
-def curves_of(log: Path) -> dict[tuple[str, str], list[Curve]]:
-    """The curves in a log.jsonl by stage and group ("loss", "validation", "lr", "items_per_s"), without cut lines."""
-    points_of = defaultdict[tuple[str, str], dict[str, dict[float, float]]](dict)
+def history_of(log: Path) -> Any:
+    """The losses and validation scores of a training as a pandas DataFrame: stage, step, and a column for each.
+
+    A resumed run writes some steps twice, and the later line counts.
+    """
+    import pandas  # slow to import, and needed by no training
+
+    rows = defaultdict[tuple[str, int], dict[str, float]](dict)
     for _, line in lines_of(log):
-        turn = line.get("turn")
-        for group in ("loss", "validation", "lr", "items_per_s"):
-            values = line.get(group, {})
-            named = points_of[line.get("stage", ""), group]
-            for name, value in (values if isinstance(values, dict) else {group: values}).items():
-                label = f"{turn}: {name}" if group == "loss" and turn not in (None, "net") else name
-                if math.isfinite(value):
-                    # A resumed run writes some steps twice, and the later line counts.
-                    named.setdefault(label, {})[line["step"]] = value
-    return {
-        key: [Curve(name, *zip(*sorted(own.items()))) for name, own in named.items()]
-        for key, named in points_of.items()
-        if named
-    }
+        row, turn = rows[line["stage"], line["step"]], line.get("turn", "net")
+        begin = "" if turn == "net" else f"{turn}: "
+        row |= {f"{begin}{name}": value for name, value in line.get("loss", {}).items()}
+        row |= {f"{VALIDATION}{name}": value for name, value in line.get("validation", {}).items()}
+    return pandas.DataFrame(
+        {"stage": stage, "step": step, **row} for (stage, step), row in rows.items()
+    )
 
 
 def read_verdicts(log: Path) -> dict[str, list[Verdict]]:

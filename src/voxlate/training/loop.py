@@ -25,11 +25,10 @@ from voxlate.science.methods.autoencoding import reconstruction_error
 from voxlate.science.methods.method import Method
 from voxlate.science.nets.autoencoder import AutoencoderNet
 from voxlate.science.nets.cpu import volumes_in_float32
-from voxlate.training.batches.latents import cache_moments, can_cache
-from voxlate.training.job import Clock, Job
+from voxlate.training.batches.patches import cache_moments, can_cache
+from voxlate.training.job import Clock, Job, by_main
 from voxlate.training.learner import Learner, Log, Losses, owner_of, resume, save_state
 from voxlate.training.precision import autocast
-from voxlate.training.processes import by_main
 from voxlate.training.recipe import Recipe, stage_recipe
 from voxlate.training.validate import (
     Measure,
@@ -129,8 +128,6 @@ def take_step(
     """
     losses = {}
     options, device = job.stage.train, job.device
-    # torch.manual_seed looks for GPUs, which takes 1 ms.
-    seeded = torch.default_generator if device.type == "cpu" else torch
     place = clock.place(learner.step)
     progress = options.progress(place)
     calls = itertools.count()
@@ -149,7 +146,7 @@ def take_step(
             batch = next(batches)
             noise = Noise(stable_id(job.seed, learner.step, next(calls)), batch.item)
             # Dropout is the same after a restart.
-            seeded.manual_seed(stable_id(noise.seed, int(batch.item.flatten()[0])))
+            torch.manual_seed(stable_id(noise.seed, int(batch.item.flatten()[0])))
             # This is around the backward pass, too, which may compute layers again.
             with volumes_in_float32(device):
                 with autocast(device, options.precision):
@@ -185,7 +182,7 @@ class StageState(Log):
         self.next_asked = 0
 
     def by_main(self, do: "Callable[[StageState], Any]") -> Any:
-        """The result of a function of this training, which the main process alone calls (see processes.by_main)."""
+        """The result of a function of this training, which the main process alone calls (see job.by_main)."""
         return by_main(self.job.accelerator, lambda: do(self))
 
     @property
@@ -341,7 +338,7 @@ def compare(now: StageState) -> dict[str, Any]:
 
     The main process does. Returns what the weights' header states of it.
     """
-    job, learner, step = now.job, now.learner, now.learner.step
+    job, learner = now.job, now.learner
     stage, cohort, recipe = job.stage, job.cohort, job.recipe
     notes: dict[str, Any] = {} if learner.best is None else {"kept_step": learner.best.step}
     own = stage_recipe(recipe, stage.name)
@@ -362,9 +359,6 @@ def compare(now: StageState) -> dict[str, Any]:
             notes["worse"] = worse
     else:
         log_validation(now)
-    if now.clock.place(step) < now.options.steps:
-        now.add(ended=f"ended at step {step} of {now.options.steps} by train.stop or train.best.")
-        now.report(step)
     return notes
 
 

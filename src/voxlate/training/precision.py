@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import torch
 
-from voxlate.training.recipe import Recipe, with_trainings
+from voxlate.training.recipe import Recipe, with_tables, with_trainings
 from voxlate.training.recipe.training_settings import Precision
 from voxlate.training.run import Run
 
@@ -34,13 +34,12 @@ def with_precision(
     return with_trainings(recipe, trainings)
 
 
-def stage_precisions(run: Run) -> dict[str, Precision]:
-    """The precision of each stage of a run that has begun; empty if there is no such run."""
+def stage_precisions(run: Run, recipe: Recipe) -> dict[str, Precision]:
+    """The precision of each stage of a run of this recipe that has begun; empty if there is no such run."""
     if not run.has_begun or not run.provenance.is_file():
         return {}
-    recipe = run.origin["recipe"]
-    tables = [*recipe.get("stages", ()), {**recipe, "name": "final"}]
-    return {table["name"]: table["train"].get("precision") for table in tables}
+    begun = with_tables(recipe, run.origin["recipe"], f"{run.provenance}")
+    return {stage.name: stage.train.precision for stage in begun.all_stages}
 
 
 def of_synthesis(recipe: Recipe, device: torch.device) -> Precision:

@@ -11,10 +11,10 @@ import voxlate
 from voxlate.base.errors import BadInput
 from voxlate.base.files import LOCK, write_json, write_text
 from voxlate.synthesis.exported import is_exported
-from voxlate.training.log_file import lines_of, read_verdicts
-from voxlate.training.recipe import Recipe, stated_keys, to_dict, with_tables
+from voxlate.training.log_file import history_of, read_verdicts
+from voxlate.training.recipe import Recipe, stated_keys, to_dict
 from voxlate.training.recipe.run_provenance import PROVENANCE, read_run
-from voxlate.training.recipe.text import as_toml, first_change, stored_recipe, values_of
+from voxlate.training.recipe.text import as_toml, first_change, values_of
 from voxlate.training.verdict import Verdict
 
 NOTICE = "Research software, not a medical device; not for diagnosis or treatment."
@@ -36,7 +36,7 @@ class Run:
     """The folder of a training, as `voxlate.train` returns it.
 
     Args:
-        folder: RUN/{recipe.toml, provenance.json, log.jsonl, clock.txt, state.pt} and {weights, naive, anatomy}.safetensors.
+        folder: RUN/{recipe.toml, provenance.json, facts.json, log.jsonl, clock.txt, state.pt} and {weights, naive, anatomy}.safetensors.
 
     Example:
         >>> from pathlib import Path
@@ -66,19 +66,8 @@ class Run:
 
     @property
     def history(self) -> Any:
-        """The log as a pandas DataFrame: stage, step, and a column for each loss and each validation score."""
-        import pandas  # slow to import, and needed by no training
-
-        rows = []
-        for _, line in lines_of(self.log):
-            if "loss" in line or "validation" in line:
-                scores = {
-                    f"validation {key}": value for key, value in line.get("validation", {}).items()
-                }
-                rows.append(
-                    {"stage": line["stage"], "step": line["step"], **line.get("loss", {}), **scores}
-                )
-        return pandas.DataFrame(rows)
+        """Losses and validation scores as a pandas DataFrame: stage, step, and a column for each."""
+        return history_of(self.log)
 
     @property
     def calibrations(self) -> list[Path]:
@@ -151,14 +140,10 @@ def begin_run(
 
 def _check_unedited(run: Run, recipe: Recipe) -> None:
     """Raise BadInput if recipe.toml is not that of the run any more, because an edited one would change nothing."""
-    path = f"{run.recipe}"
-    if (
-        not run.recipe.exists()
-        or with_tables(recipe, stored_recipe(values_of(path)), path) == recipe
-    ):
+    if not run.recipe.exists() or values_of(f"{run.recipe}") == stated_keys(recipe):
         return
     raise BadInput(
-        f"{path}: expected the recipe that this run began with, found an edited one. Restore it, or train the edited recipe into another --out."
+        f"{run.recipe}: expected the recipe that this run began with, found an edited one. Restore it, or train the edited recipe into another --out."
     )
 
 
@@ -168,9 +153,9 @@ def check_free(run: Run) -> None:
     of_plan = {run.recipe, folder / LOCK}
     if not folder.exists() or (folder.is_dir() and set(folder.iterdir()) <= of_plan):
         return
-    is_run = run.has_begun or run.provenance.is_file()
-    found = "a plan, found a run" if is_run else "a run, found other files"
-    raise BadInput(f"{folder}: expected an empty folder or {found}. Choose another --out.")
+    raise BadInput(
+        f"{folder}: expected an empty folder, a plan or a run of this recipe, found other files. Choose another --out."
+    )
 
 
 def software() -> dict[str, Any]:

@@ -17,6 +17,7 @@ from voxlate.base.array_types import Float32
 from voxlate.base.config import adapter, check_options, fill
 from voxlate.base.devices import find_device, name_of, single_threads
 from voxlate.base.errors import BadInput
+from voxlate.base.files import file_hash, write_json
 from voxlate.base.option import parameters_of
 from voxlate.scans.formats.format import errors_as
 from voxlate.science.batch import collate
@@ -41,12 +42,10 @@ from voxlate.training.recipe.run_provenance import data_of_training
 from voxlate.training.recipe.text import apply_changes
 from voxlate.training.recipe.training_settings import Precision
 from voxlate.training.run import Run, of_a_run, software, weights_of
-from voxlate.training.starter import run_folder
 from voxlate.training.starters.card import read_card
-from voxlate.training.starters.names import folder_of, starter_names
-from voxlate.training.weights import file_hash, load_method, read_header
+from voxlate.training.starters.names import FACTS, PREFIX, folder_of, run_folder, starter_names
+from voxlate.training.weights import load_method, read_header
 
-TABLES = ("noise", "slices", "schedule")  # keys that hold a table, whose kind may be named alone
 # Facts of a model by their names in its recipe, in the recipe's method, and in the header of its weights.
 OF_RECIPE = ("title", "intensity", "needs_mask", "ignores_outside", "multiple")
 OF_METHOD = ("is_stochastic", "shows_doubt", "makes_targets", "trained_steps")
@@ -135,17 +134,19 @@ class TorchNetwork:
     def with_options(
         self, facts: ModelFacts, allow_code: bool, like: str | None, given: Mapping[str, Any]
     ) -> "tuple[ModelFacts, TorchNetwork]":
-        """The model with other keys of synth (see `Model.with_options`)."""
+        """The model with other keys of synth, or those of the recipe `like` (see `Model.with_options`)."""
+        stated = self.recipe.synth
         if like is not None:
-            facts, network = self.like(facts, like, allow_code)
-            return network.with_options(facts, allow_code, None, given)
+            other = recipes.read(like, allow_code=allow_code)
+            if other.method != self.recipe.method:
+                raise BadInput(
+                    f"{like}: expected a recipe that trains the same method ('{self.recipe.title}'), found '{other.title}'. Choose another one, or train it."
+                )
+            stated = other.synth
         typed = {name: given[name] for name in given.keys() & parameters_of(SynthKeys).keys()}
         checked = check_options(SynthKeys, typed)
         chosen = apply_changes({}, {name: checked.get(name, given[name]) for name in given})
-        for name in TABLES:
-            if isinstance(chosen.get(name), str):
-                chosen[name] = {"kind": chosen[name]}
-        own = dict(vars(self.recipe.synth))
+        own = dict(vars(stated))
         if chosen.get("samples", 1) > 1:
             own["sharpness"] = 1.0  # the mean of several is blurred without it
         if chosen.get("sampler", own["sampler"]) != own["sampler"]:
@@ -161,17 +162,6 @@ class TorchNetwork:
                 f"synth.{unfit[0]}: expected no option of the sampling for '{self.recipe.title}', which draws no noise with sharpness {synth.sharpness:g}, found {', '.join(unfit)}. Leave it out; {HOW_TO_SAMPLE}."
             )
         return changed
-
-    def like(
-        self, facts: ModelFacts, recipe: str, allow_code: bool
-    ) -> "tuple[ModelFacts, TorchNetwork]":
-        """The model with the synth table of another recipe, which may differ from its own in that part only."""
-        other = recipes.read(recipe, allow_code=allow_code)
-        if other.method != self.recipe.method:
-            raise BadInput(
-                f"{recipe}: expected a recipe that trains the same method ('{self.recipe.title}'), found '{other.title}'. Choose another one, or train it."
-            )
-        return self.with_synth(facts, other.synth)
 
     def with_synth(self, facts: ModelFacts, synth: Synthesis) -> "tuple[ModelFacts, TorchNetwork]":
         """The model with another synth table."""
@@ -235,8 +225,13 @@ def open_run(run: Path | str, device: str, allow_code: bool, answer: Answer | No
         facts = model_facts(recipe, header, data_of_training([folder]))
     chosen = find_device(device)
     network = TorchNetwork(method.to(chosen), recipe, header, chosen, device)
-    own_samples = header["recipe"].get("synth", {}).get("samples", 1)
-    return Model(facts, network, origin, known, RunCalibrations(folder, own_samples))
+    return Model(facts, network, origin, known, RunCalibrations(folder))
+
+
+def write_facts(folder: Path) -> None:
+    """Write what a check asks of a starter or run beside its weights (see load.load)."""
+    facts = open_run(folder, "cpu", allow_code=True, answer=None).facts
+    write_json(folder / FACTS, adapter(ModelFacts).dump_python(facts, mode="json"))
 
 
 def network_of(model: Model) -> TorchNetwork:
@@ -299,7 +294,7 @@ def model_facts(
 def _of_starter(starter: Mapping[str, Any]) -> dict[str, Any]:
     """What a starter states of itself, with the limits and errors on its card if this package has it."""
     stated = {key: starter[key] for key in ("name", "trained_on")}
-    if starter["name"] not in starter_names():
+    if PREFIX + starter["name"] not in starter_names():
         return stated
     card = read_card(folder_of(starter["name"]))
     limits = {"target_limits": card.target_limits, "measured": card.errors}

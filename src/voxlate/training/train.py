@@ -1,7 +1,6 @@
 """The training of all stages of a recipe into a run; the same command resumes a stopped run."""
 
 import contextlib
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -11,12 +10,13 @@ import torch
 
 from voxlate.base.errors import BadInput, first_of
 from voxlate.base.executors.case_work import StepCallback, no_report
-from voxlate.base.files import lock, relative_to
+from voxlate.base.files import file_hash, lock, relative_to
 from voxlate.base.messages import Message, Say, message
 from voxlate.base.option import merge
 from voxlate.scans.cases.prepared import SPLITS, Cohort, open_cohort
 from voxlate.scans.cohorts.split import FOLDS
 from voxlate.science.methods.method import Method
+from voxlate.science.nets.unet import ResidualUNet, narrow
 from voxlate.synthesis.scan_checks import (
     check_filled,
     check_floor,
@@ -29,12 +29,11 @@ from voxlate.training.batches.data_settings import (
     missing_modalities,
     training_cases,
 )
-from voxlate.training.job import Job
+from voxlate.training.job import Job, by_main, processes, stop_signal
 from voxlate.training.learner import Learner
 from voxlate.training.loop import finish, train_stage
 from voxlate.training.naive import fit_cohort
 from voxlate.training.precision import choose, stage_precisions, with_precision
-from voxlate.training.processes import by_main, processes, stop_signal
 from voxlate.training.recipe import (
     FullStage,
     Recipe,
@@ -45,12 +44,14 @@ from voxlate.training.recipe import (
 )
 from voxlate.training.recipe.run_provenance import Budget, Budgets
 from voxlate.training.run import Run, begin_run, weights_of
-from voxlate.training.starter import initial_method, run_folder
+from voxlate.training.starters.card import read_card
+from voxlate.training.starters.names import folder_of, is_starter, run_folder
+from voxlate.training.torch_network import write_facts
 from voxlate.training.training_options import TrainOptions
 from voxlate.training.validate import paired_patches, validation_split
 from voxlate.training.weights import (
-    file_hash,
     is_imported,
+    load_method,
     load_weights,
     read_header,
     reuse_weights,
@@ -106,8 +107,18 @@ def train(
     cohort = recipe.with_maps_of(cohort, must_draw=not starts)
     accelerator, device = processes(asked.device)
     run = Run(out)
-    first = Job(recipe, recipe.all_stages[0], cohort, accelerator, device, out=run)
-    jobs = _with_lengths(replace(first, progress=progress, say=say, track=asked.track))
+    first = Job(
+        recipe,
+        recipe.all_stages[0],
+        cohort,
+        accelerator,
+        device,
+        out=run,
+        progress=progress,
+        say=say,
+        track=asked.track,
+    )
+    jobs = _with_lengths(first)
     _check_stages(jobs, starts)
     others = runs_of(asked.reuse)
 
@@ -128,6 +139,8 @@ def train(
             name, started = job.stage.name, replace(job, budgets=budgets, stop=stop)
             method = _train_stage(started, earlier, starts.get(name), others, notes)
             earlier[name] = method.eval().requires_grad_(False)
+        if accelerator.is_main_process:
+            write_facts(run.folder)
     return run
 
 
@@ -141,7 +154,7 @@ def _with_lengths(first: Job) -> list[Job]:
     recipe = with_steps(first.recipe, lengths)
 
     def _decide() -> Recipe:
-        stated = stage_precisions(first.run)
+        stated = stage_precisions(first.run, recipe)
         chosen = with_precision(recipe, first.device, stated)
         if chosen != recipe and not stated:
             first.say(message("precision", f"train.precision: {choose(first.device)[1]}."))
@@ -237,13 +250,72 @@ def _train_stage(
 
 def _load_start(method: Method, start: Path, adapts: bool) -> None:
     """Load the weights from which a stage is initialised; an adaptation keeps the predictor that was adapted before."""
-    inner = [getattr(module, "predictor", None) for module in method.modules()]
-    predictors = [one for one in inner if isinstance(one, Method)]
-    adapted = [copy.deepcopy(one.state_dict()) for one in predictors]
+    adapted = {
+        name: tensor.clone()
+        for name, tensor in method.state_dict().items()
+        if adapts and "task.predictor." in name
+    }
     load_weights(method, start)
-    if adapts:
-        for predictor, state in zip(predictors, adapted):
-            predictor.load_state_dict(state)
+    method.load_state_dict(adapted, strict=False)
+
+
+def starter_for(source: Path | str, stage: FullStage) -> Method:
+    """The method of a starter with the modalities of a stage alone."""
+    method, recipe, _ = load_method(folder_of(source))
+    own, data, net = recipe.data, stage.data, method.net
+    names = read_card(folder_of(source)).match(data.source, data.target) or {}
+    known = {theirs: name for name, theirs in names.items()}
+    ins = [(known.get(name, name), step) for name, step in data.channels]
+    outs = [known.get(name, name) for name in data.target]
+    completes = recipe.task.completes
+    same = (ins, outs, stage.task.completes) == (own.channels, own.target, completes)
+    there = {*ins} <= {*own.channels} and {*outs} <= {*own.target}
+    if there and not same and isinstance(net, ResidualUNet):
+        places = [own.channels.index(channel) for channel in ins]
+        targets = [own.target.index(name) for name in outs]
+        missing = [float(channel not in ins) for channel in own.channels] if completes else []
+        kept = places if stage.task.completes else ()
+        method.net = narrow(net, places, targets, torch.tensor(missing), kept)
+    return method
+
+
+def initial_method(stage: FullStage, earlier: Mapping[str, Method]) -> Method:
+    """The method of a stage before its first step."""
+    method, source = stage.build(earlier), stage.start_from
+    if source is not None:
+        first = starter_for(source, stage) if is_starter(source) else earlier[source]
+        start_from(method, first, source)
+    if stage.train.only is not None:
+        train_only(method, stage.train.only)
+    return method
+
+
+def start_from(method: Method, earlier: Method, name: str) -> None:
+    """Copy the weights of an earlier stage's method, except for its opponent; other weights stay random.
+
+    Raises BadInput if a weight has no counterpart with its name and shape.
+    """
+    here = method.without_opponent.state_dict()
+    there = earlier.without_opponent.state_dict()
+    for key, tensor in there.items():
+        if key not in here or here[key].shape != tensor.shape:
+            shape = tuple(here[key].shape) if key in here else "none"
+            raise BadInput(
+                f"start_from = '{name}': expected a weight for each of its weights, found {shape} for '{key}' of shape {tuple(tensor.shape)}. Use the same networks except for new parts."
+            )
+    method.without_opponent.load_state_dict({**here, **there})
+
+
+def train_only(method: Method, part: str) -> None:
+    """Freeze all weights without this part in their dotted name, except for critics; raises BadInput if none remains."""
+    moving = 0
+    for name, parameter in method.without_opponent.named_parameters():
+        parameter.requires_grad_(parameter.requires_grad and f".{part}." in f".{name}.")
+        moving += parameter.requires_grad
+    if not moving:
+        raise BadInput(
+            f"train.only: expected a part of the weights' names, such as {name}, found '{part}', which is in none that may move. Change it."
+        )
 
 
 def _check_stages(jobs: Sequence[Job], starts: Mapping[str, Path]) -> None:

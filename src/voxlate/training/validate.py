@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from voxlate.base.array_types import Float32
+from voxlate.base.errors import BadInput
 from voxlate.base.messages import UNOWNED
 from voxlate.scans.cases.case import CANONICAL, reorder_axes
 from voxlate.scans.cases.prepared import Cohort
-from voxlate.scans.images.grid import Grid, Volume
+from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import Scale
 from voxlate.scans.images.ranges import NETWORK_RANGE, mask_for
 from voxlate.scans.images.tiling import Triple
@@ -57,13 +58,13 @@ def validation_items(recipe: Recipe, stage: FullStage, cohort: Cohort) -> list[B
 
 def paired_patches(recipe: Recipe, stage: FullStage, cohort: Cohort) -> Patches | None:
     """The validation patches of a stage, of cases with sources and targets; None where there is no such case."""
-    split, data = validation_split(cohort), replace(stage.data, apart=False)
-    wanted = {*data.modalities}
-    cases = (entry for entry in cohort.cases if entry.split == split)
-    # without data.apart this was checked before
-    if stage.data.apart and not any(wanted <= {*entry.present} for entry in cases):
-        return None
-    return Patches(cohort, data, recipe.intensity, split)
+    data = replace(stage.data, apart=False)
+    try:
+        return Patches(cohort, data, recipe.intensity, validation_split(cohort))
+    except BadInput:
+        if stage.data.apart:
+            return None
+        raise
 
 
 def whole_slices(
@@ -240,7 +241,7 @@ class ItemErrors:
         """The voxels of a case that count, as 1; its background, else NaN; its baselines: in network units and the items' axes."""
         patches, scale = self.patches, self.scales[target]
         prepared, unit = patches.cohort.case(case), patches.cohort.units[target]
-        grid = Grid(prepared.header.shape, np.array(prepared.header.affine))
+        grid = prepared.header.grid
         inside = np.ones(grid.shape, np.float32)
         if mask_for(unit) == "body":
             inside = prepared.outline(target).astype(np.float32)

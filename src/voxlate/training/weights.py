@@ -1,5 +1,6 @@
 """Weights files: a whole model as one safetensors file with its recipe, units and provenance in the header."""
 
+import copy
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,14 +14,9 @@ from torch import Tensor, nn
 
 from voxlate.base.config import kind_of, to_tables
 from voxlate.base.errors import BadInput
-from voxlate.base.files import sha256_of, whole_file
+from voxlate.base.files import whole_file
 from voxlate.base.messages import Message, message
-from voxlate.base.records import (
-    Record,
-    Tensors,
-    checksum,
-    write_tensors,
-)
+from voxlate.base.records import Record, checksum, write_tensors
 from voxlate.scans.cases.case import DIGITS
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.formats.format import KeptByFile
@@ -71,13 +67,8 @@ def make_header(
     }
 
 
-def file_hash(path: Path) -> str:
-    """First 16 hexadecimal digits of SHA-256."""
-    return sha256_of(path)[:DIGITS]
-
-
 def save_weights(path: Path, method: nn.Module, header: Mapping[str, Any]) -> None:
-    """Write the weights of a method with this header; raises BadInput if a weight is not finite."""
+    """Write the weights of a method with this header."""
     firsts = _first_names(method)
     tensors = {name: tensor for name, tensor in method.state_dict().items() if firsts[name] == name}
     write_weights(path, tensors, header)
@@ -85,11 +76,6 @@ def save_weights(path: Path, method: nn.Module, header: Mapping[str, Any]) -> No
 
 def write_weights(path: Path, tensors: dict[str, Tensor], header: Mapping[str, Any]) -> None:
     """Write tensors as a weights file with this header, to which the checksum is added."""
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise BadInput(
-                f"{path}: expected finite weights, found some in '{name}' that are not: the training diverged. Train again with a lower train.optimiser.lr."
-            )
     text = json.dumps({**header, "sha256": weights_checksum(header, tensors)})
     write_tensors(path, tensors, {"voxlate": text})
 
@@ -102,18 +88,15 @@ def weights_checksum(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -
 
 def read_header(path: Path) -> dict[str, Any]:
     """The header of a weights file; raises BadInput if voxlate did not write the file, or if it was changed."""
-    with _record(path).tensors("pt") as file:
-        header = _header_of(file)
-    _check_once(path)
-    return {**header, "recipe": stored_recipe(header["recipe"])}
+    return copy.deepcopy(_header_once(path))
 
 
-def _compare(path: Path) -> None:
-    """Compare a file with its checksum."""
-    _read(path)
+def _read_header(path: Path) -> dict[str, Any]:
+    """The header of a file that was compared with its checksum."""
+    return _read(path)[0]
 
 
-_check_once = KeptByFile(_compare, 64)  # in each process
+_header_once = KeptByFile(_read_header, 64)  # in each process
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -126,29 +109,16 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
     Tensors that were packed in half precision are returned in float32, which holds their values exactly.
     """
-    with _record(path).tensors("pt") as file:
-        header = _header_of(file)
+    record = Record(path, "a trained model (voxlate train makes one)", "Copy or train it again.")
+    with record.tensors("pt") as file:
+        header: dict[str, Any] = record.table(file.text("voxlate"))
+        record.check_version(header, "made_by", "voxlate")
         tensors = file.arrays
-    file.record.check_checksum(header.get("sha256", ""), weights_checksum(header, tensors))
+    record.check_checksum(header.get("sha256", ""), weights_checksum(header, tensors))
     for name, tensor in tensors.items():
         if tensor.dtype in HALF:
             tensors[name] = tensor.float()
     return {**header, "recipe": stored_recipe(header["recipe"])}, tensors
-
-
-def _record(path: Path) -> Record:
-    return Record(path, "a trained model (voxlate train makes one)", "Copy or train it again.")
-
-
-def _header_of(file: Tensors) -> dict[str, Any]:
-    """The header of an open weights file, whose checksum says that it is as it was written."""
-    if "voxlate" not in file.metadata:
-        raise BadInput(
-            f"{file.record.path}: expected weights that voxlate saved, found a file without its header. Check the path."
-        )
-    header: dict[str, Any] = file.record.table(file.metadata["voxlate"])
-    file.record.check_version(header, "made_by", "voxlate")
-    return header
 
 
 def load_weights(method: nn.Module, path: Path) -> None:
@@ -196,6 +166,28 @@ def load_method(path: Path, allow_code: bool = False) -> Loaded:
     method = recipe.build()
     _fill(method, tensors, weights)
     return method.eval().requires_grad_(False), recipe, header
+
+
+def copy_model(folder: Path, out: Path, name: Path | str) -> Path:
+    """Copy a starter or a model of a hub into a folder of the user, which is then an ordinary run; an equal copy is kept.
+
+    Raises BadInput if the folder holds other files.
+    """
+    weights = weights_of(folder)
+    copied = Run(out).weights()
+    if copied.exists() and read_header(copied)["sha256"] == read_header(weights)["sha256"]:
+        return out
+    if out.exists() and any(out.iterdir()):
+        raise BadInput(
+            f"{out}: expected an empty folder or a copy of {name}, found other files. Choose another --out."
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    run = Run(folder)
+    stages = (file for file in sorted(folder.glob("weights.*.safetensors")) if file != weights)
+    for file in (run.recipe, run.anatomy, *stages, weights):  # the weights make it a run
+        if file.is_file():
+            shutil.copyfile(file, out / file.name)
+    return out
 
 
 def runs_of(folders: Sequence[Path | str]) -> list[Run]:

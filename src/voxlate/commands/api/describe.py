@@ -7,24 +7,20 @@ import nibabel as nib
 import numpy as np
 
 from voxlate.base.errors import BadInput
-from voxlate.base.hub import download, is_on_hub
+from voxlate.base.hub import is_on_hub
 from voxlate.checks.check_table import exact_messages
 from voxlate.checks.fingerprint import fingerprint
 from voxlate.scans.formats.dicom import DICOM, is_dicom_folder, list_series
 from voxlate.scans.formats.format import check_fetched
 from voxlate.scans.formats.io import format_of, is_there, read_volume, without_ending
 from voxlate.scans.layout_options import quote_path
-from voxlate.training.starters.names import is_starter
+from voxlate.training.starters.names import is_starter, run_folder
 
 
 def describe_path(path: Path) -> dict[str, Any]:
     """Facts about a scan, a prepared cohort, a run or weights; raises BadInput for others."""
-    if is_starter(path):
-        from voxlate.training.starter import run_folder  # imports torch, which a scan does not need
-
+    if is_starter(path) or is_on_hub(path):
         return _model(run_folder(path))
-    if is_on_hub(path):
-        return _model(download(path))
     check_fetched(path)
     if not is_there(path):
         raise BadInput(

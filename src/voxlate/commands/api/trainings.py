@@ -12,9 +12,9 @@ from voxlate.base.errors import BadInput
 from voxlate.base.messages import message
 from voxlate.base.option import flag_of
 from voxlate.commands.api.progress import Reporter
+from voxlate.training.job import by_main, processes
 from voxlate.training.planning.plan import Plan
 from voxlate.training.planning.planner import plan_training
-from voxlate.training.processes import by_main, processes
 from voxlate.training.recipe import Recipe, from_dict, head_of, read
 from voxlate.training.recipe import text as recipe_text
 from voxlate.training.run import Run, check_free

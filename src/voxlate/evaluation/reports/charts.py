@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pandas import DataFrame
+from pandas import DataFrame, Series
 
 from voxlate.base.array_types import AnyArray
 from voxlate.evaluation.scoring.scores import Scores
-from voxlate.training.log_file import Curve
 from voxlate.training.verdict import SYNTHESIS, Verdict
 
 if TYPE_CHECKING:
@@ -29,20 +28,20 @@ FEWEST = 3  # patients or cases of a chart
 Chart = dict[str, Any]  # its title, the name of each colour, and its picture
 
 
-def curve_chart(curves: Sequence[Curve], title: str) -> Chart:
-    """A chart with a line for each curve, on a log scale if positive values span more than a decade.
+def curve_chart(curves: Sequence[Series], title: str) -> Chart:
+    """A chart with a line for each curve over steps, on a log scale if positive values span more than a decade.
 
     A point of a long curve is the mean of neighbouring steps.
     """
     chart, axes = _empty_chart()
     for number, curve in enumerate(curves):
-        steps, values = (_thin(np.array(axis)) for axis in (curve.steps, curve.values))
+        steps, values = (_thin(axis.to_numpy()) for axis in (curve.index, curve))
         axes.plot(steps, values, color=_colour(number), linewidth=2)
     low, high = axes.dataLim.intervaly
     axes.margins(x=0, y=0.08)
     if low > 0 and high / low > 10:
         axes.set_yscale("log")
-    return _drawn(chart, title, [f"{curve.name}, last {curve.values[-1]:.4g}" for curve in curves])
+    return _drawn(chart, title, [f"{curve.name}, last {curve.iloc[-1]:.4g}" for curve in curves])
 
 
 def score_charts(scores: Scores) -> list[Chart]:

@@ -1,7 +1,6 @@
 """One offline HTML page about a run, a folder of syntheses or a prepared cohort: scores, pictures, curves and recipe."""
 
 import datetime
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -27,17 +26,11 @@ from voxlate.evaluation.scoring.scores import FILE, NO_SCORES, Scores, read_scor
 from voxlate.scans.cases.prepared import CaseEntry, open_cohort
 from voxlate.scans.images.ranges import WHOLE_MASK
 from voxlate.synthesis.provenance import provenance_of, run_folders
-from voxlate.training.log_file import curves_of, read_verdicts
+from voxlate.training.log_file import VALIDATION, history_of, read_verdicts
 from voxlate.training.verdict import METRIC, SYNTHESIS, Outcome, Verdict, verdict_lines
 
 MOST_CASES = 9
 MOST_PREPARED = 12  # cases of a prepared cohort
-CURVES = {
-    "loss": "Training loss",
-    "validation": "Validation",
-    "lr": "Learning rate",
-    "items_per_s": "Speed, items per second",
-}
 Table = dict[str, Any]
 TISSUES = ("soft_tissue", "bone", "air")  # whose errors stand at the beginning
 ALL_CASES = (
@@ -206,14 +199,19 @@ def scores_in(folder: Path) -> Scores:
 
 def charts_of(log: Path) -> list[Table]:
     """The charts of a training, of each stage; validation scores have different units, so each has its own chart."""
-    curves = curves_of(log)
-    stages = list(dict.fromkeys(stage for stage, _ in curves))
+    history = history_of(log)
+    stages = [] if history.empty else [*history.groupby("stage", sort=False)]
     charts = []
-    for stage, (group, heading) in itertools.product(stages, CURVES.items()):
-        title = heading if len(stages) == 1 else f"{heading}, {stage}"
-        drawn = [curve for curve in curves.get((stage, group), []) if len(curve.steps) > 1]
-        parts = [[curve] for curve in drawn] if group == "validation" else [drawn]
-        charts += [curve_chart(part, title) for part in parts if part]
+    for stage, rows in stages:
+        values = rows.set_index("step").drop(columns="stage")
+        curves = [values[name].dropna() for name in values]
+        drawn = [curve for curve in curves if len(curve) > 1]
+        scores = [[curve] for curve in drawn if curve.name.startswith(VALIDATION)]
+        losses = [curve for curve in drawn if not curve.name.startswith(VALIDATION)]
+        title = "" if len(stages) == 1 else f", {stage}"
+        if losses:
+            charts.append(curve_chart(losses, f"Training loss{title}"))
+        charts += [curve_chart(part, f"Validation{title}") for part in scores]
     return charts
 
 

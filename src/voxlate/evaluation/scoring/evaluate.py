@@ -60,7 +60,7 @@ from voxlate.synthesis.provenance import (
     run_folders,
     source_paths,
 )
-from voxlate.training.recipe.run_provenance import find_trained, splits_of_training
+from voxlate.training.recipe.run_provenance import data_of_training, find_trained
 
 if TYPE_CHECKING:
     from voxlate.science.nets.lpips import Lpips
@@ -135,7 +135,7 @@ def _cases_to_score(
     """
     if cases is not None:
         return {case.case: case for case in cohort if case.case in cases}
-    of_training = splits_of_training(run_folders(provenance_of(out)))
+    of_training = data_of_training(run_folders(provenance_of(out))).get("splits", {})
     in_training = {case: name for name, several in of_training.items() for case in several}
     splits = {
         case.case: case.split

@@ -106,8 +106,8 @@ def augment(
         missing = (labels < 0).flatten(2).all(dim=2)[..., None, None, None]
         labels = move(labels, -missing.to(labels.dtype), "nearest")
     changed = change_intensities(source, mask, settings, generators, spacing_mm)
-    if not batch.present.all():  # absent modalities stay background, as at synthesis
-        changed = torch.where(batch.present[:, :, None, None, None], changed, source)
+    # absent modalities stay background, as at synthesis
+    changed = torch.where(batch.present[:, :, None, None, None], changed, source)
     return replace(batch, source=changed, target=target, mask=mask, labels=labels)
 
 

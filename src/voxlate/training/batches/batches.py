@@ -32,7 +32,7 @@ class Batches(Patches, Dataset[Batch]):
     patches, for each patch depth) with enough foreground.
     unpaired: each item's target and target_mask are those of an item of another patient, drawn with replacement (with
     data.apart, from the cases that have the targets).
-    moments: a folder that latents.cache_moments filled for these settings; batches then carry them as well.
+    moments: a folder that patches.cache_moments filled for these settings; batches then carry them as well.
     """
 
     _: KW_ONLY

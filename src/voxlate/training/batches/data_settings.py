@@ -1,9 +1,7 @@
 """What a training reads of a prepared cohort: which modalities and patches, of which cases, slices and scans."""
 
 import dataclasses
-import functools
 import json
-import math
 from dataclasses import field, replace
 from itertools import chain, combinations, product
 from pathlib import Path
@@ -11,12 +9,14 @@ from typing import Annotated, Literal, cast
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from voxlate.base.config import Provided, setting, settings
 from voxlate.base.errors import BadInput, first_of
 from voxlate.scans.cases.case import CANONICAL, PROTONS, Axes, ContrastSettings, axis_of, open_case
 from voxlate.scans.cases.prepared import Cohort, case_path
+from voxlate.scans.formats.format import KeptByFile
 from voxlate.synthesis.facts import DataFacts, SyntheticHeads
 from voxlate.training.batches.augment import AugmentSettings
 
@@ -117,7 +117,7 @@ class DataSettings:
         list[str], setting("label maps that are read in addition: of lesions, say")
     ] = field(default_factory=list)
     weigh: Annotated[
-        dict[str, float],
+        dict[str, Annotated[float, Field(gt=0)]],
         setting(
             "how often voxels that a label map marks count in training's loss: { lesion = 10 }, or of one value { 'seg=13' = 5 }; where several do, their product"
         ),
@@ -211,9 +211,9 @@ class DataSettings:
         for key, times in self.weigh.items():
             name, equals, value = key.partition("=")
             known = name in self.labels and (not equals or value.isdecimal())
-            if not known or not 0 < times < math.inf:
+            if not known:
                 raise BadInput(
-                    f"data.weigh: expected a label map of data.labels ({', '.join(self.labels) or 'none'}) or NAME=NUMBER, and a factor above 0, found {key!r} = {times:g}. Change it, or add --set 'data.labels=[\"{name}\"]'."
+                    f"data.weigh: expected a label map of data.labels ({', '.join(self.labels) or 'none'}) or NAME=NUMBER, found {key!r} = {times:g}. Change it, or add --set 'data.labels=[\"{name}\"]'."
                 )
 
 
@@ -279,15 +279,11 @@ def training_cases(cohort: Cohort, data: DataSettings) -> list[str]:
 def select_slices(cohort: Cohort, chosen: SliceFilter, cases: list[str]) -> dict[str, np.ndarray]:
     """Which slices of each case pass a filter, bool [D]; each process reads a case once."""
     rule = json.dumps(dataclasses.asdict(chosen))
-    return {
-        case: _select(case_path(cohort.folder, case), cohort.header(case).checksum, rule)
-        for case in cases
-    }
+    return {case: _selected(case_path(cohort.folder, case), rule) for case in cases}
 
 
-@functools.cache
-def _select(path: Path, checksum: str, rule: str) -> np.ndarray:
-    """The slices of a case file that a rule keeps; a case that was prepared again has another checksum.
+def _select(path: Path, rule: str) -> np.ndarray:
+    """The slices of a case file that a rule keeps.
 
     Constant slices are left out, and modalities that the case lacks are ignored.
     """
@@ -307,3 +303,6 @@ def _select(path: Path, checksum: str, rule: str) -> np.ndarray:
         both = (bright[a] & bright[b]).sum(IN_PLANE)
         kept &= 2 * both >= chosen.overlap * (area[a] + area[b])
     return kept
+
+
+_selected = KeptByFile(_select)

@@ -1,25 +1,33 @@
-"""The patches of a prepared cohort, slices or blocks, and the one function that reads them in network units."""
+"""The patches of a prepared cohort, slices or blocks, the one function that reads them in network units, and their latents.
 
-from collections.abc import Iterator, Mapping, Sequence
+The moments of the training slices' latents are kept, so that a frozen autoencoder need not encode every slice in every epoch.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from voxlate.base.errors import BadInput
 from voxlate.base.items import stable_id
+from voxlate.base.records import write_tensors
 from voxlate.scans.cases.case import LABEL, MASK, PreparedCase, lay_out, map_arrays
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.images.intensity import IntensityMap
 from voxlate.scans.images.tiling import Triple, centre_on
 from voxlate.science.batch import Batch, collate
 from voxlate.synthesis.patch import Patch, overlap, readable
+from voxlate.training.batches.augment import AugmentSettings
 from voxlate.training.batches.data_settings import DataSettings, select_slices, usable_cases
 
 IntensityMaps = Mapping[str, IntensityMap]  # by modality
 Places = Sequence[tuple[str, Triple]]  # case and start of patches
+# [B, 1, D, H, W] in network units to [B, 2 L, D, h, w], mean and log variance
+Encode = Callable[[Tensor], Tensor]
 
 NO_LABEL = -1  # in place of a label map that a case lacks
 
@@ -40,9 +48,8 @@ class Patches:
         starts = {case: self._starts(case, kept.get(case)) for case in cases}
         self.starts = {case: along for case, along in starts.items() if along}
         if not self.starts:
-            of_slices = "" if data.slices is None else ", in slices that pass data.slices"
             raise BadInput(
-                f"{cohort.folder}: expected patches of {data.patch} voxels with at least {data.foreground:.0%} foreground{of_slices}, found none in {len(cases)} cases. Lower data.foreground{of_slices and ' or the limits of data.slices'}, or prepare with --register if the scans are not aligned."
+                f"{cohort.folder}: expected patches of {data.patch} voxels with at least {data.foreground:.0%} foreground (in slices that pass data.slices, if it is set), found none in {len(cases)} cases. Lower data.foreground or the limits of data.slices, or prepare with --register if the scans are not aligned."
             )
 
     def _starts(self, case: str, kept: np.ndarray | None) -> list[int]:
@@ -180,3 +187,44 @@ def batch_of(patch: Patch, data: DataSettings) -> Batch:
         source_names=data.source_names,
         target_names=tuple(data.target),
     )
+
+
+def can_cache(cohort: Cohort, data: DataSettings) -> bool:
+    """Whether an item's slices are the same whole slices in every epoch."""
+    if data.stack or data.physics is not None or data.augment != AugmentSettings():
+        return False
+    depth, *plane = data.patch
+    for case in usable_cases(cohort, data, "train"):
+        slices, *sides = cohort.header(case, data.axes).shape
+        if slices < depth or any(side > patch for side, patch in zip(sides, plane)):
+            return False
+    return True
+
+
+@torch.no_grad()
+def cache_moments(
+    cohort: Cohort,
+    data: DataSettings,
+    intensity: IntensityMaps,
+    encode: Encode,
+    folder: Path,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Encode every modality of the training cases into a folder, one file a case of [2 L, D, h, w] each.
+
+    data: settings that `can_cache`; an absent modality's moments are those of background. progress: called with the
+    cases done and all cases.
+    """
+    known = usable_cases(cohort, data, "train")
+    for done, name in enumerate(known, start=1):
+        depth, _, width = cohort.header(name, data.axes).shape
+        x = even_start(width, data.patch[2]) if data.centred else 0
+        size = (depth, *data.patch[1:])
+        pair = read_pair(cohort.case(name), data, intensity, (0, 0, x), size)
+        assert pair.target is not None
+        moments = dict[str, Tensor]()
+        for names, images in ((data.source, pair.source), (data.target, pair.target)):
+            for modality, image in zip(names, images[0]):
+                moments[modality] = encode(image[None, None])[0].float().cpu().contiguous()
+        write_tensors(folder / f"{name}.safetensors", moments, {})
+        progress(done, len(known))

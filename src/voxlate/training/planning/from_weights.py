@@ -33,9 +33,8 @@ from voxlate.training.planning.rules import (
 from voxlate.training.recipe import Recipe, from_dict, to_dict, with_tables
 from voxlate.training.recipe.training_settings import BACKWARD
 from voxlate.training.run import Run, weights_of
-from voxlate.training.starter import run_folder
 from voxlate.training.starters.card import Card, read_card
-from voxlate.training.starters.names import folder_of, is_starter, starters_to_run
+from voxlate.training.starters.names import folder_of, is_starter, run_folder, starter_names
 from voxlate.training.train import Beginning, train
 from voxlate.training.training_options import AdaptOptions
 from voxlate.training.weights import read_header
@@ -126,7 +125,7 @@ def _is_in_usual_unit(scan: Scan) -> bool:
 def find_starter(facts: CohortFacts, roles: Roles) -> tuple[Starter | None, str]:
     """The starter that fits a cohort and its roles, and the reason for it or against all; "" if none is installed."""
     against = []
-    for name in starters_to_run():
+    for name in starter_names():
         card = read_card(folder_of(name))
         if reason := reason_against(card, facts, roles):
             against.append(f"a training cannot start from {name}: {reason}")

@@ -15,15 +15,14 @@ from voxlate.base.errors import plural
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.science.batch import Batch
 from voxlate.science.methods.method import Method
-from voxlate.training.job import Clock, Job
+from voxlate.training.job import Clock, Job, processes
 from voxlate.training.learner import Learner
 from voxlate.training.loop import begin_learner, take_step
 from voxlate.training.planning.rules import Size
 from voxlate.training.precision import with_precision
-from voxlate.training.processes import processes
 from voxlate.training.recipe import Recipe
 from voxlate.training.recipe.run_provenance import Budget
-from voxlate.training.starter import initial_method
+from voxlate.training.train import initial_method
 from voxlate.training.validate import find_targets, validate, validation_items
 
 STEPS = 3  # timed steps of each network that is tried

@@ -181,8 +181,6 @@ def _unfit_synthesis(recipe: Recipe) -> Iterator[tuple[str, str]]:
     at_once = data.planes or data.centred or not recipe.method.iterates
     if synth.windows is not None and at_once:
         yield "windows", "none for data.planes, data.centred or a method that makes images at once"
-    if {*synth.peak_shares} - {*data.target}:
-        yield "peak_shares", f"targets ({', '.join(data.target)})"
     for key in ("sharpness", "gradient_ratio"):
         if getattr(synth, key) not in (1, None) and recipe.task.mean_stage is None:
             yield key, f"a model with a mean prediction and samples ({HOW_TO_SAMPLE})"
@@ -240,8 +238,6 @@ def _contradictions(
     physics = recipe.data.physics
     if data.physics != physics:
         yield f"expected the same data.physics in every stage, found another in {named}. Drop it from the stage."
-    if physics is not None and (unused := sorted(set(physics.contrasts) - recipe.modalities)):
-        yield f"expected the contrasts of data.physics to be in data.source or data.target, found {unused[0]} in neither. Add it there, or drop data.physics.contrasts.{unused[0]}."
     if physics is not None and data.slices is not None:
         yield "expected no data.slices with data.physics, whose images exist only when they are read, found a filter. Drop it."
 

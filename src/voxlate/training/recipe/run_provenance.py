@@ -50,35 +50,6 @@ class TrainedData(TypedDict, total=False):
     imported: dict[Text, Text]
 
 
-class _Kind(TypedDict):
-    kind: Text
-
-
-class _StoredData(TypedDict):
-    source: list[Text]
-    target: list[Text]
-
-
-class _StoredTraining(TypedDict, total=False):
-    precision: Text
-
-
-class StoredRecipe(TypedDict):
-    """The keys of a stored recipe that are read before it checks itself further; its other keys are passed on."""
-
-    title: Text
-    data: _StoredData
-    net: _Kind
-    method: _Kind
-    train: _StoredTraining
-
-
-class WithRecipe(TypedDict):
-    """A stored document that has a recipe."""
-
-    recipe: StoredRecipe
-
-
 class Adapted(TypedDict):
     """The weights that a run was adapted from, and whether these were calibrated."""
 
@@ -86,9 +57,10 @@ class Adapted(TypedDict):
     calibrated: bool
 
 
-class RunProvenance(WithRecipe):
+class RunProvenance(TypedDict):
     """The checked keys of the provenance of a run; others, such as versions of software, are passed on."""
 
+    recipe: dict[Text, Any]  # checks itself where it is read
     data: TrainedData
     prepared: NotRequired[Place]
     inherited_voxels: NotRequired[list[ShortDigest]]
@@ -123,11 +95,6 @@ def stated_place(run: Path, stated: str) -> Path:
     return Path(os.path.normpath(run / stated))
 
 
-def splits_of_training(folders: Iterable[Path]) -> dict[str, list[str]]:
-    """The cases of each split in the training of the first of these folders that is a run; {} if there is none."""
-    return data_of_training(folders).get("splits", {})
-
-
 def data_of_training(folders: Iterable[Path]) -> TrainedData:
     """What the first of these folders that is a run states of its training's cohort; {} if there is none."""
     run = first_run(folders)
@@ -140,13 +107,13 @@ def find_trained(images: Iterable[tuple[str, Provenance]]) -> list[str]:
 
     images: case and provenance of each image.
     """
-    splits_of = functools.cache(splits_of_training)
+    data_of = functools.cache(data_of_training)
     names = dict[str, None]()
     for case, provenance in images:
         split = provenance.get("split")
         if not split:
-            training = splits_of(tuple(run_folders(provenance))).get("train", ())
-            split = "train" if provenance.get("case", case) in training else ""
+            splits = data_of(tuple(run_folders(provenance))).get("splits", {})
+            split = "train" if provenance.get("case", case) in splits.get("train", ()) else ""
         if split == "train":
             names[case] = None
     return list(names)

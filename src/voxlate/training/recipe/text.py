@@ -16,8 +16,7 @@ from voxlate.base.option import UNSET, toml_value
 Values = dict[str, Any]  # plain tables of a recipe
 
 SHIPPED = resources.files("voxlate.training.recipe") / "shipped"
-SMALL = "_small"  # ends the name of the small variant of a recipe, which its table [small] states
-SMALL_TABLE = "\n[small]\n"
+SMALL = "_small"  # ends the name of the small variant of a recipe
 ALL = "all"  # in place of a paper's name: every recipe
 # Keys of a recipe's file that describe it and set nothing: the paper that it belongs to, and whether it is one to start
 # from. A recipe does not have those of its base.
@@ -39,7 +38,6 @@ RETIRED = {
     "net.kernel": "1x3x3",
     "start_window": {},
     "synth.contrast": {},
-    "synth.slices.crop": None,
     "synth.temperature": 1.0,
     "task.detach": False,
     "task.predictor_steady": False,
@@ -50,29 +48,15 @@ RETIRED = {
 
 @functools.cache
 def names() -> tuple[str, ...]:
-    """Names of the shipped recipes and of their small variants, sorted."""
-    shipped = []
-    for file in SHIPPED.iterdir():
-        name, _, suffix = file.name.rpartition(".")
-        if suffix == "toml":
-            shipped.append(name)
-            if SMALL_TABLE in file.read_text(encoding="utf-8"):
-                shipped.append(f"{name}{SMALL}")
-    return tuple(sorted(shipped))
-
-
-def _full_recipe(name: str) -> str:
-    """The shipped recipe that states a small variant; the same name for every other recipe."""
-    return name.removesuffix(SMALL) if name in names() else name
+    """Names of the shipped recipes, sorted."""
+    files = [Path(file.name) for file in SHIPPED.iterdir()]
+    return tuple(sorted(file.stem for file in files if file.suffix == ".toml"))
 
 
 def text_of(name: str) -> str:
-    """The TOML text of a shipped recipe (by name) or of a file; raises BadInput where there is neither.
-
-    The text of a small variant is that of its recipe.
-    """
+    """The TOML text of a shipped recipe (by name) or of a file; raises BadInput where there is neither."""
     if name in names():
-        return (SHIPPED / f"{_full_recipe(name)}.toml").read_text(encoding="utf-8")
+        return (SHIPPED / f"{name}.toml").read_text(encoding="utf-8")
     path = Path(name)
     if not path.is_file():
         hint = did_you_mean(path.name.removesuffix(".toml"), names(), most=4)
@@ -113,9 +97,8 @@ def table_of_recipes(paper: str | None = None) -> list[Values]:
 
 
 def head_of(name: str) -> str:
-    """The comment lines at the head of a recipe, or of its small variant."""
-    text = text_of(name)
-    return header(text if _full_recipe(name) == name else text.partition(SMALL_TABLE)[2])
+    """The comment lines at the head of a recipe."""
+    return header(text_of(name))
 
 
 def header(text: str) -> str:
@@ -156,15 +139,13 @@ def _values(name: str, before: tuple[str, ...] = ()) -> Values:
             f"{name}: expected bases that end, found {' → '.join((*before, name))}. Change base."
         )
     stated = _stated(name)
-    small = stated.pop("small", {})
     for key in DESCRIBING:
         stated.pop(key, None)
-    full = _full_recipe(name)
-    return _over_base(stated if full == name else {"base": full} | small, name, before)
+    return _over_base(stated, name, before)
 
 
 def _stated(name: str) -> Values:
-    """The tables in the file of a recipe, or of that of a small variant."""
+    """The tables in the file of a recipe."""
     try:
         return tomllib.loads(text_of(name))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
@@ -217,8 +198,6 @@ def _change(values: Any, key: str, value: Any) -> None:
             )
     value = UNSET if value is None else value
     parsed = toml_value(value) if isinstance(value, str) else value
-    if isinstance(parsed, float) and parsed.is_integer():
-        parsed = int(parsed)  # --set train.steps=1e5
     if isinstance(values, list):
         values[_place(values, last, f"--set {key}")] = parsed
     else:

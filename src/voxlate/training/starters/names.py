@@ -1,13 +1,15 @@
-"""Names of starters: starter:NAME in place of a run means a folder of this package."""
+"""Names in place of a run: starter:NAME means a folder of this package, hf://NAME/REPO one of a hub."""
 
 from pathlib import Path
 from typing import TypeGuard
 
-from voxlate.base.errors import BadInput, known_name
+from voxlate.base.errors import known_name
+from voxlate.base.hub import download, is_on_hub
 
 PREFIX = "starter:"
 FOLDER = Path(__file__).parent
 CARD = "card.toml"
+FACTS = "facts.json"  # what a check asks of a starter or run, beside its weights
 
 
 def is_starter(run: object) -> TypeGuard[Path | str]:
@@ -16,24 +18,22 @@ def is_starter(run: object) -> TypeGuard[Path | str]:
 
 
 def starter_names() -> list[str]:
-    """The names of the starters of this package."""
-    return sorted(card.parent.name for card in FOLDER.glob(f"*/{CARD}"))
-
-
-def starters_to_run() -> list[str]:
     """The starters of this package, as starter:NAME."""
-    return [f"{PREFIX}{name}" for name in starter_names()]
+    return sorted(f"{PREFIX}{card.parent.name}" for card in FOLDER.glob(f"*/{CARD}"))
 
 
 def folder_of(run: Path | str) -> Path:
     """The folder of starter:NAME; raises BadInput if no such starter is installed."""
     name = str(run).removeprefix(PREFIX)
-    known = starter_names()
-    if not known:
-        raise BadInput(
-            f"{PREFIX}{name}: expected an installed starter, found none: no starter is installed with this copy of voxlate. Train a run, or install a version with starters."
-        )
+    known = [one.removeprefix(PREFIX) for one in starter_names()]
     return FOLDER / known_name("starter", "the name of an installed starter", name, known)
+
+
+def run_folder(run: Path | str) -> Path:
+    """The path of a run; of starter:NAME and hf://NAME/REPO its folder."""
+    if is_on_hub(run):
+        return download(run)
+    return folder_of(run) if is_starter(run) else Path(run)
 
 
 def name_of(folder: Path) -> str | None:
