@@ -7,8 +7,7 @@ import pytest
 
 from rows import every_row
 from voxlate.anatomy.phantom_cohort import write_cohort
-from voxlate.checks.case_checks import mask_numbers
-from voxlate.checks.check_table import ask, exact_messages, kind_messages
+from voxlate.checks.check_table import ask, exact_messages, kind_messages, mask_numbers
 from voxlate.checks.fingerprint import Fingerprint, fingerprint
 from voxlate.checks.reference import (
     MISSING,

@@ -9,7 +9,8 @@ import scipy.ndimage
 from preparing import prepare
 from rows import slow
 from voxlate.anatomy.phantom_cohort import write_cohort
-from voxlate.checks.case_checks import check_alignment, check_together
+from voxlate.checks.check_table import check_together
+from voxlate.checks.cohort_examination import check_alignment
 from voxlate.evaluation.reports.cohort_page import alignment_lines, report_prepared
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.alignment_audit import misalignments

@@ -6,27 +6,33 @@ from pathlib import Path
 
 import numpy as np
 
+from voxlate.base.array_types import Float64
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, message
-from voxlate.checks.case_checks import (
-    check_alignment,
-    check_origins,
-    check_resampling,
-    check_widths,
+from voxlate.checks.check_table import (
+    Numbers,
+    ask,
+    check_apart,
+    check_guesses,
+    exact_messages,
     mask_numbers,
     one_scan,
 )
-from voxlate.checks.check_table import Numbers, ask, exact_messages
 from voxlate.checks.fingerprint import Fingerprint, fingerprint, stored_fingerprint
 from voxlate.checks.pairs import copies, doubtful_pairs, pictures_of
 from voxlate.checks.reference import among
+from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case import MASK, CaseHeader, PreparedCase
-from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.grid import Grid, Volume, share_inside
 from voxlate.scans.images.units import MAY_BE_ZERO, TISSUE_MAPS
 from voxlate.scans.prepare import Examination, Inputs
 
 Prints = Mapping[str, Fingerprint]  # by case
 Copies = tuple[list[str], Message]  # cases that hold copies of one scan, and what is said of them
+
+LEAST_SLICES = 4  # along each axis, as registration asks for
+COARSER = 1.2  # times: a smaller difference of voxels is not reported
+LEAST_KEPT = 0.5  # of a scan's box inside the case's grid: less is reported
 
 
 def _measure(case: PreparedCase, scans: Mapping[str, Volume], mask: Volume | None) -> CaseHeader:
@@ -179,6 +185,83 @@ def _same_masks(headers: Sequence[CaseHeader], masks: Mapping[str, Path]) -> Ite
             named = ", ".join(header.case for header in owners)
             text = f"One mask is that of {len(patients)} patients, in files of their own: {named}."
             yield message("same-mask", text, patients=len(patients))
+
+
+def check_alignment(headers: Sequence[CaseHeader], preparation: Preparation) -> Iterator[Message]:
+    """A message on each misaligned pair, the worst first, and on what cannot be measured."""
+    pairs = [(header, *scan) for header in headers for scan in header.misaligned.items()]
+    for header, name, found in sorted(pairs, key=lambda pair: -(pair[-1].median_mm or 0.0)):
+        may_register = preparation.register is None and min(header.shape) >= LEAST_SLICES
+        advice = " Register (--register rigid)." if may_register else ""
+        yield from (said.on(header.case) for said in check_apart(header, name, found, advice))
+
+
+def check_origins(headers: Sequence[CaseHeader]) -> Iterator[Message]:
+    """Messages on what was assumed of scans, and on registrations that failed."""
+    for header in headers:
+        for name, origin in header.origins.items():
+            yield from check_guesses(name, origin.guesses, header.case)
+        for name, scan in header.registered.items():
+            if scan.kept != scan.asked:
+                gain = f"{scan.before:.4f} before, {scan.after:.4f} after"
+                left = "resampled by its header" if scan.kept == "none" else f"kept {scan.kept}"
+                yield message(
+                    "not-registered",
+                    f"{name}: {scan.asked} registration did not make it more similar to {scan.to}, {left} (mutual information {gain}).",
+                    case=header.case,
+                )
+
+
+def check_widths(headers: Sequence[CaseHeader]) -> list[Message]:
+    """A message where most masks are wider than deep, as no head is: rows and columns are likely exchanged."""
+    sides = [np.ptp(header.mask_box, 1) * header.spacing_mm for header in headers]
+    wide = sum(bool(width > depth) for _, depth, width in sides)
+    if 2 * wide <= len(headers):
+        return []
+    return [
+        message(
+            "wide-heads",
+            f"{wide} of {len(headers)} heads are wider than deep: rows and columns are likely exchanged.",
+            heads=wide,
+        )
+    ]
+
+
+def check_resampling(headers: Sequence[CaseHeader], preparation: Preparation) -> Iterator[Message]:
+    """A message on each modality that resampling cuts or makes coarser, unless the user chose the voxels."""
+    if preparation.changes_voxels or not (preparation.resample or preparation.register):
+        return
+    scans = grouped((name, header) for header in headers for name in header.origins)
+    for name, having in scans.items():
+        kept = {one.case: share_inside(one.origins[name].grid, one.grid) for one in having}
+        cut = [case for case in kept if kept[case] < LEAST_KEPT and not preparation.register]
+        if cut:
+            yield message(
+                "is-cut",
+                f"{name} IS CUT to the case's grid in {len(cut)} of {len(headers)} cases: in {cut[0]} {kept[cut[0]]:.0%} of its volume lies on it.",
+                cases=len(cut),
+                kept=kept[cut[0]],
+            )
+        coarser = [
+            one
+            for one in having
+            if (_along_the_body(one.grid) > COARSER * _along_the_body(one.origins[name].grid)).any()
+        ]
+        if coarser:
+            first = coarser[0]
+            yield message(
+                "loses-detail",
+                f"{name} LOSES DETAIL on the case's grid in {len(coarser)} of {len(headers)} cases: in {first.case} from {first.origins[name].grid} to {first.grid}.",
+                cases=len(coarser),
+            )
+
+
+def _along_the_body(grid: Grid) -> Float64:
+    """Distance of voxels to the left, the front and the top, whichever axes of the array have these directions."""
+    steps = np.abs(grid.affine[:3, :3])
+    spacing = np.zeros(3)
+    spacing[steps.argmax(0)] = np.linalg.norm(steps, axis=0)
+    return spacing
 
 
 EXAMINATION = Examination(_measure, _judge)

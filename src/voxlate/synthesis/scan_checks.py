@@ -22,8 +22,14 @@ from voxlate.base.messages import (
     worst_grade,
 )
 from voxlate.base.records import Name, Number, Record, Several, checksum, write_tensors
-from voxlate.checks.case_checks import check_guesses, check_together
-from voxlate.checks.check_table import ask, called, exact_messages, kind_messages
+from voxlate.checks.check_table import (
+    ask,
+    called,
+    check_guesses,
+    check_together,
+    exact_messages,
+    kind_messages,
+)
 from voxlate.checks.fingerprint import (
     Fingerprint,
     fingerprint,

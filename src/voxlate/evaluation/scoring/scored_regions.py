@@ -10,7 +10,7 @@ from scipy import ndimage
 from voxlate.base.array_types import Bool, Float32
 from voxlate.base.errors import BadInput
 from voxlate.base.similarity import dice
-from voxlate.checks.case_checks import mask_numbers, refuse_misplaced
+from voxlate.checks.check_table import mask_numbers, refuse_misplaced
 from voxlate.evaluation.scoring.metrics import mae, mean_inside
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.formats.io import is_there, read_volume
