@@ -18,13 +18,15 @@ from voxlate.base.executors.case_work import (
 from voxlate.base.executors.workers import choose_executor
 from voxlate.base.files import lock, safe_name, write_json
 from voxlate.base.messages import Message, Say, message, read_messages, warn_unless_note
-from voxlate.base.option import merge
+from voxlate.base.option import merge, parameters_of
 from voxlate.synthesis.exported import OnnxNetwork
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.provenance import (
     OF_TRAINING,
     OTHER_PATIENT,
     SHARED_SECONDS,
+    STATES,
+    Synthesised,
     check_folder,
     check_free,
     check_scans,
@@ -32,9 +34,8 @@ from voxlate.synthesis.provenance import (
     place_from,
     provenance_of,
 )
-from voxlate.synthesis.result import STATES, Synthesised
 from voxlate.synthesis.scans import CaseScans, find_scans, splits_of
-from voxlate.synthesis.synth_options import SynthOptions, part_of
+from voxlate.synthesis.synth_options import SynthKeys, SynthOptions, part_of
 
 # Keys of a plan that it may lack.
 OPTIONAL = "calibration", "members"
@@ -61,7 +62,11 @@ def select(model: Model, inputs: Sequence[str], options: SynthOptions) -> Select
 
     Raises BadInput where no case can be synthesised; for a single case with its own sentence.
     """
-    model = model.with_options(options.allow_code, options.like, options.intervals, **options.keys)
+    own = {name: getattr(options, name) for name in parameters_of(SynthKeys)}
+    further = own.pop("set") or {}
+    model = model.with_options(
+        options.allow_code, options.like, options.intervals, **{**own, **further}
+    )
     scans = find_scans(
         list(inputs), model, split=options.split, missing=options.missing, **options.layout
     )

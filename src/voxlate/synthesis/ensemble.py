@@ -13,7 +13,7 @@ from voxlate.base.messages import Message, message
 from voxlate.scans.images.grid import Volume
 from voxlate.synthesis.inputs import Checked, Scan, was_in_training
 from voxlate.synthesis.model import COST, Model
-from voxlate.synthesis.result import Synthesised
+from voxlate.synthesis.provenance import Synthesised
 from voxlate.synthesis.sampling import Moments
 
 # Entries of the ensemble if all members agree.

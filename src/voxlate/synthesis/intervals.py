@@ -24,9 +24,9 @@ from voxlate.scans.images.grid import Grid, Volume, orient, return_to
 from voxlate.scans.images.intensity import IntensityMap, Scale
 from voxlate.scans.images.mask import dilate, find_tissue
 from voxlate.scans.images.regions import BODY, region_masks
-from voxlate.synthesis.brightness import SynthesisedImage
 from voxlate.synthesis.calibration import Calibration
 from voxlate.synthesis.facts import ModelFacts
+from voxlate.synthesis.sampling import SynthesisedImage
 from voxlate.synthesis.scan_checks import KnownScans
 
 CROWN, SOFT_HU = 0.25, np.float32(0)  # what fills_crown makes bone of

@@ -8,11 +8,11 @@ The path of a scan, in the order in which `synthesise` calls these functions:
 3. Network units: patch.Patch scales slices or patches to [-1, 1], called by sampling.sample_targets for each plane.
 4. Sample: sampling.sample_targets runs the network, and joins patches and samples to predictions; sampling.predict_case
    joins those of several planes.
-5. Physical units: brightness.in_physical_units applies the scale of each target and stretches its bright end.
+5. Physical units: sampling.in_physical_units applies the scale of each target and stretches its bright end.
 6. Trust: intervals.case_intervals adds intervals and error bounds, if calibrated.
 7. Background: intervals.find_outside finds what is outside of the body of all sources, which becomes background.
 8. Output grid: intervals.OutputGrid.images resamples the images to the grid of the scan's file.
-9. Result: result.Synthesised holds images and provenance, and writes them.
+9. Result: provenance.Synthesised holds images and provenance, and writes them.
 """
 
 import time
@@ -41,7 +41,6 @@ from voxlate.scans.cases.case import MASK
 from voxlate.scans.formats.io import content_hash, is_there
 from voxlate.scans.images.frame import BodyFrame
 from voxlate.scans.images.grid import Volume
-from voxlate.synthesis.brightness import SynthesisedImage
 from voxlate.synthesis.calibration import Calibration, Calibrations
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.inputs import (
@@ -61,9 +60,8 @@ from voxlate.synthesis.intervals import (
     find_outside,
     notes_on_starter,
 )
-from voxlate.synthesis.provenance import USED_FOR_CALIBRATION, Table, state_units
-from voxlate.synthesis.result import Synthesised
-from voxlate.synthesis.sampling import Network, planes_read, predict_case
+from voxlate.synthesis.provenance import USED_FOR_CALIBRATION, Synthesised, Table, state_units
+from voxlate.synthesis.sampling import Network, SynthesisedImage, planes_read, predict_case
 from voxlate.synthesis.scan_checks import KnownScans
 from voxlate.synthesis.synth_options import SynthKeys, SynthOptions
 
