@@ -109,7 +109,6 @@ def test_channels_of_paper_000_become_four_scans_with_the_map_and_the_file_s_mas
     few_000, tmp_path
 ):
     cohort = prepared(few_000, tmp_path / "out", "mrdpm")
-    assert not any("wider than deep" in message.text for message in cohort.warnings)
     assert any("channels of mCTA are plain CT" in message.text for message in cohort.warnings)
     assert cohort.provenance["split_by"] == "lists"
     assert cohort.modalities == ("cta1", "cta2", "cta3", "ncct", "tmax")
@@ -152,7 +151,7 @@ def test_items_are_held_back_by_whole_patients_and_no_patient_is_in_two_splits(
         find_cohort(arrays_000, preset="mrdpm", patients=owners)
 
 
-def test_a_preset_of_one_s_own_says_the_spacing_and_how_slices_lie(arrays_002, few_000, tmp_path):
+def test_a_preset_of_one_s_own_says_the_spacing_and_how_slices_lie(arrays_002, tmp_path):
     own = tmp_path / "own.toml"
     own.write_text('base = "lyu_wang"\narrays = { part = "axes=LP,mm=0.9x0.8x2.5" }\n')
     cohort = prepared(arrays_002, tmp_path / "out", own)
@@ -161,9 +160,6 @@ def test_a_preset_of_one_s_own_says_the_spacing_and_how_slices_lie(arrays_002, f
     assert header.spacing_mm == pytest.approx((2.5, 0.8, 0.9))
     assert header.shape == (1, SIZE[1], SIZE[0])
     assert not any("spacing is" in one.text for one in cohort.warnings)
-    own.write_text('base = "mrdpm"\narrays = { part = "axes=LP,mm=0.625" }\n')
-    warnings = prepared(few_000, tmp_path / "wrong", own).warnings
-    assert any("4 of 4 heads are wider than deep" in one.text for one in warnings)
 
 
 def test_networks_of_paper_001_see_its_slices_as_they_are_stored(arrays_001, tmp_path):

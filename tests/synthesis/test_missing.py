@@ -51,7 +51,6 @@ def test_an_image_that_is_gone_or_changed_is_made_again(synth, run, cohort, out)
     shutil.copyfile(out / "case4/t2.nii.gz", out / "case3/t2.nii.gz")
     answer = synth(run, cohort, "-v").done()
     assert "3 of 6" in answer.err
-    assert "2 cases are synthesised again: their images are gone, changed" in answer.err
     for path, image in before.items():
         np.testing.assert_array_equal(nib.load(path).get_fdata(), image)
 

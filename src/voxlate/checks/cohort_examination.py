@@ -4,9 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from voxlate.base.array_types import Float64
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, message
 from voxlate.checks.check_table import (
@@ -23,7 +20,7 @@ from voxlate.checks.pairs import copies, doubtful_pairs, pictures_of
 from voxlate.checks.reference import among
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case import MASK, CaseHeader, PreparedCase
-from voxlate.scans.images.grid import Grid, Volume, share_inside
+from voxlate.scans.images.grid import Volume, share_inside
 from voxlate.scans.images.units import MAY_BE_ZERO, TISSUE_MAPS
 from voxlate.scans.prepare import Examination, Inputs
 
@@ -31,7 +28,6 @@ Prints = Mapping[str, Fingerprint]  # by case
 Copies = tuple[list[str], Message]  # cases that hold copies of one scan, and what is said of them
 
 LEAST_SLICES = 4  # along each axis, as registration asks for
-COARSER = 1.2  # times: a smaller difference of voxels is not reported
 LEAST_KEPT = 0.5  # of a scan's box inside the case's grid: less is reported
 
 
@@ -47,15 +43,11 @@ def _measure(case: PreparedCase, scans: Mapping[str, Volume], mask: Volume | Non
 
 def _judge(headers: Sequence[CaseHeader], inputs: Inputs, cases: Path) -> Iterator[Message]:
     """Messages on all that is unusual in a prepared cohort."""
-    found = inputs.found
     preparation = inputs.preparation
-    if found.heads:
-        yield from check_widths(headers)
     yield from check_origins(headers)
     scans = _scans_of(headers)
     copied = [*_find_copies(headers, scans, inputs.splits)]
     yield from (said for _, said in copied)
-    yield from _same_masks(headers, {case.case: case.mask for case in found.cases if case.mask})
     yield from _alone(headers, scans)
     # a scan and its copies are no others: they would make correct pairs doubtful
     owners = _owners(headers, [cases for cases, _ in copied])
@@ -172,21 +164,6 @@ def _owners(headers: Sequence[CaseHeader], copied: Sequence[Sequence[str]]) -> d
     return owners
 
 
-def _same_masks(headers: Sequence[CaseHeader], masks: Mapping[str, Path]) -> Iterator[Message]:
-    """Messages on masks that lie in the folders of several patients; a box may be the field of view of all."""
-    same = grouped(
-        (header.voxels[MASK], header)
-        for header in headers
-        if header.case in masks and sum(header.mask_area) < np.ptp(header.mask_box, 1).prod()
-    )
-    for owners in same.values():
-        patients = {header.patient for header in owners}
-        if len(patients) > 1 and len({masks[header.case].resolve() for header in owners}) > 1:
-            named = ", ".join(header.case for header in owners)
-            text = f"One mask is that of {len(patients)} patients, in files of their own: {named}."
-            yield message("same-mask", text, patients=len(patients))
-
-
 def check_alignment(headers: Sequence[CaseHeader], preparation: Preparation) -> Iterator[Message]:
     """A message on each misaligned pair, the worst first, and on what cannot be measured."""
     pairs = [(header, *scan) for header in headers for scan in header.misaligned.items()]
@@ -212,23 +189,8 @@ def check_origins(headers: Sequence[CaseHeader]) -> Iterator[Message]:
                 )
 
 
-def check_widths(headers: Sequence[CaseHeader]) -> list[Message]:
-    """A message where most masks are wider than deep, as no head is: rows and columns are likely exchanged."""
-    sides = [np.ptp(header.mask_box, 1) * header.spacing_mm for header in headers]
-    wide = sum(bool(width > depth) for _, depth, width in sides)
-    if 2 * wide <= len(headers):
-        return []
-    return [
-        message(
-            "wide-heads",
-            f"{wide} of {len(headers)} heads are wider than deep: rows and columns are likely exchanged.",
-            heads=wide,
-        )
-    ]
-
-
 def check_resampling(headers: Sequence[CaseHeader], preparation: Preparation) -> Iterator[Message]:
-    """A message on each modality that resampling cuts or makes coarser, unless the user chose the voxels."""
+    """A message on each modality that resampling cuts, unless the user chose the voxels."""
     if preparation.changes_voxels or not (preparation.resample or preparation.register):
         return
     scans = grouped((name, header) for header in headers for name in header.origins)
@@ -242,26 +204,6 @@ def check_resampling(headers: Sequence[CaseHeader], preparation: Preparation) ->
                 cases=len(cut),
                 kept=kept[cut[0]],
             )
-        coarser = [
-            one
-            for one in having
-            if (_along_the_body(one.grid) > COARSER * _along_the_body(one.origins[name].grid)).any()
-        ]
-        if coarser:
-            first = coarser[0]
-            yield message(
-                "loses-detail",
-                f"{name} LOSES DETAIL on the case's grid in {len(coarser)} of {len(headers)} cases: in {first.case} from {first.origins[name].grid} to {first.grid}.",
-                cases=len(coarser),
-            )
-
-
-def _along_the_body(grid: Grid) -> Float64:
-    """Distance of voxels to the left, the front and the top, whichever axes of the array have these directions."""
-    steps = np.abs(grid.affine[:3, :3])
-    spacing = np.zeros(3)
-    spacing[steps.argmax(0)] = np.linalg.norm(steps, axis=0)
-    return spacing
 
 
 EXAMINATION = Examination(_measure, _judge)

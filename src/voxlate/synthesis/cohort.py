@@ -137,11 +137,7 @@ def synthesise_cases(
     if finished:
         with lock(out, SHARED_SECONDS):
             job.write_provenance([*cases, *selected.others], selected.lacking | failed)
-    states = [state for _, state in finished]
-    if again := states.count("replaced"):
-        text = f"{again} cases are synthesised again: their images are gone, changed, in another format, or of other options or scans."
-        say(message("synthesised-again", text, cases=again))
-    if kept := states.count("kept"):
+    if kept := sum(is_kept for _, is_kept in finished):
         text = f"{kept} of {len(cases)} cases were synthesised before and are kept."
         say(message("already-synthesised", text, cases=kept))
     return [folder for folder, _ in finished], failed
@@ -163,11 +159,11 @@ class _SynthesisJob:
         """That of the images' files."""
         return f".{self.options.format}"
 
-    def open(self) -> Callable[[CaseScans, Context], tuple[Path, str]]:
-        """The work on one case: returns its folder, and whether its images are "kept", "replaced" or "new"."""
+    def open(self) -> Callable[[CaseScans, Context], tuple[Path, bool]]:
+        """The work on one case: returns its folder, and whether its images were made before."""
         return self._work
 
-    def _work(self, scans: CaseScans, context: Context) -> tuple[Path, str]:
+    def _work(self, scans: CaseScans, context: Context) -> tuple[Path, bool]:
         """Synthesise a case, unless its images are there and unchanged."""
         folder = self.out / safe_name(scans.case, "case")
         check_folder(folder)
@@ -183,7 +179,7 @@ class _SynthesisJob:
             # a run that was stopped says what an unbroken one does
             for said in read_messages(stated):
                 warn(said)
-            return folder, "kept"
+            return folder, True
         inputs = {
             name: {**scan, "path": place_from(scans.files[name], folder)}
             for name, scan in plan["inputs"].items()
@@ -198,7 +194,7 @@ class _SynthesisJob:
             for said in image.warnings:
                 warn(said)
             self._write(scans, image, inputs, folder, warn)
-        return folder, "replaced" if "images" in stated else "new"
+        return folder, False
 
     def _is_done(self, plan: Mapping[str, Any], stated: Mapping[str, Any], folder: Path) -> bool:
         """Whether a folder has the images of a plan, unchanged since they were written."""

@@ -134,7 +134,6 @@ class CohortFiles:
         unpaired: a sentence where scans of different modalities are in different cases alone, else "".
         ignored: a sentence on lists that may state splits and could not be read, else ""; it is also in unread.
         without_scan: names of cases with label maps or a mask, and no scan.
-        heads: whether slices are of heads, whose proportions show a wrong orientation.
 
     Example:
         >>> import voxlate
@@ -155,7 +154,6 @@ class CohortFiles:
     unpaired: str = ""
     ignored: str = ""
     without_scan: list[str] = field(default_factory=list)
-    heads: bool = False
 
     def note(self, sentences: list[str], names: Collection[str], what: str) -> None:
         """Add to one of the lists a sentence on names, if any."""

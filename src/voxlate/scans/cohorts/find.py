@@ -278,7 +278,6 @@ def _state_assumptions(found: CohortFiles, layout: Preset) -> None:
     """Note what is assumed of the cases, whose files a manifest may state."""
     if layout.arrays is not None:
         found.guessed += layout.arrays.guessed
-        found.heads = layout.arrays.heads
     paths = [path for case in found.cases for path in case.files.values()]
     if pictures := [path for path in paths if is_picture(path)]:
         found.guessed.append(

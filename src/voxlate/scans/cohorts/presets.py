@@ -84,13 +84,12 @@ class Arrays:
     """What array files (.npy, .npz, HDF5) do not state: their geometry, splits and patients.
 
     part: after '#' of every file, see scans/formats/array_files.py ('axes=PL,mm=0.6'). anonymous: names of files state no
-    patient, so that a list must. heads: slices are of heads; prepare states if most are wider than deep. held_back: training
+    patient, so that a list must. held_back: training
     items (at most a quarter) for validation. guessed: what is assumed; prepare states it.
     """
 
     part: str = ""
     anonymous: bool = True
-    heads: bool = False
     held_back: Annotated[int, setting("training items for validation", ge=0)] = 0
     guessed: list[str] = field(default_factory=list)
 
