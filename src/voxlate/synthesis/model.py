@@ -18,12 +18,11 @@ The path of a scan, in the order in which `synthesise` calls these functions:
 import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from voxlate.base.config import check_options
-from voxlate.base.errors import BadInput, known_name, plural, system_refusal
+from voxlate.base.errors import BadInput, plural, system_refusal
 from voxlate.base.executors.case_work import Progress, no_report
 from voxlate.base.files import SYNTHETIC
 from voxlate.base.hub import address_of
@@ -36,7 +35,6 @@ from voxlate.base.messages import (
     warn_unless_note,
     worst_grade,
 )
-from voxlate.base.option import parameters_of
 from voxlate.scans.cases.case import MASK
 from voxlate.scans.formats.io import content_hash, is_there
 from voxlate.scans.images.frame import BodyFrame
@@ -63,7 +61,7 @@ from voxlate.synthesis.intervals import (
 from voxlate.synthesis.provenance import USED_FOR_CALIBRATION, Synthesised, Table, state_units
 from voxlate.synthesis.sampling import Network, SynthesisedImage, planes_read, predict_case
 from voxlate.synthesis.scan_checks import KnownScans
-from voxlate.synthesis.synth_options import SynthKeys, SynthOptions
+from voxlate.synthesis.synth_options import SynthOptions
 
 # Entries of a provenance that are measured, and of which an ensemble states the sum.
 COST = "network_calls", "seconds_per_slice"
@@ -169,7 +167,7 @@ class Model:
         """
         # a progress bar for seconds is of no use
         report = no_report if isinstance(progress, bool) else progress
-        _check_call(self, options, seed, anyway)
+        check_options(SynthOptions, {"seed": seed, "anyway": anyway})
         model = self.with_options(**options) if options else self
         said = list[Message]()
         try:
@@ -325,15 +323,6 @@ class Model:
             "axes": facts.data.axes,
             "range": {name: [*window] for name, window in windows.items() if window is not None},
         }
-
-
-def _check_call(model: Model, options: Collection[str], seed: Any, anyway: Any) -> None:
-    """Raise BadInput for unknown keywords, a seed that is no whole number or out of its range, and a text in place of a truth."""
-    _, *own, _ = signature(Model.synthesise).parameters
-    for name in options:
-        known = [*own, *parameters_of(SynthKeys), *model.synthesis_options]
-        known_name(name, "an option", name, known)
-    check_options(SynthOptions, {"seed": seed, "anyway": anyway})
 
 
 def _on_file_grid(
