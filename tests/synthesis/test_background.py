@@ -14,8 +14,8 @@ from voxlate.scans.cases.align import Preparation
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.scans.images.grid import Grid, Volume, canonical
 from voxlate.scans.images.intensity import Scale, Window
-from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.intervals import Background, OutputGrid, Outside, find_outside
+from voxlate.synthesis.model import Ensemble
 from voxlate.synthesis.sampling import predict_case
 from voxlate.training.load import load
 from voxlate.training.run import Run
