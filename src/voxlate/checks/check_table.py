@@ -18,7 +18,7 @@ import numpy as np
 
 from voxlate.base.array_types import Bool
 from voxlate.base.errors import BadInput
-from voxlate.base.messages import Grade, Message, grade_of_distance, message
+from voxlate.base.messages import Grade, Message, message
 from voxlate.checks.fingerprint import BORDERS, LONGEST_TOUCH_MM, Fingerprint
 from voxlate.scans.cases.alignment_audit import misalignments
 from voxlate.scans.cases.case import CaseHeader, PreparedCase
@@ -44,8 +44,7 @@ class Row:
     """A row of limits.toml: its code, conditions as "number > limit", and its sentence with the names of numbers.
 
     A condition may be several, joined by "or". worse: conditions under which it is "do not trust"; grade: else, by default the
-    usual one of its code; times: a number that is a distance, which then decides the grade, together with `patients` among the
-    numbers; measured: where its limits come from.
+    usual one of its code; measured: where its limits come from.
     """
 
     group: str
@@ -55,7 +54,6 @@ class Row:
     measured: str
     worse: Sequence[str] = ()
     grade: Grade | None = None
-    times: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -66,12 +64,8 @@ class Row:
 
     def message(self, numbers: Numbers, name: str) -> Message:
         """What the row says of a scan with this name."""
-        grade = self.grade
-        if self.times:
-            patients = float(numbers.get("patients", math.inf))
-            grade = grade_of_distance(float(numbers[self.times]), patients)
-        if self.worse and _hold(self.worse, numbers):
-            grade = "do not trust"
+        is_worse = self.worse and _hold(self.worse, numbers)
+        grade: Grade | None = "do not trust" if is_worse else self.grade
         measured: dict[str, Any] = {
             key: float(numbers[key])
             for key in self.names
@@ -159,11 +153,11 @@ def one_scan(names: Sequence[str]) -> Message:
 
 
 def check_apart(
-    header: CaseHeader, name: str, found: Misalignment, advice: str = "", of_input: float = 0.0
+    header: CaseHeader, name: str, found: Misalignment, of_input: float = 0.0
 ) -> list[Message]:
     """A message where a scan is far from the scan that it was compared with, or how far is not known.
 
-    advice: what to do, beside looking at it; of_input: 1 for scans that are given to a model.
+    of_input: 1 for scans that are given to a model.
     """
     apart_mm = found.median_mm or 0.0
     seen = np.array(header.spacing_mm)[is_resolved(header.shape, header.spacing_mm)]
@@ -173,10 +167,9 @@ def check_apart(
         "unmeasured": found.median_mm is None,
         "reason": found.reason,
         "to": found.to,
-        "advice": advice,
         "of_input": of_input,
     }
-    return [*ask("apart", numbers, name), *ask("unmeasured", numbers, name)]
+    return ask("apart", numbers, name)
 
 
 def check_guesses(name: str, guesses: Sequence[Message], case: str = "") -> Iterator[Message]:

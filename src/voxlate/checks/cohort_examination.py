@@ -27,7 +27,6 @@ from voxlate.scans.prepare import Examination, Inputs
 Prints = Mapping[str, Fingerprint]  # by case
 Copies = tuple[list[str], Message]  # cases that hold copies of one scan, and what is said of them
 
-LEAST_SLICES = 4  # along each axis, as registration asks for
 LEAST_KEPT = 0.5  # of a scan's box inside the case's grid: less is reported
 
 
@@ -43,7 +42,6 @@ def _measure(case: PreparedCase, scans: Mapping[str, Volume], mask: Volume | Non
 
 def _judge(headers: Sequence[CaseHeader], inputs: Inputs, cases: Path) -> Iterator[Message]:
     """Messages on all that is unusual in a prepared cohort."""
-    preparation = inputs.preparation
     yield from check_origins(headers)
     scans = _scans_of(headers)
     copied = [*_find_copies(headers, scans, inputs.splits)]
@@ -54,8 +52,8 @@ def _judge(headers: Sequence[CaseHeader], inputs: Inputs, cases: Path) -> Iterat
     for name, prints in (*scans.items(), (MASK, _masks_of(headers))):
         yield from among(prints, owners, name)
     yield from _check_pairs(scans, owners)
-    yield from check_resampling(headers, preparation)
-    yield from check_alignment(headers, preparation)
+    yield from check_resampling(headers, inputs.preparation)
+    yield from check_alignment(headers)
 
 
 def _scans_of(headers: Sequence[CaseHeader]) -> Mapping[str, Prints]:
@@ -164,13 +162,11 @@ def _owners(headers: Sequence[CaseHeader], copied: Sequence[Sequence[str]]) -> d
     return owners
 
 
-def check_alignment(headers: Sequence[CaseHeader], preparation: Preparation) -> Iterator[Message]:
+def check_alignment(headers: Sequence[CaseHeader]) -> Iterator[Message]:
     """A message on each misaligned pair, the worst first, and on what cannot be measured."""
     pairs = [(header, *scan) for header in headers for scan in header.misaligned.items()]
     for header, name, found in sorted(pairs, key=lambda pair: -(pair[-1].median_mm or 0.0)):
-        may_register = preparation.register is None and min(header.shape) >= LEAST_SLICES
-        advice = " Register (--register rigid)." if may_register else ""
-        yield from (said.on(header.case) for said in check_apart(header, name, found, advice))
+        yield from (said.on(header.case) for said in check_apart(header, name, found))
 
 
 def check_origins(headers: Sequence[CaseHeader]) -> Iterator[Message]:

@@ -71,12 +71,6 @@ class Fingerprint:
     numbers: Mapping[str, float]
     picture: UInt8
 
-    def __eq__(self, other: object) -> bool:
-        """Whether another fingerprint has the same numbers and the same picture."""
-        if not isinstance(other, Fingerprint):
-            return NotImplemented
-        return self.numbers == other.numbers and np.array_equal(self.picture, other.picture)
-
     @classmethod
     def none(cls) -> "Fingerprint":
         """That of no scan."""

@@ -151,10 +151,6 @@ def _part(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray
 def read_model(folder: Path) -> Description:
     """Read MODEL/model.json and compare its files with their hashes; raises BadInput, and nothing of it has been run then."""
     path = folder / DESCRIPTION
-    if not path.is_file():
-        raise BadInput(
-            f"{folder}: expected a model that voxlate export wrote, found no {DESCRIPTION} in it. Check the path."
-        )
     stated = read_json(path)
     found = stated.get("format") if isinstance(stated, dict) else None
     if found != FORMAT:

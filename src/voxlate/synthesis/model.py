@@ -201,7 +201,7 @@ class Model:
         images, calls = predict_case(facts, self.network, checked, seed, progress)
         seconds = (time.monotonic() - begun) / prepared.header.shape[0]
         ends, errors = case_intervals(checked.calibration, facts, prepared, images, grid)
-        background = background_of_case(facts, outside, self.anatomy, images, grid, checked.frame)
+        background = background_of_case(facts, outside, self.anatomy, images)
         provenance = {
             **self.network.software,
             "case": prepared.header.case,
@@ -212,7 +212,7 @@ class Model:
             },
             **dict(zip(COST, (calls, seconds))),
             "device": self.network.device_name,
-            **_provenance(self, checked, images, errors, background),
+            **_provenance(self, checked, images, errors),
         }
         return _on_file_grid(self, images, ends, background, grid, checked.frame, provenance)
 
@@ -370,12 +370,11 @@ def _provenance(
     checked: Checked,
     images: Mapping[str, SynthesisedImage],
     errors: Mapping[str, Mapping[str, Any]],
-    background: Background,
 ) -> Table:
     """The entries of the provenance that describe a case's inputs, images and error bounds; entries without content are left out."""
     facts = model.facts
     calibration = checked.calibration
-    warnings = [*checked.messages, *_notes(model, checked), *background.messages]
+    warnings = [*checked.messages, *_notes(model, checked)]
     for name, image in images.items():
         warnings += image.peak.check(name) if image.peak else ()
     stated = {key: of for key, of in errors.items() if any(of.values())}

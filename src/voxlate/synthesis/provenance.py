@@ -2,17 +2,16 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, Required
 
 import nibabel as nib
 from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
-from voxlate.base.errors import BadInput, known_name, system_refusal
+from voxlate.base.errors import BadInput, system_refusal
 from voxlate.base.files import HIGH, LOW, STD, UNCALIBRATED, read_json, relative_to, write_json
 from voxlate.base.messages import Grade, Message, read_messages
 from voxlate.base.records import (
@@ -142,9 +141,6 @@ def read_provenance(path: Path) -> Table:
     content: Table = read_json(path)
     record.check_version(content, "voxlate")
     record.fill(_Keys, content, others=None)
-    pairs = [*content.get("range", {}).values()]
-    pairs += [(units["low"], units["high"]) for units in content.get("network_units", {}).values()]
-    record.check(all(low < high for low, high in pairs), "a range that ends before it begins")
     return content
 
 
@@ -199,8 +195,6 @@ def provenance_of(out: Path, case: str = "") -> Table:
     return {**stated, "inputs": inputs, **run}
 
 
-Writer = Callable[[Path], object]
-
 SHARED_SECONDS = 60.0  # that one of several processes waits for another to write shared files
 OTHERS = ("cohort.json", "weights.safetensors")  # files of the folders that prepare and train write
 # Every provenance of a synthesis has one of these keys.
@@ -211,7 +205,7 @@ STATES = "states"  # the folder of states, in that of a case
 WRITERS = 2  # files that are written at a time
 
 
-def write_images(folder: Path, images: Mapping[str, Writer], provenance: Mapping[str, Any]) -> None:
+def write_images(folder: Path, images: Mapping[str, Volume], provenance: Provenance) -> None:
     """Write images by the name of their file, and FOLDER/provenance.json; earlier images that are unchanged are removed.
 
     The provenance is written last, so that a folder with one is complete. Raises BadInput where a scan has the name of
@@ -222,13 +216,18 @@ def write_images(folder: Path, images: Mapping[str, Writer], provenance: Mapping
         if name not in images and has_content(folder / name, content):
             (folder / name).unlink()
     (folder / "provenance.json").unlink(missing_ok=True)
-    places = {folder / name: write for name, write in images.items()}
+    grades = [said.grade for said in read_messages(provenance)]
+
+    def write(name: str) -> None:
+        """Write one image."""
+        write_volume(folder / name, images[name], description_of(name, grades))
+
     if sys.platform == "emscripten":  # a browser has no threads
-        for path, write in places.items():
-            write(path)
+        for name in images:
+            write(name)
     else:
         with ThreadPoolExecutor(WRITERS) as pool:  # zlib compresses outside Python's lock
-            for _ in pool.map(lambda path: places[path](path), places):
+            for _ in pool.map(write, images):
                 pass
     listed = {name: content_hash(folder / name) for name in images}
     write_json(folder / "provenance.json", {**provenance, "images": listed})
@@ -414,9 +413,6 @@ class Synthesised:
         samples or planes (_std_uncalibrated where the run is not calibrated). Raises BadInput where the folder has images
         of other scans.
         """
-        if not isinstance(folder, Path | str):
-            raise BadInput(f"folder: expected a path, found {folder!r}. Change it.")
-        known_name("ending", "the ending of a format", f"{ending}", ENDINGS)
         folder = Path(folder)
         try:
             check_scans(folder, self.provenance["inputs"])
@@ -430,10 +426,5 @@ class Synthesised:
         for name, state in self.states.items():
             file = f"{name}{ending}"
             write_volume(folder / STATES / file, state, description_of(file, self.grades))
-        images = {}
-        for name, volume in self.files.items():
-            description = description_of(f"{name}{ending}", self.grades)
-            images[f"{name}{ending}"] = partial(
-                write_volume, volume=volume, description=description
-            )
+        images = {f"{name}{ending}": volume for name, volume in self.files.items()}
         write_images(folder, images, self.provenance)
