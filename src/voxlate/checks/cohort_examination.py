@@ -71,7 +71,7 @@ def _masks_of(headers: Sequence[CaseHeader]) -> Prints:
     """The numbers of the masks that were given, by case."""
     nothing = Fingerprint.none()
     return {
-        header.case: replace(nothing, numbers=header.numbers[MASK])
+        header.case: Fingerprint(header.numbers[MASK], nothing.picture)
         for header in headers
         if MASK in header.numbers
     }

@@ -30,6 +30,7 @@ from voxlate.scans.images.mask import (
     foreground,
     hard_edges,
     otsu,
+    within,
 )
 from voxlate.scans.images.units import SHOW_ANATOMY
 
@@ -381,6 +382,7 @@ def _levels(body: CoarseBody) -> dict[str, float]:
 def _void_mm(body: CoarseBody) -> float:
     """The radius of the largest region inside a body that is as dark as air."""
     dark = fill_slices(body.body) & (body.values / body.median < DARK)
+    dark = dark[within(body.box)]  # all that is inside of the body
     return float(ndimage.distance_transform_edt(np.pad(dark, 1), body.spacing_mm).max())
 
 

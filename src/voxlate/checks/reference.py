@@ -149,10 +149,6 @@ class Reference:
     mean: UInt8
     patients: int
 
-    def numbers_of(self, scan: Fingerprint) -> dict[str, float]:
-        """All numbers of a scan, those of its picture among them."""
-        return {**scan.numbers, **pose_numbers(self.mean, scan.picture)}
-
     def shows_a_part(self, scan: Fingerprint) -> bool:
         """Whether a scan shows so much less of the body than usual ones that its shape and pose cannot be judged, or no depth."""
         known = self.values[:, self.names.index(HEIGHT)] if HEIGHT in self.names else np.zeros(0)
@@ -161,10 +157,10 @@ class Reference:
 
     def deviations(self, scan: Fingerprint) -> list[Deviation]:
         """The deviations of a scan, the largest first."""
-        own = self.numbers_of(scan)
+        own = {**scan.numbers, **pose_numbers(self.mean, scan.picture)}
         found = _deviations(own, self.names, self.values)
         if self.shows_a_part(scan):
-            found = [one for one in found if not _of_whole(one.name) or _is_too_wide(one)]
+            found = [one for one in found if not numbers()[one.name].whole or _is_too_wide(one)]
         return _with_poses(own, found)
 
     def messages(
@@ -280,11 +276,6 @@ def _deviations(
         if name in own and name in numbers() and 2 * len(known) > len(column):
             found.append(_deviation(name, own[name], known, trimmed))
     return sorted(found, key=lambda one: -one.times)
-
-
-def _of_whole(name: str) -> bool:
-    """Whether a number is judged of whole bodies alone."""
-    return name not in numbers() or numbers()[name].whole
 
 
 def _is_too_wide(one: Deviation) -> bool:
