@@ -22,11 +22,12 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from voxlate.base.config import check_options
-from voxlate.base.errors import BadInput, plural, system_refusal
+from voxlate.base.errors import BadInput, known_name, plural, system_refusal
 from voxlate.base.executors.case_work import Progress, no_report, report_part
 from voxlate.base.files import SYNTHETIC
 from voxlate.base.hub import address_of
@@ -39,6 +40,7 @@ from voxlate.base.messages import (
     warn_unless_note,
     worst_grade,
 )
+from voxlate.base.option import parameters_of
 from voxlate.scans.cases.case import MASK
 from voxlate.scans.formats.io import content_hash, is_there
 from voxlate.scans.images.frame import BodyFrame
@@ -65,7 +67,7 @@ from voxlate.synthesis.intervals import (
 from voxlate.synthesis.provenance import USED_FOR_CALIBRATION, Synthesised, Table, state_units
 from voxlate.synthesis.sampling import Moments, Network, SynthesisedImage, planes_read, predict_case
 from voxlate.synthesis.scan_checks import KnownScans
-from voxlate.synthesis.synth_options import SynthOptions
+from voxlate.synthesis.synth_options import SynthKeys, SynthOptions
 
 # Entries of a provenance that are measured, and of which an ensemble states the sum.
 COST = "network_calls", "seconds_per_slice"
@@ -176,7 +178,7 @@ class Model:
         """
         # a progress bar for seconds is of no use
         report = no_report if isinstance(progress, bool) else progress
-        check_options(SynthOptions, {"seed": seed, "anyway": anyway})
+        _check_call(self, options, seed, anyway)
         model = self.with_options(**options) if options else self
         said = list[Message]()
         try:
@@ -332,6 +334,15 @@ class Model:
             "axes": facts.data.axes,
             "range": {name: [*window] for name, window in windows.items() if window is not None},
         }
+
+
+def _check_call(model: Model, options: Collection[str], seed: Any, anyway: Any) -> None:
+    """Raise BadInput for unknown keywords, a seed that is no whole number or out of its range, and a text in place of a truth."""
+    _, *own, _ = signature(Model.synthesise).parameters
+    for name in options:
+        known = [*own, *parameters_of(SynthKeys), *model.synthesis_options]
+        known_name(name, "an option", name, known)
+    check_options(SynthOptions, {"seed": seed, "anyway": anyway})
 
 
 def _on_file_grid(
