@@ -25,7 +25,7 @@ from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Volume, canonical
 from voxlate.scans.images.mask import foreground
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.result import Synthesised
+from voxlate.synthesis.provenance import Synthesised
 from voxlate.training.load import load
 
 PROTOCOLS = {

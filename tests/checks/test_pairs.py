@@ -7,7 +7,7 @@ from rows import every_row
 from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.checks.fingerprint import fingerprint
 from voxlate.checks.pairs import copies, doubtful_pairs, similarity
-from voxlate.checks.reference import axes, turned
+from voxlate.checks.reference import mirrored, turned
 from voxlate.scans.formats.io import read_volume
 
 CASES = 9
@@ -53,11 +53,10 @@ def test_exchanged_scans_are_both_named_and_no_others(pictures):
     )
 
 
-@every_row("mirrored", [(0,), (1,), (2,)])
-def test_a_mirrored_scan_is_named(pictures, mirrored):
+@every_row("axis", [0, 1, 2])
+def test_a_mirrored_scan_is_named(pictures, axis):
     t1, ct = pictures
-    turn = axes((0, 1, 2), mirrored)
-    assert doubts(t1, ct | {"p1": turned(ct["p1"], turn)}) == {"p1": "turned-scan"}
+    assert doubts(t1, ct | {"p1": turned(ct["p1"], mirrored(axis))}) == {"p1": "turned-scan"}
 
 
 def test_the_scan_of_a_patient_who_is_not_there_is_named(pictures):

@@ -14,7 +14,7 @@ from voxlate.clinic.dicom_out import export_dicom
 from voxlate.clinic.studies import export_anew, store_answers
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.scans.images.grid import Volume
-from voxlate.synthesis.result import Synthesised
+from voxlate.synthesis.provenance import Synthesised
 from voxlate.training.load import load
 
 pydicom = pytest.importorskip("pydicom")

@@ -26,7 +26,7 @@ from voxlate.clinic.archives import (
 from voxlate.clinic.listen import FAILED
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import same_grid
-from voxlate.synthesis.result import Synthesised
+from voxlate.synthesis.provenance import Synthesised
 from waiting import until
 
 SYNTHETIC = "SYNTHETIC T2 - NOT FOR DIAGNOSIS"

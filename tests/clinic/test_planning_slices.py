@@ -16,7 +16,7 @@ from rows import every_row
 from scans import turn_about_z
 from voxlate.scans.formats.io import content_hash, read_volume
 from voxlate.scans.images.grid import Volume, canonical
-from voxlate.synthesis.result import Synthesised
+from voxlate.synthesis.provenance import Synthesised
 
 pydicom = pytest.importorskip("pydicom")
 from derived_objects import ORIGIN, write_source  # noqa: E402 - needs pydicom

@@ -15,8 +15,7 @@ from voxlate.evaluation.intervals.summary import error_lines
 from voxlate.evaluation.reports.page import report as write_report
 from voxlate.scans.formats.io import content_hash
 from voxlate.scans.images.grid import Volume
-from voxlate.synthesis.provenance import ENDINGS, provenance_of
-from voxlate.synthesis.result import Synthesised
+from voxlate.synthesis.provenance import ENDINGS, Synthesised, provenance_of
 
 pydicom = pytest.importorskip("pydicom")
 from dicom_slices import write_series  # noqa: E402 - needs pydicom

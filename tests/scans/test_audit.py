@@ -9,7 +9,8 @@ import scipy.ndimage
 from preparing import prepare
 from rows import slow
 from voxlate.anatomy.phantom_cohort import write_cohort
-from voxlate.checks.case_checks import check_alignment, check_together
+from voxlate.checks.check_table import check_together
+from voxlate.checks.cohort_examination import check_alignment
 from voxlate.evaluation.reports.page import report
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case import misalignments
@@ -82,7 +83,7 @@ def test_scans_of_too_large_voxels_cannot_be_measured_and_are_said_to_be_so(prep
     coarse = replace(case, header=replace(case.header, spacing_mm=(7.0, 3.0, 3.125)))
     found = misalignments(coarse, "t1")
     assert found["t2"].median_mm is None
-    (said,) = check_alignment([replace(coarse.header, misaligned=found)], Preparation())
+    (said,) = check_alignment([replace(coarse.header, misaligned=found)])
     assert said.code == "not-measured"
 
 

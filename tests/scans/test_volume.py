@@ -14,7 +14,7 @@ from refusals import refuses
 from rows import every_row
 from scans import SHEARED as AFFINE
 from voxlate.base.errors import BadInput
-from voxlate.checks.case_checks import check_guesses
+from voxlate.checks.check_table import check_guesses
 from voxlate.scans.cases.case import Origin
 from voxlate.scans.formats.io import content_hash, read_volume, write_volume
 from voxlate.scans.images.grid import Volume, canonical, return_to

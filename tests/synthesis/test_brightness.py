@@ -12,7 +12,7 @@ from scans import t1_of
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import Percentile, Scale
 from voxlate.scans.images.mask import foreground
-from voxlate.synthesis.brightness import MOST_SLOPE, Peak, find_peak
+from voxlate.synthesis.sampling import MOST_SLOPE, Peak, find_peak
 from voxlate.training.run import Run
 from voxlate.training.weights import read_header
 

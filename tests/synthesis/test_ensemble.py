@@ -13,7 +13,7 @@ from scans import t1_of
 from voxlate.base.files import file_hash, read_json
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.intensity import Percentile
-from voxlate.synthesis.ensemble import Ensemble
+from voxlate.synthesis.model import Ensemble
 from voxlate.synthesis.sampling import Moments
 from voxlate.training.load import load
 from voxlate.training.run import Run

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from types import SimpleNamespace
 
 import pytest
 
@@ -10,9 +9,8 @@ import voxlate as package
 from refusals import refuses
 from rows import every_row, slow
 from voxlate.base.files import lock, read_json
-from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.synthesis.cohort import part_of
-from voxlate.synthesis.scans import find_scans, in_split
+from voxlate.synthesis.scans import find_scans
 
 
 def test_parts_share_out_all_cases_and_each_once():
@@ -103,11 +101,3 @@ def test_a_lone_scan_is_a_caution_only_where_its_name_states_another_modality(
     for model, grade in ((run, t1_grade), (shipped_starters / "head-mr-to-ct", mr_grade)):
         (scans,) = find_scans([str(path)], package.load(model))
         assert [note.grade for note in scans.notes] == ([grade] if grade else [])
-
-
-@every_row("split, names", [("val", ["a1", "a2"]), ("train", ["b1", "b2"])])
-def test_a_case_that_the_training_could_not_read_has_the_split_of_its_patient(split, names):
-    facts = SimpleNamespace(splits={"a1": "val", "b1": "train"}, of_fold=False)
-    model = SimpleNamespace(members=[SimpleNamespace(facts=facts)])
-    cases = [CaseFiles(name, name[0], None, {}) for name in ("a1", "a2", "b1", "b2", "c1")]
-    assert [one.case for one in in_split(model, cases, split)] == names

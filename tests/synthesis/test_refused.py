@@ -12,7 +12,7 @@ from voxlate.base.files import read_json
 from voxlate.base.messages import worst_grade
 from voxlate.evaluation.calibrate import calibrate
 from voxlate.scans.cohorts.find import find_cohort
-from voxlate.synthesis.ensemble import Ensemble
+from voxlate.synthesis.model import Ensemble
 from voxlate.synthesis.synth_options import SynthOptions
 from voxlate.training.load import load
 

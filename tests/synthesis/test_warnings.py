@@ -6,7 +6,7 @@ import pytest
 
 from scans import change_scan, t1_of
 from voxlate.base.files import read_json
-from voxlate.synthesis.ensemble import Ensemble
+from voxlate.synthesis.model import Ensemble
 from voxlate.training.load import load
 
 

@@ -4,28 +4,30 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, message
-from voxlate.checks.case_checks import (
-    check_alignment,
-    check_origins,
-    check_resampling,
+from voxlate.checks.check_table import (
+    Numbers,
+    ask,
+    check_apart,
+    check_guesses,
+    exact_messages,
     mask_numbers,
     one_scan,
 )
-from voxlate.checks.check_table import Numbers, ask, exact_messages
 from voxlate.checks.fingerprint import Fingerprint, fingerprint, stored_fingerprint
 from voxlate.checks.pairs import copies, doubtful_pairs, pictures_of
 from voxlate.checks.reference import among
+from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case import MASK, CaseHeader, PreparedCase
-from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.grid import Volume, share_inside
 from voxlate.scans.images.units import MAY_BE_ZERO, TISSUE_MAPS
 from voxlate.scans.prepare import Examination, Inputs
 
 Prints = Mapping[str, Fingerprint]  # by case
 Copies = tuple[list[str], Message]  # cases that hold copies of one scan, and what is said of them
+
+LEAST_KEPT = 0.5  # of a scan's box inside the case's grid: less is reported
 
 
 def _measure(case: PreparedCase, scans: Mapping[str, Volume], mask: Volume | None) -> CaseHeader:
@@ -40,21 +42,18 @@ def _measure(case: PreparedCase, scans: Mapping[str, Volume], mask: Volume | Non
 
 def _judge(headers: Sequence[CaseHeader], inputs: Inputs, cases: Path) -> Iterator[Message]:
     """Messages on all that is unusual in a prepared cohort."""
-    found = inputs.found
-    preparation = inputs.preparation
     yield from check_origins(headers)
     scans = _scans_of(headers)
     copied = [*_find_copies(headers, scans, inputs.splits)]
     yield from (said for _, said in copied)
-    yield from _same_masks(headers, {case.case: case.mask for case in found.cases if case.mask})
     yield from _alone(headers, scans)
     # a scan and its copies are no others: they would make correct pairs doubtful
     owners = _owners(headers, [cases for cases, _ in copied])
     for name, prints in (*scans.items(), (MASK, _masks_of(headers))):
         yield from among(prints, owners, name)
     yield from _check_pairs(scans, owners)
-    yield from check_resampling(headers, preparation)
-    yield from check_alignment(headers, preparation)
+    yield from check_resampling(headers, inputs.preparation)
+    yield from check_alignment(headers)
 
 
 def _scans_of(headers: Sequence[CaseHeader]) -> Mapping[str, Prints]:
@@ -72,7 +71,7 @@ def _masks_of(headers: Sequence[CaseHeader]) -> Prints:
     """The numbers of the masks that were given, by case."""
     nothing = Fingerprint.none()
     return {
-        header.case: replace(nothing, numbers=header.numbers[MASK])
+        header.case: Fingerprint(header.numbers[MASK], nothing.picture)
         for header in headers
         if MASK in header.numbers
     }
@@ -163,19 +162,44 @@ def _owners(headers: Sequence[CaseHeader], copied: Sequence[Sequence[str]]) -> d
     return owners
 
 
-def _same_masks(headers: Sequence[CaseHeader], masks: Mapping[str, Path]) -> Iterator[Message]:
-    """Messages on masks that lie in the folders of several patients; a box may be the field of view of all."""
-    same = grouped(
-        (header.voxels[MASK], header)
-        for header in headers
-        if header.case in masks and sum(header.mask_area) < np.ptp(header.mask_box, 1).prod()
-    )
-    for owners in same.values():
-        patients = {header.patient for header in owners}
-        if len(patients) > 1 and len({masks[header.case].resolve() for header in owners}) > 1:
-            named = ", ".join(header.case for header in owners)
-            text = f"One mask is that of {len(patients)} patients, in files of their own: {named}."
-            yield message("same-mask", text, patients=len(patients))
+def check_alignment(headers: Sequence[CaseHeader]) -> Iterator[Message]:
+    """A message on each misaligned pair, the worst first, and on what cannot be measured."""
+    pairs = [(header, *scan) for header in headers for scan in header.misaligned.items()]
+    for header, name, found in sorted(pairs, key=lambda pair: -(pair[-1].median_mm or 0.0)):
+        yield from (said.on(header.case) for said in check_apart(header, name, found))
+
+
+def check_origins(headers: Sequence[CaseHeader]) -> Iterator[Message]:
+    """Messages on what was assumed of scans, and on registrations that failed."""
+    for header in headers:
+        for name, origin in header.origins.items():
+            yield from check_guesses(name, origin.guesses, header.case)
+        for name, scan in header.registered.items():
+            if scan.kept != scan.asked:
+                gain = f"{scan.before:.4f} before, {scan.after:.4f} after"
+                left = "resampled by its header" if scan.kept == "none" else f"kept {scan.kept}"
+                yield message(
+                    "not-registered",
+                    f"{name}: {scan.asked} registration did not make it more similar to {scan.to}, {left} (mutual information {gain}).",
+                    case=header.case,
+                )
+
+
+def check_resampling(headers: Sequence[CaseHeader], preparation: Preparation) -> Iterator[Message]:
+    """A message on each modality that resampling cuts, unless the user chose the voxels."""
+    if preparation.changes_voxels or not (preparation.resample or preparation.register):
+        return
+    scans = grouped((name, header) for header in headers for name in header.origins)
+    for name, having in scans.items():
+        kept = {one.case: share_inside(one.origins[name].grid, one.grid) for one in having}
+        cut = [case for case in kept if kept[case] < LEAST_KEPT and not preparation.register]
+        if cut:
+            yield message(
+                "is-cut",
+                f"{name} IS CUT to the case's grid in {len(cut)} of {len(headers)} cases: in {cut[0]} {kept[cut[0]]:.0%} of its volume lies on it.",
+                cases=len(cut),
+                kept=kept[cut[0]],
+            )
 
 
 EXAMINATION = Examination(_measure, _judge)

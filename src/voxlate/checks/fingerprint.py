@@ -30,6 +30,7 @@ from voxlate.scans.images.mask import (
     foreground,
     hard_edges,
     otsu,
+    within,
 )
 from voxlate.scans.images.units import SHOW_ANATOMY
 
@@ -70,12 +71,6 @@ class Fingerprint:
 
     numbers: Mapping[str, float]
     picture: UInt8
-
-    def __eq__(self, other: object) -> bool:
-        """Whether another fingerprint has the same numbers and the same picture."""
-        if not isinstance(other, Fingerprint):
-            return NotImplemented
-        return self.numbers == other.numbers and np.array_equal(self.picture, other.picture)
 
     @classmethod
     def none(cls) -> "Fingerprint":
@@ -387,6 +382,7 @@ def _levels(body: CoarseBody) -> dict[str, float]:
 def _void_mm(body: CoarseBody) -> float:
     """The radius of the largest region inside a body that is as dark as air."""
     dark = fill_slices(body.body) & (body.values / body.median < DARK)
+    dark = dark[within(body.box)]  # all that is inside of the body
     return float(ndimage.distance_transform_edt(np.pad(dark, 1), body.spacing_mm).max())
 
 

@@ -13,7 +13,7 @@ from voxlate.base.array_types import AnyArray, Float64, UInt8
 from voxlate.base.messages import Grade, Message, message
 from voxlate.base.similarity import mutual_information
 from voxlate.checks.fingerprint import BRIGHTEST, UNKNOWN, Fingerprint
-from voxlate.checks.reference import AS_READ, axes, turned
+from voxlate.checks.reference import mirrored, turned
 
 BINS = 12
 MOST_CASES = 40  # that are compared with each other
@@ -70,8 +70,7 @@ def doubtful_pairs(
         others = table[number][strangers[number]]
         other = exchanged.get(number)
         flip, how = max(
-            (similarity(first[case], turned(second[case], axes(AS_READ, flip))), flip)
-            for flip in FLIPS
+            (similarity(first[case], turned(second[case], mirrored(*flip))), flip) for flip in FLIPS
         )
         crossed = 0.0 if other is None else max(table[number, other], table[other, number])
         if flip > max(FITS_TURNED * own[case], crossed, TINY):
@@ -90,7 +89,7 @@ def doubtful_pairs(
 
 def fits(image: UInt8, truth: UInt8, others: Sequence[UInt8]) -> bool:
     """Whether a truth is more similar to its image than mirrored truths and those of other patients are."""
-    turns = (turned(truth, axes(AS_READ, flip)) for flip in FLIPS)
+    turns = (turned(truth, mirrored(*flip)) for flip in FLIPS)
     most = max(similarity(image, other) for other in chain(turns, others))
     return similarity(image, truth) > FITS * most
 

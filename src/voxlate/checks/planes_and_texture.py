@@ -260,12 +260,12 @@ def _ghosts(image: Float32, pixel_mm: Sequence[float]) -> float:
 def _wave(image: Float32, pixel_mm: Sequence[float]) -> float:
     """By how many times one wave in slices [S, H, W] is stronger than those of almost its length and direction."""
     sides = image.shape[1:]
+    if min(sides) <= 4 * AROUND_WAVE:
+        return 1.0
     spectrum = np.abs(np.fft.fft2(image * np.outer(*map(np.hanning, sides)))).mean(0)
     per_mm = np.hypot(*np.meshgrid(*map(np.fft.fftfreq, sides, pixel_mm), indexing="ij"))
     usual = ndimage.median_filter(spectrum, AROUND_WAVE, mode="wrap") + TINY * spectrum.max()
     asked = (per_mm > WAVES_PER_MM[0]) & (per_mm < WAVES_PER_MM[1])
-    if min(sides) <= 4 * AROUND_WAVE:
-        return 1.0
     return float((spectrum / np.maximum(usual, TINY))[asked].max(initial=1.0))
 
 

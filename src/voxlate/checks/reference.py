@@ -8,13 +8,13 @@ import math
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product, starmap
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from voxlate.base.array_types import AnyArray, Float32, UInt8
+from voxlate.base.array_types import AnyArray, Float32, Float64, UInt8
 from voxlate.base.messages import (
     FEW_PATIENTS,
     NOTED,
@@ -28,38 +28,44 @@ from voxlate.checks.fingerprint import BRIGHTEST, SIDE, UNKNOWN, Fingerprint
 
 SHIFTS = (*range(-5, 6),), (-1, 0, 1)  # cells, along z and y, by which two pictures are compared
 LEAST_SHARED = 0.25  # of the cells that the smaller of two pictures shows
-Matrix = tuple[tuple[float, ...], ...]
 
 
-def axes(order: Sequence[int], mirrored: Sequence[int] = ()) -> Matrix:
-    """The matrix that takes the axes of a picture in this order, and then mirrors some."""
-    signs = [-1.0 if axis in mirrored else 1.0 for axis in range(3)]
-    return tuple(tuple(signs[to] * (order[to] == of) for to in range(3)) for of in range(3))
+def mirrored(*along: int) -> Float64:
+    """The matrix that mirrors a picture along some axes."""
+    return np.diag([-1.0 if axis in along else 1.0 for axis in range(3)])
 
 
-def _rotation(first: int, second: int, degrees: float) -> Matrix:
+def _exchanged(*order: int) -> Float64:
+    """The matrix that takes the axes of a picture in this order."""
+    return np.eye(3)[:, order]
+
+
+def _rotation(first: int, second: int, degrees: float) -> Float64:
     """The matrix of a rotation in the plane of two axes."""
     matrix = np.eye(3)
     sine, cosine = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
     matrix[first, [first, second]] = cosine, -sine
     matrix[second, [first, second]] = sine, cosine
-    return tuple(map(tuple, matrix.tolist()))
+    return matrix
 
 
-def _stretch(times: float) -> Matrix:
+def _stretch(times: float) -> Float64:
     """The matrix of a picture whose slices are so many times as far apart."""
-    return ((1 / times, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+    return np.diag([1 / times, 1.0, 1.0])
 
 
-AS_READ = (0, 1, 2)
 # By name, the ways in which a picture may be more usual than as it was read.
-POSES: Mapping[str, Sequence[Matrix]] = {
-    "upside": [axes(AS_READ, (0,)), axes(AS_READ, (0, 1))],
-    "backwards": [axes(AS_READ, (1,))],
-    "sideways": [axes(AS_READ, (2,))],
+POSES: Mapping[str, Sequence[Float64]] = {
+    "upside": [mirrored(0), mirrored(0, 1)],
+    "backwards": [mirrored(1)],
+    "sideways": [mirrored(2)],
     "exchanged": [
-        *starmap(axes, product([(0, 2, 1)], [(), (1,)])),
-        *starmap(axes, product([(1, 0, 2), (2, 1, 0)], [(), (0,)])),
+        _exchanged(0, 2, 1),
+        _exchanged(0, 2, 1) @ mirrored(1),
+        _exchanged(1, 0, 2),
+        _exchanged(1, 0, 2) @ mirrored(0),
+        _exchanged(2, 1, 0),
+        _exchanged(2, 1, 0) @ mirrored(0),
     ],
     "pitched": [_rotation(0, 1, 25), _rotation(0, 1, -25)],
     "tilted": [_rotation(0, 2, 18), _rotation(0, 2, -18)],
@@ -143,10 +149,6 @@ class Reference:
     mean: UInt8
     patients: int
 
-    def numbers_of(self, scan: Fingerprint) -> dict[str, float]:
-        """All numbers of a scan, those of its picture among them."""
-        return {**scan.numbers, **pose_numbers(self.mean, scan.picture)}
-
     def shows_a_part(self, scan: Fingerprint) -> bool:
         """Whether a scan shows so much less of the body than usual ones that its shape and pose cannot be judged, or no depth."""
         known = self.values[:, self.names.index(HEIGHT)] if HEIGHT in self.names else np.zeros(0)
@@ -155,10 +157,10 @@ class Reference:
 
     def deviations(self, scan: Fingerprint) -> list[Deviation]:
         """The deviations of a scan, the largest first."""
-        own = self.numbers_of(scan)
+        own = {**scan.numbers, **pose_numbers(self.mean, scan.picture)}
         found = _deviations(own, self.names, self.values)
         if self.shows_a_part(scan):
-            found = [one for one in found if not _of_whole(one.name) or _is_too_wide(one)]
+            found = [one for one in found if not numbers()[one.name].whole or _is_too_wide(one)]
         return _with_poses(own, found)
 
     def messages(
@@ -276,11 +278,6 @@ def _deviations(
     return sorted(found, key=lambda one: -one.times)
 
 
-def _of_whole(name: str) -> bool:
-    """Whether a number is judged of whole bodies alone."""
-    return name not in numbers() or numbers()[name].whole
-
-
 def _is_too_wide(one: Deviation) -> bool:
     """Whether a body is too wide, as no part of one can be."""
     return one.name == ACROSS and one.value > one.usual
@@ -351,9 +348,13 @@ def pose_numbers(mean: UInt8, picture: UInt8) -> dict[str, float]:
     }
 
 
-def turned(picture: UInt8, matrix: Matrix) -> UInt8:
+def turned(picture: UInt8, matrix: Float64) -> UInt8:
     """A picture after a turn, a reflection or a stretch about its middle, again below the top of its body."""
-    places, known = _places(matrix)
+    middle = (SIDE - 1) / 2
+    away = np.indices((SIDE,) * 3).reshape(3, -1) - middle
+    where = np.rint(matrix @ away + middle).astype(int)
+    known = ((where >= 0) & (where < SIDE)).all(0)
+    places = np.ravel_multi_index(tuple(where.clip(0, SIDE - 1)), picture.shape)
     cells = np.where(known, picture.ravel()[places], UNKNOWN).astype(np.uint8)
     cells = cells.reshape(picture.shape)
     shown = np.flatnonzero(((cells > 0) & (cells != UNKNOWN)).any((1, 2)))
@@ -361,16 +362,6 @@ def turned(picture: UInt8, matrix: Matrix) -> UInt8:
     out = np.full_like(cells, UNKNOWN)
     out[below:] = cells[: SIDE - below]
     return out
-
-
-@functools.cache
-def _places(matrix: Matrix) -> tuple[AnyArray, AnyArray]:
-    """Where in a picture the cells of a turned one come from, and which come from inside of it."""
-    middle = (SIDE - 1) / 2
-    cells = np.indices((SIDE,) * 3).reshape(3, -1) - middle
-    places = np.rint(np.array(matrix) @ cells + middle).astype(int)
-    known = ((places >= 0) & (places < SIDE)).all(0)
-    return np.ravel_multi_index(tuple(places.clip(0, SIDE - 1)), (SIDE,) * 3), known
 
 
 def likeness(mean: UInt8, picture: UInt8) -> float | None:

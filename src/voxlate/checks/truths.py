@@ -143,7 +143,7 @@ def _alone(truths: Mapping[str, Sketch], name: str) -> list[Message]:
         of_image = {one.code for one in exact_messages(truth.image, truth.unit)}
         own = exact_messages(truth.truth, truth.unit, name)
         said += [one.on(label) for one in own if one.code not in of_image]
-        if truth.image.numbers and truth.truth == truth.image:
+        if truth.image.numbers and truth.truth.numbers == truth.image.numbers:
             said.append(
                 message("truth-image", f"{name} is its image.", grade="do not trust", case=label)
             )

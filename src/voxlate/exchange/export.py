@@ -26,8 +26,8 @@ from voxlate.synthesis.exported import (
     CarriedCalibration,
     Description,
     Graph,
-    Session,
     load_exported,
+    open_session,
 )
 from voxlate.synthesis.model import Model
 from voxlate.training.run import software
@@ -103,7 +103,7 @@ def _write_description(folder: Path, description: Description) -> None:
 
 def _loss(folder: Path, examples: Sequence[Arrays]) -> float:
     """The largest distance of the graph's images from torch's."""
-    session = Session((folder / NETWORK).read_bytes()).opened
+    session = open_session((folder / NETWORK).read_bytes())
     names = [wanted.name for wanted in session.get_inputs()]
     largest = 0.0
     for given in examples:

@@ -18,13 +18,15 @@ from voxlate.base.executors.case_work import (
 from voxlate.base.executors.workers import choose_executor
 from voxlate.base.files import lock, safe_name, write_json
 from voxlate.base.messages import Message, Say, message, read_messages, warn_unless_note
-from voxlate.base.option import merge
+from voxlate.base.option import merge, parameters_of
 from voxlate.synthesis.exported import OnnxNetwork
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.provenance import (
     OF_TRAINING,
     OTHER_PATIENT,
     SHARED_SECONDS,
+    STATES,
+    Synthesised,
     check_folder,
     check_free,
     check_scans,
@@ -32,9 +34,8 @@ from voxlate.synthesis.provenance import (
     place_from,
     provenance_of,
 )
-from voxlate.synthesis.result import STATES, Synthesised
 from voxlate.synthesis.scans import CaseScans, find_scans, splits_of
-from voxlate.synthesis.synth_options import SynthOptions, part_of
+from voxlate.synthesis.synth_options import SynthKeys, SynthOptions, part_of
 
 # Keys of a plan that it may lack.
 OPTIONAL = "calibration", "members"
@@ -61,7 +62,11 @@ def select(model: Model, inputs: Sequence[str], options: SynthOptions) -> Select
 
     Raises BadInput where no case can be synthesised; for a single case with its own sentence.
     """
-    model = model.with_options(options.allow_code, options.like, options.intervals, **options.keys)
+    own = {name: getattr(options, name) for name in parameters_of(SynthKeys)}
+    further = own.pop("set") or {}
+    model = model.with_options(
+        options.allow_code, options.like, options.intervals, **{**own, **further}
+    )
     scans = find_scans(
         list(inputs), model, split=options.split, missing=options.missing, **options.layout
     )
@@ -132,11 +137,7 @@ def synthesise_cases(
     if finished:
         with lock(out, SHARED_SECONDS):
             job.write_provenance([*cases, *selected.others], selected.lacking | failed)
-    states = [state for _, state in finished]
-    if again := states.count("replaced"):
-        text = f"{again} cases are synthesised again: their images are gone, changed, in another format, or of other options or scans."
-        say(message("synthesised-again", text, cases=again))
-    if kept := states.count("kept"):
+    if kept := sum(is_kept for _, is_kept in finished):
         text = f"{kept} of {len(cases)} cases were synthesised before and are kept."
         say(message("already-synthesised", text, cases=kept))
     return [folder for folder, _ in finished], failed
@@ -158,11 +159,11 @@ class _SynthesisJob:
         """That of the images' files."""
         return f".{self.options.format}"
 
-    def open(self) -> Callable[[CaseScans, Context], tuple[Path, str]]:
-        """The work on one case: returns its folder, and whether its images are "kept", "replaced" or "new"."""
+    def open(self) -> Callable[[CaseScans, Context], tuple[Path, bool]]:
+        """The work on one case: returns its folder, and whether its images were made before."""
         return self._work
 
-    def _work(self, scans: CaseScans, context: Context) -> tuple[Path, str]:
+    def _work(self, scans: CaseScans, context: Context) -> tuple[Path, bool]:
         """Synthesise a case, unless its images are there and unchanged."""
         folder = self.out / safe_name(scans.case, "case")
         check_folder(folder)
@@ -178,7 +179,7 @@ class _SynthesisJob:
             # a run that was stopped says what an unbroken one does
             for said in read_messages(stated):
                 warn(said)
-            return folder, "kept"
+            return folder, True
         inputs = {
             name: {**scan, "path": place_from(scans.files[name], folder)}
             for name, scan in plan["inputs"].items()
@@ -193,7 +194,7 @@ class _SynthesisJob:
             for said in image.warnings:
                 warn(said)
             self._write(scans, image, inputs, folder, warn)
-        return folder, "replaced" if "images" in stated else "new"
+        return folder, False
 
     def _is_done(self, plan: Mapping[str, Any], stated: Mapping[str, Any], folder: Path) -> bool:
         """Whether a folder has the images of a plan, unchanged since they were written."""

@@ -150,10 +150,6 @@ def _part(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray
 def read_model(folder: Path) -> Description:
     """Read MODEL/model.json and compare its files with their hashes; raises BadInput, and nothing of it has been run then."""
     path = folder / DESCRIPTION
-    if not path.is_file():
-        raise BadInput(
-            f"{folder}: expected a model that voxlate export wrote, found no {DESCRIPTION} in it. Check the path."
-        )
     stated = read_json(path)
     found = stated.get("format") if isinstance(stated, dict) else None
     if found != FORMAT:
@@ -174,10 +170,13 @@ def read_model(folder: Path) -> Description:
 
 @dataclass(frozen=True)
 class OnnxNetwork:
-    """An open graph, whose file has this hash; exported: the software that exported it, and the notice that it is no medical device."""
+    """An open graph, whose file has this content and hash; it is sent to workers without its session.
+
+    exported: the software that exported it, and the notice that it is no medical device.
+    """
 
     graph: Graph
-    session: "Session"
+    content: bytes = field(repr=False)
     sha256: str
     exported: Mapping[str, Any]
     calls: Calls = field(default_factory=Calls)
@@ -209,9 +208,14 @@ class OnnxNetwork:
         )
 
     @cached_property
+    def session(self) -> Any:
+        """The session that computes."""
+        return open_session(self.content)
+
+    @property
     def inputs(self) -> list[str]:
         """The names of the inputs that the graph uses."""
-        return [wanted.name for wanted in self.session.opened.get_inputs()]
+        return [wanted.name for wanted in self.session.get_inputs()]
 
     def sample(self, patches: Sequence[Patch], noise: NoiseOf) -> Float32:
         """One sample of each patch in network units, [B, T, D, H, W]."""
@@ -248,8 +252,11 @@ class OnnxNetwork:
             f"{self.graph.file}: expected patches that the graph can run, found {shape}",
             "Synthesise with the run itself.",
         ):
-            (image,) = self.session.opened.run(["image"], dict(inputs))
+            (image,) = self.session.run(["image"], dict(inputs))
         return np.asarray(image, np.float32)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OnnxNetwork, (self.graph, self.content, self.sha256, self.exported)
 
     @contextlib.contextmanager
     def count(self) -> Iterator[Calls]:
@@ -258,28 +265,16 @@ class OnnxNetwork:
         yield self.calls
 
 
-@dataclass(frozen=True)
-class Session:
-    """A session of onnxruntime for the bytes of a graph, as which it is sent to workers."""
+def open_session(content: bytes) -> Any:
+    """A session of onnxruntime for a graph, with OMP_NUM_THREADS threads, or as many as it chooses; its failures print nothing."""
+    import onnxruntime
 
-    content: bytes = field(repr=False)
-
-    @cached_property
-    def opened(self) -> Any:
-        """The session, with OMP_NUM_THREADS threads, or as many as onnxruntime chooses; its failures print nothing."""
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        asked = int(os.environ.get("OMP_NUM_THREADS", "0") or 0)
-        # each thread takes memory, whether a core is there for it or not
-        options.intra_op_num_threads = min(asked, os.cpu_count() or 1)
-        options.log_severity_level = 4
-        return onnxruntime.InferenceSession(
-            self.content, options, providers=["CPUExecutionProvider"]
-        )
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Session, (self.content,)
+    options = onnxruntime.SessionOptions()
+    asked = int(os.environ.get("OMP_NUM_THREADS", "0") or 0)
+    # each thread takes memory, whether a core is there for it or not
+    options.intra_op_num_threads = min(asked, os.cpu_count() or 1)
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 def open_network(
@@ -296,7 +291,7 @@ def open_network(
     import onnxruntime
 
     try:
-        network = OnnxNetwork(graph, Session(path.read_bytes()), sha256, software)
+        network = OnnxNetwork(graph, path.read_bytes(), sha256, software)
         image = network.run({name: selftest[name] for name in network.inputs})
     except Exception as error:  # onnxruntime has an exception of its own for each kind of failure
         raise BadInput(

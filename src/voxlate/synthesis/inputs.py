@@ -12,8 +12,7 @@ import numpy as np
 
 from voxlate.base.errors import BadInput, DoNotTrust, known_name
 from voxlate.base.messages import Grade, Message, Say, codes, message, verdict_of, worst_grade
-from voxlate.checks.case_checks import mask_numbers
-from voxlate.checks.check_table import ask
+from voxlate.checks.check_table import ask, mask_numbers
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case import (
     DIGITS,

@@ -19,14 +19,13 @@ from voxlate.base.errors import plural
 from voxlate.base.items import BACKGROUND
 from voxlate.base.messages import Message, message
 from voxlate.scans.cases.case import PreparedCase
-from voxlate.scans.images.frame import BodyFrame
 from voxlate.scans.images.grid import Grid, Volume, orient, return_to
 from voxlate.scans.images.intensity import IntensityMap, Scale
 from voxlate.scans.images.mask import dilate, find_tissue
 from voxlate.scans.images.regions import BODY, region_masks
-from voxlate.synthesis.brightness import SynthesisedImage
 from voxlate.synthesis.calibration import Calibration
 from voxlate.synthesis.facts import ModelFacts
+from voxlate.synthesis.sampling import SynthesisedImage
 from voxlate.synthesis.scan_checks import KnownScans
 
 CROWN, SOFT_HU = 0.25, np.float32(0)  # what fills_crown makes bone of
@@ -198,23 +197,12 @@ class Outside:
 class Background:
     """The voxels [D, H, W] of each image that become background, and the value of the background in its unit.
 
-    beside: the voxels beside the body, where a CT shows skin at most; slices, empty: of the files, and those of them without a body.
+    beside: the voxels beside the body, where a CT shows skin at most.
     """
 
     voxels: Mapping[str, Bool]
     beside: Bool
     values: Mapping[str, float]
-    slices: int
-    empty: int
-
-    @property
-    def messages(self) -> list[Message]:
-        """A message on the slices without a body."""
-        if not self.empty:
-            return []
-        stated = " and ".join(f"{value:.4g} in {name}" for name, value in self.values.items())
-        text = f"{self.empty} of {self.slices} slices show no body and were set to background ({stated})."
-        return [message("empty-slices", text, slices=self.empty)]
 
     def fill(self, name: str, image: SynthesisedImage) -> SynthesisedImage:
         """An image with background in its voxels, and a standard deviation of 0."""
@@ -271,11 +259,8 @@ def background_of_case(
     outside: Outside,
     known: KnownScans | None,
     images: Mapping[str, SynthesisedImage],
-    output_grid: OutputGrid,
-    frame: BodyFrame | None = None,
 ) -> Background:
-    """The background of a case on the network's grid; images: as the network makes them; output_grid, frame: of the files, whose
-    slices without a body are counted."""
+    """The background of a case; images: as the network makes them."""
     trained, beyond = ({}, {}) if known is None else (known.backgrounds, known.beyond)
     if facts.imported:  # what the targets of a published training show is not known
         beyond = dict.fromkeys(images, 1.0)
@@ -287,13 +272,7 @@ def background_of_case(
         if image.peak is not None and usual is not None:
             usual = float(image.peak.stretch(np.array([usual]))[0])
         values[name] = outside.value(image.scale, facts.intensity[name], facts.units[name], usual)
-    # the network's slices may be others, and more at both ends
-    empty = np.broadcast_to(outside.slices[:, None, None], outside.voxels.shape)
-    shares = output_grid.resample(empty.astype(np.float32)).min((1, 2))
-    if frame is not None:
-        shares = frame.planes(shares)
-    count = int(np.count_nonzero(shares > INSIDE_SHARE))
-    return Background(voxels, outside.beside, values, len(shares), count)
+    return Background(voxels, outside.beside, values)
 
 
 def _any_of(images: Sequence[np.ndarray]) -> Bool:

@@ -8,23 +8,27 @@ The path of a scan, in the order in which `synthesise` calls these functions:
 3. Network units: patch.Patch scales slices or patches to [-1, 1], called by sampling.sample_targets for each plane.
 4. Sample: sampling.sample_targets runs the network, and joins patches and samples to predictions; sampling.predict_case
    joins those of several planes.
-5. Physical units: brightness.in_physical_units applies the scale of each target and stretches its bright end.
+5. Physical units: sampling.in_physical_units applies the scale of each target and stretches its bright end.
 6. Trust: intervals.case_intervals adds intervals and error bounds, if calibrated.
 7. Background: intervals.find_outside finds what is outside of the body of all sources, which becomes background.
 8. Output grid: intervals.OutputGrid.images resamples the images to the grid of the scan's file.
-9. Result: result.Synthesised holds images and provenance, and writes them.
+9. Result: provenance.Synthesised holds images and provenance, and writes them.
+
+Several models are one as well: the mean of their images, and the standard deviation over all of them.
 """
 
+import hashlib
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from voxlate.base.config import check_options
 from voxlate.base.errors import BadInput, known_name, plural, system_refusal
-from voxlate.base.executors.case_work import Progress, no_report
+from voxlate.base.executors.case_work import Progress, no_report, report_part
 from voxlate.base.files import SYNTHETIC
 from voxlate.base.hub import address_of
 from voxlate.base.messages import (
@@ -41,7 +45,6 @@ from voxlate.scans.cases.case import MASK
 from voxlate.scans.formats.io import content_hash, is_there
 from voxlate.scans.images.frame import BodyFrame
 from voxlate.scans.images.grid import Volume
-from voxlate.synthesis.brightness import SynthesisedImage
 from voxlate.synthesis.calibration import Calibration, Calibrations
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.inputs import (
@@ -61,14 +64,18 @@ from voxlate.synthesis.intervals import (
     find_outside,
     notes_on_starter,
 )
-from voxlate.synthesis.provenance import USED_FOR_CALIBRATION, Table, state_units
-from voxlate.synthesis.result import Synthesised
-from voxlate.synthesis.sampling import Network, planes_read, predict_case
+from voxlate.synthesis.provenance import USED_FOR_CALIBRATION, Synthesised, Table, state_units
+from voxlate.synthesis.sampling import Moments, Network, SynthesisedImage, planes_read, predict_case
 from voxlate.synthesis.scan_checks import KnownScans
 from voxlate.synthesis.synth_options import SynthKeys, SynthOptions
 
 # Entries of a provenance that are measured, and of which an ensemble states the sum.
 COST = "network_calls", "seconds_per_slice"
+# Entries of the ensemble if all members agree.
+SHARED_IF_EQUAL = "network_units", "bound"
+# Of the narrower range: those of folds of one cohort, and upper ends that are planned for them, differ by a few percent.
+MOST_SHIFT = 0.1
+OPTIONS_OF_MEMBERS = ("synth", "axes", "range")
 
 
 @dataclass(frozen=True)
@@ -196,7 +203,7 @@ class Model:
         images, calls = predict_case(facts, self.network, checked, seed, progress)
         seconds = (time.monotonic() - begun) / prepared.header.shape[0]
         ends, errors = case_intervals(checked.calibration, facts, prepared, images, grid)
-        background = background_of_case(facts, outside, self.anatomy, images, grid, checked.frame)
+        background = background_of_case(facts, outside, self.anatomy, images)
         provenance = {
             **self.network.software,
             "case": prepared.header.case,
@@ -207,7 +214,7 @@ class Model:
             },
             **dict(zip(COST, (calls, seconds))),
             "device": self.network.device_name,
-            **_provenance(self, checked, images, errors, background),
+            **_provenance(self, checked, images, errors),
         }
         return _on_file_grid(self, images, ends, background, grid, checked.frame, provenance)
 
@@ -374,12 +381,11 @@ def _provenance(
     checked: Checked,
     images: Mapping[str, SynthesisedImage],
     errors: Mapping[str, Mapping[str, Any]],
-    background: Background,
 ) -> Table:
     """The entries of the provenance that describe a case's inputs, images and error bounds; entries without content are left out."""
     facts = model.facts
     calibration = checked.calibration
-    warnings = [*checked.messages, *_notes(model, checked), *background.messages]
+    warnings = [*checked.messages, *_notes(model, checked)]
     for name, image in images.items():
         warnings += image.peak.check(name) if image.peak else ()
     stated = {key: of for key, of in errors.items() if any(of.values())}
@@ -452,3 +458,117 @@ def _notes(model: Model, checked: Checked) -> Iterator[Message]:
             "no-intervals",
             "No intervals: the run was adapted to other scans, and the calibration from before does not hold any more. Run voxlate calibrate again.",
         )
+
+
+class Ensemble(Model):
+    """Models of the same task, whose images are averaged; the spread is over members and samples.
+
+    All members have the same noise. Raises BadInput where they differ in targets, sources or units; they may differ in
+    all else, which an ensemble has of its first member. There are no intervals, because calibrations do not hold for
+    the mean.
+    """
+
+    def __init__(self, members: Sequence[Model]):
+        first, *others = members
+        for member in others:
+            if _task(member) != _task(first):
+                raise BadInput(
+                    f"{member.origin}: expected a model that makes {_task(first)}, as {first.origin} does, found one that makes {_task(member)}. Leave it out, or run synth for each."
+                )
+            _check_intensity(member, first)
+        super().__init__(**{**vars(first), "models": (*members,), "calibrations": None})
+
+    def with_options(self, *options: Any, **changes: Any) -> "Ensemble":
+        """The ensemble with other synthesis options (see Model.with_options)."""
+        return Ensemble([member.with_options(*options, **changes) for member in self.members])
+
+    def check(self, scans: Mapping[str, Scan] | Scan, case: str = "case") -> Checked:
+        """The scans of a case as the first member would use them, with the messages of all (see Model.check)."""
+        checks = tuple(member.check(scans, case) for member in self.members)
+        said = dict.fromkeys(message for checked in checks for message in checked.messages)
+        return replace(checks[0], messages=tuple(said), members=checks)
+
+    def synthesise_checked(self, checked: Checked, seed: int, progress: Progress) -> Synthesised:
+        """The mean of the members' images of a case; the spread is over members and samples.
+
+        Members that trained on the case are left out, unless all of them did (cross-validation).
+        """
+        pairs = [*zip(self.members, checked.members)]
+        kept = [
+            number
+            for number, (member, own) in enumerate(pairs)
+            if not was_in_training(member.facts, own)
+        ] or [*range(len(pairs))]
+        warnings = dict[Message, None]()
+        if len(kept) < len(pairs):
+            text = f"Synthesised by {len(kept)} of {len(pairs)} runs: the others trained on it."
+            warnings[message("held-out", text, runs=len(kept))] = None
+        pools = dict[str, Moments]()
+        shown = dict[str, Volume]()
+        stated = list[dict[str, Any]]()
+        depth, *_ = checked.prepared.header.shape
+        for place, number in enumerate(kept):
+            member, own = pairs[number]
+            report = partial(report_part, progress, place, len(kept), depth)
+            made = member.synthesise_checked(own, seed, report)
+            for name, image in made.volumes.items():
+                known = shown.setdefault(name, image).grid
+                if known != image.grid:
+                    raise BadInput(
+                        f"{checked.prepared.header.case}: expected {name} on the same grid from every member, found {known} and {image.grid}: they were prepared in other ways. Leave one out, or run synth for each."
+                    )
+                sd = made.std[name].data if name in made.std else None
+                pools.setdefault(name, Moments()).add(image.data, sd, member.facts.synth.samples)
+            stated.append(made.provenance)
+            warnings |= dict.fromkeys(made.warnings)
+        first = stated[0]
+        provenance = {**first, **self.plan({}, seed), "inputs": first["inputs"]}
+        for key in SHARED_IF_EQUAL:
+            if any(entry.get(key) != first.get(key) for entry in stated):
+                provenance.pop(key, None)
+        for key in COST:
+            provenance[key] = sum(entry[key] for entry in stated)
+        if warnings:
+            provenance["warnings"] = [entry.table for entry in warnings]
+        for key in "in_training", "anyway":
+            if any(entry.get(key) for entry in stated):
+                provenance[key] = True
+        if len(kept) < len(pairs):
+            provenance["held_out_by"] = kept
+        volumes, std = {}, {}
+        for name, pool in pools.items():
+            volumes[name] = replace(shown[name], data=pool.mean)
+            if pool.has_spread:
+                std[name] = replace(shown[name], data=pool.sd())
+        return Synthesised(volumes, std, provenance, self.mark, states=made.states)
+
+    def plan(self, files: Mapping[str, Path | str], seed: int) -> dict[str, Any]:
+        """All that decides a case's images; `members` has the entries in which the models may differ."""
+        first, *others = self.members
+        plans = [first.plan(files, seed), *(member.plan({}, seed) for member in others)]
+        joined = "".join(plan["model"]["weights"] for plan in plans)
+        weights = hashlib.sha256(joined.encode()).hexdigest()[:16]
+        title = f"{plans[0]['model']['title']} (ensemble of {len(plans)})"
+        members = [plan["model"] | {key: plan[key] for key in OPTIONS_OF_MEMBERS} for plan in plans]
+        return {**plans[0], "model": {"title": title, "weights": weights}, "members": members}
+
+
+def _task(model: Model) -> str:
+    """The targets and sources of a model with their units, in words."""
+    data = model.facts.data
+    target, source = (
+        " + ".join(f"{name} [{model.facts.units.get(name, 'a.u.')}]" for name in names)
+        for names in (data.target, data.source)
+    )
+    return f"what is missing of {target}" if model.facts.completes else f"{target} of {source}"
+
+
+def _check_intensity(member: Model, first: Model) -> None:
+    """Raise BadInput where the windows or ranges of targets differ, because a mean would have neither of them."""
+    for name, (low, high) in member.facts.target_scales.items():
+        least, most = first.facts.target_scales.get(name, (low, high))
+        narrower = min(high - low, most - least)
+        if max(abs(low - least), abs(high - most)) > MOST_SHIFT * narrower:
+            raise BadInput(
+                f"{member.origin}: expected the range of {name} that {first.origin} has ({least:.4g} to {most:.4g}, in the median training case or by its window), found {low:.4g} to {high:.4g}: a mean would be of neither. Leave it out, or run synth for each."
+            )

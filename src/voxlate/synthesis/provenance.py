@@ -1,17 +1,19 @@
-"""The provenance of synthesised images, and their folder: which files voxlate wrote, whether they are as written, and their writing."""
+"""The result of a synthesis: images with their intervals and provenance, and their folder: which files voxlate wrote, and whether they are as written."""
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Required
 
+import nibabel as nib
 from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
-from voxlate.base.errors import BadInput
-from voxlate.base.files import read_json, relative_to, write_json
-from voxlate.base.messages import Message
+from voxlate.base.errors import BadInput, system_refusal
+from voxlate.base.files import HIGH, LOW, STD, UNCALIBRATED, read_json, relative_to, write_json
+from voxlate.base.messages import Grade, Message, read_messages
 from voxlate.base.records import (
     Count,
     FileName,
@@ -29,7 +31,9 @@ from voxlate.base.records import (
 from voxlate.base.statistics import fixed_text
 from voxlate.scans.cases.align import Align
 from voxlate.scans.cases.case import MASK, Axes
-from voxlate.scans.formats.io import content_hash, has_content, is_synthetic
+from voxlate.scans.formats.io import content_hash, has_content, is_synthetic, write_volume
+from voxlate.scans.formats.nifti import DESCRIPTION, description_of
+from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import IntensityMap
 from voxlate.scans.images.register import RegistrationMethod
 from voxlate.synthesis.calibration import Bound
@@ -136,9 +140,6 @@ def read_provenance(path: Path) -> Table:
     content: Table = read_json(path)
     record.check_version(content, "voxlate")
     record.fill(_Keys, content, others=None)
-    pairs = [*content.get("range", {}).values()]
-    pairs += [(units["low"], units["high"]) for units in content.get("network_units", {}).values()]
-    record.check(all(low < high for low, high in pairs), "a range that ends before it begins")
     return content
 
 
@@ -193,18 +194,17 @@ def provenance_of(out: Path, case: str = "") -> Table:
     return {**stated, "inputs": inputs, **run}
 
 
-Writer = Callable[[Path], object]
-
 SHARED_SECONDS = 60.0  # that one of several processes waits for another to write shared files
 OTHERS = ("cohort.json", "weights.safetensors")  # files of the folders that prepare and train write
 # Every provenance of a synthesis has one of these keys.
 OF_SYNTHESIS = {"images", "cases", "synth"}
 # Of the formats in which images may be written.
 ENDINGS = ".nii.gz", ".nii", ".nrrd", ".mha"
+STATES = "states"  # the folder of states, in that of a case
 WRITERS = 2  # files that are written at a time
 
 
-def write_images(folder: Path, images: Mapping[str, Writer], provenance: Mapping[str, Any]) -> None:
+def write_images(folder: Path, images: Mapping[str, Volume], provenance: Provenance) -> None:
     """Write images by the name of their file, and FOLDER/provenance.json; earlier images that are unchanged are removed.
 
     The provenance is written last, so that a folder with one is complete. Raises BadInput where a scan has the name of
@@ -215,13 +215,18 @@ def write_images(folder: Path, images: Mapping[str, Writer], provenance: Mapping
         if name not in images and has_content(folder / name, content):
             (folder / name).unlink()
     (folder / "provenance.json").unlink(missing_ok=True)
-    places = {folder / name: write for name, write in images.items()}
+    grades = [said.grade for said in read_messages(provenance)]
+
+    def write(name: str) -> None:
+        """Write one image."""
+        write_volume(folder / name, images[name], description_of(name, grades))
+
     if sys.platform == "emscripten":  # a browser has no threads
-        for path, write in places.items():
-            write(path)
+        for name in images:
+            write(name)
     else:
         with ThreadPoolExecutor(WRITERS) as pool:  # zlib compresses outside Python's lock
-            for _ in pool.map(lambda path: places[path](path), places):
+            for _ in pool.map(write, images):
                 pass
     listed = {name: content_hash(folder / name) for name in images}
     write_json(folder / "provenance.json", {**provenance, "images": listed})
@@ -314,3 +319,111 @@ def bound_lines(folders: Sequence[Path]) -> Iterator[str]:
             bound = fixed_text(of["mae"], of["mae"], fits=True)
             chance = 1 - stated["calibration"]["coverage"]
             yield f"{folder.name}: MAE of {name} inside the body, exceeded with a probability of {chance:.0%} at most: {bound} {stated['units'][name]}."
+
+
+@dataclass(frozen=True)
+class Synthesised:
+    """The images of a case by modality with their maps and provenance, as `Model.synthesise` returns them.
+
+    Args:
+        volumes: the images [1, D, H, W], means of the samples, in physical units on the grid of the scan.
+        std: standard deviation of several samples; empty for one.
+        provenance: model, options, seed, inputs, warnings and error bounds.
+        mark: the beginning of file names, where scans may have the same names.
+        low: lower ends of the prediction intervals, where the run is calibrated.
+        high: upper ends of the prediction intervals, where the run is calibrated.
+        states: of the last sample, numbered from noise to image.
+
+    Example:
+        >>> import voxlate
+        >>> result = voxlate.load("RUN").synthesise({"t1": "COHORT/case0/t1.nii.gz"})
+        >>> result.volume.unit, result.to_nifti().shape  # [x, y, z]
+        ('a.u.', (20, 24, 6))
+        >>> [path.name for path in result.save("NEW")]
+        ['t2.nii.gz']
+    """
+
+    volumes: dict[str, Volume]
+    std: dict[str, Volume]
+    provenance: dict[str, Any]
+    mark: str = ""
+    low: dict[str, Volume] = field(default_factory=dict)
+    high: dict[str, Volume] = field(default_factory=dict)
+    states: dict[str, Volume] = field(default_factory=dict)
+
+    @property
+    def files(self) -> dict[str, Volume]:
+        """All images and maps by the name of their file, without its suffix."""
+        files = dict(self.volumes)
+        maps = {
+            # the name states whether there are intervals, too
+            STD if self.low else UNCALIBRATED: self.std,
+            LOW: self.low,
+            HIGH: self.high,
+        }
+        for suffix, volumes in maps.items():
+            files |= {f"{name}{suffix}": volume for name, volume in volumes.items()}
+        return {f"{self.mark}{name}": volume for name, volume in files.items()}
+
+    def __repr__(self) -> str:
+        images = (f"{name} {volume.grid} in {volume.unit}" for name, volume in self.volumes.items())
+        notes = (f"  {note}" for note in self.warnings)
+        return "\n".join([f"Synthesised({', '.join(images)})", *notes])
+
+    @property
+    def warnings(self) -> tuple[Message, ...]:
+        """Messages on the scans and the images, each with its code and grade."""
+        return tuple(read_messages(self.provenance))
+
+    @property
+    def grades(self) -> list[Grade]:
+        """The grades of the warnings."""
+        return [said.grade for said in self.warnings]
+
+    @property
+    def bounds(self) -> dict[str, dict[str, float]]:
+        """Upper bounds of the errors of this case, by modality: "mae" inside the body.
+
+        Empty where the run is not calibrated, and where the scans are graded "do not trust".
+        """
+        return self.provenance.get("bounds", {})
+
+    @property
+    def volume(self) -> Volume:
+        """The image of a model with one target modality; raises BadInput where there are several."""
+        if len(self.volumes) > 1:
+            raise BadInput(
+                f"volume: expected a result with one image, found {', '.join(self.volumes)}. Take volumes[NAME]."
+            )
+        return next(iter(self.volumes.values()))
+
+    def to_nifti(self, modality: str | None = None) -> nib.nifti1.Nifti1Image:
+        """An image of nibabel, indexed [x, y, z]; modality: may be left out where there is only one."""
+        volume = self.volume if modality is None else self.volumes[modality]
+        image = nib.nifti1.Nifti1Image(volume.data[0].T, volume.affine)
+        image.header["descrip"] = f"{DESCRIPTION}{description_of('', self.grades)}"
+        return image
+
+    def save(self, folder: Path | str, ending: str = ENDINGS[0]) -> list[Path]:
+        """Write FOLDER/<modality>.nii.gz, its maps and provenance.json; returns the paths of the images and maps.
+
+        ending: one of ENDINGS.
+        The maps are <modality>_low and _high where the run is calibrated, and <modality>_std of several
+        samples or planes (_std_uncalibrated where the run is not calibrated). Raises BadInput where the folder has images
+        of other scans.
+        """
+        folder = Path(folder)
+        try:
+            check_scans(folder, self.provenance["inputs"])
+            self.write(folder, ending)
+        except OSError as error:
+            raise system_refusal(error) from error
+        return [folder / f"{name}{ending}" for name in self.files]
+
+    def write(self, folder: Path, ending: str = ENDINGS[0]) -> None:
+        """Write each image and map, and provenance.json with their names; states into FOLDER/states."""
+        for name, state in self.states.items():
+            file = f"{name}{ending}"
+            write_volume(folder / STATES / file, state, description_of(file, self.grades))
+        images = {f"{name}{ending}": volume for name, volume in self.files.items()}
+        write_images(folder, images, self.provenance)

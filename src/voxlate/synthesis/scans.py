@@ -190,11 +190,12 @@ def _case_of(files: Mapping[str, Path]) -> str:
 
 def _is_one_scan(path: Path, layout: Mapping[str, Any]) -> bool:
     """Whether a path is a file or a DICOM series, not a manifest, nor several series from which a preset chooses."""
-    from voxlate.scans.cohorts.manifest import TABLES
-    from voxlate.scans.cohorts.presets import load_preset
-
     if not path.is_dir():
+        from voxlate.scans.cohorts.manifest import TABLES  # as above
+
         return path.suffix.lower() not in TABLES
+    from voxlate.scans.cohorts.presets import load_preset  # as above
+
     preset = layout.get("preset")
     return is_dicom_folder(path) and not (preset and load_preset(preset).series)
 
@@ -202,7 +203,6 @@ def _is_one_scan(path: Path, layout: Mapping[str, Any]) -> bool:
 def in_split(model: Model, cases: Iterable[CaseFiles], split: str | None) -> list[CaseFiles]:
     """The cases of a split, or all; the fold of the model's training has priority over the splits of the cohort.
 
-    A case that the training could not read has the split of its patient's other cases.
     Raises BadInput if no split is known.
     """
     cases = list(cases)
@@ -216,12 +216,7 @@ def in_split(model: Model, cases: Iterable[CaseFiles], split: str | None) -> lis
         trained = recorded.get(case.case)
         splits.append(trained or own if in_fold else own or trained)
     check_known(split, splits)
-    of_patient = {case.patient: known for case, known in zip(cases, splits) if known}
-    return [
-        case
-        for case, known in zip(cases, splits)
-        if (known or of_patient.get(case.patient or case.case)) == split
-    ]
+    return [case for case, known in zip(cases, splits) if known == split]
 
 
 def splits_of(model: Model) -> dict[str, str]:
@@ -262,13 +257,13 @@ def _find_study(path: Path, model: Model, layout: Mapping[str, Any]) -> list[Ser
 
     A folder with one case by the layout, and a scan of the model in it, is no study.
     """
-    from voxlate.scans.cohorts.find import find_cohort  # see _scans_of_cohort
-
     if not path.is_dir() or any(layout.values()):
         return []
     series = study_series(path)
     if not series or is_dicom_folder(path):
         return series if len(series) > 1 else []
+    from voxlate.scans.cohorts.find import find_cohort  # see _scans_of_cohort
+
     try:
         cases = find_cohort(path).cases
     except BadInput:

@@ -24,10 +24,6 @@ from voxlate.scans.layout_options import Layout
 
 Setting = str | float | bool | Sequence[float] | None
 Table = Mapping[str, Setting]
-# Keys of a recipe's synth table that have an option of their own.
-KEYS = {
-    "samples", "steps", "sharpness", "sampler", "keep_states", "batch", "exact",
-}  # fmt: skip
 SAMPLES = Option(
     "Number of samples a case, of which mean and standard deviation are written.",
     panel=SAMPLING,
@@ -71,7 +67,7 @@ SET_KEYS = Option(
 
 
 @options
-class Sampling:
+class SynthKeys:
     """Keys of a recipe's synth table; `set` holds keys that have no option of their own."""
 
     samples: Annotated[int | None, SAMPLES] = None
@@ -84,18 +80,6 @@ class Sampling:
         ),
     ] = None
     set: Annotated[Mapping[str, Setting | Table] | None, SET_KEYS] = None
-
-    @property
-    def keys(self) -> dict[str, Any]:
-        """The keys, as Model.with_options takes them; None keeps the recipe's value."""
-        own = {name: value for name, value in vars(self).items() if name in KEYS}
-        return {**own, **(self.set or {})}
-
-
-@options
-class SynthKeys(Sampling):
-    """Further keys of the synth table."""
-
     sharpness: Annotated[
         float | None,
         Option("Mean at 0, sample at 1.", panel=SAMPLING, least=0, most=1),

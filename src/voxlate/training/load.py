@@ -13,7 +13,7 @@ from voxlate.base.records import Record
 from voxlate.synthesis.calibration import Answer
 from voxlate.synthesis.exported import is_exported, load_exported
 from voxlate.synthesis.facts import ModelFacts
-from voxlate.synthesis.model import Model
+from voxlate.synthesis.model import Ensemble, Model
 from voxlate.synthesis.scan_checks import read_known_scans
 from voxlate.training.starters.names import FACTS, folder_of, is_starter
 
@@ -84,8 +84,6 @@ def load_members(
     models = tuple(load(run, device, allow_code, answer, for_check) for run in runs)
     if len(models) == 1:
         return models[0]
-    from voxlate.synthesis.ensemble import Ensemble  # here, because one model needs none
-
     return Ensemble(models).with_options(intervals=False)
 
 

@@ -281,7 +281,7 @@ def calibrate(
     from voxlate.evaluation.calibrate import calibrate as fit_intervals
     from voxlate.evaluation.calibrate import find_calibration_cases, own_copy
     from voxlate.evaluation.intervals.summary import sentences
-    from voxlate.synthesis.ensemble import Ensemble
+    from voxlate.synthesis.model import Ensemble
     from voxlate.training.calibration_file import calibration_file
 
     own = own_copy(run, options.out)

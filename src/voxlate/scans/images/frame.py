@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from voxlate.base.array_types import AnyArray
 from voxlate.scans.images.grid import Grid, Volume, flip_onto, same_grid
 from voxlate.scans.images.mask import (
     Ends,
@@ -66,15 +65,6 @@ class BodyFrame:
         there = [(a - first, b - first) for (first, _), (a, b) in zip(self.ends, inside)]
         data[(slice(None), *within(inside))] = volume.data[(slice(None), *within(there))]
         return replace(volume, data=data, affine=self.grid.affine)
-
-    def planes(self, shares: AnyArray) -> AnyArray:
-        """Shares of background of the frame's planes for those of the whole grid, where planes outside of the frame are background."""
-        (first, end), depth = self.ends[0], self.grid.shape[0]
-        if len(shares) != end - first:
-            return shares
-        whole = np.ones(depth)
-        whole[max(0, first) : end] = shares[max(0, -first) : depth - first]
-        return whole
 
     def beside(self, volume: Volume) -> float:
         """The voxels outside that are as bright as a body, as a share of those inside."""

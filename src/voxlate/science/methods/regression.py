@@ -186,7 +186,8 @@ class Regression(Method):
     @torch.no_grad()
     def synthesise(self, batch: Batch, noise: Draws, sampling: SamplerSettings) -> Tensor:
         """The predicted image of each item."""
-        return self.predict(batch)[0]
+        problem = self.task.pose(batch)
+        return self.task.restore(self.run(problem).image, problem)
 
     def run(self, problem: Problem, extras: tuple[str, ...] = ()) -> Output:
         """The network's output, its image in float32; extras: names of further results that are asked for."""
