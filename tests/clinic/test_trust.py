@@ -9,8 +9,8 @@ import pytest
 from rows import every_row
 from voxlate.base.errors import DoNotTrust
 from voxlate.base.messages import message
+from voxlate.clinic.archives import export_anew
 from voxlate.clinic.dicom_out import export_dicom
-from voxlate.clinic.studies import export_anew
 from voxlate.evaluation.intervals.summary import error_lines
 from voxlate.evaluation.reports.page import report as write_report
 from voxlate.scans.formats.io import content_hash
