@@ -11,18 +11,19 @@ from voxlate.base.errors import BadInput, first_of, plural
 from voxlate.base.executors.case_work import Progress, no_report
 from voxlate.base.files import lock
 from voxlate.base.messages import Message, message, read_messages
-from voxlate.clinic.dicom_images import UNITS, write_derived
-from voxlate.clinic.dicom_objects import (
+from voxlate.clinic.dicom_images import (
     UNIT_CODES,
+    UNITS,
     Quantity,
     quantity_of,
+    write_derived,
     write_map,
 )
 from voxlate.clinic.dicom_series import Origin
 from voxlate.clinic.planning_slices import write_planning
 from voxlate.clinic.trust import refuse_changed, trust_summary, why_not, withheld, write_report
 from voxlate.evaluation.scoring.scored_images import is_map, modality_of
-from voxlate.scans.formats.dicom import folder_and_key, images_of, is_dicom_folder
+from voxlate.scans.formats.dicom import folder_and_key, is_dicom_folder
 from voxlate.scans.formats.io import content_hash, is_picture, read_volume
 from voxlate.scans.images.grid import Grid, canonical, same_grid
 from voxlate.scans.images.units import unit_of
@@ -204,9 +205,8 @@ def image_files(case: Path) -> list[str]:
 
 def check_source(case: Path, like: Path | None, messages: list[Message]) -> Path:
     """The series whose patient and study the images of a case get; raises BadInput where it is not that of the case."""
-    provenance = provenance_of(case)
     source = like or _source_of(case)
-    hashes = {scan.get("sha256") for scan in provenance.get("inputs", {}).values()}
+    hashes = {scan.get("sha256") for scan in provenance_of(case).get("inputs", {}).values()}
     if content_hash(source) in hashes:
         return source
     if like is None:
@@ -217,11 +217,6 @@ def check_source(case: Path, like: Path | None, messages: list[Message]) -> Path
         raise BadInput(
             f"--like: expected the series from which the source of {case.name} was converted, on whose grid the images are ({_grid_of(case)}), found {like} on another grid ({read_volume(like).grid}), as of another scan or patient. Name the right series, or synthesise from the series itself."
         )
-    for path in source_paths(provenance).values():
-        if is_series(path) and _patient(path) != _patient(like):
-            raise BadInput(
-                f"--like: expected a series of the patient and frame of reference from which {case.name} was synthesised, found another in {like}. Name the right series, or leave --like out."
-            )
     text = f"{like} is not the scan from which the images were synthesised (its files differ); they get its patient and study on your word."
     messages.append(message("other-source", text, case=case.name))
     return source
@@ -234,12 +229,6 @@ def _is_on_grid(case: Path, series: Path) -> bool:
 
 def _grid_of(case: Path) -> Grid:
     return canonical(read_volume(case / image_files(case)[0])).grid
-
-
-def _patient(series: Path) -> tuple[str, str]:
-    """Patient and frame of reference of a series."""
-    first = images_of(series)[0]
-    return first.text("PatientID"), first.text("FrameOfReferenceUID")
 
 
 def _source_of(case: Path) -> Path:
