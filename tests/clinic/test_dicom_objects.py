@@ -32,7 +32,7 @@ from voxlate.clinic.dicom_images import (  # noqa: E402
     write_derived,
     write_map,
 )
-from voxlate.clinic.trust import write_report  # noqa: E402
+from voxlate.clinic.dicom_out import write_report  # noqa: E402
 
 TITLES = {"series": "CT", "map": "CBF", "report": "SUMMARY OF TRUST"}
 

@@ -128,7 +128,7 @@ def test_the_rest_of_an_answer_that_could_not_be_sent_is_sent_by_the_next_call(
 
     with refuses("after 1 of"):
         queue.run_next(copies, send_or_fail)
-    assert "5 files sent, 1" in queue.run_next(copies, send_or_fail)
+    assert "5 of 6 files" in queue.run_next(copies, send_or_fail)
     assert archive.has_all()
     assert not (queue.path / WORK / study).exists()
     assert len(Ledger(queue.path / DONE / study / "sent.txt").instances()) == 6
@@ -171,7 +171,7 @@ def test_a_study_that_was_being_taken_or_removed_when_the_process_was_killed_is_
     make_old()
     (queue.path / WORK / study).mkdir(parents=True)
     (queue.path / WORK / ".removed/scans").mkdir(parents=True)
-    assert "6 files" in queue.run_next(copies, count)
+    assert "6 of 6 files" in queue.run_next(copies, count)
 
 
 def test_a_study_that_the_archive_sends_back_is_not_sent_again(queue, datasets, make_old):
@@ -181,11 +181,11 @@ def test_a_study_that_the_archive_sends_back_is_not_sent_again(queue, datasets, 
         return send(files, archive, ledger, "x", print)
 
     make_old()
-    assert "6 files" in queue.run_next(copies, send_all)
+    assert "6 of 6 files" in queue.run_next(copies, send_all)
     for dataset in datasets:
         queue.receive(dataset, HungUp())
     make_old()
-    assert "0 files sent, 6" in queue.run_next(copies, send_all)
+    assert "0 of 6 files" in queue.run_next(copies, send_all)
     assert archive.calls == 6
 
 
@@ -200,4 +200,4 @@ def test_a_study_that_meets_a_full_disk_is_put_aside_and_never_answered_in_part(
     for dataset in datasets:  # sent again, where there is room
         queue.receive(dataset, HungUp())
     make_old()
-    assert "6 files" in queue.run_next(copies, count)
+    assert "6 of 6 files" in queue.run_next(copies, count)

@@ -6,7 +6,6 @@ The images of a fetched study are exported once and stored in it.
 """
 
 import hashlib
-import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -237,12 +236,10 @@ class Ledger:
         return {*self.path.read_text(encoding="ascii").split()} if self.path.is_file() else set()
 
     def add(self, instance: str) -> None:
-        """Record an instance; returns when the disk has it."""
+        """Record an instance."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="ascii", newline="\n") as file:
             file.write(f"\n{instance}")  # a line behind one that was cut short
-            file.flush()
-            os.fsync(file.fileno())
 
 
 def send(

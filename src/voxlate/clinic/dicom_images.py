@@ -172,7 +172,7 @@ def _store(data: np.ndarray, unit: str, out: Path) -> tuple[np.ndarray, float]:
     least, most = float(data.min()), float(data.max())
     fits = least >= LEAST_INTEGER and most <= MOST_INTEGER
     slope = 1.0
-    if unit != "HU" and not (fits and all((plane == np.rint(plane)).all() for plane in data)):
+    if unit != "HU" and not (fits and np.array_equal(data, np.rint(data))):
         slope = max(most, -least, 1e-12) / MR_STEPS
     # NaN is the least and the most wherever there is one
     if not (least / slope >= LEAST_INTEGER and most / slope <= MOST_INTEGER):
@@ -180,10 +180,7 @@ def _store(data: np.ndarray, unit: str, out: Path) -> tuple[np.ndarray, float]:
             f"{out}: expected finite values from {LEAST_INTEGER} to {MOST_INTEGER} for the 16 bits of DICOM, found {least:g} to {most:g}. Check the unit of the image."
         )
     slope = float(f"{slope:.10g}")  # as the header will state it
-    stored = np.empty(data.shape, "<i2")
-    for level, plane in enumerate(data):  # slices, so that no large temporary array is needed
-        stored[level] = np.rint(plane if slope == 1 else plane / slope)
-    return stored, slope
+    return np.rint(data / slope).astype("<i2"), slope
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ A study's folder is named by a hash of its UID, which leads back to no patient.
 import os
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import disk_usage, rmtree
@@ -72,11 +72,8 @@ def serve(run: Path | str, queue: Path, options: ListenOptions, say: Say = no_re
 
     def send_files(files: list[Path], ledger: Ledger) -> int:
         """Send the files of an answer; returns the number of those that were sent now."""
-        archive = NodeArchive(target, title)
-        try:
+        with closing(NodeArchive(target, title)) as archive:
             return send(files, archive, ledger, target, say)
-        finally:
-            archive.close()
 
     studies = Queue(queue, options.idle)
     at = title, options.port, allowed, options.host
@@ -230,13 +227,11 @@ class Queue:
                 why = str(error)
             self._put_aside(study, why)
             return f"{study} is put aside: {why}"
-        ledger = Ledger(self.path / DONE / study / SENT)
-        before = len(ledger.instances())
-        count = send(files, ledger)
+        count = send(files, Ledger(self.path / DONE / study / SENT))
         removed = work.with_name(f".{study}")  # the images of patients do not stay
         os.replace(work, removed)
         rmtree(removed)
-        return f"{study}: {count} files sent{f', {before} were sent before' if before else ''}."
+        return f"{study}: {count} of {len(files)} files sent."
 
     def _put_aside(self, study: str, why: str) -> None:
         work = self.path / WORK / study
