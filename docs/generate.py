@@ -17,7 +17,7 @@ from voxlate.base.messages import codes
 from voxlate.commands.cli.terminal import command_line
 from voxlate.evaluation.scoring.metrics import METRICS, REGION_METRICS, Metric
 from voxlate.page.app import create_app
-from voxlate.page.server import Settings
+from voxlate.page.page_settings import Settings
 from voxlate.training.recipe import Recipe
 
 DOCS = Path(__file__).parent

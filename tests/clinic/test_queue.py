@@ -1,4 +1,4 @@
-"""The record of sent images and the queue of studies, without a network: every image is sent, whenever it stops."""
+"""Fetched studies, the record of sent images and the queue of studies, without a network: every image comes, whenever it stops."""
 
 import os
 import shutil
@@ -9,7 +9,15 @@ import pytest
 
 from refusals import refuses
 from voxlate.base.errors import BadInput
-from voxlate.clinic.archives import Ledger, Refused, send, study_name
+from voxlate.clinic.archives import (
+    Ledger,
+    Refused,
+    StudyAddress,
+    WebArchive,
+    fetch_study,
+    send,
+    study_name,
+)
 from voxlate.clinic.listen import DONE, FAILED, INCOMING, WORK, Queue
 
 
@@ -77,6 +85,36 @@ def test_a_refused_report_is_said_and_left_out_and_the_images_are_sent(files, tm
     assert send(everything, archive, ledger, "PACS", say=said.append) == len(files)
     assert [message.code for message in said] == ["refused"]
     assert "1.2.3" not in ledger.instances()
+
+
+class OneSeries:
+    """The client of a server with one series."""
+
+    def __init__(self, datasets):
+        self.images, self.fetched = {one.SOPInstanceUID: one for one in datasets}, []
+
+    def search_for_series(self, study, **_):
+        return [{"0020000E": {"Value": ["1.2"]}}]
+
+    def search_for_instances(self, study, series, **_):
+        return [{"00080018": {"Value": [uid]}} for uid in self.images]
+
+    def retrieve_instance(self, study, series, instance):
+        self.fetched.append(instance)
+        return self.images[instance]
+
+
+def test_the_missing_images_of_a_study_alone_are_fetched(datasets, tmp_path):
+    pytest.importorskip("dicomweb_client")
+    client = OneSeries(datasets)
+    archive, address = WebArchive("http://x", client), StudyAddress("http://x", "1.2")
+    fetch_study(archive, address, tmp_path / "study")
+    next((tmp_path / "study").iterdir()).unlink()
+    fetch_study(archive, address, tmp_path / "study")
+    assert len(client.fetched) == len(datasets) + 1
+    client.images.clear()
+    with refuses("no image"):
+        fetch_study(archive, address, tmp_path / "none")
 
 
 @pytest.fixture

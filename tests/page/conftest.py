@@ -20,7 +20,7 @@ def page(tmp_path):
     from paging import BASE, TOKEN, Page, TestClient
 
     from voxlate.page.app import create_app
-    from voxlate.page.server import Settings
+    from voxlate.page.page_settings import Settings
 
     with ExitStack() as open_pages:
 

@@ -21,7 +21,7 @@ import voxlate.page.model_check  # noqa: F401  # loads torch before threads do
 from voxlate.page import app
 from voxlate.page.app import create_app
 from voxlate.page.jobs import Jobs
-from voxlate.page.server import Settings
+from voxlate.page.page_settings import Settings
 from voxlate.page.work import start_process, work
 from waiting import free_port, until
 

@@ -67,14 +67,6 @@ class Node:
     host: str
     port: int
 
-    def __str__(self) -> str:
-        return f"{self.title}@{self.host}:{self.port}"
-
-
-def is_dicomweb(text: str) -> bool:
-    """Whether a text names something on a DICOMweb server."""
-    return text.lower().startswith(("http://", "https://"))
-
 
 def study_address(text: str) -> StudyAddress:
     """The study that an address names, such as https://HOST:8042/dicom-web/studies/UID[/series/UID]."""
@@ -314,7 +306,7 @@ def fetch_inputs(
     studies: Studies = {}
     named = []
     for text in inputs:
-        if is_dicomweb(text):
+        if text.lower().startswith(("http://", "https://")):
             address = study_address(text)
             name = study_name(f"{address.study} {address.series}".strip())
             folder = out / FETCHED / name / name  # synth names the case by the last part

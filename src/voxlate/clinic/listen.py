@@ -73,7 +73,7 @@ def serve(run: Path | str, queue: Path, options: ListenOptions, say: Say = no_re
     def send_files(files: list[Path], ledger: Ledger) -> int:
         """Send the files of an answer; returns the number of those that were sent now."""
         with closing(NodeArchive(target, title)) as archive:
-            return send(files, archive, ledger, target, say)
+            return send(files, archive, ledger, options.to, say)
 
     studies = Queue(queue, options.idle)
     at = title, options.port, allowed, options.host

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 
 from fastapi import Request, Response
 
+from voxlate.page.page_settings import Settings
 from voxlate.page.pages import site_of
-from voxlate.page.server import Settings
 
 CONTENT_POLICY = "; ".join(
     (

@@ -23,8 +23,8 @@ from voxlate.page import pages
 from voxlate.page.access import guard
 from voxlate.page.api import OPENAPI
 from voxlate.page.jobs import Jobs, NoSuchJob
+from voxlate.page.page_settings import LOCAL, Settings
 from voxlate.page.pages import NO_PAGE, Site, site_of
-from voxlate.page.server import LOCAL, Settings
 from voxlate.page.work import Start, Worker, start_process
 
 JOIN_SECONDS = 10.0

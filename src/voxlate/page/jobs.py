@@ -63,7 +63,6 @@ class Jobs:
     """The jobs below a data folder. One process at a time may hold a folder (see files.lock)."""
 
     def __init__(self, data: Path) -> None:
-        self.data = data
         self.root = data / "jobs"
         self._lock = threading.RLock()
         self._jobs = dict[str, Job]()
@@ -146,12 +145,11 @@ class Jobs:
             self._jobs.pop(name, None)
         shutil.rmtree(self.root / name, ignore_errors=True)
 
-    def remove_old(self, seconds: float, now: float) -> list[str]:
-        """Remove the jobs that ended so long ago; returns their names."""
-        old = [job.name for job in self.all() if job.has_ended and now - job.ended >= seconds]
-        for name in old:
-            self.remove(name)
-        return old
+    def remove_old(self, seconds: float, now: float) -> None:
+        """Remove the jobs that ended so long ago."""
+        for job in self.all():
+            if job.has_ended and now - job.ended >= seconds:
+                self.remove(job.name)
 
     def __contains__(self, name: str) -> bool:
         return name in self._jobs

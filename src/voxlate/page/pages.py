@@ -39,7 +39,7 @@ from voxlate.page.jobs import (
     Json,
     Kind,
 )
-from voxlate.page.server import Settings
+from voxlate.page.page_settings import Settings
 from voxlate.page.uploads import receive
 from voxlate.page.words import CONTRASTS, for_page
 from voxlate.scans.formats.io import without_ending
@@ -179,7 +179,7 @@ async def upload(request: Request, site: OfSite) -> Response:
         files = sorted(path for path in scans.rglob("*") if path.is_file())
         if not files:
             raise BadInput("upload: expected files, found none. Choose a scan first.")
-        name = files[0].relative_to(scans).parts[0][:LONGEST_TITLE]
+        name = files[0].relative_to(scans).parts[0]
         title = name if len(files) == 1 else f"{name} ({len(files)} files)"
         asked = {"runs": settings.runs, "device": settings.device}
         return await run_in_threadpool(site.add, "check", title, asked, folder)

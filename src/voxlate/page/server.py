@@ -1,64 +1,21 @@
 """From the options of `voxlate serve` to a server: its settings, its token, and the URL that lets a browser in."""
 
-import hashlib
 import os
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from voxlate.base.errors import BadInput, as_list, plural
 from voxlate.base.hub import address_of, download, is_on_hub
 from voxlate.base.machine import cache_folder
-from voxlate.base.optional import optional_package
 from voxlate.clinic.share_options import SHORTEST_TOKEN, ServeOptions
 from voxlate.commands.api.entry import RUNS, Address, Command
 from voxlate.commands.api.progress import say
+from voxlate.page.page_settings import Settings
 from voxlate.training.starters.names import folder_of, is_starter, starters_to_run
 
-PACKAGES = ("fastapi", "uvicorn", "python_multipart", "jinja2")
 OTHERS = 0o077  # the permissions of all but the owner
-LOCAL = "127.0.0.1"  # the address to listen on: the connection is not encrypted
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a server offers, and to whom.
-
-    runs: folders, weights files or starter:NAME by the label that the page shows; data: folder of uploads, jobs and
-    results; token: lets browsers in; names: further host names by which browsers reach the page; upload_bytes: of one
-    upload; keep_hours: after which uploads and results are removed.
-    """
-
-    runs: dict[str, str]
-    data: Path
-    token: str
-    device: str = "auto"
-    port: int = 8765
-    names: tuple[str, ...] = ()
-    upload_bytes: int = 4 * 2**30
-    keep_hours: float = 24.0
-
-    @property
-    def host_names(self) -> frozenset[str]:
-        """The names that a request may have as its host, in lower case."""
-        return frozenset(name.lower() for name in (LOCAL, "localhost", *self.names))
-
-    @property
-    def session(self) -> str:
-        """The value of the cookie of a browser that the token let in."""
-        return hashlib.sha256(self.token.encode()).hexdigest()
-
-    @property
-    def address(self) -> str:
-        """The URL that lets a browser in."""
-        return f"http://{LOCAL}:{self.port}/enter?token={self.token}"
-
-    @property
-    def cookie(self) -> str:
-        """The name of the session's cookie; browsers send a cookie to every port of a host."""
-        return f"voxlate_{self.port}"
 
 
 def check_server(runs: Sequence[Address], options: ServeOptions) -> Settings:
@@ -119,8 +76,6 @@ def serve(
         >>> voxlate.serve("RUN", port=8765)  # doctest: +SKIP
     """
     settings = check_server(as_list(runs), options)
-    for package in PACKAGES:
-        optional_package(package, "serve", "voxlate serve", f"the package {package}")
     from voxlate.page.app import run_server
 
     say(f"{plural(len(settings.runs), 'model')}: {', '.join(settings.runs)}.")

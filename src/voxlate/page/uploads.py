@@ -12,12 +12,10 @@ from voxlate.base.errors import BadInput, system_refusal
 from voxlate.base.files import LONGEST_NAME
 
 MOST_FILES = 5000
-# Files that systems add to folders, and that hold no scan.
-CLUTTER = ("__macosx", "thumbs.db", "desktop.ini")
 
 
 def safe_parts(name: str) -> list[str]:
-    """The folders and the name of a file as parts that any system takes; [] for hidden files and clutter.
+    """The folders and the name of a file as parts that any system takes; [] for hidden files.
 
     Raises BadInput for an absolute path, and for one that leads out of its folder.
     """
@@ -27,7 +25,7 @@ def safe_parts(name: str) -> list[str]:
         raise BadInput(
             f"scans: expected the name of a file inside a folder, found {name[:LONGEST_NAME]!r}. Choose the folder itself."
         )
-    if any(part.startswith(".") or part.lower() in CLUTTER for part in parts):
+    if any(part.startswith(".") for part in parts):
         return []
     safe = [re.sub(r"[^\w.-]+", "_", part).strip(".")[-LONGEST_NAME:].lstrip(".") for part in parts]
     return safe if all(safe) else []
@@ -36,7 +34,7 @@ def safe_parts(name: str) -> list[str]:
 async def receive(request: Request, folder: Path) -> None:
     """Write the files of a form below a folder; raises BadInput for too many files, names that lead out of the folder, and a name that is taken."""
     try:
-        # files that are clutter do not count later
+        # hidden files do not count later
         async with request.form(max_files=2 * MOST_FILES) as form:
             await run_in_threadpool(_write_files, form, folder)
     except OSError as error:
@@ -44,12 +42,13 @@ async def receive(request: Request, folder: Path) -> None:
 
 
 def _write_files(form: FormData, folder: Path) -> None:
-    """Write the files of a form with their folders; clutter is left out."""
+    """Write the files of a form with their folders; hidden files are left out."""
     count = 0
     for _, file in form.multi_items():
-        # not a field, and not the choice of no file
-        parts = safe_parts(file.filename or "") if isinstance(file, UploadFile) else []
-        if not parts:
+        if not isinstance(file, UploadFile):
+            continue
+        parts = safe_parts(file.filename or "")
+        if not parts:  # a hidden file, or the choice of none
             continue
         count += 1
         if count > MOST_FILES:

@@ -228,6 +228,7 @@ class Planner:
             return best, random
         has_race = bool(self.facts.cohort.splits["val"])
         left = probe.seconds(share)
+        of_second_stage = probe.seconds() - left
         raced = SHARE / 2 * left if has_race else 0.0  # of each
         left -= 2 * raced
         own = Candidate(size, step_seconds, left, best.most_steps)
@@ -246,7 +247,7 @@ class Planner:
             own, draft = fresh, random
         draft.why["start_from"] = why
         # a race is shorter where it comes to the last useful step, and longer where its fewest steps take longer
-        return replace(own, seconds=probe.seconds(share)), draft
+        return replace(own, seconds=probe.seconds() - of_second_stage), draft
 
     def best(self, share: float, most: float) -> Candidate:
         """The network of the least predicted error for a share of the time, after its step was timed.
