@@ -52,9 +52,9 @@ Role = Literal["source", "synthesis", "lower", "upper", "width", "spread"]
 
 def synthesise(folder: Path, request: Asked, reporter: Reporter) -> Json:
     """Synthesise the images of a case, then write the DICOM series and the report."""
-    asked = request["options"]
-    model = open_model(request["run"], asked["device"])
-    options = SynthOptions(**asked, intervals=is_calibrated(model))
+    options = SynthOptions(**request["options"])
+    model = open_model(request["run"], options.device)
+    options = replace(options, intervals=is_calibrated(model))
     inputs = absolute_inputs(request["inputs"], folder / SCANS)
     done = images.synthesise(model, inputs, folder / OUT, **vars(options), progress=reporter)
     for sentence in done.left_out.values():
