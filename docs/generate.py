@@ -202,7 +202,7 @@ def messages() -> str:
 
 def addresses() -> str:
     """The addresses of `voxlate serve` by its OpenAPI description: method, what it does, form and answer."""
-    stated = create_app(Settings({}, Path("data"), ""), None).app.openapi()
+    stated = create_app(Settings({}, Path("data"), ""), None).openapi()
     rows = []
     for place, methods in stated["paths"].items():
         for method, own in methods.items():

@@ -19,7 +19,7 @@ def test_results_show_themselves_as_pictures_and_tables(
     assert {"case", "modality", "method", "metric", "value"} <= set(scores.frame.columns)
     assert set(scores.frame["method"]) > {"synthesis"}
     table = package.compare(["OUT"])
-    plan = package.plan("prepared", minutes=0.3, mode="samples", progress=False)
+    plan = package.plan("prepared", minutes=0.3, mode="samples")
     assert plan.rows[0].keys() == {"key", "value", "reason"}
     for shown, word in ((scores, "MAE"), (table, "OUT")):
         assert word in shown._repr_html_()

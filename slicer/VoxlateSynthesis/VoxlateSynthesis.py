@@ -25,7 +25,6 @@ NOTICE = "Synthetic image. Research use only, not for diagnosis or treatment."
 AS_FOUND = "as the server finds"
 # What the page calls otherwise than the panel.
 PANEL = (
-    (r"Choose other files or settings\.", "Choose another volume, contrast or model."),
     (r"Choose (other|fewer) files\.", "Choose another volume."),
     (r"\bupload:", "volume:"),
     (r" Go to (the list|its page|the page)\.", ""),

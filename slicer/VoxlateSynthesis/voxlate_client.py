@@ -120,9 +120,7 @@ class Client:
         if state["state"] == "done":
             return state
         self.delete(state)
-        raise VoxlateError(
-            state["why"] or f"{state['title']}: the job was cancelled on the page. Start it again."
-        )
+        raise VoxlateError(state["why"])
 
     def read(self, url: str) -> bytes:
         """The content of a file of a result, such as result["images"]["ct"]."""
@@ -130,7 +128,6 @@ class Client:
 
     def delete(self, job: Mapping[str, Any]) -> None:
         """Remove a job with its files from the server, also one that waits or runs."""
-        self._ask(f"/jobs/{job['job']}/cancel", b"")  # of one that has ended nothing changes
         self._ask(f"/jobs/{job['job']}/delete", b"")
 
     @staticmethod

@@ -61,7 +61,6 @@ def plan(
     from_scratch: bool = False,
     device: str = "auto",
     out: Path | str | None = None,
-    progress: bool | Callable[..., None] | Reporter = True,
 ) -> Plan:
     """Choose a recipe for a prepared cohort, and explain it.
 
@@ -78,7 +77,6 @@ def plan(
         from_scratch: Begin from random weights even where a starter fits.
         device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: auto.
         out: TOML file of the recipe.
-        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:
         Plan: The recipe as `tables`, the reason of each key (`why`, `rows`), the predicted `seconds` and `memory` (bytes), and
@@ -90,7 +88,7 @@ def plan(
 
     Example:
         >>> import voxlate
-        >>> plan = voxlate.plan("PREPARED", minutes=1, mode="mean", from_scratch=True, progress=False)
+        >>> plan = voxlate.plan("PREPARED", minutes=1, mode="mean", from_scratch=True)
         >>> plan.tables["data"]["source"], "net.width" in plan.why
         (['t1'], True)
     """
@@ -1093,13 +1091,10 @@ def serve(
     *,
     data: Path | str | None = None,
     port: int = 8765,
-    host: str = "127.0.0.1",
     name: Sequence[str] = (),
     token_file: Path | str | None = None,
     keep: float = 24.0,
-    max_upload: str = "2GB",
     device: str = "auto",
-    progress: bool | Callable[..., None] | Reporter = True,
 ) -> None:
     """Serve a page on this machine: choose a scan, see which model fits, synthesise, view, download; until interrupted.
 
@@ -1109,13 +1104,10 @@ def serve(
         runs: Run folders, exported models, weights files, starter:NAME or hf://NAME/REPO; without any, the installed starters.
         data: Folder of uploads, queue and results (default: in the user's cache).
         port: Port of the page. From 1 to 65535. Default: 8765.
-        host: Address to listen on; one that others reach needs token_file. Default: 127.0.0.1.
         name: Further host name by which browsers reach the page. Repeatable.
         token_file: File with an own token of at least 16 characters, for several browsers.
         keep: Hours after which uploads and results are removed. At least 0.1. Default: 24.0.
-        max_upload: Size of the largest upload. Default: 2GB.
         device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: auto.
-        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:
         None: After an interruption (Ctrl-C).

@@ -85,7 +85,7 @@ def stored(orthanc, series, datasets, tmp_path):
     from voxlate.clinic.archives import Ledger, WebArchive, send
 
     archive = WebArchive.connect(orthanc.url)
-    send(sorted(series.iterdir()), archive, Ledger(tmp_path / "first.txt"), "archive")
+    send(sorted(series.iterdir()), archive, Ledger(tmp_path / "first.txt"), "archive", print)
     return str(datasets[0].StudyInstanceUID)
 
 

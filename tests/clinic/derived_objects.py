@@ -8,10 +8,9 @@ import numpy as np
 import pydicom
 
 from dicom_slices import write_series
-from voxlate.clinic.dicom_images import write_derived
-from voxlate.clinic.dicom_objects import Quantity, write_map
+from voxlate.clinic.dicom_images import Quantity, write_derived, write_map
+from voxlate.clinic.dicom_out import write_report
 from voxlate.clinic.dicom_series import Origin
-from voxlate.clinic.trust import write_report
 from voxlate.scans.images.grid import LPS_TO_RAS, Volume
 
 ORIGIN = Origin("MR to CT", "0.7.0", ("weights=0123456789abcdef", "seed=0"))

@@ -26,9 +26,13 @@ from derived_objects import (  # noqa: E402 - needs pydicom
 )
 
 from dicom_slices import change  # noqa: E402 - needs pydicom
-from voxlate.clinic.dicom_images import write_derived  # noqa: E402
-from voxlate.clinic.dicom_objects import UNIT_CODES, quantity_of, write_map  # noqa: E402
-from voxlate.clinic.trust import write_report  # noqa: E402
+from voxlate.clinic.dicom_images import (  # noqa: E402
+    UNIT_CODES,
+    quantity_of,
+    write_derived,
+    write_map,
+)
+from voxlate.clinic.dicom_out import write_report  # noqa: E402
 
 TITLES = {"series": "CT", "map": "CBF", "report": "SUMMARY OF TRUST"}
 

@@ -100,7 +100,7 @@ def test_a_listener_answers_a_study_and_puts_another_aside(
         del dataset.ImagePositionPatient
         dataset.save_as(tmp_path / "other.dcm", enforce_file_format=True)
         other = Ledger(tmp_path / "other.txt")
-        send([tmp_path / "other.dcm"], WebArchive.connect(orthanc.url), other, "archive")
+        send([tmp_path / "other.dcm"], WebArchive.connect(orthanc.url), other, "archive", print)
         push(orthanc, dataset.StudyInstanceUID)
         why = queue / FAILED / study_name(str(dataset.StudyInstanceUID)) / "why.txt"
         until(why.is_file)
@@ -127,7 +127,7 @@ def test_every_exported_object_is_taken_by_an_archive_and_comes_back_to_the_byte
     assert "1 series, 2 maps, 1 report" in done.summary
     files = sorted((tmp_path / "dicom").glob("*/*/*.dcm"))
     archive = WebArchive.connect(orthanc.url)
-    send(files, archive, Ledger(tmp_path / "sent.txt"), "archive")
+    send(files, archive, Ledger(tmp_path / "sent.txt"), "archive", print)
     for file in files:
         one = pydicom.dcmread(file)
         back = archive.client.retrieve_instance(
@@ -137,7 +137,7 @@ def test_every_exported_object_is_taken_by_an_archive_and_comes_back_to_the_byte
     # By C-STORE, too, where each kind of object needs a presentation context.
     node = NodeArchive(Node("ORTHANC", "127.0.0.1", orthanc.dicom), "VOXLATE")
     ledger = Ledger(tmp_path / "by_c_store.txt")
-    assert send(files, node, ledger, node.node) == len(files)
+    assert send(files, node, ledger, node.node, print) == len(files)
     node.close()
 
 

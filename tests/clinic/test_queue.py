@@ -1,4 +1,4 @@
-"""The record of sent images and the queue of studies, without a network: every image is sent, whenever it stops."""
+"""Fetched studies, the record of sent images and the queue of studies, without a network: every image comes, whenever it stops."""
 
 import os
 import shutil
@@ -9,7 +9,15 @@ import pytest
 
 from refusals import refuses
 from voxlate.base.errors import BadInput
-from voxlate.clinic.archives import Ledger, Refused, send, study_name
+from voxlate.clinic.archives import (
+    Ledger,
+    Refused,
+    StudyAddress,
+    WebArchive,
+    fetch_study,
+    send,
+    study_name,
+)
 from voxlate.clinic.listen import DONE, FAILED, INCOMING, WORK, Queue
 
 
@@ -46,17 +54,17 @@ def test_every_image_is_sent_although_answers_and_connections_are_lost(files, tm
     archive, ledger = Fake(before=(2, 5), late=(3,)), Ledger(tmp_path / "sent")
     for _ in range(3):
         with refuses("lost after"):
-            send(files, archive, ledger, "x")
-    send(files, archive, ledger, "x")
+            send(files, archive, ledger, "x", print)
+    send(files, archive, ledger, "x", print)
     assert archive.has_all()
     assert archive.images.count(archive.images[1]) == 2  # whose acknowledgement was lost
 
 
 def test_an_image_that_a_killed_process_did_not_record_is_sent_again(files, tmp_path):
     archive, ledger = Fake(), Ledger(tmp_path / "sent")
-    send(files[:3], archive, ledger, "x")
+    send(files[:3], archive, ledger, "x", print)
     ledger.path.write_text(ledger.path.read_text()[:-5])  # killed while it wrote the third
-    send(files, archive, ledger, "x")
+    send(files, archive, ledger, "x", print)
     assert archive.has_all()
     assert len(ledger.instances()) == 7  # with the cut line, which is no image's
 
@@ -77,8 +85,36 @@ def test_a_refused_report_is_said_and_left_out_and_the_images_are_sent(files, tm
     assert send(everything, archive, ledger, "PACS", say=said.append) == len(files)
     assert [message.code for message in said] == ["refused"]
     assert "1.2.3" not in ledger.instances()
-    with refuses("image 1"):
-        send(everything, archive, ledger, "PACS")
+
+
+class OneSeries:
+    """The client of a server with one series."""
+
+    def __init__(self, datasets):
+        self.images, self.fetched = {one.SOPInstanceUID: one for one in datasets}, []
+
+    def search_for_series(self, study, **_):
+        return [{"0020000E": {"Value": ["1.2"]}}]
+
+    def search_for_instances(self, study, series, **_):
+        return [{"00080018": {"Value": [uid]}} for uid in self.images]
+
+    def retrieve_instance(self, study, series, instance):
+        self.fetched.append(instance)
+        return self.images[instance]
+
+
+def test_the_missing_images_of_a_study_alone_are_fetched(datasets, tmp_path):
+    pytest.importorskip("dicomweb_client")
+    client = OneSeries(datasets)
+    archive, address = WebArchive("http://x", client), StudyAddress("http://x", "1.2")
+    fetch_study(archive, address, tmp_path / "study")
+    next((tmp_path / "study").iterdir()).unlink()
+    fetch_study(archive, address, tmp_path / "study")
+    assert len(client.fetched) == len(datasets) + 1
+    client.images.clear()
+    with refuses("no image"):
+        fetch_study(archive, address, tmp_path / "none")
 
 
 @pytest.fixture
@@ -126,11 +162,11 @@ def test_the_rest_of_an_answer_that_could_not_be_sent_is_sent_by_the_next_call(
     archive = Fake(before=(2,))
 
     def send_or_fail(files, ledger):
-        return send(files, archive, ledger, "x")
+        return send(files, archive, ledger, "x", print)
 
     with refuses("after 1 of"):
         queue.run_next(copies, send_or_fail)
-    assert "5 files sent, 1" in queue.run_next(copies, send_or_fail)
+    assert "5 of 6 files" in queue.run_next(copies, send_or_fail)
     assert archive.has_all()
     assert not (queue.path / WORK / study).exists()
     assert len(Ledger(queue.path / DONE / study / "sent.txt").instances()) == 6
@@ -173,21 +209,21 @@ def test_a_study_that_was_being_taken_or_removed_when_the_process_was_killed_is_
     make_old()
     (queue.path / WORK / study).mkdir(parents=True)
     (queue.path / WORK / ".removed/scans").mkdir(parents=True)
-    assert "6 files" in queue.run_next(copies, count)
+    assert "6 of 6 files" in queue.run_next(copies, count)
 
 
 def test_a_study_that_the_archive_sends_back_is_not_sent_again(queue, datasets, make_old):
     archive = Fake()
 
     def send_all(files, ledger):
-        return send(files, archive, ledger, "x")
+        return send(files, archive, ledger, "x", print)
 
     make_old()
-    assert "6 files" in queue.run_next(copies, send_all)
+    assert "6 of 6 files" in queue.run_next(copies, send_all)
     for dataset in datasets:
         queue.receive(dataset, HungUp())
     make_old()
-    assert "0 files sent, 6" in queue.run_next(copies, send_all)
+    assert "0 of 6 files" in queue.run_next(copies, send_all)
     assert archive.calls == 6
 
 
@@ -202,4 +238,4 @@ def test_a_study_that_meets_a_full_disk_is_put_aside_and_never_answered_in_part(
     for dataset in datasets:  # sent again, where there is room
         queue.receive(dataset, HungUp())
     make_old()
-    assert "6 files" in queue.run_next(copies, count)
+    assert "6 of 6 files" in queue.run_next(copies, count)

@@ -68,7 +68,7 @@ def test_a_server_that_is_away_is_one_sentence(series, tmp_path):
     archive = WebArchive.connect(f"http://127.0.0.1:{free_port()}/dicom-web")
     archive.client.set_http_retry_params(retry=False)
     with refuses("after 0 of"):
-        send(files, archive, ledger, "archive")
+        send(files, archive, ledger, "archive", print)
     node = NodeArchive(Node("AWAY", "127.0.0.1", free_port()), "VOXLATE")
     with refuses("after 0 of"):
-        send(files, node, ledger, "archive")
+        send(files, node, ledger, "archive", print)

@@ -9,8 +9,7 @@ import pytest
 from rows import every_row
 from voxlate.base.errors import DoNotTrust
 from voxlate.base.messages import message
-from voxlate.clinic.dicom_out import export_dicom
-from voxlate.clinic.studies import export_anew
+from voxlate.clinic.archives import export_anew
 from voxlate.evaluation.intervals.summary import error_lines
 from voxlate.evaluation.reports.page import report as write_report
 from voxlate.scans.formats.io import content_hash
@@ -19,7 +18,7 @@ from voxlate.synthesis.provenance import ENDINGS, Synthesised, provenance_of
 
 pydicom = pytest.importorskip("pydicom")
 from dicom_slices import write_series  # noqa: E402 - needs pydicom
-from voxlate.clinic.trust import trust_summary  # noqa: E402 - needs pydicom
+from voxlate.clinic.dicom_out import export_dicom, trust_summary  # noqa: E402 - needs pydicom
 
 REASON = "Only 22 mm of the head are in the scan."
 BAD = message("other-content", REASON, grade="do not trust").table

@@ -45,7 +45,7 @@ def page(tmp_path):
                 TestClient(app, headers={"origin": BASE}, raise_server_exceptions=False, **options)
             )
             client.get("/enter", params={"token": TOKEN})
-            return Page(client, app.app.state.site.jobs, app)
+            return Page(client, app.state.site.jobs, app)
 
         yield make
 

@@ -85,8 +85,7 @@ def test_a_calibrated_run_is_stale_after_adaptation_until_it_is_calibrated_again
 ):
     (run / "calibration.mean.safetensors").write_bytes(b"")  # what matters is that there was one
     out = tmp_path / "adapted"
-    answer = voxlate("adapt", run, "--data", prepared, "--steps", 1, "--out", out).done()
-    assert "does not hold" in answer.err
+    voxlate("adapt", run, "--data", prepared, "--steps", 1, "--out", out).done()
     scan = next(cohort.glob("*/t1.nii.gz"))
     answer = voxlate("synth", out, scan, "--out", tmp_path / "out")
     assert "the calibration from before does not hold any more" in answer.err

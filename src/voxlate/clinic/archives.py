@@ -2,25 +2,29 @@
 addresses, and names of studies that lead back to no patient.
 
 A record on disk names what an archive has acknowledged; an image whose acknowledgement was lost is sent again under the same UID.
+The images of a fetched study are exported once and stored in it.
 """
 
 import hashlib
-import os
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from voxlate.base.errors import BadInput
+from voxlate.base.errors import BadInput, plural
 from voxlate.base.files import whole_file
-from voxlate.base.groups import grouped
 from voxlate.base.messages import Say, message
 from voxlate.base.optional import Package, optional_package, pydicom
-from voxlate.scans.formats.format import errors_as, first_line
+from voxlate.clinic.dicom_out import export_dicom
+from voxlate.scans.formats.format import first_line
+from voxlate.scans.formats.io import location_of
+from voxlate.synthesis.provenance import provenance_of, source_paths
+from voxlate.synthesis.synth_options import SynthOptions
 
-UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+UID = r"[0-9](?:[0-9.]{0,62}[0-9])?"
 AE_TITLE = re.compile(r"[\x21-\x5b\x5d-\x7e]{1,16}")  # printable, without spaces and backslashes
 EXAMPLE = "https://HOST/dicom-web/studies/UID"
 NAME_DIGITS = 16
@@ -35,7 +39,8 @@ SENT_CLASSES = ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4", *COMPA
 # DICOMweb
 SERIES_UID, INSTANCE_UID, DESCRIPTION = "0020000E", "00080018", "0008103E"
 SYNTHETIC = "SYNTHETIC"  # with which the description of a synthesised series begins
-NO_ACCESS = (401, 403)
+FETCHED = "dicom"  # the folder of fetched studies in OUT
+DERIVED, SENT = "derived", "sent.txt"
 # C-STORE
 SUCCESS = 0x0000
 WARNINGS = range(0xB000, 0xC000)  # the image is stored, with a remark (PS3.4, B.2.3)
@@ -51,6 +56,9 @@ class StudyAddress:
     series: str = ""
 
 
+Studies = dict[Path, StudyAddress]  # that were fetched, by their folders
+
+
 @dataclass(frozen=True)
 class Node:
     """A DICOM node that takes images: its title, host and port."""
@@ -59,42 +67,26 @@ class Node:
     host: str
     port: int
 
-    def __str__(self) -> str:
-        return f"{self.title}@{self.host}:{self.port}"
-
-
-def is_dicomweb(text: str) -> bool:
-    """Whether a text names something on a DICOMweb server."""
-    return text.lower().startswith(("http://", "https://"))
-
 
 def study_address(text: str) -> StudyAddress:
     """The study that an address names, such as https://HOST:8042/dicom-web/studies/UID[/series/UID]."""
-    without_password = re.sub(r"//[^/@]*@", "//", text)
-    match = re.fullmatch(r"(https?://[^/]+.*)/studies/([^/]+)(?:/series/([^/]+))?/?", text, re.I)
-    uids = [uid for uid in (match.groups()[1:] if match else ()) if uid]
-    if not (match and all(map(_is_uid, uids))):
+    address = rf"(https?://[^/@]+[^@]*)/studies/({UID})(?:/series/({UID}))?/?"
+    match = re.fullmatch(address, text, re.I)
+    if match is None:
+        without_password = re.sub(r"//[^/@]*@", "//", text)
         raise BadInput(
-            f"{without_password}: expected the address of a study, such as {EXAMPLE}, found another text. Check the address."
-        )
-    if without_password != text:
-        raise BadInput(
-            f"{without_password}: expected an address without a password, found one in it. Put the server's name and password into the file .netrc in your home folder."
+            f"{without_password}: expected the address of a study without a password, such as {EXAMPLE}, found another text. Check the address; the server's name and password belong into the file .netrc in your home folder."
         )
     return StudyAddress(match[1], match[2], match[3] or "")
 
 
 def check_uid(uid: str, where: object) -> str:
     """A UID; raises BadInput for a text that is none, which could be a path."""
-    if _is_uid(uid):
+    if re.fullmatch(UID, uid):
         return uid
     raise BadInput(
         f"{where}: expected a UID of digits and dots, found {uid[:80]!r}. Check the sender's software."
     )
-
-
-def _is_uid(text: str) -> bool:
-    return bool(UID.fullmatch(text)) and len(text) <= 64
 
 
 def node(text: str) -> Node:
@@ -173,9 +165,7 @@ def _errors() -> Iterator[None]:
         yield
     except requests.HTTPError as error:
         answer: Any = error.response
-        state = answer.status_code
-        access = ", no access: put name and password into .netrc" if state in NO_ACCESS else ""
-        raise Refused(f"HTTP {state}{access}") from error
+        raise Refused(f"HTTP {answer.status_code}") from error
     except (OSError, retrying.RetryError) as error:  # as those of requests are, whose text is long
         raise OSError(type(error).__name__) from error
 
@@ -238,12 +228,10 @@ class Ledger:
         return {*self.path.read_text(encoding="ascii").split()} if self.path.is_file() else set()
 
     def add(self, instance: str) -> None:
-        """Record an instance; returns when the disk has it."""
+        """Record an instance."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="ascii", newline="\n") as file:
             file.write(f"\n{instance}")  # a line behind one that was cut short
-            file.flush()
-            os.fsync(file.fileno())
 
 
 def send(
@@ -251,25 +239,20 @@ def send(
     archive: WebArchive | NodeArchive,
     ledger: Ledger,
     where: object,
-    say: Say | None = None,
+    say: Say,
 ) -> int:
     """Send the files that the ledger lacks, in their order; returns their number. where: names the archive in errors.
 
     say: is called with a message on each map or report that the archive refuses, as many do; it is left out.
-    Raises BadInput where the archive refuses an image (without `say`, any file), or cannot be reached. The same call then
-    goes on where it stopped.
+    Raises BadInput where the archive refuses an image, or cannot be reached. The same call then goes on where it stopped.
     """
     sent = ledger.instances()
     count = 0
     for number, file in enumerate(files):
-        with errors_as(
-            f"{file}: expected a DICOM file, found another", "Take it out of the folder."
-        ):
-            dataset = pydicom.dcmread(file)
+        dataset = pydicom.dcmread(file)
         instance = str(dataset.SOPInstanceUID)
         if instance in sent:
             continue
-        kind = COMPANIONS.get(str(dataset.get("SOPClassUID", "")))
         try:
             archive.store(dataset)
         except OSError as error:
@@ -277,9 +260,10 @@ def send(
                 f"{where}: expected an archive that takes {len(files)} images, found the connection lost after {number} of them ({first_line(error)}). Run the same command again: it sends the rest."
             ) from error
         except Refused as error:
-            if say is None or kind is None:
+            kind = COMPANIONS.get(str(dataset.SOPClassUID))
+            if kind is None:
                 raise BadInput(
-                    f"{where}: expected an archive that takes {len(files)} images, found image {number + 1} refused ({first_line(error)}). Check the archive's rights and its log; the same command sends the rest."
+                    f"{where}: expected an archive that takes {len(files)} images, found image {number + 1} refused ({first_line(error)}). Check the archive's log and your rights (of a DICOMweb server, name and password in .netrc); the same command sends the rest."
                 ) from error
             text = f"{where}: a {kind} was refused and is left out ({first_line(error)})."
             say(message("refused", text))
@@ -291,26 +275,83 @@ def send(
 
 
 def fetch_study(archive: WebArchive, address: StudyAddress, folder: Path) -> None:
-    """Write the images of a study or series to FOLDER/<instance>.dcm; series whose images are there already are not fetched.
+    """Write the images of a study or series to FOLDER/<instance>.dcm; those that are there already are not fetched.
 
     Raises BadInput where the study has no image, or the archive does not give all of them; the same call then fetches the rest.
     """
     try:
         with _errors():
             listed = archive.instances(address)
-            places = {instance: folder / f"{instance}.dcm" for _, instance in listed}
-            for series, instances in sorted(grouped(listed).items()):
-                if all(places[instance].is_file() for instance in instances):
-                    continue
-                for dataset in archive.client.iter_series(address.study, series):
-                    place = places.get(str(dataset.SOPInstanceUID))
-                    if place is not None and not place.is_file():
-                        with whole_file(place) as temporary:
-                            dataset.save_as(temporary, enforce_file_format=True)
-        missing = sum(not place.is_file() for place in places.values())
-        if missing or not listed:
-            raise OSError(f"{missing} of {len(listed)} images did not come")
+            if not listed:
+                raise Refused("it has no image")
+            for series, instance in listed:
+                place = folder / f"{instance}.dcm"
+                if not place.is_file():
+                    image = archive.client.retrieve_instance(address.study, series, instance)
+                    with whole_file(place) as temporary:
+                        image.save_as(temporary, enforce_file_format=True)
     except (Refused, OSError) as error:
         raise BadInput(
-            f"{archive.url}: expected a DICOMweb server that gives the study {address.study}, found it failing ({first_line(error)}). Check the address, your rights and that the server runs; the same command fetches the rest."
+            f"{archive.url}: expected a DICOMweb server that gives the study {address.study}, found it failing ({first_line(error)}). Check the address, your rights (name and password in .netrc) and that the server runs; the same command fetches the rest."
         ) from error
+
+
+def fetch_inputs(
+    inputs: Sequence[str], out: Path, options: SynthOptions
+) -> tuple[list[str], Studies]:
+    """Fetch the studies among the inputs to OUT/dicom/<study>/<study>; raises BadInput where --store has none.
+
+    Returns the inputs with folders in place of addresses, and the studies.
+    """
+    studies: Studies = {}
+    named = []
+    for text in inputs:
+        if text.lower().startswith(("http://", "https://")):
+            address = study_address(text)
+            name = study_name(f"{address.study} {address.series}".strip())
+            folder = out / FETCHED / name / name  # synth names the case by the last part
+            studies[folder] = address
+            text = str(folder)
+        named.append(text)
+    if options.store and not studies:
+        raise BadInput(
+            f"--store: expected a study of a DICOMweb server as INPUT, such as {EXAMPLE}, found none. Drop --store, or name the study."
+        )
+    for folder, address in studies.items():
+        fetch_study(WebArchive.connect(address.url), address, folder)
+    return named, studies
+
+
+def store_answers(
+    studies: Studies, folders: Sequence[Path], say: Say, accept_untrusted: bool = False
+) -> str:
+    """Store images, maps, masks and reports of cases in the studies that they were computed from.
+
+    Returns a sentence on what was stored. say: is called with a message on each that was left out or refused.
+    """
+    count = total = 0
+    for study, address in studies.items():
+        place = study.resolve()
+        cases = []
+        for folder in folders:
+            inputs = source_paths(provenance_of(folder)).values()
+            if any(location_of(path).resolve().is_relative_to(place) for path in inputs):
+                cases.append(folder)
+        if not cases:
+            continue
+        files = export_anew(cases, study.parent / DERIVED, say, accept_untrusted)
+        archive = WebArchive.connect(address.url)
+        count += send(files, archive, Ledger(study.parent / SENT), address.url, say)
+        total += len(files)
+    return f"{count} of {plural(total, 'file')} stored in the study now."
+
+
+def export_anew(
+    cases: Sequence[Path], to: Path, say: Say, accept_untrusted: bool = False
+) -> list[Path]:
+    """The DICOM files of cases for an archive, which have the UIDs of earlier ones of the same images; say: with each message on them."""
+    shutil.rmtree(to, ignore_errors=True)
+    written = export_dicom(cases, to, accept_untrusted=accept_untrusted)
+    for told in written.messages:
+        say(told)
+    return written.files

@@ -1,4 +1,8 @@
-"""The images of a synthesis as derived DICOM series: OUT as `synth` wrote it, or an image of one case."""
+"""The images of a synthesis as derived DICOM series: OUT as `synth` wrote it, or an image of one case; and how far to trust them.
+
+Images that were changed are not handed on, and those graded "do not trust" only where the user accepts that. The summary of trust
+of a case is a Basic Text SR. Source: DICOM PS3.3 (2024), A.35.1 (basic text SR), C.17.2 and C.17.3 (SR document).
+"""
 
 import hashlib
 import json
@@ -7,26 +11,46 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from voxlate.base.errors import BadInput, first_of, plural
+from voxlate.base.errors import BadInput, DoNotTrust, first_of, plural
 from voxlate.base.executors.case_work import Progress, no_report
 from voxlate.base.files import lock
-from voxlate.base.messages import Message, message, read_messages
-from voxlate.clinic.dicom_images import UNITS, write_derived
-from voxlate.clinic.dicom_objects import (
+from voxlate.base.messages import Grade, Message, message, read_messages
+from voxlate.clinic.dicom_images import (
     UNIT_CODES,
+    UNITS,
     Quantity,
     quantity_of,
+    refer,
+    write_derived,
     write_map,
 )
-from voxlate.clinic.dicom_series import Origin
+from voxlate.clinic.dicom_series import (
+    COMMENTS,
+    PRIVATE_SCHEME,
+    Code,
+    Origin,
+    as_file,
+    code,
+    fill,
+    item,
+    new_series,
+    write_objects,
+)
 from voxlate.clinic.planning_slices import write_planning
-from voxlate.clinic.trust import refuse_changed, trust_summary, why_not, withheld, write_report
+from voxlate.evaluation.intervals.summary import describe_coverage, error_lines, percent
+from voxlate.evaluation.scoring.scored_images import is_changed
 from voxlate.evaluation.scoring.scored_images import is_map, modality_of
 from voxlate.scans.formats.dicom import folder_and_key, images_of, is_dicom_folder
+from voxlate.scans.formats.dicom_file import read_dicom
 from voxlate.scans.formats.io import content_hash, is_picture, read_volume
 from voxlate.scans.images.grid import Grid, canonical, same_grid
 from voxlate.scans.images.units import unit_of
-from voxlate.synthesis.provenance import SHARED_SECONDS, provenance_of, source_paths
+from voxlate.synthesis.provenance import (
+    OF_TRAINING,
+    SHARED_SECONDS,
+    provenance_of,
+    source_paths,
+)
 
 PROVENANCE = "provenance.json"
 REPORT = "report"  # the folder of the summary of trust
@@ -34,6 +58,26 @@ STRUCTURE = "rtstruct"  # the end of the folder of a CT's structure set
 SAME_PLACE_MM = 0.1  # converters round headers
 # What the headers state of a provenance: no path, and no name of a case.
 IN_HEADER = ("model", "seed", "synth", "units", "warnings", "notice")
+NO_INTERVALS = "No prediction intervals: the model is not calibrated."
+HEADINGS = {
+    "NOTICE": "Intended use",
+    "MODEL": "Recipe and weights of the model",
+    "SOURCE": "Source scans",
+    "ERROR": "Expected error",
+    "COVERAGE": "Coverage of the prediction intervals",
+    "WARNING": "Warning",
+}
+TITLE: Code = ("TRUST", PRIVATE_SCHEME, "Summary of trust in synthetic images")
+IMAGE: Code = ("IMAGE", PRIVATE_SCHEME, "First image of a series that the summary is about")
+BASIC_TEXT = "1.2.840.10008.5.1.4.1.1.88.11"
+UTF_8 = "ISO_IR 192"
+# Attributes of images, which a document does not have.
+OF_IMAGES = (
+    "FrameOfReferenceUID",
+    "PositionReferenceIndicator",
+    "PatientPosition",
+    "BodyPartExamined",
+)
 
 
 @dataclass
@@ -120,9 +164,12 @@ def export_dicom(
     done = 0
     with lock(to, SHARED_SECONDS):
         for case, files in names.items():
-            stated = provenance_of(case)
-            if left := withheld(case.name, stated, accept_untrusted, len(out) == 1):
-                exported.messages.append(left)
+            reason = why_not(provenance_of(case))
+            if reason and not accept_untrusted:
+                text = f'{case.name}: expected images that may be handed on, found them graded "do not trust": {reason} Synthesise better scans, or add --accept-untrusted.'
+                if len(out) == 1:
+                    raise DoNotTrust(text)
+                exported.messages.append(message("not-handed-on", text, case=case.name))
                 continue
             source = check_source(case, like, exported.messages)
             for name in files:
@@ -196,17 +243,24 @@ def is_series(path: Path) -> bool:
 
 def image_files(case: Path) -> list[str]:
     """The images of a case, as its provenance records them and synth wrote them; pictures are left out."""
-    listed = provenance_of(case).get("images", ())
-    images = [name for name in listed if not is_picture(Path(name)) and (case / name).is_file()]
-    refuse_changed(case / name for name in images)
+    provenance = provenance_of(case)
+    images = []
+    for name in provenance.get("images", ()):
+        image = case / name
+        if is_picture(image) or not image.is_file():
+            continue
+        if is_changed(image, provenance):
+            raise BadInput(
+                f"{image}: expected the image that synth wrote, found another content (its checksum differs). Synthesise it again."
+            )
+        images.append(name)
     return images
 
 
 def check_source(case: Path, like: Path | None, messages: list[Message]) -> Path:
     """The series whose patient and study the images of a case get; raises BadInput where it is not that of the case."""
-    provenance = provenance_of(case)
     source = like or _source_of(case)
-    hashes = {scan.get("sha256") for scan in provenance.get("inputs", {}).values()}
+    hashes = {scan.get("sha256") for scan in provenance_of(case).get("inputs", {}).values()}
     if content_hash(source) in hashes:
         return source
     if like is None:
@@ -217,11 +271,6 @@ def check_source(case: Path, like: Path | None, messages: list[Message]) -> Path
         raise BadInput(
             f"--like: expected the series from which the source of {case.name} was converted, on whose grid the images are ({_grid_of(case)}), found {like} on another grid ({read_volume(like).grid}), as of another scan or patient. Name the right series, or synthesise from the series itself."
         )
-    for path in source_paths(provenance).values():
-        if is_series(path) and _patient(path) != _patient(like):
-            raise BadInput(
-                f"--like: expected a series of the patient and frame of reference from which {case.name} was synthesised, found another in {like}. Name the right series, or leave --like out."
-            )
     text = f"{like} is not the scan from which the images were synthesised (its files differ); they get its patient and study on your word."
     messages.append(message("other-source", text, case=case.name))
     return source
@@ -234,12 +283,6 @@ def _is_on_grid(case: Path, series: Path) -> bool:
 
 def _grid_of(case: Path) -> Grid:
     return canonical(read_volume(case / image_files(case)[0])).grid
-
-
-def _patient(series: Path) -> tuple[str, str]:
-    """Patient and frame of reference of a series."""
-    first = images_of(series)[0]
-    return first.text("PatientID"), first.text("FrameOfReferenceUID")
 
 
 def _source_of(case: Path) -> Path:
@@ -273,4 +316,96 @@ def origin_of(provenance: Mapping[str, Any]) -> Origin:
         facts,
         why_not(provenance),
         why_not(provenance, "caution"),
+    )
+
+
+def why_not(provenance: Mapping[str, Any], grade: Grade = "do not trust") -> str:
+    """Why the images of a provenance are not to be trusted, or have another grade; "" where nothing says so."""
+    return " ".join(said.text for said in read_messages(provenance) if said.grade == grade)
+
+
+def trust_summary(provenance: Mapping[str, Any]) -> list[tuple[Code, str]]:
+    """Sentences on the images of a case, each under the code of its heading; provenance: that of the case."""
+    model = provenance["model"]
+    units = provenance.get("units", {})
+    calibration = provenance.get("calibration")
+    scans = [f"{name} (hash {scan['sha256']})" for name, scan in provenance["inputs"].items()]
+    warnings = dict.fromkeys(map(str, read_messages(provenance)))
+    if provenance.get("in_training"):
+        warnings[OF_TRAINING] = None
+    level = percent(1 - calibration["coverage"]) if calibration else ""
+    bounds = [
+        f"The mean absolute error of {name} inside the body exceeds {bound['mae']:g} {units[name]} with a probability of at most {level}."
+        for name, bound in provenance.get("bounds", {}).items()
+    ]
+    sentences = {
+        "NOTICE": [str(provenance.get("notice") or COMMENTS)],
+        "MODEL": [
+            f"Recipe: {model['title']}. Hash of the weights: {model.get('weights')}. Seed {provenance.get('seed')}, voxlate {provenance.get('voxlate')}."
+        ],
+        "SOURCE": [f"{', '.join(scans)}."],
+        "ERROR": [*error_lines(provenance), *bounds],
+        "COVERAGE": [describe_coverage(calibration) if calibration else NO_INTERVALS],
+        "WARNING": [*warnings] or ["None."],
+    }
+    return [
+        ((key, PRIVATE_SCHEME, HEADINGS[key]), text)
+        for key, texts in sentences.items()
+        for text in texts
+    ]
+
+
+def write_report(
+    sentences: Sequence[tuple[Code, str]],
+    images: Sequence[Path],
+    like: Path,
+    out: Path,
+    origin: Origin,
+) -> list[Path]:
+    """Write sentences, each under the code of its heading, as one document into the new folder `out`; returns the file.
+
+    images: the first DICOM file of each series that the document is about; like: the series from which they were made.
+    Raises BadInput for a source that is no series, and a folder that holds anything but this document.
+    """
+    template, *evidence = (
+        read_dicom(file, stop_before_pixels=True) for file in (images_of(like)[0].file, *images)
+    )
+    content = [text for _, text in sentences] + [image.SOPInstanceUID for image in evidence]
+    report = new_series(template, "summary of trust", origin, "\n".join(content).encode(), "report")
+    for keyword in OF_IMAGES:
+        report.pop(keyword, None)
+    series = [
+        item(SeriesInstanceUID=image.SeriesInstanceUID, ReferencedSOPSequence=[refer(image)])
+        for image in evidence
+    ]
+    study = item(StudyInstanceUID=report.StudyInstanceUID, ReferencedSeriesSequence=series)
+    fill(
+        report,
+        SpecificCharacterSet=UTF_8,
+        SOPClassUID=BASIC_TEXT,
+        Modality="SR",
+        InstanceNumber=1,
+        ReferencedPerformedProcedureStepSequence=[],
+        PerformedProcedureCodeSequence=[],
+        CompletionFlag="COMPLETE",
+        VerificationFlag="UNVERIFIED",
+        ValueType="CONTAINER",
+        ContinuityOfContent="SEPARATE",
+        ConceptNameCodeSequence=[code(*TITLE)],
+        CurrentRequestedProcedureEvidenceSequence=[study],
+        ContentSequence=[
+            *(_entry("TEXT", heading, TextValue=text) for heading, text in sentences),
+            *(_entry("IMAGE", IMAGE, ReferencedSOPSequence=[refer(image)]) for image in evidence),
+        ],
+    )
+    return write_objects(out, report, 1, [as_file(report)])
+
+
+def _entry(kind: str, heading: Code, **content: Any) -> Any:
+    """An item of the document's content, under the code of its heading."""
+    return item(
+        RelationshipType="CONTAINS",
+        ValueType=kind,
+        ConceptNameCodeSequence=[code(*heading)],
+        **content,
     )

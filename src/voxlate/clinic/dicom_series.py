@@ -144,9 +144,7 @@ def new_series(
             series[keyword] = source[keyword]
     of_source = [source.StudyInstanceUID, source.SeriesInstanceUID]
     digest = hashlib.sha256(content).hexdigest()
-    series.SeriesInstanceUID = uid_of(
-        *of_source, digest, name, *origin.facts, *filter(None, [kind])
-    )
+    series.SeriesInstanceUID = uid_of(*of_source, digest, name, *origin.facts, kind)
     now = datetime.now()
     for event in ("Series", "Content", "InstanceCreation"):
         setattr(series, f"{event}Date", now.strftime("%Y%m%d"))
@@ -201,10 +199,10 @@ def write_objects(out: Path, series: Any, count: int, objects: Iterable[Any]) ->
             for number, single in enumerate(objects, start=1):
                 single.save_as(folder / f"{number:04d}.dcm", enforce_file_format=True)
         return sorted(out.glob("*.dcm"))
-    files = sorted(out.iterdir()) if out.is_dir() else []
-    expected = f"{out}: expected a new folder for the DICOM files, or this very series, found"
-    with errors_as(f"{expected} something else", "Choose another."):
+    expected = "expected a new folder for the DICOM files, or this very series"
+    with errors_as(f"{out}: {expected}, found another", "Choose another."):
+        files = sorted(out.iterdir())
         uids = {pydicom.dcmread(file, stop_before_pixels=True).SeriesInstanceUID for file in files}
-    if uids != {series.SeriesInstanceUID} or len(files) != count:
-        raise BadInput(f"{expected} another. Choose another.")
+        if uids != {series.SeriesInstanceUID} or len(files) != count:
+            raise ValueError
     return files

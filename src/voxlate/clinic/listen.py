@@ -13,7 +13,7 @@ A study's folder is named by a hash of its UID, which leads back to no patient.
 import os
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import disk_usage, rmtree
@@ -24,18 +24,20 @@ from voxlate.base.executors.case_work import no_report
 from voxlate.base.files import lock, whole_file, write_text
 from voxlate.base.messages import Say, message
 from voxlate.clinic.archives import (
+    DERIVED,
+    SENT,
     SUCCESS,
     Ledger,
     NodeArchive,
     ae_title,
     check_uid,
+    export_anew,
     node,
     pynetdicom,
     send,
     study_name,
 )
 from voxlate.clinic.share_options import ListenOptions
-from voxlate.clinic.studies import DERIVED, SENT, export_anew
 from voxlate.synthesis.cohort import select, synthesise_cases
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.synth_options import SynthOptions
@@ -44,10 +46,8 @@ from voxlate.training.load import load
 LOOK_SECONDS = 1.0  # between two looks for a complete study
 RETRY_SECONDS = 60.0  # after an answer that could not be sent
 CANNOT_UNDERSTAND, NO_ROOM = 0xC000, 0xA700
-ASK_SECONDS = 10.0  # in which a new connection asks for an association
 # after which an association without a message ends: senders pause between series
 SILENT_SECONDS = 300.0
-MOST_ASSOCIATIONS = 100
 ECHO = "1.2.840.10008.1.1"
 GB = 2**30
 SPARE_BYTES = 2 * GB  # of the queue's disk, which answers need
@@ -72,11 +72,8 @@ def serve(run: Path | str, queue: Path, options: ListenOptions, say: Say = no_re
 
     def send_files(files: list[Path], ledger: Ledger) -> int:
         """Send the files of an answer; returns the number of those that were sent now."""
-        archive = NodeArchive(target, title)
-        try:
-            return send(files, archive, ledger, target, say=say)
-        finally:
-            archive.close()
+        with closing(NodeArchive(target, title)) as archive:
+            return send(files, archive, ledger, options.to, say)
 
     studies = Queue(queue, options.idle)
     at = title, options.port, allowed, options.host
@@ -136,8 +133,6 @@ def receive_images(
     entity = pynetdicom.AE(ae_title=title)
     entity.require_calling_aet = list(allowed)
     entity.require_called_aet = True
-    entity.maximum_associations = MOST_ASSOCIATIONS
-    entity.acse_timeout = ASK_SECONDS
     entity.network_timeout = SILENT_SECONDS
     for kind in pynetdicom.AllStoragePresentationContexts:
         entity.add_supported_context(kind.abstract_syntax, pynetdicom.ALL_TRANSFER_SYNTAXES)
@@ -232,13 +227,11 @@ class Queue:
                 why = str(error)
             self._put_aside(study, why)
             return f"{study} is put aside: {why}"
-        ledger = Ledger(self.path / DONE / study / SENT)
-        before = len(ledger.instances())
-        count = send(files, ledger)
+        count = send(files, Ledger(self.path / DONE / study / SENT))
         removed = work.with_name(f".{study}")  # the images of patients do not stay
         os.replace(work, removed)
         rmtree(removed)
-        return f"{study}: {count} files sent{f', {before} were sent before' if before else ''}."
+        return f"{study}: {count} of {len(files)} files sent."
 
     def _put_aside(self, study: str, why: str) -> None:
         work = self.path / WORK / study

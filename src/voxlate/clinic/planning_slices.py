@@ -5,13 +5,12 @@ C.8.8.5 (structure set), C.8.8.6 (contours), C.8.8.8 (observations).
 """
 
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from contourpy import FillType, contour_generator
-from nibabel.affines import apply_affine
+from nibabel.affines import from_matvec
 
 from voxlate.base.array_types import AnyArray
 from voxlate.base.errors import BadInput
@@ -25,7 +24,7 @@ from voxlate.clinic.dicom_series import (
     new_series,
     write_objects,
 )
-from voxlate.scans.images.grid import LPS_TO_RAS, Grid, Volume, orient, resample
+from voxlate.scans.images.grid import LPS_TO_RAS, Grid, Volume, directions, orient, resample
 from voxlate.scans.images.mask import foreground
 
 AIR_HU = -1000.0
@@ -68,16 +67,12 @@ def transverse(ct: Volume) -> Volume:
 
 
 def _straight(grid: Grid, spacing_mm: tuple[float, float, float]) -> Grid:
-    """The grid along the axes of the patient that covers another one."""
-    corners = [*product(*((-0.5, length - 0.5) for length in grid.shape[::-1]))]
-    placed = apply_affine(grid.affine, corners)
-    low, high = placed.min(axis=0), placed.max(axis=0)
-    spacing = np.array(spacing_mm[::-1])
-    shape = np.maximum(np.ceil((high - low) / spacing - 1e-6), 1).astype(int)
-    signs = np.array([-1.0, -1.0, 1.0])  # LPS
-    affine = np.diag([*(signs * spacing), 1.0])
-    affine[:3, 3] = (low + high) / 2 - signs * spacing * (shape - 1) / 2
-    width, height, depth = (int(length) for length in shape)
+    """The grid along the axes of the patient that covers another one, around the same centre."""
+    covered_mm = np.abs(grid.affine[:3, :3]) @ grid.shape[::-1]
+    shape = np.maximum(np.ceil(covered_mm / spacing_mm[::-1] - 1e-6), 1).astype(int)
+    axes = directions(AXES)[:3, :3] * spacing_mm[::-1]
+    affine = from_matvec(axes, grid.centre_mm - axes @ (shape - 1) / 2)
+    width, height, depth = shape.tolist()
     return Grid((depth, height, width), affine)
 
 

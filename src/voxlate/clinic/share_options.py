@@ -11,7 +11,6 @@ from voxlate.base.option import (
     MainOption,
     Option,
     OutputOption,
-    bytes_of,
     options,
 )
 from voxlate.synthesis.synth_options import ACCEPT_UNTRUSTED, ANYWAY
@@ -112,10 +111,6 @@ class ServeOptions:
         MainOption("Folder of uploads, queue and results (default: in the user's cache)."),
     ] = None
     port: Annotated[int, MainOption("Port of the page.", least=1, most=65535)] = 8765
-    host: Annotated[
-        str,
-        Option("Address to listen on; one that others reach needs --token-file.", metavar="NAME"),
-    ] = "127.0.0.1"
     name: Annotated[
         Sequence[str],
         Option("Further host name by which browsers reach the page. Repeatable.", read=as_list),
@@ -129,7 +124,4 @@ class ServeOptions:
     keep: Annotated[
         float, Option("Hours after which uploads and results are removed.", least=0.1)
     ] = 24.0
-    max_upload: Annotated[
-        str, Option("Size of the largest upload.", metavar="SIZE", check=bytes_of)
-    ] = "2GB"
     device: Device = "auto"

@@ -59,9 +59,9 @@ class JobState:
     """A job, and what it has found.
 
     kind: check or synthesise.
-    state: queued, running, done, failed or cancelled.
+    state: queued, running, done or failed.
     at: when it was asked for, in the time of the machine that runs voxlate.
-    stage, percent, seconds_left: how far a running job is; the numbers are None before they are known.
+    stage, percent: how far a running job is; None before it is known.
     why: the reason of a failure.
     fits: of a check, the best first.
     images: addresses by name, as synth writes them; also NAME_low and NAME_high.
@@ -80,7 +80,6 @@ class JobState:
     at: str
     stage: str = ""
     percent: int | None = None
-    seconds_left: int | None = None
     why: str = ""
     fits: list[Fit] = field(default_factory=list)
     images: Mapping[str, str] = field(default_factory=dict)

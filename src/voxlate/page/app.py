@@ -17,27 +17,25 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from voxlate import __version__
-from voxlate.base.errors import BadInput, CannotWrite
+from voxlate.base.errors import BadInput
 from voxlate.base.files import lock
-from voxlate.page import api, pages
-from voxlate.page.access import Access
+from voxlate.page import pages
+from voxlate.page.access import guard
 from voxlate.page.api import OPENAPI
 from voxlate.page.jobs import Jobs, NoSuchJob
-from voxlate.page.page_settings import Settings
+from voxlate.page.page_settings import LOCAL, Settings
 from voxlate.page.pages import NO_PAGE, Site, site_of
 from voxlate.page.work import Start, Worker, start_process
 
 JOIN_SECONDS = 10.0
 GRACE_SECONDS = 3  # for requests in progress when the server ends
-MOST_CONNECTIONS = 200
-FULL = 507  # the status of a request for which the disk has no room
 UNPROCESSABLE = 422
 FOR_OWNER = (
     0o077  # the umask of the server and of its jobs: uploads and results are for their owner alone
 )
 
 
-def create_app(settings: Settings, start: Start | None = start_process) -> Access:
+def create_app(settings: Settings, start: Start | None = start_process) -> FastAPI:
     """The application of a server. start: starts the process of a job; None where no job is worked on (in tests)."""
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("voxlate.page", "templates"),
@@ -74,13 +72,14 @@ def create_app(settings: Settings, start: Start | None = start_process) -> Acces
         openapi_url=OPENAPI,
         title="voxlate",
         version=__version__,
-        description=f"Research software, not a medical device.{(api.__doc__ or '').partition('.')[2]}",
+        description="Research software, not a medical device.",
     )
     app.state.site = Site(settings, jobs, templates)
     app.include_router(pages.router)
     app.mount("/static", StaticFiles(packages=[("voxlate.page", "static")]), name="static")
     _add_errors(app)
-    return Access(app, settings)
+    app.middleware("http")(guard)
+    return app
 
 
 def _add_errors(app: FastAPI) -> None:
@@ -88,9 +87,9 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(BadInput)
     def bad_input(request: Request, error: BadInput) -> Response:
-        """400, or the status of the kind of a refusal."""
-        statuses = {NoSuchJob: 404, CannotWrite: FULL}
-        return site_of(request).error(request, statuses.get(type(error), 400), f"{error}")
+        """404 for a job that there is not, 400 for other refusals."""
+        status = 404 if isinstance(error, NoSuchJob) else 400
+        return site_of(request).error(request, status, f"{error}")
 
     @app.exception_handler(RequestValidationError)
     @app.exception_handler(HTTPException)
@@ -109,7 +108,7 @@ def _add_errors(app: FastAPI) -> None:
 
 def run_server(settings: Settings) -> None:
     """Serve the page until the process is asked to end; raises BadInput where the port is in use."""
-    listening = _listen(settings.host, settings.port)
+    listening = _listen(settings.port)
     with lock(settings.data), listening:
         tempfile.tempdir = (
             f"{settings.data}"  # the forms of uploads, on the disk whose room is checked
@@ -120,18 +119,16 @@ def run_server(settings: Settings) -> None:
             "server_header": False,
             "proxy_headers": False,
             "timeout_graceful_shutdown": GRACE_SECONDS,
-            "limit_concurrency": MOST_CONNECTIONS,
         }
         config = uvicorn.Config(create_app(settings), **options)
         uvicorn.Server(config).run(sockets=[listening])
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """A socket that listens on the port."""
+def _listen(port: int) -> socket.socket:
+    """A socket that listens on the port, for this machine alone."""
     try:
-        family = socket.getaddrinfo(host, port, flags=socket.AI_PASSIVE)[0][0]
-        return socket.create_server((host, port), family=family)
+        return socket.create_server((LOCAL, port))
     except OSError as error:
         raise BadInput(
-            f"{host}:{port}: expected a free port of this machine, found '{error.strerror}'. Choose another --port or --host."
+            f"{port}: expected a free port of this machine, found '{error.strerror}'. Choose another --port."
         ) from error

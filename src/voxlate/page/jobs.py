@@ -4,16 +4,16 @@ DATA/jobs/<job>/job.json      what is asked for and the state; the server alone 
 DATA/jobs/<job>/progress.json how far the work is; the job's own process alone writes this file and all below
 DATA/jobs/<job>/outcome.json  how the work ended
 DATA/jobs/<job>/found.json    what the page shows of a finished job
-DATA/jobs/<job>/scans, out    uploaded scans of a check; images of a synthesis
+DATA/jobs/<job>/scans, out    uploaded scans; images of a synthesis
 
-A check finds which models fit scans; a synthesis refers to the check whose scans it takes.
+A check finds which models fit scans; a synthesis has links to the scans of its check.
 """
 
 import secrets
 import shutil
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -24,9 +24,8 @@ from voxlate.base.files import read_json, write_json
 
 Json = dict[str, Any]
 Asked = Mapping[str, Any]  # the request of a job
-State = Literal["queued", "running", "done", "failed", "cancelled"]
+State = Literal["queued", "running", "done", "failed"]
 Kind = Literal["check", "synthesise"]
-ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
 JOB, PROGRESS, OUTCOME, FOUND = "job.json", "progress.json", "outcome.json", "found.json"
 SCANS, OUT, VIEWS = "scans", "out", "views"  # folders of a job
 REPORT, DICOM_ZIP = "report.html", "dicom.zip"
@@ -50,7 +49,6 @@ class Job:
     request: Json = field(default_factory=dict)
     state: State = "queued"
     created: float = 0.0
-    started: float = 0.0
     ended: float = 0.0
     why: str = ""
     version: str = __version__
@@ -58,14 +56,13 @@ class Job:
     @property
     def has_ended(self) -> bool:
         """Whether the job neither waits nor runs."""
-        return self.state in ENDED
+        return self.state in ("done", "failed")
 
 
 class Jobs:
     """The jobs below a data folder. One process at a time may hold a folder (see files.lock)."""
 
     def __init__(self, data: Path) -> None:
-        self.data = data
         self.root = data / "jobs"
         self._lock = threading.RLock()
         self._jobs = dict[str, Job]()
@@ -81,16 +78,9 @@ class Jobs:
         folder.mkdir(parents=True)
         return folder
 
-    def add(
-        self,
-        kind: Kind,
-        title: str,
-        request: Asked,
-        reserved: Path | None = None,
-    ) -> Job:
-        """Put a job into the queue."""
+    def add(self, kind: Kind, title: str, request: Asked, folder: Path) -> Job:
+        """Put a job into the queue. folder: that was reserved for it."""
         with self._lock:
-            folder = reserved or self.reserve()
             job = Job(folder.name, kind, title, {**request}, created=time.time())
             return self._keep(job)
 
@@ -112,13 +102,10 @@ class Jobs:
         with self._lock:
             return sorted(self._jobs.values(), key=lambda job: (job.created, job.name))
 
-    def change(self, name: str, unless: Sequence[State] = (), **changes: Any) -> Job:
-        """Change a job, unless it is in one of some states; returns the job as it is then."""
+    def change(self, name: str, **changes: Any) -> Job:
+        """Change a job; returns it as it is then."""
         with self._lock:
-            job = self.read(name)
-            if job.state not in unless:
-                job = self._keep(replace(job, **changes))
-            return job
+            return self._keep(replace(self.read(name), **changes))
 
     def take(self) -> Job | None:
         """The job that waits longest, as running; None where none waits."""
@@ -127,12 +114,13 @@ class Jobs:
                 if job.state == "queued":
                     for name in (PROGRESS, OUTCOME):
                         (self.root / job.name / name).unlink(missing_ok=True)
-                    return self.change(job.name, state="running", started=time.time())
+                    return self.change(job.name, state="running")
         return None
 
-    def end(self, name: str, state: State, why: str = "") -> Job:
-        """Note that a job has ended in this state, unless it has ended already; of one that was cancelled nothing changes."""
-        return self.change(name, unless=ENDED, state=state, ended=time.time(), why=why)
+    def end(self, name: str, why: str = "") -> Job:
+        """Note that a job is done, or why it has failed."""
+        state: State = "failed" if why else "done"
+        return self.change(name, state=state, ended=time.time(), why=why)
 
     def begin(self) -> None:
         """Go on with the jobs of an earlier server: one that ran waits again; unfinished uploads, and what another version made, go.
@@ -152,32 +140,19 @@ class Jobs:
                 self._jobs[job.name] = job if job.has_ended else replace(job, state="queued")
 
     def remove(self, name: str) -> None:
-        """Remove a job with its files; raises BadInput while it runs, or while another job needs its scans."""
-        if self.read(name).state == "running" or self._is_used(name):
-            raise BadInput(
-                "job: expected one that neither runs nor is needed by another job, found one that is. Cancel first."
-            )
-        self._remove(name)
-
-    def _is_used(self, name: str) -> bool:
-        """Whether a job that has not ended takes its scans from another one."""
-        return any(not job.has_ended and job.request.get("check") == name for job in self.all())
-
-    def _remove(self, name: str) -> None:
+        """Remove what there is of a job, in whatever state it is."""
         with self._lock:
             self._jobs.pop(name, None)
         shutil.rmtree(self.root / name, ignore_errors=True)
 
-    def remove_old(self, seconds: float, now: float) -> list[str]:
-        """Remove the jobs that ended so long ago; returns their names."""
-        old = [
-            job.name
-            for job in self.all()
-            if job.has_ended and now - job.ended >= seconds and not self._is_used(job.name)
-        ]
-        for name in old:
-            self._remove(name)
-        return old
+    def remove_old(self, seconds: float, now: float) -> None:
+        """Remove the jobs that ended so long ago."""
+        for job in self.all():
+            if job.has_ended and now - job.ended >= seconds:
+                self.remove(job.name)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._jobs
 
     def read_file(self, name: str, file: str) -> dict[str, Any]:
         """The content of a file that the process of a job wrote; {} before it has."""
@@ -188,13 +163,8 @@ class Jobs:
         return content
 
 
-def scans_of(folder: Path, request: Asked) -> Path:
-    """The folder of a job's scans, which is in the folder of the check."""
-    return folder.parent / request.get("check", folder.name) / SCANS
-
-
 def places_of(folder: Path, request: Asked) -> dict[str, str]:
     """What stands for the absolute places in the sentences of a job."""
-    places = {str(scans_of(folder, request)): "the upload", str(folder): "the job"}
+    places = {str(folder / SCANS): "the upload", str(folder): "the job"}
     places |= {run: label for label, run in request.get("runs", {}).items()}
     return places | ({request["run"]: request["label"]} if "run" in request else {})

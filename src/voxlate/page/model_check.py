@@ -12,13 +12,14 @@ from voxlate.base.messages import GRADES, worst_grade
 from voxlate.commands.api.images import CheckedCase, check_case
 from voxlate.commands.api.progress import Reporter
 from voxlate.page.api import Fit, Said
-from voxlate.page.jobs import Asked, Json, scans_of
+from voxlate.page.jobs import SCANS, Asked, Json
 from voxlate.page.words import CONTRASTS, contrast_of
 from voxlate.scans.cases.case import MASK
 from voxlate.scans.cohorts.owners import person_in
 from voxlate.scans.cohorts.path_names import modality_by_name
 from voxlate.scans.cohorts.presets import modality_of
 from voxlate.scans.formats.dicom import is_dicom_folder, list_series
+from voxlate.scans.formats.format import errors_as
 from voxlate.scans.formats.io import format_by_ending, is_picture
 from voxlate.synthesis.cohort import select
 from voxlate.synthesis.model import Model
@@ -52,7 +53,7 @@ def check(folder: Path, request: Asked, reporter: Reporter) -> Json:
 
     The networks compute one small slice each, for their self-tests.
     """
-    scans = scans_of(folder, request)
+    scans = folder / SCANS
     runs = request["runs"]
     entries = list_entries(scans)
     _check_patients(scans, entries)
@@ -61,12 +62,8 @@ def check(folder: Path, request: Asked, reporter: Reporter) -> Json:
         reporter.step("models", number, len(runs))
         fits.append(_fit(label, run, scans, request))
     fits.sort(key=lambda fit: (bool(fit.why_not), ORDER.index(fit.worst)))
-    taken = {contrast_of(name) for fit in fits for name in fit.names}
-    names = {
-        name: CONTRASTS.get(name, name)
-        for name in (*CONTRASTS, *sorted(taken))
-        if name in {*taken, MASK}
-    }
+    taken = sorted({contrast_of(name) for fit in fits for name in fit.names})
+    names = dict(zip(taken, taken)) | CONTRASTS
     return {
         "entries": [asdict(entry) for entry in entries],
         "fits": [asdict(fit) for fit in fits],
@@ -135,20 +132,23 @@ def _series_in(folder: Path, scans: Path) -> list[Entry]:
 def _fit(label: str, run: str, scans: Path, request: Asked) -> Fit:
     """Whether a run fits an upload; one that cannot be opened or compared states the reason."""
     fit = Fit(label)
+    fault = f"{label}: expected a model that can be compared with the scans, found a fault"
     try:
-        model = open_model(run, request["device"])
-        fit = replace(
-            fit,
-            title=model.facts.title,
-            target=tuple(model.facts.data.target),
-            names=names_for_scans(model),
-            limits=tuple(limits_of(model)),
-            intervals=_is_calibrated(model),
-        )
-        inputs = _inputs(model, scans, request.get("names", {}))
-        checked = _check_inputs(model, inputs, scans)
-    except Exception as error:
-        return replace(fit, why_not=_reason(label, error))
+        with errors_as(fault, "The messages of this job on the server show where."):
+            model = open_model(run, request["device"])
+            fit = replace(
+                fit,
+                title=model.facts.title,
+                target=tuple(model.facts.data.target),
+                names=names_for_scans(model),
+                limits=tuple(limits_of(model)),
+                intervals=is_calibrated(model),
+            )
+            inputs = _inputs(model, scans, request.get("names", {}))
+            checked = _check_inputs(model, inputs, scans)
+    except BadInput as error:
+        traceback.print_exception(error)  # the cause of a fault
+        return replace(fit, why_not=str(error))
     messages = checked.messages
     return replace(
         fit,
@@ -160,29 +160,21 @@ def _fit(label: str, run: str, scans: Path, request: Asked) -> Fit:
     )
 
 
-def _reason(label: str, error: Exception) -> str:
-    """Why a run cannot be used; of an error that is not foreseen, the place is printed."""
-    if isinstance(error, BadInput):
-        return str(error)
-    traceback.print_exception(error)
-    return f"{label}: This should not happen: {type(error).__name__}. The messages of this job on the server show where."
-
-
 def open_model(run: str, device: str) -> Model:
     """A run with its calibrated answer, whose images have a map of the uncertainty; else as it is."""
     model = load(run, device)
-    if _is_calibrated(model) or not model.facts.is_stochastic:
+    if is_calibrated(model) or not model.facts.is_stochastic:
         return model
     with suppress(
         BadInput
     ):  # it may have no mean, and weights alone come without those of their predictor
         mean = load(run, device, answer="mean")
-        if _is_calibrated(mean):
+        if is_calibrated(mean):
             return mean
     return model
 
 
-def _is_calibrated(model: Model) -> bool:
+def is_calibrated(model: Model) -> bool:
     """Whether a model has intervals; False for a calibration of other weights, of which a synthesis says what to do."""
     try:
         return model.calibration() is not None

@@ -1,6 +1,7 @@
 """The pages of scans and results: each function answers one address. Forms answer with a redirect, so that they work without scripts."""
 
 import hmac
+import os
 import shutil
 import time
 from dataclasses import asdict, dataclass
@@ -106,20 +107,17 @@ class Site:
             return JSONResponse({"error": said}, status)
         return self.page("error.html", status, sentence=said)
 
-    def add(self, kind: Kind, title: str, request: Json, reserved: Path | None = None) -> Response:
+    def add(self, kind: Kind, title: str, request: Json, folder: Path) -> Response:
         """Put a job into the queue, and go to its page."""
-        return self.go_to(self.jobs.add(kind, title[:LONGEST_TITLE], request, reserved))
+        return self.go_to(self.jobs.add(kind, title[:LONGEST_TITLE], request, folder))
 
     def go_to(self, job: Job) -> Response:
         """Lead the browser to the page of a job."""
         return RedirectResponse(url_of(job), SEE_OTHER)
 
     def rows(self) -> list[JobState]:
-        """The jobs that wait or run in their order, then those that have ended, the last first."""
-        jobs = self.jobs.all()
-        working = [job for job in jobs if not job.has_ended]
-        ended = [job for job in jobs if job.has_ended]
-        return [self.state_of(job) for job in [*working, *reversed(ended)]]
+        """The jobs, the last first."""
+        return [self.state_of(job) for job in reversed(self.jobs.all())]
 
 
 def url_of(job: Job) -> str:
@@ -177,11 +175,11 @@ async def upload(request: Request, site: OfSite) -> Response:
     scans = folder / SCANS
     scans.mkdir()
     try:
-        await receive(request, scans, settings)
+        await receive(request, scans)
         files = sorted(path for path in scans.rglob("*") if path.is_file())
         if not files:
             raise BadInput("upload: expected files, found none. Choose a scan first.")
-        name = files[0].relative_to(scans).parts[0][:LONGEST_TITLE]
+        name = files[0].relative_to(scans).parts[0]
         title = name if len(files) == 1 else f"{name} ({len(files)} files)"
         asked = {"runs": settings.runs, "device": settings.device}
         return await run_in_threadpool(site.add, "check", title, asked, folder)
@@ -242,20 +240,17 @@ def synthesise(site: OfSite, name: str, form: Annotated[SynthesisForm, Form()]) 
         "inputs": fit["inputs"],
         "options": {"anyway": form.anyway, "device": site.settings.device},
     }
-    return site.add("synthesise", f"{', '.join(fit['targets']).upper()} of {job.title}", asked)
-
-
-@router.post("/jobs/{name}/cancel", response_model=Listed)
-def cancel(site: OfSite, name: str) -> Response:
-    """Cancel a job that waits or runs; of one that has ended nothing changes."""
-    site.jobs.end(name, "cancelled")
-    return RedirectResponse("/", SEE_OTHER)
+    folder = site.jobs.reserve()
+    scans = site.jobs.folder(name) / SCANS
+    shutil.copytree(scans, folder / SCANS, copy_function=os.link)  # the check may be removed
+    title = f"{', '.join(fit['targets']).upper()} of {job.title}"
+    return site.add("synthesise", title, asked, folder)
 
 
 @router.post("/jobs/{name}/delete", response_model=Listed)
 def delete(site: OfSite, name: str) -> Response:
-    """Remove a job with its files."""
-    site.jobs.remove(name)
+    """Remove a job with its files; one that runs ends."""
+    site.jobs.remove(site.jobs.read(name).name)
     return RedirectResponse("/", SEE_OTHER)
 
 

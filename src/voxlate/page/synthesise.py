@@ -11,7 +11,7 @@ from typing import Literal
 
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json
-from voxlate.base.messages import Grade, graded, message, read_messages, summarise
+from voxlate.base.messages import Grade, graded, read_messages, summarise
 from voxlate.commands.api import images
 from voxlate.commands.api.exports import export
 from voxlate.commands.api.progress import Reporter
@@ -23,13 +23,13 @@ from voxlate.page.jobs import (
     JOB,
     OUT,
     REPORT,
+    SCANS,
     VIEWS,
     Asked,
     Json,
     places_of,
-    scans_of,
 )
-from voxlate.page.model_check import absolute_inputs, limits_of, open_model
+from voxlate.page.model_check import absolute_inputs, is_calibrated, limits_of, open_model
 from voxlate.page.words import for_page
 from voxlate.scans.formats.dicom import is_dicom_folder
 from voxlate.scans.formats.io import (
@@ -53,12 +53,8 @@ def synthesise(folder: Path, request: Asked, reporter: Reporter) -> Json:
     """Synthesise the images of a case, then write the DICOM series and the report."""
     options = SynthOptions(**request["options"])
     model = open_model(request["run"], options.device)
-    try:
-        model.calibration()
-    except BadInput as error:  # it is of other settings or weights
-        reporter.say(message("no-intervals", f"No intervals: {error}"))
-        options = replace(options, intervals=False)
-    inputs = absolute_inputs(request["inputs"], scans_of(folder, request))
+    options = replace(options, intervals=is_calibrated(model))
+    inputs = absolute_inputs(request["inputs"], folder / SCANS)
     done = images.synthesise(model, inputs, folder / OUT, **vars(options), progress=reporter)
     for sentence in done.left_out.values():
         raise BadInput(sentence)

@@ -38,11 +38,9 @@ SAME = {
     "mra": "tof",
     "ncct": "ct",
 }
-OPTION = re.compile(rf"(?<![\w-]){FLAG.pattern}")
-ON_LINE = re.compile(rf"{OPTION.pattern}|\bvoxlate (?:{'|'.join(HOMES)})\b")  # or a command
+# an option, or a command
+ON_LINE = re.compile(rf"(?<![\w-]){FLAG.pattern}|\bvoxlate (?:{'|'.join(HOMES)})\b")
 END = re.compile(r"(?<=[.!?]) (?=[A-Z])")
-LEAST_WORDS = 4  # fewer are a name, not a sentence
-ADVICE = "Choose other files or settings."
 ANYWAY = "Synthesise anyway"  # the only option of the page
 
 
@@ -52,7 +50,7 @@ def contrast_of(name: str) -> str:
 
 
 def for_page(value: Any, places: Mapping[str, str]) -> Any:
-    """A value whose texts name no absolute path, option or command. places: what stands for some of the paths."""
+    """A value whose texts name no absolute path, and advise no option or command. places: what stands for some of the paths."""
 
     def change(text: str) -> str:
         return in_settings(without_names(text, places))
@@ -61,18 +59,6 @@ def for_page(value: Any, places: Mapping[str, str]) -> Any:
 
 
 def in_settings(text: str) -> str:
-    """A text without the sentences that name an option or a command; its first, which says what was found, keeps only names of options."""
-    text = text.replace("--anyway", f"“{ANYWAY}”")
-    if len(text.split()) < LEAST_WORDS or not ON_LINE.search(text):
-        return text
-    finding, *advice = END.split(text)
-    finding = ON_LINE.sub(_without_command, finding)
-    advice = [sentence for sentence in advice if not ON_LINE.search(sentence)]
-    if not advice and "expected" in finding:
-        advice = [ADVICE]
-    return " ".join([finding, *advice])
-
-
-def _without_command(part: re.Match[str]) -> str:
-    """The name of an option, or of the program in place of a command."""
-    return part[0][2:] if part[0].startswith("--") else "voxlate"
+    """A text without the sentences that name an option or a command, but for its first, which says what was found."""
+    finding, *advice = END.split(text.replace("--anyway", f"“{ANYWAY}”"))
+    return " ".join([finding, *(sentence for sentence in advice if not ON_LINE.search(sentence))])

@@ -1,6 +1,6 @@
 """The work of jobs: the server's worker, and the process of one job: `python -m voxlate.page.work FOLDER`.
 
-The worker works on the jobs one at a time, each in a process of its own: a crash, a lack of memory or a cancelled job ends
+The worker works on the jobs one at a time, each in a process of its own: a crash, a lack of memory or a removed job ends
 that process and not the server. The process ends when its standard input is closed, which the system does when the server
 is killed.
 """
@@ -28,6 +28,7 @@ from voxlate.page.jobs import (
     Job,
     Jobs,
     Kind,
+    NoSuchJob,
     places_of,
 )
 from voxlate.page.words import for_page
@@ -86,40 +87,38 @@ class Worker:
             self.stop.wait(LOOK_SECONDS)
 
     def _work_on(self, job: Job) -> None:
-        """Wait until the job's process ends, the job is cancelled, or the worker is to stop; note which."""
+        """Wait until the job's process ends, the job is removed, or the worker is to stop; note which."""
         process = self.start(self.jobs.folder(job.name))
         try:
             while process.poll() is None:
-                if self.jobs.read(job.name).has_ended or self.stop.wait(LOOK_SECONDS):
+                if job.name not in self.jobs or self.stop.wait(LOOK_SECONDS):
                     return
             none = f"This should not happen: the process of the job ended without a result (exit code {process.poll()}). The reason may be too little memory; the server's folder has {MESSAGES} with its messages."
             why = self.jobs.read_file(job.name, OUTCOME).get("why", none)
-            self.jobs.end(job.name, "failed" if why else "done", why)
+            self.jobs.end(job.name, why)
+        except NoSuchJob:  # it was removed just now
+            return
         finally:
             if process.poll() is None:
                 process.kill()
                 process.wait()
             if process.stdin is not None:
                 process.stdin.close()
+            if job.name not in self.jobs:  # what it wrote after the removal
+                self.jobs.remove(job.name)
 
 
 def writes_progress(folder: Path) -> Callable[..., None]:
     """A function that writes how far the work of a job is, at most twice a second."""
     written = 0.0
-    begun = dict[str, float]()  # when the first part of each stage was done
 
     def step(stage: str, done: int, total: int, *_: object) -> None:
         nonlocal written
         now = time.monotonic()
-        since = begun.setdefault(stage, now)
         if now - written >= EVERY_SECONDS or done >= total:
             written = now
-            facts: dict[str, str | int] = {"stage": STAGES.get(stage, stage)}
-            # all but one step may be short: before the first and after the last, the rest is unknown
-            if 0 < done < total:
-                facts["percent"] = round(100 * done / total)
-                facts["seconds_left"] = round((now - since) / max(done - 1, 1) * (total - done))
-            write_json(folder / PROGRESS, facts)
+            percent = round(100 * done / max(total, 1))
+            write_json(folder / PROGRESS, {"stage": STAGES.get(stage, stage), "percent": percent})
 
     return step
 
@@ -150,8 +149,6 @@ def work(folder: Path) -> None:
         do_job(job["kind"], folder, request, writes_progress(folder))
     except BadInput as error:
         why = str(error)
-    except MemoryError:
-        why = "memory: expected enough for this scan, found too little. Choose a smaller scan, or fewer samples."
     write_json(folder / OUTCOME, for_page({"why": why}, places_of(folder, request)))
 
 

@@ -11,7 +11,6 @@ from voxlate.base.errors import BadInput
 from voxlate.base.groups import grouped
 from voxlate.base.option import AllowCode, MainOption, flag_of
 from voxlate.commands.api.entry import Argument, Command, Place
-from voxlate.commands.api.progress import Reporter
 from voxlate.scans.layout_options import quote_path
 from voxlate.training.training_options import AUTO, OF_PLAN, PlanOptions
 
@@ -193,7 +192,6 @@ def plan(
     *,
     options: PlanOptions,
     out: Annotated[Place | None, MainOption("TOML file of the recipe.")] = None,
-    progress: Reporter,
 ) -> "Plan":
     """Choose a recipe for a prepared cohort, and explain it.
 
@@ -209,7 +207,7 @@ def plan(
 
     Example:
         >>> import voxlate
-        >>> plan = voxlate.plan("PREPARED", minutes=1, mode="mean", from_scratch=True, progress=False)
+        >>> plan = voxlate.plan("PREPARED", minutes=1, mode="mean", from_scratch=True)
         >>> plan.tables["data"]["source"], "net.width" in plan.why
         (['t1'], True)
     """
@@ -220,7 +218,7 @@ def plan(
         raise BadInput(
             f"{to}: expected a new file, found one that is there. Choose another --out, or remove it."
         )
-    chosen = plan_training(data, options, say=progress.say)
+    chosen = plan_training(data, options)
     if to is not None:
         chosen.save(to)
     return chosen

@@ -189,7 +189,7 @@ def synthesise(
     runs, texts = _runs_and_texts(run, inputs)
     in_archive = options.store or any("://" in text for text in texts)
     if in_archive:
-        from voxlate.clinic.studies import fetch_inputs, store_answers  # needs pydicom
+        from voxlate.clinic.archives import fetch_inputs, store_answers  # needs pydicom
 
         texts, studies = fetch_inputs(texts, to, options)
     selected = select(open_model(runs, options), texts, options)

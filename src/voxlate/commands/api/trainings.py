@@ -106,7 +106,6 @@ def _planned(
             fold=asked.fold,
             settings=changes,
             allow_code=asked.allow_code,
-            say=report.say,
             from_scratch=asked.from_scratch or own_network,
         )
         text = f"{plan.sentence} Every key and its reason: {run.recipe}."

@@ -11,7 +11,7 @@ import numpy as np
 from voxlate.base.array_types import Bool, Float32
 from voxlate.base.config import adapter
 from voxlate.base.errors import BadInput
-from voxlate.checks.case_checks import mask_numbers, refuse_misplaced
+from voxlate.checks.check_table import mask_numbers, refuse_misplaced
 from voxlate.evaluation.evaluation_options import EvaluateOptions
 from voxlate.evaluation.scoring.metrics import mean_inside
 from voxlate.evaluation.scoring.scored_images import Item

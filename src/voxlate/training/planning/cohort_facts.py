@@ -172,11 +172,17 @@ def _bodies(headers: Sequence[CaseHeader]) -> str:
     return ""
 
 
-def is_not_hu(name: str, header: CaseHeader) -> bool:
-    """Whether a scan's values are certainly no Hounsfield units."""
-    scan = stored_fingerprint(header, name)
-    said = [] if scan is None else exact_messages(scan, header.units[name], name)
-    return any(one.code in NOT_HU and one.grade == "do not trust" for one in said)
+def not_in_hu(facts: CohortFacts, name: str) -> tuple[list[str], int]:
+    """The training cases in which a modality's values are certainly no Hounsfield units, and the number of those that have it."""
+    headers = [facts.cohort.header(entry.case) for entry in facts.training]
+    having = [header for header in headers if name in header.visible]
+    wrong = []
+    for header in having:
+        scan = stored_fingerprint(header, name)
+        said = [] if scan is None else exact_messages(scan, header.units[name], name)
+        if any(one.code in NOT_HU and one.grade == "do not trust" for one in said):
+            wrong.append(header.case)
+    return wrong, len(having)
 
 
 def _apart(training: Sequence[CaseEntry], scans: Mapping[str, Scan]) -> float:
@@ -228,13 +234,11 @@ def _shows_nothing(case: Statistics) -> bool:
 
 def check_scales(facts: CohortFacts, names: Sequence[str]) -> None:
     """Raise BadInput if one of these modalities in Hounsfield units is on several scales in the training cases."""
-    headers = [facts.cohort.header(entry.case) for entry in facts.training]
     for name in names:
-        having = [header for header in headers if name in header.visible]
-        wrong = [header.case for header in having if is_not_hu(name, header)]
-        if 0 < len(wrong) < len(having):
+        wrong, count = not_in_hu(facts, name)
+        if 0 < len(wrong) < count:
             raise BadInput(
-                f"{name}: expected Hounsfield units in every scan, found {first_of(wrong, 3)} of {len(having)} on another scale, by the values of soft tissue. Convert all to one scale, leave those cases out, or give the modality another name."
+                f"{name}: expected Hounsfield units in every scan, found {first_of(wrong, 3)} of {count} on another scale, by the values of soft tissue. Convert all to one scale, leave those cases out, or give the modality another name."
             )
 
 

@@ -20,7 +20,7 @@ from voxlate.training.planning.cohort_facts import (
     Roles,
     Scan,
     cohort_facts,
-    is_not_hu,
+    not_in_hu,
 )
 from voxlate.training.planning.probe import Probe
 from voxlate.training.planning.rules import (
@@ -243,9 +243,6 @@ def adapt(
     of_step = f"those of step {kept} of {adapted.train.steps}" if kept else f"those of {run}"
     text = f"kept weights: {of_step}. Scans of the first site may have more error than with {run}."
     say(message("adapted", text))
-    if beginning.calibrated:
-        text = f"the calibration of {run} does not hold for {out}"
-        say(message("not-calibrated", f"{text}: run voxlate calibrate {out} COHORT."))
     return done
 
 
@@ -268,11 +265,10 @@ def check_scans(recipe: Recipe, units: Mapping[str, str], facts: CohortFacts) ->
     units: the run's, by its modalities.
     """
     cohort = facts.cohort
-    headers = [cohort.header(entry.case) for entry in facts.training]
     for name, unit in units.items():
         found = cohort.units.get(name, unit)
-        having = [header for header in headers if found == "HU" and name in header.visible]
-        if 2 * sum(is_not_hu(name, header) for header in having) > len(having):
+        wrong, count = not_in_hu(facts, name)
+        if found == "HU" and 2 * len(wrong) > count:
             scan = facts.scans[name]
             found = f"values of {scan.least:g} to {scan.most:g}, which are no Hounsfield units"
         if found != unit:

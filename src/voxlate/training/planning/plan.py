@@ -2,7 +2,7 @@
 
 import re
 import textwrap
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -93,16 +93,15 @@ class Plan:
             for key, reason in self.why.items()
         ]
 
-    def table(self, keys: Collection[str] | None = None) -> Table:
-        """The plan as a table. keys: of its rows, by default all."""
+    def table(self) -> Table:
+        """The plan as a table."""
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         # Keys are copied, so they are never cut.
         table.add_column("key", no_wrap=True)
         table.add_column("value", overflow="fold")
         table.add_column("reason", overflow="fold")
         for row in self.rows:
-            if keys is None or row["key"] in keys:
-                table.add_row(*map(Text, row.values()))
+            table.add_row(*map(Text, row.values()))
         return table
 
     @property

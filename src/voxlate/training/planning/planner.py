@@ -13,7 +13,7 @@ The path of `train auto`, in the order in which these functions are called:
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from math import ceil, inf, isnan
 from pathlib import Path
@@ -21,7 +21,6 @@ from typing import Any
 
 from voxlate.base.devices import find_device
 from voxlate.base.errors import BadInput, plural
-from voxlate.base.messages import Say, message
 from voxlate.base.option import merge
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.training.planning import rules
@@ -31,7 +30,6 @@ from voxlate.training.planning.plan import Plan
 from voxlate.training.planning.probe import (
     Candidate,
     Probe,
-    candidate,
     relative_error,
     step_cost,
 )
@@ -68,7 +66,6 @@ def plan_training(
     fold: int | None = None,
     settings: Mapping[str, Any] | None = None,
     allow_code: bool = False,
-    say: Say = lambda _: None,
     **changes: Any,
 ) -> Plan:
     """Plan a training on a prepared cohort within limits of time and memory, by default 60 minutes and most of what is free.
@@ -88,7 +85,7 @@ def plan_training(
     starter, about = None, ""
     if not asked.from_scratch:
         starter, about = find_starter(facts, roles)
-    draft = Planner(facts, roles, probe, starter, say).plan_stages(asked.mode)
+    draft = Planner(facts, roles, probe, starter).plan_stages(asked.mode)
     why = {"--from-scratch": about, **draft.why} if about else draft.why
     precision, why["train.precision"] = choose(find_device(asked.device))
     for stage in (*draft.tables.get("stages", ()), draft.tables):
@@ -132,7 +129,6 @@ class Planner:
     roles: Roles
     probe: Probe
     starter: Starter | None
-    say: Say
     timed: dict[Size, float] = field(default_factory=dict)
     most_load: float = inf
 
@@ -172,14 +168,10 @@ class Planner:
         if step_seconds is None:
             return None, "a second stage needs more --memory"
         most = most_steps(facts, 2, rules.BATCH)
-        second = candidate(size, step_seconds, probe.seconds(share), most)
+        second = Candidate(size, step_seconds, probe.seconds(share), most)
         steps = second.steps
         if mode == "both" and steps < min(FEWEST_OF_SAMPLES, ceil(second.most_steps)):
             minutes = ceil(ROOM * probe.minutes * FEWEST_OF_SAMPLES / steps)
-            if asked:
-                raise BadInput(
-                    f"--mode both: expected minutes for {FEWEST_OF_SAMPLES} steps of a diffusion after the mean prediction, found room for {steps:,}. Give about --minutes {minutes}, or --mode mean."
-                )
             why = f"{steps:,} steps of a diffusion to sharp images would fit, which needs {FEWEST_OF_SAMPLES}: give about --minutes {minutes}"
             return None, why
         return second, ""
@@ -188,7 +180,7 @@ class Planner:
         """The plan of a regression and a diffusion of its residual, which has the remaining time."""
         best, draft = self._plan_first(SHARES[mode], PREDICTOR, most_steps(self.facts))
         left = self.probe.seconds() - best.budget.seconds
-        second = candidate(second.size, second.seconds, left, second.most_steps)
+        second = replace(second, seconds=left)
         own = self.draft(second.size)
         draft.tables = rules.with_samples(draft.tables, own.tables["net"], second.steps, mode)
         draft.budgets["final"] = second.budget
@@ -235,15 +227,17 @@ class Planner:
             random.why["start_from"] = "random weights: the starter's network needs too much memory"
             return best, random
         has_race = bool(self.facts.cohort.splits["val"])
-        raced = SHARE / 2 * probe.seconds(share) if has_race else 0.0  # of each
-        left = probe.seconds(share) - 2 * raced
-        own = candidate(size, step_seconds, left, best.most_steps)
+        left = probe.seconds(share)
+        of_second_stage = probe.seconds() - left
+        raced = SHARE / 2 * left if has_race else 0.0  # of each
+        left -= 2 * raced
+        own = Candidate(size, step_seconds, left, best.most_steps)
         draft = self.draft(size, own.steps, random.mean_alone)
         begin_from(starter, draft)
         if not has_race:
             draft.why["start_from"] = "no validation patient for a race with random weights"
             return own, draft
-        fresh = candidate(best.size, best.seconds, left, best.most_steps)
+        fresh = replace(best, seconds=left)
         random = self.draft(fresh.size, fresh.steps, random.mean_alone)
         error, steps = probe.trial(draft.recipe, raced)
         error_of_random, steps_of_random = probe.trial(random.recipe, raced)
@@ -252,9 +246,8 @@ class Planner:
         if error_of_random < error or isnan(error):
             own, draft = fresh, random
         draft.why["start_from"] = why
-        # the fewest steps of a race may have taken longer
-        left = min(left, probe.seconds(share))
-        return candidate(own.size, own.seconds, left, own.most_steps), draft
+        # a race is shorter where it comes to the last useful step, and longer where its fewest steps take longer
+        return replace(own, seconds=probe.seconds() - of_second_stage), draft
 
     def best(self, share: float, most: float) -> Candidate:
         """The network of the least predicted error for a share of the time, after its step was timed.
@@ -285,11 +278,8 @@ class Planner:
         seconds = self.probe.measure(self.draft(size).recipe, 0)
         if seconds is None:
             self.most_load = LESS * size.load
-            cost = "too much memory"
         else:
             self.timed[size] = seconds
-            cost = f"{seconds:.3f} s a step"
-        self.say(message("probe", f"probe: {size}: {cost}"))
 
     def _least_error(self, sizes: Iterable[Size], share: float, most: float) -> Candidate:
         """The network of the least predicted error; its step takes the measured time, or that of the law."""
@@ -298,7 +288,7 @@ class Planner:
         for size in sizes:
             near = min(self.timed, key=size.distance)
             each = self.timed[near] * step_cost(size) / step_cost(near)
-            one = candidate(size, each, seconds, most)
+            one = Candidate(size, each, seconds, most)
             candidates.setdefault(relative_error(size, pixel_mm, one.steps), one)
         return candidates[min(candidates)]
 

@@ -160,36 +160,40 @@ def _batches(job: Job) -> Iterator[Batch]:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A network with the seconds of its step, the steps of its training, and how many would fit and be useful at most."""
+    """A network in a training of some seconds.
+
+    step_seconds: of a step; most_steps: the largest useful number of steps.
+    """
 
     size: Size
+    step_seconds: float
     seconds: float
-    steps: int
-    fitting: int
     most_steps: float
+
+    @property
+    def fitting(self) -> int:
+        """The number of steps that fit."""
+        return max(int(self.seconds / self.step_seconds), 1)
+
+    @property
+    def steps(self) -> int:
+        """All steps that fit, if these are hardly more than the largest useful number, else that number."""
+        most = ceil(self.most_steps)
+        return self.fitting if self.fitting <= FILLED * most else most
 
     @property
     def budget(self) -> Budget:
         """What a stage of its steps may take."""
-        return Budget(seconds=self.steps * self.seconds, most_steps=ceil(FILLED * self.most_steps))
+        seconds = self.steps * self.step_seconds
+        return Budget(seconds=seconds, most_steps=ceil(FILLED * self.most_steps))
 
     @property
     def why(self) -> str:
         """The reason for it."""
-        why = f"the least error that is predicted from timed steps: {self.size} gets {plural(self.steps, 'step')} of {self.seconds:.3f} s"
+        why = f"the least error that is predicted from timed steps: {self.size} gets {plural(self.steps, 'step')} of {self.step_seconds:.3f} s"
         if self.steps < self.fitting:
             why += f"; {self.fitting:,} would fit, but overfit to few patients"
         return why
-
-
-def candidate(size: Size, each: float, seconds: float, most: float) -> Candidate:
-    """The network whose step takes `each` seconds, in a training of `seconds`; most: largest useful number of steps.
-
-    All steps that fit are taken if these are hardly more than the largest useful number, else that number.
-    """
-    fitting = max(int(seconds / each), 1)
-    steps = fitting if fitting <= FILLED * ceil(most) else ceil(most)
-    return Candidate(size, each, steps, fitting, most)
 
 
 def step_cost(size: Size) -> float:
