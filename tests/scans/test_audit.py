@@ -12,7 +12,6 @@ from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.checks.check_table import check_together
 from voxlate.checks.cohort_examination import check_alignment
 from voxlate.evaluation.reports.page import report
-from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case import misalignments
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.formats.io import read_volume, write_volume

@@ -20,7 +20,6 @@ from voxlate.base.array_types import Bool
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Grade, Message, message
 from voxlate.checks.fingerprint import BORDERS, LONGEST_TOUCH_MM, Fingerprint
-
 from voxlate.scans.cases.case import CaseHeader, PreparedCase, misalignments
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.misalignment import Misalignment, is_resolved

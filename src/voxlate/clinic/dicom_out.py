@@ -38,8 +38,7 @@ from voxlate.clinic.dicom_series import (
 )
 from voxlate.clinic.planning_slices import write_planning
 from voxlate.evaluation.intervals.summary import describe_coverage, error_lines, percent
-from voxlate.evaluation.scoring.scored_images import is_changed
-from voxlate.evaluation.scoring.scored_images import is_map, modality_of
+from voxlate.evaluation.scoring.scored_images import is_changed, is_map, modality_of
 from voxlate.scans.formats.dicom import folder_and_key, images_of, is_dicom_folder
 from voxlate.scans.formats.dicom_file import read_dicom
 from voxlate.scans.formats.io import content_hash, is_picture, read_volume
