@@ -154,12 +154,7 @@ def window_of(volume: Volume) -> tuple[float, float]:
 
 
 def picture_window(volume: Volume) -> tuple[float, float]:
-    """The window of an image in a picture of 8 bits, as synth writes it and evaluate assumes of true ones.
-
-    Grey values stay as they are. A CT of a head has the window of the brain, as pictures of CTs of heads have.
-    """
-    if volume.unit == "grey":
-        return 0.0, WHITE
+    """The window of a CT in a picture of 8 bits, as evaluate assumes of true ones: of a head that of the brain."""
     window = window_of(volume)
     return BRAIN_HU if window == HEAD_HU else window
 
