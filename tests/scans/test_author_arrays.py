@@ -282,9 +282,7 @@ def test_stacks_that_are_no_pairs_of_slices_are_refused_and_one_alone_is_read(ar
         find_cohort(arrays_002, preset="lyu_wang", modalities=["t2", "ct"])
 
 
-@every_row(
-    "part", ["mm=0", "mm=1x1", "mm=1.2.3", "slice=1", "channel=1,channel=2", "axes=LR", "frame=1"]
-)
+@every_row("part", ["mm=0", "mm=1x1", "mm=1.2.3", "axes=LR", "frame=1"])
 def test_what_stands_after_the_mark_is_checked(part, arrays_000):
     with refuses():
         read_volume(f"{arrays_000}/mCTA/p00.npy#channel=0,{part}")

@@ -63,9 +63,6 @@ def test_a_tilted_series_is_resampled_to_an_upright_grid_within_its_planes(tmp_p
             np.testing.assert_allclose(volume.data[0, k, row], expected, atol=1e-2)
     last = FIRST + 2.5 * 4 * NORMAL
     np.testing.assert_allclose(volume.affine @ [0, 0, 4, 1], LPS_TO_RAS @ [*last, 1], atol=1e-5)
-    # no gantry of an MR tilts
-    (guess,) = read_volume(write_tilted(tmp_path / "mr", 0.7, Modality="MR"), "t1").guesses
-    assert (guess.code, guess.grade) == ("guess", "caution")
 
 
 def test_padding_is_air_before_a_tilt_is_resampled(tmp_path):
@@ -169,26 +166,6 @@ def test_lossless_images_have_the_values_of_the_uncompressed_one(name):
     plain, packed = map(read_volume, files)
     np.testing.assert_array_equal(packed.data, plain.data)
     np.testing.assert_array_equal(packed.affine, plain.affine)
-
-
-@every_row(
-    ("image_type", "description", "name", "odd"),
-    [
-        ("SECONDARY\\MPR", "t1 location map", "t1", False),  # reformatted
-        ("M", "localizer", "mr", True),
-        ("P\\ND", "t1", "t1", True),
-        ("ADC", "ep2d", "t2", True),
-        ("ADC", "ep2d", "adc", False),  # as it is called
-    ],
-)
-def test_a_series_whose_tags_name_another_kind_of_image_is_a_caution(
-    tmp_path, image_type, description, name, odd
-):
-    tags = {"ImageType": ["DERIVED", "PRIMARY", *image_type.split("\\")]}
-    modality = "CT" if name == "ct" else "MR"
-    write(tmp_path, Modality=modality, SeriesDescription=description, **tags)
-    said = [(one.code, one.grade) for one in read_volume(tmp_path, name).guesses]
-    assert said == [("taken-as", "caution")] * odd
 
 
 @every_row(

@@ -9,8 +9,7 @@ import numpy as np
 from nibabel.affines import from_matvec
 from numpy.linalg import norm
 
-from voxlate.base.errors import BadInput, first_of
-from voxlate.base.groups import grouped
+from voxlate.base.errors import BadInput
 from voxlate.scans.formats.dicom_file import Image, by_text
 from voxlate.scans.images.grid import LPS_TO_RAS, Grid, check_affine
 
@@ -43,24 +42,22 @@ GREY = ("MONOCHROME1", "MONOCHROME2")
 RESCALE = ("RescaleSlope", "RescaleIntercept")
 TABLE = "ModalityLUTSequence"
 HU_TYPES = {"HU", "US", ""}  # US: unspecified, as many scanners write
-IMAGES_STATED = ("ImagesInAcquisition", "NumberOfSlices")
 # of whom the images of a series are, and of which scan: two values are refused, and never shown
-PATIENT = ("PatientID", "PatientBirthDate")
-SCAN = ("StudyInstanceUID", "FrameOfReferenceUID")  # more than two were written by an anonymiser
-IDENTITY = (*PATIENT, *SCAN, "SeriesInstanceUID", "SeriesDescription")
-# what is said of a series if any image states it
-STATED = {
-    ("PhotometricInterpretation", "MONOCHROME1"): (
-        "Its display is inverted (MONOCHROME1); its values are taken as stored. Check that large ones are bright."
-    ),
-    ("LossyImageCompression", "01"): (
-        "It was compressed with loss (LossyImageCompression); fine structures may be lost. Take the original."
-    ),
-    ("BurnedInAnnotation", "YES"): (
-        "Text is written into its pixels (BurnedInAnnotation). Look whether it names the patient or hides tissue."
-    ),
-}
-COMPLEX = {"M", "P", "R", "I", "MAGNITUDE", "PHASE", "REAL", "IMAGINARY"}
+IDENTITY = ("PatientID", "PatientBirthDate", "StudyInstanceUID", "FrameOfReferenceUID")
+
+# all of them
+TAGS_OF_SLICES = [
+    *PLACE,
+    *SIZE,
+    SPACING,
+    THICKNESS,
+    *ORDERS,
+    *RESCALE,
+    "RescaleType",
+    TABLE,
+    *IDENTITY,
+    "PhotometricInterpretation",
+]
 
 
 @dataclass(frozen=True)
@@ -221,19 +218,14 @@ def _check_step(step_mm: float, spacing_mm: float, thickness_mm: float, path: Pa
 
 
 def check_images(images: Sequence[Image], path: Path) -> list[str]:
-    """Compare images of a series; returns what is said of each difference that is no error.
+    """Compare images of a series; returns what is said of differences that are no error.
 
     Raises BadInput for images of two patients or scans, and for such as are no slices of grey values.
     """
-    said = []
     for tag in IDENTITY:
         values = by_text(images, tag)
-        if len(values) > 1:
-            said.append(
-                f"Its images have {len(values)} values of {tag}, or none; they are taken as one series."
-            )
         values.pop("", None)
-        if (tag in PATIENT and len(values) > 1) or (tag in SCAN and len(values) == 2):
+        if len(values) > 1:
             one, other, *_ = values.values()
             raise BadInput(
                 f"{path}: expected one series to be of one patient and scan, found {len(values)} values of {tag}: one in {one[0].name}, another in {other[0].name}. Put the images of each into a folder of its own, or convert the series with dcm2niix."
@@ -242,35 +234,19 @@ def check_images(images: Sequence[Image], path: Path) -> list[str]:
         kind = image.text("PhotometricInterpretation") or "no kind of pixels"
         if "MOSAIC" in image.text("ImageType"):
             kind = "the slices of a volume side by side (a Siemens mosaic)"
+        if image.text("Modality") == "SEG":
+            kind = "a segmentation"
         if kind not in GREY:
             raise BadInput(
-                f"{image}: expected one slice of grey values ({' or '.join(GREY)}), found {kind}. Convert it with dcm2niix to NIfTI, or move it elsewhere."
+                f"{image}: expected one slice of grey values ({' or '.join(GREY)}), found {kind}. Convert it to NIfTI (dcm2niix; dcmqi for segmentations), or move it elsewhere."
             )
-    for tag in IMAGES_STATED:
-        stated = {image.number(tag) or 0 for image in images}
-        if len(stated) == 1 and len(images) < max(stated):
-            raise BadInput(
-                f"{path}: expected the {max(stated):g} images that their headers state ({tag}), found {len(images)}. Copy the missing ones, or convert what there is with dcm2niix."
-            )
-    for (tag, value), sentence in STATED.items():
-        # an inverted display has no meaning in a CT
-        is_usual = value == GREY[0] and images[0].text("Modality") == "CT"
-        if value in by_text(images, tag) and not is_usual:
-            said.append(sentence)
-    return said
-
-
-def check_kinds(images: Sequence[Image]) -> None:
-    """Raise BadInput for magnitude and phase in one volume."""
-    kinds = grouped(
-        (frozenset(COMPLEX & {*image.text("ImageType").upper().split("\\")}), image)
-        for image in images
-    )
-    if len(kinds) > 1:
-        named = [f"{'/'.join(kind) or 'none'} in {some[0].name}" for kind, some in kinds.items()]
-        raise BadInput(
-            f"{images[0]}: expected one kind of image in a volume, found several in ImageType ({first_of(named)}). Put the images of each kind into a folder of its own."
-        )
+    # an inverted display has no meaning in a CT
+    inverted = GREY[0] in by_text(images, "PhotometricInterpretation")
+    if inverted and images[0].text("Modality") != "CT":
+        return [
+            "Its display is inverted (MONOCHROME1); its values are taken as stored. Check that large ones are bright."
+        ]
+    return []
 
 
 def find_scale(images: Sequence[Image]) -> tuple[bool, str]:
