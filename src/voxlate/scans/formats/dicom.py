@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -247,7 +247,7 @@ def open_series(path: Path) -> DynamicScan:
             f"{path}: expected one DICOM series, found {_describe(infos)}. Name one of them by such a path, put it in its own folder, or choose the series of a cohort by tags (--preset FILE.toml: docs/guides/dicom.md)."
         )
     (info,) = infos
-    guesses = check_images(images, path)
+    guess = check_images(images, path)
     is_scaled, not_hu = find_scale(images)
     frames, apart, times = frames_of(images, path)
     stacks = [stack_of(frame, path) for frame in frames]
@@ -262,21 +262,19 @@ def open_series(path: Path) -> DynamicScan:
 
     def read(numbers: Iterable[int]) -> Iterator[Volume]:
         """Frames, counted from 0."""
-        return (_read_stack(stacks[number], info, guesses, is_scaled, not_hu) for number in numbers)
+        return (_read_stack(stacks[number], info, guess, is_scaled, not_hu) for number in numbers)
 
     return DynamicScan(shown, len(frames), times, read, f", told apart by {apart}")
 
 
-def _read_stack(
-    stack: Stack, info: SeriesInfo, of_series: list[str], is_scaled: bool, not_hu: str
-) -> Volume:
+def _read_stack(stack: Stack, info: SeriesInfo, guess: str, is_scaled: bool, not_hu: str) -> Volume:
     """The slices of a stack as one image, upright where a gantry tilt shears its grid."""
     data = np.zeros(stack.grid.shape, np.float32)
     for k, image in enumerate(stack.images):
         data[k] = read_slice(image, data[k].shape)
     modality = info.modality.lower()
     is_ct = modality == "ct"
-    said = [*of_series, stack.guess]
+    said = [guess, stack.guess]
     lowest = float(data.min())
     if is_scaled and is_ct and lowest < LEAST_HU:
         padded = data < LEAST_HU
@@ -295,13 +293,16 @@ def _read_stack(
         said.append(
             f"Its gantry was tilted by {tilt:.1f} degrees; its slices are resampled to an upright grid."
         )
-    guesses = tuple(message("guess", sentence) for sentence in said if sentence)
     volume = Volume(
-        data[None], stack.grid.affine, "", modality, body_part=info.body_part, not_hu=not_hu
+        data[None],
+        stack.grid.affine,
+        "",
+        modality,
+        guesses=tuple(message("guess", sentence) for sentence in said if sentence),
+        body_part=info.body_part,
+        not_hu=not_hu,
     )
-    if tilt > TILT_DEGREES:
-        volume = resample(volume, upright(stack.grid))
-    return replace(volume, guesses=guesses)
+    return resample(volume, upright(stack.grid)) if tilt > TILT_DEGREES else volume
 
 
 DICOM = Format(

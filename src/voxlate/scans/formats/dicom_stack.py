@@ -45,7 +45,7 @@ HU_TYPES = {"HU", "US", ""}  # US: unspecified, as many scanners write
 # of whom the images of a series are, and of which scan: two values are refused, and never shown
 IDENTITY = ("PatientID", "PatientBirthDate", "StudyInstanceUID", "FrameOfReferenceUID")
 
-# all of them
+# all tags that are read of a slice
 TAGS_OF_SLICES = [
     *PLACE,
     *SIZE,
@@ -217,8 +217,8 @@ def _check_step(step_mm: float, spacing_mm: float, thickness_mm: float, path: Pa
     return f"Slices {stated:g} mm thick are {step_mm:.2f} mm apart; it is assumed that none is missing. Look whether some are."
 
 
-def check_images(images: Sequence[Image], path: Path) -> list[str]:
-    """Compare images of a series; returns what is said of differences that are no error.
+def check_images(images: Sequence[Image], path: Path) -> str:
+    """Compare images of a series; returns what is said of an inverted display, or ''.
 
     Raises BadInput for images of two patients or scans, and for such as are no slices of grey values.
     """
@@ -243,10 +243,8 @@ def check_images(images: Sequence[Image], path: Path) -> list[str]:
     # an inverted display has no meaning in a CT
     inverted = GREY[0] in by_text(images, "PhotometricInterpretation")
     if inverted and images[0].text("Modality") != "CT":
-        return [
-            "Its display is inverted (MONOCHROME1); its values are taken as stored. Check that large ones are bright."
-        ]
-    return []
+        return "Its display is inverted (MONOCHROME1); its values are taken as stored. Check that large ones are bright."
+    return ""
 
 
 def find_scale(images: Sequence[Image]) -> tuple[bool, str]:
