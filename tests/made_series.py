@@ -13,6 +13,7 @@ FIRST = np.array([-100.0, 40.0, 70.0])
 K, ROW, COLUMN = np.indices((5, 3, 4))
 STORED = 100 * K + 10 * ROW + COLUMN
 NO_RESCALE = {"RescaleSlope": None, "RescaleIntercept": None}
+MAGNITUDE, PHASE = (["ORIGINAL", "PRIMARY", kind, "ND"] for kind in "MP")
 ALL = range(5)
 
 

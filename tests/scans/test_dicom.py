@@ -169,6 +169,26 @@ def test_lossless_images_have_the_values_of_the_uncompressed_one(name):
 
 
 @every_row(
+    ("image_type", "description", "name", "odd"),
+    [
+        ("SECONDARY\\MPR", "t1 location map", "t1", False),  # reformatted
+        ("M", "localizer", "mr", True),
+        ("P\\ND", "t1", "t1", True),
+        ("ADC", "ep2d", "t2", True),
+        ("ADC", "ep2d", "adc", False),  # as it is called
+    ],
+)
+def test_a_series_whose_tags_name_another_kind_of_image_is_a_caution(
+    tmp_path, image_type, description, name, odd
+):
+    tags = {"ImageType": ["DERIVED", "PRIMARY", *image_type.split("\\")]}
+    modality = "CT" if name == "ct" else "MR"
+    write(tmp_path, Modality=modality, SeriesDescription=description, **tags)
+    said = [(one.code, one.grade) for one in read_volume(tmp_path, name).guesses]
+    assert said == [("taken-as", "caution")] * odd
+
+
+@every_row(
     "step, number, count, spacing, thickness, messages",
     [
         # every second, third ... file was deleted: refused

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from scipy.io import savemat
 
 from refusals import refuses
 from rows import every_row
@@ -286,6 +287,7 @@ ARRAYS = [  # files and their arrays, and the cases with the paths of their scan
     ("{mr,ct}/p{1,2}.npy", VOLUME.T, "p1 ct/p1.npy#slices=2+mr/p1.npy#slices=2"),
     ("{mr,ct}/p{1,2}_s00{1,2}.npy", SLICE, "p1_s001 ct/p1_s001.npy+mr/p1_s001.npy"),
     ("p{1,2}.npz", {"mr": VOLUME, "ct": VOLUME}, "p1 p1.npz#array=ct,slices=0+p1.npz#array=mr,slices=0"),
+    ("p{1,2}.mat", {"mr": VOLUME, "ct": VOLUME, "mm": [[1, 1, 2]]}, "p1 p1.mat#array=ct+p1.mat#array=mr"),
     ("cohort.h5", {"p1/mr": VOLUME, "p1/ct": VOLUME, "p2/mr": VOLUME, "p2/ct": VOLUME}, "p1 cohort.h5#array=p1/ct+cohort.h5#array=p1/mr"),
     ("cohort.h5", {"train/p1/mr": VOLUME, "train/p1/ct": VOLUME, "test/p2/mr": VOLUME, "test/p2/ct": VOLUME}, "p1 train cohort.h5#array=train/p1/ct+cohort.h5#array=train/p1/mr"),
     ("test.h5", {"p1/mr": VOLUME, "p1/ct": VOLUME, "p2/mr": VOLUME, "p2/ct": VOLUME}, "p1 test test.h5#array=p1/ct+test.h5#array=p1/mr"),
@@ -303,6 +305,8 @@ def test_array_files_are_read_as_other_scans_where_a_folder_has_no_others(
             np.save(file, content)
         elif file.suffix == ".npz":
             np.savez(file, **content)
+        elif file.suffix == ".mat":
+            savemat(file, content)
         else:
             with h5py.File(file, "w") as opened:
                 opened.update(content)

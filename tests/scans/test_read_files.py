@@ -4,11 +4,13 @@ import csv
 import gzip
 import re
 import struct
+import zlib
 
 import h5py
 import nibabel as nib
 import numpy as np
 import pytest
+import scipy.io
 import tifffile
 from numpy.testing import assert_array_equal
 from PIL import Image
@@ -21,7 +23,9 @@ pydicom = pytest.importorskip("pydicom")
 from dicom_slices import item  # noqa: E402 - needs pydicom
 from made_series import (  # noqa: E402
     ALL,
+    MAGNITUDE,
     NO_RESCALE,
+    PHASE,
     ROW_WAY,
     STORED,
     K,
@@ -39,6 +43,7 @@ VOXELS = np.random.default_rng(3).integers(0, 400, (4, 5, 6)).astype(np.int16)
 NOISE = np.random.default_rng(0).normal(size=(9, 9, 9)).astype(np.float32)
 AFFINE = np.diag([-1.2, 1.1, 3.0, 1.0])
 HU = 2.0 * STORED - 1024
+PARTS = [f"1.{k}" for k in range(5)]
 RAW = VOXELS.T.tobytes()  # x grows fastest
 NRRD = "NRRD0005\ntype: short\ndimension: 3\nsizes: 4 5 6\nspace: left-posterior-superior\nspace directions: (1,0,0) (0,1,0) (0,0,2)\nendian: little\n"
 META = "ObjectType = Image\nNDims = 3\nBinaryData = True\nElementSpacing = 1 1 2\nDimSize = 4 5 6\nElementType = MET_SHORT\nElementDataFile = "
@@ -103,6 +108,19 @@ def npy(path, array):
     return path
 
 
+def mat(path, **arrays):
+    scipy.io.savemat(path, arrays)
+    return path
+
+
+def gzipped(folder, ending):
+    for file in [*write(folder).iterdir()]:
+        put(file.with_suffix(ending), gzip.compress(file.read_bytes()))
+        if ending != ".dcm":
+            file.unlink()
+    return folder
+
+
 def bare(folder, implicit):
     """The series in files without the mark of DICOM and without an ending."""
     for file in [*write(folder).iterdir()]:
@@ -139,17 +157,43 @@ def plainly_hounsfield(folder):
     return folder
 
 
-def segmentation(folder):
-    """A DICOM SEG of one segment on the series."""
+SYNTAXES = {
+    "": "1.2.840.10008.1.2.1",
+    "deflated": "1.2.840.10008.1.2.8.1",
+    "runs": "1.2.840.10008.1.2.5",
+    "xl": "1.2.840.10008.1.2.4.110",
+}
+
+
+def segmentation(folder, masks, packed=""):
+    """A DICOM SEG of masks [segment, D, H, W] on the series, without empty slices; packed: how its frames are."""
     highdicom = pytest.importorskip("highdicom")
     series = write(folder / "series", *each("InstanceNumber", *ALL), SliceThickness=2.5, **EMPTY)
     sources = sorted(map(pydicom.dcmread, series.iterdir()), key=lambda one: one.InstanceNumber)
     code = highdicom.sr.CodedConcept("1", "99T", "t")
-    segment = highdicom.seg.SegmentDescription(1, "s1", code, code, "MANUAL")
+    segments = [
+        highdicom.seg.SegmentDescription(k + 1, f"s{k + 1}", code, code, "MANUAL")
+        for k in range(len(masks))
+    ]
+    pixels = np.moveaxis(masks, 0, -1)
     stated = ["1.2.9", 1, "1.2.9.1", 1, "maker", "model", "1", "1"]
-    pixels = np.ones((5, 3, 4), np.uint8)
-    dataset = highdicom.seg.Segmentation(sources, pixels, "BINARY", [segment], *stated)
-    dataset.save_as(folder / "a.dcm")
+    dataset = highdicom.seg.Segmentation(sources, pixels, "BINARY", segments, *stated)
+    if packed:
+        bits = np.unpackbits(np.frombuffer(dataset.PixelData, np.uint8), bitorder="little")
+        frames = bits[: dataset.NumberOfFrames * 12].reshape(-1, 12)
+        bytes_of = [row.tobytes() for row in np.packbits(frames, axis=1, bitorder="little")]
+        head = struct.pack("<16I", 1, 64, *[0] * 14) + b"\1"  # of two bytes as they are
+        pack = {"deflated": lambda f: zlib.compress(f, wbits=-15)}.get(packed, lambda f: head + f)
+        dataset.PixelData = pydicom.encaps.encapsulate([*map(pack, bytes_of)])
+        dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True
+    dataset.file_meta.TransferSyntaxUID = SYNTAXES[packed]
+    body = pydicom.filebase.DicomBytesIO()  # pydicom does not write all of these
+    body.is_little_endian, body.is_implicit_VR = True, False
+    pydicom.filewriter.write_dataset(body, dataset)
+    with (folder / "a.dcm").open("wb") as file:
+        file.write(bytes(128) + b"DICM")
+        pydicom.filewriter.write_file_meta_info(file, dataset.file_meta)
+        file.write(body.getvalue())
     return folder / "a.dcm"
 
 
@@ -160,6 +204,12 @@ EMPTY = {
     "AccessionNumber": "",
     "ReferringPhysicianName": "",
 }
+MASKS = np.random.default_rng(1).integers(0, 2, (2, 5, 3, 4)).astype(np.uint8)
+MASKS[1] &= 1 - MASKS[0]
+MASKS[:, :, 0, 0] = np.array([1, 0])[:, None]
+MASKS[:, :, 2, 3] = np.array([0, 1])[:, None]
+GAP, EVEN = MASKS.copy(), MASKS[:1].copy()
+GAP[:, 2] = EVEN[:, 1::2] = 0
 STACK = np.random.default_rng(2).random((5, 6, 7)).astype(np.float32)
 
 
@@ -187,7 +237,8 @@ def with_tag(folder, name, text, kind=b"DS"):
 
 
 of, more, tag, header = map(later, (write, write_with, with_tag, beside))
-h5, nii = inside("a.h5", hdf5), inside("a.nii", nifti)
+seg = later(segmentation)
+h5, matlab, nii = inside("a.h5", hdf5), inside("a.mat", mat), inside("a.nii", nifti)
 array, arrays = inside("a.npy", npy), inside("a.npz", npz)
 png, tif = inside("a.png", picture), inside("a.tif", tiff)
 plain, zipped = inside("a.nii", put), inside("a.nii.gz", put)
@@ -199,11 +250,19 @@ READ = {  # what is written, its name, its voxels, and how many messages it gets
         (of(RealWorldValueMappingSequence=[item(RealWorldValueSlope=9.0)]), SERIES, 0),
         (with_neighbours, SERIES, 0),
         *((lambda d, kind=kind: bare(d, kind), SERIES, 0) for kind in (True, False, None)),
+        (lambda d: gzipped(d, ".dcm.gz"), SERIES, 0),
+        (lambda d: gzipped(d, ".dcm"), SERIES, 0),
         (lambda d: overwrite_tag(write(d), "PixelSpacing", b"UT", b"0.5\\0.8"), SERIES, 0),
         (plainly_hounsfield, STORED - 1000, 1),
         (of(Modality="MR", **NO_RESCALE), STORED, 0),
+        # what differs in a series is said, by the first tag of slice 2
         (of(Modality="MR", PhotometricInterpretation="MONOCHROME1"), SERIES, 1),
-        (of(*some([2], PatientID="")), SERIES, 0),
+        (of(*each("FrameOfReferenceUID", *PARTS)), SERIES, 1),
+        (of(*each("SeriesInstanceUID", *PARTS)), SERIES, 1),
+        (of(*each("SeriesDescription", *"aaabb")), SERIES, 1),
+        (of(*some([2], PatientID="")), SERIES, 1),
+        (of(*({"SeriesInstanceUID": p, "SeriesDescription": p} for p in PARTS)), SERIES, 2),
+        (of(*each("RescaleSlope", *"12345"), Modality="MR"), STORED * (K + 1) - 1024, 1),
         # other formats
         (nii((108, "<f", 0.0)), VOXELS.T, 0),  # voxels in the header
         (nii((76, "<f", -2.0)), VOXELS.T, 0),  # a mirrored stack
@@ -233,11 +292,19 @@ READ = {  # what is written, its name, its voxels, and how many messages it gets
         # arrays
         (h5(reconstruction_rss=STACK, kspace=STACK * 1j), STACK, 1),
         (h5(**{"x/y": STACK, "z": STACK}, part="#array=x/y"), STACK, 1),
+        (matlab(im=STACK.T), STACK.transpose(0, 2, 1), 1),
         (arrays(a=STACK, part="#slices=0,mm=1x1x2"), STACK, 0),
         (array(STACK, part="#slices=0,slice=1"), STACK[1:2], 0),
     ],
     "pet": [
         (of(*each("RescaleSlope", *"32123"), Modality="PT"), STORED * (abs(K - 2) + 1) - 1024, 0),
+    ],
+    "seg": [
+        (seg(MASKS[:1]), MASKS[0], 1),
+        (seg(GAP), GAP[0] + 2 * GAP[1], 1),
+        (seg(EVEN), EVEN[0], 1),
+        (seg(MASKS[:1], "deflated"), MASKS[0], 1),
+        (seg(GAP, "runs"), GAP[0] + 2 * GAP[1], 1),
     ],
 }
 
@@ -250,6 +317,14 @@ def test_a_file_is_read_with_its_voxels_and_messages(tmp_path, make, name, value
     assert_array_equal(volume.data[0], np.float32(values))
     assert len(volume.guesses) == messages
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_matlab_file_of_either_version_has_the_same_axes(tmp_path):
+    mat(tmp_path / "a.mat", im=STACK)
+    hdf5(tmp_path / "b.h5", im=STACK.T)  # as MATLAB stores it
+    (tmp_path / "b.mat").write_bytes(b"MATLAB 7.3".ljust(512) + (tmp_path / "b.h5").read_bytes())
+    a, b = (read_volume(tmp_path / f"{name}.mat").data for name in "ab")
+    assert_array_equal(a, b)
 
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"
@@ -285,10 +360,12 @@ REFUSED = {  # what is written, its name, and what the sentence names
         (more("x", 2), "stored twice"),
         (more("x", 9, **LOCALISER), "x.dcm"),
         (more("x", 9, ImagePositionPatient=None), "ImagePositionPatient"),
+        (of(ImagesInAcquisition=7), "ImagesInAcquisition"),
         # tags of its slices
         (of(*some([0], ImageType=["ORIGINAL", "PRIMARY", "MOSAIC"])), "mosaic"),
         (of(PixelSpacing=[0, 0.8]), "PixelSpacing"),
         (of(ImageOrientationPatient=[1, 0, 0, 0.3, 0.954, 0]), "right angles"),
+        (of(*some([2], ImageType=PHASE), ImageType=MAGNITUDE), "ImageType.*6.dcm"),
         (of(HighBit=16), "3.dcm"),
         *(
             (lambda d, tag=tag: write(d, *some([2], **{tag: "19500102"})), f"{tag}.*6.dcm")
@@ -304,9 +381,7 @@ REFUSED = {  # what is written, its name, and what the sentence names
         (tag("ImagePositionPatient", b"1,5\\2\\3"), "ImagePositionPatient.*1,5"),
         (tag("RescaleIntercept", b"-1,024"), "RescaleIntercept.*-1,024"),
         (tag("PixelSpacing", b"0.5", b"UT"), "2 numbers in PixelSpacing"),
-        (segmentation, "a segmentation"),
-        (of(*each("SeriesInstanceUID", *"12345")), "found 5"),
-        (of(*each("FrameOfReferenceUID", *"12345")), "FrameOfReferenceUID"),
+        (seg(MASKS[:1], "xl"), "JPEG XL|4\\.110"),
         # of another patient at the same place
         (more("x", 2, PatientID="P2"), "PatientID.*x.dcm"),
         # segmentations and pointers
@@ -347,6 +422,9 @@ REFUSED = {  # what is written, its name, and what the sentence names
     ],
     "ct": [
         (of(**NO_RESCALE), "neither"),
+    ],
+    "seg": [
+        (seg(np.ones_like(MASKS)), "overlap"),
     ],
 }
 RAW_ERRORS = re.compile("Error|could not convert|invalid literal|NoneType|np[.]|all available")

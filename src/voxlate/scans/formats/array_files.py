@@ -1,4 +1,4 @@
-"""Files that state no spacing and no orientation: arrays (NumPy's .npy and .npz, HDF5) and pictures (PNG, TIFF, BMP, JPEG)."""
+"""Files that state no spacing and no orientation: arrays (NumPy's .npy and .npz, HDF5, MATLAB) and pictures (PNG, TIFF, BMP, JPEG)."""
 
 import contextlib
 import re
@@ -39,7 +39,9 @@ SETTINGS = {
 SETTING = "|".join(f"{key}=(?:{value})" for key, value in SETTINGS.items())
 PART = re.compile(f"(?:{SETTING})(?:,(?:{SETTING}))*")
 AGAIN = "Get the file again."
-HDF5 = (".h5", ".hdf5")
+# the axis along which the slices of a stack follow each other, where the path states none
+SLICES_AXIS = {".h5": 0, ".hdf5": 0, ".mat": 2}
+MATLAB_HDF5 = b"MATLAB 7.3"
 GREY = ("L", "I", "F", "I;16", "I;16B", "I;16L")  # modes of PIL
 PHOTOMETRIC = 262  # a tag of TIFF
 SIDES = ("frame=1", "frame=2")  # of two pictures side by side
@@ -55,7 +57,7 @@ def read_array(path: Path, text: str = "") -> Volume:
 
     array=NAME is an array of a file of several; channel=0 a channel of [H, W, C]; slice=12 a slice of a stack, which is
     read alone; slices=0 the axis along which slices follow each other, from bottom to top (default: the first in HDF5
-    and where a slice is named). All count from 0. axes=PL: the directions in which rows and columns follow each other
+    and where a slice is named, the last in MATLAB files). All count from 0. axes=PL: the directions in which rows and columns follow each other
     (default); mm=0.625, or mm=0.6x0.6x5 for rows, columns and slices (default: 1); unit=HU in place of the modality's.
     Objects are never unpickled. Raises BadInput for damaged files, and where the array that is named does not exist or
     holds no real numbers.
@@ -115,8 +117,8 @@ def _axes(path: Path, name: str, array: Any, settings: Mapping[str, str]) -> tup
     """The number of the slice or channel that is read alone, if one is, and the axis along which these follow each other."""
     what = "channel" if "channel" in settings else "slice"
     number = int(settings[what]) if what in settings else None
-    is_first = number is not None or path.suffix.lower() in HDF5
-    axis = 2 if what == "channel" else settings.get("slices", 0 if is_first else None)
+    usual = SLICES_AXIS.get(path.suffix.lower(), None if number is None else 0)
+    axis = 2 if what == "channel" else settings.get("slices", usual)
     if array.ndim == 2 and number is None:
         return None, 0
     if array.ndim != 3 or axis is None or min(array.shape) < 1:
@@ -172,12 +174,20 @@ def _open(path: Path, opened: contextlib.ExitStack) -> Mapping[str, Any]:
             with zipfile.ZipFile(path) as file:
                 check_bytes(sum(member.file_size for member in file.infolist()), path, "arrays")
             return dict(np.load(path, allow_pickle=False))
+        with path.open("rb") as start:
+            in_hdf5 = ending != ".mat" or start.read(len(MATLAB_HDF5)) == MATLAB_HDF5
+        if not in_hdf5:
+            from scipy.io import loadmat  # here, because most scans are no MATLAB files
+
+            arrays = loadmat(path)
+            return {name: array for name, array in arrays.items() if isinstance(array, np.ndarray)}
         h5py = optional_package("h5py", "hdf5", path, "h5py to read HDF5 files")
         found = {}
 
         def note(name: str, item: Any) -> None:
             if isinstance(item, h5py.Dataset) and not (item.external or item.is_virtual):
-                found[name] = item
+                # MATLAB's axes are stated in reverse
+                found[name] = item[()].T if ending == ".mat" else item
 
         # which follows no soft and no external links
         opened.enter_context(h5py.File(path, "r")).visititems(note)
@@ -186,7 +196,7 @@ def _open(path: Path, opened: contextlib.ExitStack) -> Mapping[str, Any]:
 
 ARRAY = Format(
     read=read_array,
-    named_endings=(".npy", ".npz", *HDF5),
+    named_endings=(".npy", ".npz", *SLICES_AXIS),
     is_part=is_part,
 )
 

@@ -1,4 +1,4 @@
-"""DICOM: the series in a folder, and a series as frames on one grid."""
+"""DICOM: the series in a folder, and a series or a segmentation as frames on one grid."""
 
 import hashlib
 import re
@@ -18,9 +18,12 @@ from voxlate.scans.formats.dicom_file import (
     PER_FRAME,
     SHARED,
     Image,
+    by_text,
     images_in,
+    kind_of,
     looks_like_dicom,
     no_warnings,
+    open_object,
     read_header,
     read_slice,
 )
@@ -29,6 +32,7 @@ from voxlate.scans.formats.dicom_stack import (
     TILT_DEGREES,
     Stack,
     check_images,
+    check_kinds,
     find_scale,
     frames_of,
     stack_of,
@@ -36,15 +40,17 @@ from voxlate.scans.formats.dicom_stack import (
     upright,
 )
 from voxlate.scans.formats.dynamic import is_frame, read_frame
-from voxlate.scans.formats.format import DynamicScan, Format, check_volume
-from voxlate.scans.images.grid import Volume, resample, same_grid
+from voxlate.scans.formats.format import DynamicScan, Format, check_volume, errors_as
+from voxlate.scans.images.grid import LPS_TO_RAS, Volume, check_affine, resample, same_grid
 
 MOST_LISTED = 8
-ENDINGS = (".dcm", ".ima")
+ENDINGS = (".dcm", ".ima", ".dcm.gz", ".ima.gz")
 CLEARLY_HU = -500.0  # no other scale of a CT goes so far below 0; air is -1000
 AIR_HU = -1000.0
 LEAST_HU = -1024.0  # of twelve bits; what is lower is padding around a round field of view
 NO_SCALE = "neither RescaleSlope nor RescaleIntercept"
+# Segmentation Storage and Label Map Segmentation Storage
+SEGMENTATIONS = {"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"}
 KEY = ("SeriesInstanceUID", "SeriesNumber", "Modality", "SeriesDescription")
 MOVED_MM = 0.5  # of a frame on a moving table against the first
 # the tags that describe a series, by the fields of SeriesInfo
@@ -129,7 +135,7 @@ def entries_in(place: Path) -> list[Path]:
 
 def _suffix_of_images(file: Path) -> str:
     """The suffix of a file, '' where it is a number: 'IM.0001' and 'IM.0002' are images of one series."""
-    suffix = file.suffix.lower()
+    suffix = Path(file.name.lower().removesuffix(".gz")).suffix
     return "" if suffix[1:].isdigit() else suffix
 
 
@@ -140,7 +146,7 @@ def _read_images(place: Path) -> Iterator[Image]:
     if it were skipped, the volume would lack a slice and nobody would notice.
     """
     optional_package("pydicom", "dicom", place, "pydicom to read DICOM files")
-    suffixes = {*ENDINGS}
+    suffixes = {*ENDINGS[:2]}
     unreadable = {}
     for file in entries_in(place):
         try:
@@ -189,8 +195,20 @@ def list_series(folder: Path) -> list[SeriesInfo]:
 
 
 def _images_by_key(images: Sequence[Image]) -> dict[str, list[Image]]:
-    """The images of each series by its key."""
-    return grouped((_key(image), image) for image in images)
+    """The images of each series by its key.
+
+    Series are joined where their images have one number and direction and together are one even stack: scanners and
+    anonymisers change UID or description image by image.
+    """
+    keys = {image: _key(image) for image in images}
+    forms = grouped(((image.text("SeriesNumber"), _direction(image)), image) for image in images)
+    for alike in forms.values():
+        joined = {keys[image] for image in alike}
+        if len(joined) > 1 and len(alike) > 2:  # of two images, no steps can be compared
+            with suppress(BadInput):  # of images that are no even stack
+                stack_of(alike, Path())
+                keys |= dict.fromkeys(alike, min(joined))
+    return grouped((key, image) for image, key in keys.items())
 
 
 def _key(image: Image) -> str:
@@ -235,10 +253,10 @@ def read_series(path: Path, part: str) -> Volume:
 
 
 def open_series(path: Path) -> DynamicScan:
-    """The frames of a series: one that shows each place several times has as many.
+    """The frames of a series; a segmentation has one, the map of its segments' numbers.
 
-    Raises BadInput for several series, missing slices, colour, segmentations, damaged files, and scales that headers do
-    not state.
+    A series that shows each place several times has as many frames. Raises BadInput for several series, missing slices,
+    colour, damaged files, and scales that headers do not state.
     """
     images = images_of(path)
     infos = _infos(_images_by_key(images))
@@ -247,7 +265,9 @@ def open_series(path: Path) -> DynamicScan:
             f"{path}: expected one DICOM series, found {_describe(infos)}. Name one of them by such a path, put it in its own folder, or choose the series of a cohort by tags (--preset FILE.toml: docs/guides/dicom.md)."
         )
     (info,) = infos
-    guess = check_images(images, path)
+    if by_text(images, "SOPClassUID").keys() <= SEGMENTATIONS:
+        return _open_segmentation(images[0], path)
+    said = check_images(images, path)
     is_scaled, not_hu = find_scale(images)
     frames, apart, times = frames_of(images, path)
     stacks = [stack_of(frame, path) for frame in frames]
@@ -262,19 +282,22 @@ def open_series(path: Path) -> DynamicScan:
 
     def read(numbers: Iterable[int]) -> Iterator[Volume]:
         """Frames, counted from 0."""
-        return (_read_stack(stacks[number], info, guess, is_scaled, not_hu) for number in numbers)
+        return (_read_stack(stacks[number], info, said, is_scaled, not_hu) for number in numbers)
 
     return DynamicScan(shown, len(frames), times, read, f", told apart by {apart}")
 
 
-def _read_stack(stack: Stack, info: SeriesInfo, guess: str, is_scaled: bool, not_hu: str) -> Volume:
+def _read_stack(
+    stack: Stack, info: SeriesInfo, of_series: list[str], is_scaled: bool, not_hu: str
+) -> Volume:
     """The slices of a stack as one image, upright where a gantry tilt shears its grid."""
+    check_kinds(stack.images)
     data = np.zeros(stack.grid.shape, np.float32)
     for k, image in enumerate(stack.images):
         data[k] = read_slice(image, data[k].shape)
     modality = info.modality.lower()
     is_ct = modality == "ct"
-    said = [guess, stack.guess]
+    said = [*of_series, stack.guess]
     lowest = float(data.min())
     if is_scaled and is_ct and lowest < LEAST_HU:
         padded = data < LEAST_HU
@@ -293,16 +316,52 @@ def _read_stack(stack: Stack, info: SeriesInfo, guess: str, is_scaled: bool, not
         said.append(
             f"Its gantry was tilted by {tilt:.1f} degrees; its slices are resampled to an upright grid."
         )
+    guesses = [message("guess", sentence) for sentence in said if sentence]
+    slopes = [image.number("RescaleSlope") or 1.0 for image in stack.images]
+    first, last = slopes[0], slopes[-1]
+    if first != last and slopes == sorted(slopes, reverse=first > last):
+        text = f"Its RescaleSlope drifts along the slices, from {first:g} to {last:g}. Look whether tissue keeps its brightness."
+        guesses.append(message("guess", text, grade="caution"))
     volume = Volume(
         data[None],
         stack.grid.affine,
         "",
         modality,
-        guesses=tuple(message("guess", sentence) for sentence in said if sentence),
+        guesses=tuple(guesses),
         body_part=info.body_part,
         not_hu=not_hu,
+        kind=kind_of(info.image_type, info.description),
     )
     return resample(volume, upright(stack.grid)) if tilt > TILT_DEGREES else volume
+
+
+def _open_segmentation(image: Image, path: Path) -> DynamicScan:
+    """The numbers of an object's segments as a map, 0 in the slices that it leaves out, as most writers do with empty ones.
+
+    Raises BadInput where slices have no even steps, and where segments overlap.
+    """
+    highdicom = optional_package("highdicom", "dicom", path, "highdicom to read segmentations")
+    data = open_object(image.file)
+    with errors_as(
+        f"{path}: expected a whole segmentation of segments on even slices that do not overlap, found another ({data.file_meta.TransferSyntaxUID.name})",
+        "Save it as NIfTI.",
+    ):
+        segmentation = highdicom.seg.Segmentation.from_dataset(data)
+        geometry = segmentation.get_volume_geometry()
+        check_volume(geometry.spatial_shape, path)
+        stored = segmentation.get_volume(dtype=np.float32, combine_segments=True)
+        listed = [
+            f"{number} {segmentation.get_segment_description(number).segment_label}"
+            for number in segmentation.segment_numbers
+        ]
+    # highdicom orders slices against the normal of their planes, series are read along it;
+    # its axes are slices, rows and columns
+    stored = stored.flip_spatial(0)
+    affine = check_affine(LPS_TO_RAS @ stored.affine[:, [2, 1, 0, 3]], path)
+    said = message("guess", f"Its values are the numbers of segments: {first_of(listed)}.")
+    data = np.ascontiguousarray(stored.array)[None]
+    volume = Volume(data, affine, "", "seg", guesses=(said,))
+    return DynamicScan(volume.grid, 1, None, lambda _: iter([volume]))
 
 
 DICOM = Format(

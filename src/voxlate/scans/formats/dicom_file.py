@@ -1,21 +1,24 @@
 """DICOM: the headers of files and of the frames in them, their tags, and pixel values."""
 
+import gzip
 import re
 import warnings
+import zlib
 from collections.abc import Iterable, Iterator, MutableSequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from voxlate.base.errors import BadInput
 from voxlate.base.groups import grouped
 from voxlate.base.optional import pydicom
-from voxlate.scans.formats.format import KeptByFile, check_fetched, errors_as
+from voxlate.scans.formats.format import GZIP, KeptByFile, check_fetched, errors_as
 
 MARK_AT, MARK = 128, b"DICM"
+DEFLATED_FRAMES = "1.2.840.10008.1.2.8.1"  # each frame is deflated; newer than pydicom 3.0
 SHARED = "SharedFunctionalGroupsSequence"
 PER_FRAME = "PerFrameFunctionalGroupsSequence"
 # attributes of functional groups that have another name in a file of one image
@@ -111,20 +114,31 @@ def no_warnings() -> warnings.catch_warnings:
 
 
 def looks_like_dicom(path: Path) -> bool:
-    """Whether a file has the mark of DICOM, or begins as one without the mark and all before it."""
+    """Whether a file, or what gzip packed in it, has the mark of DICOM, or begins as one without the mark and all before it."""
     try:
-        with path.open("rb") as file:
+        with _unpacked(path) as file:
             start = file.read(MARK_AT + len(MARK))
-    except OSError:
+    except (OSError, EOFError, zlib.error):
         return False
     # its first element, of group 2 or 8, is short
     bare = start[:2] in (b"\2\0", b"\b\0") and start[3:8:4] == b"\0\0"
     return start[MARK_AT:] == MARK or bare
 
 
+def _unpacked(path: Path) -> BinaryIO | gzip.GzipFile:
+    """A file, or what gzip packed in it."""
+    file = path.open("rb")
+    start = file.read(len(GZIP))
+    file.seek(0)
+    return gzip.open(file) if start == GZIP else file
+
+
 def read_dicom(path: Path, **options: Any) -> Any:
-    """The data set of a DICOM file, with or without its mark; options: those of pydicom.dcmread."""
-    return pydicom.dcmread(path, **{"force": True} | options)
+    """The data set of a DICOM file, with or without its mark, or packed by gzip; options: those of pydicom.dcmread."""
+    with _unpacked(path) as file:
+        data = pydicom.dcmread(file, **{"force": True} | options)
+    data.filename = path
+    return data
 
 
 def read_header(file: Path, tags: list[str]) -> Any:
@@ -227,10 +241,35 @@ def read_slice(image: Image, shape: tuple[int, ...]) -> np.ndarray:
 
 @partial(KeptByFile, most=1)
 def open_object(file: Path) -> Any:
-    """The data set in a file, which is read once for all frames of it."""
+    """The data set in a file, which is read once for all frames of it; frames that pydicom cannot unpack are unpacked."""
     data = read_dicom(file)
     if "TransferSyntaxUID" not in data.file_meta:
         is_implicit, _ = data.original_encoding
         kind = "ImplicitVRLittleEndian" if is_implicit else "ExplicitVRLittleEndian"
         data.file_meta.TransferSyntaxUID = getattr(pydicom.uid, kind)
+    syntax = data.file_meta.TransferSyntaxUID
+    is_mask_in_runs = syntax == pydicom.uid.RLELossless and data.get("BitsAllocated") == 1
+    if syntax == DEFLATED_FRAMES or is_mask_in_runs:
+        _unpack_frames(data, is_mask_in_runs)
     return data
+
+
+def _unpack_frames(data: Any, in_runs: bool) -> None:
+    """Replace deflated frames, or the run lengths of a mask's bits, which pydicom does not read, by plain pixel data."""
+    count = int(data.get("NumberOfFrames") or 1)
+    bits = int(data.BitsAllocated) * int(data.Rows) * int(data.Columns)
+    size = (bits + 7) // 8
+    if in_runs:  # of bytes that hold eight pixels each
+        as_bytes = {"rows": 1, "columns": size, "bits_allocated": 8, "bits_stored": 8}
+        packed = pydicom.pixels.pixel_array(data, **as_bytes).reshape(count, size)
+    else:
+        frames = pydicom.encaps.generate_frames(data.PixelData, number_of_frames=count)
+        inflated = [zlib.decompress(frame, -zlib.MAX_WBITS)[:size] for frame in frames]
+        packed = np.frombuffer(b"".join(inflated), np.uint8).reshape(count, size)
+    # the frames of plain pixel data follow each other bit by bit
+    each = np.unpackbits(packed, axis=1, bitorder="little")[:, :bits]
+    plain = np.packbits(each, bitorder="little")
+    data.PixelData = plain.tobytes() + bytes(plain.size % 2)
+    data["PixelData"].VR = "OB"
+    data["PixelData"].is_undefined_length = False
+    data.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian

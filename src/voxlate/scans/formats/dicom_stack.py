@@ -9,7 +9,8 @@ import numpy as np
 from nibabel.affines import from_matvec
 from numpy.linalg import norm
 
-from voxlate.base.errors import BadInput
+from voxlate.base.errors import BadInput, first_of
+from voxlate.base.groups import grouped
 from voxlate.scans.formats.dicom_file import Image, by_text
 from voxlate.scans.images.grid import LPS_TO_RAS, Grid, check_affine
 
@@ -42,8 +43,18 @@ GREY = ("MONOCHROME1", "MONOCHROME2")
 RESCALE = ("RescaleSlope", "RescaleIntercept")
 TABLE = "ModalityLUTSequence"
 HU_TYPES = {"HU", "US", ""}  # US: unspecified, as many scanners write
-# of whom the images of a series are, and of which scan: two values are refused, and never shown
-IDENTITY = ("PatientID", "PatientBirthDate", "StudyInstanceUID", "FrameOfReferenceUID")
+IMAGES_STATED = ("ImagesInAcquisition", "NumberOfSlices")
+# of whom the images of a series are, and of which scan: so many values are refused, and never shown;
+# more than two UIDs were written by an anonymiser
+IDENTITY = {
+    "PatientID": np.inf,
+    "PatientBirthDate": np.inf,
+    "StudyInstanceUID": 2,
+    "FrameOfReferenceUID": 2,
+    "SeriesInstanceUID": 0,
+    "SeriesDescription": 0,
+}
+COMPLEX = {"M", "P", "R", "I", "MAGNITUDE", "PHASE", "REAL", "IMAGINARY"}
 
 # all tags that are read of a slice
 TAGS_OF_SLICES = [
@@ -56,6 +67,7 @@ TAGS_OF_SLICES = [
     "RescaleType",
     TABLE,
     *IDENTITY,
+    *IMAGES_STATED,
     "PhotometricInterpretation",
 ]
 
@@ -217,15 +229,20 @@ def _check_step(step_mm: float, spacing_mm: float, thickness_mm: float, path: Pa
     return f"Slices {stated:g} mm thick are {step_mm:.2f} mm apart; it is assumed that none is missing. Look whether some are."
 
 
-def check_images(images: Sequence[Image], path: Path) -> str:
-    """Compare images of a series; returns what is said of an inverted display, or ''.
+def check_images(images: Sequence[Image], path: Path) -> list[str]:
+    """Compare images of a series; returns what is said of them that is no error.
 
     Raises BadInput for images of two patients or scans, and for such as are no slices of grey values.
     """
-    for tag in IDENTITY:
+    said = []
+    for tag, most_refused in IDENTITY.items():
         values = by_text(images, tag)
-        values.pop("", None)
         if len(values) > 1:
+            said.append(
+                f"Its images have {len(values)} values of {tag}, or none; they are taken as one series."
+            )
+        values.pop("", None)
+        if 1 < len(values) <= most_refused:
             one, other, *_ = values.values()
             raise BadInput(
                 f"{path}: expected one series to be of one patient and scan, found {len(values)} values of {tag}: one in {one[0].name}, another in {other[0].name}. Put the images of each into a folder of its own, or convert the series with dcm2niix."
@@ -234,17 +251,36 @@ def check_images(images: Sequence[Image], path: Path) -> str:
         kind = image.text("PhotometricInterpretation") or "no kind of pixels"
         if "MOSAIC" in image.text("ImageType"):
             kind = "the slices of a volume side by side (a Siemens mosaic)"
-        if image.text("Modality") == "SEG":
-            kind = "a segmentation"
         if kind not in GREY:
             raise BadInput(
-                f"{image}: expected one slice of grey values ({' or '.join(GREY)}), found {kind}. Convert it to NIfTI (dcm2niix; dcmqi for segmentations), or move it elsewhere."
+                f"{image}: expected one slice of grey values ({' or '.join(GREY)}), found {kind}. Convert it with dcm2niix to NIfTI, or move it elsewhere."
+            )
+    for tag in IMAGES_STATED:
+        stated = {image.number(tag) or 0 for image in images}
+        if len(stated) == 1 and len(images) < max(stated):
+            raise BadInput(
+                f"{path}: expected the {max(stated):g} images that their headers state ({tag}), found {len(images)}. Copy the missing ones, or convert what there is with dcm2niix."
             )
     # an inverted display has no meaning in a CT
     inverted = GREY[0] in by_text(images, "PhotometricInterpretation")
     if inverted and images[0].text("Modality") != "CT":
-        return "Its display is inverted (MONOCHROME1); its values are taken as stored. Check that large ones are bright."
-    return ""
+        said.append(
+            "Its display is inverted (MONOCHROME1); its values are taken as stored. Check that large ones are bright."
+        )
+    return said
+
+
+def check_kinds(images: Sequence[Image]) -> None:
+    """Raise BadInput for magnitude and phase in one volume."""
+    kinds = grouped(
+        (frozenset(COMPLEX & {*image.text("ImageType").upper().split("\\")}), image)
+        for image in images
+    )
+    if len(kinds) > 1:
+        named = [f"{'/'.join(kind) or 'none'} in {some[0].name}" for kind, some in kinds.items()]
+        raise BadInput(
+            f"{images[0]}: expected one kind of image in a volume, found several in ImageType ({first_of(named)}). Put the images of each kind into a folder of its own."
+        )
 
 
 def find_scale(images: Sequence[Image]) -> tuple[bool, str]:

@@ -18,6 +18,7 @@ from voxlate.scans.layout_options import LARGEST_VOLUME
 
 Result = TypeVar("Result")
 
+GZIP = b"\x1f\x8b"
 POINTERS = {
     "annex/objects/": ("git-annex (DataLad)", "datalad get (or git annex get)"),
     "version https://git-lfs.github.com/": ("Git LFS", "git lfs pull"),

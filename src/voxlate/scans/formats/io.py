@@ -23,7 +23,7 @@ from voxlate.scans.formats.format import Format, KeptByFile, check_fetched
 from voxlate.scans.formats.itk import ITK
 from voxlate.scans.formats.nifti import NIFTI, SYNTHETIC, read_start
 from voxlate.scans.images.grid import Volume, check_affine
-from voxlate.scans.images.units import MR, unit_of
+from voxlate.scans.images.units import HOUNSFIELD, MR, unit_of
 
 WHITE = 250  # the least largest value of a windowed CT of 8 bits
 # Where a folder holds an image in several formats, the first of them is read: pictures, which lose most, come last.
@@ -126,6 +126,9 @@ def read_volume(path: Path | str, modality: str = "", allow_nan: bool = False) -
         raise BadInput(
             f"{path}: expected Hounsfield units, found {stored.not_hu}. Get the series again as the scanner made it, or name it by what else it shows (cbf=PATH)."
         )
+    if stored.kind and modality.lower() in (*MR, *HOUNSFIELD):
+        text = f"By its tags the series is no ordinary scan ({stored.kind}): among others it would be left out. Take another one."
+        guesses.append(message("taken-as", text, grade="caution"))
     if unit == "HU" and not stored.unit and _is_window(stored.data):
         unit = "grey"
         text = "It is read as grey values of a window, not as Hounsfield units: all are whole numbers from 0 to 255. Its images will have such values, too."

@@ -16,6 +16,7 @@ from voxlate.base.files import HIGH, LOW, STD, UNCALIBRATED
 from voxlate.base.messages import Grade, Message, graded, message
 from voxlate.scans.formats.dynamic import is_frame, read_frame
 from voxlate.scans.formats.format import (
+    GZIP,
     DynamicScan,
     Format,
     check_bytes,
@@ -58,7 +59,13 @@ def description_of(file: str, grades: Collection[Grade] = ()) -> str:
 
 def _load(path: Path) -> Any:
     """The nibabel image behind a path, of which only the header has been read and checked."""
-    sentence = f"{path}: expected a NIfTI or FreeSurfer volume, compressed if (and only if) its name ends with .gz or .mgz, found none"
+    is_packed = path.suffix.lower() in PACKED
+    with path.open("rb") as file:
+        if (file.read(len(GZIP)) == GZIP) != is_packed:
+            raise BadInput(
+                f"{path}: expected compressed data where the name ends with .gz or .mgz, and others elsewhere, found the opposite. Rename it, or decompress it."
+            )
+    sentence = f"{path}: expected a NIfTI or FreeSurfer volume, found none"
     with errors_as(sentence, AGAIN), warnings.catch_warnings(action="ignore"):
         image = nib.load(path)
         start = read_start(path)

@@ -97,6 +97,7 @@ class Volume:
         codes: as those of Grid.
         body_part: that the file states; "" for none.
         not_hu: why the values cannot be Hounsfield units; "" where they can.
+        kind: of a DICOM series that is no ordinary scan.
 
     Example:
         >>> import numpy as np, voxlate
@@ -116,6 +117,7 @@ class Volume:
     codes: Codes = (1, 1)
     body_part: str = ""
     not_hu: str = ""
+    kind: str = ""
 
     def __post_init__(self) -> None:
         kind, shape = getattr(self.data, "dtype", None), getattr(self.affine, "shape", None)
