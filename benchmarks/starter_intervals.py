@@ -28,11 +28,10 @@ from voxlate.scans.cases.case import PreparedCase
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.formats.io import write_volume
-from voxlate.scans.images.grid import Volume, same_grid
+from voxlate.scans.images.grid import Volume, same_grid, slice_margin, through_plane
 from voxlate.scans.images.intensity import Scale
 from voxlate.scans.images.mask import BRAIN_HU, foreground
 from voxlate.scans.images.ranges import WHITE
-from voxlate.scans.images.slice_filters import margin, through_plane
 from voxlate.synthesis.calibration import (
     Array,
     Calibration,
@@ -212,7 +211,7 @@ def _draw(
     named = replace(head, header=replace(head.header, case=case))
     thickness_mm = drawn.item(head, stable_id("physics", case)).slice_mm
     spacing_mm = head.header.spacing_mm[0]
-    reach = margin(thickness_mm, spacing_mm)
+    reach = slice_margin(thickness_mm, spacing_mm)
     for name in names:
         volume = named.volume(name)
         data = volume.data[0]

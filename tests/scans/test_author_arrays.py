@@ -264,9 +264,7 @@ def test_a_list_or_a_preset_that_cannot_be_meant_is_named(fixture, file, text, w
         (root / file).write_bytes(kept)
 
 
-@every_row(
-    "part", ["mm=0", "mm=1x1", "mm=1.2.3", "slice=1", "channel=1,channel=2", "axes=LR", "frame=1"]
-)
+@every_row("part", ["mm=0", "mm=1x1", "mm=1.2.3", "axes=LR", "frame=1"])
 def test_what_stands_after_the_mark_is_checked(part, arrays_000):
     with refuses():
         read_volume(f"{arrays_000}/mCTA/p00.npy#channel=0,{part}")

@@ -8,6 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 
 from preparing import prepare
 from refusals import refuses
@@ -210,9 +211,10 @@ def test_cases_with_nan_are_left_out_and_refused_where_they_are_half(cohort_fold
         prepared()
 
 
-def test_one_modality_in_two_units_is_refused(put, prepare_here, save, tmp_path):
+def test_one_modality_in_two_units_is_refused(put, prepare_here, tmp_path):
     put("a/ct", np.mgrid[:1, :8, :8][1])
-    save(tmp_path / "in/b/ct.png", np.mgrid[:1, :8, :8][1])
+    (tmp_path / "in/b").mkdir()
+    Image.fromarray(np.mgrid[:8, :8][0].astype(np.uint8)).save(tmp_path / "in/b/ct.png")
     with refuses():
         prepare_here()
 

@@ -257,7 +257,6 @@ READ = {  # what is written, its name, its voxels, and how many messages it gets
         (of(Modality="MR", **NO_RESCALE), STORED, 0),
         # what differs in a series is said, by the first tag of slice 2
         (of(Modality="MR", PhotometricInterpretation="MONOCHROME1"), SERIES, 1),
-        (of(*some([2], BurnedInAnnotation="YES")), SERIES, 1),
         (of(*each("FrameOfReferenceUID", *PARTS)), SERIES, 1),
         (of(*each("SeriesInstanceUID", *PARTS)), SERIES, 1),
         (of(*each("SeriesDescription", *"aaabb")), SERIES, 1),

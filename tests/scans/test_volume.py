@@ -76,17 +76,6 @@ def test_pictures_keep_their_values_and_return_from_canonical(tmp_path, dtype, s
     ras = canonical(picture)
     assert_array_equal(ras.data[0, 0], pixels[::-1, ::-1])
     assert_array_equal(return_to(ras, picture.grid).data[0, 0], pixels)
-    if dtype == np.uint8 or suffix == "tif":
-        # written from either orientation, the pixels are where they were
-        for version in (picture, ras):
-            write_volume(path, version)
-            assert_array_equal(Image.open(path), pixels)
-
-
-def test_a_png_is_rounded_and_clipped_to_eight_bit(tmp_path):
-    values = np.array([[[[-3.0, 0.4, 0.6, 254.7, 300.0]]]])
-    write_volume(tmp_path / "a.png", volume_of(values, np.diag([-1.0, -1, 1, 1]), "grey"))
-    assert_array_equal(Image.open(tmp_path / "a.png"), [[0, 0, 1, 255, 255]])
 
 
 def test_nan_and_infinity_are_counted_or_let_through(tmp_path):
@@ -98,10 +87,9 @@ def test_nan_and_infinity_are_counted_or_let_through(tmp_path):
     assert np.isnan(read_volume(path, allow_nan=True).data).sum() == 2
 
 
-@every_row("name, sentence", [("a.jpg", "file name that ends"), ("a.png", "expected one slice")])
-def test_what_cannot_be_written_is_refused(tmp_path, name, sentence):
-    with refuses(sentence):
-        write_volume(tmp_path / name, volume_of(np.zeros((1, 2, 3, 4))))
+def test_what_cannot_be_written_is_refused(tmp_path):
+    with refuses("file name that ends"):
+        write_volume(tmp_path / "a.png", volume_of(np.zeros((1, 2, 3, 4))))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -97,7 +97,6 @@ def test_the_prepared_brain_is_the_brain_of_the_plain_ct(heads, ready):
         ({"cbf": "ml/100g/min", "cta1": "HU", "ncct": "HU"}, "ncct"),
         ({"cta2": "HU", "cta1": "HU", "tmax": "s"}, "cta2"),
         ({"t1": "a.u.", "ct": "HU"}, "ct"),
-        ({"flair": "a.u.", "t1": "a.u."}, "t1"),
         ({"t2": "a.u.", "pd": "a.u."}, "t2"),
     ],
 )

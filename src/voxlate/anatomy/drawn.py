@@ -35,8 +35,8 @@ from voxlate.base.errors import BadInput
 from voxlate.base.items import BACKGROUND, stable_id
 from voxlate.scans.cases.case import LABEL, MASK, PROTONS, CaseHeader, PreparedCase, Role
 from voxlate.scans.cases.prepared import DRAWN_UNIT
+from voxlate.scans.images.grid import slice_margin, through_plane
 from voxlate.scans.images.intensity import IntensityMap, Statistics, distribution
-from voxlate.scans.images.slice_filters import margin, through_plane
 
 # Sampled blocks of a case and their side in the plane: about 7000 voxels of the body count.
 BLOCKS, BLOCK = 64, 24
@@ -304,7 +304,7 @@ class Item:
 
     def _reach(self, acquisition: _Acquisition) -> int:
         """How many slices away a slice of an image reaches."""
-        return margin(acquisition.slice_mm, self.case.header.spacing_mm[0])
+        return slice_margin(acquisition.slice_mm, self.case.header.spacing_mm[0])
 
     def _simulate(self, acquisition: _Acquisition, voxels: Voxels) -> AnyArray:
         """The image at voxels of the case without noise, of each slice from whose profile others are given."""
@@ -386,7 +386,7 @@ def _thinner(hu: AnyArray, away_mm: AnyArray, shares: AnyArray) -> AnyArray:
 
 def _along(image: AnyArray, axis: int, thickness_mm: float, spacing_mm: float) -> AnyArray:
     """Means over slices that are thick along an axis of the image."""
-    reach = margin(thickness_mm, spacing_mm)
+    reach = slice_margin(thickness_mm, spacing_mm)
     first = np.moveaxis(image, axis, 0)
     around = np.pad(first, [(reach, reach), *[(0, 0)] * (first.ndim - 1)], mode="edge")
     return np.moveaxis(through_plane(around, thickness_mm, spacing_mm), 0, axis)

@@ -32,7 +32,6 @@ from voxlate.base.records import (
 )
 from voxlate.scans.formats.io import content_hash, is_there
 from voxlate.scans.images.regions import BODY
-from voxlate.scans.images.slice_filters import blur, gradient
 from voxlate.synthesis.facts import ModelFacts
 
 Array = Float32
@@ -78,17 +77,28 @@ def features_in_slabs(
             features += _image_features(source[planes])
         if sd is not None:
             of_part = sd[planes]
-            for smoothed in (of_part, blur(of_part, NARROW), blur(of_part, WIDE)):
+            for smoothed in (of_part, _blur(of_part, NARROW), _blur(of_part, WIDE)):
                 features.append(np.log(np.maximum(smoothed, LEAST_SD)))
         yield planes, np.moveaxis(np.stack(features).astype(np.float32, copy=False), 0, -1)
 
 
 def _image_features(image: Array) -> list[Array]:
     """Value, blurs, gradients at two scales, and the range of the neighbourhood."""
-    narrow = blur(image, NARROW)
-    wide = blur(image, WIDE)
+    narrow = _blur(image, NARROW)
+    wide = _blur(image, WIDE)
     span = _largest(image) + _largest(-image)
-    return [image, narrow, wide, gradient(narrow), gradient(wide), span]
+    return [image, narrow, wide, _gradient(narrow), _gradient(wide), span]
+
+
+def _blur(image: Array, width: float) -> Array:
+    """Each slice of [D, H, W] blurred; width: standard deviation in pixels. Slices may be thick, and there may be only one."""
+    return ndimage.gaussian_filter(image, (0, width, width), truncate=3, mode="nearest")
+
+
+def _gradient(image: Array) -> Array:
+    """The size of the gradient within slices of [D, H, W]."""
+    down, across = np.gradient(image, axis=(1, 2))
+    return np.hypot(down, across)
 
 
 def _largest(image: Array) -> Array:

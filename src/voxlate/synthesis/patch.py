@@ -8,9 +8,9 @@ import numpy as np
 from voxlate.base.array_types import Bool, Float32
 from voxlate.base.items import BACKGROUND, stable_id
 from voxlate.scans.cases.case import FOREGROUND_OF, MASK, CaseHeader, PreparedCase, Role, lay_out
+from voxlate.scans.images.grid import slice_margin, through_plane
 from voxlate.scans.images.intensity import IntensityMap
 from voxlate.scans.images.mask import dilate
-from voxlate.scans.images.slice_filters import margin, through_plane
 from voxlate.scans.images.tiling import Triple
 from voxlate.synthesis.facts import DataFacts
 
@@ -132,7 +132,7 @@ class Patch:
         depth, rows, columns = self.place
         length = header.shape[0]
         spacing_mm = header.spacing_mm[0]
-        reach = margin(slice_mm, spacing_mm)
+        reach = slice_margin(slice_mm, spacing_mm)
         first = depth.start + step - reach
         end = depth.stop + step + reach
         inside = first >= 0 and end <= length

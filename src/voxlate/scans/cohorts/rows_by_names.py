@@ -25,8 +25,8 @@ from voxlate.scans.cohorts.presets import (
     rows_by_tags,
     with_part,
 )
+from voxlate.scans.formats.array_files import halves
 from voxlate.scans.formats.io import is_picture, read_volume, without_ending
-from voxlate.scans.formats.picture import halves
 from voxlate.scans.images.units import plain_modality
 
 

@@ -1,7 +1,8 @@
-"""Slices and stacks in array files: NumPy's .npy and .npz, HDF5 and MATLAB. None of them states spacing or orientation."""
+"""Files that state no spacing and no orientation: arrays (NumPy's .npy and .npz, HDF5, MATLAB) and pictures (PNG, TIFF, BMP, JPEG)."""
 
 import contextlib
 import re
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,17 +16,15 @@ from voxlate.base.optional import optional_package
 from voxlate.scans.formats.format import (
     Format,
     KeptByFile,
-    Stored,
     check_bytes,
     check_numbers,
     check_volume,
     errors_as,
     to_float32,
 )
-from voxlate.scans.images.grid import directions
+from voxlate.scans.images.grid import LPS_TO_RAS, Volume, directions
 
 DATASET = "data"  # is read where a file has several arrays and the path names none
-MATLAB_HDF5 = b"MATLAB 7.3"
 # after '#': what is read of an array, and what the file does not state ('mCTA/p1.npy#channel=0,axes=PL,mm=0.625x0.625x5')
 LENGTH = r"0*(?:[1-9]\d{0,5}(?:\.\d*)?|0?\.0*[1-9]\d*)"  # above 0
 SETTINGS = {
@@ -42,6 +41,10 @@ PART = re.compile(f"(?:{SETTING})(?:,(?:{SETTING}))*")
 AGAIN = "Get the file again."
 # the axis along which the slices of a stack follow each other, where the path states none
 SLICES_AXIS = {".h5": 0, ".hdf5": 0, ".mat": 2}
+MATLAB_HDF5 = b"MATLAB 7.3"
+GREY = ("L", "I", "F", "I;16", "I;16B", "I;16L")  # modes of PIL
+PHOTOMETRIC = 262  # a tag of TIFF
+SIDES = ("frame=1", "frame=2")  # of two pictures side by side
 
 
 def is_part(text: str) -> bool:
@@ -49,7 +52,7 @@ def is_part(text: str) -> bool:
     return PART.fullmatch(text) is not None
 
 
-def read_array(path: Path, text: str = "") -> Stored:
+def read_array(path: Path, text: str = "") -> Volume:
     """A slice or a stack of slices in an array file; text: the settings after '#' in its path, each of which may be left out.
 
     array=NAME is an array of a file of several; channel=0 a channel of [H, W, C]; slice=12 a slice of a stack, which is
@@ -59,7 +62,7 @@ def read_array(path: Path, text: str = "") -> Stored:
     Objects are never unpickled. Raises BadInput for damaged files, and where the array that is named does not exist or
     holds no real numbers.
     """
-    settings = _settings(path, text)
+    settings = _settings(text)
     with _chosen(path, settings) as (name, array):
         check_numbers(array.dtype, f"{path}, array '{name}'")
         number, axis = _axes(path, name, array, settings)
@@ -81,7 +84,8 @@ def read_array(path: Path, text: str = "") -> Stored:
         if len(data) > 1:
             said = f"Arrays state no spacing and no orientation: 1 mm and slices from bottom to top are assumed. State them, for instance by {path.name}#axes=PL,mm=0.9x0.9x3."
             guesses.append(message("guess", said))
-    return Stored(data, affine, settings.get("unit", ""), note=note, guesses=tuple(guesses))
+    unit = settings.get("unit", "")
+    return Volume(data[None], affine, unit, "", note=note, guesses=tuple(guesses))
 
 
 def _images_in(path: Path) -> dict[str, tuple[int, ...]]:
@@ -95,15 +99,9 @@ def _images_in(path: Path) -> dict[str, tuple[int, ...]]:
 images_in = KeptByFile(_images_in, 4096)
 
 
-def _settings(path: Path, text: str) -> dict[str, str]:
-    """The settings of a text by their keys."""
-    stated = [setting.partition("=")[::2] for setting in text.split(",") if setting]
-    settings = dict(stated)
-    if len(settings) < len(stated) or {"channel", "slice"} <= settings.keys():
-        raise BadInput(
-            f"{path}: expected each key once after '#', and a channel or a slice, found '#{text}'. Remove one of them."
-        )
-    return settings
+def _settings(text: str) -> dict[str, str]:
+    """The settings of a text by their keys; of a key that stands twice, the last."""
+    return dict(setting.partition("=")[::2] for setting in text.split(",") if setting)
 
 
 def _axes(path: Path, name: str, array: Any, settings: Mapping[str, str]) -> tuple[int | None, int]:
@@ -189,6 +187,73 @@ def _open(path: Path, opened: contextlib.ExitStack) -> Mapping[str, Any]:
 
 ARRAY = Format(
     read=read_array,
-    named_endings=(".npy", ".npz", ".h5", ".hdf5", ".mat"),
+    named_endings=(".npy", ".npz", *SLICES_AXIS),
     is_part=is_part,
+)
+
+
+def read_picture(path: Path, part: str) -> Volume:
+    """A picture as one slice, values as stored, so that 0 is black: pixel [row, column] is data[0, row, column].
+
+    part: one of SIDES. The pages of a TIFF are slices from bottom to top. Raises BadInput for damaged files, real colour,
+    and a side of what is no two pictures.
+    """
+    from PIL import Image, ImageSequence  # here and below, because most scans are no pictures
+
+    with (
+        errors_as(f"{path}: expected a whole picture, found damage", AGAIN),
+        warnings.catch_warnings(action="ignore"),
+        Image.open(path) as picture,
+    ):
+        pages = getattr(picture, "n_frames", 1)
+        check_volume((pages, picture.height, picture.width), path)
+        white_is_zero = picture.format == "TIFF" and picture.getexif().get(PHOTOMETRIC) == 0
+        with Image.open(path) as checked:
+            checked.verify()  # the checksums of a PNG, which reading its pixels does not compare
+        slices = [_grey(page, path) for page in ImageSequence.Iterator(picture)]
+        pixels = np.stack(slices)
+    said = []
+    if pages > 1:
+        said.append(f"Its {pages} pages are taken as slices from bottom to top, 1 mm apart.")
+    if white_is_zero:
+        if pixels.dtype == np.uint16:  # of 8 bits, pillow has inverted them
+            pixels = np.iinfo(np.uint16).max - pixels
+        said.append("In this TIFF, 0 is white (WhiteIsZero); whole numbers are inverted.")
+    pixels = pixels.astype(np.float32)
+    if part:
+        sides = halves(pixels)
+        if not sides:
+            raise BadInput(
+                f"{path}: expected two pictures side by side, found one. Name it without '#' and what follows."
+            )
+        pixels = sides[SIDES.index(part)]
+    guesses = tuple(message("guess", text) for text in said)
+    return Volume(pixels[None], LPS_TO_RAS, "grey", "", guesses=guesses)
+
+
+def _grey(page: Any, path: Path) -> np.ndarray:
+    """The grey values [H, W] of a page; raises BadInput for real colour."""
+    if page.mode in GREY:
+        return np.array(page)
+    colour = np.array(page.convert("RGB"))
+    if (colour != colour[..., :1]).any():
+        raise BadInput(
+            f"{path}: expected grey values, found a colour picture. Save it as greyscale."
+        )
+    return colour[..., 0]
+
+
+def halves(pixels: np.ndarray) -> list[np.ndarray]:
+    """The two pictures that lie side by side in one [1, H, W], which is twice as wide as high; [] for any other."""
+    pages, height, width = pixels.shape
+    is_pair = pages == 1 and width == 2 * height
+    return np.split(pixels, 2, axis=2) if is_pair else []
+
+
+PICTURE = Format(
+    read_picture,
+    endings=(".tif", ".tiff", ".png"),
+    # of which folders of scans have previews
+    named_endings=(".jpg", ".jpeg", ".bmp"),
+    is_part=SIDES.__contains__,
 )

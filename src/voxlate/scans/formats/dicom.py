@@ -12,7 +12,7 @@ import numpy as np
 
 from voxlate.base.errors import BadInput, first_of
 from voxlate.base.groups import grouped
-from voxlate.base.messages import Grade, message
+from voxlate.base.messages import message
 from voxlate.base.optional import optional_package
 from voxlate.scans.formats.dicom_file import (
     PER_FRAME,
@@ -28,16 +28,7 @@ from voxlate.scans.formats.dicom_file import (
     read_slice,
 )
 from voxlate.scans.formats.dicom_stack import (
-    IDENTITY,
-    IMAGES_STATED,
-    ORDERS,
-    PLACE,
-    RESCALE,
-    SIZE,
-    SPACING,
-    STATED,
-    TABLE,
-    THICKNESS,
+    TAGS_OF_SLICES,
     TILT_DEGREES,
     Stack,
     check_images,
@@ -49,12 +40,11 @@ from voxlate.scans.formats.dicom_stack import (
     upright,
 )
 from voxlate.scans.formats.dynamic import is_frame, read_frame
-from voxlate.scans.formats.format import DynamicScan, Format, Stored, check_volume, errors_as
-from voxlate.scans.images.grid import LPS_TO_RAS, Grid, Volume, check_affine, resample, same_grid
+from voxlate.scans.formats.format import DynamicScan, Format, check_volume, errors_as
+from voxlate.scans.images.grid import LPS_TO_RAS, Volume, check_affine, resample, same_grid
 
 MOST_LISTED = 8
 ENDINGS = (".dcm", ".ima", ".dcm.gz", ".ima.gz")
-OTHER_FILES = ("version", "lockfile", "readme", "license", "notice", "changes")
 CLEARLY_HU = -500.0  # no other scale of a CT goes so far below 0; air is -1000
 AIR_HU = -1000.0
 LEAST_HU = -1024.0  # of twelve bits; what is lower is padding around a round field of view
@@ -62,9 +52,6 @@ NO_SCALE = "neither RescaleSlope nor RescaleIntercept"
 # Segmentation Storage and Label Map Segmentation Storage
 SEGMENTATIONS = {"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"}
 KEY = ("SeriesInstanceUID", "SeriesNumber", "Modality", "SeriesDescription")
-# what the images of one stack share
-FORM = ("SeriesNumber", "Modality", "Rows", "Columns", "PixelSpacing", "ImageOrientationPatient")
-FEWEST_IMAGES = 3  # images whose steps can be compared
 MOVED_MM = 0.5  # of a frame on a moving table against the first
 # the tags that describe a series, by the fields of SeriesInfo
 DESCRIBING = {
@@ -79,23 +66,12 @@ DESCRIBING = {
 }
 # the tags that are read; whole headers, with private tags, would fill the memory for long series
 TAGS = [
-    *PLACE,
-    *SIZE,
-    SPACING,
-    THICKNESS,
-    *RESCALE,
-    "RescaleType",
-    TABLE,
+    *TAGS_OF_SLICES,
     *DESCRIBING.values(),
-    *ORDERS,
-    *IDENTITY,
-    *(name for name, _ in STATED),
-    *IMAGES_STATED,
     "StackID",
     "SOPClassUID",
     "SOPInstanceUID",
     "PatientName",
-    "PatientPosition",
     "NumberOfFrames",
     SHARED,
     PER_FRAME,
@@ -182,7 +158,7 @@ def _read_images(place: Path) -> Iterator[Image]:
             suffixes.add(_suffix_of_images(file))
             yield from images_in(header, file)
     for file, fault in unreadable.items():
-        is_named_so = _suffix_of_images(file) in suffixes and file.stem.lower() not in OTHER_FILES
+        is_named_so = _suffix_of_images(file) in suffixes
         if file == place or is_named_so or (file.is_file() and looks_like_dicom(file)):
             raise fault
 
@@ -221,31 +197,18 @@ def list_series(folder: Path) -> list[SeriesInfo]:
 def _images_by_key(images: Sequence[Image]) -> dict[str, list[Image]]:
     """The images of each series by its key.
 
-    Series are joined where their images have one form and together are one even stack: scanners and anonymisers change
-    UID or description image by image.
+    Series are joined where their images have one number and direction and together are one even stack: scanners and
+    anonymisers change UID or description image by image.
     """
     keys = {image: _key(image) for image in images}
-    for form in grouped((_form(image), image) for image in images).values():
-        joined = {keys[image] for image in form}
-        if len(joined) > 1 and _is_stack(form):
-            keys |= dict.fromkeys(form, min(joined))
+    forms = grouped(((image.text("SeriesNumber"), _direction(image)), image) for image in images)
+    for alike in forms.values():
+        joined = {keys[image] for image in alike}
+        if len(joined) > 1 and len(alike) > 2:  # of two images, no steps can be compared
+            with suppress(BadInput):  # of images that are no even stack
+                stack_of(alike, Path())
+                keys |= dict.fromkeys(alike, min(joined))
     return grouped((key, image) for image, key in keys.items())
-
-
-def _form(image: Image) -> tuple[str, ...]:
-    """What the images of one stack share; () where a tag cannot be read, as the reader of the series says."""
-    with suppress(BadInput):
-        return tuple(map(image.text, FORM))
-    return ()
-
-
-def _is_stack(images: list[Image]) -> bool:
-    """Whether images of one form are one even stack."""
-    with suppress(BadInput):
-        frames, *_ = frames_of(images, Path())
-        stack_of(images, Path())
-        return len(frames) == 1 and len(images) >= FEWEST_IMAGES
-    return False
 
 
 def _key(image: Image) -> str:
@@ -283,7 +246,7 @@ def _describe(series: list[SeriesInfo]) -> str:
     return f"{len(series)} ({first_of(series, MOST_LISTED, '; ')})" if series else "no image"
 
 
-def read_series(path: Path, part: str) -> Stored:
+def read_series(path: Path, part: str) -> Volume:
     """The only series in a folder, the one that 'FOLDER#key' names, or one file; part: names a frame of it."""
     with no_warnings():
         return read_frame(path, part, open_series)
@@ -304,7 +267,7 @@ def open_series(path: Path) -> DynamicScan:
     (info,) = infos
     if by_text(images, "SOPClassUID").keys() <= SEGMENTATIONS:
         return _open_segmentation(images[0], path)
-    guesses = check_images(images, path)
+    said = check_images(images, path)
     is_scaled, not_hu = find_scale(images)
     frames, apart, times = frames_of(images, path)
     stacks = [stack_of(frame, path) for frame in frames]
@@ -315,19 +278,18 @@ def open_series(path: Path) -> DynamicScan:
                 f"{path}: expected all frames on one grid ({grid}), found frame {number} elsewhere. Export each grid as a series of its own."
             )
     shown = upright(grid) if tilt_of(grid) > TILT_DEGREES else grid
-    for shape in (grid.shape, shown.shape):
-        check_volume(shape, path)
+    check_volume(shown.shape, path)
 
-    def read(numbers: Iterable[int]) -> Iterator[Stored]:
+    def read(numbers: Iterable[int]) -> Iterator[Volume]:
         """Frames, counted from 0."""
-        return (_read_stack(stacks[number], info, guesses, is_scaled, not_hu) for number in numbers)
+        return (_read_stack(stacks[number], info, said, is_scaled, not_hu) for number in numbers)
 
     return DynamicScan(shown, len(frames), times, read, f", told apart by {apart}")
 
 
 def _read_stack(
     stack: Stack, info: SeriesInfo, of_series: list[str], is_scaled: bool, not_hu: str
-) -> Stored:
+) -> Volume:
     """The slices of a stack as one image, upright where a gantry tilt shears its grid."""
     check_kinds(stack.images)
     data = np.zeros(stack.grid.shape, np.float32)
@@ -349,31 +311,28 @@ def _read_stack(
             not_hu = not_hu or f"{NO_SCALE}, and no value below {CLEARLY_HU:g}"
         elif is_ct:
             said.append(f"It states {NO_SCALE}; its values are taken as Hounsfield units.")
+    tilt = tilt_of(stack.grid)
+    if tilt > TILT_DEGREES:
+        said.append(
+            f"Its gantry was tilted by {tilt:.1f} degrees; its slices are resampled to an upright grid."
+        )
     guesses = [message("guess", sentence) for sentence in said if sentence]
     slopes = [image.number("RescaleSlope") or 1.0 for image in stack.images]
     first, last = slopes[0], slopes[-1]
     if first != last and slopes == sorted(slopes, reverse=first > last):
         text = f"Its RescaleSlope drifts along the slices, from {first:g} to {last:g}. Look whether tissue keeps its brightness."
         guesses.append(message("guess", text, grade="caution"))
-    grid = stack.grid
-    tilt = tilt_of(grid)
-    if tilt > TILT_DEGREES:
-        text = f"Its gantry was tilted by {tilt:.1f} degrees; its slices are resampled to an upright grid."
-        grade: Grade = "caution" if modality == "mr" else "note"  # no gantry of an MR tilts
-        guesses.append(message("guess", text, grade=grade))
-        straight = resample(Volume(data[None], grid.affine, "", ""), upright(grid))
-        data, grid = straight.data[0], straight.grid
-    return Stored(
-        data,
-        grid.affine,
+    volume = Volume(
+        data[None],
+        stack.grid.affine,
         "",
         modality,
-        "",
-        tuple(guesses),
+        guesses=tuple(guesses),
+        body_part=info.body_part,
         not_hu=not_hu,
         kind=kind_of(info.image_type, info.description),
-        body_part=info.body_part,
     )
+    return resample(volume, upright(stack.grid)) if tilt > TILT_DEGREES else volume
 
 
 def _open_segmentation(image: Image, path: Path) -> DynamicScan:
@@ -390,18 +349,19 @@ def _open_segmentation(image: Image, path: Path) -> DynamicScan:
         segmentation = highdicom.seg.Segmentation.from_dataset(data)
         geometry = segmentation.get_volume_geometry()
         check_volume(geometry.spatial_shape, path)
-        volume = segmentation.get_volume(dtype=np.float32, combine_segments=True)
+        stored = segmentation.get_volume(dtype=np.float32, combine_segments=True)
         listed = [
             f"{number} {segmentation.get_segment_description(number).segment_label}"
             for number in segmentation.segment_numbers
         ]
     # highdicom orders slices against the normal of their planes, series are read along it;
     # its axes are slices, rows and columns
-    volume = volume.flip_spatial(0)
-    affine = check_affine(LPS_TO_RAS @ volume.affine[:, [2, 1, 0, 3]], path)
+    stored = stored.flip_spatial(0)
+    affine = check_affine(LPS_TO_RAS @ stored.affine[:, [2, 1, 0, 3]], path)
     said = message("guess", f"Its values are the numbers of segments: {first_of(listed)}.")
-    stored = Stored(np.ascontiguousarray(volume.array), affine, "", "seg", guesses=(said,))
-    return DynamicScan(Grid(geometry.spatial_shape, affine), 1, None, lambda _: iter([stored]))
+    data = np.ascontiguousarray(stored.array)[None]
+    volume = Volume(data, affine, "", "seg", guesses=(said,))
+    return DynamicScan(volume.grid, 1, None, lambda _: iter([volume]))
 
 
 DICOM = Format(

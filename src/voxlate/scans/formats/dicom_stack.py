@@ -44,23 +44,32 @@ RESCALE = ("RescaleSlope", "RescaleIntercept")
 TABLE = "ModalityLUTSequence"
 HU_TYPES = {"HU", "US", ""}  # US: unspecified, as many scanners write
 IMAGES_STATED = ("ImagesInAcquisition", "NumberOfSlices")
-# of whom the images of a series are, and of which scan: two values are refused, and never shown
-PATIENT = ("PatientID", "PatientBirthDate")
-SCAN = ("StudyInstanceUID", "FrameOfReferenceUID")  # more than two were written by an anonymiser
-IDENTITY = (*PATIENT, *SCAN, "SeriesInstanceUID", "SeriesDescription")
-# what is said of a series if any image states it
-STATED = {
-    ("PhotometricInterpretation", "MONOCHROME1"): (
-        "Its display is inverted (MONOCHROME1); its values are taken as stored. Check that large ones are bright."
-    ),
-    ("LossyImageCompression", "01"): (
-        "It was compressed with loss (LossyImageCompression); fine structures may be lost. Take the original."
-    ),
-    ("BurnedInAnnotation", "YES"): (
-        "Text is written into its pixels (BurnedInAnnotation). Look whether it names the patient or hides tissue."
-    ),
+# of whom the images of a series are, and of which scan: so many values are refused, and never shown;
+# more than two UIDs were written by an anonymiser
+IDENTITY = {
+    "PatientID": np.inf,
+    "PatientBirthDate": np.inf,
+    "StudyInstanceUID": 2,
+    "FrameOfReferenceUID": 2,
+    "SeriesInstanceUID": 0,
+    "SeriesDescription": 0,
 }
 COMPLEX = {"M", "P", "R", "I", "MAGNITUDE", "PHASE", "REAL", "IMAGINARY"}
+
+# all tags that are read of a slice
+TAGS_OF_SLICES = [
+    *PLACE,
+    *SIZE,
+    SPACING,
+    THICKNESS,
+    *ORDERS,
+    *RESCALE,
+    "RescaleType",
+    TABLE,
+    *IDENTITY,
+    *IMAGES_STATED,
+    "PhotometricInterpretation",
+]
 
 
 @dataclass(frozen=True)
@@ -221,19 +230,19 @@ def _check_step(step_mm: float, spacing_mm: float, thickness_mm: float, path: Pa
 
 
 def check_images(images: Sequence[Image], path: Path) -> list[str]:
-    """Compare images of a series; returns what is said of each difference that is no error.
+    """Compare images of a series; returns what is said of them that is no error.
 
     Raises BadInput for images of two patients or scans, and for such as are no slices of grey values.
     """
     said = []
-    for tag in IDENTITY:
+    for tag, most_refused in IDENTITY.items():
         values = by_text(images, tag)
         if len(values) > 1:
             said.append(
                 f"Its images have {len(values)} values of {tag}, or none; they are taken as one series."
             )
         values.pop("", None)
-        if (tag in PATIENT and len(values) > 1) or (tag in SCAN and len(values) == 2):
+        if 1 < len(values) <= most_refused:
             one, other, *_ = values.values()
             raise BadInput(
                 f"{path}: expected one series to be of one patient and scan, found {len(values)} values of {tag}: one in {one[0].name}, another in {other[0].name}. Put the images of each into a folder of its own, or convert the series with dcm2niix."
@@ -252,11 +261,12 @@ def check_images(images: Sequence[Image], path: Path) -> list[str]:
             raise BadInput(
                 f"{path}: expected the {max(stated):g} images that their headers state ({tag}), found {len(images)}. Copy the missing ones, or convert what there is with dcm2niix."
             )
-    for (tag, value), sentence in STATED.items():
-        # an inverted display has no meaning in a CT
-        is_usual = value == GREY[0] and images[0].text("Modality") == "CT"
-        if value in by_text(images, tag) and not is_usual:
-            said.append(sentence)
+    # an inverted display has no meaning in a CT
+    inverted = GREY[0] in by_text(images, "PhotometricInterpretation")
+    if inverted and images[0].text("Modality") != "CT":
+        said.append(
+            "Its display is inverted (MONOCHROME1); its values are taken as stored. Check that large ones are bright."
+        )
     return said
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from voxlate.base.errors import BadInput
-from voxlate.scans.formats.format import DynamicScan, KeptByFile, Stored
+from voxlate.scans.formats.format import DynamicScan, KeptByFile
+from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.misalignment import block_means
 
 # '#frame=12' (from 1), '#peak' or '#peak+8s' after a path; '@1.5s' after these: seconds from one frame to the next
@@ -37,7 +38,7 @@ def is_frame(text: str) -> bool:
     return FRAME.fullmatch(text) is not None
 
 
-def read_frame(path: Path, part: str, open_scan: Open) -> Stored:
+def read_frame(path: Path, part: str, open_scan: Open) -> Volume:
     """A frame of a dynamic scan, with a note of which one it is, or its only volume where `part` is "".
 
     open_scan: opens the scan behind the path. Frames count from 1. 'peak' is the arterial peak (see `peak_frame`), 'peak+8s' the frame nearest to 8 s after it, by
@@ -54,8 +55,8 @@ def read_frame(path: Path, part: str, open_scan: Open) -> Stored:
             f"{path}: expected one 3-D volume, found {scan.count} frames ({scan.grid}{scan.apart}). Name one of them, {path.name}#frame=1 to #frame={scan.count}, or #peak for the arterial peak of a bolus."
         )
     number, note = _number(path, part, scan, open_scan) if part else (0, "")
-    (stored,) = scan.read([number])  # to the end of the file, where its checksum is
-    return replace(stored, note=note)
+    (volume,) = scan.read([number])  # to the end of the file, where its checksum is
+    return replace(volume, note=note)
 
 
 def _number(path: Path, part: str, scan: DynamicScan, open_scan: Open) -> tuple[int, str]:
@@ -103,7 +104,7 @@ def _peak(path: Path, open_scan: Open) -> int:
     """The peak, computed once for the three frames of a pseudo-multiphase CTA."""
     scan = open_scan(path)
     sizes = [-(-length // most) for length, most in zip(scan.grid.shape, MOST_BLOCKS)]
-    blocks = [block_means(frame.data, sizes) for frame in scan.read(range(scan.count))]
+    blocks = [block_means(frame.data[0], sizes) for frame in scan.read(range(scan.count))]
     try:
         return peak_frame(np.stack(blocks))
     except BadInput as error:

@@ -1,4 +1,4 @@
-"""What a file format states of itself, what its reader returns, and the errors and limits that readers share."""
+"""What a file format states of itself, and the errors and limits that readers share."""
 
 import contextlib
 import math
@@ -12,9 +12,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from voxlate.base.errors import BadInput
-from voxlate.base.messages import Message
 from voxlate.base.option import bytes_of
-from voxlate.scans.images.grid import Codes, Grid, Volume
+from voxlate.scans.images.grid import Grid, Volume
 from voxlate.scans.layout_options import LARGEST_VOLUME
 
 Result = TypeVar("Result")
@@ -28,27 +27,6 @@ POINTER_BYTES = 1024  # pointers are shorter
 
 
 @dataclass(frozen=True)
-class Stored:
-    """The image in a file: data [D, H, W] float32, affine to RAS millimetres, unit and modality where stated.
-
-    note: which part of the file was read; guesses: on each assumption about what the file does not state;
-    codes: as those of Grid; not_hu: why the values cannot be Hounsfield units;
-    kind: of a DICOM series that is no ordinary scan; body_part: as that of Volume.
-    """
-
-    data: np.ndarray
-    affine: np.ndarray
-    unit: str = ""
-    modality: str = ""
-    note: str = ""
-    guesses: tuple[Message, ...] = ()
-    codes: Codes = (1, 1)
-    not_hu: str = ""
-    kind: str = ""
-    body_part: str = ""
-
-
-@dataclass(frozen=True)
 class DynamicScan:
     """A scan of several frames on one grid.
 
@@ -59,7 +37,7 @@ class DynamicScan:
     grid: Grid
     count: int
     times_s: np.ndarray | None
-    read: Callable[[Iterable[int]], Iterator[Stored]]
+    read: Callable[[Iterable[int]], Iterator[Volume]]
     apart: str = ""
 
 
@@ -69,14 +47,15 @@ class Format:
 
     Endings are in lower case and begin with '.'; '.nii.gz' is one ending. Its functions raise BadInput.
 
-    read(path, part): the image in a file; part: the text after '#' in a path ("" for none), which is_part(text) knows.
+    read(path, part): the image in a file, with unit and modality where the file states them; part: the text after '#' in a
+    path ("" for none), which is_part(text) knows.
     endings: of files that count as scans wherever a cohort's folder holds them.
     named_endings: of files that are read only where a path or a pattern names them.
     written_endings, write(path, volume, description): for formats that voxlate writes; volumes have one channel.
     partners: patterns of further files of the same image by its ending; '*' is the file's name without the ending.
     """
 
-    read: Callable[[Path, str], Stored]
+    read: Callable[[Path, str], Volume]
     endings: tuple[str, ...] = ()
     named_endings: tuple[str, ...] = ()
     is_part: Callable[[str], bool] | None = None

@@ -6,6 +6,7 @@ a frame ('FILE#frame=12', see dynamic.py), or a slice of an array file ('FILE.np
 
 import hashlib
 import zlib
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -15,14 +16,13 @@ from voxlate.base.errors import BadInput
 from voxlate.base.files import sha256_of, whole_file
 from voxlate.base.messages import message
 from voxlate.base.records import LARGEST
-from voxlate.scans.formats.array_files import ARRAY
+from voxlate.scans.formats.array_files import ARRAY, PICTURE
 from voxlate.scans.formats.dicom import DICOM, entries_in, folder_and_key, images_of
 from voxlate.scans.formats.dicom_file import looks_like_dicom
 from voxlate.scans.formats.format import Format, KeptByFile, check_fetched
 from voxlate.scans.formats.itk import ITK
 from voxlate.scans.formats.nifti import NIFTI, SYNTHETIC, read_start
-from voxlate.scans.formats.picture import PICTURE
-from voxlate.scans.images.grid import Volume, check_affine, orient
+from voxlate.scans.images.grid import Volume, check_affine
 from voxlate.scans.images.units import HOUNSFIELD, MR, unit_of
 
 WHITE = 250  # the least largest value of a windowed CT of 8 bits
@@ -133,17 +133,7 @@ def read_volume(path: Path | str, modality: str = "", allow_nan: bool = False) -
         unit = "grey"
         text = "It is read as grey values of a window, not as Hounsfield units: all are whole numbers from 0 to 255. Its images will have such values, too."
         guesses.append(message("grey-ct", text, grade="caution"))
-    return Volume(
-        stored.data[None],
-        stored.affine,
-        unit,
-        modality,
-        str(path),
-        stored.note,
-        tuple(guesses),
-        stored.codes,
-        stored.body_part,
-    )
+    return replace(stored, unit=unit, modality=modality, origin=str(path), guesses=tuple(guesses))
 
 
 def _is_window(data: np.ndarray) -> bool:
@@ -155,8 +145,7 @@ def _is_window(data: np.ndarray) -> bool:
 def write_volume(path: Path | str, volume: Volume, description: str = "") -> None:
     """Write a volume of one channel in the format of the path's ending; the file appears whole or not at all.
 
-    description: of the image, for formats that hold one. Raises BadInput for endings that are not written, and where a
-    picture is asked for and the volume has several slices.
+    description: of the image. Raises BadInput for endings that are not written.
     """
     path = Path(path)
     kind = next(
@@ -169,10 +158,6 @@ def write_volume(path: Path | str, volume: Volume, description: str = "") -> Non
         )
     check_affine(volume.affine, path)
     _check_finite(volume.data, path)
-    if kind is PICTURE and orient(volume, "LPS").grid.shape[0] != 1:
-        raise BadInput(
-            f"{path}: expected one slice for a picture, found {volume.grid}. Write .nii.gz instead."
-        )
     with whole_file(path) as temporary:
         kind.write(temporary, volume, description)
 

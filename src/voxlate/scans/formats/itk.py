@@ -10,7 +10,6 @@ from voxlate.base.errors import BadInput
 from voxlate.base.optional import optional_package
 from voxlate.scans.formats.format import (
     Format,
-    Stored,
     check_numbers,
     check_volume,
     errors_as,
@@ -27,7 +26,7 @@ HEADER_BYTES = 1 << 16
 NEEDED = ("SimpleITK", "registration")
 
 
-def read_itk(path: Path, _: str) -> Stored:
+def read_itk(path: Path, _: str) -> Volume:
     """A MetaImage (.mha, .mhd) or NRRD volume. Raises BadInput where SimpleITK is absent or the file is damaged."""
     itk = optional_package(*NEEDED, path, "SimpleITK", ", or convert the file to NIfTI")
     _check_place(path)
@@ -55,7 +54,7 @@ def read_itk(path: Path, _: str) -> Stored:
         lps = np.eye(4)
         lps[:in_space, :in_space] = (direction * image.GetSpacing())[:in_space, :in_space]
         lps[:in_space, 3] = image.GetOrigin()[:in_space]
-    return Stored(to_float32(data), check_affine(LPS_TO_RAS @ lps, path))
+    return Volume(to_float32(data)[None], check_affine(LPS_TO_RAS @ lps, path), "", "")
 
 
 def _check_place(path: Path) -> None:

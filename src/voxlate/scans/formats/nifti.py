@@ -19,7 +19,6 @@ from voxlate.scans.formats.format import (
     GZIP,
     DynamicScan,
     Format,
-    Stored,
     check_bytes,
     check_numbers,
     check_volume,
@@ -44,7 +43,6 @@ MAP_DESCRIPTIONS = {  # in the header of a map's file, by the end of its name
 }
 AGAIN = "Copy or download it again."
 
-SCANNER = 1
 ALIGNED = 2  # code of an affine that leads to the space of another file
 APART_MM = 0.1  # of a corner by two affines: float32 headers differ by less
 
@@ -106,9 +104,7 @@ def grid_of(image: Any, path: Path | str) -> tuple[Grid, tuple[Message, ...]]:
     if not isinstance(image, NiftiImage):
         return Grid(shape, check_affine(image.affine, path)), ()
     header = image.header
-    codes = (int(header[key]) for key in ("qform_code", "sform_code"))
-    # of a code that the standard lacks it is known that the file states a place
-    q, s = (code if code in nib.nifti1.xform_codes.code else SCANNER for code in codes)
+    q, s = (int(header[key]) for key in ("qform_code", "sform_code"))
     if not q and not s:
         guess = "its header states no orientation (the codes of qform and sform are 0), so rows were taken to run from right to left, columns to the front and slices to the top. Check left and right."
         affine = check_affine(header.get_base_affine(), path)
@@ -144,7 +140,7 @@ def _units(image: Any) -> tuple[str, str]:
         return "unknown", "unknown"
 
 
-def read_nifti(path: Path, part: str) -> Stored:
+def read_nifti(path: Path, part: str) -> Volume:
     """The volume in a .nii, .nii.gz, .mgh or .mgz file, or the frame that the part of its path names.
 
     Raises BadInput for damaged files, colour, complex voxels and singular affines.
@@ -159,10 +155,11 @@ def open_nifti(path: Path) -> DynamicScan:
     check_volume(grid.shape, path)
     count = prod(image.shape[3:])
 
-    def read(numbers: Iterable[int]) -> Iterator[Stored]:
+    def read(numbers: Iterable[int]) -> Iterator[Volume]:
         """Frames that follow each other, counted from 0."""
         for voxels in _frames(image, grid, path, [*numbers]):
-            yield Stored(to_float32(voxels), grid.affine, guesses=guesses, codes=grid.codes)
+            data = to_float32(voxels)[None]
+            yield Volume(data, grid.affine, "", "", guesses=guesses, codes=grid.codes)
 
     return DynamicScan(grid, count, _times(image, count), read)
 

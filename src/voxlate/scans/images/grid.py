@@ -16,6 +16,7 @@ from nibabel.orientations import (
 )
 from scipy import ndimage
 
+from voxlate.base.array_types import Float32
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message
 
@@ -95,6 +96,8 @@ class Volume:
         guesses: a message on each assumption about what the file does not state.
         codes: as those of Grid.
         body_part: that the file states; "" for none.
+        not_hu: why the values cannot be Hounsfield units; "" where they can.
+        kind: of a DICOM series that is no ordinary scan.
 
     Example:
         >>> import numpy as np, voxlate
@@ -113,6 +116,8 @@ class Volume:
     guesses: tuple[Message, ...] = ()
     codes: Codes = (1, 1)
     body_part: str = ""
+    not_hu: str = ""
+    kind: str = ""
 
     def __post_init__(self) -> None:
         kind, shape = getattr(self.data, "dtype", None), getattr(self.affine, "shape", None)
@@ -294,3 +299,24 @@ def _outside(
         from_centre = row[1] * y + row[2] * x + first - (length - 1) / 2
         beyond |= np.abs(from_centre) > length / 2 + 1e-4
     return beyond
+
+
+def slice_margin(thickness_mm: float, spacing_mm: float) -> int:
+    """Slices on each side that a slice of this thickness reaches into."""
+    return max(0, int(np.ceil(thickness_mm / spacing_mm / 2 - 0.5)))
+
+
+def through_plane(image: Float32, thickness_mm: float, spacing_mm: float) -> Float32:
+    """Means over a rectangular slice profile, [D, ...]; the image has `slice_margin` more slices on each side."""
+    reach = slice_margin(thickness_mm, spacing_mm)
+    if reach == 0:
+        return image
+    half = thickness_mm / spacing_mm / 2
+    steps = np.arange(-reach, reach + 1)
+    weights = np.clip(np.minimum(steps + 0.5, half) - np.maximum(steps - 0.5, -half), 0, 1)
+    weights = (weights / weights.sum()).astype(np.float32)
+    depth = len(image) - 2 * reach
+    out = np.zeros((depth, *image.shape[1:]), np.float32)
+    for k, weight in enumerate(weights):
+        out += weight * image[k : k + depth]
+    return out

@@ -53,9 +53,9 @@ def foreground(volume: Volume, air: Background | None = None) -> np.ndarray:
     the in-plane border (a constant, also a negative one, or noise); where there is none, everything is body.
     air: the background, where it is known.
     """
-    tissue, is_constant = _tissue(volume, air or find_air(volume))
-    if tissue is not None:
-        body = _outline(volume, tissue, is_constant)
+    air = air or find_air(volume)
+    if air.threshold is not None:
+        body = _outline(volume, *find_tissue(volume, air))
         if _draws_outline(volume, body, body.size):
             return body
     return np.ones(volume.grid.shape, bool)
@@ -74,9 +74,9 @@ def body_in_any_air(volume: Volume) -> np.ndarray:
     body, known, ends = None, None, varied_box(volume.data[0])
     for _ in range(ROUNDS):
         air = find_air(volume, ends)
-        tissue, is_constant = (None, True) if air == known else _tissue(volume, air)
-        if tissue is None:
+        if air == known or air.threshold is None:
             break
+        tissue, is_constant = find_tissue(volume, air)
         # as if the outermost planes went on: closing a gap keeps what it grows at the edge of an image
         outline = _outline(volume, np.pad(tissue, beyond, mode="edge"), is_constant)[inner]
         box = box_around(outline)
@@ -113,31 +113,21 @@ def find_air(volume: Volume, ends: Ends | None = None) -> Background:
     return _background(image if ends is None else image[within(ends)])
 
 
-def _tissue(volume: Volume, air: Background) -> tuple[np.ndarray | None, bool]:
-    """Voxels above the background, or that differ by as much from a constant one, and whether it is constant.
+def find_tissue(volume: Volume, air: Background | None = None) -> tuple[np.ndarray, bool]:
+    """Voxels above the background, inside a body or not (bool [D, H, W]), or that differ by as much from a constant one.
 
-    None where there is no background.
+    Also whether the background is one constant. Where none can be estimated, it is the lowest value.
     """
     image = volume.data[0]
+    air = air or find_air(volume)
     if air.threshold is None:
-        return None, True
+        return image > image.min(), True
     # a windowed picture has clean air around a whole head
     if not air.clean or volume.unit == "grey":
         return image > air.threshold, False
     away = image - air.value
     np.abs(away, out=away)
     return away > air.threshold - air.value, True
-
-
-def find_tissue(volume: Volume, air: Background | None = None) -> tuple[np.ndarray, bool]:
-    """Voxels above the background, inside a body or not (bool [D, H, W]), and whether the background is one constant.
-
-    Where no background can be estimated, it is the lowest value.
-    """
-    tissue, is_constant = _tissue(volume, air or find_air(volume))
-    if tissue is None:
-        tissue = volume.data[0] > volume.data.min()
-    return tissue, is_constant
 
 
 def background_value(volume: Volume, air: Background | None = None) -> float:
@@ -246,11 +236,10 @@ def brain(volume: Volume) -> np.ndarray:
 
 
 def clearest(units: Mapping[str, str]) -> str:
-    """The modality (given with its unit) in which a brain is found best: plain CT, other CT, T1, else the first."""
+    """The modality (given with its unit) in which a brain is found best: plain CT, other CT, else the first."""
     ct = [name for name, unit in units.items() if unit == "HU"]
     plain_ct = [name for name in ("ncct", "ct") if name in ct]
-    t1 = [name for name in ("t1", "t1c") if name in units]
-    return [*plain_ct, *ct, *t1, *units][0]
+    return [*plain_ct, *ct, *units][0]
 
 
 def _refuse_cut(volume: Volume, part: np.ndarray) -> None:

@@ -52,13 +52,12 @@ def palette(name: str) -> Picture:
     return np.rint(colours(np.arange(256))[:, :3] * 255).astype(np.uint8)
 
 
-def square_pixels(image: Picture, pixel: tuple[float, float], shortest: int = 0) -> Picture:
-    """Resize bytes [H, W] so that pixels are square (finer side kept), and no side is shorter than `shortest`."""
+def square_pixels(image: Picture, pixel: tuple[float, float]) -> Picture:
+    """Resize bytes [H, W] so that pixels are square (finer side kept)."""
     height = image.shape[0] * pixel[0]
     width = image.shape[1] * pixel[1]
     finest = min(pixel)
-    enlarge = max(1.0, shortest / max(1.0, min(height, width) / finest))
-    size = (max(1, round(width / finest * enlarge)), max(1, round(height / finest * enlarge)))
+    size = (round(width / finest), round(height / finest))
     if size == (image.shape[1], image.shape[0]):
         return image
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
