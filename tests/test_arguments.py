@@ -209,7 +209,7 @@ def test_a_model_of_several_sources_asks_for_their_names(run, cohort):
 
 
 def test_a_value_of_the_command_line_is_read_as_there(run, cohort, tmp_path):
-    texts = {"exclude": "case[1-5]", "set": {"slices": "tiled"}}
+    texts = {"exclude": "case[1-5]", "set": {"slices.kind": "tiled"}}
     tables = {"exclude": ["case[1-5]"], "set": {"slices": {"kind": "tiled"}}}
     images = []
     for number, options in enumerate((texts, tables)):

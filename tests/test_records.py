@@ -170,7 +170,6 @@ def test_half_a_line_of_a_log_is_left_out(tmp_path):
     [
         {"inputs": {"t1": {"path": "a\0b"}}},
         {"images": {"../t2.nii.gz": "0"}},
-        {"range": {"t2": [1, 0]}},
         {"synth": {"samples": 0}},
         {"axes": "XYZ"},
         {"calibration": {"coverage": "0.9"}},

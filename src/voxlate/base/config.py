@@ -102,7 +102,7 @@ def fill(
     """
     stated = reworded(values, _stated)
     try:
-        return _read(kind, stated, code)
+        return from_plain(kind, stated, code)
     except ValidationError as error:
         said = dict.fromkeys(_sentence(kind, stated, one, change) for one in error.errors())
     raise BadInput(f"{where}: {' Also '.join([*said][:MOST_WRONG])}")
@@ -113,7 +113,7 @@ def _stated(text: str) -> str | None:
     return None if text == UNSET else text
 
 
-def _read(kind: Any, values: Any, code: Collection[str] = ()) -> Any:
+def from_plain(kind: Any, values: Any, code: Collection[str] = ()) -> Any:
     """Plain values as an object of a kind; as in JSON a list is a tuple, and else nothing is converted."""
     return adapter(kind).validate_json(to_json(values, fallback=str), context=code)
 
@@ -184,12 +184,14 @@ class Importable:
             kind = value.get("kind") if isinstance(value, Mapping) else value
             if isinstance(kind, str) and IMPORT.fullmatch(kind):
                 return self._of_user(value, kind, info.context or ())
+            if is_dataclass(value) and not _is_own(type(value)):
+                return value  # already filled
             if not self.homes:
                 return own(value)
             if not isinstance(kind, str) or kind not in self.homes:
                 tags = {"tag": f"{kind}", "expected_tags": ", ".join(sorted(self.homes))}
                 raise PydanticCustomError(WRONG_KIND if kind else NO_KIND, "is of no kind", tags)
-            return _read(load_object(self.homes[kind]), value, info.context or ())
+            return from_plain(load_object(self.homes[kind]), value, info.context or ())
 
         return core_schema.with_info_wrap_validator_function(
             filled,
@@ -230,7 +232,7 @@ class Provided:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> "core_schema.CoreSchema":
         return core_schema.no_info_plain_validator_function(
-            lambda value: _read(self.load(), value),
+            lambda value: from_plain(self.load(), value),
             serialization=core_schema.plain_serializer_function_ser_schema(to_tables),
         )
 

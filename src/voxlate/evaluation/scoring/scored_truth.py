@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from voxlate.base.array_types import Bool, Float32
-from voxlate.base.config import adapter
+from voxlate.base.config import from_plain
 from voxlate.base.errors import BadInput
 from voxlate.checks.check_table import mask_numbers, refuse_misplaced
 from voxlate.evaluation.evaluation_options import EvaluateOptions
@@ -33,7 +33,7 @@ def _network_map(item: Item) -> tuple[IntensityMap, Scale]:
         raise BadInput(
             f"{item.case.case}: expected provenance that states the network's units of {item.modality} for --units network, found none. Synthesise again, or score in the image's own units."
         )
-    scaled_by: IntensityMap = adapter(Intensity).validate_python(entry["map"])
+    scaled_by: IntensityMap = from_plain(Intensity, entry["map"])
     return scaled_by, Scale(entry["low"], entry["high"])
 
 

@@ -238,6 +238,8 @@ def _contradictions(
     physics = recipe.data.physics
     if data.physics != physics:
         yield f"expected the same data.physics in every stage, found another in {named}. Drop it from the stage."
+    if physics is not None and (unused := sorted(set(physics.contrasts) - recipe.modalities)):
+        yield f"expected the contrasts of data.physics to be in data.source or data.target, found {unused[0]} in neither. Add it there, or drop data.physics.contrasts.{unused[0]}."
     if physics is not None and data.slices is not None:
         yield "expected no data.slices with data.physics, whose images exist only when they are read, found a filter. Drop it."
 

@@ -198,6 +198,8 @@ def _change(values: Any, key: str, value: Any) -> None:
             )
     value = UNSET if value is None else value
     parsed = toml_value(value) if isinstance(value, str) else value
+    if isinstance(parsed, float) and parsed.is_integer():
+        parsed = int(parsed)  # --set train.steps=1e5
     if isinstance(values, list):
         values[_place(values, last, f"--set {key}")] = parsed
     else:
