@@ -1091,6 +1091,7 @@ def serve(
     *,
     data: Path | str | None = None,
     port: int = 8765,
+    host: str = "127.0.0.1",
     name: Sequence[str] = (),
     token_file: Path | str | None = None,
     keep: float = 24.0,
@@ -1104,6 +1105,7 @@ def serve(
         runs: Run folders, exported models, weights files, starter:NAME or hf://NAME/REPO; without any, the installed starters.
         data: Folder of uploads, queue and results (default: in the user's cache).
         port: Port of the page. From 1 to 65535. Default: 8765.
+        host: Own IPv4 address to listen on, which needs token_file; 0.0.0.0: all. Default: 127.0.0.1.
         name: Further host name by which browsers reach the page. Repeatable.
         token_file: File with an own token of at least 16 characters, for several browsers.
         keep: Hours after which uploads and results are removed. At least 0.1. Default: 24.0.

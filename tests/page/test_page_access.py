@@ -13,6 +13,7 @@ from refusals import refuses
 from rows import every_row, slow
 from voxlate.clinic.share_options import ServeOptions
 from voxlate.page.access import CONTENT_POLICY
+from voxlate.page.jobs import Jobs
 from voxlate.page.server import check_server, label_runs, serve
 
 PATHS = "/ /uploads/20260101-000000-0123456789ab /jobs/x /jobs/x/out/y /docs /openapi.json"
@@ -75,7 +76,7 @@ HEADERS = {
 }
 
 
-def test_every_response_has_the_security_headers(page):
+def test_every_response_has_the_security_headers(page, monkeypatch):
     made = page()
     stranger = made.stranger()
     answers = [made.get(path) for path in ("/", "/nothing", "/static/page.css")]
@@ -84,6 +85,10 @@ def test_every_response_has_the_security_headers(page):
         stranger.get("/"),
         stranger.get("/", headers={"host": "evil.example"}),
     ]
+    with monkeypatch.context() as fault:
+        fault.setattr(Jobs, "all", None)
+        answers.append(made.get("/"))
+    assert answers[-1].status_code == 500
     for answer in answers:
         assert {**answer.headers}.items() >= HEADERS.items()
     assert made.get("/").headers["cache-control"] == "no-store"
@@ -116,6 +121,8 @@ def test_a_request_without_a_length_is_refused(page):
 @every_row(
     "options, named",
     [
+        ({"host": "10.0.0.5"}, "--token-file FILE"),
+        ({"host": "0.0.0.0", "token_file": "x" * 16}, "--name NAME"),
         ({"token_file": "short"}, "at least 16"),
         ({"runs": ["nowhere"]}, "nowhere"),
         ({"runs": []}, "no starter"),
@@ -161,11 +168,15 @@ def test_a_token_is_read_from_a_file_of_its_owner_alone_and_never_from_the_comma
     file = tmp_path / "token"
     file.write_text(f"{TOKEN}\n")
     file.chmod(0o600)
-    assert typed("serve . --data data --token-file token").code == 0
+    answer = typed("serve . --data data --token-file token --host 0.0.0.0 --name ward")
+    assert "not encrypted" in answer.out
     assert served[0].token == TOKEN
+    assert served[0].address.startswith("http://ward:8765/")
     assert "--token-file" in typed(f"serve . --data data --token '{TOKEN}'").refusal
     if os.name == "posix":
         file.chmod(0o640)
         said = typed("serve . --data data --token-file token").err
         assert "found a file that others may read" in said
+    monkeypatch.setattr("voxlate.page.server.PACKAGES", ["no_such_package"])
+    assert "voxlate[serve]" in typed("serve . --data data").refusal
     assert len(served) == 1

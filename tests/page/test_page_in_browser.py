@@ -1,9 +1,11 @@
 """The whole page in a real browser: from the upload to the download, by mouse and by keyboard, on a phone, in the dark."""
 
 import re
+import shutil
 import threading
 from contextlib import ExitStack
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -97,7 +99,7 @@ def study(small_head, tmp_path):
         save(item(SOPClassUID=kind, SOPInstanceUID="1.2.9", Modality="SR"), disc / place)
     for name in ("README.TXT", "LOGO.JPG"):
         (disc / name).write_text(name)
-    return disc
+    return Path(shutil.make_archive(str(disc), "zip", disc))
 
 
 @pytest.mark.parametrize("screen", SCREENS)
@@ -112,7 +114,7 @@ def test_a_study_of_a_hospital_becomes_a_ct_by_three_clicks(entered, calibrated,
         button = page.get_by_role("button", name=text).first
         button.tap() if "has_touch" in options else button.click()
 
-    page.set_input_files("#folder", study)
+    page.set_input_files("#files", study)
     _assert_structure(page)
     press("Upload, and see")
     page.wait_for_url("**/uploads/*")  # the upload has a bar of its own
@@ -188,7 +190,7 @@ def test_the_whole_way_works_by_keyboard_alone_on_a_phone_in_the_dark(entered, r
     _assert_structure(page)
     _tab_to(page, ".skip")
     _tab_to(page, "#files")
-    page.set_input_files("#folder", study)  # the dialog for files belongs to the system
+    page.set_input_files("#files", study)  # the dialog for files belongs to the system
     _tab_to(page, "button.primary")
     page.keyboard.press("Enter")
     page.get_by_text("Fits.").wait_for()

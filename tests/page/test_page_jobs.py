@@ -11,9 +11,8 @@ import pytest
 from paging import TOKEN, free_port, until
 
 from refusals import refuses
-from voxlate.base.files import write_json
-from voxlate.page.jobs import PROGRESS, Jobs
-from voxlate.page.work import Worker
+from voxlate.page.jobs import Jobs
+from voxlate.page.work import Worker, writes_progress
 
 
 @pytest.fixture
@@ -123,16 +122,19 @@ def test_old_jobs_are_removed(jobs):
     assert not (jobs.root / old).exists()
 
 
-def test_the_page_shows_progress_and_a_way_to_cancel(page):
+def test_the_page_shows_progress_and_a_way_to_cancel(page, monkeypatch):
     made = page()
     folder = made.jobs.reserve()
     name = made.jobs.add("synthesise", "ct of scan", {"check": "gone"}, folder).name
     made.jobs.take()
-    facts = {"stage": "synthesising", "percent": 25}
-    write_json(made.jobs.folder(name) / PROGRESS, facts)
+    monkeypatch.setattr(time, "monotonic", iter((10, 20)).__next__)
+    step = writes_progress(folder)
+    step("slices", 1, 8)
+    step("slices", 2, 8)
+    monkeypatch.undo()
     for place in ("/", f"/jobs/{name}"):
         text = made.get(place).text
-        assert "Synthesising, 25 %" in text
+        assert "Synthesising, 25 %, about 60 s left" in text
         assert f'action="/jobs/{name}/delete"' in text
     made.jobs.end(name, "why")
     assert "HX-Refresh" not in made.get(f"/jobs/{name}").headers

@@ -1,4 +1,7 @@
-"""Uploads: what an upload may be, and that a refused one leaves nothing."""
+"""Uploads: what an upload and its zips may be, and that a refused one leaves nothing."""
+
+import io
+import zipfile
 
 from refusals import refuses
 from rows import every_row
@@ -8,17 +11,36 @@ from voxlate.page.uploads import safe_parts
 KB = 1024
 
 
+def archive(files):
+    """A zip with these files."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as opened:
+        for entry, content in files.items():
+            opened.writestr(entry, content)
+    return made.getvalue()
+
+
+def liar():
+    """A zip whose headers state another size of its file than it has."""
+    content = bytearray(archive({"a": bytes(range(256)) * 400}))
+    for at in (content.find(b"PK\x01\x02") + 24, 22):  # the uncompressed size, in both headers
+        content[at : at + 4] = (10).to_bytes(4, "little")
+    return bytes(content)
+
+
 def stored(made):
     """The files of all uploads, by their paths below the folders of the scans."""
     found = made.jobs.root.glob("*/scans/**/*")
     return sorted(path.as_posix().split("/scans/")[1] for path in found if path.is_file())
 
 
-def test_the_files_of_folders_are_stored_and_hidden_ones_are_left_out(page):
+def test_the_files_of_folders_and_zips_are_stored_and_hidden_ones_are_left_out(page):
     made = page()
     names = ("my/study/1", "my/__MACOSX/._1", "my/.DS_Store", "b/Ö x.nii")
-    made.upload(**dict.fromkeys(names, b"x"))
-    assert stored(made) == ["b/Ö_x.nii", "my/study/1"]
+    files = dict.fromkeys(names, b"x")
+    made.upload(**files, **{"a/other.ZIP": archive(files)})
+    kept = ["b/Ö_x.nii", "my/study/1"]
+    assert stored(made) == [*(f"a/other/{name}" for name in kept), *kept]
 
 
 @every_row("name", ["../up.nii", "/etc/up.nii", "C:\\up.nii", "a/../../up.nii"])
@@ -45,6 +67,13 @@ REFUSED = {
     "too large": ({"a.nii": b"x" * 70 * KB}, "at most 65536 bytes"),
     "two of a name": ({"a b.nii": b"x", "a_b.nii": b"x"}, "twice"),
     "a file as a folder": ({"a": b"x", "a/b": b"x"}, "twice"),
+    "no zip": ({"a.zip": b"no zip"}, "unpacked"),
+    "zips that expand too far": (
+        {f"{name}.zip": archive({"a": bytes(40 * KB)}) for name in "bc"},
+        "also unpacked",
+    ),
+    "a zip that states another size": ({"a.zip": liar()}, "unpacked"),
+    "a zip that leads out": ({"a.zip": archive({"../../b": b"x"})}, "inside a folder"),
     "nothing": ({}, "found"),
 }
 

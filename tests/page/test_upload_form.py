@@ -15,7 +15,7 @@ pytestmark = pytest.mark.browser
 
 FORM = """
 <form class="upload" data-upload action="/uploads" method="post" enctype="multipart/form-data">
-  <div class="drop"><label for="files">Files</label>
+  <div class="drop"><label for="files">Files or a zip</label>
   <input id="files" name="files" type="file" multiple></div>
   <label for="folder">A folder</label>
   <input id="folder" name="files" type="file" webkitdirectory multiple>

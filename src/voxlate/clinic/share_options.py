@@ -111,6 +111,13 @@ class ServeOptions:
         MainOption("Folder of uploads, queue and results (default: in the user's cache)."),
     ] = None
     port: Annotated[int, MainOption("Port of the page.", least=1, most=65535)] = 8765
+    host: Annotated[
+        str,
+        Option(
+            "Own IPv4 address to listen on, which needs --token-file; 0.0.0.0: all.",
+            metavar="ADDRESS",
+        ),
+    ] = "127.0.0.1"
     name: Annotated[
         Sequence[str],
         Option("Further host name by which browsers reach the page. Repeatable.", read=as_list),

@@ -61,7 +61,7 @@ class JobState:
     kind: check or synthesise.
     state: queued, running, done or failed.
     at: when it was asked for, in the time of the machine that runs voxlate.
-    stage, percent: how far a running job is; None before it is known.
+    stage, percent, seconds_left: how far a running job is; the numbers are None before they are known.
     why: the reason of a failure.
     fits: of a check, the best first.
     images: addresses by name, as synth writes them; also NAME_low and NAME_high.
@@ -80,6 +80,7 @@ class JobState:
     at: str
     stage: str = ""
     percent: int | None = None
+    seconds_left: int | None = None
     why: str = ""
     fits: list[Fit] = field(default_factory=list)
     images: Mapping[str, str] = field(default_factory=dict)

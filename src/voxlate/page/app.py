@@ -20,10 +20,10 @@ from voxlate import __version__
 from voxlate.base.errors import BadInput
 from voxlate.base.files import lock
 from voxlate.page import pages
-from voxlate.page.access import guard
+from voxlate.page.access import HEADERS, guard
 from voxlate.page.api import OPENAPI
 from voxlate.page.jobs import Jobs, NoSuchJob
-from voxlate.page.page_settings import LOCAL, Settings
+from voxlate.page.page_settings import Settings
 from voxlate.page.pages import NO_PAGE, Site, site_of
 from voxlate.page.work import Start, Worker, start_process
 
@@ -101,14 +101,16 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     def fault(request: Request, error: Exception) -> Response:
-        """A fault of voxlate."""
+        """A fault of voxlate, whose page does not pass the guard."""
         said = f"This should not happen: {type(error).__name__}. The terminal of the server shows where."
-        return site_of(request).error(request, 500, said)
+        page = site_of(request).error(request, 500, said)
+        page.headers.update(HEADERS)
+        return page
 
 
 def run_server(settings: Settings) -> None:
     """Serve the page until the process is asked to end; raises BadInput where the port is in use."""
-    listening = _listen(settings.port)
+    listening = _listen(settings.host, settings.port)
     with lock(settings.data), listening:
         tempfile.tempdir = (
             f"{settings.data}"  # the forms of uploads, on the disk whose room is checked
@@ -124,11 +126,11 @@ def run_server(settings: Settings) -> None:
         uvicorn.Server(config).run(sockets=[listening])
 
 
-def _listen(port: int) -> socket.socket:
-    """A socket that listens on the port, for this machine alone."""
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that listens on the port of an address."""
     try:
-        return socket.create_server((LOCAL, port))
+        return socket.create_server((host, port))
     except OSError as error:
         raise BadInput(
-            f"{port}: expected a free port of this machine, found '{error.strerror}'. Choose another --port."
+            f"{host}:{port}: expected a free port of this machine, found '{error.strerror}'. Choose another --port or --host."
         ) from error

@@ -175,7 +175,7 @@ async def upload(request: Request, site: OfSite) -> Response:
     scans = folder / SCANS
     scans.mkdir()
     try:
-        await receive(request, scans)
+        await receive(request, scans, settings.upload_bytes)
         files = sorted(path for path in scans.rglob("*") if path.is_file())
         if not files:
             raise BadInput("upload: expected files, found none. Choose a scan first.")

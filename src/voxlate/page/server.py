@@ -9,18 +9,29 @@ from typing import Annotated
 from voxlate.base.errors import BadInput, as_list, plural
 from voxlate.base.hub import address_of, download, is_on_hub
 from voxlate.base.machine import cache_folder
+from voxlate.base.optional import optional_package
 from voxlate.clinic.share_options import SHORTEST_TOKEN, ServeOptions
 from voxlate.commands.api.entry import RUNS, Address, Command
 from voxlate.commands.api.progress import say
-from voxlate.page.page_settings import Settings
+from voxlate.page.page_settings import LOCAL, WILDCARDS, Settings
 from voxlate.training.starters.names import folder_of, is_starter, starter_names
 
+PACKAGES = ("fastapi", "uvicorn", "python_multipart", "jinja2")
 OTHERS = 0o077  # the permissions of all but the owner
 
 
 def check_server(runs: Sequence[Address], options: ServeOptions) -> Settings:
     """Check the options of a server; raises BadInput where a run is absent, or where others could get in."""
     token = secrets.token_urlsafe(32)
+    host, names = options.host, options.name
+    if host not in LOCAL and options.token_file is None:
+        raise BadInput(
+            f"--host {host}: expected a token with an address that other machines reach, found none. Add --token-file FILE."
+        )
+    if host in WILDCARDS and not names:
+        raise BadInput(
+            f"--host {host}: expected --name with the host name by which browsers reach the page, found none. Add --name NAME, or listen on one address."
+        )
     if options.token_file is not None:
         token = read_token(Path(options.token_file))
     return Settings(
@@ -28,8 +39,9 @@ def check_server(runs: Sequence[Address], options: ServeOptions) -> Settings:
         Path(options.data or cache_folder() / "serve").absolute(),
         token,
         options.device,
+        host,
         options.port,
-        tuple(options.name),
+        tuple(names),
         keep_hours=options.keep,
     )
 
@@ -52,7 +64,7 @@ def read_token(file: Path) -> str:
     """
     serve RUN
     serve RUN starter:head-mr-to-ct
-    serve RUN --name page.example.org --token-file FILE
+    serve RUN --host 10.0.0.5 --token-file FILE
     """
 )
 def serve(
@@ -76,8 +88,12 @@ def serve(
         >>> voxlate.serve("RUN", port=8765)  # doctest: +SKIP
     """
     settings = check_server(as_list(runs), options)
+    for package in PACKAGES:
+        optional_package(package, "serve", "voxlate serve", f"the package {package}")
     from voxlate.page.app import run_server
 
+    if settings.host not in LOCAL:
+        say("The connection is not encrypted: others on the network can read scans and the token.")
     say(f"{plural(len(settings.runs), 'model')}: {', '.join(settings.runs)}.")
     say(f"Open this page in a browser; Ctrl-C ends the server:  {settings.address}")
     run_server(settings)

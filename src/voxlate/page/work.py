@@ -111,14 +111,19 @@ class Worker:
 def writes_progress(folder: Path) -> Callable[..., None]:
     """A function that writes how far the work of a job is, at most twice a second."""
     written = 0.0
+    begun = dict[str, tuple[float, int]]()  # time and finished parts of each stage's first report
 
     def step(stage: str, done: int, total: int, *_: object) -> None:
         nonlocal written
         now = time.monotonic()
+        since, before = begun.setdefault(stage, (now, done))
         if now - written >= EVERY_SECONDS or done >= total:
             written = now
             percent = round(100 * done / max(total, 1))
-            write_json(folder / PROGRESS, {"stage": STAGES.get(stage, stage), "percent": percent})
+            facts: dict[str, str | int] = {"stage": STAGES.get(stage, stage), "percent": percent}
+            if done > before:
+                facts["seconds_left"] = round((now - since) / (done - before) * (total - done))
+            write_json(folder / PROGRESS, facts)
 
     return step
 

@@ -1,4 +1,4 @@
-// Uploads by drag and drop, of files and folders, with the progress of the transfer.
+// Uploads by drag and drop, of files, folders and zips, with the progress of the transfer.
 //
 // Without this script the form is an ordinary one and the browser sends it itself. Every part carries the path inside the
 // dropped folder as its file name, because a folder of DICOM slices is recognised by its files and not by one of them.
@@ -94,7 +94,7 @@ function bodyOf(form, files) {
 function send(form, files) {
   form.querySelector(".upload-problem")?.remove();
   if (files.length === 0) {
-    showProblem(form, "No file is chosen: choose a NIfTI file or a folder of DICOM files.");
+    showProblem(form, "No file is chosen: choose a NIfTI file, a zip or a folder of DICOM files.");
     return;
   }
   const submit = form.querySelector('[type="submit"]');
