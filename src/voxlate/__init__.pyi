@@ -103,7 +103,7 @@ def recipes(
     """List the shipped recipes to start from by source and target, or those of a paper, or print one.
 
     Args:
-        name: Recipe to print.
+        name: Recipe to print, with the meaning of every key.
         paper: Paper whose recipes are listed: its system, baselines and ablations; all: every recipe.
         allow_code: Import and run the model's own Python code.
 

@@ -302,6 +302,12 @@ def key_types(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind, include_extras=True)
 
 
+def meaning_of(hint: Any) -> str:
+    """The meaning that the annotation of a key states; "" where it states none."""
+    notes = getattr(hint, "__metadata__", ())
+    return next((note.description for note in notes if getattr(note, "description", None)), "")
+
+
 def members(hint: Any) -> list[Any]:
     """The settings classes that a type may stand for: itself, or the members of a union, or a list's elements."""
     if get_origin(hint) is Annotated:
