@@ -8,11 +8,11 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import Any
 
 import typer
 
-from voxlate.base.config import key_types, members
+from voxlate.base.config import key_types, meaning_of, members
 from voxlate.base.messages import Code, codes
 from voxlate.commands.cli.terminal import command_line
 from voxlate.evaluation.scoring.metrics import METRICS, REGION_METRICS, Metric
@@ -79,7 +79,7 @@ def recipe_keys() -> str:
     """Every key of a recipe with its default and meaning, a section for each table and each of its kinds."""
     parts = [
         "# Recipe keys",
-        "A recipe is a TOML file. `voxlate recipes NAME` prints a shipped recipe with every key and its value. "
+        "A recipe is a TOML file. `voxlate recipes NAME` prints a shipped recipe with every key, its value and its meaning. "
         'A table with several kinds is chosen by its key `kind`, as in `net = { kind = "unet" }`.',
     ]
     parts += [_settings(name, kind) for name, kind in _tables("", Recipe, set())]
@@ -107,7 +107,7 @@ def _settings(name: str, kind: Any) -> str:
         kinds = [str(getattr(one, "kind", "")) for one in members(hints[field.name])]
         choice = f" ({', '.join(code(one) for one in kinds)})" if len(kinds) > 1 else ""
         rows.append(
-            (code(field.name), _default(field), escaped(_meaning(hints[field.name])) + choice)
+            (code(field.name), _default(field), escaped(meaning_of(hints[field.name])) + choice)
         )
     heading = f'{title}: kind = "{chosen}"' if isinstance(chosen, str) else title
     sentence = escaped((kind.__doc__ or "").split("\n\n")[0])
@@ -118,12 +118,6 @@ def _settings(name: str, kind: Any) -> str:
 def _keys(kind: Any) -> dict[str, dataclasses.Field[Any]]:
     """The fields of a settings class that a recipe gives, without the one that names the kind."""
     return {field.name: field for field in dataclasses.fields(kind) if field.name != "kind"}
-
-
-def _meaning(hint: Any) -> str:
-    """The description in a key's annotation."""
-    notes = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
-    return next((note.description for note in notes if getattr(note, "description", None)), "")
 
 
 def _default(field: dataclasses.Field[Any]) -> str:

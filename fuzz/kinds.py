@@ -123,7 +123,7 @@ KINDS = (
     *(
         Kind(file, f"out/{file}", command, file == "scores.csv", restored="out")
         for file in ("metrics.json", "scores.csv")
-        for command in (("report", "out"), COMPARE)
+        for command in (("report", "out"), (*COMPARE, "--report", "new.html"))
     ),
     Kind("naive baselines", "run/naive.safetensors", (*EVALUATE, "--json"), form="naive"),
     Kind(

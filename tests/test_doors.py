@@ -13,7 +13,7 @@ import stub
 import voxlate as package
 from refusals import refuses
 from rows import every_row, slow
-from voxlate.commands.agents import CLOSED, NEVER, Tools
+from voxlate.commands.agents import CLOSED, NEVER, Tools, bounded
 from voxlate.commands.api.entry import COMMANDS, HOMES, commands
 from voxlate.commands.api.progress import Reporter
 from voxlate.commands.cli.terminal import command_line
@@ -180,3 +180,8 @@ def test_an_agent_that_may_write_prepares_a_cohort(cohort, tmp_path, monkeypatch
     answer = Tools([tmp_path], True).call("prepare", given, Reporter(lambda *_: None))
     assert answer["result"]["cases"] == {"train": 4, "val": 1, "test": 1}
     assert answer["left"] == []
+
+
+def test_a_long_result_for_an_agent_is_its_number_and_its_first_entries():
+    made = bounded({"files": [*range(500)], "few": [1, 2]})
+    assert made == {"files": {"count": 500, "first": [*range(10)]}, "few": [1, 2]}

@@ -109,11 +109,12 @@ def test_the_documented_sampler_and_schedule_train_and_synthesise(
     for name, wrong, words in (
         ("wrong_shape", "x[:, :, :, :1]", "expected a tensor"),
         ("wrong_code", "1 / 0", "wrong_code.py, line 2"),
+        ("no_python", "x[", "no_python.py, line 2"),
     ):
         code = f"def sampler(denoise, schedule, x, times, noise):\n    return {wrong}\n"
         (tmp_path / f"{name}.py").write_text(code)
         command = f"synth run cohort --out {name} --set sampler={name}:sampler --allow-code"
-        assert words in typed(command).said
+        assert words in typed(command).refusal
 
 
 @every_row(

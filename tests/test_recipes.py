@@ -1,4 +1,4 @@
-"""Every recipe that comes with the package loads, builds its networks and takes a step."""
+"""Every recipe that comes with the package loads, explains itself, builds its networks and takes a step."""
 
 import dataclasses
 import json
@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from refusals import refuses
+from voxlate.commands.api.choosing import key_lines
 from voxlate.science.batch import Batch
 from voxlate.science.diffusion.noise import Noise
 from voxlate.training import recipe as recipes
 
 
-def test_every_recipe_says_what_to_expect_and_survives_being_written():
+def test_every_recipe_says_what_to_expect_explains_its_keys_and_survives_being_written():
     for name in recipes.names():
         head, made = recipes.head_of(name), recipes.read(name)
         assert re.search(rf"voxlate train {name} |--like {name}\b|voxlate demo", head), name
@@ -25,6 +26,8 @@ def test_every_recipe_says_what_to_expect_and_survives_being_written():
         if measured:
             assert re.search("bfloat16|float32", head[measured.start() :].split("\n")[0]), name
         assert recipes.from_dict(json.loads(json.dumps(recipes.to_dict(made))), name) == made
+        for line in key_lines(made):
+            assert len(line.partition("  ")[2]) > 3, (name, line)
 
 
 MOST = {"depth": 2, "blocks": 2, "groups": 8, "head_width": 8}

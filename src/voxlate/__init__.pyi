@@ -103,7 +103,7 @@ def recipes(
     """List the shipped recipes to start from by source and target, or those of a paper, or print one.
 
     Args:
-        name: Recipe to print.
+        name: Recipe to print, with the meaning of every key.
         paper: Paper whose recipes are listed: its system, baselines and ablations; all: every recipe.
         allow_code: Import and run the model's own Python code.
 
@@ -756,6 +756,7 @@ def compare(
     folders: Sequence[Path | str],
     *,
     reference: str | None = None,
+    report: Path | str | None = None,
     out: Path | str | None = None,
 ) -> Comparison:
     """Compare scored methods by paired tests.
@@ -763,6 +764,7 @@ def compare(
     Args:
         folders: Scored folders of the same cases.
         reference: Folder against which the others are tested. Default: the best one.
+        report: HTML page with the table and pictures.
         out: File of the table: .csv or .tex (LaTeX).
 
     Returns:

@@ -17,6 +17,7 @@ from made_volumes import head, made_volume, save
 from refusals import refuses
 from voxlate.base.files import read_json, write_json
 from voxlate.base.messages import message
+from voxlate.evaluation.compare import compare
 from voxlate.evaluation.reports.case_pictures import (
     TILE,
     CaseImage,
@@ -25,7 +26,7 @@ from voxlate.evaluation.reports.case_pictures import (
     read_case,
 )
 from voxlate.evaluation.reports.charts import score_charts
-from voxlate.evaluation.reports.page import report
+from voxlate.evaluation.reports.page import report, write_comparison
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.scans.formats.io import write_volume
 from voxlate.scans.images import pictures
@@ -215,3 +216,12 @@ def test_scores_have_charts_of_patients_of_the_means_of_regions_and_of_coverage(
     # three patients are the fewest of a plot
     few = {"synthesis": {"mae": [5.0, 6.0]}, "copy": {"mae": [9.0, 9.0]}}
     assert score_charts(made_scores({"ct": few})) == []
+
+
+def test_a_comparison_shows_each_method_beside_the_truth(out):
+    again = shutil.copytree(out, out.with_name("again"))
+    write_comparison(compare([out, again]), out.with_name("methods.html"))
+    page = Page(out.with_name("methods.html").read_text(encoding="utf-8"))
+    (alt,) = (alt for alt in page.alts if "head1" in alt)
+    methods = "out, synthesis, out, error, again, synthesis, again, error"
+    assert alt == f"head1: source t1, truth ct, {methods}"

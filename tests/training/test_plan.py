@@ -25,6 +25,7 @@ from voxlate.training.planning.probe import (
     relative_error,
 )
 from voxlate.training.planning.rules import Size
+from voxlate.training.train import train
 
 SHORT = ("--minutes", 0.2, "--set", "train.steps=4")  # planned, and cut
 
@@ -270,6 +271,15 @@ def test_hounsfield_units_on_several_scales_are_refused(ct_cohort, tmp_path):
     prepare(ct_cohort, tmp_path / "ready", audit=False)
     with refuses("case1, case2, case3 of 5"):
         plan_training(tmp_path / "ready", **LIMITS)
+
+
+def test_mr_targets_of_which_some_are_z_scored_are_refused(ct_cohort, tmp_path, read_tiny):
+    rescaled(ct_cohort, [1, 2], lambda t1: t1 / 50 - 1, name="t1")
+    ready = prepare(ct_cohort, tmp_path / "ready", audit=False, workers=1).folder
+    maps = dict.fromkeys(("intensity.t1", "intensity.ct"), '{kind = "percentile"}')
+    made = read_tiny({"data.source": '["ct"]', "data.target": '["t1"]'} | maps)
+    with refuses("found 2 of 5 training cases z-scored"):
+        train(made, ready, tmp_path / "run")
 
 
 def test_cases_that_teach_nothing_decide_nothing(tmp_path, small_head):

@@ -18,7 +18,7 @@ from voxlate.training import learner, recipe
 from voxlate.training.learner import Learner, load_state
 from voxlate.training.recipe.training_settings import Optimiser
 from voxlate.training.run import Run
-from voxlate.training.weights import load_method
+from voxlate.training.weights import load_method, save_weights
 
 
 @pytest.mark.parametrize("calls", [3, 7], ids=["the first stage", "the last stage"])
@@ -179,3 +179,10 @@ def test_a_flipped_bit_in_a_weights_file_is_refused(run):
         path.write_bytes(spoiled)
         with refuses():
             load_method(path)
+
+
+def test_weights_that_are_not_finite_are_not_saved(run, tmp_path):
+    method, _, header = load_method(run)
+    next(method.parameters()).data[0] = float("nan")
+    with refuses("expected finite weights, found"):
+        save_weights(tmp_path / "w.safetensors", method, header)

@@ -52,6 +52,7 @@ NO_KEY = ("missing", "missing_argument", NO_KIND)
 MOST_WRONG = 8  # wrong keys that an error lists
 LONGEST = 60  # characters of a value in an error
 IMPORT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)  # "my_package.my_module:MyNet"
+imported = set[str]()  # the packages of modules that such names have named
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -253,6 +254,7 @@ def load_object(name: str) -> Any:
     if not IMPORT.fullmatch(name):  # nothing is imported that `imports` does not list
         raise BadInput(f'expected "module:name", in plain letters, found {name!r}. Change it.')
     module, _, attribute = name.partition(":")
+    imported.add(package_of(module))
     try:
         return getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
@@ -289,12 +291,23 @@ def kind_of(settings_object: Any) -> str:
 
 
 def _is_own(cls: Any) -> bool:
-    return str(cls.__module__).partition(".")[0] == __name__.partition(".")[0]
+    return package_of(cls.__module__) == package_of(__name__)
+
+
+def package_of(module: str) -> str:
+    """The first part of a module's name."""
+    return module.partition(".")[0]
 
 
 def key_types(kind: Any) -> dict[str, Any]:
     """The keys of a settings class with their types (annotations kept)."""
     return get_type_hints(kind, include_extras=True)
+
+
+def meaning_of(hint: Any) -> str:
+    """The meaning that the annotation of a key states; "" where it states none."""
+    notes = getattr(hint, "__metadata__", ())
+    return next((note.description for note in notes if getattr(note, "description", None)), "")
 
 
 def members(hint: Any) -> list[Any]:

@@ -26,6 +26,7 @@ CLOSED = {"allow_code", "allow_outside", "executor", "store", "workers"}
 # of a hub or an archive; no drive, which has one letter
 ADDRESS = re.compile(r"[A-Za-z][\w+.-]+:/")
 SEPARATORS = re.compile(r"""[=,#"'{}\[\]]""")  # of names, lists, parts and TOML around paths
+MOST_ENTRIES = 10  # of a list in a result
 SECONDS = 0.5  # between two reports of progress
 
 
@@ -103,8 +104,9 @@ class Tools:
         result, asked = called.call(given, report)
         lines = [*called.lines(result, asked)]
         messages += [line for line in lines if isinstance(line, Message)]
+        made = entry.plain(called.document(result))
         return {
-            "result": entry.plain(called.document(result)),
+            "result": [*map(bounded, made)] if isinstance(made, list) else bounded(made),
             "messages": [said.table for said in messages],
             "left": [line.sentence for line in lines if isinstance(line, entry.Undone)],
         }
@@ -117,6 +119,16 @@ class Tools:
                 raise BadInput(
                     f"{name}: expected a place in {', '.join(map(str, self.folders))}, found {part!r}. Name another."
                 )
+
+
+def bounded(value: Any) -> Any:
+    """Plain values in which a longer list is its number and its first entries."""
+    if isinstance(value, Mapping):
+        return {key: bounded(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        few = [bounded(inner) for inner in value[:MOST_ENTRIES]]
+        return few if len(few) == len(value) else {"count": len(value), "first": few}
+    return value
 
 
 def _serve(tools: Tools) -> None:

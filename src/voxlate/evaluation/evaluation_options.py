@@ -131,6 +131,9 @@ class CompareOptions:
             metavar="NAME",
         ),
     ] = None
+    report: Annotated[
+        Path | str | None, Option("HTML page with the table and pictures.", panel=MAIN)
+    ] = None
     out: Annotated[
         Path | str | None,
         Option("File of the table: .csv or .tex (LaTeX).", panel=OUTPUT),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from voxlate.base.array_types import AnyArray
-from voxlate.base.errors import BadInput
+from voxlate.base.errors import BadInput, first_of
 from voxlate.base.messages import (
     FEWEST_PATIENTS,
     NOTED,
@@ -292,6 +292,17 @@ def _check_spacing(facts: ModelFacts, prepared: PreparedCase) -> list[Message]:
     ratio = max(ratios[1:] if facts.data.sees_single_slices else ratios)
     sides, known = (" x ".join(f"{side:.3g}" for side in spacing) for spacing in (here, trained))
     return ask("voxels", {"ratio": ratio, "sides": sides, "trained": known})
+
+
+def check_one_scale(headers: Sequence[CaseHeader], targets: Sequence[str], where: object) -> None:
+    """Raise BadInput where some scans of a target are z-scored and others are not: images could have either scale."""
+    for name in targets:
+        shown = [one for one in headers if name in one.visible and one.units[name] != "HU"]
+        signed = [one.case for one in shown if one.statistics[name].is_signed]
+        if 0 < len(signed) < len(shown):
+            raise BadInput(
+                f"{where}: expected the scans of the target {name} on one scale, found {len(signed)} of {len(shown)} training cases z-scored ({first_of(signed, 3)}) and the others not, so that images would have neither scale. Give all one scale, or prepare the cohort without one kind (--exclude CASE) into another --out."
+            )
 
 
 def check_floor(name: str, spec: IntensityMap, header: CaseHeader, where: str) -> None:

@@ -20,6 +20,7 @@ from voxlate.science.nets.unet import ResidualUNet, narrow
 from voxlate.synthesis.scan_checks import (
     check_filled,
     check_floor,
+    check_one_scale,
     check_scales,
     known_scans_of,
 )
@@ -329,6 +330,7 @@ def _check_stages(jobs: Sequence[Job], starts: Mapping[str, Path]) -> None:
     for job in jobs:
         stage = job.stage
         headers = [cohort.header(case) for case in training_cases(cohort, stage.data)]
+        check_one_scale(headers, stage.data.target, cohort.folder)
         for name in sorted(stage.data.modalities):
             spec = recipe.intensity[name]
             for header in headers:

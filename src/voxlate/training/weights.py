@@ -68,7 +68,7 @@ def make_header(
 
 
 def save_weights(path: Path, method: nn.Module, header: Mapping[str, Any]) -> None:
-    """Write the weights of a method with this header."""
+    """Write the weights of a method with this header; raises BadInput if a weight is not finite."""
     firsts = _first_names(method)
     tensors = {name: tensor for name, tensor in method.state_dict().items() if firsts[name] == name}
     write_weights(path, tensors, header)
@@ -76,6 +76,11 @@ def save_weights(path: Path, method: nn.Module, header: Mapping[str, Any]) -> No
 
 def write_weights(path: Path, tensors: dict[str, Tensor], header: Mapping[str, Any]) -> None:
     """Write tensors as a weights file with this header, to which the checksum is added."""
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise BadInput(
+                f"{path}: expected finite weights, found others in '{name}'. Train with a lower train.optimiser.lr, or download them again."
+            )
     text = json.dumps({**header, "sha256": weights_checksum(header, tensors)})
     write_tensors(path, tensors, {"voxlate": text})
 

@@ -1,6 +1,8 @@
 """The commands that choose what is trained: recipes, starters, plan."""
 
+import json
 from collections.abc import Iterator
+from dataclasses import is_dataclass
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +12,7 @@ from rich.text import Text
 from voxlate.base.errors import BadInput
 from voxlate.base.groups import grouped
 from voxlate.base.option import AllowCode, MainOption, flag_of
-from voxlate.commands.api.entry import Argument, Command, Place
+from voxlate.commands.api.entry import Argument, Command, Place, plain
 from voxlate.scans.layout_options import quote_path
 from voxlate.training.training_options import AUTO, OF_PLAN, PlanOptions
 
@@ -22,7 +24,11 @@ def _recipe_lines(rows: Any, asked: Any) -> Iterator[Any]:
     from voxlate.training.recipe import text
 
     if asked.name is not None:
+        from voxlate.training.recipe import read  # loads pydantic
+
         yield text.text_of(asked.name)
+        yield "# Every key of this recipe, with its meaning:"
+        yield from key_lines(read(asked.name, allow_code=asked.allow_code))
         return
     names = {row["name"] for row in rows}
     shown = [row for row in rows if not row["name"].endswith(text.SMALL)]
@@ -44,7 +50,7 @@ def recipes(
     name: Annotated[
         str | None,
         Argument(
-            "Recipe to print.",
+            "Recipe to print, with the meaning of every key.",
             metavar="NAME",
         ),
     ] = None,
@@ -81,6 +87,20 @@ def recipes(
     from voxlate.training.recipe.text import table_of_recipes
 
     return table_of_recipes(paper)
+
+
+def key_lines(settings: Any, table: str = "") -> Iterator[str]:
+    """A line for each key, in the order of a recipe's tables: `# train.steps = 500  optimiser steps`."""
+    from voxlate.base.config import key_types, meaning_of  # loads pydantic
+
+    hints = key_types(type(settings))
+    for key, value in vars(settings).items():
+        if is_dataclass(value):
+            yield from key_lines(value, f"{table}{key}.")
+        elif key != "kind":
+            text = json.dumps(plain(value), ensure_ascii=False)
+            written = "unset" if value is None else text.replace('": ', '" = ')  # as in TOML
+            yield f"# {table}{key} = {written}  {meaning_of(hints[key])}"
 
 
 def _lines_by_modalities(rows: list[dict[str, Any]], notes: list[str]) -> Iterator[Any]:

@@ -70,12 +70,12 @@ def evaluate(
 
 def _comparison_lines(comparison: "Comparison", asked: Any) -> Iterator[Any]:
     yield comparison.table("main")
-    if asked.out:
-        yield f"Written: {asked.out}"
+    for path in filter(None, (asked.out, asked.report)):
+        yield f"Written: {path}"
 
 
 @Command(
-    "compare CNN_OUT DDPM_OUT --reference CNN_OUT --out table.tex",
+    "compare CNN_OUT DDPM_OUT --reference CNN_OUT --report methods.html",
     lines=_comparison_lines,
 )
 def compare(
@@ -106,6 +106,10 @@ def compare(
     comparison = compare_scores(folders, reference=options.reference)
     if options.out:
         comparison.write(options.out)
+    if options.report:
+        from voxlate.evaluation.reports.page import write_comparison  # loads matplotlib
+
+        write_comparison(comparison, options.report)
     return comparison
 
 

@@ -93,12 +93,27 @@ def fail(error: BaseException) -> NoReturn:
             _fail(f"{error}; run the same command again to resume.", 130)
         case _ if isinstance(error, OSError) or system_code(error) is not None:
             _fail(f"{system_refusal(error)}", 2)
+        case _ if place := _own_line(error):
+            _fail(f"{place}: {type(error).__name__}: {error}. Mend this code (see --debug).", 2)
         case _:
-            place = traceback.extract_tb(error.__traceback__)[-1]
             _fail(
-                f"This should not happen: {type(error).__name__}: {error} ({place.filename}, line {place.lineno}). Mend this file if it is yours, or report what --debug prints.",
+                f"This should not happen: {type(error).__name__}: {error}. Report what --debug prints.",
                 1,
             )
+
+
+def _own_line(error: BaseException) -> str:
+    """The last line of the user's own code through which an error came; "" where there is none."""
+    from voxlate.base.config import imported, package_of  # loads pydantic
+
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}, line {error.lineno}"
+    place = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        package = package_of(frame.f_globals.get("__name__", ""))
+        if package in imported and package != package_of(__name__):
+            place = f"{frame.f_code.co_filename}, line {line}"
+    return place
 
 
 def _fail(sentence: str, code: int) -> NoReturn:

@@ -193,47 +193,73 @@ def share_scales(cases: Sequence[CaseImages]) -> dict[str, ColourScale]:
     return scales
 
 
-def sections_of(folder: Path, scores: Scores, most: int) -> list[Table]:
-    """The page's sections of at most `most` syntheses in a folder, evenly from the lowest to the highest error.
+def sections_of(
+    folders: Mapping[str, Path], scored: Mapping[str, Scores], most: int
+) -> list[Table]:
+    """The page's sections of at most `most` cases, evenly from the lowest to the highest error (mean of the methods).
 
-    scores: there may be none.
+    folders, scored: of each method by its name; there may be no scores. A section has all images of one method;
+    of several methods it has the images and errors, after the sources and the truth.
     """
-    cases_of = {name: [*scores.by_case(name).index] for name in scores.parts}
+    first = next(iter(scored))
+    cases_of = {name: [*scored[first].by_case(name).index] for name in scored[first].parts}
     if not cases_of:
-        cases_of = grouped((name, case) for case, name in syntheses_in(folder))
+        cases_of = grouped((name, case) for case, name in syntheses_in(folders[first]))
     each = max(1, most // max(1, len(cases_of)))
     sections = list[Table]()
     for name, cases in cases_of.items():
-        sections += _sections(name, cases, folder, scores, each)
+        part = scored[first].parts.get(name, {})
+        sections += _sections(name, part, cases, folders, scored, each)
     return sections
 
 
 def _sections(
-    section: str, cases: Sequence[str], folder: Path, scores: Scores, most: int
+    section: str,
+    part: Table,
+    cases: Sequence[str],
+    folders: Mapping[str, Path],
+    scored: Mapping[str, Scores],
+    most: int,
 ) -> Iterator[Table]:
-    """The page's sections of one section of the scores."""
-    part = scores.parts.get(section, {})
-    errors = dict.fromkeys(cases, 0.0)
-    if part:
-        errors = scores.by_case(section)["mae"].to_dict()
-    ordered = sorted(cases, key=errors.__getitem__)
+    """The page's sections of one section of the scores, which are a part of these conventions."""
+    tables = [own.by_case(section)["mae"] for own in scored.values()] if part else []
+    ordered = sorted(cases, key=lambda case: sum(table[case] for table in tables))
     shown = dict[int, CaseImages]()
     for rank in evenly(len(ordered), most):
         modality = part.get("modality", section)
-        if found := read_case(folder, scores.header, ordered[rank], modality):
-            shown[rank] = found
+        found = dict[str, CaseImages]()
+        for name, own in scored.items():
+            if images := read_case(folders[name], own.header, ordered[rank], modality):
+                found[name] = images
+        if found:
+            shown[rank] = _beside(found)
     scales = share_scales([*shown.values()])
     for rank, case in shown.items():
         facts = [section, str(case.grid)]
         if part:
-            error = METRIC_OF["mae"].text(errors[case.case])
-            facts += [f"MAE {error} {part['unit']}", f"error rank {rank + 1} of {len(ordered)}"]
+            errors = ", ".join(METRIC_OF["mae"].text(table[case.case]) for table in tables)
+            facts += [f"MAE {errors} {part['unit']}", f"error rank {rank + 1} of {len(ordered)}"]
         yield {
             "case": case.case,
             "facts": facts,
             **case.draw(scales),
             "warnings": [*dict.fromkeys(case.sentences)],
         }
+
+
+def _beside(methods: Mapping[str, CaseImages]) -> CaseImages:
+    """The images of one method; of several, sources and truth, then the image and the error of each method."""
+    first = next(iter(methods.values()))
+    if len(methods) == 1:
+        return first
+    images = [image for image in first.images if image.role in ("source", "truth")]
+    sentences = []
+    for name, case in methods.items():
+        for image in case.images:
+            if image.role in ("synthesis", "error"):
+                images.append(replace(image, title=f"{name}, {image.role}"))
+        sentences += [(grade, f"{name}: {text}") for grade, text in case.sentences]
+    return replace(first, images=images, sentences=sentences)
 
 
 def scan_sheet(case: str, scans: Mapping[str, Volume], fixed: str) -> Table:

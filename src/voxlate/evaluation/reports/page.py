@@ -1,4 +1,4 @@
-"""One offline HTML page about a run, a folder of syntheses or a prepared cohort: scores, pictures, curves and recipe."""
+"""One offline HTML page about a run, a folder of syntheses, a comparison or a prepared cohort: scores, pictures, curves and recipe."""
 
 import datetime
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +13,7 @@ from voxlate import __version__
 from voxlate.base.errors import BadInput, plural
 from voxlate.base.files import write_text
 from voxlate.base.messages import Message, read_messages, summarise, without_names
+from voxlate.evaluation.compare import Comparison
 from voxlate.evaluation.intervals.summary import error_line, error_lines
 from voxlate.evaluation.reports.case_pictures import (
     evenly,
@@ -30,12 +31,11 @@ from voxlate.training.log_file import VALIDATION, history_of, read_verdicts
 from voxlate.training.verdict import METRIC, SYNTHESIS, Outcome, Verdict, verdict_lines
 
 MOST_CASES = 9
+MOST_COMPARED = 4  # cases of a comparison
 MOST_PREPARED = 12  # cases of a prepared cohort
 Table = dict[str, Any]
 TISSUES = ("soft_tissue", "bone", "air")  # whose errors stand at the beginning
-ALL_CASES = (
-    "Errors (image − truth) and standard deviations (sd) each have one colour scale for all cases."
-)
+ALL_CASES = "Errors (image − truth) and standard deviations (sd) each have one colour scale for all cases and methods."
 
 
 def report(
@@ -60,7 +60,7 @@ def report(
     is_run = (folder / "recipe.toml").is_file() or (folder / "log.jsonl").is_file()
     scores = scores_in(folder)
     check_unchanged(folder, scores.header)
-    cases = [] if is_run else sections_of(folder, scores, MOST_CASES)
+    cases = [] if is_run else sections_of({"": folder}, {"": scores}, MOST_CASES)
     if not (is_run or cases or scores.header):
         raise BadInput(
             f"{folder}: expected a run (recipe.toml, log.jsonl) or syntheses (<case>/<modality>.nii.gz), found none. Name the folder that train or synth wrote."
@@ -147,6 +147,21 @@ def _beginning(
         errors = error_lines(*stated.values())
     warnings = {case: [*dict.fromkeys(read_messages(own))] for case, own in stated.items()}
     return lead(warnings, verdicts, errors)
+
+
+def write_comparison(compared: Comparison, path: Path | str) -> None:
+    """Write the page of a comparison: its table, and the same cases of each method side by side."""
+    parts = compared.scores.parts
+    context = {
+        "kind": "Comparison",
+        "folder": f"{len(compared.methods)} methods",
+        "title": f"{', '.join(parts)}: {', '.join(compared.methods)}",
+        "tables": compared.table("main"),
+        "all_tables": compared.table(),
+        "cases": sections_of(compared.folders, compared.methods, MOST_COMPARED * len(parts)),
+        "cases_total": max(part["cases"] for part in parts.values()),
+    }
+    write_text(path, render(context))
 
 
 def write_report(

@@ -23,6 +23,9 @@ PERCENTILES = (
     *(75, 90, 95, 97, 98, 99, 99.5, 99.8, 99.9, 99.95, 100),
 )
 
+SIGNED = 0.02  # of the range: values so far below 0 are no rounding
+CONSTANT = 0.5  # of the first percentile that the lower quartile reaches in air below 0; noise around 0 reaches 0.3
+
 
 @dataclass(frozen=True)
 class Distribution:
@@ -52,6 +55,14 @@ class Statistics:
     def blank(self) -> bool:
         """Whether every voxel has the same value."""
         return self.all.at(0) == self.all.at(100)
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether its mean was subtracted: much of the body, or air without its noise, is below 0."""
+        at = self.all.at
+        limit = -SIGNED * (at(99.9) - at(0.1))
+        air = min(limit, CONSTANT * at(1))
+        return self.foreground.at(25) < limit or at(25) < air
 
 
 def intensity_statistics(values: np.ndarray, mask: np.ndarray | None = None) -> Statistics:
