@@ -73,7 +73,7 @@ def test_the_splits_of_others_fill_the_split_of_each_case(tmp_path, line):
 
 def test_files_that_speak_of_no_splits_are_no_doubts(tmp_path):
     (tmp_path / "test_0001").write_bytes(bytes(200))
-    lists = 'run.json {"train_loss": [0.5], "mode": "train"} | environment.yml name: test | train.py x_1 | clinical.csv id,note\\nx_1,test dose\\n'
+    lists = 'run.json {"train_loss": [0.5], "mode": "train"} | environment.yml name: test | train.py x_1 | clinical.csv id,test_score,training_years,note\\nx_1,3,4,test dose\\n'
     assert not find_cohort(write_lists(tmp_path, lists)).unread
 
 
@@ -88,6 +88,9 @@ def test_files_that_speak_of_no_splits_are_no_doubts(tmp_path):
         "split.bin x",
         "val_ids.npy x",
         "who.csv case,set\\na,train\\nb,val",
+        "participants.tsv participant_id\\tsplit\\nsub-1\\ttrain\\nsub-2\\ttest",
+        "who.csv case,train\\nx_1,0\\nx_2,1",
+        'all.jsonl {"case": "x_1", "split": "train"}\\n{"case": "x_2", "split": "test"}',
         'mine.json {"x_1": "train", "x_2": "val", "x_3": "test"}',
         'config.json {"data": {"train_patients": ["x_1"], "valIds": ["x_2"]}}',
         "all.csv id,isTest\\nx_1,0\\nx_2,0\\nx_3,1",

@@ -28,13 +28,14 @@ from voxlate.scans.formats.io import file_and_part, without_ending
 PATIENTS = "patients.txt"  # in a cohort's folder: read where no other list of patients is named
 SILENT = ("dataset.json", "provenance.json", PATIENTS)  # which state no split of these cases
 SPLITTING = re.compile(r"split|fold|partition|train|valid|test|subset|data_?list", re.IGNORECASE)
-# of columns and keys that name the cases of one split
+# of columns and keys that name the cases of one split, and a cell that is a split and no more
 FLAG = re.compile(
-    r"\b(?:is|in)[-_ ]?(?:train|val|test)|\b(?:train|val|test)[a-z]*[-_ ]?(?:set|split)",
-    re.IGNORECASE,
+    r"\b(?:is|in)[-_ ]?(?:train|val|test)|\b(?:train|val|test)[a-z]*[-_ ]?(?:set|split)"
+    r"|(?:^|[,;\t])(?:train|val|test)(?=[,;\t]|$)",
+    re.IGNORECASE | re.MULTILINE,
 )
 # endings of files that may say something of the scans beside them, and of others that are no lists whatever their names
-NOTES = (*TABLES, ".txt", ".json", ".xml", ".yaml", ".yml", ".toml", ".xlsx", ".pkl")
+NOTES = (*TABLES, ".txt", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml", ".xlsx", ".pkl")
 TEXTS = (".md", ".rst", ".pdf", ".html", ".log", ".py", ".ipynb", ".sh", ".bat", ".m", ".r")
 NO_LISTS = (*TEXTS, ".pt", ".pth", ".ckpt", ".onnx", ".jpg", ".jpeg", ".gif", ".svg", ".zip", ".gz")
 SEPARATORS = re.compile(r"[\s,;:=\"'(){}\[\]]+")  # of the words of a file
@@ -240,7 +241,8 @@ def _statements(rows: Sequence[ListRow], keys: Keys) -> list[Statement]:
         patient = row.get("patient") if ids != "patient" else ""
         own = {"split": split, "fold": fold, "patient": patient}
         values = {what: f"{value}" for what, value in own.items() if value not in (None, "")}
-        if entry := row.get(ids) or row.get("case", ""):
+        named = (row[name] for name in (ids, *OURS) if row.get(name))
+        if entry := next(named, ""):
             statements.append(Statement(where, entry, _named(entry, keys), {**place, **values}))
     return statements
 
@@ -259,7 +261,9 @@ def _name_unread(
     if path.name in SILENT or path.stem in stems:
         return
     text = "\n".join(lines.values())
-    speaks_of_splits = len(splits_in(text)) > 1 or FLAG.search(text)
+    # columns such as test_score and training_years state no split
+    has_words = path.suffix.lower() not in TABLES and len(splits_in(text)) > 1
+    speaks_of_splits = has_words or FLAG.search(text)
     words = SEPARATORS.split(text) if speaks_of_splits else []
     named = {case for word in words for case in _named(word, keys)}
     if missing or may_be_list(path.name) or 2 * len(named) >= len(cases):
