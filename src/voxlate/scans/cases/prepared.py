@@ -37,6 +37,7 @@ from voxlate.scans.cases.case import (
     read_header,
 )
 from voxlate.scans.cohorts.split import FOLDS, SPLITS, fold_splits
+from voxlate.scans.formats.format import errors_as
 from voxlate.scans.images.intensity import IntensityMap, Scale, Statistics, typical_scale
 from voxlate.scans.images.misalignment import Misalignment
 from voxlate.scans.images.register import Registered
@@ -132,7 +133,11 @@ class Cohort:
         }
         first, *_ = self.provenance.get("modalities") or self.modalities
         options["fixed"] = options["fixed"] or first
-        return adapter(Preparation).validate_python(options)
+        sentence = (
+            f"{self.folder / 'cohort.json'}: expected the options of a preparation, found others"
+        )
+        with errors_as(sentence, "Prepare it again."):
+            return adapter(Preparation).validate_python(options)
 
     @property
     def digest(self) -> str:
