@@ -114,8 +114,9 @@ def attempt(kind: Kind, draw: np.random.Generator, right: str | None) -> tuple[s
         put_back(kind, path, whole)
     if left or strange:
         return "wrong", f"{left}, {strange}"
-    # of what is not to be trusted (3) a message alone is said
-    said = [line for line in err.splitlines() if line.startswith("voxlate: ") or code == 3]
+    # of what is not to be trusted (3) the message alone may be said
+    starts = ("voxlate: ", "DO NOT TRUST: ") if code == 3 else ("voxlate: ",)
+    said = [line for line in err.splitlines() if line.startswith(starts)]
     if code in (2, 3) and said and "Traceback" not in err:
         return "refused", said[0]
     if code != 0:
