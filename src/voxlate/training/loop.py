@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -40,6 +41,7 @@ from voxlate.training.validate import (
     verdicts_on,
     whole_slices,
 )
+from voxlate.training.verdict import without_gain
 from voxlate.training.weights import make_header, read_header, save_weights
 
 LONG = 20_000  # steps; longer trainings are compiled
@@ -47,6 +49,7 @@ LONG = 20_000  # steps; longer trainings are compiled
 CALIBRATION_SLICES = 256
 BOUND_SLICES = 64
 ASKED_SECONDS = 3.0  # interval in which several processes exchange their decisions
+SHARES = (1.0, 0.5, 0.25, 0.125, 0.0)  # of the weights before the first step that are validated
 
 
 def train_stage(job: Job, method: Method, notes: Mapping[str, Any]) -> Method:
@@ -72,11 +75,10 @@ def train_stage(job: Job, method: Method, notes: Mapping[str, Any]) -> Method:
             losses = take_step(learner, parallel, job, batches, clock)
             clock.move_on(learner.step)
             follow(now, losses)
-        if first:
-            keep_first(now, first)
+        kept = keep_first(now, first) if first else 0.0
         if learner.best is not None:
             learner.averaged.load_state_dict(learner.best.weights)
-        compared = now.by_main(compare)
+        compared = now.by_main(partial(compare, improved=kept < 1))
     return finish(job, learner, {**compared, **notes})
 
 
@@ -302,10 +304,11 @@ def save(now: StageState) -> None:
 
 
 @torch.no_grad()
-def keep_first(now: StageState, first: list[Tensor]) -> None:
-    """Move the averaged weights towards those before the first step by train.keep_start (Wortsman et al. 2022, WiSE-FT).
+def keep_first(now: StageState, first: list[Tensor]) -> float:
+    """Move the averaged weights towards those before the first step, and return the share of these that is kept.
 
-    Where patients validate, their error decides between this share and the first weights alone.
+    The share is train.keep_start; where patients validate, it is the one of SHARES with the least error of theirs
+    (Wortsman et al. 2022, WiSE-FT).
     """
     job, average, kept = now.job, now.learner.moving[0], now.options.keep_start
     trained = [weight.clone() for weight in average]
@@ -322,21 +325,24 @@ def keep_first(now: StageState, first: list[Tensor]) -> None:
     if now.items and validation_split(job.cohort) == "val":
         # The first weights come first, because an error of NaN is never less.
         errors = {}
-        for share in (1.0, kept):
+        for share in SHARES:
             move(share)
             errors[share] = now.by_main(error)
         kept = min(errors, key=errors.__getitem__)
         if job.is_main:
-            listed = ", ".join(f"{value:.4g} with {share:.0%}" for share, value in errors.items())
-            text = f"of the weights before the first step, {kept:.0%} are kept: the validation error is {listed}."
+            now.add(kept_start={"share": kept, "errors": {f"{one:g}": errors[one] for one in errors}})
+            listed = ", ".join(f"{errors[share]:.4g} with {share:.3g}" for share in sorted(errors))
+            text = f"share of the weights before the first step that is kept: {kept:.3g}. Validation error by share: {listed}."
             job.say(message("keep-start", text, share=kept))
     move(kept)
+    return kept
 
 
-def compare(now: StageState) -> dict[str, Any]:
+def compare(now: StageState, improved: bool = True) -> dict[str, Any]:
     """Choose the sharpness of the final weights, validate them, and compare them with naive baselines.
 
-    The main process does. Returns what the weights' header states of it.
+    The main process does. improved: whether validation patients have less error than with the weights before the first
+    step. Returns what the weights' header states of it.
     """
     job, learner = now.job, now.learner
     stage, cohort, recipe = job.stage, job.cohort, job.recipe
@@ -354,6 +360,8 @@ def compare(now: StageState) -> dict[str, Any]:
         errors = begin_errors(job.run, recipe, stage, cohort)
         log_validation(now, recipe, errors.add)
         verdicts = verdicts_on(errors, stage)
+        if not improved:
+            verdicts = [without_gain(one) for one in verdicts]
         now.add(verdict={one.modality: asdict(one) for one in verdicts})
         if worse := {one.modality: one.sentence for one in verdicts if one.outcome == "worse"}:
             notes["worse"] = worse

@@ -1,7 +1,7 @@
 """The verdict on syntheses: a sentence on whether their error is lower than that of the best naive baseline."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -113,6 +113,12 @@ def verdict_on(
         difference_ci95=bootstrap(synthesis - naive, list(map(str, range(len(naive)))), seed=0),
         p=p,
     )
+
+
+def without_gain(verdict: Verdict) -> Verdict:
+    """The verdict on a training whose first weights are the best ones, which it states first."""
+    text = "Training did not improve on the weights from which it began, and these are kept. Train on more patients, or use the start itself."
+    return replace(verdict, sentence=f"{text} {verdict.sentence}")
 
 
 def _by_patient(errors: Errors, cases: Sequence[str], patients: Mapping[str, str]) -> Float64:

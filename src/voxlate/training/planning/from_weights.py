@@ -48,11 +48,6 @@ COUNTS_AS = 1
 # a head by five (535 steps) 0.0597, 0.0568; a brain by three (780) 0.0469, 0.0454, where gradients became 1.07 and 0.83 times the
 # true ones; another brain (781), which reports in the ledger, 0.0303, 0.0257, where 413 steps at 2e-3 have 0.0267.
 SHORT_STEPS = 500
-# Changes of intensity of a training from a starter that was drawn in any sequence, which few patients would make it forget. MAE and
-# bone Dice of heads by five others, with those of random weights and with these: case16 (535 steps) 0.0632, 0.756 and 0.0588,
-# 0.771; case34 0.0761 and 0.0781; case02, whose contrast none of the five has, 0.0568, 0.862 and 0.0573, 0.862 (535), 0.0661, 0.874 and 0.0581, 0.881
-# (1,440). Random weights lose (0.0572 and 0.0627 after 884 steps).
-ANY_SEQUENCE = {"remap": 1.0, "invert": 0.3}
 MOST_SPACING_RATIO = 1.5  # beyond the pixels of a starter's training
 BODIES = {True: "brains without a skull", False: "heads with their skull"}  # by Card.stripped
 RATE = 0.25  # factor of the learning rate, so that the run is not forgotten
@@ -66,15 +61,11 @@ SPARE = 0.11  # share of the minutes for validations
 
 @dataclass(frozen=True)
 class Starter:
-    """A starter for a cohort: starter:NAME, its recipe with the cohort's names, and how it was trained.
-
-    kept: the modalities that keep its intensity maps; any_sequence: whether its sources were drawn in any sequence.
-    """
+    """A starter for a cohort: starter:NAME, its recipe with the cohort's names, and the modalities that keep its intensity maps."""
 
     name: str
     tables: Tables
     kept: set[str]
-    any_sequence: bool
 
 
 def fit_starter(name: str, names: Mapping[str, str], facts: CohortFacts) -> Starter:
@@ -90,9 +81,7 @@ def fit_starter(name: str, names: Mapping[str, str], facts: CohortFacts) -> Star
 
     tables = copy.deepcopy(read_header(Run(folder_of(name)).weights())["recipe"])
     data, synth = tables["data"], tables["synth"]
-    drawn = data.pop("physics", {}).get("contrasts", {})
-    sequences = {drawn.get(source, {}).get("sequence") for source in data["source"]}
-    for key in ("labels", "weigh"):
+    for key in ("physics", "labels", "weigh"):
         data.pop(key, None)
     for side in ("source", "target"):
         data[side] = [names.get(key, key) for key in data[side]]
@@ -108,7 +97,7 @@ def fit_starter(name: str, names: Mapping[str, str], facts: CohortFacts) -> Star
             maps[modality], _ = intensity(
                 scan, "target" if modality in data["target"] else "source"
             )
-    return Starter(name, tables, kept, sequences == {"any"})
+    return Starter(name, tables, kept)
 
 
 def _is_in_usual_unit(scan: Scan) -> bool:
@@ -183,9 +172,7 @@ def begin_from(starter: Starter, draft: Draft) -> None:
     for key in (*SHAPES, "elastic_points"):
         if shapes.get(key):
             augment[key] = max(augment.get(key, 0), shapes[key])
-    if starter.any_sequence and "remap" in augment:
-        augment |= ANY_SEQUENCE
-    why = f"changes of shape as strong as those of {name}, whose network learns few patients by heart, and of the intensities that it knows"
+    why = f"{draft.why['data.augment']}; changes of shape as strong as those of {name}, whose network learns few patients by heart"
     draft.set("data.augment", augment, why)
     draft.set("start_from", name)
     kept = round(COUNTS_AS / (COUNTS_AS + facts.patients), 3)

@@ -43,7 +43,7 @@ DEEP = 32
 # From this tail of a modality on (see facts.Scan), its brightest voxels are the important ones.
 VESSELS = 1.5
 TORSO_MM = 300  # a wider body has organs on one side
-# Passes over the slices: below FEW no augmentation helps except flips, above MANY all of it does.
+# Passes over the slices: below FEW no change of shape helps except flips, above MANY all of them do.
 FEW = 5
 MANY = 30
 # Trainings with fewer steps take twice the learning rate.
@@ -84,13 +84,7 @@ translate = 0.05
 elastic_mm = 5
 elastic_points = 8
 
-[medium_grey]
-gamma = 0.2
-contrast = 0.1
-bias = 0.1
-noise = 0.01
-
-[full_grey]
+[grey]
 gamma = 0.4
 contrast = 0.15
 remap = 0.8
@@ -119,11 +113,11 @@ SAMPLING: dict[str, Tables] = {
     "both": {**PARTS["samples"], "steps": 2, "gradient_ratio": 1.0},
     "samples": PARTS["samples"],
 }
-# Augmentation up to a number of passes over the slices: of shapes and of intensities.
-STRENGTHS: tuple[tuple[float, str, Tables, Tables], ...] = (
-    (FEW, "no other change", {}, {}),
-    (MANY, "moderate changes", PARTS["medium"], PARTS["medium_grey"]),
-    (math.inf, "strong changes", PARTS["full"], PARTS["full_grey"]),
+# Changes of shape up to a number of passes over the slices.
+STRENGTHS: tuple[tuple[float, str, Tables], ...] = (
+    (FEW, "no", {}),
+    (MANY, "moderate", PARTS["medium"]),
+    (math.inf, "strong", PARTS["full"]),
 )
 
 
@@ -294,13 +288,16 @@ def most_steps(facts: CohortFacts, times: int = 1, batch: int = FIRST_BATCH) -> 
 
 
 def choose_augmentation(draft: Draft) -> None:
-    """Augmentation in training, by the number of passes over the slices and by the anatomy."""
+    """Augmentation in training: of shape by the number of passes over the slices and by the anatomy, of intensity by the unit."""
     facts = draft.facts
-    how, shapes, greys = next(row[1:] for row in STRENGTHS if draft.passes < row[0])
+    strength, shapes = next(row[1:] for row in STRENGTHS if draft.passes < row[0])
     seen = plural(round(draft.passes), "time")
-    why = f"{how} of shape and intensity, because training shows each slice of {plural(facts.patients, 'patient')} about {seen}"
+    why = f"{strength} changes of shape, because training shows each slice of {plural(facts.patients, 'patient')} about {seen}"
     sources = [facts.scans[name] for name in draft.roles.source]
-    if not all(scan.unit in ("a.u.", "grey") or scan.pictures for scan in sources):
+    if all(scan.unit in ("a.u.", "grey") or scan.pictures for scan in sources):
+        greys = PARTS["grey"]
+        why += "; all changes of intensity, because the unit is arbitrary and other scanners have other contrasts"
+    else:
         greys = {}
         why += "; intensities stay as they are, because they have a unit"
     # organs of a torso are on one side

@@ -276,7 +276,7 @@ class Training:
     keep_start: Annotated[
         float,
         setting(
-            "Share of the first weights, those of a starter, say, in the weights that are kept at the end. Where validation patients have less error with the first weights alone, these are kept.",
+            "Share of the first weights, such as those of a starter, in the weights that are kept at the end. Where patients validate, the one of 0, 1/8, 1/4, 1/2 and 1 with the least error of theirs is taken instead.",
             ge=0,
             lt=1,
         ),
