@@ -32,7 +32,7 @@ def facts(
         for k, own in enumerate(has)
     )
     known = {one.name: one for one in scans}
-    folder = SimpleNamespace(folder="PREPARED")
+    folder = SimpleNamespace(folder="PREPARED", windows={})
     return CohortFacts(folder, cases, known, spacing, shape, box)
 
 

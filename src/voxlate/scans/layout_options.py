@@ -23,6 +23,7 @@ from voxlate.base.option import (
     options,
     shipped_tables,
 )
+from voxlate.scans.images.units import check_window
 
 # of the environment, which processes that a command starts inherit
 LARGEST_VOLUME = "VOXLATE_MAX_VOLUME"
@@ -162,6 +163,14 @@ class PrepareOptions(Layout, ExecutorOptions):
         PreparationOption(
             "Modality in which the brain is segmented. Default: plain CT if there is one.",
             metavar="NAME",
+        ),
+    ] = None
+    window: Annotated[
+        tuple[float, float] | None,
+        PreparationOption(
+            "HU that black and white show in pictures of CT. Default: 0 80 in heads, the window of the brain.",
+            metavar="LOW HIGH",
+            check=check_window,
         ),
     ] = None
     shares: Annotated[

@@ -51,6 +51,7 @@ from voxlate.scans.cohorts.split import check_modalities, check_size, split_pati
 from voxlate.scans.formats.io import content_hash, read_volume
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.mask import clearest
+from voxlate.scans.images.ranges import window_sentence
 from voxlate.scans.images.register import write_transform
 from voxlate.scans.images.units import unit_of
 from voxlate.scans.layout_options import PrepareOptions
@@ -190,12 +191,10 @@ def _cohort(
                 fold=case.fold,
             )
         )
+    cohort = Cohort(out, tuple(entries), tuple(sorted(units)), units, (), made)
     judged = () if examination is None else examination.judge(headers, inputs, out / "cases")
-    return Cohort(
-        folder=out,
-        cases=tuple(entries),
-        modalities=tuple(sorted(units)),
-        units=units,
+    return replace(
+        cohort,
         warnings=(
             *(message("unread", f"{text}.") for text in found.unread),
             *(message("left-out", f"Left out: {text}.") for text in found.unclaimed),
@@ -203,11 +202,23 @@ def _cohort(
                 message(UNOWNED if text in found.unowned else "assumed", f"Assumed: {text}.")
                 for text in found.guessed
             ),
+            *_about_windows(cohort),
             *([message("no-pairs", found.unpaired, grade="caution")] if found.unpaired else []),
             *by_consequence(judged),
         ),
-        provenance=made,
     )
+
+
+def _about_windows(cohort: Cohort) -> Iterable[Message]:
+    """What pictures of CT are assumed to show; raises BadInput for a stated window of a cohort without such pictures."""
+    if cohort.has_stated_window:
+        if not cohort.windows:
+            raise BadInput(
+                f"--window: expected pictures of a CT, found {', '.join(cohort.modalities)} without any. Drop --window."
+            )
+        return
+    for name, window in cohort.windows.items():
+        yield message("assumed", f"Assumed: {window_sentence(name, window)}.")
 
 
 def _provenance(inputs: Inputs, asked: PrepareOptions) -> dict[str, Any]:
@@ -232,6 +243,7 @@ def _provenance(inputs: Inputs, asked: PrepareOptions) -> dict[str, Any]:
         **({"allow_outside": True} if asked.allow_outside else {}),
         "modalities": [*as_names(asked.modalities)] or None,
         "exclude": [*as_names(asked.exclude)] or None,
+        "window": asked.window,
         **asdict(inputs.preparation),
         "cases": hashlib.sha256(repr(sorted(placed)).encode()).hexdigest()[:DIGITS],
         "unread": found.unread,

@@ -15,6 +15,7 @@ from voxlate.base.messages import Message, Say, message
 from voxlate.base.option import merge
 from voxlate.scans.cases.prepared import SPLITS, Cohort, open_cohort
 from voxlate.scans.cohorts.split import FOLDS
+from voxlate.scans.images.ranges import Ends
 from voxlate.science.methods.method import Method
 from voxlate.science.nets.unet import ResidualUNet, narrow
 from voxlate.synthesis.scan_checks import (
@@ -260,7 +261,10 @@ def _load_start(method: Method, start: Path, adapts: bool) -> None:
 
 
 def starter_for(source: Path | str, stage: FullStage) -> Method:
-    """The method of a starter with the modalities of a stage alone."""
+    """The method of a starter with the modalities of a stage alone, its output in the stage's windows.
+
+    Raises BadInput where the starter has no fixed range in which a window could be.
+    """
     method, recipe, _ = load_method(folder_of(source))
     own, data, net = recipe.data, stage.data, method.net
     names = read_card(folder_of(source)).match(data.source, data.target) or {}
@@ -276,7 +280,21 @@ def starter_for(source: Path | str, stage: FullStage) -> Method:
         missing = [float(channel not in ins) for channel in own.channels] if completes else []
         kept = places if stage.task.completes else ()
         method.net = narrow(net, places, targets, torch.tensor(missing), kept)
+    for name, window in stage.start_window.items():
+        place = data.target.index(name)
+        whole = recipe.intensity[outs[place]].window
+        if whole is None or not isinstance(method.net, ResidualUNet):
+            raise BadInput(
+                f"start_window.{name}: expected a starter with a U-Net and one range of {name} for all scans, found another. Drop it."
+            )
+        method.net.rescale(place, *_rescaling(whole, window))
     return method
+
+
+def _rescaling(whole: Ends, window: Ends) -> tuple[float, float]:
+    """The factor and the offset that take network units of one range to those of another."""
+    width = window[1] - window[0]
+    return (whole[1] - whole[0]) / width, (sum(whole) - sum(window)) / width
 
 
 def initial_method(stage: FullStage, earlier: Mapping[str, Method]) -> Method:

@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +21,7 @@ from voxlate.base.records import (
     Length,
     Name,
     NotNegative,
+    Number,
     Positive,
     Record,
     Split,
@@ -40,7 +42,9 @@ from voxlate.scans.cohorts.split import FOLDS, SPLITS, fold_splits
 from voxlate.scans.formats.format import errors_as
 from voxlate.scans.images.intensity import IntensityMap, Scale, Statistics, typical_scale
 from voxlate.scans.images.misalignment import Misalignment
+from voxlate.scans.images.ranges import Ends, assumed_window
 from voxlate.scans.images.register import Registered
+from voxlate.scans.images.units import check_window, unit_of
 
 FORMAT = "voxlate prepared cohort"
 VERSION = 4
@@ -138,6 +142,34 @@ class Cohort:
         )
         with errors_as(sentence, "Prepare it again."):
             return adapter(Preparation).validate_python(options)
+
+    @property
+    def has_stated_window(self) -> bool:
+        """Whether `prepare --window` stated what pictures of CT show."""
+        return self.provenance.get("window") is not None
+
+    @cached_property
+    def windows(self) -> dict[str, Ends]:
+        """The window of each modality of CT that holds pictures: the values in HU that are black and white.
+
+        It is the one that `prepare --window` stated, or else one that pictures are assumed to show.
+        """
+        pictures = [
+            name for name, unit in self.units.items() if unit == "grey" and unit_of(name) == "HU"
+        ]
+        if not self.has_stated_window:
+            return {name: assumed_window(name, self._wide_mm(name)) for name in pictures}
+        sentence = f"{self.folder / 'cohort.json'}: expected a window of two numbers, low < high, found another"
+        with errors_as(sentence, "Prepare it again."):
+            low, high = adapter(tuple[Number, Number]).validate_python(self.provenance["window"])
+        check_window((low, high))
+        return dict.fromkeys(pictures, (low, high))
+
+    def _wide_mm(self, name: str) -> float:
+        """The median width of the bodies of the cases with a modality."""
+        headers = [self._header(entry.case) for entry in self.cases if name in entry.present]
+        boxes = [(header.mask_box[2], header.spacing_mm[2]) for header in headers]
+        return float(np.median([(end - first) * side for (first, end), side in boxes]))
 
     @property
     def digest(self) -> str:

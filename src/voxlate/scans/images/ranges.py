@@ -27,6 +27,7 @@ WINDOWS_HU = {"ncct": (0.0, 80.0), "cta": (0.0, 200.0)}
 # The rest are edges of the skin, which a shift of half a voxel makes uncertain.
 TOP_PERCENTILE = 95.0
 TINY = 1e-6
+Ends = tuple[float, float]  # of a window: the values that are black and white
 WHITE = 255.0  # the largest grey value, which a window gives to all that it has cut
 
 
@@ -138,11 +139,16 @@ def shown_range(scale: Range, image: Volume) -> tuple[float, float]:
     """The window of an image of a range: of a CT that of its modality or of the width of its body, else the range."""
     if scale.unit != "HU" or scale.width <= 1000:
         return scale.low, scale.high
-    for name, window in WINDOWS_HU.items():
-        if image.modality.startswith(name):
-            return window
     least, most = body_box_mm(image)
-    return HEAD_HU if (most - least)[0] < WIDEST_HEAD_MM else SOFT_TISSUE_HU
+    return _ct_window(image.modality, float((most - least)[0]))
+
+
+def _ct_window(modality: str, wide_mm: float) -> Ends:
+    """The window in which a CT of a body of this width is shown."""
+    for name, window in WINDOWS_HU.items():
+        if modality.startswith(name):
+            return window
+    return HEAD_HU if wide_mm < WIDEST_HEAD_MM else SOFT_TISSUE_HU
 
 
 def window_of(volume: Volume) -> tuple[float, float]:
@@ -153,15 +159,28 @@ def window_of(volume: Volume) -> tuple[float, float]:
     return shown_range(scale, volume)
 
 
-def picture_window(volume: Volume) -> tuple[float, float]:
-    """The window of an image in HU that a picture of 8 bits is assumed to show.
+def assumed_window(modality: str, wide_mm: float) -> Ends:
+    """The window in HU that a picture of a CT is assumed to show where nobody states it.
 
-    Grey values stay as they are. A CT of a head has the window of the brain, as pictures of CTs of heads have.
+    A head, by the width of the body, has the window of the brain, as pictures of CTs of heads have.
     """
+    window = _ct_window(modality, wide_mm)
+    return BRAIN_HU if window == HEAD_HU else window
+
+
+def picture_window(volume: Volume) -> Ends:
+    """The window of an image in HU that a picture of it is assumed to show; grey values stay as they are."""
     if volume.unit == "grey":
         return 0.0, WHITE
-    window = window_of(volume)
-    return BRAIN_HU if window == HEAD_HU else window
+    least, most = body_box_mm(volume)
+    return assumed_window(volume.modality, float((most - least)[0]))
+
+
+def window_sentence(modality: str, window: Ends, stated: bool = False) -> str:
+    """A clause on what pictures of a CT show, and, unless it is stated, how to state it."""
+    low, high = window
+    hint = "as prepare --window states" if stated else "prepare --window LOW HIGH states another"
+    return f"pictures of {modality} show {low:g} to {high:g} HU from black to white ({hint})"
 
 
 def as_grey(

@@ -1,7 +1,11 @@
 """The physical unit of a modality's voxels, which its name states."""
 
+import math
 import re
+from collections.abc import Sequence
 from itertools import takewhile
+
+from voxlate.base.errors import BadInput
 
 HOUNSFIELD = ("ct", "ncct", "cect", "cta", "ctv")
 # Maps of tissue parameters at 3 T, from which MR contrasts are computed: their units ("1" for shares).
@@ -54,6 +58,15 @@ def unit_of(modality: str) -> str:
     name = modality.lower()
     letters = re.split("[^a-z]", name)[0]
     return UNITS.get(name) or UNITS.get(letters, "a.u.")
+
+
+def check_window(ends: Sequence[float]) -> None:
+    """Raise BadInput for a window in HU whose ends are not finite, or not in their order."""
+    low, high = ends
+    if not -math.inf < low < high < math.inf:
+        raise BadInput(
+            f"expected the HU of black below those of white, found {low:g} {high:g}. Change them."
+        )
 
 
 def plain_modality(name: str) -> str:

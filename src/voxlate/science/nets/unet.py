@@ -311,6 +311,22 @@ class ResidualUNet(nn.Module):
                 h = level.resample(h, embedding, depth)
         return self.head(self.norm(h), depth)
 
+    @torch.no_grad()
+    def rescale(self, channel: int, factor: float, offset: float) -> None:
+        """Let the network give factor · y + offset where an output channel gave y, with the same features."""
+        pixels = self.net.patch**2
+        rows = slice(channel * pixels, (channel + 1) * pixels)
+        last = self.head
+        for parameter in self.head.parameters():
+            parameter[rows] *= factor
+        if self.refinement is not None:
+            # It sees the factor undone, and adds the offset at its end: zeros beyond the border stay zeros.
+            self.refinement.first.get_parameter("weight")[:, channel] /= factor
+            last, rows = self.refinement.last, slice(channel, channel + 1)
+            for parameter in last.parameters():
+                parameter[rows] *= factor
+        last.get_parameter("bias")[rows] += offset
+
     def _fold(self, h: Tensor) -> Tensor:
         """Slices to channels-last patches."""
         if self.net.patch > 1:

@@ -128,6 +128,12 @@ class DataSettings:
             "draw MR modalities from a phantom's tissue-parameter maps, a sequence for each item; unset: scans as they are"
         ),
     ] = None
+    level: Annotated[
+        bool,
+        setting(
+            "whether training and validation move the grey level of soft tissue in each patient's targets to that of the median training patient: for pictures of CT, of which each may show another window"
+        ),
+    ] = False
     augment: Annotated[AugmentSettings, setting("random changes in training")] = field(
         default_factory=AugmentSettings
     )
@@ -193,6 +199,7 @@ class DataSettings:
         plane = [key for key in ("slices", "centred", "apart") if getattr(self, key)]
         no_left = self.centred and self.axis_lr != -1
         thick = self.planes and self.patch[0] > 1
+        no_pairs = self.level and (self.apart or {*self.source} & {*self.target})
         once = "each modality once"
         for key, wrong, expected in (
             ("patch", min(self.patch) < 1, "three sizes of at least 1 voxel"),
@@ -201,6 +208,7 @@ class DataSettings:
             ("axes", no_left, "columns to the right or left (…R or …L) with data.centred"),
             ("frame", self.centred and self.frame is not None, "none with data.centred"),
             ("augment", self.centred and moving, f"none of {moving} with data.centred"),
+            ("level", no_pairs, "pairs of sources and other modalities"),
             ("planes", thick, "one plane of patches of several slices"),
             ("planes", self.planes and plane, f"one plane with data.{', data.'.join(plane)}"),
         ):

@@ -23,6 +23,7 @@ from voxlate.science.batch import Batch, collate
 from voxlate.synthesis.patch import Patch, overlap, readable
 from voxlate.training.batches.augment import AugmentSettings
 from voxlate.training.batches.data_settings import DataSettings, select_slices, usable_cases
+from voxlate.training.batches.levels import find_levels, to_one_level
 
 IntensityMaps = Mapping[str, IntensityMap]  # by modality
 Places = Sequence[tuple[str, Triple]]  # case and start of patches
@@ -34,7 +35,11 @@ NO_LABEL = -1  # in place of a label map that a case lacks
 
 @dataclass(eq=False)
 class Patches:
-    """The patches of the cases of a split that the settings can use; raises BadInput if there is none."""
+    """The patches of the cases of a split that the settings can use; raises BadInput if there is none.
+
+    With data.level, targets of every split have the level of the median training patient, which images of new patients
+    have as well.
+    """
 
     cohort: Cohort
     data: DataSettings
@@ -51,6 +56,16 @@ class Patches:
             raise BadInput(
                 f"{cohort.folder}: expected patches of {data.patch} voxels with at least {data.foreground:.0%} foreground (in slices that pass data.slices, if it is set), found none in {len(cases)} cases. Lower data.foreground or the limits of data.slices, or prepare with --register if the scans are not aligned."
             )
+
+        self.levels = self._find_levels() if data.level else {}
+
+    def _find_levels(self) -> dict[str, Tensor]:
+        """The levels of the cases (see find_levels); that of a patient is over all cases of the patient."""
+        cohort, data = self.cohort, self.data
+        training = [*map(cohort.header, usable_cases(cohort, data, "train"))]
+        patients = {cohort.header(case).patient for case in self.starts}
+        cases = [entry.case for entry in cohort.cases if entry.patient in patients]
+        return find_levels(training, [*map(cohort.header, cases)], data.target, self.intensity)
 
     def _starts(self, case: str, kept: np.ndarray | None) -> list[int]:
         """Starts along D whose slab holds enough mask, and kept slices only; a volume thinner than the patch has one."""
@@ -126,7 +141,12 @@ class Patches:
                     target_moments=torch.from_numpy(target)[None],
                 )
             pairs.append(pair)
-        return collate(pairs)
+        batch = collate(pairs)
+        if not self.levels:
+            return batch
+        assert batch.target is not None
+        levels = torch.stack([self.levels[case] for case, _ in places])
+        return replace(batch, target=to_one_level(batch.target, levels))
 
 
 def _sums(values: Sequence[int] | np.ndarray, width: int) -> np.ndarray:
@@ -191,7 +211,7 @@ def batch_of(patch: Patch, data: DataSettings) -> Batch:
 
 def can_cache(cohort: Cohort, data: DataSettings) -> bool:
     """Whether an item's slices are the same whole slices in every epoch."""
-    if data.stack or data.physics is not None or data.augment != AugmentSettings():
+    if data.stack or data.level or data.physics is not None or data.augment != AugmentSettings():
         return False
     depth, *plane = data.patch
     for case in usable_cases(cohort, data, "train"):

@@ -13,6 +13,7 @@ from voxlate.base.messages import Say, message
 from voxlate.base.option import merge
 from voxlate.scans.cases.prepared import Cohort, open_cohort
 from voxlate.scans.cohorts.path_names import scans_named
+from voxlate.scans.images.ranges import window_sentence
 from voxlate.scans.images.units import unit_of
 from voxlate.training.batches.augment import SHAPES
 from voxlate.training.planning.cohort_facts import (
@@ -50,6 +51,7 @@ COUNTS_AS = 1
 SHORT_STEPS = 500
 MOST_SPACING_RATIO = 1.5  # beyond the pixels of a starter's training
 BODIES = {True: "brains without a skull", False: "heads with their skull"}  # by Card.stripped
+LEAK = 0.1  # slope of the output beyond the range, in the unit of a starter
 RATE = 0.25  # factor of the learning rate, so that the run is not forgotten
 VALIDATIONS = 8
 PATIENCE = 3  # validations without a lower error after which an adaptation ends
@@ -61,11 +63,15 @@ SPARE = 0.11  # share of the minutes for validations
 
 @dataclass(frozen=True)
 class Starter:
-    """A starter for a cohort: starter:NAME, its recipe with the cohort's names, and the modalities that keep its intensity maps."""
+    """A starter for a cohort: starter:NAME, and its recipe with the cohort's names.
+
+    kept: the modalities that keep its intensity maps; whole: the maps of the others in its own training.
+    """
 
     name: str
     tables: Tables
     kept: set[str]
+    whole: dict[str, Tables]
 
 
 def fit_starter(name: str, names: Mapping[str, str], facts: CohortFacts) -> Starter:
@@ -88,16 +94,17 @@ def fit_starter(name: str, names: Mapping[str, str], facts: CohortFacts) -> Star
     maps = tables["intensity"] = by_new_name(tables["intensity"])
     if "peak_shares" in synth:
         synth["peak_shares"] = by_new_name(synth["peak_shares"])
-    kept = set()
+    kept, whole = set[str](), dict[str, Tables]()
     for modality in facts.scans.keys() & names.values():
         scan = facts.scans[modality]
         if _is_in_usual_unit(scan):
             kept.add(modality)
         else:
+            whole[modality] = maps[modality]
             maps[modality], _ = intensity(
                 scan, "target" if modality in data["target"] else "source"
             )
-    return Starter(name, tables, kept)
+    return Starter(name, tables, kept, whole)
 
 
 def _is_in_usual_unit(scan: Scan) -> bool:
@@ -175,10 +182,26 @@ def begin_from(starter: Starter, draft: Draft) -> None:
     why = f"{draft.why['data.augment']}; changes of shape as strong as those of {name}, whose network learns few patients by heart"
     draft.set("data.augment", augment, why)
     draft.set("start_from", name)
+    _show_windows(starter, draft)
     kept = round(COUNTS_AS / (COUNTS_AS + facts.patients), 3)
     why = f"{kept:.0%} of the starter's weights are kept, unless the error of validation patients is less with all of them: it counts as {plural(COUNTS_AS, 'patient')} beside {facts.patients}"
     draft.set("train.keep_start", kept, why)
     tables["train"]["optimiser"]["lr"] = learning_rate(draft.steps, SHORT_STEPS, draft.size.width)
+
+
+def _show_windows(starter: Starter, draft: Draft) -> None:
+    """Rescale a starter's output to the windows of pictures, and hardly pull back what it puts beyond them, which is right."""
+    cohort, method = draft.facts.cohort, draft.tables["method"]
+    for name, (low, high) in cohort.windows.items():
+        whole = starter.whole.get(name, {})
+        if name not in draft.roles.target or whole.get("kind") != "window":
+            continue
+        draft.tables.setdefault("start_window", {})[name] = [low, high]
+        said = window_sentence(name, (low, high), cohort.has_stated_window)
+        draft.why[f"start_window.{name}"] = (
+            f"{said}: the output of {starter.name}, {whole['low']:g} to {whole['high']:g} HU, is rescaled to them"
+        )
+        method["leak"] = round(LEAK * (high - low) / (whole["high"] - whole["low"]), 5)
 
 
 def adapt(
@@ -270,7 +293,8 @@ def _adapt_recipe(recipe: Recipe, cohort: Cohort, asked: AdaptOptions) -> Recipe
     tables["title"] += ", adapted"
     stages = [*tables.get("stages", []), tables]
     for stage in stages:
-        stage.pop("start_from", None)
+        for key in ("start_from", "start_window"):
+            stage.pop(key, None)
         # images are read, whatever the run's contrasts were drawn from, and all voxels count alike
         for key in ("physics", "labels", "weigh"):
             stage.get("data", {}).pop(key, None)

@@ -203,6 +203,7 @@ def first_stage(
     draft.set("train", training(steps, size.width))
     draft.set("synth.batch", BATCH)
     choose_slices(draft)
+    choose_level(draft)
     choose_augmentation(draft)
     for name in names:
         side: Side = "target" if name in roles.target else "source"
@@ -285,6 +286,16 @@ def stems(facts: CohortFacts) -> list[int]:
 def most_steps(facts: CohortFacts, times: int = 1, batch: int = FIRST_BATCH) -> float:
     """Largest useful number of steps, beyond which a training overfits; times: 2 for samples, due to noise."""
     return max(PASSES * facts.patients, LEAST_PASSES) * times * facts.slices / batch
+
+
+def choose_level(draft: Draft) -> None:
+    """Whether targets have one grey level of soft tissue: those of pictures of CT."""
+    facts, targets = draft.facts, draft.roles.target
+    shown = facts.cohort.windows.keys() >= {*targets}
+    if not shown or facts.patients < 2 or {*targets} & {*draft.roles.source}:
+        return
+    why = f"each picture's window may differ from the one of {' and '.join(targets)}, which no source tells: training and validation move soft tissue to the grey value of the median of {facts.patients} patients, which images of new patients have"
+    draft.set("data.level", True, why)
 
 
 def choose_augmentation(draft: Draft) -> None:
@@ -449,8 +460,9 @@ def with_samples(tables: Tables, net: Tables, steps: int, mode: str) -> Tables:
     own = {key: tables[key] for key in ("method", "net", "train")}
     stage = {"name": PREDICTOR, **own, **mirror(tables)}
     shared = dict(tables)
-    if "start_from" in shared:
-        stage["start_from"] = shared.pop("start_from")
+    for key in ("start_from", "start_window"):
+        if key in shared:
+            stage[key] = shared.pop(key)
     return {
         **shared,
         "title": f"{tables['title']}, and samples of its residual",

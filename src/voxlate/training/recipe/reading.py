@@ -7,6 +7,7 @@ from typing import Any
 from voxlate.base.config import fill, imports, kind_of, needs_code, to_tables
 from voxlate.base.errors import BadInput
 from voxlate.base.files import safe_name
+from voxlate.science.nets.unet import UNet
 from voxlate.training.batches.data_settings import intensity_key
 from voxlate.training.recipe.settings import SHARED, FullStage, Recipe, Stage
 from voxlate.training.recipe.text import Values, values_of
@@ -225,6 +226,7 @@ def _contradictions(
         yield from _other_order(stage, vars(first.data), f"'{start}'")
         if other := {*first.task.needs} - {*stage.task.needs}:
             yield f"expected {named} to build on '{min(other)}' as '{start}' does, whose weights it starts from, found {', '.join(stage.task.needs) or 'none'}. Make them equal."
+    yield from _unfit_window(stage)
     if stage.opponent and not method.takes_opponent:
         yield f"expected no [opponent] for method.kind = '{kind_of(method)}', found one. Drop it."
     if train.steps == 0 and train.epochs is None and train.best is None:
@@ -242,6 +244,16 @@ def _contradictions(
         yield f"expected the contrasts of data.physics to be in data.source or data.target, found {unused[0]} in neither. Add it there, or drop data.physics.contrasts.{unused[0]}."
     if physics is not None and data.slices is not None:
         yield "expected no data.slices with data.physics, whose images exist only when they are read, found a filter. Drop it."
+
+
+def _unfit_window(stage: FullStage) -> Iterator[str]:
+    """What is wrong with the windows to which a starter's output is rescaled."""
+    by_net = isinstance(stage.net, UNet) and stage.method.predicts
+    if stage.start_window and not (is_starter(stage.start_from) and by_net):
+        yield f"expected start_window beside start_from = 'starter:NAME' in a regression by a U-Net, found it elsewhere in the stage '{stage.name}'. Drop it."
+    for name, (low, high) in stage.start_window.items():
+        if name not in stage.data.target or not low < high:
+            yield f"expected start_window with low < high for a target ({', '.join(stage.data.target)}), found {[low, high]} for '{name}'. Change it."
 
 
 def check_order(

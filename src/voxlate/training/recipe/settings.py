@@ -84,6 +84,13 @@ StartFrom = Annotated[
     ),
 ]
 
+StartWindow = Annotated[
+    dict[str, tuple[float, float]],
+    setting(
+        "By target that pictures show, their window: the values, in the unit of the starter's own range, that are black and white. The starter's output is rescaled to it before the first step."
+    ),
+]
+
 
 @settings
 class Synthesis(SamplerSettings):
@@ -178,6 +185,7 @@ class Stage:
         setting("Data of this stage, where they differ from the recipe's."),
     ] = None
     start_from: StartFrom = None
+    start_window: StartWindow = field(default_factory=dict)
     mirror: Annotated[
         bool,
         setting("Value of synth.mirror where this stage predicts the image (--answer mean)."),
@@ -205,6 +213,7 @@ class Recipe:
     train: StageTraining = Training()
     synth: Annotated[Synthesis, setting("Synthesis: how images are sampled.")] = Synthesis()
     start_from: StartFrom = None
+    start_window: StartWindow = field(default_factory=dict)
     stages: Annotated[list[Stage], setting("Earlier trainings, in their order.")] = field(
         default_factory=list
     )
@@ -311,4 +320,5 @@ SHARED = (
     "train",
     "data",
     "start_from",
+    "start_window",
 )  # keys of a stage that a recipe has too
