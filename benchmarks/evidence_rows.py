@@ -16,8 +16,8 @@ from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.base.groups import grouped
 from voxlate.evaluation.scoring.scored_truth import read_canonical, shows_a_window
 from voxlate.scans.cohorts.find import find_cohort
-from voxlate.scans.images.mask import BRAIN_HU, foreground
-from voxlate.scans.images.ranges import WHITE, as_grey
+from voxlate.scans.images.mask import foreground
+from voxlate.scans.images.ranges import WHITE, as_grey, picture_window
 from voxlate.synthesis.provenance import provenance_of
 from voxlate.training.recipe import read
 from voxlate.training.run import Run
@@ -220,7 +220,7 @@ def levelled_mae(out: Path, table: Path) -> float:
             truth = read_canonical(Path(row["ct"]), "ct")
             image = read_canonical(out / row["case"] / "ct.nii.gz", "ct")
             if shows_a_window(provenance_of(out / row["case"]), "ct", truth.unit):
-                image = as_grey(image, BRAIN_HU)
+                image = as_grey(image, picture_window(image))
             grey = truth.data[0]
             differences.append(grey - image.data[0])
             soft.append(foreground(truth) & (grey > 0) & (grey < WHITE))

@@ -30,8 +30,8 @@ from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.formats.io import write_volume
 from voxlate.scans.images.grid import Volume, same_grid, slice_margin, through_plane
 from voxlate.scans.images.intensity import Scale
-from voxlate.scans.images.mask import BRAIN_HU, foreground
-from voxlate.scans.images.ranges import WHITE
+from voxlate.scans.images.mask import foreground
+from voxlate.scans.images.ranges import WHITE, Ends, picture_window
 from voxlate.synthesis.calibration import (
     Array,
     Calibration,
@@ -265,16 +265,18 @@ def _needed(folder: Path, sources: Sequence[str], target: str, files: Mapping[st
             )
         inside &= foreground(scan)
     in_window = shows_a_window(provenance_of(folder), target, truth.unit)
-    least, most = ends_in_window(truth.data[0]) if in_window else (truth.data[0], truth.data[0])
+    least = most = truth.data[0]
+    if in_window:
+        least, most = ends_in_window(truth.data[0], picture_window(image))
     values = image.data[0]
     error = np.maximum(least - values, 0) + np.minimum(most - values, 0)
     distances = values - low.data[0], high.data[0] - values
     return needed_scale(error[inside], *(distance[inside] for distance in distances))
 
 
-def ends_in_window(grey: Array) -> tuple[Array, Array]:
+def ends_in_window(grey: Array, window: Ends) -> tuple[Array, Array]:
     """The least and the largest HU that a grey value may show: black and white show all that a window has cut."""
-    low, high = BRAIN_HU
+    low, high = window
     shown = low + grey / np.float32(WHITE) * (high - low)
     least = np.where(grey <= 0, -np.inf, shown)
     most = np.where(grey >= WHITE, np.inf, shown)

@@ -113,7 +113,7 @@ def test_the_factor_that_a_voxel_needs_is_its_error_over_the_distance_on_that_si
 
 
 def test_black_and_white_of_a_window_show_all_hounsfield_units_beyond_it():
-    least, most = ends_in_window(np.array([0, 51, 255], np.float32))
+    least, most = ends_in_window(np.array([0, 51, 255], np.float32), (0, 80))
     assert least.tolist() == [-np.inf, 16.0, 80.0]
     assert most.tolist() == [0.0, 16.0, np.inf]
 

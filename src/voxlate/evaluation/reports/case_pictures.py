@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from voxlate.base.array_types import AnyArray, Bool, Float32
+from voxlate.base.array_types import AnyArray, Bool
 from voxlate.base.groups import grouped
 from voxlate.base.messages import read_messages
 from voxlate.evaluation.intervals.summary import error_lines
@@ -26,9 +26,17 @@ from voxlate.evaluation.scoring.scores import Scores
 from voxlate.scans.formats.io import is_picture, is_there
 from voxlate.scans.images import pictures
 from voxlate.scans.images.grid import Grid, Volume, return_to
+from voxlate.scans.images.intensity import Scale
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.pictures import Plane
-from voxlate.scans.images.ranges import NETWORK_RANGE, Range, nice, range_for, shown_range
+from voxlate.scans.images.ranges import (
+    NETWORK_RANGE,
+    Range,
+    as_grey,
+    nice,
+    range_for,
+    shown_range,
+)
 from voxlate.synthesis.provenance import provenance_of, source_paths
 
 TILE = 240  # pixels of a slice
@@ -114,7 +122,9 @@ def read_case(out: Path, header: Table, case: str, modality: str) -> CaseImages 
     image = read_canonical(files[modality], modality)
     # A CT may have grey values.
     image = replace(image, unit=provenance.get("units", {}).get(modality, image.unit))
-    place = header.get("truth_files", {}).get(f"{case}/{modality}")
+    label = f"{case}/{modality}"
+    window = header.get("windows", {}).get(label)
+    place = header.get("truth_files", {}).get(label)
     file = out.resolve() / place if place else files[modality]
     truth = read_canonical(file, modality) if place and is_there(file) else None
     main = image if truth is None else truth
@@ -136,7 +146,8 @@ def read_case(out: Path, header: Table, case: str, modality: str) -> CaseImages 
             low, high = map(float, part["range"])
             scale = Range(low, high, part["unit"], part["range_rule"], part["own_peak"])
     ours = return_to(image, main.grid)
-    images += _of_synthesis(ours, truth, scale, body, files, provenance)
+    shown_in = None if window is None or truth is None else Scale(*window)
+    images += _of_synthesis(ours, truth, scale, body, files, provenance, shown_in)
     sentences = [(said.grade, said.text) for said in read_messages(provenance)]
     if "expected" in provenance:  # what was measured is of all cases, and stands above
         sentences += [("note", line) for line in error_lines(provenance)]
@@ -151,16 +162,28 @@ def _of_synthesis(
     body: Bool,
     files: Mapping[str, Path],
     provenance: Table,
+    window: Scale | None = None,
 ) -> Iterator[CaseImage]:
-    """A synthesis, its truth and error, and its maps, as far as they exist; files: of the case, by name."""
+    """A synthesis, its truth and error, and its maps, as far as they exist; files: of the case, by name.
+
+    window: the HU that black and white of the truth show, of a synthesis in HU whose truth is a picture.
+    """
     modality = synthesis.modality
+
+    def in_grey(volume: Volume) -> Volume:
+        """A volume of the synthesis in the unit of the truth."""
+        if window is None:
+            return volume
+        return as_grey(volume, (window.low, window.high), scale.low, scale.high)
+
+    synthesis = in_grey(synthesis)
     values = synthesis.data[0]
     at = _centre(body)
     shades = display_scale(scale, synthesis)
 
-    def read_map(path: Path) -> Float32:
-        """The values of a map of the synthesis on its grid."""
-        return return_to(read_canonical(path, modality), synthesis.grid).data[0]
+    def read_map(path: Path) -> Volume:
+        """A map of the synthesis on its grid."""
+        return return_to(read_canonical(path, modality), synthesis.grid)
 
     ours = scale.normalise(values, body)
     yield CaseImage("synthesis", f"synthesis {modality}", _slices(ours, at), shades)
@@ -169,14 +192,15 @@ def _of_synthesis(
         yield CaseImage("truth", f"truth {modality}", _slices(true, at), shades)
         yield CaseImage("error", "error image - truth", _slices(ours - true, at))
     if (interval := interval_of(files, modality, provenance)) is not None:
-        ends = (read_map(path) for path in (interval.low, interval.high))
+        ends = (in_grey(read_map(path)).data[0] for path in (interval.low, interval.high))
         low, high = (scale.normalise(end, body, values) for end in ends)
         widest = nice(float(np.percentile((high - low)[body], 99)))
         width = ColourScale(0, widest, "magma", shades.unit)
         title = f"interval width, {interval.coverage:.0%}"
         yield CaseImage("interval", title, _slices(high - low, at), width)
     if (std := spread_of(modality, files)) is not None:
-        spread = read_map(std) / scale.gain(values, body)
+        gain = 1.0 if window is None else scale.width / (window.high - window.low)
+        spread = read_map(std).data[0] * np.float32(gain) / scale.gain(values, body)
         yield CaseImage("spread", "spread standard deviation", _slices(spread, at))
 
 

@@ -26,7 +26,7 @@ from voxlate.evaluation.scoring.scored_truth import Alignment, Rules, Truth, rea
 from voxlate.scans.formats.io import is_there
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.midline import midline_grid
-from voxlate.scans.images.ranges import WHOLE_MASK
+from voxlate.scans.images.ranges import WHOLE_MASK, Ends
 from voxlate.scans.images.units import SHOW_ANATOMY, unit_of
 from voxlate.training.naive import Baselines
 from voxlate.training.verdict import SYNTHESIS
@@ -59,7 +59,7 @@ class ScoredItem:
 
     truth: what shows whether it is that of the image; shown: the share of the scored voxels that the image shows. There
     are no rows where the truth is so large or small that it does not lie on the image. vectors: of the slices of the truth
-    and of each method.
+    and of each method. window: the HU that a picture's black and white show, of an image that is compared with one.
     """
 
     rows: list[Row]
@@ -67,6 +67,7 @@ class ScoredItem:
     truth: Sketch
     shown: float = 1.0
     vectors: dict[str, Vectors] = field(default_factory=dict)
+    window: Ends | None = None
 
 
 def score_item(item: Item, rules: Rules, functions: Functions) -> ScoredItem:
@@ -78,7 +79,8 @@ def score_item(item: Item, rules: Rules, functions: Functions) -> ScoredItem:
     sketch = _sketch(truth)
     if not rules.asked.any_truth and (sketch.other_size or sketch.low == sketch.high):
         return ScoredItem([], "", sketch)  # nothing of the truth can be scored
-    scored = ScoredItem([], _note(truth), sketch, truth.shown)
+    window = truth.picture_window if truth.windowed else None
+    scored = ScoredItem([], _note(truth), sketch, truth.shown, window=window)
     head = (item.case.case, item.case.patient, item.modality)
     features = textures if rules.asked.features == "texture" else rules.asked.features
     for method, volume in {SYNTHESIS: truth.synthesis, **_naive_images(truth)}.items():

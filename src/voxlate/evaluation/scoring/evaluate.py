@@ -386,6 +386,7 @@ def _on_images(out: Path, scored: Scored) -> Table:
         "nominal_coverage": min(
             (item.interval.coverage for item in scored if item.interval), default=0
         ),
+        "windows": {item.label: result.window for item, result in scored.items() if result.window},
         "moved": {item.label: result.note for item, result in scored.items() if result.note},
         "given_truth": sorted(given),
         "images": {item.label: content_hash(item.synthesis) for item in scored},

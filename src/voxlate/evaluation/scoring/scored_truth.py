@@ -21,7 +21,14 @@ from voxlate.scans.formats.io import is_there, read_volume
 from voxlate.scans.images.grid import Grid, Volume, canonical, resample, same_grid
 from voxlate.scans.images.intensity import Intensity, IntensityMap, Scale, intensity_statistics
 from voxlate.scans.images.mask import foreground
-from voxlate.scans.images.ranges import WHOLE_MASK, Range, as_grey, picture_window, range_for
+from voxlate.scans.images.ranges import (
+    WHOLE_MASK,
+    Ends,
+    Range,
+    as_grey,
+    picture_window,
+    range_for,
+)
 from voxlate.scans.images.regions import Region, scale_to_peak
 from voxlate.scans.images.register import Transform, apply_transform, itk, read_transform
 
@@ -152,14 +159,20 @@ class Truth:
         return shows_a_window(self.item.provenance, self.item.modality, self.scan.unit)
 
     @cached_property
+    def picture_window(self) -> Ends:
+        """The HU that black and white of a picture show: as its prepared cohort states them, or else as assumed of the image."""
+        name, cohort = self.item.modality, self.item.prepared
+        stated = {} if cohort is None else open_cohort(cohort).windows
+        return stated.get(name) or picture_window(replace(self.stored, unit="HU"))
+
+    @cached_property
     def window(self) -> Scale | None:
         """The values of the image that stand for the ends of the scored range; None where it is scored in its own unit.
 
         Of a picture's truth, those that pictures have; in network units, the typical ones of the training.
         """
         if self.rules.asked.units == "own":
-            image = replace(self.stored, unit="HU")
-            return Scale(*picture_window(image)) if self.windowed else None
+            return Scale(*self.picture_window) if self.windowed else None
         if self.windowed:
             raise BadInput(
                 f"--units network: expected a truth in HU, as the image is, found the picture {self.scan.origin}. Drop --units."

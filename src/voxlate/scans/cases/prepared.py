@@ -159,10 +159,11 @@ class Cohort:
         ]
         if not self.has_stated_window:
             return {name: assumed_window(name, self._wide_mm(name)) for name in pictures}
-        sentence = f"{self.folder / 'cohort.json'}: expected a window of two numbers, low < high, found another"
+        file = self.folder / "cohort.json"
+        sentence = f"{file}: expected a window of two numbers, found another"
         with errors_as(sentence, "Prepare it again."):
             low, high = adapter(tuple[Number, Number]).validate_python(self.provenance["window"])
-        check_window((low, high))
+        check_window((low, high), f"{file}: ")
         return dict.fromkeys(pictures, (low, high))
 
     def _wide_mm(self, name: str) -> float:

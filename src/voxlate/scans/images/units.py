@@ -60,12 +60,12 @@ def unit_of(modality: str) -> str:
     return UNITS.get(name) or UNITS.get(letters, "a.u.")
 
 
-def check_window(ends: Sequence[float]) -> None:
-    """Raise BadInput for a window in HU whose ends are not finite, or not in their order."""
+def check_window(ends: Sequence[float], where: str = "") -> None:
+    """Raise BadInput for a window in HU whose ends are not finite, or not in their order; where: what messages begin with."""
     low, high = ends
     if not -math.inf < low < high < math.inf:
         raise BadInput(
-            f"expected the HU of black below those of white, found {low:g} {high:g}. Change them."
+            f"{where}expected the HU of black below those of white, found {low:g} {high:g}. Change them."
         )
 
 
