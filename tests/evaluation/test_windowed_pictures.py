@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from made_pictures import write_pictures
 from made_volumes import save
+from preparing import prepare
 from refusals import refuses
 from rows import every_row
 from voxlate.base.files import read_json, write_json
@@ -42,6 +44,28 @@ def test_the_window_of_the_brain_is_assumed_of_a_picture_and_said(folders):
     expected = np.abs(shown - assumed).mean()
     assert scores.rows[0].scores["mae_rel"] == pytest.approx(expected, abs=0.002)
     assert "0 to 80 HU" in scores.header["moved"]["a/ct"]
+
+
+def test_the_window_that_a_prepared_cohort_states_is_that_of_its_pictures(folders, tmp_path):
+    cohort = write_pictures(tmp_path / "pictures", [(0, 80)] * 3, slices=1)
+    options = {"shares": (2, 1, 0), "window": (-10, 90), "audit": False}
+    prepare(cohort, tmp_path / "prepared", **options)
+    out, truth = folders
+    scores = evaluate(out, truth, prepared=tmp_path / "prepared")
+    assert scores.rows[0].scores["mae"] == pytest.approx(0, abs=0.5), "grey levels are rounded"
+    assert scores.header["windows"] == {"a/ct": (-10.0, 90.0)}
+    assert "-10 to 90 HU" in scores.header["moved"]["a/ct"]
+
+
+def test_pictures_of_a_report_show_an_image_in_the_unit_of_its_truth(folders):
+    out, _ = folders
+    header = evaluate(*folders).header
+    images = {image.role: image for image in read_case(out, header, "a", "ct").images}
+    synthesis = images["synthesis"].slices["axial"]
+    shown = np.clip(RAMP_HU / 80, 0, 1) * 255
+    np.testing.assert_allclose(np.sort(synthesis.ravel()), np.sort(shown.ravel()), atol=0.1)
+    assert images["synthesis"].scale == images["truth"].scale
+    assert np.abs(images["error"].slices["axial"]).max() < 0.2 * 255
 
 
 def test_baselines_of_pictures_are_not_put_through_the_window_whatever_the_model_calls_its_input(
