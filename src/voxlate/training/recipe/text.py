@@ -36,7 +36,6 @@ RETIRED = {
     "method.times.high": 1.0,
     "net.depth_halvings": 0,
     "net.kernel": "1x3x3",
-    "start_window": {},
     "synth.contrast": {},
     "synth.temperature": 1.0,
     "task.detach": False,
