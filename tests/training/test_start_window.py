@@ -158,6 +158,22 @@ def test_a_training_begins_in_the_window_and_its_run_is_continued_without_it(
     torch.testing.assert_close(weights_of(again)["net.head.weight"], begun["net.head.weight"])
 
 
+def test_a_starter_is_adapted_to_pictures_in_their_window(pictures, tmp_path):
+    said = []
+    run = adapt("starter:head-mr-to-ct", pictures.folder, tmp_path / "run", steps=1, say=said.append)
+    recipe = run.origin["recipe"]
+    assert recipe["start_window"] == {"ct": [-20, 100]}
+    assert "borders" not in recipe["method"] or not recipe["method"]["borders"]
+    assert "assumed" in [one.code for one in said]
+    (before, *_) = log_lines(run, "validation")
+    assert before["validation"]["mae"] < 0.4
+    again = adapt(run.folder, pictures.folder, tmp_path / "again", steps=1)
+    assert not again.origin["recipe"]["start_window"]
+    (begun, *_) = log_lines(again, "validation")
+    (*_, last) = log_lines(run, "validation")
+    assert begun["validation"]["mae"] == pytest.approx(last["validation"]["mae"], abs=0.1)
+
+
 @slow
 def test_a_planned_training_of_pictures_runs(pictures, tmp_path, monkeypatch):
     trials = []

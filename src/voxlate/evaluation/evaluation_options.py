@@ -105,7 +105,7 @@ class EvaluateOptions(Layout, ExecutorOptions):
     prepared: Annotated[
         Path | None,
         Option(
-            "Prepared cohort with the transforms of registered scans. Default: that of the run.",
+            "Prepared cohort with the transforms of registered scans and the window of pictures. Default: that of the run.",
             panel=ADVANCED,
         ),
     ] = None

@@ -228,7 +228,7 @@ def _train_stage(
 ) -> Method:
     """Train a stage that is not finished.
 
-    start: weights from which it is initialised; others: runs that may hold a pretrained autoencoder; notes: additional
+    start: weights from which it is initialised, but where an adaptation begins with a starter in a window; others: runs that may hold a pretrained autoencoder; notes: additional
     entries of the weights' header.
     """
     torch.manual_seed(job.seed)
@@ -237,8 +237,9 @@ def _train_stage(
     if weights.exists():
         load_weights(method, weights)
         return method
-    if start is not None:
-        _load_start(method, start, "adapted" in notes)
+    adapts = "adapted" in notes
+    if start is not None and not (adapts and job.stage.start_window):
+        _load_start(method, start, adapts)
     for other in others:
         pretrained = is_imported(other) and not job.stage.method.makes_targets
         if pretrained and not unfit_network(other, job.stage):

@@ -51,7 +51,6 @@ COUNTS_AS = 1
 SHORT_STEPS = 500
 MOST_SPACING_RATIO = 1.5  # beyond the pixels of a starter's training
 BODIES = {True: "brains without a skull", False: "heads with their skull"}  # by Card.stripped
-LEAK = 0.1  # slope of the output beyond the range, in the unit of a starter
 RATE = 0.25  # factor of the learning rate, so that the run is not forgotten
 VALIDATIONS = 8
 PATIENCE = 3  # validations without a lower error after which an adaptation ends
@@ -182,26 +181,38 @@ def begin_from(starter: Starter, draft: Draft) -> None:
     why = f"{draft.why['data.augment']}; changes of shape as strong as those of {name}, whose network learns few patients by heart"
     draft.set("data.augment", augment, why)
     draft.set("start_from", name)
-    _show_windows(starter, draft)
+    for target, said in show_windows(starter, facts.cohort, tables).items():
+        draft.why[f"start_window.{target}"] = said
     kept = round(COUNTS_AS / (COUNTS_AS + facts.patients), 3)
     why = f"{kept:.0%} of the starter's weights are kept, unless the error of validation patients is less with all of them: it counts as {plural(COUNTS_AS, 'patient')} beside {facts.patients}"
     draft.set("train.keep_start", kept, why)
     tables["train"]["optimiser"]["lr"] = learning_rate(draft.steps, SHORT_STEPS, draft.size.width)
 
 
-def _show_windows(starter: Starter, draft: Draft) -> None:
-    """Rescale a starter's output to the windows of pictures, and hardly pull back what it puts beyond them, which is right."""
-    cohort, method = draft.facts.cohort, draft.tables["method"]
-    for name, (low, high) in cohort.windows.items():
+def show_windows(starter: Starter, cohort: Cohort, tables: Tables) -> dict[str, str]:
+    """Let a recipe's tables rescale a starter's output to the windows of pictures; returns the reason by target.
+
+    What the starter puts beyond a window is right, so the slope of the output there falls with the window's width. Losses
+    at levels of its own range are dropped.
+    """
+    why = dict[str, str]()
+    method = tables["method"]
+    for name in tables["data"]["target"]:
         whole = starter.whole.get(name, {})
-        if name not in draft.roles.target or whole.get("kind") != "window":
+        if name not in cohort.windows or whole.get("kind") != "window":
             continue
-        draft.tables.setdefault("start_window", {})[name] = [low, high]
+        low, high = cohort.windows[name]
+        tables["start_from"] = starter.name
+        tables.setdefault("start_window", {})[name] = [low, high]
+        share = (high - low) / (whole["high"] - whole["low"])
+        method["leak"] = round(share * method.get("leak", 1.0), 5)
+        for key in ("windows", "borders"):
+            method.pop(key, None)
         said = window_sentence(name, (low, high), cohort.has_stated_window)
-        draft.why[f"start_window.{name}"] = (
-            f"{said}: the output of {starter.name}, {whole['low']:g} to {whole['high']:g} HU, is rescaled to them"
+        why[name] = (
+            f"{said}, to which the output of {starter.name}, {whole['low']:g} to {whole['high']:g} HU, is rescaled"
         )
-        method["leak"] = round(LEAK * (high - low) / (whole["high"] - whole["low"]), 5)
+    return why
 
 
 def adapt(
@@ -232,6 +243,12 @@ def adapt(
     if is_starter(run):
         starter = _fit_to(run, facts, say)
         tables, units = starter.tables, {name: facts.scans[name].unit for name in starter.kept}
+    for stage in [*tables.get("stages", []), tables]:
+        for key in ("start_from", "start_window"):
+            stage.pop(key, None)
+    if is_starter(run):
+        for said in show_windows(starter, cohort, tables).values():
+            say(message("assumed", f"{said}."))
     recipe = from_dict(tables, f"{weights} (header)", asked.allow_code)
     check_scans(recipe, units, facts)
     if begun.provenance.exists():
@@ -293,8 +310,6 @@ def _adapt_recipe(recipe: Recipe, cohort: Cohort, asked: AdaptOptions) -> Recipe
     tables["title"] += ", adapted"
     stages = [*tables.get("stages", []), tables]
     for stage in stages:
-        for key in ("start_from", "start_window"):
-            stage.pop(key, None)
         # images are read, whatever the run's contrasts were drawn from, and all voxels count alike
         for key in ("physics", "labels", "weigh"):
             stage.get("data", {}).pop(key, None)
