@@ -111,7 +111,7 @@ def prepare(
     transforms; align: "midline" turns and shifts heads until the mid-sagittal plane of the fixed scan (default: as for
     mask_from) is the grid's middle column; the case's header keeps that grid with the files' own.
     mask_from (default: plain CT, another CT, T1, else the first) must be a source of the models trained on this cohort,
-    since synthesis has sources only. shares: default see split.usual_shares.
+    since synthesis has sources only. window: see Cohort.windows. shares: default see split.usual_shares.
     examination: of each case that is prepared, and of the cohort (see checks/cohort_examination.py).
     workers: processes, each holding one case in memory.
     A case that cannot be prepared is left out, as the provenance states ("failed", "unread"), and joins the cohort by the
