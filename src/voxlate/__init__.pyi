@@ -257,6 +257,7 @@ def prepare(
     align: Literal["midline"] | None = None,
     mask: Literal["body", "brain"] = "body",
     mask_from: str | None = None,
+    window: tuple[float, float] | None = None,
     shares: tuple[float, float, float] | None = None,
     seed: int = 0,
     audit: bool = True,
@@ -285,6 +286,7 @@ def prepare(
         align: Align heads: midline turns and shifts them until left and right mirror each other.
         mask: Mask of a case that has no mask file: body, or the brain of a CT. Default: body.
         mask_from: Modality in which the brain is segmented. Default: plain CT if there is one.
+        window: HU that black and white show in pictures of CT. Default: 0 80 in heads, the window of the brain.
         shares: Shares or numbers of patients for train, val and test. Default: 0.7 0.15 0.15, and no test patients if there are fewer than 10. The splits of a manifest take precedence.
         seed: Random seed of the split by patient. Default: 0.
         audit: Measure how far the scans of a case are misaligned.
@@ -838,7 +840,7 @@ def evaluate(
         lpips: AlexNet weights (safetensors) for LPIPS.
         units: Unit of MR: own (of its peak) or network (0 to 255). Default: own.
         ssim_from: Zero of SSIM: low (of the range) or zero. Default: low.
-        prepared: Prepared cohort with the transforms of registered scans. Default: that of the run.
+        prepared: Prepared cohort with the transforms of registered scans and the window of pictures. Default: that of the run.
         naive: Run whose naive baselines are scored. Default: that of OUT.
         allow_code: Import and run the model's own Python code.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
