@@ -19,7 +19,7 @@ from voxlate.training.planning.from_weights import (
     find_starter,
     reason_against,
 )
-from voxlate.training.planning.rules import Size, first_stage
+from voxlate.training.planning.rules import PARTS, Size, first_stage
 from voxlate.training.recipe import from_dict
 from voxlate.training.run import Run
 from voxlate.training.starters import names
@@ -161,11 +161,11 @@ def _t1(channels):
 def begun(starter, facts):
     """begun(steps): the draft of a training from the starter, whose patches are whole slices."""
 
-    def begin(steps=800, any_sequence=False, **changes):
+    def begin(steps=800, **changes):
         known = replace(facts, **changes)
         found, _ = find_starter(facts, roles_of(facts))
         draft = first_stage(known, roles_of(known), Size(64, 1), steps)
-        begin_from(replace(found, any_sequence=any_sequence), draft)
+        begin_from(found, draft)
         return draft
 
     return begin
@@ -176,9 +176,9 @@ def test_a_starter_has_the_rate_of_random_weights_for_few_steps_and_half_of_it_f
         assert begun(steps=steps).tables["train"]["optimiser"]["lr"] == rate
 
 
-def test_bright_and_dark_change_places_only_for_a_starter_that_knows_any_sequence(begun):
-    for any_sequence, share in ((False, 0), (True, 0.3)):
-        assert begun(any_sequence=any_sequence).data["augment"].get("invert", 0) == share
+def test_a_starter_adds_no_change_of_intensity_that_a_plan_lacks(begun):
+    greys = {"gamma", "contrast", "remap", "invert", "bias", "blur_mm", "noise"}
+    assert greys & begun().data["augment"].keys() == PARTS["grey"].keys()
 
 
 def test_a_plan_from_a_starter_has_its_network(starter, begun):

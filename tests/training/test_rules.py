@@ -95,14 +95,15 @@ def test_fine_pixels_get_a_patch_stem_and_coarse_ones_or_small_slices_none():
 @every_row(
     "scans, passes, keys, others",
     [
-        ((scan(), CT), 1, {"flip_lr"}, {"rotate_degrees", "remap"}),
-        ((scan(), CT), 10, {"rotate_degrees", "gamma"}, {"remap", "shear"}),
-        ((scan(), CT), 100, {"shear", "remap"}, set()),
+        # the unit is arbitrary: every training changes intensities
+        ((scan(), CT), 1, {"flip_lr", "gamma", "remap", "bias", "blur_mm"}, {"rotate_degrees"}),
+        ((scan(), CT), 10, {"rotate_degrees", "gamma", "remap"}, {"shear"}),
+        ((scan(), CT), 100, {"shear", "remap"}, {"invert"}),
         # values with a unit
         ((scan("cta1", "HU", -100, 600, -1024), scan("tmax", "s", 0, 20)), 100, {"shear"}, {"gamma", "bias", "remap"}),
     ],
 )  # fmt: skip
-def test_augmentation_grows_with_the_passes(scans, passes, keys, others):
+def test_changes_of_shape_grow_with_the_passes_and_those_of_intensity_need_an_arbitrary_unit(scans, passes, keys, others):
     found = draft(facts(*scans), passes).data["augment"].keys()
     assert keys <= found
     assert not others & found
@@ -133,7 +134,7 @@ MEAN = {"mean_alone": True}
         (PARTS, {}, "data.patch", [1, 232, 192]),
         (PARTS, {}, "synth.slices", {"kind": "tiled"}),
         # torsos are not flipped
-        (facts(box=(140, 300, 400)), {"passes": 1}, "data.augment", {}),
+        (facts(box=(140, 300, 400)), {"passes": 1}, "data.augment", rules.PARTS["grey"]),
         # SSIM is minimised unless scans fit exactly
         *(
             (replace(facts(), apart_mm=mm), {}, "method.ssim", weight)
