@@ -55,6 +55,7 @@ def plan(
     *,
     minutes: float | None = None,
     memory: str | float | None = None,
+    speed: float | None = None,
     mode: Literal["both", "mean", "samples"] | None = None,
     source: Sequence[str] | str = (),
     target: Sequence[str] | str = (),
@@ -71,6 +72,7 @@ def plan(
         data: Prepared cohort.
         minutes: Training time on this machine. Default: 60. At least 0.01.
         memory: Memory of the training, such as 8GB. Default: most of the free memory.
+        speed: Speed of training steps in GFLOP/s that is assumed instead of timed: the plan has steps and float32, the same on every machine. One core has about 70. At least 0.001.
         mode: Prediction of the model: mean (a regression), both (also a sharp image), or samples (also samples, which show what is uncertain).
         source: Input modality, with target. Repeatable.
         target: Modality to synthesise, with source. Repeatable.
@@ -1034,6 +1036,7 @@ def train(
     *,
     minutes: float | None = None,
     memory: str | float | None = None,
+    speed: float | None = None,
     mode: Literal["both", "mean", "samples"] | None = None,
     source: Sequence[str] | str = (),
     target: Sequence[str] | str = (),
@@ -1058,6 +1061,7 @@ def train(
         out: Output folder.
         minutes: Training time on this machine. Default: 60. At least 0.01.
         memory: Memory of the training, such as 8GB. Default: most of the free memory.
+        speed: Speed of training steps in GFLOP/s that is assumed instead of timed: the plan has steps and float32, the same on every machine. One core has about 70. At least 0.001.
         mode: Prediction of the model: mean (a regression), both (also a sharp image), or samples (also samples, which show what is uncertain).
         source: Input modality, with target. Repeatable.
         target: Modality to synthesise, with source. Repeatable.

@@ -36,6 +36,15 @@ class PlanOptions:
         Option("Training time on this machine. Default: 60.", panel=MAIN, least=0.01),
     ] = None
     memory: Annotated[str | float | None, MEMORY] = None
+    speed: Annotated[
+        float | None,
+        Option(
+            "Speed of training steps in GFLOP/s that is assumed instead of timed: the plan has steps and float32, the same on every machine. One core has about 70.",
+            panel=PLAN,
+            metavar="GFLOPS",
+            least=0.001,
+        ),
+    ] = None
     mode: Annotated[
         Mode | None,
         Option(
@@ -64,7 +73,7 @@ class PlanOptions:
 
 
 # of a plan alone
-OF_PLAN = ("source", "target", "memory", "mode", "from_scratch")
+OF_PLAN = ("source", "target", "memory", "speed", "mode", "from_scratch")
 
 
 @options

@@ -32,8 +32,9 @@ class Plan:
         memory: predicted memory of the training, in bytes.
         minutes: time that was asked for.
         where: the cohort and the machine, in words.
-        budgets: what the plan gives each stage, none if a length was set by hand.
+        budgets: what the plan gives each stage, none if a length was set by hand or a speed was stated.
         allow_code: import the code outside voxlate that changes of the recipe name.
+        speed: the stated speed of steps in GFLOP/s, None if they were timed.
 
     Example:
         >>> import voxlate
@@ -53,6 +54,7 @@ class Plan:
     where: str
     budgets: Budgets = field(default_factory=dict)
     allow_code: bool = False
+    speed: float | None = None
 
     @property
     def recipe(self) -> Recipe:
@@ -114,6 +116,8 @@ class Plan:
     @property
     def prediction(self) -> str:
         """A sentence on the predicted minutes and memory."""
+        if self.speed is not None:
+            return f"Predicted by the stated speed, {self.speed:g} GFLOP/s: {self.seconds / 60:.1f} of {self.minutes:g} min. This machine may take another time."
         return f"Predicted by a probe on this machine: {self.seconds / 60:.1f} of {self.minutes:g} min, {self.memory / 2**30:.2f} GiB."
 
     @property

@@ -73,21 +73,29 @@ def plan_training(
     fold: plan for the training cases of this fold (see Cohort.in_fold); settings: see Plan.change; changes: fields of the
     options. from_scratch: begin from random weights even where a starter fits.
     Raises BadInput if the cohort does not suffice for a training, or if the memory is too small for the smallest network.
-    Minutes that are too few for one pass over the slices train on a part of them, which the plan states.
+    Minutes that are too few for one pass over the slices train on a part of them, which the plan states. With a stated
+    speed nothing is timed: the plan has steps in float32 and no budgets, the same on every machine.
     """
     asked = merge(PlanOptions, options, changes)
+    if asked.speed is not None and asked.memory is not None:
+        raise BadInput(
+            f"--speed: expected no --memory with it, because no step's memory is measured, found {asked.memory}. Drop one."
+        )
     minutes = 60.0 if asked.minutes is None else float(asked.minutes)
     cohort = open_cohort(data) if fold is None else open_cohort(data).in_fold(fold)
     facts, roles = choose_roles(cohort, asked)
     if settings:
         _check_settings(facts, roles, settings, allow_code)
-    probe = Probe(cohort, minutes, asked.device, float(asked.memory or 0))
+    probe = Probe(cohort, minutes, asked.device, float(asked.memory or 0), speed=asked.speed)
     starter, about = None, ""
     if not asked.from_scratch:
         starter, about = find_starter(facts, roles)
     draft = Planner(facts, roles, probe, starter).plan_stages(asked.mode)
     why = {"--from-scratch": about, **draft.why} if about else draft.why
     precision, why["train.precision"] = choose(find_device(asked.device))
+    if asked.speed is not None:
+        precision, why["train.precision"] = "float32", "with --speed, the same on every machine"
+        why["--speed"] = f"steps of {asked.speed:g} GFLOP/s are assumed; none is timed"
     for stage in (*draft.tables.get("stages", ()), draft.tables):
         stage["train"]["precision"] = precision
     planned = Plan(
@@ -97,7 +105,8 @@ def plan_training(
         memory=probe.most,
         minutes=minutes,
         where=str(cohort.folder),
-        budgets=draft.budgets,
+        budgets=draft.budgets if asked.speed is None else {},
+        speed=asked.speed,
     )
     return planned.change(settings or {}, allow_code)
 

@@ -8,6 +8,8 @@ from math import ceil, log2
 from statistics import fmean, median
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from voxlate.base import devices
 from voxlate.base.devices import find_device
@@ -33,6 +35,9 @@ DOUBT = 1.09
 # The width from which the cost of a step grows with its cube, and below with itself. Steps of widths 16, 64, 96 and 128 cost 0.42, 3.4,
 # 8.2 and 16 times as much as of 32 on a CPU (heads, brains and phantoms), and by the law 0.43, 3.1, 7.4 and 15 times.
 WIDE = 68
+# The width whose steps take as long for what is done to each feature (norms, activations) as for products, which grow with its square.
+# Counted so, steps of widths 16, 32, 64 and 96 had 123, 134 to 156, 123 and 119 GFLOP/s on one core, and by products alone 41, 67, 82 and 89.
+EVEN = 32
 FILLED = 1.25  # largest factor of the useful steps up to which all of the time is used
 ITEMS = 16  # of a race, spread over all validation cases
 FEWEST_STEPS = 8  # steps of a trial, before which its error says nothing
@@ -51,6 +56,8 @@ class Probe:
     """Times steps of recipes on a cohort within limits: minutes in total, and bytes of memory (that of the GPU if there is one).
 
     memory_bytes: by default most of what is free on the device now; most: the largest memory that one of them needed.
+    speed: stated GFLOP/s of steps, which are then counted in place of timed: nothing depends on the machine, its load or
+    its memory; raced: the seconds of races by that speed.
     """
 
     cohort: Cohort
@@ -59,6 +66,8 @@ class Probe:
     memory_bytes: float = 0.0
     most: float = 0.0
     begun: float = field(default_factory=time.monotonic)
+    speed: float | None = None
+    raced: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.memory_bytes:
@@ -67,7 +76,7 @@ class Probe:
     @property
     def probe_seconds(self) -> float:
         """Seconds that probing has taken from the training's time."""
-        return time.monotonic() - self.begun
+        return time.monotonic() - self.begun if self.speed is None else self.raced
 
     def seconds(self, share: float = 1.0) -> float:
         """A share of the seconds that are left for training steps."""
@@ -75,6 +84,9 @@ class Probe:
 
     def measure(self, recipe: Recipe, stage: int) -> float | None:
         """Seconds of a step of the recipe's stage with this index; None if it needs too much memory."""
+        if self.speed is not None:
+            job, learner = _begin(recipe, stage, self.cohort, self.device_name)
+            return work_of_step(job, learner) / (1e9 * self.speed)
         device = find_device(self.device_name)
         devices.forget_peak_memory(device)
         try:
@@ -96,12 +108,21 @@ class Probe:
         scale a target differently. The cohort has validation patients.
         """
         begun = time.perf_counter()
+        step_seconds = None if self.speed is None else self.measure(recipe, 0)
         job, learner = _begin(recipe, 0, self.cohort, self.device_name)
         steps = timed_steps(learner, job, iter(job.batches()))
+
+        def passed() -> float:
+            """The seconds since the start, by the clock or by the stated speed."""
+            if step_seconds is None:
+                return time.perf_counter() - begun
+            return learner.step * step_seconds
+
         while learner.step < FEWEST_STEPS or (
-            time.perf_counter() - begun < seconds and learner.step < job.stage.train.steps
+            passed() < seconds and learner.step < job.stage.train.steps
         ):
             next(steps)
+        self.raced += passed()
         measured = replace(job.stage, train=replace(job.stage.train, validation_items=ITEMS))
         items = validation_items(job.recipe, measured, self.cohort)
         error = validate(learner.averaged, items, job.recipe, measured, job.device)["mae"]
@@ -137,6 +158,19 @@ def _seconds(job: Job, learner: Learner) -> float:
     steps = timed_steps(learner, job, _batches(job))
     next(steps)
     return median(itertools.islice(steps, STEPS))
+
+
+def work_of_step(job: Job, learner: Learner) -> float:
+    """The floating-point operations of a first step, as a network of width EVEN would have them in the same time.
+
+    Products are counted, in both passes and in the optimiser; they take half of the time at width EVEN.
+    """
+    clock = Clock(job)
+    # the products of other kernels of attention are not counted on a CPU
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        take_step(learner, learner.method, job, iter(job.batches()), clock)
+    width: float = getattr(job.stage.net, "width", EVEN)
+    return counter.get_total_flops() * (1 + EVEN / width) / 2
 
 
 def timed_steps(learner: Learner, job: Job, batches: Iterator[Batch]) -> Iterator[float]:
@@ -190,7 +224,7 @@ class Candidate:
     @property
     def why(self) -> str:
         """The reason for it."""
-        why = f"the least error that is predicted from timed steps: {self.size} gets {plural(self.steps, 'step')} of {self.step_seconds:.3f} s"
+        why = f"the least error that is predicted: {self.size} gets {plural(self.steps, 'step')} of {self.step_seconds:.3f} s"
         if self.steps < self.fitting:
             why += f"; {self.fitting:,} would fit, but overfit to few patients"
         return why
