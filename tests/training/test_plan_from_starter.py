@@ -19,6 +19,7 @@ from voxlate.training.planning.from_weights import (
     find_starter,
     reason_against,
 )
+from voxlate.training.planning.probe import Trial
 from voxlate.training.planning.rules import PARTS, Size, first_stage
 from voxlate.training.recipe import from_dict
 from voxlate.training.run import Run
@@ -199,7 +200,8 @@ def winner(monkeypatch):
 
     def wins(place):
         def trial(_, recipe, *__):
-            return abs(place - (recipe.start_from is None)), 8
+            error = abs(place - (recipe.start_from is None))
+            return Trial((4, error), (8, error))
 
         monkeypatch.setattr(planner.Probe, "trial", trial)
 
@@ -232,7 +234,7 @@ def test_random_weights_that_win_the_race_are_trained(install, prepared, winner)
     winner(1)
     made = planner.plan_training(prepared, **SHORT, mode="mean")
     assert made.recipe.start_from is None
-    assert "starter:tiny: 1.000 after 8 steps" in made.why["start_from"]
+    assert "starter:tiny" in made.why["start_from"]
 
 
 @slow

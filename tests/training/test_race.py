@@ -25,9 +25,9 @@ def error_of(prepared, monkeypatch):
         tables["net"] |= {"groups": 4, "head_width": 8}
         tables["train"]["optimiser"] |= {"lr": rate, "warm_up": 1}
         tables["intensity"]["t2"] = {"kind": "window", "low": -high, "high": high}
-        found, steps = probe.Probe(cohort, 1, "cpu").trial(from_dict(tables, "the plan"), 0.0)
-        assert steps == FEWEST
-        return found
+        trial = probe.Probe(cohort, 1, "cpu").trial(from_dict(tables, "the plan"), 0.0)
+        assert [steps for steps, _ in (trial.middle, trial.end)] == [FEWEST // 2, FEWEST]
+        return trial.end[1]
 
     return error
 
@@ -40,3 +40,25 @@ def test_who_learns_has_less_error_and_who_diverges_has_none(error_of):
 def test_an_error_is_a_share_of_the_truths_deviation_whatever_the_scale_of_the_target(error_of):
     """Weights that do not move give zeros. Twice the range of the target halves both the error and the deviation."""
     assert error_of(1e-12) == pytest.approx(error_of(1e-12, high=4000.0), rel=1e-4)
+
+
+def test_an_error_that_follows_the_law_is_extrapolated_exactly():
+    def law(steps):
+        return 0.3 + 2 * steps**-probe.DECAY
+
+    trial = probe.Trial((20, law(20)), (40, law(40)))
+    assert trial.error_after(900) == pytest.approx(law(900))
+    assert trial.error_after(40) == law(40)
+
+
+def test_an_error_that_does_not_fall_stays_as_it_is():
+    for before, after in ((0.2, 0.25), (0.2, 0.2)):
+        assert probe.Trial((20, before), (40, after)).error_after(900) == after
+    assert math.isnan(probe.Trial((20, 0.2), (40, math.nan)).error_after(900))
+
+
+def test_random_weights_that_learn_faster_are_predicted_to_overtake():
+    """A starter leads after a tenth of the steps, and random weights end below it."""
+    starter, random = probe.Trial((20, 0.36), (40, 0.34)), probe.Trial((20, 0.80), (40, 0.55))
+    assert starter.end[1] < random.end[1]
+    assert random.error_after(900) < starter.error_after(900)

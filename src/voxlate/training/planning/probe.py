@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from math import ceil, log2
 from statistics import fmean, median
@@ -101,8 +101,8 @@ class Probe:
             self.most = max(self.most, memory)
         return seconds if fits else None
 
-    def trial(self, recipe: Recipe, seconds: float) -> tuple[float, int]:
-        """The error of a recipe's first stage on held-out items after these seconds of training, and its steps.
+    def trial(self, recipe: Recipe, seconds: float) -> "Trial":
+        """The errors of a recipe's first stage on held-out items after half of these seconds of training, and after all.
 
         The mean absolute error is a share of the truth's mean absolute deviation from its median, because candidates may
         scale a target differently. The cohort has validation patients.
@@ -111,6 +111,9 @@ class Probe:
         step_seconds = None if self.speed is None else self.measure(recipe, 0)
         job, learner = _begin(recipe, 0, self.cohort, self.device_name)
         steps = timed_steps(learner, job, iter(job.batches()))
+        measured = replace(job.stage, train=replace(job.stage.train, validation_items=ITEMS))
+        items = validation_items(job.recipe, measured, self.cohort)
+        unit = _mean_deviation(items)
 
         def passed() -> float:
             """The seconds since the start, by the clock or by the stated speed."""
@@ -118,25 +121,46 @@ class Probe:
                 return time.perf_counter() - begun
             return learner.step * step_seconds
 
-        while learner.step < FEWEST_STEPS or (
-            passed() < seconds and learner.step < job.stage.train.steps
-        ):
-            next(steps)
+        points = []
+        for fewest, share in ((FEWEST_STEPS // 2, 0.5), (FEWEST_STEPS, 1.0)):
+            while learner.step < fewest or (
+                passed() < share * seconds and learner.step < job.stage.train.steps
+            ):
+                next(steps)
+            error = validate(learner.averaged, items, job.recipe, measured, job.device)["mae"]
+            points.append((learner.step, error / unit))
         self.raced += passed()
-        measured = replace(job.stage, train=replace(job.stage.train, validation_items=ITEMS))
-        items = validation_items(job.recipe, measured, self.cohort)
-        error = validate(learner.averaged, items, job.recipe, measured, job.device)["mae"]
-        deviations = []
-        for batch in items:
-            assert batch.target is not None
-            shown = [
-                batch.target[item, target]
-                for item in range(len(batch))
-                for target in find_targets(batch, item)
-            ]
-            deviations.append(fmean(float((one - one.median()).abs().mean()) for one in shown))
-        # A constant truth has no deviation.
-        return error / (fmean(deviations) or 1.0), learner.step
+        return Trial(*points)
+
+
+def _mean_deviation(items: Iterable[Batch]) -> float:
+    """The mean absolute deviation of the targets of items from their medians; 1 for constant targets."""
+    deviations = []
+    for batch in items:
+        assert batch.target is not None
+        shown = [
+            batch.target[item, target]
+            for item in range(len(batch))
+            for target in find_targets(batch, item)
+        ]
+        deviations.append(fmean(float((one - one.median()).abs().mean()) for one in shown))
+    return fmean(deviations) or 1.0
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The errors of a network in the middle and at the end of its trial, each after a number of steps."""
+
+    middle: tuple[int, float]
+    end: tuple[int, float]
+
+    def error_after(self, steps: int) -> float:
+        """The error at the end of a training of so many steps, extrapolated from both by the decay of the law."""
+        (early, before), (late, error) = self.middle, self.end
+        if late <= early or steps <= late or not error < before:
+            return error
+        gain = (before - error) / (early**-DECAY - late**-DECAY)
+        return max(error - gain * (late**-DECAY - steps**-DECAY), 0.0)
 
 
 def _begin(recipe: Recipe, stage: int, cohort: Cohort, device_name: str) -> tuple[Job, Learner]:
