@@ -7,7 +7,7 @@
 # make starters  the weights that come with the package, from synthetic heads (hours; resumable)
 # make tables  train the papers' rows that were not measured with today's phantoms and recipes; write the pages (hours; resumable)
 # make figures  the figures of the papers' pages, from the images that make tables left in bench/tables
-# make evidence  train and score a fixed set on real scans and phantoms: docs/reference/evidence.tsv (40 minutes at most; resumable)
+# make evidence  train and score a fixed set on real scans and phantoms beside docs/reference/references.toml (20 minutes; resumable)
 # make chaos   kill commands, fill their disk: a table in docs/reliability.md (resumable; at most MINUTES=20 and its first run)
 # make bench   time and memory of networks beside those of peers, and of a synthesis (20 minutes; SIZE=64: small ones, a few minutes)
 # make browser  the page that computes in a browser, in build/browser (MODELS="MODEL ..." puts models in it), and every test
@@ -95,9 +95,8 @@ bench: install
 trust: install
 	$(BIN)/python benchmarks/trust.py bench
 
-# what this commit reaches; SCANS: the folder of real scans, whose rows are skipped where it is absent; ROWS: names with *
+# whether results hold; SCANS: the folder of real scans, whose rows are skipped where it is absent; ROWS: names with *
 evidence: install
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/evidence.py $(if $(SCANS),--data $(SCANS)) $(if $(ROWS),--rows $(ROWS))
 
 # the papers' rows that have no line of today, and the pages' tables; ROWS: TABLE, TABLE:ROW or TABLE:ROW:SEED, with *, such as

@@ -106,6 +106,7 @@ def scores_of(made: Synthesised, mr: Volume, ct: Volume, first: int) -> dict[str
         "vault volume": float(found[vault].sum() / max(bone[vault].sum(), 1)),
         "base volume": float(found[base].sum() / max(bone[base].sum(), 1)),
         "air called bone": float((found & air).sum() / max(air.sum(), 1)),
+        "bone called air": float((bone & (image < AIR_HU)).sum() / max(bone.sum(), 1)),
         "MAE": float(np.abs(image - truth)[body].mean()),
     }
     if made.low:
