@@ -71,7 +71,7 @@ def test_a_run_does_so_where_it_is_asked_and_says_by_how_much(run, trained, tiny
     plain, corrected = (
         package.load(own).synthesise(t1_of(cohort), peaks=peaks) for peaks in (False, True)
     )
-    low, high = read_header(Run(own).weights())["target_scales"]["t2"]
+    _, high = read_header(Run(own).weights())["target_scales"]["t2"]
     assert "stretched" in {said.code for said in corrected.warnings}
     bright = np.percentile(corrected.volume.data[0][foreground(plain.volume)], 99.5)
     assert bright == pytest.approx(high, rel=0.02)

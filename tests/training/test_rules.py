@@ -103,7 +103,9 @@ def test_fine_pixels_get_a_patch_stem_and_coarse_ones_or_small_slices_none():
         ((scan("cta1", "HU", -100, 600, -1024), scan("tmax", "s", 0, 20)), 100, {"shear"}, {"gamma", "bias", "remap"}),
     ],
 )  # fmt: skip
-def test_changes_of_shape_grow_with_the_passes_and_those_of_intensity_need_an_arbitrary_unit(scans, passes, keys, others):
+def test_changes_of_shape_grow_with_the_passes_and_those_of_intensity_need_an_arbitrary_unit(
+    scans, passes, keys, others
+):
     found = draft(facts(*scans), passes).data["augment"].keys()
     assert keys <= found
     assert not others & found

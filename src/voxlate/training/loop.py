@@ -330,7 +330,9 @@ def keep_first(now: StageState, first: list[Tensor]) -> float:
             errors[share] = now.by_main(error)
         kept = min(errors, key=errors.__getitem__)
         if job.is_main:
-            now.add(kept_start={"share": kept, "errors": {f"{one:g}": errors[one] for one in errors}})
+            now.add(
+                kept_start={"share": kept, "errors": {f"{one:g}": errors[one] for one in errors}}
+            )
             listed = ", ".join(f"{errors[share]:.4g} with {share:.3g}" for share in sorted(errors))
             text = f"share of the weights before the first step that is kept: {kept:.3g}. Validation error by share: {listed}."
             job.say(message("keep-start", text, share=kept))
