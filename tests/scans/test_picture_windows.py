@@ -1,6 +1,7 @@
 """The window of Hounsfield units that pictures of CT show, as prepare states it."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -8,7 +9,7 @@ from made_pictures import write_pictures
 from preparing import prepare
 from refusals import refuses
 from rows import every_row
-from voxlate.scans.cases.prepared import open_cohort
+from voxlate.scans.cases.prepared import Cohort, open_cohort
 from voxlate.scans.images.ranges import assumed_window
 
 WINDOWS = [(0, 80), (-10, 70), (5, 85)]
@@ -76,12 +77,27 @@ def test_a_record_with_another_window_than_two_numbers_is_refused(prepared, wind
 
 
 @every_row(
-    "modality, wide_mm, window",
+    "modality, is_head, window",
     [
-        ("ct", 160.0, (0.0, 80.0)),
-        ("cta", 160.0, (0.0, 200.0)),
-        ("ct", 380.0, (-160.0, 240.0)),
+        ("ct", True, (0.0, 80.0)),
+        ("cta", True, (0.0, 200.0)),
+        ("ct", False, (-160.0, 240.0)),
     ],
 )
-def test_the_assumed_window_is_that_of_the_body(modality, wide_mm, window):
-    assert assumed_window(modality, wide_mm) == window
+def test_the_assumed_window_is_that_of_the_body(modality, is_head, window):
+    assert assumed_window(modality, is_head) == window
+
+
+@every_row(
+    "box, window", [(((0, 190), (0, 150)), (0.0, 80.0)), (((0, 230), (0, 350)), (-160.0, 240.0))]
+)
+def test_bodies_of_pictures_are_told_by_their_outline_whatever_the_number_of_pixels(
+    pictures, tmp_path, monkeypatch, box, window
+):
+    """Pictures have no voxel size: a head of 512 pixels is as wide as a trunk of 512 pixels."""
+    cohort = prepare(pictures, tmp_path / "prepared", shares=SHARES, audit=False)
+    for factor in (1, 3):
+        sides = [(0, 1), *(tuple(factor * end for end in ends) for ends in box)]
+        header = replace(cohort.header(cohort.cases[0].case), mask_box=sides)
+        monkeypatch.setattr(Cohort, "_header", lambda *_, header=header: header)
+        assert open_cohort(cohort.folder).windows == {"ct": window}

@@ -42,7 +42,7 @@ from voxlate.scans.cohorts.split import FOLDS, SPLITS, fold_splits
 from voxlate.scans.formats.format import errors_as
 from voxlate.scans.images.intensity import IntensityMap, Scale, Statistics, typical_scale
 from voxlate.scans.images.misalignment import Misalignment
-from voxlate.scans.images.ranges import Ends, assumed_window
+from voxlate.scans.images.ranges import WIDEST_HEAD, Ends, assumed_window
 from voxlate.scans.images.register import Registered
 from voxlate.scans.images.units import check_window, unit_of
 
@@ -158,7 +158,7 @@ class Cohort:
             name for name, unit in self.units.items() if unit == "grey" and unit_of(name) == "HU"
         ]
         if not self.has_stated_window:
-            return {name: assumed_window(name, self._wide_mm(name)) for name in pictures}
+            return {name: assumed_window(name, self._shows_heads(name)) for name in pictures}
         file = self.folder / "cohort.json"
         sentence = f"{file}: expected a window of two numbers, found another"
         with errors_as(sentence, "Prepare it again."):
@@ -166,11 +166,11 @@ class Cohort:
         check_window((low, high), f"{file}: ")
         return dict.fromkeys(pictures, (low, high))
 
-    def _wide_mm(self, name: str) -> float:
-        """The median width of the bodies of the cases with a modality."""
+    def _shows_heads(self, name: str) -> bool:
+        """Whether bodies with a modality have the outline of heads; pictures need not have a voxel size."""
         headers = [self._header(entry.case) for entry in self.cases if name in entry.present]
-        boxes = [(header.mask_box[2], header.spacing_mm[2]) for header in headers]
-        return float(np.median([(end - first) * side for (first, end), side in boxes]))
+        sides = [np.diff(header.mask_box)[1:, 0] * header.spacing_mm[1:] for header in headers]
+        return float(np.median([wide / deep for deep, wide in sides])) < WIDEST_HEAD
 
     @property
     def digest(self) -> str:

@@ -22,6 +22,8 @@ IN_BODY = ("HU", *PERFUSION)  # units of images whose air is no result
 # which the ventricles are darker than the brain, and the skull stands apart from the scalp.
 SOFT_TISSUE_HU, HEAD_HU = (-160.0, 240.0), (-50.0, 200.0)
 WIDEST_HEAD_MM = 230.0  # from left to right; two trunks have 366 and 400 mm
+# Width of a body over its depth from front to back; heads have 0.7 to 1, trunks 1.3 to 1.7. It needs no voxel size.
+WIDEST_HEAD = 1.15
 # Windows of the brain and its vessels by the beginning of a modality's name.
 WINDOWS_HU = {"ncct": (0.0, 80.0), "cta": (0.0, 200.0)}
 # The rest are edges of the skin, which a shift of half a voxel makes uncertain.
@@ -139,16 +141,21 @@ def shown_range(scale: Range, image: Volume) -> tuple[float, float]:
     """The window of an image of a range: of a CT that of its modality or of the width of its body, else the range."""
     if scale.unit != "HU" or scale.width <= 1000:
         return scale.low, scale.high
+    return _ct_window(image.modality, _shows_head(image))
+
+
+def _shows_head(image: Volume) -> bool:
+    """Whether the body of an image with a voxel size is as narrow as a head."""
     least, most = body_box_mm(image)
-    return _ct_window(image.modality, float((most - least)[0]))
+    return float((most - least)[0]) < WIDEST_HEAD_MM
 
 
-def _ct_window(modality: str, wide_mm: float) -> Ends:
-    """The window in which a CT of a body of this width is shown."""
+def _ct_window(modality: str, is_head: bool) -> Ends:
+    """The window in which a CT is shown."""
     for name, window in WINDOWS_HU.items():
         if modality.startswith(name):
             return window
-    return HEAD_HU if wide_mm < WIDEST_HEAD_MM else SOFT_TISSUE_HU
+    return HEAD_HU if is_head else SOFT_TISSUE_HU
 
 
 def window_of(volume: Volume) -> tuple[float, float]:
@@ -159,12 +166,9 @@ def window_of(volume: Volume) -> tuple[float, float]:
     return shown_range(scale, volume)
 
 
-def assumed_window(modality: str, wide_mm: float) -> Ends:
-    """The window in HU that a picture of a CT is assumed to show where nobody states it.
-
-    A head, by the width of the body, has the window of the brain, as pictures of CTs of heads have.
-    """
-    window = _ct_window(modality, wide_mm)
+def assumed_window(modality: str, is_head: bool) -> Ends:
+    """The window in HU that a picture of a CT is assumed to show where nobody states it: of a head that of the brain."""
+    window = _ct_window(modality, is_head)
     return BRAIN_HU if window == HEAD_HU else window
 
 
@@ -172,8 +176,7 @@ def picture_window(volume: Volume) -> Ends:
     """The window of an image in HU that a picture of it is assumed to show; grey values stay as they are."""
     if volume.unit == "grey":
         return 0.0, WHITE
-    least, most = body_box_mm(volume)
-    return assumed_window(volume.modality, float((most - least)[0]))
+    return assumed_window(volume.modality, _shows_head(volume))
 
 
 def window_sentence(modality: str, window: Ends, stated: bool = False) -> str:
