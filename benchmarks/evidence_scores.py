@@ -239,10 +239,10 @@ def starter(row: Row, place: Place) -> Measured:
         whole = {own: found[theirs] for theirs, own in OF_WHOLE_HEADS.items()}
         return Measured([slices, whole])
     scores = []
-    of_scanners = [several[-1] for several in SCANNERS.values()]
+    patients = [SCANNERS[name][-1] for name in ("openMS", "TCGA")]
     for target in row.answers:
         files = {"t1": "t1", target: target}
-        table = _table(place, row.cohort, dict.fromkeys(of_scanners, "test"), files)
+        table = _table(place, row.cohort, dict.fromkeys(patients, "test"), files)
         scores.append(scored(model, table, place, target, missing=[target], mask="body"))
     return Measured(scores)
 
@@ -284,7 +284,7 @@ def trained(
         minutes=row.minutes,
         speed=None if row.extra else SPEED,
         mode=row.mode,
-        set=place.changes,
+        set={**row.changes, **place.changes},
         device="cpu",
         progress=progress,
         **options,
