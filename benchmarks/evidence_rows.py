@@ -109,7 +109,7 @@ def head_rows() -> list[Row]:
             answers=both,
             changes=TWO_STAGES,
         ),
-        Row("intervals", "intervals", other, 145, minutes=1.0, cohort="heads"),
+        Row("heads", "intervals", other, 145, minutes=1.0, cohort="heads"),
         Row(
             "starters", "starter", "head-mr-to-ct", 50, cohort="heads", answers=("slices", "whole")
         ),
