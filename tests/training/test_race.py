@@ -42,23 +42,33 @@ def test_an_error_is_a_share_of_the_truths_deviation_whatever_the_scale_of_the_t
     assert error_of(1e-12) == pytest.approx(error_of(1e-12, high=4000.0), rel=1e-4)
 
 
-def test_an_error_that_follows_the_law_is_extrapolated_exactly():
-    def law(steps):
-        return 0.3 + 2 * steps**-probe.DECAY
+LATE = 50.0
 
-    trial = probe.Trial((20, law(20)), (40, law(40)))
-    assert trial.error_after(900) == pytest.approx(law(900))
-    assert trial.error_after(40) == law(40)
+
+def test_an_error_that_falls_slower_than_the_law_is_extrapolated_by_its_decay():
+    def slow(steps):
+        return 0.3 + 0.5 * steps**-probe.DECAY
+
+    trial = probe.Trial((20, slow(20)), (40, slow(40)))
+    assert trial.error_after(900, LATE) == pytest.approx(slow(900))
+    assert trial.error_after(40, LATE) == slow(40)
+
+
+def test_random_weights_whose_first_steps_fall_fast_fall_as_the_law_from_then_on():
+    """Two points alone would predict an error below zero."""
+    trial = probe.Trial((11, 2.855), (22, 0.751))
+    ratio = (1 + (LATE / 385) ** probe.DECAY) / (1 + (LATE / 22) ** probe.DECAY)
+    assert trial.error_after(385, LATE) == pytest.approx(0.751 * ratio)
 
 
 def test_an_error_that_does_not_fall_stays_as_it_is():
     for before, after in ((0.2, 0.25), (0.2, 0.2)):
-        assert probe.Trial((20, before), (40, after)).error_after(900) == after
-    assert math.isnan(probe.Trial((20, 0.2), (40, math.nan)).error_after(900))
+        assert probe.Trial((20, before), (40, after)).error_after(900, LATE) == after
+    assert math.isnan(probe.Trial((20, 0.2), (40, math.nan)).error_after(900, LATE))
 
 
 def test_random_weights_that_learn_faster_are_predicted_to_overtake():
     """A starter leads after a tenth of the steps, and random weights end below it."""
-    starter, random = probe.Trial((20, 0.36), (40, 0.34)), probe.Trial((20, 0.80), (40, 0.55))
+    starter, random = probe.Trial((50, 0.335), (100, 0.331)), probe.Trial((70, 0.52), (140, 0.415))
     assert starter.end[1] < random.end[1]
-    assert random.error_after(900) < starter.error_after(900)
+    assert random.error_after(1400, LATE) < starter.error_after(900, LATE)

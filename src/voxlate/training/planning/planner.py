@@ -30,7 +30,7 @@ from voxlate.training.planning.plan import Plan
 from voxlate.training.planning.probe import (
     Candidate,
     Probe,
-    Trial,
+    late_steps,
     relative_error,
     step_cost,
 )
@@ -250,8 +250,10 @@ class Planner:
         fresh = replace(best, seconds=left)
         random = self.draft(fresh.size, fresh.steps, random.mean_alone)
         ours, other = probe.trial(draft.recipe, raced), probe.trial(random.recipe, raced)
-        error, error_of_random = ours.error_after(own.steps), other.error_after(fresh.steps)
-        why = f"{starter.name}: {_course(ours, own.steps)}; {fresh.size} from random weights: {_course(other, fresh.steps)}: errors on validation patients over the mean absolute deviation of the truth, extrapolated from trials of the same seconds"
+        pixel_mm = self.facts.pixel_mm
+        error = ours.error_after(own.steps, late_steps(own.size, pixel_mm))
+        error_of_random = other.error_after(fresh.steps, late_steps(fresh.size, pixel_mm))
+        why = f"{starter.name}: {ours}, {error:.3f} predicted at the end; {fresh.size} from random weights: {other}, {error_of_random:.3f} predicted: errors on validation patients over the mean absolute deviation of the truth, after the same seconds"
         # An error that is NaN is of a training that diverged.
         if error_of_random < error or isnan(error):
             own, draft = fresh, random
@@ -301,12 +303,6 @@ class Planner:
             one = Candidate(size, each, seconds, most)
             candidates.setdefault(relative_error(size, pixel_mm, one.steps), one)
         return candidates[min(candidates)]
-
-
-def _course(trial: Trial, steps: int) -> str:
-    """The errors of a trial in words, and the one that it predicts after so many steps."""
-    (early, before), (late, error) = trial.middle, trial.end
-    return f"{before:.3f} after {plural(early, 'step')}, {error:.3f} after {late:,}, {trial.error_after(steps):.3f} predicted after {steps:,}"
 
 
 def _warn_of_short(draft: Draft, fitting: int, minutes: float) -> None:

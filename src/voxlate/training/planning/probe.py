@@ -154,13 +154,21 @@ class Trial:
     middle: tuple[int, float]
     end: tuple[int, float]
 
-    def error_after(self, steps: int) -> float:
-        """The error at the end of a training of so many steps, extrapolated from both by the decay of the law."""
-        (early, before), (late, error) = self.middle, self.end
-        if late <= early or steps <= late or not error < before:
+    def __str__(self) -> str:
+        points = (self.middle, self.end)
+        return ", ".join(f"{error:.3f} after {plural(steps, 'step')}" for steps, error in points)
+
+    def error_after(self, steps: int, late: float) -> float:
+        """The error at the end of a training of so many steps, extrapolated from both by the decay of the law.
+
+        late: of the network in the law, by which the error falls at most: the first steps of random weights fall faster.
+        """
+        (early, before), (now, error) = self.middle, self.end
+        if now <= early or steps <= now or not error < before:
             return error
-        gain = (before - error) / (early**-DECAY - late**-DECAY)
-        return max(error - gain * (late**-DECAY - steps**-DECAY), 0.0)
+        gain = (before - error) / (early**-DECAY - now**-DECAY)
+        extrapolated = error - gain * (now**-DECAY - steps**-DECAY)
+        return max(extrapolated, error * _excess(late, steps) / _excess(late, now))
 
 
 def _begin(recipe: Recipe, stage: int, cohort: Cohort, device_name: str) -> tuple[Job, Learner]:
@@ -261,7 +269,16 @@ def step_cost(size: Size) -> float:
 
 def relative_error(size: Size, pixel_mm: float, steps: float) -> float:
     """Predicted error relative to an unlimited training of width 1."""
-    feature_mm = size.stem * pixel_mm
-    late = LATE * (feature_mm / 2) ** COARSE * (32 / size.width) ** NARROW
     doubt = DOUBT ** log2(size.stem)
-    return doubt * size.width**-GAIN * (1 + (late / steps) ** DECAY)
+    return doubt * size.width**-GAIN * _excess(late_steps(size, pixel_mm), steps)
+
+
+def late_steps(size: Size, pixel_mm: float) -> float:
+    """The steps after which the predicted error is twice that of an unlimited training."""
+    feature_mm = size.stem * pixel_mm
+    return LATE * (feature_mm / 2) ** COARSE * (32 / size.width) ** NARROW
+
+
+def _excess(late: float, steps: float) -> float:
+    """Predicted error relative to that of an unlimited training."""
+    return 1 + (late / steps) ** DECAY
