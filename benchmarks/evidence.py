@@ -23,7 +23,7 @@ Decision rule: no rule of plans and trainings is chosen on case37 and case41, wh
 brain-SCANNER-TARGET  T1 to T2 or FLAIR (DATA/brats_like), scored inside the body; the patients of a scanner report, the others
                       are split as `prepare` does by default.
 heads-HEAD[-both]     MR to CT of 2-D slices (DATA/harvard_ct_mr). The other one that reports validates, five train; the mean
-                      alone, or a second stage, too, with its mean and its sharp image.
+                      alone, or a second stage of a stated number of steps, too, with its mean and its sharp image.
 starter-NAME-…        starters without training: on these slices, on a whole head with its CT (DATA/vhm_pair), and on brains.
 complete-SCANNER-…    any missing contrast, on the patients of a scanner.
 paper-TABLE           a row of a paper's page after few steps, on its phantoms (tables.toml).

@@ -119,10 +119,10 @@ def head_rows() -> list[Row]:
 def phantom_rows() -> list[Row]:
     """The rows on phantoms, which need no scans."""
     return [
-        Row("phantoms", "phantoms", "tof-cta", 100, minutes=1.0),
-        Row("phantoms", "volumes", "t1-ct", 65, minutes=0.5),
+        Row("phantoms", "phantoms", "tof-cta", 115, minutes=0.8),
+        Row("phantoms", "volumes", "t1-ct", 58, minutes=0.4),
         *(Row("papers", "paper", name, 58) for name in PAPERS),
-        Row("resumed", "resumed", "t1-ct", 40, minutes=0.1),
+        Row("resumed", "resumed", "t1-ct", 35, minutes=0.1),
     ]
 
 
