@@ -1,14 +1,19 @@
 """A race of a plan: candidates train for the same seconds, and held-out patients decide."""
 
 import math
+from dataclasses import replace
 
 import pytest
+import torch
 
 from voxlate.scans.cases.prepared import open_cohort
+from voxlate.science.batch import Batch
+from voxlate.training.loop import errors_by_share, least_share
 from voxlate.training.planning import probe
 from voxlate.training.planning.cohort_facts import cohort_facts, roles_of
 from voxlate.training.planning.rules import Size, first_stage
 from voxlate.training.recipe import from_dict
+from voxlate.training.validate import counted_voxels
 
 FEWEST = 4
 
@@ -25,9 +30,9 @@ def error_of(prepared, monkeypatch):
         tables["net"] |= {"groups": 4, "head_width": 8}
         tables["train"]["optimiser"] |= {"lr": rate, "warm_up": 1}
         tables["intensity"]["t2"] = {"kind": "window", "low": -high, "high": high}
-        trial = probe.Probe(cohort, 1, "cpu").trial(from_dict(tables, "the plan"), 0.0)
-        assert [steps for steps, _ in (trial.middle, trial.end)] == [FEWEST // 2, FEWEST]
-        return trial.end[1]
+        found, steps = probe.Probe(cohort, 1, "cpu").trial(from_dict(tables, "the plan"), 0.0)
+        assert steps == FEWEST
+        return found
 
     return error
 
@@ -42,33 +47,35 @@ def test_an_error_is_a_share_of_the_truths_deviation_whatever_the_scale_of_the_t
     assert error_of(1e-12) == pytest.approx(error_of(1e-12, high=4000.0), rel=1e-4)
 
 
-LATE = 50.0
+def test_errors_by_share_are_those_of_the_mixtures_and_leave_the_weights_as_they_are():
+    weights, first = [torch.tensor([4.0])], [torch.tensor([0.0])]
+
+    def error():
+        """The least at a quarter of the first weights."""
+        return abs(float(weights[0]) - 3)
+
+    errors = errors_by_share(weights, first, error)
+    assert errors == {1.0: 3.0, 0.5: 1.0, 0.25: 0.0, 0.125: 0.5, 0.0: 1.0}
+    assert least_share(errors) == 0.25
+    assert float(weights[0]) == 4
 
 
-def test_an_error_that_falls_slower_than_the_law_is_extrapolated_by_its_decay():
-    def slow(steps):
-        return 0.3 + 0.5 * steps**-probe.DECAY
-
-    trial = probe.Trial((20, slow(20)), (40, slow(40)))
-    assert trial.error_after(900, LATE) == pytest.approx(slow(900))
-    assert trial.error_after(40, LATE) == slow(40)
+def test_the_largest_share_whose_error_cannot_be_told_from_the_least_is_kept():
+    assert least_share({1.0: 0.35, 0.5: 0.32, 0.25: 0.312, 0.125: 0.302, 0.0: 0.3}) == 0.25
+    assert least_share({1.0: 0.305, 0.5: 0.32, 0.0: 0.3}) == 0
+    assert least_share({1.0: 0.29, 0.5: 0.291, 0.0: 0.3}) == 1
 
 
-def test_random_weights_whose_first_steps_fall_fast_fall_as_the_law_from_then_on():
-    """Two points alone would predict an error below zero."""
-    trial = probe.Trial((11, 2.855), (22, 0.751))
-    ratio = (1 + (LATE / 385) ** probe.DECAY) / (1 + (LATE / 22) ** probe.DECAY)
-    assert trial.error_after(385, LATE) == pytest.approx(0.751 * ratio)
+def test_trained_weights_that_are_no_numbers_keep_the_first_ones_alone():
+    assert least_share({1.0: 0.3, 0.5: math.nan, 0.0: math.nan}) == 1
 
 
-def test_an_error_that_does_not_fall_stays_as_it_is():
-    for before, after in ((0.2, 0.25), (0.2, 0.2)):
-        assert probe.Trial((20, before), (40, after)).error_after(900, LATE) == after
-    assert math.isnan(probe.Trial((20, 0.2), (40, math.nan)).error_after(900, LATE))
-
-
-def test_random_weights_that_learn_faster_are_predicted_to_overtake():
-    """A starter leads after a tenth of the steps, and random weights end below it."""
-    starter, random = probe.Trial((50, 0.335), (100, 0.331)), probe.Trial((70, 0.52), (140, 0.415))
-    assert starter.end[1] < random.end[1]
-    assert random.error_after(1400, LATE) < starter.error_after(900, LATE)
+def test_only_voxels_in_the_mask_of_targets_that_exist_count():
+    target = torch.zeros(2, 2, 1, 4, 4)
+    mask = torch.zeros(2, 1, 1, 4, 4)
+    mask[..., :2, :] = 1
+    present = torch.tensor([[True, False], [True, True]])
+    batch = Batch(target, mask, present, torch.arange(2), target=target, target_present=present)
+    assert counted_voxels(batch).flatten(2).sum(2).tolist() == [[8, 0], [8, 8]]
+    everywhere = replace(batch, mask=torch.zeros_like(mask))
+    assert counted_voxels(everywhere).flatten(2).sum(2).tolist() == [[16, 0], [16, 16]]

@@ -49,7 +49,10 @@ LONG = 20_000  # steps; longer trainings are compiled
 CALIBRATION_SLICES = 256
 BOUND_SLICES = 64
 ASKED_SECONDS = 3.0  # interval in which several processes exchange their decisions
-SHARES = (1.0, 0.5, 0.25, 0.125, 0.0)  # of the weights before the first step that are validated
+# Shares of the weights before the first step that are validated, in this order.
+SHARES = (1.0, 0.5, 0.25, 0.125, 0.0)
+# Few validation patients do not tell smaller differences of error apart, and the first weights know other patients, too.
+TELLS = 1.05
 
 
 def train_stage(job: Job, method: Method, notes: Mapping[str, Any]) -> Method:
@@ -303,7 +306,6 @@ def save(now: StageState) -> None:
     now.saved = now.seconds
 
 
-@torch.no_grad()
 def keep_first(now: StageState, first: list[Tensor]) -> float:
     """Move the averaged weights towards those before the first step, and return the share of these that is kept.
 
@@ -311,24 +313,20 @@ def keep_first(now: StageState, first: list[Tensor]) -> float:
     (Wortsman et al. 2022, WiSE-FT).
     """
     job, average, kept = now.job, now.learner.moving[0], now.options.keep_start
-    trained = [weight.clone() for weight in average]
 
-    def move(share: float) -> None:
-        """Let the average be this share of the first weights, and else the trained ones."""
-        torch._foreach_copy_(average, trained)
-        torch._foreach_lerp_(average, first, share)
-
-    def error(now: StageState) -> float:
+    def error() -> float:
         """The mean absolute error of the averaged method on the validation items, in network units."""
-        return validate(now.learner.averaged, now.items, job.recipe, job.stage, job.device)["mae"]
+
+        def measure(now: StageState) -> float:
+            averaged = now.learner.averaged
+            return validate(averaged, now.items, job.recipe, job.stage, job.device)["mae"]
+
+        measured: float = now.by_main(measure)
+        return measured
 
     if now.items and validation_split(job.cohort) == "val":
-        # The first weights come first, because an error of NaN is never less.
-        errors = {}
-        for share in SHARES:
-            move(share)
-            errors[share] = now.by_main(error)
-        kept = min(errors, key=errors.__getitem__)
+        errors = errors_by_share(average, first, error)
+        kept = least_share(errors)
         if job.is_main:
             now.add(
                 kept_start={"share": kept, "errors": {f"{one:g}": errors[one] for one in errors}}
@@ -336,8 +334,34 @@ def keep_first(now: StageState, first: list[Tensor]) -> float:
             listed = ", ".join(f"{errors[share]:.4g} with {share:.3g}" for share in sorted(errors))
             text = f"share of the weights before the first step that is kept: {kept:.3g}. Validation error by share: {listed}."
             job.say(message("keep-start", text, share=kept))
-    move(kept)
+    with torch.no_grad():
+        torch._foreach_lerp_(average, first, kept)
     return kept
+
+
+@torch.no_grad()
+def errors_by_share(
+    weights: list[Tensor], first: list[Tensor], error: Callable[[], float]
+) -> dict[float, float]:
+    """The error of weights with each of SHARES of the first ones in them; the weights are as before afterwards."""
+    trained = [weight.clone() for weight in weights]
+    errors = {}
+    for share in SHARES:
+        torch._foreach_lerp_(weights, first, share)
+        errors[share] = error()
+        torch._foreach_copy_(weights, trained)
+    return errors
+
+
+def least_share(errors: Mapping[float, float]) -> float:
+    """The share of the first weights that is kept: all of them where that has the least error, else the largest within TELLS of it.
+
+    All of them also where no other error is a number.
+    """
+    least = min(errors, key=lambda share: (math.isnan(errors[share]), errors[share]))
+    if least == 1:
+        return least
+    return max(one for one, error in errors.items() if one < 1 and error <= TELLS * errors[least])
 
 
 def compare(now: StageState, improved: bool = True) -> dict[str, Any]:

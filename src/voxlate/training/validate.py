@@ -10,6 +10,7 @@ from torch import Tensor
 
 from voxlate.base.array_types import Float32
 from voxlate.base.errors import BadInput
+from voxlate.base.items import BACKGROUND
 from voxlate.base.messages import UNOWNED
 from voxlate.scans.cases.case import CANONICAL, reorder_axes
 from voxlate.scans.cases.prepared import Cohort
@@ -112,7 +113,7 @@ def validate(
     device: torch.device,
     measure: Measure | None = None,
 ) -> dict[str, float]:
-    """Mean loss and mean absolute error of syntheses (network units) with fixed noise.
+    """Mean loss and mean absolute error of syntheses in the mask (network units) with fixed noise.
 
     measure: called with each batch, the model's input, and the image. Returns {} if there are no batches.
     """
@@ -129,12 +130,25 @@ def validate(
             losses.append(loss["total"].item())
         given, (image,) = draw(method, batch, sampling, drawn_in, (place,))
         assert batch.target is not None
-        errors.append((image - batch.target).abs()[batch.target_present].mean().item())
+        errors.append((image - batch.target).abs()[counted_voxels(batch)].mean().item())
         if measure is not None:
             measure(batch, given, image)
     if not losses:
         return {}
     return {"loss": sum(losses) / len(losses), "mae": sum(errors) / len(errors)}
+
+
+def counted_voxels(batch: Batch) -> Tensor:
+    """The voxels whose error counts, bool as the target: of targets that items have, in the mask, or all where that is empty.
+
+    Outside of the mask a network may give anything, and synthesis writes background.
+    """
+    assert batch.target is not None
+    present = torch.ones_like(batch.target, dtype=torch.bool)
+    if batch.target_present is not None:
+        present &= batch.target_present[:, :, None, None, None]
+    inside = present & (batch.mask > 0)
+    return inside if inside.any() else present
 
 
 def find_targets(batch: Batch, item: int) -> list[int]:
@@ -160,10 +174,12 @@ def choose_sharpness(
         return None
     found, wanted = torch.zeros(len(PLACES)), 0.0
     for batch in items:
-        _, images = draw(method, batch.to(device), synth, stage.train.precision, PLACES)
+        batch = batch.to(device)
+        _, images = draw(method, batch, synth, stage.train.precision, PLACES)
         assert batch.target is not None
-        wanted += _variation(batch.target)
-        found += torch.tensor([_variation(image) for image in images])
+        counted = counted_voxels(batch)
+        wanted += _variation(batch.target, counted)
+        found += torch.tensor([_variation(image, counted) for image in images])
     if not wanted or not found.isfinite().all():
         return None
     reached = (found >= synth.gradient_ratio * wanted).nonzero()
@@ -171,9 +187,10 @@ def choose_sharpness(
     return round(PLACES[place], 2), float(found[place]) / wanted
 
 
-def _variation(image: Tensor) -> float:
-    """The sum of the differences between rows, as the score gradient_strength has it."""
-    return float(image.diff(dim=-2).abs().sum())
+def _variation(image: Tensor, counted: Tensor) -> float:
+    """The sum of the differences between rows, as the score gradient_strength has it, before a background of air."""
+    shown = torch.where(counted, image, BACKGROUND)
+    return float(shown.diff(dim=-2).abs().sum())
 
 
 @dataclass

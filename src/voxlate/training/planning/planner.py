@@ -30,7 +30,6 @@ from voxlate.training.planning.plan import Plan
 from voxlate.training.planning.probe import (
     Candidate,
     Probe,
-    late_steps,
     relative_error,
     step_cost,
 )
@@ -249,11 +248,9 @@ class Planner:
             return own, draft
         fresh = replace(best, seconds=left)
         random = self.draft(fresh.size, fresh.steps, random.mean_alone)
-        ours, other = probe.trial(draft.recipe, raced), probe.trial(random.recipe, raced)
-        pixel_mm = self.facts.pixel_mm
-        error = ours.error_after(own.steps, late_steps(own.size, pixel_mm))
-        error_of_random = other.error_after(fresh.steps, late_steps(fresh.size, pixel_mm))
-        why = f"{starter.name}: {ours}, {error:.3f} predicted at the end; {fresh.size} from random weights: {other}, {error_of_random:.3f} predicted: errors on validation patients over the mean absolute deviation of the truth, after the same seconds"
+        error, steps = probe.trial(draft.recipe, raced)
+        error_of_random, steps_of_random = probe.trial(random.recipe, raced)
+        why = f"{starter.name}: {error:.3f} after {plural(steps, 'step')}; {fresh.size} from random weights: {error_of_random:.3f} after {plural(steps_of_random, 'step')}: errors on validation patients over the mean absolute deviation of the truth, after the same seconds of training, of the starter with its best kept share"
         # An error that is NaN is of a training that diverged.
         if error_of_random < error or isnan(error):
             own, draft = fresh, random

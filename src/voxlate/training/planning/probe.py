@@ -19,13 +19,13 @@ from voxlate.science.batch import Batch
 from voxlate.science.methods.method import Method
 from voxlate.training.job import Clock, Job, processes
 from voxlate.training.learner import Learner
-from voxlate.training.loop import begin_learner, take_step
+from voxlate.training.loop import begin_learner, errors_by_share, least_share, take_step
 from voxlate.training.planning.rules import Size
 from voxlate.training.precision import with_precision
 from voxlate.training.recipe import Recipe
 from voxlate.training.recipe.run_provenance import Budget
 from voxlate.training.train import initial_method
-from voxlate.training.validate import find_targets, validate, validation_items
+from voxlate.training.validate import counted_voxels, validate, validation_items
 
 STEPS = 3  # timed steps of each network that is tried
 FREE = 0.8  # default share of the free memory
@@ -101,19 +101,18 @@ class Probe:
             self.most = max(self.most, memory)
         return seconds if fits else None
 
-    def trial(self, recipe: Recipe, seconds: float) -> "Trial":
-        """The errors of a recipe's first stage on held-out items after half of these seconds of training, and after all.
+    def trial(self, recipe: Recipe, seconds: float) -> tuple[float, int]:
+        """The error of a recipe's first stage on held-out items after these seconds of training, and its steps.
 
         The mean absolute error is a share of the truth's mean absolute deviation from its median, because candidates may
-        scale a target differently. The cohort has validation patients.
+        scale a target differently. Where a share of the first weights is kept, it is the least one over these shares, as
+        at the end of a training. The cohort has validation patients.
         """
         begun = time.perf_counter()
         step_seconds = None if self.speed is None else self.measure(recipe, 0)
         job, learner = _begin(recipe, 0, self.cohort, self.device_name)
+        first = [tensor.clone() for tensor in learner.moving[0]]
         steps = timed_steps(learner, job, iter(job.batches()))
-        measured = replace(job.stage, train=replace(job.stage.train, validation_items=ITEMS))
-        items = validation_items(job.recipe, measured, self.cohort)
-        unit = _mean_deviation(items)
 
         def passed() -> float:
             """The seconds since the start, by the clock or by the stated speed."""
@@ -121,54 +120,35 @@ class Probe:
                 return time.perf_counter() - begun
             return learner.step * step_seconds
 
-        points = []
-        for fewest, share in ((FEWEST_STEPS // 2, 0.5), (FEWEST_STEPS, 1.0)):
-            while learner.step < fewest or (
-                passed() < share * seconds and learner.step < job.stage.train.steps
-            ):
-                next(steps)
-            error = validate(learner.averaged, items, job.recipe, measured, job.device)["mae"]
-            points.append((learner.step, error / unit))
+        while learner.step < FEWEST_STEPS or (
+            passed() < seconds and learner.step < job.stage.train.steps
+        ):
+            next(steps)
         self.raced += passed()
-        return Trial(*points)
+        measured = replace(job.stage, train=replace(job.stage.train, validation_items=ITEMS))
+        items = validation_items(job.recipe, measured, self.cohort)
+
+        def error() -> float:
+            """The mean absolute error of the averaged method, in network units."""
+            return validate(learner.averaged, items, job.recipe, measured, job.device)["mae"]
+
+        least = error()
+        if job.stage.train.keep_start:
+            errors = errors_by_share(learner.moving[0], first, error)
+            least = errors[least_share(errors)]
+        return least / _mean_deviation(items), learner.step
 
 
 def _mean_deviation(items: Iterable[Batch]) -> float:
-    """The mean absolute deviation of the targets of items from their medians; 1 for constant targets."""
+    """The mean absolute deviation of the targets of items from their medians, in the voxels that count; 1 where it is 0."""
     deviations = []
     for batch in items:
         assert batch.target is not None
-        shown = [
-            batch.target[item, target]
-            for item in range(len(batch))
-            for target in find_targets(batch, item)
-        ]
-        deviations.append(fmean(float((one - one.median()).abs().mean()) for one in shown))
+        counted = counted_voxels(batch)
+        for item, target in counted.flatten(2).any(2).nonzero().tolist():
+            shown = batch.target[item, target][counted[item, target]]
+            deviations.append(float((shown - shown.median()).abs().mean()))
     return fmean(deviations) or 1.0
-
-
-@dataclass(frozen=True)
-class Trial:
-    """The errors of a network in the middle and at the end of its trial, each after a number of steps."""
-
-    middle: tuple[int, float]
-    end: tuple[int, float]
-
-    def __str__(self) -> str:
-        points = (self.middle, self.end)
-        return ", ".join(f"{error:.3f} after {plural(steps, 'step')}" for steps, error in points)
-
-    def error_after(self, steps: int, late: float) -> float:
-        """The error at the end of a training of so many steps, extrapolated from both by the decay of the law.
-
-        late: of the network in the law, by which the error falls at most: the first steps of random weights fall faster.
-        """
-        (early, before), (now, error) = self.middle, self.end
-        if now <= early or steps <= now or not error < before:
-            return error
-        gain = (before - error) / (early**-DECAY - now**-DECAY)
-        extrapolated = error - gain * (now**-DECAY - steps**-DECAY)
-        return max(extrapolated, error * _excess(late, steps) / _excess(late, now))
 
 
 def _begin(recipe: Recipe, stage: int, cohort: Cohort, device_name: str) -> tuple[Job, Learner]:
@@ -269,16 +249,7 @@ def step_cost(size: Size) -> float:
 
 def relative_error(size: Size, pixel_mm: float, steps: float) -> float:
     """Predicted error relative to an unlimited training of width 1."""
-    doubt = DOUBT ** log2(size.stem)
-    return doubt * size.width**-GAIN * _excess(late_steps(size, pixel_mm), steps)
-
-
-def late_steps(size: Size, pixel_mm: float) -> float:
-    """The steps after which the predicted error is twice that of an unlimited training."""
     feature_mm = size.stem * pixel_mm
-    return LATE * (feature_mm / 2) ** COARSE * (32 / size.width) ** NARROW
-
-
-def _excess(late: float, steps: float) -> float:
-    """Predicted error relative to that of an unlimited training."""
-    return 1 + (late / steps) ** DECAY
+    late = LATE * (feature_mm / 2) ** COARSE * (32 / size.width) ** NARROW
+    doubt = DOUBT ** log2(size.stem)
+    return doubt * size.width**-GAIN * (1 + (late / steps) ** DECAY)

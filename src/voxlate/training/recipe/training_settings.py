@@ -276,7 +276,7 @@ class Training:
     keep_start: Annotated[
         float,
         setting(
-            "Share of the first weights, such as those of a starter, in the weights that are kept at the end. Where patients validate, the one of 0, 1/8, 1/4, 1/2 and 1 with the least error of theirs is taken instead.",
+            "Share of the first weights, such as those of a starter, in the weights that are kept at the end. Where patients validate, one of 0, 1/8, 1/4, 1/2 and 1 is chosen by their error instead.",
             ge=0,
             lt=1,
         ),
