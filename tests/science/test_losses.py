@@ -149,12 +149,3 @@ def test_windows_borders_and_slopes_add_their_known_losses(options, image, truth
     losses = method.compare(image, Problem(NetworkInput(), mask=GREY, x0=truth))
     added = losses["total"] - (image - truth).abs().mean()
     assert added.item() == pytest.approx(expected, abs=1e-5)
-
-
-def test_an_error_outside_of_the_mask_counts_by_its_own_weight():
-    inside = (UPPER > 0).float()
-    truth = 0.6 * inside + 0.2 * (1 - inside)
-    method = Regression(RegressionSettings(outside=0.5), nn.Identity(), Translate())
-    losses = method.compare(torch.zeros_like(truth), Problem(NetworkInput(), mask=inside, x0=truth))
-    found = {name: value.item() for name, value in losses.items()}
-    assert found == pytest.approx({"l1": 0.6, "outside": 0.5 * 0.2, "total": 0.7})

@@ -51,8 +51,9 @@ BOUND_SLICES = 64
 ASKED_SECONDS = 3.0  # interval in which several processes exchange their decisions
 # Shares of the weights before the first step that are validated, in this order.
 SHARES = (1.0, 0.5, 0.25, 0.125, 0.0)
-# Few validation patients do not tell smaller differences of error apart, and the first weights know other patients, too.
-TELLS = 1.05
+# Few validation patients do not tell smaller differences of error apart, and the first weights know other patients, too: an
+# eighth had 5 to 13 % less error on two heads where one that validated had 1 to 8 % more.
+TELLS = 1.1
 
 
 def train_stage(job: Job, method: Method, notes: Mapping[str, Any]) -> Method:
@@ -326,7 +327,7 @@ def keep_first(now: StageState, first: list[Tensor]) -> float:
 
     if now.items and validation_split(job.cohort) == "val":
         errors = errors_by_share(average, first, error)
-        kept = least_share(errors)
+        kept = chosen_share(errors, kept)
         if job.is_main:
             now.add(
                 kept_start={"share": kept, "errors": {f"{one:g}": errors[one] for one in errors}}
@@ -353,15 +354,15 @@ def errors_by_share(
     return errors
 
 
-def least_share(errors: Mapping[float, float]) -> float:
-    """The share of the first weights that is kept: all of them where that has the least error, else the largest within TELLS of it.
+def chosen_share(errors: Mapping[float, float], planned: float) -> float:
+    """The share of the first weights that is kept, by the errors of validation patients.
 
-    All of them also where no other error is a number.
+    It is the one of the least error, or the largest share up to the planned one whose error is within TELLS of the least;
+    all of the first weights where no other error is a number.
     """
     least = min(errors, key=lambda share: (math.isnan(errors[share]), errors[share]))
-    if least == 1:
-        return least
-    return max(one for one, error in errors.items() if one < 1 and error <= TELLS * errors[least])
+    near = [one for one in errors if one <= planned and errors[one] <= TELLS * errors[least]]
+    return max([least, *near])
 
 
 def compare(now: StageState, improved: bool = True) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from voxlate.base.array_types import Float32
@@ -38,6 +39,7 @@ Measure = Callable[[Batch, Batch, Tensor], None]
 # samples, one that learned for hours too little, so the place at which images vary as true ones is measured.
 LEAST_SHARPNESS = 0.05  # below it an image is the mean, whose texture is blurred
 PLACES = torch.linspace(LEAST_SHARPNESS, 1, 20).tolist()
+MARGIN = 5  # pixels around the mask in which errors count
 SEED = 1234  # this is no setting, so that validations of all runs have the same noise
 
 
@@ -139,15 +141,18 @@ def validate(
 
 
 def counted_voxels(batch: Batch) -> Tensor:
-    """The voxels whose error counts, bool as the target: of targets that items have, in the mask, or all where that is empty.
+    """The voxels whose error counts, bool as the target: of targets that items have, near the mask, or all where that is empty.
 
-    Outside of the mask a network may give anything, and synthesis writes background.
+    Images are shown up to some millimetres beyond the body of the sources; synthesis writes background farther away,
+    whatever the network gives there.
     """
     assert batch.target is not None
     present = torch.ones_like(batch.target, dtype=torch.bool)
     if batch.target_present is not None:
         present &= batch.target_present[:, :, None, None, None]
-    inside = present & (batch.mask > 0)
+    sides = (0, MARGIN, MARGIN)
+    near = F.max_pool3d(batch.mask.float(), [2 * side + 1 for side in sides], 1, sides)
+    inside = present & (near > 0)
     return inside if inside.any() else present
 
 

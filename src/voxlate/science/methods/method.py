@@ -59,14 +59,6 @@ class Problem:
         )
         return mask if self.weight is None else mask * self.weight
 
-    @property
-    def outside_mask(self) -> Tensor:
-        """1 outside of the mask, of the targets that exist; [B, 1 or C, D, H, W]."""
-        outside = 1 - self.mask
-        if self.x0_present is None:
-            return outside
-        return outside * self.x0_present[:, :, None, None, None]
-
     def with_weight(self, weight: Tensor | None) -> "Problem":
         """The same with a weight of the image's voxels [B, 1, D, H, W], as means on the state's grid."""
         if weight is not None and weight.shape[2:] != self.mask.shape[2:]:

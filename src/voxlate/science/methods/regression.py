@@ -75,13 +75,6 @@ class RegressionSettings(MethodSettings):
     gradient: Annotated[
         float, setting("Weight of an additional L1 loss of differences between pixels.", ge=0)
     ] = 0.0
-    outside: Annotated[
-        float,
-        setting(
-            "Weight of an additional loss outside of the mask, where else a network may give anything: the body of the target may be larger than that of the sources.",
-            ge=0,
-        ),
-    ] = 0.0
     leak: Annotated[
         float,
         setting(
@@ -177,9 +170,6 @@ class Regression(Method):
         if self.options.gradient:
             errors["gradient"] = self.options.gradient * slope_error(image, x0)
         terms = means_in_mask(errors, problem.loss_mask, self.options.reduction)
-        if self.options.outside:
-            beyond = mean_in_mask(errors[self.options.loss], problem.outside_mask)
-            terms["outside"] = self.options.outside * beyond.mean()
         for name, (level, width, weight) in self.options.borders.items():
             inside, true = (torch.sigmoid((x - level) / width) for x in (image, x0))
             terms[f"borders.{name}"] = weight * overlap_loss(inside, true, problem.loss_mask)

@@ -186,7 +186,10 @@ def begin_from(starter: Starter, draft: Draft) -> None:
     kept = round(COUNTS_AS / (COUNTS_AS + facts.patients), 3)
     why = f"{kept:.0%} of the starter's weights are kept, unless the error of validation patients is less with all of them: it counts as {plural(COUNTS_AS, 'patient')} beside {facts.patients}"
     draft.set("train.keep_start", kept, why)
-    tables["train"]["optimiser"]["lr"] = learning_rate(draft.steps, SHORT_STEPS, draft.size.width)
+    # In a narrow window the output answers many times as much to a step. Slices of two heads by four others, 450 steps, levelled
+    # MAE and Dice of bone at 2e-3, 1e-3 and 5e-4: 0.0711, 0.755; 0.0689, 0.770; 0.0701, 0.766.
+    short = 0 if tables.get("start_window") else SHORT_STEPS
+    tables["train"]["optimiser"]["lr"] = learning_rate(draft.steps, short, draft.size.width)
 
 
 def show_windows(starter: Starter, cohort: Cohort, tables: Tables) -> dict[str, str]:

@@ -19,7 +19,7 @@ from voxlate.science.batch import Batch
 from voxlate.science.methods.method import Method
 from voxlate.training.job import Clock, Job, processes
 from voxlate.training.learner import Learner
-from voxlate.training.loop import begin_learner, errors_by_share, least_share, take_step
+from voxlate.training.loop import begin_learner, errors_by_share, take_step
 from voxlate.training.planning.rules import Size
 from voxlate.training.precision import with_precision
 from voxlate.training.recipe import Recipe
@@ -135,7 +135,7 @@ class Probe:
         least = error()
         if job.stage.train.keep_start:
             errors = errors_by_share(learner.moving[0], first, error)
-            least = errors[least_share(errors)]
+            least = min(errors.values())
         return least / _mean_deviation(items), learner.step
 
 

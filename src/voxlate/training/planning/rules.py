@@ -28,9 +28,6 @@ STEMS = (1, 2, 4)
 EXACT = 0.2
 ALMOST = 0.5
 SSIM = 0.4  # weight in a loss
-# Weight of the error outside of the mask: images are shown some millimetres beyond the body of the sources, where nothing else
-# holds a network that began from a starter in a narrow window.
-OUTSIDE = 0.2
 # Factor of the misalignment: a regression blurs smaller features anyway.
 BLURRED = 2.5
 LONGEST = 160  # features along a side of a patch after the stem
@@ -430,8 +427,6 @@ def choose_loss(draft: Draft) -> None:
     method: Tables = {"kind": "regression", "loss": "l1", "leak": 0.1}
     if not apart_mm or pixels >= EXACT:
         method["ssim"] = ssim
-    if not draft.roles.completes and draft.facts.bodies != "brain":
-        method["outside"] = OUTSIDE
     why = f"L1, with SSIM where scans may be misaligned, which it tolerates: by {known}"
     draft.set("method", method, why)
 
