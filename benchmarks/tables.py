@@ -195,6 +195,8 @@ def training_digest(recipe: Recipe) -> str:
         if "data" in stage:
             changes = GONE_CHANGES | stage["data"]["augment"]
             stage["data"] = GONE | stage["data"] | {"augment": changes}
+            if not stage["data"]["level"]:  # a newer key, which left these trainings as they were
+                del stage["data"]["level"]
     return digest({key: value for key, value in keys.items() if key not in ("title", "synth")})
 
 

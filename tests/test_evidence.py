@@ -279,8 +279,8 @@ def test_a_row_that_fails_stops_no_other_and_fails_the_command(bench, monkeypatc
 
 
 @pytest.fixture
-def fault():
-    """fault(name): puts a fault into the code until the test ends."""
+def fault(monkeypatch):
+    """fault(name): puts a fault into the code until the test ends; other patches of the test are undone after it."""
     yield lambda name: evidence_faults.FAULTS[name]()
     patch.stopall()
 
