@@ -24,6 +24,7 @@ from voxlate.anatomy.physics import (
     PhysicsSettings,
     Ranges,
     draw_effects,
+    draw_regions,
     draw_spread,
     in_plane,
     rician,
@@ -363,6 +364,36 @@ def test_drawn_regions_have_a_textured_signal_for_each_tissue_and_leave_dense_bo
         assert 0.5 * texture < values.std() / expected < 2.5 * texture
     bone = image[(labels == Label.BONE) & (protons < 0.06)]
     assert bone.max() < 0.11 * FULL_SCALE
+
+
+def test_some_drawn_muscles_have_dark_strands_of_tendon_in_a_fifth_of_them():
+    places = [axis.ravel() for axis in np.meshgrid(*[np.linspace(0, 1, 40)] * 3, indexing="ij")]
+    muscle = np.full(len(places[0]), Label.MUSCLE)
+    shares = []
+    for seed in range(60):
+        signal = draw_regions(default_rng(seed)).at(muscle, places)
+        shares.append(float((signal < 0.62 * np.percentile(signal, 90)).mean()))
+    dark = [share for share in shares if share]
+    assert 0.25 < len(dark) / len(shares) < 0.75
+    assert 0.1 < np.mean([share for share in dark if share < 0.4]) < 0.3
+
+
+def test_bone_of_a_stored_ct_is_denser_by_the_items_share_up_to_the_densest(cohort):
+    case = _case(cohort, dense=1.1)
+    item = case.contrasts.item(case, 3)
+    vault, beyond = item.dense
+    assert 0 < vault <= 0.55
+    assert 0.33 <= beyond <= 1.1
+    stored = case.volume("ct").data[0]
+    denser = item.stored("ct", EVERYTHING, stored)
+    soft = stored <= 150
+    assert_allclose(denser[soft], stored[soft])
+    away = case.arrays["vault_map"][EVERYTHING] > 0
+    share = np.where(away, beyond, vault)
+    wanted = np.minimum(stored + share * (stored - 150), np.maximum(stored, 2200))
+    assert_allclose(denser[~soft], wanted[~soft], rtol=1e-6)
+    plain = _case(cohort)
+    assert_allclose(plain.contrasts.item(plain, 3).stored("ct", EVERYTHING, stored), stored)
 
 
 def test_half_of_the_items_have_regions_where_half_is_asked_for_and_others_are_drawn_as_before(

@@ -1,5 +1,8 @@
 """One network for the slices of three planes: what it learns from, and the mean and spread of its three volumes."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +12,10 @@ from preparing import prepare
 from refusals import refuses
 from rows import every_row
 from stand_ins import Answering, model_of, recipe_of
-from voxlate.scans.cases.case import lay_out
-from voxlate.scans.images.grid import Volume
+from voxlate.scans.cases.align import Preparation
+from voxlate.scans.cases.case import lay_out, prepare_case, thin_slices
+from voxlate.scans.images.grid import Grid, Volume
+from voxlate.synthesis.sampling import planes_read, thinner_slices
 from voxlate.training.batches.batches import Planes, training_batches
 
 SHAPE = (5, 9, 7)  # from below to above, from back to front, from left to right
@@ -53,6 +58,43 @@ def test_a_network_that_copies_its_input_gives_the_scan_and_no_spread(axes):
     assert not of_one_plane.std
     assert not made.std["t2"].data.any(), "planes that agree have no spread"
     assert len(seen) == sum(SHAPE)
+
+
+@every_row(
+    "slice_mm, slices, parts, planes",
+    [(5, 20, 4, 3), (6.5, 20, 5, 3), (1.3, 60, 1, 3), (8, 20, 1, 1), (5, 8, 1, 1)],
+)
+def test_a_starter_cuts_thick_slices_into_thinner_ones_and_reads_these_in_three_planes(
+    slice_mm, slices, parts, planes
+):
+    """Very thick slices and few ones are read in their own plane alone."""
+    made = model_of(Answering(lambda x, _: x), tiny_recipe(), {"t1": "a.u.", "t2": "HU"})
+    used = Preparation(spacing_mm=(1.333, 1, 1))
+    facts = replace(made.facts, starter={"name": "one"}, preparation=used)
+    grid = Grid((slices, 64, 64), np.diag([1.0, 1, slice_mm, 1]))
+    header = SimpleNamespace(spacing_mm=grid.spacing_mm, shape=grid.shape)
+    assert thinner_slices(facts, header) == parts
+    assert len(planes_read(facts, header)) == planes
+    assert thinner_slices(made.facts, header) == 1, (
+        "a model of the user's own reads what it was trained on"
+    )
+
+
+def test_thinner_slices_lie_between_the_middles_of_slices_whose_place_stays():
+    scanned = Volume(
+        np.arange(4, dtype=np.float32).repeat(64).reshape(1, 4, 8, 8) * 40 + 100,
+        np.diag([1.0, 1, 6, 1]),
+        "a.u.",
+        "t1",
+    )
+    thick = prepare_case("one", {"t1": scanned}, Preparation(fixed="t1"))
+    thin = thin_slices(thick, 4)
+    heights = thin.header.affine[2][3] + thin.header.affine[2][2] * np.arange(16)
+    assert_allclose(heights, np.arange(16) * 1.5 - 2.25)
+    expected = np.interp(heights, np.arange(4) * 6, np.arange(4) * 40 + 100)
+    assert_allclose(thin.volume("t1").data[0, :, 3, 3], expected)
+    assert thin.header.statistics == thick.header.statistics
+    assert thin_slices(thick, 1) is thick
 
 
 def test_each_plane_has_its_own_rows_and_comes_back_in_place():

@@ -48,7 +48,7 @@ CROSS = np.array(
     [[[0, 1, 0], [1, 1, 1], [0, 1, 0]]], bool
 )  # a pixel and its neighbours in the slice
 SURFACE = (Label.CSF, Label.DURA, *VESSEL)  # what stripping removes around the brain
-WATER_HU, BONE_HU = 0.0, 150.0
+WATER_HU, BONE_HU, DENSEST_HU = 0.0, 150.0, 2200.0
 LEAST_B1 = np.float32(
     0.2
 )  # of the nominal flip angle: a draw at a strong field would turn it around
@@ -162,7 +162,11 @@ class Drawn:
         spread = draw_spread(rng, self.physics.tissue_spread)
         strips, _, _, depth = rng.random(4)
         new_scalp = rng.random() < self.physics.scalp
-        thin = self.physics.thin * rng.spawn(1)[0].uniform((0.0, 0.3), (0.5, 1.0))
+        of_thin, of_dense = rng.spawn(2)
+        thin, dense = (
+            most * own.uniform((0.0, 0.3), (0.5, 1.0))
+            for most, own in ((self.physics.thin, of_thin), (self.physics.dense, of_dense))
+        )
         return Item(
             self,
             case,
@@ -173,6 +177,7 @@ class Drawn:
             self.physics.strip_mm * depth,
             scalp.draw(rng) if new_scalp else None,
             thin,
+            dense,
         )
 
     def whole(self, case: PreparedCase, name: str) -> AnyArray:
@@ -186,8 +191,8 @@ class Drawn:
 class Item:
     """A case in one draw: what all its modalities share, the scanner's field, the patient's tissue, and the parts cut away.
 
-    strip_mm: depth of CSF that stripping removes from the brain's surface; scalp: None: that of the stored maps; thin: shares by
-    which bone is thinner, of the vault and beyond.
+    strip_mm: depth of CSF that stripping removes from the brain's surface; scalp: None: that of the stored maps; thin, dense:
+    shares by which bone is thinner and denser, of the vault and beyond.
     """
 
     drawn: Drawn
@@ -199,6 +204,7 @@ class Item:
     strip_mm: float
     scalp: Scalp | None
     thin: AnyArray
+    dense: AnyArray
 
     def read(
         self, name: str, spec: IntensityMap, place: Slab, steps: Sequence[int], role: Role
@@ -222,11 +228,14 @@ class Item:
         return self.acquire(self.drawn.names[0], "source").slice_mm
 
     def stored(self, name: str, place: Place, values: AnyArray) -> AnyArray:
-        """The values of a stored image at a part of the case, with the item's scalp and thinner bone in a CT."""
+        """The values of a stored image at a part of the case, with the item's scalp and its bone in a CT."""
         if self.case.header.units[name] != "HU":
             return values
-        if self.drawn.physics.thin:
+        physics = self.drawn.physics
+        if physics.thin:
             values = _thinner(values, self.case.arrays["vault_map"][place], self.thin)
+        if physics.dense:
+            values = _denser(values, self.case.arrays["vault_map"][place], self.dense)
         layers = self._layers(place)
         return values if layers is None else layers.hounsfield(values)
 
@@ -382,6 +391,14 @@ def _thinner(hu: AnyArray, away_mm: AnyArray, shares: AnyArray) -> AnyArray:
     least = ndimage.grey_erosion(hu, size=(*(1,) * (hu.ndim - 2), 3, 3))
     soft = np.maximum(least, np.float32(WATER_HU))
     return np.where(hu > BONE_HU, hu + share * (soft - hu), hu)
+
+
+def _denser(hu: AnyArray, away_mm: AnyArray, shares: AnyArray) -> AnyArray:
+    """HU [..., H, W] with bone that is denser by shares, of the vault (0 mm away) and beyond; what is denser than bone stays."""
+    of_vault, beyond = shares.astype(np.float32)
+    share = np.where(away_mm > 0, beyond, of_vault)
+    densest = np.maximum(hu, np.float32(DENSEST_HU))
+    return np.where(hu > BONE_HU, np.minimum(hu + share * (hu - BONE_HU), densest), hu)
 
 
 def _along(image: AnyArray, axis: int, thickness_mm: float, spacing_mm: float) -> AnyArray:

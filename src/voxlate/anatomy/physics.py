@@ -83,6 +83,8 @@ ORDERS = (
 LABELS = 256  # of a map of tissues
 # Labels of several tissues: muscle and its tendons, fat with its septa, marrow of fat or blood.
 MIXED = (Label.MUSCLE, Label.FAT, Label.DIPLOE, Label.MARROW, Label.SKIN)
+TENDONS = 0.4  # share of draws whose muscles have dark strands: tendon and fascia are as dark as bone, and soft in CT
+STRANDS = -1.2  # texture below which a muscle is tendon, in a fifth of it
 RINGING = 0.5  # share of items with Gibbs ringing; others are filtered
 MOST_SEGMENTS = 6  # of k-space, between which the head moves
 MOTION_MM = 1.5  # standard deviation of its displacement
@@ -278,6 +280,14 @@ class PhysicsSettings:
             "share by which bone of a stored CT is thinned by a pixel at most, in the vault half as much; label maps show the skull's base about twice as thick as CT does"
         ),
     ] = 0.0
+    dense: Annotated[
+        float,
+        setting(
+            "largest share by which bone of a stored CT is denser, in the vault half as much; the phantoms' bone is as light as CT shows trabecular bone",
+            ge=0,
+            le=2,
+        ),
+    ] = 0.0
     stripped: Annotated[Share, setting("share of items without skull: source, target and mask")] = (
         0.0
     )
@@ -404,6 +414,7 @@ class Regions:
     """
 
     signals: AnyArray  # [2, LABELS], of peaks and of troughs of the texture
+    below: AnyArray  # [LABELS], the texture below which a label has its second signal
     contrast: AnyArray  # [LABELS], of the texture as a share of the signal
     frequencies: AnyArray  # [WAVES, 3], in waves along a head
     phases: AnyArray  # [WAVES]
@@ -415,7 +426,7 @@ class Regions:
             angle = sum(f * place for f, place in zip(frequency, places))
             texture = texture + np.cos(np.float32(2 * np.pi) * angle + phase)
         number = labels.astype(np.uint8)
-        signal = self.signals[(texture < 0).astype(np.uint8), number]
+        signal = self.signals[(texture < self.below[number]).astype(np.uint8), number]
         return np.asarray(signal * (1 + self.contrast[number] * texture), np.float32)
 
 
@@ -427,7 +438,14 @@ def draw_regions(rng: Rng) -> Regions:
     contrast = 0.05 * rng.random(LABELS)
     frequencies = rng.normal(0, 12, (WAVES, 3))
     phases = rng.uniform(0, 2 * np.pi, WAVES)
-    return Regions(*(each.astype(np.float32) for each in (signals, contrast, frequencies, phases)))
+    below = np.zeros(LABELS)
+    # of a generator of its own, so that all other draws stay as they are
+    (extra,) = rng.spawn(1)
+    if extra.random() < TENDONS:
+        below[Label.MUSCLE] = STRANDS
+        signals[1, Label.MUSCLE] *= extra.uniform(0.1, 0.6)
+    drawn = (signals, below, contrast, frequencies, phases)
+    return Regions(*(each.astype(np.float32) for each in drawn))
 
 
 @dataclass(frozen=True)

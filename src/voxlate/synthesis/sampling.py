@@ -17,7 +17,14 @@ from voxlate.base.executors.case_work import Progress, no_report, report_part
 from voxlate.base.items import BACKGROUND, stable_id
 from voxlate.base.messages import Message, message
 from voxlate.base.streams import Stream, Tile
-from voxlate.scans.cases.case import CaseHeader, PreparedCase, lay_out, reorder_axes, resize_case
+from voxlate.scans.cases.case import (
+    CaseHeader,
+    PreparedCase,
+    lay_out,
+    reorder_axes,
+    resize_case,
+    thin_slices,
+)
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import IntensityMap, Scale, intensity_statistics
 from voxlate.scans.images.mask import foreground
@@ -40,6 +47,8 @@ from voxlate.synthesis.inputs import Checked
 from voxlate.synthesis.patch import Patch
 
 LEAST_HEIGHT_MM = 60.0  # height of the stack of slices
+# Slices that a starter cuts into thinner ones: those of its training were up to 5 mm thick across the plane that is read.
+THICKEST_MM = 7.0
 # Share of the range where the upper percentile of an image shall lie: that of a scan lies at its end. Predicted means end at 0.88
 # to 0.93 for scanners of the training, else at 0.56 to 0.9. T2 of left-out scanners, divided by their own peaks, had less error
 # in the mean with 1 than with 0.95 (docs/reference/measured.md).
@@ -239,7 +248,8 @@ def predict_case(
     stages = [] if of_mean is None else [of_mean]
     if of_mean is None or sharpness:
         stages.append((facts, network))
-    case = checked.prepared
+    parts_each = thinner_slices(facts, checked.prepared.header)
+    case = thin_slices(checked.prepared, parts_each)
     evaluations = 0.0
     made = []
     for place, (own, net) in enumerate(stages, 1):
@@ -248,7 +258,7 @@ def predict_case(
         by_plane = []
         for number, data in enumerate(planes):
             key = f"{checked.key} {data.axes}" if number else checked.key
-            parts = number, len(planes), case.header.shape[0]
+            parts = number, len(planes), checked.prepared.header.shape[0]
             report = partial(report_part, told, *parts) if len(planes) > 1 else told
             drawn, calls = sample_targets(
                 replace(own, data=data), net, lay_out(case, data.axes), key, seed, report
@@ -256,13 +266,14 @@ def predict_case(
             evaluations += calls
             back = partial(reorder_axes, now=data.axes, axes=own.data.axes)
             by_plane.append([prediction.map(back) for prediction in drawn])
-        made.append(_join_planes(own, by_plane))
+        thin = _join_planes(own, by_plane)
+        made.append([one.map(partial(_mean_of_parts, parts=parts_each)) for one in thin])
     if len(made) == 2:
         for mean, sample in zip(*made):
             # Freirich et al. 2021
             sample.values[:] = mean.values + sharpness * (sample.values - mean.values)
     by_target = dict(zip(facts.data.target, made[-1]))
-    affine = np.array(case.header.affine)
+    affine = np.array(checked.prepared.header.affine)
     images = {
         name: in_physical_units(facts, name, by_target[name], affine) for name in checked.targets
     }
@@ -296,13 +307,34 @@ def _half_median(mean: Float32, three: Sequence[Float32]) -> Float32:
     return 2 * mean - (np.minimum.reduce(three) + np.maximum.reduce(three)) / 2
 
 
+def _mean_of_parts(values: np.ndarray, parts: int) -> np.ndarray:
+    """The means [D, H, W] over the thinner slices of each slice [parts D, H, W]."""
+    if parts == 1:
+        return values
+    return np.asarray(values.reshape(-1, parts, *values.shape[1:]).mean(1))
+
+
+def thinner_slices(facts: ModelFacts, header: CaseHeader) -> int:
+    """Into how many thinner slices each slice of a case is cut, so that a starter of three planes reads it in all of them."""
+    slice_mm, *pixel_mm = header.spacing_mm
+    spacing_mm = facts.preparation.spacing_mm
+    if facts.starter is None or not facts.data.planes or spacing_mm is None:
+        return 1
+    is_thick = CUBIC * max(pixel_mm) < slice_mm <= THICKEST_MM
+    return round(slice_mm / spacing_mm[0]) if is_thick and _is_tall(header) else 1
+
+
 def planes_read(facts: ModelFacts, header: CaseHeader) -> tuple[DataFacts, ...]:
-    """The data of each plane in which a case is read: a starter reads thick slices, and few, in their own plane alone."""
+    """The data of each plane in which a case is read: a starter reads very thick slices, and few, in their own plane alone."""
     planes = facts.data.by_plane
     slice_mm, *pixel_mm = header.spacing_mm
-    # slices are thin and many enough to be cut across
-    is_fine = slice_mm <= CUBIC * max(pixel_mm) and slice_mm * header.shape[0] >= LEAST_HEIGHT_MM
-    return planes if facts.starter is None or is_fine else planes[:1]
+    is_thin = slice_mm / thinner_slices(facts, header) <= CUBIC * max(pixel_mm)
+    return planes if facts.starter is None or (is_thin and _is_tall(header)) else planes[:1]
+
+
+def _is_tall(header: CaseHeader) -> bool:
+    """Whether the slices of a case are many enough to be cut across."""
+    return header.spacing_mm[0] * header.shape[0] >= LEAST_HEIGHT_MM
 
 
 def sample_targets(
