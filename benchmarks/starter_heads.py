@@ -1,10 +1,11 @@
 """How right the bone and the air of head-mr-to-ct are: the rulers by which its weights are chosen, as a table.
 
-    python benchmarks/starter_heads.py [--starter starter:head-mr-to-ct] [--maps FOLDER] [--pair FOLDER]
+    python benchmarks/starter_heads.py [--starter starter:head-mr-to-ct] [--maps FOLDER] [--pair FOLDER] [--variations N]
 
---maps: label maps of whole heads (SynthSeg's labels) that trained nothing. Each is drawn twice, and imaged as T1 and T2 in thin
-slices and in slices of 5 mm. --pair: a folder with mr_t1.nii.gz and ct_on_mr.nii.gz, a real head whose CT shows bone and air
-rightly, whatever its HU. Bone is what has more than 250 HU, air what has less than -300 HU inside the body.
+--maps: label maps of whole heads (SynthSeg's labels) that trained nothing. Each is drawn N times, and imaged as T1, T2, FLAIR
+and PD in thin slices and in slices of 5 mm. --pair: a folder with mr_t1.nii.gz and ct_on_mr.nii.gz, a real head whose CT shows
+bone and air rightly, whatever its HU. Bone is what has more than 250 HU, air what has less than -300 HU inside the body, cortical
+the densest third of true bone. Each error has its opposite beside it: air that became bone, and bone that became air.
 """
 
 import argparse
@@ -15,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
 from voxlate.anatomy.contrast import FULL_SCALE, Protocol, magnitude
 from voxlate.anatomy.label_map import read_label_map, read_table
 from voxlate.anatomy.mapped_head import make_mapped_head
 from voxlate.anatomy.physics import rician
+from voxlate.anatomy.shapes import Triple
 from voxlate.anatomy.signal import MAPS, image, tissue_map
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Volume, canonical
@@ -31,10 +34,13 @@ from voxlate.training.load import load
 PROTOCOLS = {
     "t1": Protocol("mprage", 2300, 3, 900, 9),
     "t2": Protocol("spin_echo", 5000, 100, 0, 90),
+    "flair": Protocol("flair", 9000, 120, 2500, 90),
+    "pd": Protocol("spin_echo", 3000, 15, 0, 90),
 }
 STEPS = (1, 4)  # slices that are averaged into one: 1.333 and 5.3 mm
 SPACING_MM = (1.0, 1.0, 1.333)
 BONE_HU, AIR_HU = 250.0, -300.0
+CORTICAL = 200 / 3  # percentile of true bone from which it is the densest third
 BASE_MM = -25.0  # height of the orbits in the phantoms' coordinates, below which the base of the skull and the face lie
 BASE_SLICE = 13  # the same of the real head
 NOISE = 0.02  # of the brightest tissue
@@ -42,7 +48,7 @@ SEED = 7  # no starter was trained with it
 
 
 def drawn_pairs(
-    maps: Path, variations: int = 2, protocols: Mapping[str, Protocol] = PROTOCOLS
+    maps: Path, variations: int, protocols: Mapping[str, Protocol] = PROTOCOLS
 ) -> Iterator[tuple[str, Volume, Volume, int]]:
     """Name, MR, CT and the first slice of the vault of variations of label maps."""
     for path, number in product(sorted(maps.glob("*.nii.gz")), range(variations)):
@@ -109,14 +115,31 @@ def scores_of(made: Synthesised, mr: Volume, ct: Volume, first: int) -> dict[str
         "bone called air": float((bone & (image < AIR_HU)).sum() / max(bone.sum(), 1)),
         "MAE": float(np.abs(image - truth)[body].mean()),
     }
+    soft = body & ~bone & ~air
+    tissues = {"bone": bone, "soft": soft, "air": air}
+    error = np.abs(image - truth)
+    scores |= {f"MAE {name}": float(error[part].mean()) for name, part in tissues.items()}
+    cortical = bone & (truth >= np.percentile(truth[bone], CORTICAL))
+    scores["cortical"] = float(image[cortical].mean() / truth[cortical].mean())
+    scores["surface mm"], scores["surface 95 % mm"] = surface_mm(found, bone, ct.grid.spacing_mm)
     if made.low:
         low, high = made.low["ct"].data[0], made.high["ct"].data[0]
         holds = (low <= truth) & (truth <= high)
         scores |= {
             f"holds {name}": float(holds[part].mean())
-            for name, part in (("body", body), ("bone", bone), ("air", air))
+            for name, part in ({"body": body} | tissues).items()
         }
     return scores
+
+
+def surface_mm(found: np.ndarray, true: np.ndarray, spacing_mm: Triple) -> tuple[float, float]:
+    """The mean and the 95th percentile of the distances of both surfaces' voxels to the other surface."""
+    surfaces = [mask & ~ndimage.binary_erosion(mask) for mask in (found, true)]
+    if not all(surface.any() for surface in surfaces):
+        return float("nan"), float("nan")
+    away = [ndimage.distance_transform_edt(~one, sampling=spacing_mm) for one in surfaces]
+    distances = np.concatenate([away[1][surfaces[0]], away[0][surfaces[1]]])
+    return float(distances.mean()), float(np.percentile(distances, 95))
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -136,10 +159,11 @@ def main() -> None:
     parser.add_argument("--starter", default="starter:head-mr-to-ct")
     parser.add_argument("--maps", type=Path)
     parser.add_argument("--pair", type=Path)
+    parser.add_argument("--variations", type=int, default=2)
     arguments = parser.parse_args()
     model = load(arguments.starter)
     heads = [real_pair(arguments.pair)] if arguments.pair else []
-    drawn = drawn_pairs(arguments.maps) if arguments.maps else iter(())
+    drawn = drawn_pairs(arguments.maps, arguments.variations) if arguments.maps else iter(())
     rows = []
     for name, mr, ct, first in chain(heads, drawn):
         rows.append({"head": name, **scores_of(synthesised(model, name, mr), mr, ct, first)})
