@@ -11,9 +11,10 @@ trainings resume. Code that is not committed begins anew.
 
 At the end, and with --compare alone, it prints a table: row, score, reference, now, verdict. The exit code is 1 if a row
 failed, or if a group of rows is worse than its references in the mean: MAE by more than 2 %, SSIM by 0.008, Dice by 0.015,
-the gradient ratio by 0.05 farther from 1, or coverage outside 0.85 to 0.95 (ledger.MEASURES). A single row's WORSE decides
-nothing, because rounding moves it. References are in docs/reference/references.toml; --accept moves them to what the last
-commit has reached where that is better, and --readme writes README's table from them.
+the gradient ratio by 0.05 farther from 1, or coverage outside 0.85 to 0.95 (ledger.MEASURES; times ledger.SPREAD, where
+rounding moves short trainings). A single row's WORSE decides nothing, because rounding moves it. References are in
+docs/reference/references.toml; --accept moves them to what the last commit has reached where that is better, and --readme
+writes README's table from them.
 
 --set changes a key of every training, such as train.seed=1, and --fault puts a fault into the code (evidence_faults.py): they
 show what rows notice. Results of trials and of code that is not committed are printed and not kept.

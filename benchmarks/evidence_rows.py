@@ -87,7 +87,7 @@ def brain_rows() -> list[Row]:
             Row("brains", "brain", name, 190, minutes=1.5, target=target, cohort="brains")
             for name, target in targets
         ),
-        Row("completion", "complete", "TCGA", 205, 0.8, mode=None, cohort="brains", answers=both),
+        Row("brains", "complete", "TCGA", 205, 0.8, mode=None, cohort="brains", answers=both),
         Row("starters", "starter", "brain-mr-to-mr", 100, cohort="brains", answers=both),
     ]
 

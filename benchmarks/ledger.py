@@ -56,6 +56,11 @@ MEASURES = {
     "equal": Measure("equal weights", 1.0, 0.0),
 }
 
+# Times the tolerance for groups whose rows are so short that rounding, which differs between processors, changes them: on an
+# Intel and an AMD processor single rows of brains differed by 4 to 9 % of their MAE, one of heads by 1.7 %, one of phantoms by
+# 0.008 of its SSIM (docs/reference/measured.md).
+SPREAD: Mapping[str, float] = {"brains": 4.0, "heads": 1.5, "phantoms": 2.0}
+
 
 @dataclass(frozen=True)
 class Result:
@@ -151,14 +156,14 @@ def compare(result: Result, references: Mapping[str, Reference]) -> list[Compare
     ]
 
 
-def changes_of(group: Sequence[Compared]) -> list[Change]:
-    """The mean change of each kind of score over the rows of a group that have a reference."""
+def changes_of(group: Sequence[Compared], spread: float = 1.0) -> list[Change]:
+    """The mean change of each kind of score over the rows of a group that have a reference; spread: times the tolerance."""
     found = []
     known = [one for one in group if one.reference is not None and one.kind in MEASURES]
     for kind, several in grouped((one.kind, one) for one in known).items():
         measure = MEASURES[kind]
         mean = fmean(one.worsening for one in several)
-        is_worse = mean > measure.tolerance + ROUNDING
+        is_worse = mean > spread * measure.tolerance + ROUNDING
         shown = f"{100 * mean:+.1f} %" if measure.relative else f"{mean:+.4f}"
         text = f"{measure.title} {shown} from the reference over {len(several)}"
         found.append(Change(text, is_worse))
@@ -251,7 +256,7 @@ def table(groups: Mapping[str, Sequence[Compared]], naive: Mapping[str, float]) 
     cells = [("row", "score", "reference", "now", "verdict")]
     is_worse = False
     for name, group in groups.items():
-        changes = changes_of(group)
+        changes = changes_of(group, SPREAD.get(name, 1.0))
         group_worse = any(one.is_worse for one in changes)
         is_worse |= group_worse
         cells.append((f"{name.upper()}", "", "", "", "WORSE" if group_worse else "holds"))
