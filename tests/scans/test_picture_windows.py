@@ -52,8 +52,10 @@ def test_a_cohort_of_an_earlier_version_shows_the_assumed_window(pictures, tmp_p
     assert prepare(pictures, folder, shares=SHARES, audit=False).windows == cohort.windows
 
 
-@every_row("ends", [(80, 0), (0, 0), (float("nan"), 80), (0, float("inf"))])
-def test_ends_of_a_window_in_another_order_are_refused(pictures, tmp_path, ends):
+@every_row(
+    "ends", [(80, 0), (0, 0), (float("nan"), 80), (0, float("inf")), (5000, 9000), (-3000, 0)]
+)
+def test_ends_of_a_window_in_another_order_or_that_no_ct_has_are_refused(pictures, tmp_path, ends):
     with refuses():
         prepare(pictures, tmp_path / "prepared", window=ends)
 

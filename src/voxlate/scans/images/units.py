@@ -1,6 +1,5 @@
 """The physical unit of a modality's voxels, which its name states."""
 
-import math
 import re
 from collections.abc import Sequence
 from itertools import takewhile
@@ -47,6 +46,7 @@ SILENT = re.compile(
 )
 AGENT = re.compile(r"post|gd|gad\w*|ce|contrast|kontrast\w*|c|km")
 OF_FLOW = re.compile(r"perf(?:usion\w*)?|ctp|maps?|karte")  # beside a map of perfusion
+CT_HU = (-2000.0, 4096.0)  # air of the most negative padding, and the end of 12 bits
 # Words beside a modality that count: of agents, masks, maps, differences, and images of other contrasts.
 COUNTS = re.compile(
     r"ce|c|fa|md|pt|mag|pet|.*(?:km|gd|gad|[ck]ontrast|phase|qsm|asl|bold|perf|target|source|input|output|mask|seg|label|l[aä]sion|lesion|tumou?r|roi|map|diff|dwi|adc|star|struct|dose|sub|minus|ratio|pred|syn|fake|pseudo|ohne|vor|pre|post|\d).*"
@@ -61,11 +61,12 @@ def unit_of(modality: str) -> str:
 
 
 def check_window(ends: Sequence[float], where: str = "") -> None:
-    """Raise BadInput for a window in HU whose ends are not finite, or not in their order; where: what messages begin with."""
+    """Raise BadInput for a window that no CT has, or whose ends are not in their order; where: what messages begin with."""
     low, high = ends
-    if not -math.inf < low < high < math.inf:
+    least, most = CT_HU
+    if not least <= low < high <= most:
         raise BadInput(
-            f"{where}expected the HU of black below those of white, found {low:g} {high:g}. Change them."
+            f"{where}expected the HU of black below those of white, both from {least:g} to {most:g}, found {low:g} {high:g}. Change them."
         )
 
 
