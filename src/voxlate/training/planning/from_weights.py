@@ -178,7 +178,7 @@ def begin_from(starter: Starter, draft: Draft) -> None:
     for key in (*SHAPES, "elastic_points"):
         if shapes.get(key):
             augment[key] = max(augment.get(key, 0), shapes[key])
-    why = f"{draft.why['data.augment']}; changes of shape as strong as those of {name}, whose network learns few patients by heart"
+    why = f"changes of shape at least as strong as those of {name}, whose network learns few patients by heart; without it {draft.why['data.augment']}"
     draft.set("data.augment", augment, why)
     draft.set("start_from", name)
     for target, said in show_windows(starter, facts.cohort, tables).items():
