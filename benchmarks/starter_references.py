@@ -37,7 +37,7 @@ Scans = Iterator[tuple[str, str, Fingerprint]]
 
 def ordinary(maps: Path) -> Scans:
     """Modality, patient and fingerprint of label maps as ordinary scans of five contrasts and two thicknesses."""
-    for name, mr, _, _ in drawn_pairs(maps, protocols=ORDINARY):
+    for name, mr, _, _ in drawn_pairs(maps, 2, ORDINARY):
         rng = np.random.default_rng([*name.encode()])
         gains = rng.normal(0, SHADING, (3, 4, 4))
         shape = mr.data[0].shape
