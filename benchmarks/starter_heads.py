@@ -48,7 +48,7 @@ SEED = 7  # no starter was trained with it
 
 
 def drawn_pairs(
-    maps: Path, variations: int, protocols: Mapping[str, Protocol] = PROTOCOLS
+    maps: Path, variations: int = 2, protocols: Mapping[str, Protocol] = PROTOCOLS
 ) -> Iterator[tuple[str, Volume, Volume, int]]:
     """Name, MR, CT and the first slice of the vault of variations of label maps."""
     for path, number in product(sorted(maps.glob("*.nii.gz")), range(variations)):
@@ -105,6 +105,8 @@ def scores_of(made: Synthesised, mr: Volume, ct: Volume, first: int) -> dict[str
     bone, air = (truth > BONE_HU) & body, (truth < AIR_HU) & body
     found = (image > BONE_HU) & body
     vault, base = slice(first, None), slice(0, first)
+    tissues = {"bone": bone, "soft": body & ~bone & ~air, "air": air}
+    error = np.abs(image - truth)
     scores = {
         "bone": dice(found, bone),
         "vault": dice(found[vault], bone[vault]),
@@ -113,11 +115,8 @@ def scores_of(made: Synthesised, mr: Volume, ct: Volume, first: int) -> dict[str
         "base volume": float(found[base].sum() / max(bone[base].sum(), 1)),
         "air called bone": float((found & air).sum() / max(air.sum(), 1)),
         "bone called air": float((bone & (image < AIR_HU)).sum() / max(bone.sum(), 1)),
-        "MAE": float(np.abs(image - truth)[body].mean()),
+        "MAE": float(error[body].mean()),
     }
-    soft = body & ~bone & ~air
-    tissues = {"bone": bone, "soft": soft, "air": air}
-    error = np.abs(image - truth)
     scores |= {f"MAE {name}": float(error[part].mean()) for name, part in tissues.items()}
     cortical = bone & (truth >= np.percentile(truth[bone], CORTICAL))
     scores["cortical"] = float(image[cortical].mean() / truth[cortical].mean())

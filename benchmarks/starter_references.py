@@ -27,7 +27,6 @@ from voxlate.training.torch_network import network_of
 
 ORDINARY = PROTOCOLS | {
     "flair": Protocol("flair", 9000, 120, 2400, 90),
-    "pd": Protocol("spin_echo", 3000, 15, 0, 90),
     "gre": Protocol("gradient_echo", 30, 5, 0, 25),
 }
 SHADING = 0.15  # standard deviation of the logarithm of a coil's gain
@@ -37,7 +36,7 @@ Scans = Iterator[tuple[str, str, Fingerprint]]
 
 def ordinary(maps: Path) -> Scans:
     """Modality, patient and fingerprint of label maps as ordinary scans of five contrasts and two thicknesses."""
-    for name, mr, _, _ in drawn_pairs(maps, 2, ORDINARY):
+    for name, mr, _, _ in drawn_pairs(maps, protocols=ORDINARY):
         rng = np.random.default_rng([*name.encode()])
         gains = rng.normal(0, SHADING, (3, 4, 4))
         shape = mr.data[0].shape

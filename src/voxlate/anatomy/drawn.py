@@ -232,10 +232,12 @@ class Item:
         if self.case.header.units[name] != "HU":
             return values
         physics = self.drawn.physics
-        if physics.thin:
-            values = _thinner(values, self.case.arrays["vault_map"][place], self.thin)
-        if physics.dense:
-            values = _denser(values, self.case.arrays["vault_map"][place], self.dense)
+        if physics.thin or physics.dense:
+            in_vault = self.case.arrays["vault_map"][place] <= 0
+            if physics.thin:
+                values = _thinner(values, _by_place(self.thin, in_vault))
+            if physics.dense:
+                values = _denser(values, _by_place(self.dense, in_vault))
         layers = self._layers(place)
         return values if layers is None else layers.hounsfield(values)
 
@@ -384,19 +386,21 @@ def _receive(signal: AnyArray, acquisition: _Acquisition, brightest: float) -> A
     return np.maximum(noisy - np.float32(effects.black * brightest), 0)
 
 
-def _thinner(hu: AnyArray, away_mm: AnyArray, shares: AnyArray) -> AnyArray:
-    """HU [..., H, W] with bone that is thinner by shares of a pixel, of the vault (0 mm away) and beyond."""
+def _by_place(shares: AnyArray, in_vault: AnyArray) -> AnyArray:
+    """The share at each voxel, of those of the vault and beyond."""
     of_vault, beyond = shares.astype(np.float32)
-    share = np.where(away_mm > 0, beyond, of_vault)
+    return np.where(in_vault, of_vault, beyond)
+
+
+def _thinner(hu: AnyArray, share: AnyArray) -> AnyArray:
+    """HU [..., H, W] with bone that is thinner by shares of a pixel."""
     least = ndimage.grey_erosion(hu, size=(*(1,) * (hu.ndim - 2), 3, 3))
     soft = np.maximum(least, np.float32(WATER_HU))
     return np.where(hu > BONE_HU, hu + share * (soft - hu), hu)
 
 
-def _denser(hu: AnyArray, away_mm: AnyArray, shares: AnyArray) -> AnyArray:
-    """HU [..., H, W] with bone that is denser by shares, of the vault (0 mm away) and beyond; what is denser than bone stays."""
-    of_vault, beyond = shares.astype(np.float32)
-    share = np.where(away_mm > 0, beyond, of_vault)
+def _denser(hu: AnyArray, share: AnyArray) -> AnyArray:
+    """HU [..., H, W] with bone that is denser by shares; what is denser than bone stays."""
     densest = np.maximum(hu, np.float32(DENSEST_HU))
     return np.where(hu > BONE_HU, np.minimum(hu + share * (hu - BONE_HU), densest), hu)
 
