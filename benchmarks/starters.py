@@ -105,6 +105,7 @@ WANTED = {
             "A defaced head has invented bone at the cut.",
             "Fluid and brain may have the same HU, so that ventricles cannot be told from the brain.",
             "Fluid that is much wider than usual, as in old age or hydrocephalus, is unreliable.",
+            "Its heads are adults'; a child's, whose face is small for the skull, gets a caution, and streaks at the jaw.",
         ],
     ),
     "brain-mr-to-mr": Wanted(

@@ -123,6 +123,17 @@ def test_another_voxel_size_is_another_size_of_the_body(scans, usual, factor):
     assert (said.numbers["value"] > said.numbers["usual"]) == (factor > 1)
 
 
+@pytest.mark.parametrize("narrower", [1.0, 0.75])
+def test_the_width_of_the_skull_over_the_face_is_that_of_two_cylinders(narrower):
+    z, y, x = np.indices((96, 100, 100)) * 2.0
+    radius_mm = np.where(z > 90, 80.0, 80.0 * narrower)
+    body = (np.hypot(y - 99, x - 99) < radius_mm) & (z > 4) & (z < 186)
+    grains = np.random.default_rng(1).normal(1, 0.05, body.shape)
+    scan = Volume((100 * body * grains)[None].astype(np.float32), np.eye(4) * 2, "a.u.", "t1")
+    found = fingerprint(scan).numbers["skull_over_face"]
+    assert found == pytest.approx(1 - narrower, abs=0.02)
+
+
 def test_a_few_slices_are_not_judged_by_the_shape_of_whole_bodies(scans, usual):
     slab = of_data(scans[0], scans[0].data[0][20:25])
     said = usual.messages(fingerprint(slab), "the scan")

@@ -45,6 +45,7 @@ UPPER_MM = 100.0  # below the top of the body: necks and shoulders are further d
 FEWEST, PICTURED = 6, 28
 DEPTHS_MM = (10, 30, 60, 90, 120, 150)  # below the top, where areas of the body are compared
 CENTRES_MM = (60, 90, 120)  # where its centres are
+SKULL_MM, FACE_MM = (30, 60), (120, 150)  # of DEPTHS_MM, where a head has its skull and its face
 DARK = 0.25  # of the median of the body: air and bone
 LONG = 1.12  # times as long as wide, from which a body has an angle
 FOLD_MM = 6.0  # cells in which an outline is compared with its mirror image
@@ -270,7 +271,8 @@ def _ends(body: CoarseBody) -> dict[str, float]:
 def _profile(body: CoarseBody) -> dict[str, float]:
     """Areas and centres of a body by the depth below its top.
 
-    Areas as the diameter of a circle, relative to the width of the upper part.
+    Areas as the diameter of a circle, relative to the width of the upper part. skull_over_face: by how much the skull is wider
+    than the face.
     """
     side_mm = body.spacing_mm[0]
     bottom, top = body.box[0]
@@ -288,7 +290,9 @@ def _profile(body: CoarseBody) -> dict[str, float]:
         for depth_mm in asked_mm
         if depth_mm < depths_mm[-1] - END_MM
     }
-    return numbers
+    # a child's face is small for its skull
+    skull, face = ([numbers.get(f"area_{at}", np.nan) for at in of] for of in (SKULL_MM, FACE_MM))
+    return numbers | {"skull_over_face": float(np.mean(skull) - np.mean(face))}
 
 
 def value_numbers(scan: Volume) -> dict[str, float]:

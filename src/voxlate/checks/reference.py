@@ -82,7 +82,7 @@ HEIGHT, ACROSS = "height_mm", "across"
 PART = 0.6  # of the least usual height, below which a scan shows a part
 MOST_SAID = 3  # numbers of a scan
 LOST_MM = 6.0  # of the crown: see crown-missing in limits.toml
-FROM_TOP = ("area_", "forward_")  # numbers that are measured from the top of the body
+FROM_TOP = ("area_", "forward_", "skull_")  # numbers that are measured from the top of the body
 
 
 @dataclass(frozen=True)
