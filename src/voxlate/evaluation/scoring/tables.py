@@ -32,7 +32,7 @@ MAIN = (
     "whole.mae",
     f"{BONE}.dice",
 )
-TITLE = "Scores: mean ± sd over patients; below, the 95 % interval of the mean"
+TITLE = "Scores: mean ± sd over patients, of a single patient over its cases; below, the 95 % interval of the mean"
 BEST = "best naive baseline"  # the second column of the short table
 # Times the share that may be outside of intervals, from which they hold too little: chance and few patients explain less.
 FAR_OUTSIDE = 1.5

@@ -19,6 +19,7 @@ from voxlate.training.recipe.text import apply_changes, as_toml
 
 # After changes of these keys, steps were set by hand, or a step takes another time than the probed one.
 DECIDES_LENGTH = r"train$|train\.(steps|epochs|stop|ema|optimiser)|opponent|task|method"
+ENDS_EARLY = 0.8  # share of the minutes; below, a plan states why it ends before them
 
 
 @dataclass(frozen=True)
@@ -108,10 +109,14 @@ class Plan:
 
     @property
     def sentence(self) -> str:
-        """What the training will do."""
+        """What the training will do, for how long, and what is to be expected of too few minutes."""
         task = self.tables["title"].replace(", planned", "")
         start = self.recipe.all_stages[0].start_from or "random weights"
-        return f"This trains {task}, in {self.minutes:g} min, from {start}."
+        length, limit = f"{self.minutes:g} min", self.why.get("--minutes")
+        if self.seconds < ENDS_EARLY * 60 * self.minutes:
+            length = f"{self.seconds / 60:.1f} of {length}, because more steps are predicted to gain nothing on so few patients"
+        found = f"This trains {task}, in {length}, from {start}."
+        return f"{found} Only {limit}." if limit else found
 
     @property
     def prediction(self) -> str:
