@@ -6,6 +6,7 @@ Only this file calls functions that some systems lack, and each call has a fallb
 import os
 import shutil
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,11 +16,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
+# of NVIDIA, AMD, Intel, and of Windows below Linux
+GPUS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dri", "/dev/dxg")
 STOPPED = 130  # exit code of a process that Ctrl-C ended
 
 
 def cores() -> int:
-    """Number of cores that this process may use; all cores if the system does not state it (macOS, Windows)."""
+    """Number of cores that this process may use; all cores if the system does not state it (macOS, Windows); one in a browser."""
+    if sys.platform == "emscripten":
+        return 1
     allowed = getattr(os, "sched_getaffinity", None)
     return len(allowed(0)) if allowed else os.cpu_count() or 1
 
@@ -37,6 +42,11 @@ def cache_folder() -> Path:
     stated = Path(os.environ.get("XDG_CACHE_HOME", ""))
     # The standard demands that relative paths are ignored.
     return (stated if stated.is_absolute() else Path("~/.cache").expanduser()) / "voxlate"
+
+
+def may_have_gpu() -> bool:
+    """Whether torch has to be asked for a GPU: not on Linux without a device of one."""
+    return sys.platform != "linux" or any(Path(device).exists() for device in GPUS)
 
 
 def free_memory() -> float:

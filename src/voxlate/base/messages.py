@@ -36,6 +36,7 @@ def codes() -> dict[str, Code]:
     return {name: Code(**entry) for name, entry in tomllib.loads(text).items()}
 
 
+NOTICE = "Research software, not a medical device; not for diagnosis or treatment."  # of files
 UNOWNED = "unknown-patients"  # the code of slices of unknown patients
 # Times the distance of the usual scan that is farthest from their median, from which a scan has a note, a caution, "do not trust".
 NOTED, CAREFUL, REFUSED = 1.5, 2.2, 3.0

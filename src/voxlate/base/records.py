@@ -120,7 +120,7 @@ class Record:
     @contextlib.contextmanager
     def tensors(self, framework: str = "numpy") -> Iterator["Tensors"]:
         """The file opened as safetensors; raises BadInput where it is absent, or damaged."""
-        import safetensors  # here, because the extra train installs it
+        import safetensors  # here, because a browser has none
 
         try:
             with safetensors.safe_open(self.path, framework) as file:

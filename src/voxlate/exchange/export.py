@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -16,7 +15,7 @@ from voxlate.base.errors import BadInput
 from voxlate.base.files import sha256_of, whole_folder, write_json
 from voxlate.base.optional import optional_package
 from voxlate.base.records import checksum, write_tensors
-from voxlate.exchange.graph import Arrays, write_graph
+from voxlate.exchange.graph import write_tested_graph
 from voxlate.synthesis.calibration import Header
 from voxlate.synthesis.exported import (
     ARRAYS,
@@ -27,7 +26,6 @@ from voxlate.synthesis.exported import (
     Description,
     Graph,
     load_exported,
-    open_session,
 )
 from voxlate.synthesis.model import Model
 from voxlate.training.run import software
@@ -77,17 +75,8 @@ def _check(model: Model) -> None:
 
 def _write(model: Model, folder: Path, licence: str) -> Description:
     network = network_of(model)
-    recipe = network.recipe
-    in_plane = replace(recipe, data=recipe.data.by_plane[0])
-    single = recipe.method.is_stochastic  # constants of its steps have the shape of the batch
-    graph, examples = write_graph(folder / NETWORK, network.method, in_plane, single)
-    if not single:
-        try:  # whether it takes patches in another number and size than those by which it was traced
-            _loss(folder, examples)
-        except Exception:  # onnxruntime has an exception of its own for each kind of failure
-            graph, examples = write_graph(folder / NETWORK, network.method, in_plane, single=True)
-    graph = replace(graph, largest_loss=_loss(folder, examples))
-    arrays = {f"selftest.{name}": array for name, array in examples[0].items()}
+    graph, example = write_tested_graph(folder / NETWORK, network.method, network.recipe)
+    arrays = {f"selftest.{name}": array for name, array in example.items()}
     arrays |= _arrays(model)
     text = json.dumps({"format": FORMAT})
     write_tensors(folder / ARRAYS, arrays, {"model": text, "sha256": checksum(text, arrays)})
@@ -99,17 +88,6 @@ def _write(model: Model, folder: Path, licence: str) -> Description:
 
 def _write_description(folder: Path, description: Description) -> None:
     write_json(folder / DESCRIPTION, adapter(Description).dump_python(description, mode="json"))
-
-
-def _loss(folder: Path, examples: Sequence[Arrays]) -> float:
-    """The largest distance of the graph's images from torch's."""
-    session = open_session((folder / NETWORK).read_bytes())
-    names = [wanted.name for wanted in session.get_inputs()]
-    largest = 0.0
-    for given in examples:
-        (image,) = session.run(["image"], {name: given[name] for name in names})
-        largest = max(largest, float(np.abs(image - given["image"]).max()))
-    return largest
 
 
 def _arrays(model: Model) -> dict[str, np.ndarray]:

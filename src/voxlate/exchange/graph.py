@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,18 +11,27 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from voxlate.base.config import adapter
 from voxlate.base.errors import BadInput
+from voxlate.base.files import file_hash, sha256_of, whole_file, write_json
+from voxlate.scans.cases.case import map_arrays
 from voxlate.science.batch import Batch
 from voxlate.science.methods.method import Method
-from voxlate.synthesis.exported import Graph
+from voxlate.synthesis.exported import NETWORK, Graph, open_session, threads
 from voxlate.training.recipe import Recipe, stage_recipe
+from voxlate.training.run import weights_of
+from voxlate.training.run_graph import GRAPH, GraphOfWeights
 from voxlate.training.torch_network import count_calls
+from voxlate.training.weights import load_method
 
 OPSET = 17  # which onnxruntime-web runs in WASM and WebGPU, too
 # largest sides of the slices that are traced, and of those that show whether sizes stayed free
 SIDES = 158, 106
 UNEVEN = 16  # sides are one more than a multiple: halved four times, each is uneven
 ITEMS = 2, 3  # that are traced, and that show whether their number stayed free
+FEWEST_NUMBERS = (
+    256  # of a tensor that a graph takes from its weights; smaller ones are in the graph
+)
 INPUTS = ["source", "mask", "present", "noise"]
 
 
@@ -93,6 +103,77 @@ class Sample(nn.Module):
 
 
 Arrays = dict[str, np.ndarray]
+
+
+def write_tested_graph(path: Path, method: Method, recipe: Recipe) -> tuple[Graph, Arrays]:
+    """Write a method's synthesis of a patch as ONNX, and measure its loss against torch's float32 (see write_graph).
+
+    Returns the graph, and inputs with torch's image.
+    """
+    in_plane = replace(recipe, data=recipe.data.by_plane[0])
+    single = recipe.method.is_stochastic  # constants of its steps have the shape of the batch
+    graph, examples = write_graph(path, method, in_plane, single)
+    if not single:
+        try:  # whether it takes patches in another number and size than those by which it was traced
+            _loss(path, examples)
+        except Exception:  # onnxruntime has an exception of its own for each kind of failure
+            graph, examples = write_graph(path, method, in_plane, single=True)
+    return replace(graph, largest_loss=_loss(path, examples)), examples[0]
+
+
+def _loss(path: Path, examples: Sequence[Arrays]) -> float:
+    """The largest distance of the graph's images from torch's."""
+    session = open_session(path.read_bytes(), threads())
+    names = [wanted.name for wanted in session.get_inputs()]
+    largest = 0.0
+    for given in examples:
+        (image,) = session.run(["image"], {name: given[name] for name in names})
+        largest = max(largest, float(np.abs(image - given["image"]).max()))
+    return largest
+
+
+def write_run_graph(folder: Path) -> GraphOfWeights:
+    """Write the graph of a run or starter beside its weights, whose tensors it takes (see training.run_graph)."""
+    import onnx
+
+    method, recipe, _ = load_method(folder)
+    weights = weights_of(folder)
+    path = folder / NETWORK
+    with whole_file(path) as new:
+        graph, _ = write_tested_graph(new, method, recipe)
+        model = onnx.load(new)
+        tensors = _taken_out(model, map_arrays(weights))
+        new.write_bytes(model.SerializeToString())
+    stated = GraphOfWeights(
+        replace(graph, file=NETWORK), sha256_of(path), file_hash(weights), tensors
+    )
+    write_json(folder / GRAPH, adapter(GraphOfWeights).dump_python(stated, mode="json"))
+    return stated
+
+
+def _taken_out(model: Any, weights: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """Take out of a graph the numbers of initialisers that are tensors of the weights; the tensors by initialiser."""
+    from onnx import TensorProto, numpy_helper
+
+    known = {_key(array): name for name, array in weights.items()}
+    tensors = {}
+    for one in model.graph.initializer:
+        array = numpy_helper.to_array(one)
+        if one.data_type != TensorProto.FLOAT or array.size < FEWEST_NUMBERS:
+            continue
+        if (name := known.get(_key(array))) is None:
+            continue
+        tensors[one.name] = name
+        one.ClearField("raw_data")
+        one.data_location = TensorProto.EXTERNAL
+        for key, value in (("location", "weights.safetensors"), ("length", str(array.nbytes))):
+            one.external_data.add(key=key, value=value)
+    return tensors
+
+
+def _key(array: np.ndarray) -> tuple[tuple[int, ...], bytes]:
+    """The shape and the numbers of a tensor as float32."""
+    return array.shape, array.astype(np.float32).tobytes()
 
 
 def write_graph(

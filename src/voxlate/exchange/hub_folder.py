@@ -14,13 +14,13 @@ from pathlib import Path
 from voxlate.base.errors import BadInput, plural
 from voxlate.base.files import file_hash, whole_folder, write_text
 from voxlate.base.hub import huggingface_hub
-from voxlate.base.messages import Message, message
+from voxlate.base.messages import NOTICE, Message, message
 from voxlate.evaluation.intervals.summary import sentences
 from voxlate.synthesis.calibration import Calibration, describe_fit
 from voxlate.synthesis.inputs import scans_to_give
 from voxlate.synthesis.model import Model
 from voxlate.training.calibration_file import read_calibration, write_calibration
-from voxlate.training.run import NOTICE, Run, weights_of
+from voxlate.training.run import Run, weights_of
 from voxlate.training.starters.card import read_card
 from voxlate.training.starters.names import folder_of
 from voxlate.training.torch_network import network_of

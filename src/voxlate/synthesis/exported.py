@@ -10,14 +10,17 @@ arrays.safetensors holds what is compared and what intervals are computed from, 
 import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
 
 from voxlate import __version__
+from voxlate.base import machine
 from voxlate.base.array_types import Float32
 from voxlate.base.errors import BadInput
 from voxlate.base.files import ANY, read_json, sha256_of, without_retired
@@ -48,6 +51,7 @@ RETIRED = {
 DESCRIPTION = "model.json"
 ARRAYS = "arrays.safetensors"
 NETWORK = "network.onnx"
+NONE: Mapping[str, Any] = MappingProxyType({})
 TOLERANCE = 1e-3  # of the range of network units, 2: how far a machine may be from torch
 
 
@@ -207,10 +211,19 @@ class OnnxNetwork:
             f"{option}: expected no option of the synthesis for an exported model, whose graph holds them, found one. Export the run again with it."
         )
 
+    def open(self, threads: int) -> Any:
+        """A session of so many threads."""
+        return open_session(self.content, threads)
+
     @cached_property
     def session(self) -> Any:
-        """The session that computes."""
-        return open_session(self.content)
+        """The session that computes patches one after the other, each with all threads."""
+        return self.open(threads())
+
+    @cached_property
+    def single(self) -> Any:
+        """The session that computes patches side by side, each with one thread."""
+        return self.session if threads() == 1 else self.open(1)
 
     @property
     def inputs(self) -> list[str]:
@@ -234,25 +247,30 @@ class OnnxNetwork:
         given = {name: known[name] for name in self.inputs}
         count = len(patches)
         self.calls.count += round(count * self.graph.evaluations)
-        images = []
-        step = 1 if self.graph.single else count
-        for first in range(0, count, step):
-            part = slice(first, first + step)
-            images.append(
-                self.run(
-                    {name: x[:, part] if name == "noise" else x[part] for name, x in given.items()}
-                )
-            )
-        return np.concatenate(images)
+        side_by_side = min(threads(), count)
+        step = 1 if self.graph.single else -(-count // side_by_side)
+        parts = [
+            {
+                name: x[:, first : first + step] if name == "noise" else x[first : first + step]
+                for name, x in given.items()
+            }
+            for first in range(0, count, step)
+        ]
+        if side_by_side == 1:
+            return np.concatenate([self.run(part) for part in parts])
+        # equally fast, and no thread waits for another on a busy machine
+        with ThreadPoolExecutor(side_by_side) as pool:
+            return np.concatenate([*pool.map(partial(self.run, alone=True), parts)])
 
-    def run(self, inputs: Mapping[str, np.ndarray]) -> Float32:
-        """The image of a graph's inputs."""
+    def run(self, inputs: Mapping[str, np.ndarray], alone: bool = False) -> Float32:
+        """The image of a graph's inputs; alone: with one thread."""
+        session = self.single if alone else self.session
         shape = "×".join(map(str, inputs["source"].shape))
         with errors_as(
             f"{self.graph.file}: expected patches that the graph can run, found {shape}",
             "Synthesise with the run itself.",
         ):
-            (image,) = self.session.run(["image"], dict(inputs))
+            (image,) = session.run(["image"], dict(inputs))
         return np.asarray(image, np.float32)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -265,15 +283,23 @@ class OnnxNetwork:
         yield self.calls
 
 
-def open_session(content: bytes) -> Any:
-    """A session of onnxruntime for a graph, with OMP_NUM_THREADS threads, or as many as it chooses; its failures print nothing."""
+def threads() -> int:
+    """OMP_NUM_THREADS, or as many as there are cores: each thread takes memory, whether a core is there for it or not."""
+    asked = int(os.environ.get("OMP_NUM_THREADS", "0") or 0)
+    return min(asked or machine.cores(), os.cpu_count() or 1)
+
+
+def open_session(content: bytes, threads: int, weights: Mapping[str, np.ndarray] = NONE) -> Any:
+    """A session of onnxruntime for a graph, whose failures print nothing; weights: of initialisers that it does not hold."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    asked = int(os.environ.get("OMP_NUM_THREADS", "0") or 0)
-    # each thread takes memory, whether a core is there for it or not
-    options.intra_op_num_threads = min(asked, os.cpu_count() or 1)
+    options.intra_op_num_threads = threads
     options.log_severity_level = 4
+    if weights:
+        value = onnxruntime.OrtValue.ortvalue_from_numpy
+        kept = [value(np.asarray(one, np.float32)) for one in weights.values()]
+        options.add_external_initializers([*weights], kept)
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 

@@ -3,9 +3,12 @@
 import itertools
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from voxlate.base import machine
 from voxlate.base.errors import BadInput
 from voxlate.base.files import file_hash, read_json
 from voxlate.base.hub import is_on_hub
@@ -15,6 +18,7 @@ from voxlate.synthesis.exported import is_exported, load_exported
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.model import Ensemble, Model
 from voxlate.synthesis.scan_checks import read_known_scans
+from voxlate.training.run_graph import has_graph, open_run_graph
 from voxlate.training.starters.names import FACTS, folder_of, is_starter
 
 WEIGHTS, ANATOMY = "weights.safetensors", "anatomy.safetensors"
@@ -36,10 +40,14 @@ def load(
     starter or run may be left out, because a check asks its facts alone. Raises BadInput if it is no model, and where it has no
     such answer.
     """
-    if for_check and answer is None:
+    if answer is None:
         known = _known_model(folder_of(run) if is_starter(run) else Path(run))
-        if known is not None:
+        if known is not None and for_check:
             return known
+        if known is not None and has_graph(known.origin) and _is_processor(device):
+            weights = known.origin / WEIGHTS
+            graph = open_run_graph(known.origin, weights, known.facts.weights_hash)
+            return replace(known, network=graph)
     if not is_exported(run):
         from voxlate.training.torch_network import open_run
 
@@ -53,6 +61,17 @@ def load(
             f"--answer: expected none for the exported model {run}, which has one answer, found {answer!r}. Export the run again with it."
         )
     return load_exported(run)
+
+
+def _is_processor(device: str) -> bool:
+    """Whether a device is the processor, on which torch need not be imported to ask for a GPU where there is none."""
+    if device != "auto":
+        return device == "cpu"
+    if not machine.may_have_gpu() or find_spec("torch") is None:
+        return True
+    from voxlate.base.devices import find_device
+
+    return find_device(device).type == "cpu"
 
 
 def _known_model(folder: Path) -> Model | None:

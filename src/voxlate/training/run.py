@@ -10,6 +10,7 @@ from typing import Any
 import voxlate
 from voxlate.base.errors import BadInput
 from voxlate.base.files import LOCK, write_json, write_text
+from voxlate.base.messages import NOTICE
 from voxlate.synthesis.exported import is_exported
 from voxlate.training.log_file import history_of, read_verdicts
 from voxlate.training.recipe import Recipe, stated_keys, to_dict
@@ -17,7 +18,6 @@ from voxlate.training.recipe.run_provenance import PROVENANCE, read_run
 from voxlate.training.recipe.text import as_toml, first_change, values_of
 from voxlate.training.verdict import Verdict
 
-NOTICE = "Research software, not a medical device; not for diagnosis or treatment."
 PACKAGES = ("torch", "numpy", "nibabel", "safetensors")
 
 
