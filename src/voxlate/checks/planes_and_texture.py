@@ -264,9 +264,12 @@ def _wave(image: Float32, pixel_mm: Sequence[float]) -> float:
         return 1.0
     spectrum = np.abs(np.fft.fft2(image * np.outer(*map(np.hanning, sides)))).mean(0)
     per_mm = np.hypot(*np.meshgrid(*map(np.fft.fftfreq, sides, pixel_mm), indexing="ij"))
-    usual = ndimage.median_filter(spectrum, AROUND_WAVE, mode="wrap") + TINY * spectrum.max()
     asked = (per_mm > WAVES_PER_MM[0]) & (per_mm < WAVES_PER_MM[1])
-    return float((spectrum / np.maximum(usual, TINY))[asked].max(initial=1.0))
+    asked[sides[0] // 2 + 1 :] = False  # the other half of the plane is the same
+    around = np.pad(spectrum, AROUND_WAVE // 2, mode="wrap")
+    windows = sliding_window_view(around, (AROUND_WAVE, AROUND_WAVE))[asked]
+    usual = np.median(windows.reshape(-1, AROUND_WAVE**2), axis=1) + TINY * spectrum.max()
+    return float((spectrum[asked] / np.maximum(usual, TINY)).max(initial=1.0))
 
 
 def _points(image: Float32) -> dict[str, float]:

@@ -29,7 +29,10 @@ FINEST_MM = 2.0  # finer voxels are averaged; half of it within a single slice
 BLUR_MM = (4.0, 2.0, 1.0)  # standard deviations from coarse to fine, and first steps of the search
 REACH_MM, STEP_MM = 20.0, 5.0  # of the shifts that are tried first
 ARM_MM = 60.0  # of a rotation: a unit of it moves a head's rim by about a millimetre
-TOLERANCE = 0.03  # of the search, in mm
+TOLERANCE = 0.05  # of the search, in mm
+COST_TOLERANCE = (
+    1e-4  # of the search, in mutual information: less moves a shift by less than 0.3 mm
+)
 MOST_TRIES = 300  # of one step of the search
 BLOCK_MM = 24.0  # the scan is divided into two halves like a chessboard of such cubes
 AGREE_MM = 3.0  # between the motions of both halves
@@ -155,11 +158,14 @@ class _Search:
     def cost(self, level: int, points: Float64) -> Callable[[Float64], float]:
         """Minus the mutual information at points, of a motion."""
         fixed, moving = self.levels[level]
-        still = ndimage.map_coordinates(fixed, (points / self.spacing).T, order=1, mode="nearest")
+        axes = [axis for axis, length in enumerate(fixed.shape) if length > 1]  # of a slice two
+        fixed, moving = fixed.squeeze(), moving.squeeze()
+        places = (points / self.spacing).T[axes]
+        still = ndimage.map_coordinates(fixed, places, order=1, mode="nearest")
 
         def of(motion: Float64) -> float:
-            places = (points + self.displacements(motion, points)) / self.spacing
-            there = ndimage.map_coordinates(moving, places.T, order=1, cval=np.nan)
+            places = ((points + self.displacements(motion, points)) / self.spacing).T[axes]
+            there = ndimage.map_coordinates(moving, places, order=1, cval=np.nan)
             both = np.isfinite(there) & np.isfinite(still)
             if both.mean() < 0.5:
                 return -1.0
@@ -171,7 +177,7 @@ class _Search:
         """The motion with the most mutual information at some points, found from coarse to fine."""
         for level in levels:
             steps = np.full(len(motion), BLUR_MM[level])
-            motion = downhill(self.cost(level, points), motion, steps, TOLERANCE, 1e-6)
+            motion = downhill(self.cost(level, points), motion, steps, TOLERANCE, COST_TOLERANCE)
         return motion
 
     def confirmed(self, points: Float64) -> Float64 | None:
