@@ -58,13 +58,26 @@ class RunGraph(OnnxNetwork):
         return opened.network.with_options(opened.facts, allow_code, like, changes)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        stated = self.graph, self.content, self.sha256, self.exported
         weights = {name: np.array(one) for name, one in self.weights.items()}
-        return _receive, (stated, weights, self.origin)
+        return _receive, (
+            self.graph,
+            self.content,
+            self.sha256,
+            self.exported,
+            weights,
+            self.origin,
+        )
 
 
-def _receive(stated: tuple[Any, ...], weights: Mapping[str, np.ndarray], origin: Path) -> RunGraph:
-    return RunGraph(*stated, weights=weights, origin=origin)
+def _receive(
+    graph: Graph,
+    content: bytes,
+    sha256: str,
+    exported: Mapping[str, Any],
+    weights: Mapping[str, np.ndarray],
+    origin: Path,
+) -> RunGraph:
+    return RunGraph(graph, content, sha256, exported, weights=weights, origin=origin)
 
 
 def has_graph(folder: Path) -> bool:
