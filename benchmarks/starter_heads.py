@@ -4,19 +4,21 @@
 
 --maps: label maps of whole heads (SynthSeg's labels) that trained nothing. Each is drawn N times, and imaged as T1, T2, FLAIR
 and PD in thin slices and in slices of 5 mm. --pair: a folder with mr_t1.nii.gz and ct_on_mr.nii.gz, a real head whose CT shows
-bone and air rightly, whatever its HU. Bone is what has more than 250 HU, air what has less than -300 HU inside the body, cortical
+bone and air rightly, whatever its HU, and its drawn twins as T2 and FLAIR. Bone is what has more than 250 HU, air what has less than -300 HU inside the body, cortical
 the densest third of true bone. Each error has its opposite beside it: air that became bone, and bone that became air.
 """
 
 import argparse
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import ndimage
+from skimage.morphology import convex_hull_image
 
 from voxlate.anatomy.contrast import FULL_SCALE, Protocol, magnitude
 from voxlate.anatomy.label_map import read_label_map, read_table
@@ -37,6 +39,19 @@ PROTOCOLS = {
     "flair": Protocol("flair", 9000, 120, 2500, 90),
     "pd": Protocol("spin_echo", 3000, 15, 0, 90),
 }
+# By contrast the signal at values of T1 over the brain's median, of the brain (fluid has 0.55, white matter 1.15) and of all else
+# (muscle has 0.9, fat 1.8).
+TWINS = {
+    "t2": (
+        ([0, 0.2, 0.55, 0.9, 1.15, 1.5], [0.05, 0.3, 1, 0.5, 0.35, 0.4]),
+        ([0, 0.3, 0.9, 1.3, 1.8, 2.5], [0.03, 0.1, 0.2, 0.35, 0.6, 0.75]),
+    ),
+    "flair": (
+        ([0, 0.2, 0.55, 0.7, 0.9, 1.15, 1.5], [0.05, 0.1, 0.12, 0.4, 0.6, 0.5, 0.4]),
+        ([0, 0.3, 0.9, 1.3, 1.8, 2.5], [0.03, 0.1, 0.25, 0.35, 0.5, 0.6]),
+    ),
+}
+HULL_PIXELS = 6  # from the hull of the vault to the brain
 STEPS = (1, 4)  # slices that are averaged into one: 1.333 and 5.3 mm
 SPACING_MM = (1.0, 1.0, 1.333)
 BONE_HU, AIR_HU = 250.0, -300.0
@@ -85,6 +100,28 @@ def real_pair(folder: Path) -> tuple[str, Volume, Volume, int]:
     mr = canonical(read_volume(folder / "mr_t1.nii.gz", "mr"))
     ct = canonical(read_volume(folder / "ct_on_mr.nii.gz", "ct"))
     return f"{folder.name} t1", mr, ct, BASE_SLICE
+
+
+def twins(
+    name: str, mr: Volume, ct: Volume, first: int
+) -> Iterator[tuple[str, Volume, Volume, int]]:
+    """The real head as drawn T2 and FLAIR: another signal for each value of its T1, in the brain and beyond.
+
+    The brain is what the hull of the vault holds; bone, air, edges and thickness of slices stay the real ones.
+    """
+    t1, bone = mr.data[0], ct.data[0] > BONE_HU
+    inside = np.zeros(t1.shape)
+    for z in range(first, len(t1)):
+        if bone[z].any():
+            hull = ndimage.binary_erosion(convex_hull_image(bone[z]), iterations=HULL_PIXELS)
+            inside[z] = hull & ~bone[z]
+    relative = t1 / np.median(t1[inside > 0])
+    share = ndimage.gaussian_filter(inside, (0, 1, 1))
+    for contrast, (of_brain, of_others) in TWINS.items():
+        brain, others = (np.interp(relative, *of) for of in (of_brain, of_others))
+        signal = share * brain + (1 - share) * others
+        image = rician(signal.astype(np.float32), NOISE, np.random.default_rng(SEED))
+        yield f"{name.split()[0]} {contrast}-like", replace(mr, data=1000 * image[None]), ct, first
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:
@@ -161,7 +198,8 @@ def main() -> None:
     parser.add_argument("--variations", type=int, default=2)
     arguments = parser.parse_args()
     model = load(arguments.starter)
-    heads = [real_pair(arguments.pair)] if arguments.pair else []
+    real = real_pair(arguments.pair) if arguments.pair else None
+    heads = [real, *twins(*real)] if real else []
     drawn = drawn_pairs(arguments.maps, arguments.variations) if arguments.maps else iter(())
     rows = []
     for name, mr, ct, first in chain(heads, drawn):
