@@ -7,6 +7,7 @@ evaluation/intervals/width_training.py trains them.
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
@@ -176,6 +177,7 @@ Answer = Literal["mean", "sample"]
 IntervalMethod = Literal["learned", "difficulty"]
 Bound = Literal["none", "normal", "any"]
 
+BLEND = 0.04  # of the range of 2: how far beside a border of groups factors change, 60 HU of 3000
 WIDEST = 1e4  # the largest factor by which an interval is widened
 
 COVERAGE_LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # of the calibration curve
@@ -367,11 +369,16 @@ def coverage_by_tissue(target: Target) -> dict[str, float]:
 
 
 def group_factors(image: Array, borders: Sequence[float], factors: Sequence[float]) -> Array:
-    """The factor of each voxel's group, by the image's values […]; one factor more than borders."""
-    of_voxels = np.full(image.shape, factors[0], np.float32)
-    for border, factor in zip(borders, factors[1:]):
-        of_voxels[image >= np.float32(border)] = factor
-    return of_voxels
+    """The factor of each voxel's group, by the image's values […]; one factor more than borders.
+
+    Around a border it goes from one to the other, so that roundings of an image do not move its intervals.
+    """
+    if not borders:
+        return np.full(image.shape, factors[0], np.float32)
+    reach = min([BLEND, *(np.diff(borders) / 2)])
+    ends = [border + side for border in borders for side in (-reach, reach)]
+    of_ends = [factor for pair in pairwise(factors) for factor in pair]
+    return np.interp(image, ends, of_ends).astype(np.float32)
 
 
 def interval(
