@@ -26,6 +26,7 @@ import voxlate
 from starter_heads import real_pair, scores_of, synthesised
 from starter_intervals import add_intervals, layout
 from starter_pack import pack, with_measured
+from starter_pair import CREDIT, write_living
 from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.base.files import file_hash, write_text
 from voxlate.evaluation.scoring.evaluate import evaluate
@@ -39,7 +40,7 @@ from voxlate.training.starters.names import CARD, FOLDER
 from voxlate.training.train import Beginning, train
 
 RECIPES = Path(__file__).with_name("starter_recipes")
-TRAINED_ON = "synthetic heads only, with the anatomy of 19 real heads (label maps of SynthSeg and lab2im, Apache-2.0)"
+TRAINED_ON = "synthetic heads, with the anatomy of 19 real heads (label maps of SynthSeg and lab2im, Apache-2.0)"
 VALIDATES = "head_20"  # whose variations validate, and only count
 SPACING_MM = (1.333, 1.0, 1.0)  # along z, y, x, to which every scan is resampled in synthesis, too
 # Other heads calibrate: learned quantiles of errors need six patients.
@@ -54,7 +55,7 @@ SCORES = {
     "gradient_strength": "gradient ratio",
     "coverage": "coverage of the intervals",
 }
-PAIR = "a real head in slices of 5 mm (Visible Human Male, T1)"
+PAIR = "a real head in slices of 5 mm (Visible Human Male, T1), which is in the training"
 PAIR_SCORES = {
     "bone": "Dice of bone",
     "vault": "Dice of bone in the vault",
@@ -79,7 +80,8 @@ class Wanted:
 
     stripped: whether its scans show the brain alone, which data.physics cuts out; real: names of cohorts in WORK, and the
     mask in which they are scored; widened_on: the one of them whose heads widen the intervals, None for a starter without
-    intervals. The training continues the weights of the package.
+    intervals; real_pair: the starter whose soft tissue the CT of WORK/vhm_pair gets, which trains, too. The training continues
+    the weights of the package.
     """
 
     heads: int
@@ -87,8 +89,10 @@ class Wanted:
     stripped: bool = False
     real: Mapping[str, str | None] = field(default_factory=dict)
     widened_on: str | None = None
+    real_pair: str = ""
     limits: Sequence[str] = ()
     target_limits: Mapping[str, str] = field(default_factory=dict)
+    trained_on: str = f"{TRAINED_ON} only"
 
 
 WANTED = {
@@ -97,6 +101,8 @@ WANTED = {
         accepts={"mr": ANY_MR, "ct": ["ct", "ncct"]},
         real={"harvard": None},
         widened_on="harvard",
+        real_pair="head-mr-to-ct",
+        trained_on=f"{TRAINED_ON}, and one real head ({CREDIT})",
         limits=[
             RESEARCH,
             "It takes whole heads with their skull; a stripped brain has no skull to synthesise.",
@@ -156,7 +162,7 @@ def make(
         pack(
             run,
             starter,
-            trained_on=TRAINED_ON,
+            trained_on=wanted.trained_on,
             accepts=wanted.accepts,
             stripped=wanted.stripped,
             spacing_mm=spacing_range(SPACING_MM[2]),
@@ -200,6 +206,10 @@ def _prepare_heads(
     own = {case: case.name if part == "val" else case.name.rpartition("_")[0] for case in made}
     split = {case: "val" if part == "val" or own[case] == VALIDATES else "train" for case in made}
     manifest = _write_manifest(folder, split, own)
+    pair = work / "vhm_pair"
+    if wanted.real_pair and part == "train" and pair.is_dir():
+        rows = write_living(pair, load(FOLDER / wanted.real_pair), folder / "vhm")
+        write_text(manifest, manifest.read_text(encoding="utf-8") + "\n".join([*rows, ""]))
     voxlate.prepare(
         folder,
         prepared,

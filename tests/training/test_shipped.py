@@ -30,7 +30,7 @@ def test_starters_are_whole_small_and_say_what_they_were_trained_on(shipped):
     for name in SHIPPED:
         load_method(shipped / name)
         card, run = read_card(shipped / name), Run(shipped / name)
-        assert card.trained_on.startswith("synthetic heads only")
+        assert card.trained_on.startswith("synthetic heads")
         assert run.weights().stat().st_size == card.bytes <= MOST_BYTES
         assert card.measured, "no number on real scans"
         assert card.limits
