@@ -284,9 +284,10 @@ class OnnxNetwork:
 
 
 def threads() -> int:
-    """OMP_NUM_THREADS, or as many as there are cores: each thread takes memory, whether a core is there for it or not."""
-    asked = int(os.environ.get("OMP_NUM_THREADS", "0") or 0)
-    return min(asked or machine.cores(), os.cpu_count() or 1)
+    """OMP_NUM_THREADS (of levels such as 4,2 the first), or as many as there are cores; no more, because each takes memory."""
+    asked, *_ = os.environ.get("OMP_NUM_THREADS", "").split(",")
+    number = int(asked) if asked.strip().isdecimal() else 0
+    return min(number or machine.cores(), os.cpu_count() or 1)
 
 
 def open_session(content: bytes, threads: int, weights: Mapping[str, np.ndarray] = NONE) -> Any:

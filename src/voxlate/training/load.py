@@ -40,14 +40,14 @@ def load(
     starter or run may be left out, because a check asks its facts alone. Raises BadInput if it is no model, and where it has no
     such answer.
     """
-    if answer is None:
-        known = _known_model(folder_of(run) if is_starter(run) else Path(run))
-        if known is not None and for_check:
+    folder = folder_of(run) if is_starter(run) else Path(run)
+    in_graph = has_graph(folder) and _is_processor(device)
+    known = _known_model(folder) if for_check or in_graph else None
+    if known is not None and answer in (None, known.facts.answer):
+        if for_check:
             return known
-        if known is not None and has_graph(known.origin) and _is_processor(device):
-            weights = known.origin / WEIGHTS
-            graph = open_run_graph(known.origin, weights, known.facts.weights_hash)
-            return replace(known, network=graph)
+        graph = open_run_graph(known.origin, folder / WEIGHTS, known.facts.weights_hash)
+        return replace(known, network=graph)
     if not is_exported(run):
         from voxlate.training.torch_network import open_run
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from voxlate.base.files import read_json, sha256_of
 from voxlate.base.messages import NOTICE
+from voxlate.base.optional import optional_package
 from voxlate.base.records import Digest, FileName, Record, Text
 from voxlate.scans.cases.case import map_arrays
 from voxlate.synthesis.exported import NETWORK, Graph, OnnxNetwork, open_session
@@ -52,6 +53,8 @@ class RunGraph(OnnxNetwork):
         """The run's network in torch with other options; the graph itself for its own precision."""
         if like is None and changes == FLOAT32:
             return facts, self
+        option = like or f"synth.{next(iter(changes))}"
+        optional_package("torch", "train", option, "torch for other options than the model's own")
         from voxlate.training.torch_network import open_run
 
         opened = open_run(self.origin, self.device, allow_code, None)

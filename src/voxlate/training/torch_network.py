@@ -25,6 +25,7 @@ from voxlate.science.diffusion.noise import SynthesisNoise
 from voxlate.science.diffusion.sample import SamplerSettings
 from voxlate.science.methods.method import Method, networks_in
 from voxlate.synthesis.calibration import Answer
+from voxlate.synthesis.exported import is_exported
 from voxlate.synthesis.facts import ModelFacts, SynthFacts
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.patch import Patch
@@ -42,7 +43,6 @@ from voxlate.training.recipe.run_provenance import data_of_training
 from voxlate.training.recipe.text import apply_changes
 from voxlate.training.recipe.training_settings import Precision
 from voxlate.training.run import Run, of_a_run, software, weights_of
-from voxlate.training.run_graph import RunGraph
 from voxlate.training.starters.card import read_card
 from voxlate.training.starters.names import FACTS, PREFIX, folder_of, run_folder, starter_names
 from voxlate.training.weights import load_method, read_header
@@ -237,7 +237,8 @@ def write_facts(folder: Path) -> None:
 
 def network_of(model: Model) -> TorchNetwork:
     """The network in torch of a run that `load` has opened; raises BadInput for an exported model."""
-    if isinstance(model.network, RunGraph):
+    if not isinstance(model.network, TorchNetwork) and not is_exported(model.origin):
+        # the graph of a run, whose weights torch reads, too
         model = open_run(model.origin, "cpu", allow_code=False, answer=None)
     if not isinstance(model.network, TorchNetwork):
         raise of_a_run(model.origin)
