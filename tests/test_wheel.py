@@ -137,6 +137,7 @@ def test_check_info_report_and_dicom_out_need_no_torch(run, model, scans, tmp_pa
     out = tmp_path / "OUT"
     assert run("voxlate", "check", model, scans["thick"]).stdout
     assert run("voxlate", "info", model).stdout
+    assert run("voxlate", "info", STARTER).stdout
     run("voxlate", "synth", model, scans["series"], "--out", out)
     run("voxlate", "report", out)
     assert (out / "report.html").is_file()

@@ -1,5 +1,6 @@
 """Facts about a file or folder, for the command info. It imports no torch for a scan."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -8,17 +9,21 @@ import numpy as np
 
 from voxlate.base.errors import BadInput
 from voxlate.base.hub import is_on_hub
+from voxlate.base.messages import NOTICE
 from voxlate.checks.check_table import exact_messages
 from voxlate.checks.fingerprint import fingerprint
 from voxlate.scans.formats.dicom import DICOM, is_dicom_folder, list_series
 from voxlate.scans.formats.format import check_fetched
 from voxlate.scans.formats.io import format_of, is_there, read_volume, without_ending
 from voxlate.scans.layout_options import quote_path
-from voxlate.training.starters.names import is_starter, run_folder
+from voxlate.training.starters.card import read_card
+from voxlate.training.starters.names import folder_of, is_starter, run_folder
 
 
 def describe_path(path: Path) -> dict[str, Any]:
     """Facts about a scan, a prepared cohort, a run or weights; raises BadInput for others."""
+    if is_starter(path) and find_spec("torch") is None:
+        return _card(path)
     if is_starter(path) or is_on_hub(path):
         return _model(run_folder(path))
     check_fetched(path)
@@ -36,7 +41,7 @@ def describe_path(path: Path) -> dict[str, Any]:
         return _scan(path)
     if not is_dicom_folder(path):
         raise BadInput(
-            f"{path}: expected a scan, a run or a prepared cohort, found another folder. List its cases by voxlate manifest, or prepare it."
+            f"{path}: expected a scan, a run or a prepared cohort, found another folder. voxlate manifest lists the cases of a cohort, voxlate report shows images of synth."
         )
     series = list_series(path)
     if len(series) == 1:
@@ -98,6 +103,13 @@ def _exported(path: Path) -> dict[str, Any]:
         "licence": stated.licence,
         "notice": stated.notice,
     }
+
+
+def _card(starter: Path) -> dict[str, Any]:
+    """What the card of a starter states, which needs no torch."""
+    card = read_card(folder_of(starter))
+    keys = ("title", "source", "target", "trained_on", "parameters", "licence")
+    return {key.replace("_", " "): getattr(card, key) for key in keys} | {"notice": NOTICE}
 
 
 def _model(path: Path) -> dict[str, Any]:
