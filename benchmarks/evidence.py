@@ -25,7 +25,8 @@ brain-SCANNER-TARGET  T1 to T2 or FLAIR (DATA/brats_like), scored inside the bod
                       are split as `prepare` does by default.
 heads-HEAD[-both]     MR to CT of 2-D slices (DATA/harvard_ct_mr). The other one that reports validates, five train; the mean
                       alone, or a second stage of a stated number of steps, too, with its mean and its sharp image.
-starter-NAME-…        starters without training: on these slices, on a whole head with its CT (DATA/vhm_pair), and on brains.
+starter-NAME-…        starters without training: on these slices, on a whole head with its CT (DATA/vhm_pair; in the training of
+                      head-mr-to-ct), and on brains.
 complete-SCANNER-…    any missing contrast, on the patients of a scanner.
 paper-TABLE           a row of a paper's page after few steps, on its phantoms (tables.toml).
 phantoms-TASK         24 synthetic heads of thick slices; volumes-TASK: 8 of nearly cubic voxels, in three planes.
