@@ -1,6 +1,8 @@
 """The command line. Heavy imports wait until a command needs them, so that --help is instant."""
 
+import atexit
 import io
+import os
 import signal
 import sys
 
@@ -14,6 +16,13 @@ def main() -> None:
         pressed.append(number)
         raise KeyboardInterrupt
 
+    def end() -> None:
+        """Keep the code 130: where Ctrl-C came in code that an extension ran, Python would end by the signal itself."""
+        if pressed:
+            sys.stdout.flush()
+            os._exit(130)
+
+    atexit.register(end)  # before the imports, after whose own ends it is called
     before = signal.signal(signal.SIGINT, stop)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
