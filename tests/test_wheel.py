@@ -127,7 +127,7 @@ def test_a_starter_and_its_export_give_the_image_of_torch(
         apart = np.abs(ours[image] - theirs[image])
         if image == "ct":
             assert apart.max() < 4 * MOST_APART_HU  # at single steep borders of bone
-            assert (apart > MOST_APART_HU).mean() < 1e-5
+            assert (apart > MOST_APART_HU).mean() < 1e-4
         # single voxels lie on either side of a border between the groups of an interval
         assert (apart > most[image]).mean() < MOST_AT_BORDERS, image
         assert np.ptp(ours[image]) > 1000
