@@ -4,8 +4,8 @@
 
 --maps: label maps of whole heads (SynthSeg's labels) that trained nothing. Each is drawn N times, and imaged as T1, T2, FLAIR
 and PD in thin slices and in slices of 5 mm. --pair: a folder with mr_t1.nii.gz and ct_on_mr.nii.gz, a real head whose CT shows
-bone and air rightly, whatever its HU, and its drawn twins as T2 and FLAIR. Bone is what has more than 250 HU, air what has less than -300 HU inside the body, cortical
-the densest third of true bone. Each error has its opposite beside it: air that became bone, and bone that became air.
+bone and air rightly, whatever its HU, and its drawn twins as T2 and FLAIR. Bone is what has more than 250 HU, air what has less than
+-300 HU inside the body, cortical the densest third of true bone. Each error has its opposite beside it: air that became bone, and bone that became air.
 """
 
 import argparse

@@ -4,13 +4,13 @@ Its CT is of a frozen head whose bone and air are right and whose soft tissue is
 taken, which learnt soft tissue of drawn heads.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 
 from starter_heads import real_pair, synthesised
-from voxlate.scans.images.grid import Volume
+from voxlate.scans.formats.io import write_volume
 from voxlate.synthesis.model import Model
 
 SOFT_HU = (-200.0, 120.0)  # of the true CT; beyond it shows air and bone, and their partial volumes
@@ -29,15 +29,11 @@ def write_living(pair: Path, starter: Model, folder: Path) -> list[str]:
     soft = (SOFT_HU[0] < truth) & (truth < SOFT_HU[1])
     is_soft = (made > SOFT_HU[0] + 20) & (made < SOFT_HU[1])
     living = np.where(is_soft, made, USUAL_HU).clip(LEAST_HU, MOST_HU)
-    _save(mr, mr.data[0], folder / "mr.nii.gz")
-    _save(ct, np.where(soft, living, truth), folder / "ct.nii.gz")
+    write_volume(folder / "mr.nii.gz", mr)
+    values = np.where(soft, living, truth).astype(np.float32)
+    write_volume(folder / "ct.nii.gz", replace(ct, data=values[None]))
     return [
         f"{folder.name}_{copy},{folder.name},train,{modality},{folder.name}/{modality}.nii.gz"
         for copy in range(COPIES)
         for modality in ("mr", "ct")
     ]
-
-
-def _save(like: Volume, values: np.ndarray, path: Path) -> None:
-    image = nib.Nifti1Image(np.transpose(values, (2, 1, 0)).astype(np.float32), like.affine)
-    nib.save(image, path)

@@ -205,11 +205,10 @@ def _prepare_heads(
     )
     own = {case: case.name if part == "val" else case.name.rpartition("_")[0] for case in made}
     split = {case: "val" if part == "val" or own[case] == VALIDATES else "train" for case in made}
-    manifest = _write_manifest(folder, split, own)
-    pair = work / "vhm_pair"
+    further, pair = list[str](), work / "vhm_pair"
     if wanted.real_pair and part == "train" and pair.is_dir():
-        rows = write_living(pair, load(FOLDER / wanted.real_pair), folder / "vhm")
-        write_text(manifest, manifest.read_text(encoding="utf-8") + "\n".join([*rows, ""]))
+        further = write_living(pair, load(FOLDER / wanted.real_pair), folder / "vhm")
+    manifest = _write_manifest(folder, split, own, further)
     voxlate.prepare(
         folder,
         prepared,
@@ -221,8 +220,13 @@ def _prepare_heads(
     return prepared
 
 
-def _write_manifest(folder: Path, split: Mapping[Path, str], patient: Mapping[Path, str]) -> Path:
-    """Write a table of the scans of all cases with their patients and splits."""
+def _write_manifest(
+    folder: Path,
+    split: Mapping[Path, str],
+    patient: Mapping[Path, str],
+    further: Sequence[str] = (),
+) -> Path:
+    """Write a table of the scans of all cases with their patients and splits; further: rows of others."""
     rows = ["case,patient,split,modality,path"]
     for case in split:
         for path in sorted(case.glob("*.nii.gz")):
@@ -230,7 +234,7 @@ def _write_manifest(folder: Path, split: Mapping[Path, str], patient: Mapping[Pa
             place = path.relative_to(folder)
             rows.append(f"{case.name},{patient[case]},{split[case]},{modality},{place}")
     manifest = folder / "heads.csv"
-    write_text(manifest, "\n".join([*rows, ""]))
+    write_text(manifest, "\n".join([*rows, *further, ""]))
     return manifest
 
 

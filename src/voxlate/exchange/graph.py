@@ -29,9 +29,8 @@ OPSET = 17  # which onnxruntime-web runs in WASM and WebGPU, too
 SIDES = 158, 106
 UNEVEN = 16  # sides are one more than a multiple: halved four times, each is uneven
 ITEMS = 2, 3  # that are traced, and that show whether their number stayed free
-FEWEST_NUMBERS = (
-    256  # of a tensor that a graph takes from its weights; smaller ones are in the graph
-)
+# of a tensor that a graph takes from its weights; smaller ones are in the graph
+FEWEST_NUMBERS = 256
 INPUTS = ["source", "mask", "present", "noise"]
 
 

@@ -221,14 +221,14 @@ class OnnxNetwork:
         return self.open(threads())
 
     @cached_property
-    def single(self) -> Any:
+    def alone(self) -> Any:
         """The session that computes patches side by side, each with one thread."""
         return self.session if threads() == 1 else self.open(1)
 
     @property
     def inputs(self) -> list[str]:
         """The names of the inputs that the graph uses."""
-        return [wanted.name for wanted in self.session.get_inputs()]
+        return [wanted.name for wanted in self.alone.get_inputs()]
 
     def sample(self, patches: Sequence[Patch], noise: NoiseOf) -> Float32:
         """One sample of each patch in network units, [B, T, D, H, W]."""
@@ -264,7 +264,7 @@ class OnnxNetwork:
 
     def run(self, inputs: Mapping[str, np.ndarray], alone: bool = False) -> Float32:
         """The image of a graph's inputs; alone: with one thread."""
-        session = self.single if alone else self.session
+        session = self.alone if alone else self.session
         shape = "×".join(map(str, inputs["source"].shape))
         with errors_as(
             f"{self.graph.file}: expected patches that the graph can run, found {shape}",
@@ -319,7 +319,7 @@ def open_network(
 
     try:
         network = OnnxNetwork(graph, path.read_bytes(), sha256, software)
-        image = network.run({name: selftest[name] for name in network.inputs})
+        image = network.run({name: selftest[name] for name in network.inputs}, alone=True)
     except Exception as error:  # onnxruntime has an exception of its own for each kind of failure
         raise BadInput(
             f"{path}: expected a graph that onnxruntime {onnxruntime.__version__} can run, found none ({first_line(error)}). Install a newer onnxruntime, or export the run again."

@@ -5,6 +5,7 @@ network.onnx holds no weights: its initialisers are tensors of the weights' own 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -61,26 +62,8 @@ class RunGraph(OnnxNetwork):
         return opened.network.with_options(opened.facts, allow_code, like, changes)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        weights = {name: np.array(one) for name, one in self.weights.items()}
-        return _receive, (
-            self.graph,
-            self.content,
-            self.sha256,
-            self.exported,
-            weights,
-            self.origin,
-        )
-
-
-def _receive(
-    graph: Graph,
-    content: bytes,
-    sha256: str,
-    exported: Mapping[str, Any],
-    weights: Mapping[str, np.ndarray],
-    origin: Path,
-) -> RunGraph:
-    return RunGraph(graph, content, sha256, exported, weights=weights, origin=origin)
+        made = partial(RunGraph, weights=self.weights, origin=self.origin)
+        return made, (self.graph, self.content, self.sha256, self.exported)
 
 
 def has_graph(folder: Path) -> bool:

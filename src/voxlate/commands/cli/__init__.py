@@ -1,6 +1,7 @@
 """The command line. Heavy imports wait until a command needs them, so that --help is instant."""
 
 import atexit
+import contextlib
 import io
 import os
 import signal
@@ -19,7 +20,8 @@ def main() -> None:
     def end() -> None:
         """Keep the code 130: where Ctrl-C came in code that an extension ran, Python would end by the signal itself."""
         if pressed:
-            sys.stdout.flush()
+            with contextlib.suppress(OSError):  # nobody reads it any more
+                sys.stdout.flush()
             os._exit(130)
 
     atexit.register(end)  # before the imports, after whose own ends it is called

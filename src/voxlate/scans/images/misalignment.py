@@ -30,9 +30,8 @@ BLUR_MM = (4.0, 2.0, 1.0)  # standard deviations from coarse to fine, and first 
 REACH_MM, STEP_MM = 20.0, 5.0  # of the shifts that are tried first
 ARM_MM = 60.0  # of a rotation: a unit of it moves a head's rim by about a millimetre
 TOLERANCE = 0.05  # of the search, in mm
-COST_TOLERANCE = (
-    1e-4  # of the search, in mutual information: less moves a shift by less than 0.3 mm
-)
+# of the search, in mutual information: less moves a shift by less than 0.3 mm
+COST_TOLERANCE = 1e-4
 MOST_TRIES = 300  # of one step of the search
 BLOCK_MM = 24.0  # the scan is divided into two halves like a chessboard of such cubes
 AGREE_MM = 3.0  # between the motions of both halves
